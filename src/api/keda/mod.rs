@@ -1,0 +1,7 @@
+//! KEDA's kinds, which we write.
+
+mod scaled_object;
+
+pub use scaled_object::{
+    Advanced, Behavior, HpaConfig, MetricType, Rules, ScaleTargetRef, ScaledObject, ScaledObjectSpec, ScalingPolicy, Trigger,
+};

@@ -1,0 +1,6 @@
+//! The Kubernetes kinds we speak: minimal, lenient when read, strict when written; one file per kind.
+
+pub mod keda;
+pub mod kthena;
+mod lenient;
+pub mod metadata;

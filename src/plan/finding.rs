@@ -1,0 +1,103 @@
+//! What keeps a model from being scaled, in words that say what to do.
+
+use crate::{
+    api::keda::ScaledObject,
+    intent::{AnnotationError, MODEL_NAME, PREFIX},
+};
+use kube::Resource;
+
+/// Why, in one word; the order is the order of the chain, so that the first is what to cure first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// Bad annotations.
+    InvalidConfiguration,
+    /// The profile that is named does not exist.
+    ProfileNotFound,
+    /// There is no Prometheus to ask.
+    PrometheusNotConfigured,
+    /// An object of our name belongs to somebody else.
+    NameConflict,
+    /// The API lacks ScaledObjects.
+    KedaNotInstalled,
+    /// The API lacks `modelservings/scale`.
+    ScaleSubresourceMissing,
+}
+
+impl Reason {
+    /// The word as conditions and events carry it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidConfiguration => "InvalidConfiguration",
+            Self::ProfileNotFound => "ProfileNotFound",
+            Self::PrometheusNotConfigured => "PrometheusNotConfigured",
+            Self::NameConflict => "NameConflict",
+            Self::KedaNotInstalled => "KedaNotInstalled",
+            Self::ScaleSubresourceMissing => "ScaleSubresourceMissing",
+        }
+    }
+}
+
+/// One thing that keeps a model from being scaled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Why, in one word.
+    pub reason: Reason,
+    /// What was seen and what to do.
+    pub message: String,
+}
+
+impl Finding {
+    fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+
+    pub(super) fn invalid(errors: &[AnnotationError]) -> Self {
+        let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        Self::new(Reason::InvalidConfiguration, errors.join("; "))
+    }
+
+    pub(super) fn would_cut_running_fleet(current: i32, max: i32) -> Self {
+        Self::new(
+            Reason::InvalidConfiguration,
+            format!(
+                "{current} ServingGroups run and at most {max} are allowed, so opting in would cut them at once; set {PREFIX}max-replicas to at least {current}, or lower to accept the cut"
+            ),
+        )
+    }
+
+    pub(super) fn beyond_keda(what: &str, version: &str) -> Self {
+        Self::new(Reason::InvalidConfiguration, format!("{what} needs KEDA {version} or later; upgrade KEDA or change the annotation"))
+    }
+
+    pub(super) fn profile_not_found(name: &str) -> Self {
+        Self::new(
+            Reason::ProfileNotFound,
+            format!("there is no AutoscalingProfile {name:?}; correct {PREFIX}profile, or remove it to use the defaults"),
+        )
+    }
+
+    pub(super) fn prometheus_not_configured() -> Self {
+        Self::new(Reason::PrometheusNotConfigured, "no Prometheus address is known; start kthena-keda with --prometheus-url")
+    }
+
+    pub(super) fn name_conflict(name: &str) -> Self {
+        let kind = ScaledObject::kind(&());
+        Self::new(
+            Reason::NameConflict,
+            format!(
+                "{kind} {name} exists and belongs to somebody else, so it was not touched; rename or delete it, or remove {MODEL_NAME} from this ModelServing"
+            ),
+        )
+    }
+
+    pub(super) fn keda_not_installed() -> Self {
+        Self::new(Reason::KedaNotInstalled, "the cluster does not serve keda.sh/v1alpha1 ScaledObjects; install KEDA 2.14 or later")
+    }
+
+    pub(super) fn scale_subresource_missing() -> Self {
+        Self::new(
+            Reason::ScaleSubresourceMissing,
+            "the cluster does not serve modelservings/scale; upgrade Kthena's CRDs to release 0.3 or later (helm upgrade does not do that)",
+        )
+    }
+}

@@ -1,0 +1,148 @@
+//! Builds the ScaledObject of one ModelServing.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+
+use super::{Finding, Keda, Observed, scaled_object_name};
+use crate::{
+    api::{
+        keda::{Advanced, Behavior, HpaConfig, MetricType, Rules, ScaleTargetRef, ScaledObject, ScaledObjectSpec, ScalingPolicy, Trigger},
+        kthena::ModelServing,
+        metadata::{MANAGED_BY, OPERATOR},
+    },
+    intent::{Direction, Intent, Pause, Policy, PolicyKind, PrometheusUrl},
+    promql::Expr,
+    signals,
+};
+
+/// A threshold that no demand reaches: the activation trigger wakes a model and never sizes it.
+const OUT_OF_REACH: &str = "1000000000";
+
+/// What the intent wants and the installed KEDA does not know.
+pub(super) fn beyond(keda: Keda, intent: &Intent) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if matches!(intent.pause, Some(Pause::ScaleIn | Pause::ScaleOut)) && !keda.directional_pause {
+        findings.push(Finding::beyond_keda("pausing one direction", "2.18"));
+    }
+    if intent.replicas.min() == 0 && !keda.initial_cooldown {
+        findings.push(Finding::beyond_keda("scaling to zero", "2.14"));
+    }
+    findings
+}
+
+/// The complete object; `None` without a Prometheus to ask.
+pub(super) fn build(observed: &Observed, intent: &Intent, keda: Keda) -> Option<Box<ScaledObject>> {
+    let prometheus = intent.profile.prometheus.as_ref()?;
+    let model_serving = &observed.model_serving;
+    Some(Box::new(ScaledObject {
+        metadata: metadata(model_serving, intent.pause),
+        spec: ScaledObjectSpec {
+            scale_target_ref: ScaleTargetRef {
+                api_version: ModelServing::API_VERSION.to_owned(),
+                kind: ModelServing::KIND.to_owned(),
+                name: model_serving.metadata.name.clone().unwrap_or_default(),
+            },
+            polling_interval: Some(intent.profile.polling_interval),
+            cooldown_period: Some(intent.profile.cooldown),
+            initial_cooldown_period: keda.initial_cooldown.then_some(intent.profile.initial_cooldown),
+            min_replica_count: Some(intent.replicas.min()),
+            max_replica_count: Some(intent.replicas.max()),
+            advanced: Some(behavior(intent)),
+            triggers: triggers(observed, intent, &prometheus.url),
+        },
+    }))
+}
+
+fn metadata(model_serving: &ModelServing, pause: Option<Pause>) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(scaled_object_name(model_serving)),
+        namespace: model_serving.metadata.namespace.clone(),
+        labels: Some(BTreeMap::from([(MANAGED_BY.to_owned(), OPERATOR.to_owned())])),
+        annotations: pause.map(|pause| BTreeMap::from([(pause_annotation(pause).to_owned(), "true".to_owned())])),
+        owner_references: owner(model_serving).map(|owner| vec![owner]),
+        ..ObjectMeta::default()
+    }
+}
+
+fn pause_annotation(pause: Pause) -> &'static str {
+    match pause {
+        Pause::All => "autoscaling.keda.sh/paused",
+        Pause::ScaleIn => "autoscaling.keda.sh/paused-scale-in",
+        Pause::ScaleOut => "autoscaling.keda.sh/paused-scale-out",
+    }
+}
+
+/// Does not block deletion: KEDA's finalizer would otherwise hold up the ModelServing while KEDA is away.
+fn owner(model_serving: &ModelServing) -> Option<OwnerReference> {
+    Some(OwnerReference {
+        api_version: ModelServing::API_VERSION.to_owned(),
+        kind: ModelServing::KIND.to_owned(),
+        name: model_serving.metadata.name.clone()?,
+        uid: model_serving.metadata.uid.clone()?,
+        controller: Some(true),
+        block_owner_deletion: Some(false),
+    })
+}
+
+fn behavior(intent: &Intent) -> Advanced {
+    let behavior = &intent.profile.behavior;
+    Advanced {
+        horizontal_pod_autoscaler_config: Some(HpaConfig {
+            behavior: Some(Behavior { scale_up: Some(rules(&behavior.scale_up)), scale_down: Some(rules(&behavior.scale_down)) }),
+        }),
+    }
+}
+
+fn rules(direction: &Direction) -> Rules {
+    Rules {
+        stabilization_window_seconds: Some(direction.stabilization_window),
+        select_policy: Some("Max".to_owned()),
+        policies: direction.policies.iter().map(policy).collect(),
+    }
+}
+
+fn policy(policy: &Policy) -> ScalingPolicy {
+    ScalingPolicy {
+        kind: match policy.kind {
+            PolicyKind::Pods => "Pods",
+            PolicyKind::Percent => "Percent",
+        }
+        .to_owned(),
+        value: policy.value,
+        period_seconds: policy.period,
+    }
+}
+
+fn triggers(observed: &Observed, intent: &Intent, prometheus: &PrometheusUrl) -> Vec<Trigger> {
+    let mut triggers: Vec<Trigger> = intent
+        .signals
+        .iter()
+        .map(|wanted| {
+            let query = wanted.signal.query(&intent.models, &observed.router);
+            trigger(wanted.signal.name(), prometheus, &query, wanted.target.to_string())
+        })
+        .collect();
+    if intent.replicas.min() == 0 {
+        let query = signals::activation(&intent.models, &observed.router);
+        triggers.push(trigger("activation", prometheus, &query, OUT_OF_REACH.to_owned()));
+    }
+    triggers
+}
+
+fn trigger(name: &str, prometheus: &PrometheusUrl, query: &Expr, threshold: String) -> Trigger {
+    let metadata = [
+        ("serverAddress", prometheus.to_string()),
+        ("query", query.to_string()),
+        ("threshold", threshold),
+        // KEDA's default turns "no data" into 0 and so scales down when Prometheus loses its data.
+        ("ignoreNullValues", "false".to_owned()),
+    ];
+    Trigger {
+        kind: "prometheus".to_owned(),
+        name: Some(name.to_owned()),
+        metric_type: Some(MetricType::AverageValue),
+        metadata: metadata.map(|(key, value)| (key.to_owned(), value)).into(),
+        foreign: BTreeMap::new(),
+    }
+}

@@ -1,0 +1,92 @@
+//! No model name can change a query's structure.
+
+use kthena_keda::{
+    intent::ModelNames,
+    signals::{RouterSeries, ScrapeSource, Signal, activation},
+};
+use promql_parser::parser::{self, Expr};
+use proptest::prelude::*;
+
+fn router() -> RouterSeries {
+    RouterSeries { namespace: "kthena-system".to_owned(), source: ScrapeSource::Service("kthena-router".to_owned()) }
+}
+
+fn queries(names: &ModelNames) -> Vec<String> {
+    let mut queries: Vec<String> = Signal::ALL.iter().map(|signal| signal.query(names, &router()).to_string()).collect();
+    queries.push(activation(names, &router()).to_string());
+    queries
+}
+
+fn parse(query: &str) -> Expr {
+    parser::parse(query).unwrap_or_else(|error| panic!("{query}\n{error}"))
+}
+
+/// The tree as text, with the model's own matcher replaced: what is left is the structure.
+fn structure(query: &str) -> String {
+    struct Blank;
+    impl Blank {
+        fn blank(expr: &mut Expr) {
+            match expr {
+                Expr::Aggregate(aggregate) => Self::blank(&mut aggregate.expr),
+                Expr::Binary(binary) => {
+                    Self::blank(&mut binary.lhs);
+                    Self::blank(&mut binary.rhs);
+                }
+                Expr::Paren(paren) => Self::blank(&mut paren.expr),
+                Expr::Unary(unary) => Self::blank(&mut unary.expr),
+                Expr::Subquery(subquery) => Self::blank(&mut subquery.expr),
+                Expr::Call(call) => call.args.args.iter_mut().for_each(|arg| Self::blank(arg)),
+                Expr::VectorSelector(selector) => Self::matchers(&mut selector.matchers),
+                Expr::MatrixSelector(selector) => Self::matchers(&mut selector.vs.matchers),
+                Expr::NumberLiteral(_) | Expr::StringLiteral(_) | Expr::Extension(_) => {}
+            }
+        }
+
+        fn matchers(matchers: &mut promql_parser::label::Matchers) {
+            for matcher in &mut matchers.matchers {
+                if matcher.name == "model" {
+                    "MODEL".clone_into(&mut matcher.value);
+                    matcher.op = promql_parser::label::MatchOp::Equal;
+                }
+            }
+        }
+    }
+    let mut expr = parse(query);
+    Blank::blank(&mut expr);
+    format!("{expr:?}")
+}
+
+#[test]
+fn each_signal_reads_as_documented() {
+    insta::assert_snapshot!(queries(&"llama".parse().unwrap()).join("\n"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn a_model_name_is_data(name in r#"([^\x00-\x1f\x7f-\x9f,]|["'`{}()\\|.*=~#$ ]){1,40}"#) {
+        prop_assume!(!name.trim_matches(' ').is_empty());
+        let odd: ModelNames = name.parse().unwrap();
+        let plain: ModelNames = "plain".parse().unwrap();
+        for (odd, plain) in queries(&odd).iter().zip(queries(&plain)) {
+            prop_assert_eq!(structure(odd), structure(&plain));
+            prop_assert!(literal(odd, name.trim_matches(' ')), "{}", odd);
+        }
+    }
+
+    #[test]
+    fn several_model_names_are_data(a in r"[^\x00-\x1f\x7f-\x9f, ]{1,20}", b in r"[^\x00-\x1f\x7f-\x9f, ]{1,20}") {
+        prop_assume!(a != b);
+        let odd: ModelNames = format!("{a},{b}").parse().unwrap();
+        let plain: ModelNames = "x,y".parse().unwrap();
+        for (odd, plain) in queries(&odd).iter().zip(queries(&plain)) {
+            prop_assert_eq!(structure(odd), structure(&plain));
+        }
+    }
+}
+
+/// Whether the parsed query matches exactly this name.
+fn literal(query: &str, name: &str) -> bool {
+    format!("{:?}", parse(query)).contains(&format!("{name:?}"))
+}
