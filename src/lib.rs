@@ -12,9 +12,14 @@
 //! `cli` is the only place that knows flags, environment and standard output.
 
 pub mod api;
+pub mod app;
 pub mod cli;
+pub mod cluster;
+pub mod controllers;
 pub mod intent;
+pub mod observed;
 pub mod plan;
+pub mod process;
 pub mod promql;
 pub mod settings;
 pub mod signals;

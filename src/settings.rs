@@ -1,5 +1,7 @@
 //! Validated settings of the process, whatever they came from.
 
+use std::time::Duration;
+
 use crate::intent::Profile;
 
 /// What `run` and `render` need to know besides the cluster.
@@ -9,4 +11,11 @@ pub struct Settings {
     pub defaults: Profile,
     /// The namespace in which kthena-router runs.
     pub router_namespace: String,
+}
+
+/// What only `run` needs to know.
+#[derive(Clone, Copy, Debug)]
+pub struct Intervals {
+    /// How often the cluster is asked for a kind that is missing.
+    pub discovery: Duration,
 }

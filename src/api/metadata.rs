@@ -1,11 +1,12 @@
 //! Metadata of watched objects, cut down to what reconciling needs.
 //!
-//! Managed fields and `last-applied-configuration` are most of an object's size; neither is ever kept.
+//! Managed fields and `last-applied-configuration` are most of an object's size: of the first only what a kind asks for is decoded,
+//! of annotations only ours and KEDA's switches stay.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
 use crate::intent;
 
@@ -14,9 +15,13 @@ pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// Our value of [`MANAGED_BY`], and the field manager of everything we write.
 pub const OPERATOR: &str = "kthena-keda";
 
+/// What annotations that we keep start with; the last is KEDA's.
+const KEPT_ANNOTATIONS: [&str; 3] = [intent::MODEL_NAME, intent::PREFIX, "autoscaling.keda.sh/"];
+
+/// Metadata as the API server sends it; `F` is what matters of a manager's fields.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct LeanMetadata {
+#[serde(rename_all = "camelCase", bound = "F: Deserialize<'de>")]
+pub(crate) struct LeanMetadata<F> {
     name: Option<String>,
     namespace: Option<String>,
     uid: Option<String>,
@@ -29,23 +34,41 @@ struct LeanMetadata {
     labels: BTreeMap<String, String>,
     #[serde(default)]
     annotations: BTreeMap<String, String>,
+    #[serde(default = "Vec::new")]
+    managed_fields: Vec<Managed<F>>,
 }
 
-/// Decodes the metadata of a ModelServing: of labels and annotations only ours stay.
-pub fn lean<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
-    let mut read = LeanMetadata::deserialize(deserializer)?;
-    read.labels.retain(|key, _| key == MANAGED_BY);
-    read.annotations.retain(|key, _| key == intent::MODEL_NAME || key.starts_with(intent::PREFIX));
-    Ok(ObjectMeta {
-        name: read.name,
-        namespace: read.namespace,
-        uid: read.uid,
-        resource_version: read.resource_version,
-        generation: read.generation,
-        deletion_timestamp: read.deletion_timestamp,
-        owner_references: Some(read.owner_references).filter(|owners| !owners.is_empty()),
-        labels: Some(read.labels).filter(|labels| !labels.is_empty()),
-        annotations: Some(read.annotations).filter(|annotations| !annotations.is_empty()),
-        ..ObjectMeta::default()
-    })
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", bound = "F: Deserialize<'de>")]
+struct Managed<F> {
+    #[serde(default)]
+    manager: String,
+    #[serde(rename = "fieldsV1", default = "Option::default")]
+    fields: Option<F>,
+}
+
+impl<F> LeanMetadata<F> {
+    /// What one manager owns, an entry for each way in which it writes.
+    pub(crate) fn fields_of(&self, manager: &str) -> impl Iterator<Item = &F> {
+        self.managed_fields.iter().filter(move |entry| entry.manager == manager).filter_map(|entry| entry.fields.as_ref())
+    }
+}
+
+impl<F> From<LeanMetadata<F>> for ObjectMeta {
+    fn from(mut read: LeanMetadata<F>) -> Self {
+        read.labels.retain(|key, _| key == MANAGED_BY);
+        read.annotations.retain(|key, _| KEPT_ANNOTATIONS.iter().any(|kept| key.starts_with(kept)));
+        Self {
+            name: read.name,
+            namespace: read.namespace,
+            uid: read.uid,
+            resource_version: read.resource_version,
+            generation: read.generation,
+            deletion_timestamp: read.deletion_timestamp,
+            owner_references: Some(read.owner_references).filter(|owners| !owners.is_empty()),
+            labels: Some(read.labels).filter(|labels| !labels.is_empty()),
+            annotations: Some(read.annotations).filter(|annotations| !annotations.is_empty()),
+            ..Self::default()
+        }
+    }
 }

@@ -4,3 +4,5 @@ pub mod keda;
 pub mod kthena;
 mod lenient;
 pub mod metadata;
+
+pub(crate) use lenient::lenient;

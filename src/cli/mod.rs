@@ -1,6 +1,7 @@
 //! The command line: the only place that knows flags, environment and standard output.
 
 mod render;
+mod run;
 
 use std::process::ExitCode;
 
@@ -21,6 +22,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run the controller manager.
+    Run(Box<run::Run>),
     /// Print the objects that the operator would apply for the given ModelServings; needs no cluster.
     Render(render::Render),
 }
@@ -46,6 +49,7 @@ impl PlanArgs {
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
     match Cli::parse().command {
+        Command::Run(run) => run.run(),
         Command::Render(render) => render.run(),
     }
 }

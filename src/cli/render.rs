@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 use super::PlanArgs;
 use crate::{
     api::{kthena::ModelServing, metadata::OPERATOR},
-    plan::{self, Capabilities, Desired, Existing, Observed},
+    observed::Observed,
+    plan::{self, Capabilities, Desired},
     settings::Settings,
     signals::{RouterSeries, ScrapeSource},
 };
@@ -114,7 +115,7 @@ fn render(document: &Document, settings: &Settings, objects: &mut Vec<Value>, er
     };
     let observed = Observed {
         model_serving,
-        scaled_object: Existing::Nothing,
+        scaled_object: None,
         router: RouterSeries { namespace: settings.router_namespace.clone(), source: ScrapeSource::Service("kthena-router".to_owned()) },
     };
     let plan = plan::plan(&observed, Capabilities::NEWEST, &settings.defaults);

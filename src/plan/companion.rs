@@ -22,6 +22,7 @@ pub(super) fn selector(model_serving: &ModelServing, capabilities: Capabilities)
     let wanted = canonical_selector(name, &role.name);
     match model_serving.label_selector() {
         None => Desired::Apply(wanted),
+        Some(found) if model_serving.selector_is_ours && found != wanted => Desired::Apply(wanted),
         Some(_) => Desired::Keep,
     }
 }

@@ -7,38 +7,18 @@ mod companion;
 mod finding;
 mod name;
 mod scaled_object;
+mod verdict;
 
 pub use companion::canonical_selector;
 pub use finding::{Finding, Reason};
 pub use name::scaled_object_name;
+pub use verdict::{Status, Verdict};
 
 use crate::{
-    api::{keda::ScaledObject, kthena::ModelServing},
-    intent::{self, Annotations, Intent, Profile},
-    signals::RouterSeries,
+    api::keda::ScaledObject,
+    intent::{self, AnnotationError, Annotations, Intent, Profile},
+    observed::{Existing, Observed},
 };
-
-/// What there is of one ModelServing.
-#[derive(Clone, Debug)]
-pub struct Observed {
-    /// The ModelServing itself.
-    pub model_serving: ModelServing,
-    /// What stands under the name of its ScaledObject.
-    pub scaled_object: Existing,
-    /// How the router's series are found.
-    pub router: RouterSeries,
-}
-
-/// What stands under a name that we would use.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Existing {
-    /// Nothing.
-    Nothing,
-    /// An object that we made, or may adopt.
-    Ours,
-    /// An object of somebody else.
-    Foreign,
-}
 
 /// What the cluster's API can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,37 +61,62 @@ pub struct Plan {
     pub scaled_object: Desired<Box<ScaledObject>>,
     /// Its `status.labelSelector`; never removed.
     pub selector: Desired<String>,
+    /// Its condition.
+    pub condition: Desired<Verdict>,
     /// What keeps it from being scaled, the most important first.
     pub findings: Vec<Finding>,
-    /// Whether it is opted in, and so gets a condition.
-    pub opted_in: bool,
 }
 
 /// Plans everything about one ModelServing.
 pub fn plan(observed: &Observed, capabilities: Capabilities, defaults: &Profile) -> Plan {
     let selector = companion::selector(&observed.model_serving, capabilities);
     let annotations = observed.model_serving.metadata.annotations.clone().unwrap_or_default();
-    let Some(annotations) = Annotations::read(&annotations) else {
-        let scaled_object = match observed.scaled_object {
-            Existing::Ours => Desired::Remove,
-            Existing::Nothing | Existing::Foreign => Desired::Keep,
-        };
-        return Plan { scaled_object, selector, findings: Vec::new(), opted_in: false };
+    match Annotations::read(&annotations) {
+        None => opted_out(observed, selector),
+        Some(annotations) => opted_in(observed, selector, annotations, capabilities, defaults),
+    }
+}
+
+fn opted_out(observed: &Observed, selector: Desired<String>) -> Plan {
+    let scaled_object = match observed.existing() {
+        Existing::Ours => Desired::Remove,
+        Existing::Nothing | Existing::Leaving | Existing::Foreign => Desired::Keep,
     };
-    let planned = annotations.map_err(|errors| Finding::invalid(&errors)).and_then(|annotations| asked_for(annotations, defaults));
-    let (intent, mut findings) = match planned {
-        Ok(intent) => (Some(intent), Vec::new()),
-        Err(finding) => (None, vec![finding]),
+    let condition = match observed.model_serving.status.autoscaling_ready {
+        Some(_) => Desired::Remove,
+        None => Desired::Keep,
     };
-    findings.extend(obstacles(observed, capabilities, intent.as_ref()));
+    Plan { scaled_object, selector, condition, findings: Vec::new() }
+}
+
+fn opted_in(
+    observed: &Observed,
+    selector: Desired<String>,
+    annotations: Result<Annotations, Vec<AnnotationError>>,
+    capabilities: Capabilities,
+    defaults: &Profile,
+) -> Plan {
+    let asked = annotations.map_err(|errors| Finding::invalid(&errors)).and_then(|annotations| asked_for(annotations, defaults));
+    let mut findings = cluster_lacks(observed, capabilities);
+    let intent = asked.map_err(|finding| findings.push(finding)).ok();
+    if let Some(intent) = &intent {
+        findings.extend(unfit(observed, capabilities, intent));
+    }
+    findings.sort_by_key(|finding| finding.reason);
     let scaled_object = match (&intent, capabilities.keda) {
-        (Some(intent), Some(keda)) if findings.is_empty() => {
+        (Some(intent), Some(keda)) if findings.is_empty() && may_apply(observed, &selector) => {
             scaled_object::build(observed, intent, keda).map_or(Desired::Keep, Desired::Apply)
         }
         _ => Desired::Keep,
     };
-    findings.sort_by_key(|finding| finding.reason);
-    Plan { scaled_object, selector, findings, opted_in: true }
+    let condition = verdict::condition(observed, &findings);
+    Plan { scaled_object, selector, condition, findings }
+}
+
+/// The HPA stops without a selector, and what is being deleted cannot be brought back.
+fn may_apply(observed: &Observed, selector: &Desired<String>) -> bool {
+    let selected = matches!(selector, Desired::Apply(_)) || observed.model_serving.label_selector().is_some();
+    selected && observed.existing() != Existing::Leaving
 }
 
 fn asked_for(annotations: Annotations, defaults: &Profile) -> Result<Intent, Finding> {
@@ -121,10 +126,10 @@ fn asked_for(annotations: Annotations, defaults: &Profile) -> Result<Intent, Fin
     }
 }
 
-/// Whatever keeps a ScaledObject from being applied, besides bad annotations.
-fn obstacles(observed: &Observed, capabilities: Capabilities, intent: Option<&Intent>) -> Vec<Finding> {
+/// What keeps any ScaledObject from being applied here, whatever was asked for.
+fn cluster_lacks(observed: &Observed, capabilities: Capabilities) -> Vec<Finding> {
     let mut findings = Vec::new();
-    if observed.scaled_object == Existing::Foreign {
+    if observed.existing() == Existing::Foreign {
         findings.push(Finding::name_conflict(&scaled_object_name(&observed.model_serving)));
     }
     if capabilities.keda.is_none() {
@@ -133,9 +138,6 @@ fn obstacles(observed: &Observed, capabilities: Capabilities, intent: Option<&In
     if !capabilities.scale {
         findings.push(Finding::scale_subresource_missing());
     }
-    if let Some(intent) = intent {
-        findings.extend(unfit(observed, capabilities, intent));
-    }
     findings
 }
 
@@ -143,7 +145,7 @@ fn obstacles(observed: &Observed, capabilities: Capabilities, intent: Option<&In
 fn unfit(observed: &Observed, capabilities: Capabilities, intent: &Intent) -> Vec<Finding> {
     let mut findings = Vec::new();
     let current = observed.model_serving.replicas();
-    let opting_in = observed.scaled_object == Existing::Nothing;
+    let opting_in = observed.existing() == Existing::Nothing;
     if opting_in && current > intent.replicas.max() && !intent.max_is_explicit {
         findings.push(Finding::would_cut_running_fleet(current, intent.replicas.max()));
     }

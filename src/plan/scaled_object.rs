@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
-use super::{Finding, Keda, Observed, scaled_object_name};
+use super::{Finding, Keda, scaled_object_name};
 use crate::{
     api::{
         keda::{Advanced, Behavior, HpaConfig, MetricType, Rules, ScaleTargetRef, ScaledObject, ScaledObjectSpec, ScalingPolicy, Trigger},
@@ -12,6 +12,7 @@ use crate::{
         metadata::{MANAGED_BY, OPERATOR},
     },
     intent::{Direction, Intent, Pause, Policy, PolicyKind, PrometheusUrl},
+    observed::Observed,
     promql::Expr,
     signals,
 };

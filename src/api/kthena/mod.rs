@@ -2,4 +2,4 @@
 
 mod model_serving;
 
-pub use model_serving::{ModelServing, ModelServingSpec, ModelServingStatus, Role, ServingGroupTemplate};
+pub use model_serving::{AUTOSCALING_READY, ModelServing, ModelServingSpec, ModelServingStatus, Role, ServingGroupTemplate};

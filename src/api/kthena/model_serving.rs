@@ -7,24 +7,30 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta},
 };
 use kube::Resource;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, de::IgnoredAny};
 
-use crate::api::{lenient::lenient, metadata};
+use crate::api::{
+    lenient::lenient,
+    metadata::{LeanMetadata, OPERATOR},
+};
+
+/// The type of our condition on a ModelServing.
+pub const AUTOSCALING_READY: &str = "AutoscalingReady";
 
 /// The part of a ModelServing that autoscaling depends on.
 ///
 /// Source: Kthena `pkg/apis/workload/v1alpha1/model_serving_types.go`.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[serde(from = "Wire")]
 pub struct ModelServing {
     /// Name, identity, owners, and our annotations.
-    #[serde(deserialize_with = "metadata::lean")]
     pub metadata: ObjectMeta,
     /// What its users want.
-    #[serde(default)]
     pub spec: ModelServingSpec,
     /// What Kthena reports.
-    #[serde(default)]
     pub status: ModelServingStatus,
+    /// Whether `status.labelSelector` is what this operator wrote.
+    pub selector_is_ours: bool,
 }
 
 /// What its users want.
@@ -58,9 +64,6 @@ pub struct Role {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ModelServingStatus {
-    /// ServingGroups, those that are coming and going included.
-    #[serde(default, deserialize_with = "lenient")]
-    pub replicas: Option<i32>,
     /// Selects one pod per ServingGroup; the HPA does nothing without it.
     #[serde(default, deserialize_with = "lenient")]
     pub label_selector: Option<String>,
@@ -68,9 +71,6 @@ pub struct ModelServingStatus {
     #[serde(default, rename = "conditions", deserialize_with = "our_condition")]
     pub autoscaling_ready: Option<Condition>,
 }
-
-/// The type of our condition on a ModelServing.
-pub const AUTOSCALING_READY: &str = "AutoscalingReady";
 
 fn our_condition<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Condition>, D::Error> {
     let conditions: Option<Vec<serde_json::Value>> = lenient(deserializer)?;
@@ -81,6 +81,37 @@ fn our_condition<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Co
         .and_then(|condition| serde_json::from_value(condition).ok()))
 }
 
+/// A ModelServing as the API server sends it.
+#[derive(Deserialize)]
+struct Wire {
+    metadata: LeanMetadata<ManagedStatus>,
+    #[serde(default)]
+    spec: ModelServingSpec,
+    #[serde(default)]
+    status: ModelServingStatus,
+}
+
+/// Of a manager's fields, the one that tells who wrote the selector.
+#[derive(Deserialize)]
+struct ManagedStatus {
+    #[serde(default, rename = "f:status")]
+    status: Option<ManagedSelector>,
+}
+
+#[derive(Deserialize)]
+struct ManagedSelector {
+    #[serde(default, rename = "f:labelSelector")]
+    label_selector: Option<IgnoredAny>,
+}
+
+impl From<Wire> for ModelServing {
+    fn from(wire: Wire) -> Self {
+        let wrote_selector = |fields: &ManagedStatus| fields.status.as_ref().is_some_and(|status| status.label_selector.is_some());
+        let selector_is_ours = wire.metadata.fields_of(OPERATOR).any(wrote_selector);
+        Self { metadata: wire.metadata.into(), spec: wire.spec, status: wire.status, selector_is_ours }
+    }
+}
+
 impl ModelServing {
     /// The API group.
     pub const GROUP: &'static str = "workload.serving.volcano.sh";
@@ -88,6 +119,8 @@ impl ModelServing {
     pub const VERSION: &'static str = "v1alpha1";
     /// The kind.
     pub const KIND: &'static str = "ModelServing";
+    /// The name of the resource in paths and roles.
+    pub const PLURAL: &'static str = "modelservings";
     /// Group and version as `apiVersion` writes them.
     pub const API_VERSION: &'static str = "workload.serving.volcano.sh/v1alpha1";
 
@@ -119,7 +152,7 @@ impl Resource for ModelServing {
     }
 
     fn plural((): &()) -> Cow<'_, str> {
-        "modelservings".into()
+        Self::PLURAL.into()
     }
 
     fn meta(&self) -> &ObjectMeta {
@@ -128,5 +161,49 @@ impl Resource for ModelServing {
 
     fn meta_mut(&mut self) -> &mut ObjectMeta {
         &mut self.metadata
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn keeps_little_and_fails_at_nothing() {
+        let read: ModelServing = serde_json::from_value(json!({
+            "metadata": {
+                "name": "chat", "namespace": "models", "uid": "u", "resourceVersion": "7", "creationTimestamp": "2026-01-01T00:00:00Z",
+                "labels": {"team": "a"},
+                "annotations": {"kthena.io/model-name": "llama", "kubectl.kubernetes.io/last-applied-configuration": "{}"},
+                "managedFields": [
+                    {"manager": "kubectl", "operation": "Update", "fieldsType": "FieldsV1", "fieldsV1": {"f:spec": {"f:replicas": {}}}},
+                    {"manager": "kthena-keda", "operation": "Update", "subresource": "status", "fieldsV1": {"f:status": {"f:labelSelector": {}}}},
+                ],
+            },
+            "spec": {"replicas": "many", "template": {"roles": [{"name": "prefill", "entryTemplate": {}}]}},
+            "status": {"labelSelector": "a=b", "conditions": [{"type": "Available"}, {
+                "type": "AutoscalingReady", "status": "Unknown", "reason": "Pending", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z",
+            }]},
+        }))
+        .unwrap();
+        assert_eq!(read.metadata.annotations.as_ref().unwrap().keys().collect::<Vec<_>>(), ["kthena.io/model-name"]);
+        assert_eq!((read.metadata.labels.as_ref(), read.metadata.managed_fields.as_ref()), (None, None));
+        assert_eq!(read.replicas(), 1);
+        assert_eq!(read.label_selector(), Some("a=b"));
+        assert!(read.selector_is_ours);
+        assert_eq!(read.status.autoscaling_ready.unwrap().reason, "Pending");
+    }
+
+    #[test]
+    fn a_selector_of_kthena_is_not_ours() {
+        let read: ModelServing = serde_json::from_value(json!({
+            "metadata": {"name": "chat", "managedFields": [
+                {"manager": "kthena-controller-manager", "operation": "Update", "fieldsV1": {"f:status": {"f:labelSelector": {}}}},
+                {"manager": "kthena-keda", "operation": "Update", "fieldsV1": {"f:status": {"f:conditions": {}}}},
+            ]},
+        }))
+        .unwrap();
+        assert!(!read.selector_is_ours);
     }
 }

@@ -1,0 +1,57 @@
+//! Writes of objects that are wholly ours.
+
+use std::fmt::Debug;
+
+use kube::{
+    Api, Resource,
+    api::{DeleteParams, Patch, PatchParams, Preconditions},
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::Error;
+use crate::api::metadata::OPERATOR;
+
+/// Creates an object, unless somebody else has one of that name.
+///
+/// Not forced: where another manager holds a field with another value the API server answers with a conflict.
+///
+/// # Errors
+/// A conflict, or any refusal of the API server.
+pub async fn create<L, K>(api: &Api<L>, name: &str, object: &K) -> Result<L, Error>
+where
+    L: Clone + DeserializeOwned + Debug,
+    K: Serialize + Debug,
+{
+    Ok(api.patch(name, &PatchParams::apply(OPERATOR), &Patch::Apply(object)).await?)
+}
+
+/// Brings an object of ours back to what it should be, whoever changed it.
+///
+/// The identity makes sure that it is still that object: one that was deleted and made anew by somebody else is a conflict.
+///
+/// # Errors
+/// A conflict, or any refusal of the API server.
+pub async fn update<L, K>(api: &Api<L>, name: &str, uid: &str, mut object: K) -> Result<L, Error>
+where
+    L: Clone + DeserializeOwned + Debug,
+    K: Resource + Serialize + Debug,
+{
+    object.meta_mut().uid = Some(uid.to_owned());
+    Ok(api.patch(name, &PatchParams::apply(OPERATOR).force(), &Patch::Apply(&object)).await?)
+}
+
+/// Deletes exactly this object; it is no error if it is gone already.
+///
+/// # Errors
+/// Any other refusal of the API server.
+pub async fn delete<L>(api: &Api<L>, name: &str, uid: &str) -> Result<(), Error>
+where
+    L: Clone + DeserializeOwned + Debug,
+{
+    let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
+    let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+    match api.delete(name, &params).await.map_err(Error::from) {
+        Err(error) if !error.is_not_found() && !error.is_conflict() => Err(error),
+        _ => Ok(()),
+    }
+}

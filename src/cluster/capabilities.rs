@@ -1,0 +1,165 @@
+//! Discovery: which kinds and fields the cluster serves, found again for life.
+//!
+//! In: aggregated discovery and the OpenAPI document of KEDA's group; neither needs any right beyond `system:discovery`.
+//! Out: [`Served`] in a watch channel. What cannot be found out keeps its last state.
+
+use std::time::Duration;
+
+use kube::Client;
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::{
+    sync::{Notify, watch},
+    time::timeout,
+};
+
+use super::Error;
+use crate::{
+    api::kthena::ModelServing,
+    plan::{Capabilities, Keda},
+    process::backoff,
+};
+
+/// How long a state in which nothing is missing is believed.
+const SETTLED: Duration = Duration::from_mins(5);
+
+/// What the cluster serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Served {
+    /// ModelServings, without which there is nothing to do.
+    pub model_servings: bool,
+    /// ServiceMonitors.
+    pub service_monitors: bool,
+    /// PodMonitors.
+    pub pod_monitors: bool,
+    /// What plans depend on.
+    pub plan: Capabilities,
+}
+
+impl Served {
+    const fn is_complete(self) -> bool {
+        self.model_servings && self.service_monitors && self.pod_monitors && self.plan.scale && self.plan.keda.is_some()
+    }
+}
+
+#[derive(Deserialize)]
+struct Groups {
+    items: Vec<Group>,
+}
+
+#[derive(Deserialize)]
+struct Group {
+    metadata: GroupName,
+    #[serde(default)]
+    versions: Vec<Version>,
+}
+
+#[derive(Deserialize)]
+struct GroupName {
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct Version {
+    version: String,
+    #[serde(default)]
+    resources: Vec<ServedResource>,
+}
+
+#[derive(Deserialize)]
+struct ServedResource {
+    resource: String,
+    #[serde(default)]
+    subresources: Vec<Subresource>,
+}
+
+#[derive(Deserialize)]
+struct Subresource {
+    subresource: String,
+}
+
+impl Groups {
+    fn find(&self, group: &str, version: &str, resource: &str) -> Option<&ServedResource> {
+        let group = self.items.iter().find(|found| found.metadata.name == group)?;
+        let version = group.versions.iter().find(|found| found.version == version)?;
+        version.resources.iter().find(|found| found.resource == resource)
+    }
+}
+
+/// Asks once.
+///
+/// # Errors
+/// When the API server does not answer; nothing is then known.
+pub async fn discover(client: &Client) -> Result<Served, Error> {
+    let groups: Groups = get(client, "/apis", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList").await?;
+    let model_serving = groups.find(ModelServing::GROUP, ModelServing::VERSION, ModelServing::PLURAL);
+    let has = |group, version, resource| groups.find(group, version, resource).is_some();
+    let keda = if has("keda.sh", "v1alpha1", "scaledobjects") { Some(keda_fields(client).await?) } else { None };
+    Ok(Served {
+        model_servings: model_serving.is_some(),
+        service_monitors: has("monitoring.coreos.com", "v1", "servicemonitors"),
+        pod_monitors: has("monitoring.coreos.com", "v1", "podmonitors"),
+        plan: Capabilities {
+            keda,
+            scale: model_serving.is_some_and(|found| found.subresources.iter().any(|sub| sub.subresource == "scale")),
+        },
+    })
+}
+
+async fn keda_fields(client: &Client) -> Result<Keda, Error> {
+    let document: Value = get(client, "/openapi/v3/apis/keda.sh/v1alpha1", "application/json").await?;
+    let spec = document
+        .pointer("/components/schemas")
+        .and_then(Value::as_object)
+        .and_then(|schemas| schemas.iter().find(|(name, _)| name.ends_with(".ScaledObject")))
+        .and_then(|(_, schema)| schema.pointer("/properties/spec/properties"))
+        .ok_or(Error::Malformed("a schema of ScaledObject in KEDA's OpenAPI document"))?;
+    let tolerance = "/advanced/properties/horizontalPodAutoscalerConfig/properties/behavior/properties/scaleDown/properties/tolerance";
+    Ok(Keda { initial_cooldown: spec.get("initialCooldownPeriod").is_some(), directional_pause: spec.pointer(tolerance).is_some() })
+}
+
+async fn get<T: for<'de> Deserialize<'de>>(client: &Client, path: &str, accept: &str) -> Result<T, Error> {
+    let request = http::Request::get(path).header(http::header::ACCEPT, accept).body(Vec::new()).map_err(kube::Error::HttpError)?;
+    Ok(client.request(request).await?)
+}
+
+/// Asks for life: at once, every `interval` while something is missing, else every five minutes, and when `wake` is notified.
+pub async fn follow(client: Client, interval: Duration, wake: &Notify, served: &watch::Sender<Option<Served>>) {
+    let mut failures = 0;
+    loop {
+        let pause = match discover(&client).await {
+            Ok(found) => {
+                failures = 0;
+                publish(served, found);
+                if found.is_complete() { SETTLED } else { interval }
+            }
+            Err(error) => {
+                failures += 1;
+                if failures == 1 {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "cannot discover what the cluster serves; trying on");
+                }
+                backoff::delay(failures, interval)
+            }
+        };
+        // Either way it is time to ask again.
+        let _ = timeout(backoff::jitter(pause), wake.notified()).await;
+    }
+}
+
+fn publish(served: &watch::Sender<Option<Served>>, found: Served) {
+    let changed = served.send_if_modified(|known| {
+        let changed = *known != Some(found);
+        *known = Some(found);
+        changed
+    });
+    if changed {
+        tracing::info!(
+            model_servings = found.model_servings,
+            scale = found.plan.scale,
+            keda = found.plan.keda.is_some(),
+            service_monitors = found.service_monitors,
+            pod_monitors = found.pod_monitors,
+            "the cluster serves"
+        );
+    }
+}

@@ -1,0 +1,88 @@
+//! One closed set of error classes: it decides the log level and the delay.
+
+use std::time::Duration;
+
+/// What went wrong in the shell around the pure core.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no way to the cluster.
+    #[error("cannot find a cluster: set KUBECONFIG, or run in a pod with a service account")]
+    Config(#[source] Box<kube::config::InferConfigError>),
+    /// The API server refused or did not answer.
+    #[error("the API server: {0}")]
+    Api(#[source] Box<kube::Error>),
+    /// Somebody else changed the object three times while we tried to.
+    #[error("the status was changed by somebody else each time it was written")]
+    Contended,
+    /// An object of the API server lacks what every object has.
+    #[error("an object without {0}")]
+    Malformed(&'static str),
+}
+
+impl From<kube::Error> for Error {
+    fn from(error: kube::Error) -> Self {
+        Self::Api(Box::new(error))
+    }
+}
+
+/// What kind of failure it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Heals by itself: overload, outage, a lost race.
+    Transient,
+    /// A right is missing.
+    Forbidden,
+    /// The API server or a webhook does not accept the object.
+    Rejected,
+    /// The kind is not served.
+    Unserved,
+    /// Should not happen.
+    Bug,
+}
+
+impl Class {
+    /// The longest delay before the next try; retrying faster does not heal what people have to.
+    pub const fn longest_delay(self) -> Duration {
+        match self {
+            Self::Transient => Duration::from_secs(30),
+            Self::Forbidden | Self::Unserved => Duration::from_mins(5),
+            Self::Rejected | Self::Bug => Duration::from_mins(10),
+        }
+    }
+}
+
+impl Error {
+    /// What kind of failure it is.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Contended => Class::Transient,
+            Self::Config(_) | Self::Malformed(_) => Class::Bug,
+            Self::Api(error) => match code(error) {
+                Some(401 | 403) => Class::Forbidden,
+                Some(404) => Class::Unserved,
+                // Server-side apply answers 500 for a field that the schema lacks; everything that we send is gated by it.
+                Some(400 | 422) => Class::Rejected,
+                _ => Class::Transient,
+            },
+        }
+    }
+
+    /// Whether the object changed, or went, before it was written.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Api(error) if code(error) == Some(409))
+    }
+
+    /// Whether the object or its kind does not exist.
+    ///
+    /// By code alone: for a kind that is not served the answer is plain text, without a reason.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Api(error) if code(error) == Some(404))
+    }
+}
+
+fn code(error: &kube::Error) -> Option<u16> {
+    match error {
+        kube::Error::Api(status) => Some(status.code),
+        _ => None,
+    }
+}

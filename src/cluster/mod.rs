@@ -1,0 +1,9 @@
+//! Everything that talks to the API server: client, discovery, writes, errors.
+
+pub mod apply;
+pub mod capabilities;
+mod client;
+mod error;
+
+pub use client::connect;
+pub use error::{Class, Error};

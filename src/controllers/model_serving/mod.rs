@@ -1,0 +1,129 @@
+//! One controller owns everything of a ModelServing: its ScaledObject, its label selector and our condition on it.
+//!
+//! A pass reads top to bottom as the house does: observe, plan, apply, report.
+
+mod apply;
+mod status;
+
+use std::{sync::Arc, time::Duration};
+
+use futures::{Stream, StreamExt as _};
+use kube::{
+    Client, ResourceExt as _,
+    runtime::{
+        controller::{Action, Config, Controller, Error as ControllerError},
+        reflector::{ObjectRef, Store},
+        watcher,
+    },
+};
+use tokio::sync::{Notify, watch};
+
+use crate::{
+    api::kthena::ModelServing,
+    cluster::{Class, Error, capabilities::Served},
+    observed::{Observed, ScaledObjectDigest},
+    plan::{plan, scaled_object_name},
+    process::{
+        backoff::{self, Failures},
+        follow::Digests,
+    },
+    settings::Settings,
+    signals::RouterSeries,
+};
+
+/// How many ModelServings are worked on at a time.
+const CONCURRENCY: u16 = 8;
+
+/// What every pass works with: handles, no state of its own.
+pub struct Context {
+    /// The way to the API server.
+    pub client: Client,
+    /// What the process was told.
+    pub settings: Settings,
+    /// What the cluster serves.
+    pub served: watch::Receiver<Option<Served>>,
+    /// Asks for discovery at once.
+    pub rediscover: Arc<Notify>,
+    /// The ScaledObjects of the cluster.
+    pub scaled_objects: Arc<Digests<ScaledObjectDigest>>,
+    /// How the router's series are found; nothing before that is known.
+    pub router: watch::Receiver<Option<RouterSeries>>,
+    /// Failures in a row, by object.
+    pub failures: Failures,
+}
+
+impl Context {
+    /// What is there of a ModelServing; `None` while not everything has been seen, since a plan on half of it would be undone.
+    fn observe(&self, model_serving: &ModelServing) -> Option<(Observed, Served)> {
+        let served = (*self.served.borrow())?;
+        let router = self.router.borrow().clone()?;
+        if served.plan.keda.is_some() && !self.scaled_objects.is_complete() {
+            return None;
+        }
+        let namespace = model_serving.namespace()?;
+        let scaled_object = self.scaled_objects.get(&namespace, &scaled_object_name(model_serving));
+        Some((Observed { model_serving: model_serving.clone(), scaled_object, router }, served))
+    }
+}
+
+/// One pass over one ModelServing.
+async fn reconcile(model_serving: Arc<ModelServing>, context: Arc<Context>) -> Result<Action, Error> {
+    // What is being deleted takes its ScaledObject with it. What is not seen in full yet comes again when it is.
+    if model_serving.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    let Some((observed, served)) = context.observe(&model_serving) else {
+        return Ok(Action::await_change());
+    };
+    let plan = plan(&observed, served.plan, &context.settings.defaults);
+    apply::apply(&context, observed, plan, served.plan).await?;
+    context.failures.forget(&identity(&model_serving));
+    Ok(Action::await_change())
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the signature is kube's")]
+fn on_error(model_serving: Arc<ModelServing>, error: &Error, context: Arc<Context>) -> Action {
+    let failures = context.failures.count(&identity(&model_serving));
+    let class = error.class();
+    if class == Class::Unserved {
+        context.rediscover.notify_one();
+    }
+    let delay = backoff::delay(failures, class.longest_delay());
+    let object = ObjectRef::from_obj(&*model_serving);
+    let chain = error as &dyn std::error::Error;
+    match class {
+        Class::Transient if failures < 3 => tracing::debug!(%object, error = chain, ?delay, "will try again"),
+        Class::Transient => tracing::warn!(%object, error = chain, failures, ?delay, "will try again"),
+        Class::Forbidden | Class::Rejected | Class::Unserved | Class::Bug => {
+            tracing::error!(%object, error = chain, ?class, ?delay, "failed");
+        }
+    }
+    Action::requeue(delay)
+}
+
+fn identity(model_serving: &ModelServing) -> String {
+    model_serving.uid().unwrap_or_default()
+}
+
+/// Runs until `stop` is done and what was begun is finished.
+pub async fn run(
+    changes: impl Stream<Item = Result<ModelServing, watcher::Error>> + Send + 'static,
+    store: Store<ModelServing>,
+    wake: impl Stream<Item = ObjectRef<ModelServing>> + Send + 'static,
+    stop: impl Future<Output = ()> + Send + Sync + 'static,
+    context: Arc<Context>,
+) {
+    let config = Config::default().concurrency(CONCURRENCY).debounce(Duration::ZERO);
+    let passes = Controller::for_stream(changes, store)
+        .with_config(config)
+        .reconcile_on(wake)
+        .graceful_shutdown_on(stop)
+        .run(reconcile, on_error, context);
+    passes
+        .for_each(async |pass| match pass {
+            // A ModelServing that went before its turn came; and failures, which were told when they happened.
+            Ok(_) | Err(ControllerError::ObjectNotFound(_) | ControllerError::ReconcilerFailed(..)) => {}
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "a change was lost; the next one repairs that"),
+        })
+        .await;
+}
