@@ -1,0 +1,183 @@
+//! One annotation gives a ScaledObject, and it stays what it should be.
+
+use harness::{ModelServing, kinds};
+use kube::{
+    ResourceExt as _,
+    api::{DeleteParams, DynamicObject, Patch, PatchParams},
+};
+use serde_json::{Value, json};
+
+use super::shared::namespace;
+
+async fn opted_in() -> ModelServing {
+    namespace().await.model_serving("chat").opted_in("llama").create().await
+}
+
+/// Merges into the ScaledObject, as a user would.
+async fn edit(chat: &ModelServing, patch: Value) {
+    chat.scaled_objects().patch(&chat.name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+}
+
+fn max(scaled_object: &DynamicObject) -> &Value {
+    &scaled_object.data["spec"]["maxReplicaCount"]
+}
+
+#[tokio::test]
+async fn one_annotation_is_enough() {
+    let chat = opted_in().await;
+    let scaled_object = chat.scaled_object().await;
+    let spec = &scaled_object.data["spec"];
+    assert_eq!(spec["scaleTargetRef"]["name"], "chat");
+    assert_eq!(spec["triggers"][0]["metadata"]["serverAddress"], "http://prometheus:9090");
+    assert!(spec["triggers"][0]["metadata"]["query"].as_str().unwrap().contains(r#"model="llama""#), "{spec}");
+    let owner = &scaled_object.owner_references()[0];
+    assert_eq!((owner.name.as_str(), owner.controller, owner.block_owner_deletion), ("chat", Some(true), Some(false)));
+    let message = chat.reason("Pending").await;
+    assert!(message.contains("KEDA has not reported yet"), "{message}");
+}
+
+#[tokio::test]
+async fn annotations_change_it() {
+    let chat = opted_in().await;
+    chat.scaled_object().await;
+    chat.annotate(&[("autoscaling.kthena.io/max-replicas", Some("7"))]).await;
+    chat.scaled_object_until("has a maximum of 7", |found| max(found) == 7).await;
+    chat.annotate(&[("autoscaling.kthena.io/max-replicas", None)]).await;
+    chat.scaled_object_until("has the usual maximum", |found| max(found) == 10).await;
+}
+
+#[tokio::test]
+async fn opting_out_takes_it_away_and_then_our_condition() {
+    let chat = opted_in().await;
+    chat.reason("Pending").await;
+    chat.scaled_object().await;
+    chat.annotate(&[("kthena.io/model-name", None)]).await;
+    chat.scaled_object_gone().await;
+    let after = chat.until("has no condition of ours", |found| harness::condition(found).is_none()).await;
+    assert_eq!(after.data["spec"]["replicas"], 1);
+    assert!(after.data["status"]["labelSelector"].is_string());
+}
+
+#[tokio::test]
+async fn what_is_edited_by_hand_is_put_back() {
+    let chat = opted_in().await;
+    chat.scaled_object().await;
+    edit(&chat, json!({"spec": {"maxReplicaCount": 99, "triggers": [{"type": "cron", "metadata": {}}]}})).await;
+    let found = chat.scaled_object_until("is as planned again", |found| max(found) == 10).await;
+    assert_eq!(found.data["spec"]["triggers"][0]["type"], "prometheus");
+}
+
+#[tokio::test]
+async fn what_is_deleted_by_hand_comes_back() {
+    let chat = opted_in().await;
+    let before = chat.scaled_object().await.uid();
+    chat.scaled_objects().delete("chat", &DeleteParams::default()).await.unwrap();
+    chat.scaled_object_until("is a new one", |found| found.uid() != before).await;
+}
+
+#[tokio::test]
+async fn what_others_put_on_it_stays() {
+    let chat = opted_in().await;
+    chat.scaled_object().await;
+    let theirs = json!({
+        "labels": {"team": "a", "scaledobject.keda.sh/name": "chat"},
+        "annotations": {"autoscaling.keda.sh/paused": "true", "note": "mine"},
+        "finalizers": ["finalizer.keda.sh"],
+    });
+    edit(&chat, json!({"metadata": theirs})).await;
+    chat.annotate(&[("autoscaling.kthena.io/max-replicas", Some("5"))]).await;
+    let found = chat.scaled_object_until("has a maximum of 5", |found| max(found) == 5).await;
+    assert_eq!((found.labels()["team"].as_str(), found.labels()["scaledobject.keda.sh/name"].as_str()), ("a", "chat"));
+    assert_eq!((found.annotations()["autoscaling.keda.sh/paused"].as_str(), found.annotations()["note"].as_str()), ("true", "mine"));
+    assert_eq!(found.finalizers(), ["finalizer.keda.sh"]);
+    edit(&chat, json!({"metadata": {"finalizers": null}})).await;
+}
+
+#[tokio::test]
+async fn a_pause_that_we_set_goes_with_its_annotation() {
+    let chat = namespace().await.model_serving("chat").opted_in("llama").annotated("autoscaling.kthena.io/paused", "true").create().await;
+    let paused = |found: &DynamicObject| found.annotations().contains_key("autoscaling.keda.sh/paused");
+    chat.scaled_object_until("is paused", paused).await;
+    chat.annotate(&[("autoscaling.kthena.io/paused", None)]).await;
+    chat.scaled_object_until("is not paused", |found| !paused(found)).await;
+}
+
+#[tokio::test]
+async fn somebody_elses_object_is_never_touched() {
+    let models = namespace().await;
+    let spec = json!({"scaleTargetRef": {"name": "other"}, "triggers": [{"type": "cron", "metadata": {"desiredReplicas": "1"}}]});
+    let theirs = models.create(&kinds::scaled_object(), json!({"metadata": {"name": "chat"}, "spec": spec})).await;
+    let chat = models.model_serving("chat").opted_in("llama").create().await;
+    let message = chat.reason("NameConflict").await;
+    assert!(message.contains("ScaledObject chat"), "{message}");
+    let now = chat.scaled_object().await;
+    assert_eq!(now.resource_version(), theirs.resource_version());
+    chat.annotate(&[("kthena.io/model-name", None)]).await;
+    chat.until("has no condition of ours", |found| harness::condition(found).is_none()).await;
+    assert_eq!(chat.scaled_object().await.resource_version(), theirs.resource_version());
+    // Once theirs is gone, the name is free.
+    chat.annotate(&[("kthena.io/model-name", Some("llama"))]).await;
+    chat.reason("NameConflict").await;
+    chat.scaled_objects().delete("chat", &DeleteParams::default()).await.unwrap();
+    chat.reason("Pending").await;
+    chat.scaled_object_until("is ours", |found| !found.owner_references().is_empty()).await;
+}
+
+#[tokio::test]
+async fn what_came_through_gitops_is_adopted() {
+    let models = namespace().await;
+    let managed = json!({"name": "chat", "labels": {"app.kubernetes.io/managed-by": "kthena-keda"}});
+    let spec = json!({"scaleTargetRef": {"name": "chat"}, "triggers": [{"type": "cron", "metadata": {"desiredReplicas": "1"}}]});
+    let before = models.create(&kinds::scaled_object(), json!({"metadata": managed, "spec": spec})).await;
+    let chat = models.model_serving("chat").opted_in("llama").create().await;
+    let after = chat.scaled_object_until("is ours", |found| !found.owner_references().is_empty()).await;
+    assert_eq!((after.uid(), &after.data["spec"]["triggers"][0]["type"]), (before.uid(), &json!("prometheus")));
+}
+
+#[tokio::test]
+async fn a_long_name_is_cut_to_what_keda_allows() {
+    let name = "a-model-serving-whose-name-is-longer-than-keda-can-carry-it";
+    let chat = namespace().await.model_serving(name).opted_in("llama").create().await;
+    chat.reason("Pending").await;
+    let found = harness::wait::until_asked(
+        "there is a ScaledObject",
+        || async { chat.scaled_objects().list(&kube::api::ListParams::default()).await.unwrap().items },
+        |items| items.len() == 1,
+    )
+    .await;
+    assert!(found[0].name_any().len() <= 54, "{}", found[0].name_any());
+    assert_eq!(found[0].data["spec"]["scaleTargetRef"]["name"], name);
+    // It is put back under that name, too.
+    chat.scaled_objects().delete(&found[0].name_any(), &DeleteParams::default()).await.unwrap();
+    harness::wait::until(&chat.scaled_objects(), &found[0].name_any(), "is a new one", |now| {
+        now.is_some_and(|now| now.uid() != found[0].uid())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_name_in_two_namespaces() {
+    let (a, b) = (opted_in().await, namespace().await.model_serving("chat").opted_in("mistral").create().await);
+    for (chat, model) in [(&a, "llama"), (&b, "mistral")] {
+        let found = chat.scaled_object().await;
+        assert!(found.data["spec"]["triggers"][0]["metadata"]["query"].as_str().unwrap().contains(model));
+    }
+    a.annotate(&[("kthena.io/model-name", None)]).await;
+    a.scaled_object_gone().await;
+    b.scaled_object().await;
+}
+
+#[tokio::test]
+async fn a_model_serving_made_anew_gets_its_own() {
+    let chat = opted_in().await;
+    let before = chat.scaled_object().await;
+    chat.delete().await;
+    // There is no garbage collector in this stack, so the old one still names the old owner: it is not ours to take.
+    let again = chat.namespace.model_serving("chat").opted_in("llama").create().await;
+    again.reason("NameConflict").await;
+    assert_eq!(again.scaled_object().await.resource_version(), before.resource_version());
+    again.scaled_objects().delete("chat", &DeleteParams::default()).await.unwrap();
+    again.reason("Pending").await;
+    let owner = again.get().await.uid();
+    again.scaled_object_until("names its new owner", |found| Some(found.owner_references()[0].uid.clone()) == owner).await;
+}

@@ -1,0 +1,225 @@
+//! etcd and kube-apiserver on free loopback ports, with RBAC and an audit log.
+
+use std::{
+    fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{self, Command},
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use kube::{
+    Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use serde_json::json;
+
+use crate::{
+    certificates::{Authority, Identity, Pair, signing_key},
+    process::{Process, write},
+    stack::root,
+};
+
+/// How long any part may take to become ready; seconds are usual.
+const READY: Duration = Duration::from_mins(1);
+
+/// Every request once, when it is answered; watches also when they begin.
+const AUDIT_POLICY: &str =
+    r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"], "rules": [{"level": "Metadata"}]}"#;
+
+/// The folder that the stack's build script fills.
+pub fn built() -> PathBuf {
+    root().join("target/stack")
+}
+
+/// The path of a binary of the stack.
+///
+/// # Panics
+/// When it was not built.
+pub fn binary(name: &str) -> PathBuf {
+    let path = built().join("bin").join(name);
+    assert!(path.exists(), "{name} is not built: run `make stack`");
+    path
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
+}
+
+/// A folder for one stack; folders of processes that are gone are removed on the way.
+fn folder() -> PathBuf {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let runs = built().join("runs");
+    for run in fs::read_dir(&runs).into_iter().flatten().flatten() {
+        let of = run.file_name().to_string_lossy().split('-').next().and_then(|pid| pid.parse::<u32>().ok());
+        if of.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            let _ = fs::remove_dir_all(run.path());
+        }
+    }
+    let folder = runs.join(format!("{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
+    fs::create_dir_all(&folder).expect("a folder for the stack");
+    folder
+}
+
+/// A running control plane.
+#[derive(Debug)]
+pub struct ControlPlane {
+    /// Where logs, keys and data lie; removed at the end unless a test failed.
+    pub folder: PathBuf,
+    authority: Authority,
+    api_server: Option<Process>,
+    command: Command,
+    port: u16,
+    _etcd: Process,
+}
+
+impl ControlPlane {
+    /// Starts one, ready to serve.
+    pub async fn start() -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let folder = folder();
+        let authority = Authority::new(&folder, "cluster-ca");
+        let etcd_port = free_port();
+        let etcd = etcd(&folder, etcd_port);
+        let port = free_port();
+        let command = api_server(&folder, &authority, etcd_port, port);
+        let mut this = Self { folder, authority, api_server: None, command, port, _etcd: etcd };
+        this.start_api_server().await;
+        this
+    }
+
+    /// The API server's address.
+    pub fn url(&self) -> String {
+        format!("https://127.0.0.1:{}", self.port)
+    }
+
+    /// Starts the API server, if it does not run, and waits until it is ready.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    pub async fn start_api_server(&mut self) {
+        if self.api_server.is_none() {
+            self.api_server = Some(Process::start(&self.folder, "kube-apiserver", &self.command));
+        }
+        let client = self.client(&Identity::Admin).await;
+        let started = Instant::now();
+        loop {
+            let ready = http::Request::get("/readyz").body(Vec::new()).expect("a request");
+            match client.request_text(ready).await {
+                Ok(_) => return,
+                Err(error) => self.give_up_after(started, &error),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    fn give_up_after(&mut self, started: Instant, error: &kube::Error) {
+        let ended = self.api_server.as_mut().is_some_and(Process::has_ended);
+        assert!(
+            started.elapsed() < READY && !ended,
+            "kube-apiserver is not ready: {error}; see {}",
+            self.folder.join("kube-apiserver.log").display()
+        );
+    }
+
+    /// Kills the API server.
+    pub fn stop_api_server(&mut self) {
+        self.api_server = None;
+    }
+
+    /// A client with this identity.
+    pub async fn client(&self, identity: &Identity) -> Client {
+        let kubeconfig = Kubeconfig::read_from(self.kubeconfig(identity)).expect("our own kubeconfig");
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.expect("our own kubeconfig");
+        Client::try_from(config).expect("a client")
+    }
+
+    /// A kubeconfig with this identity.
+    pub fn kubeconfig(&self, identity: &Identity) -> PathBuf {
+        let name = identity.user().replace(':', "-");
+        let path = self.folder.join(format!("{name}.kubeconfig"));
+        if path.exists() {
+            return path;
+        }
+        let Pair { certificate, key } = self.authority.client(&name, identity);
+        let cluster = json!({"server": self.url(), "certificate-authority": self.authority.certificate});
+        kubeconfig(path, &cluster, &json!({"client-certificate": certificate, "client-key": key}))
+    }
+}
+
+/// Writes a kubeconfig with one cluster and one user.
+pub fn kubeconfig(path: PathBuf, cluster: &serde_json::Value, user: &serde_json::Value) -> PathBuf {
+    let content = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "stack",
+        "clusters": [{"name": "stack", "cluster": cluster}],
+        "users": [{"name": "stack", "user": user}],
+        "contexts": [{"name": "stack", "context": {"cluster": "stack", "user": "stack"}}],
+    });
+    // Complete before it is seen: several tests may ask for the same one.
+    let part = write(path.with_extension(format!("part-{}", free_port())), content.to_string());
+    fs::rename(part, &path).expect("a kubeconfig");
+    path
+}
+
+impl Drop for ControlPlane {
+    fn drop(&mut self) {
+        self.api_server = None;
+        if thread::panicking() {
+            #[expect(clippy::print_stderr, reason = "whoever looks at a failed test wants to know")]
+            {
+                eprintln!("logs are kept in {}", self.folder.display());
+            }
+        } else {
+            let _ = fs::remove_dir_all(&self.folder);
+        }
+    }
+}
+
+fn etcd(folder: &Path, port: u16) -> Process {
+    let (client, peer) = (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{}", free_port()));
+    let mut command = Command::new(binary("etcd"));
+    command
+        .arg(format!("--data-dir={}", folder.join("etcd").display()))
+        .arg(format!("--listen-client-urls={client}"))
+        .arg(format!("--advertise-client-urls={client}"))
+        .arg(format!("--listen-peer-urls={peer}"))
+        .arg(format!("--initial-advertise-peer-urls={peer}"))
+        .arg(format!("--initial-cluster=default={peer}"))
+        .arg("--unsafe-no-fsync");
+    Process::start(folder, "etcd", &command)
+}
+
+fn api_server(folder: &Path, authority: &Authority, etcd: u16, port: u16) -> Command {
+    let names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "127.0.0.1", "192.0.2.10", "10.0.0.1"];
+    let server = authority.server("kube-apiserver", &names);
+    let front_proxy = Authority::new(folder, "front-proxy-ca");
+    let proxy = front_proxy.client("front-proxy", &Identity::User("front-proxy-client"));
+    let signing = signing_key(folder);
+    let policy = write(folder.join("audit-policy.yaml"), AUDIT_POLICY);
+    let mut command = Command::new(binary("kube-apiserver"));
+    let mut flag = |name: &str, value: &dyn AsRef<Path>| {
+        command.arg(format!("--{name}={}", value.as_ref().display()));
+    };
+    flag("tls-cert-file", &server.certificate);
+    flag("tls-private-key-file", &server.key);
+    flag("client-ca-file", &authority.certificate);
+    flag("service-account-key-file", &signing.public);
+    flag("service-account-signing-key-file", &signing.private);
+    flag("requestheader-client-ca-file", &front_proxy.certificate);
+    flag("proxy-client-cert-file", &proxy.certificate);
+    flag("proxy-client-key-file", &proxy.key);
+    flag("audit-policy-file", &policy);
+    flag("audit-log-path", &folder.join("audit.log"));
+    command
+        .arg(format!("--etcd-servers=http://127.0.0.1:{etcd}"))
+        .arg(format!("--secure-port={port}"))
+        .args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", "--endpoint-reconciler-type=none"])
+        .args(["--authorization-mode=RBAC", "--service-cluster-ip-range=10.0.0.0/24"])
+        .args(["--service-account-issuer=https://kubernetes.default.svc", "--requestheader-allowed-names=front-proxy-client"])
+        .args(["--requestheader-username-headers=X-Remote-User", "--requestheader-group-headers=X-Remote-Group"])
+        .arg("--requestheader-extra-headers-prefix=X-Remote-Extra-");
+    command
+}

@@ -1,0 +1,30 @@
+//! Starts the real control plane, its neighbours and the operator, for tests, demo and benchmarks.
+//!
+//! Everything runs on free loopback ports, in a folder of its own, and dies with the process that started it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::missing_panics_doc,
+    reason = "a test says what went wrong by panicking"
+)]
+
+pub mod audit;
+pub mod certificates;
+pub mod control_plane;
+pub mod crds;
+pub mod model_serving;
+pub mod operator;
+pub mod process;
+pub mod proxy;
+pub mod stack;
+pub mod wait;
+
+pub use certificates::Identity;
+pub use crds::Crds;
+pub use model_serving::{ModelServing, condition};
+pub use operator::{OPERATOR, Settings};
+pub use process::Process;
+pub use proxy::{Fault, FaultProxy};
+pub use stack::{Namespace, Stack, kinds};

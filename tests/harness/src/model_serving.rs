@@ -1,0 +1,166 @@
+//! ModelServings as tests tell of them.
+
+use kube::{
+    Api, ResourceExt as _,
+    api::{DynamicObject, Patch, PatchParams, PostParams},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    stack::{Namespace, kinds},
+    wait::until,
+};
+
+/// A ModelServing that does not exist yet.
+#[must_use]
+pub struct ModelServingBuilder {
+    namespace: Namespace,
+    object: DynamicObject,
+    roles: Vec<String>,
+    replicas: i32,
+}
+
+impl ModelServingBuilder {
+    pub(crate) fn new(namespace: Namespace, name: &str) -> Self {
+        let object = DynamicObject::new(name, &kinds::model_serving()).within(&namespace.name);
+        Self { namespace, object, roles: vec!["engine".to_owned()], replicas: 1 }
+    }
+
+    /// Asks for autoscaling under these model names.
+    pub fn opted_in(self, models: &str) -> Self {
+        self.annotated("kthena.io/model-name", models)
+    }
+
+    /// Sets an annotation.
+    pub fn annotated(mut self, key: &str, value: &str) -> Self {
+        self.object.annotations_mut().insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Sets the number of ServingGroups.
+    pub fn replicas(mut self, replicas: i32) -> Self {
+        self.replicas = replicas;
+        self
+    }
+
+    /// Names the roles of its ServingGroups.
+    pub fn roles(mut self, roles: &[&str]) -> Self {
+        self.roles = roles.iter().map(|role| (*role).to_owned()).collect();
+        self
+    }
+
+    /// The object as it would be sent.
+    pub fn object(&self) -> DynamicObject {
+        let mut object = self.object.clone();
+        object.data = json!({"spec": {"schedulerName": "volcano", "replicas": self.replicas, "template": {"roles": roles(&self.roles)}}});
+        object
+    }
+
+    /// Creates it.
+    pub async fn create(self) -> ModelServing {
+        let object = self.object();
+        let name = object.name_any();
+        let api = self.namespace.api(&kinds::model_serving());
+        api.create(&PostParams::default(), &object).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        ModelServing { namespace: self.namespace, name, api }
+    }
+}
+
+fn roles(names: &[String]) -> Value {
+    let role = |name: &String| {
+        json!({
+            "name": name, "replicas": 1, "workerReplicas": 0,
+            "entryTemplate": {"spec": {"containers": [{"name": "engine", "image": "vllm/vllm-openai:latest"}]}},
+        })
+    };
+    names.iter().map(role).collect()
+}
+
+/// A ModelServing of one test.
+#[derive(Clone)]
+pub struct ModelServing {
+    /// Where it lives.
+    pub namespace: Namespace,
+    /// Its name.
+    pub name: String,
+    api: Api<DynamicObject>,
+}
+
+impl ModelServing {
+    /// As it stands now.
+    pub async fn get(&self) -> DynamicObject {
+        self.api.get(&self.name).await.expect("the ModelServing")
+    }
+
+    /// Sets or removes annotations.
+    pub async fn annotate(&self, annotations: &[(&str, Option<&str>)]) {
+        let annotations: serde_json::Map<String, Value> =
+            annotations.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
+        self.patch(json!({"metadata": {"annotations": annotations}})).await;
+    }
+
+    /// Merges into it.
+    pub async fn patch(&self, patch: Value) {
+        self.api.patch(&self.name, &PatchParams::default(), &Patch::Merge(patch)).await.expect("a patch");
+    }
+
+    /// Renames the roles.
+    pub async fn set_roles(&self, names: &[&str]) {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        self.patch(json!({"spec": {"template": {"roles": roles(&names)}}})).await;
+    }
+
+    /// Merges into its status, as another controller.
+    pub async fn patch_status(&self, manager: &str, patch: Value) -> kube::Result<DynamicObject> {
+        let params = PatchParams { field_manager: Some(manager.to_owned()), ..PatchParams::default() };
+        self.api.patch_status(&self.name, &params, &Patch::Merge(json!({"status": patch}))).await
+    }
+
+    /// Deletes it.
+    pub async fn delete(&self) {
+        self.api.delete(&self.name, &kube::api::DeleteParams::default()).await.expect("a deletion");
+    }
+
+    /// Waits until it is as `done` wants it.
+    pub async fn until(&self, what: &str, done: impl Fn(&DynamicObject) -> bool) -> DynamicObject {
+        until(&self.api, &self.name, what, |found| found.is_some_and(&done)).await.expect("the ModelServing")
+    }
+
+    /// Waits until our condition has this reason; answers its message.
+    pub async fn reason(&self, reason: &str) -> String {
+        let found = self.until(&format!("has the reason {reason}"), |found| condition(found).is_some_and(|c| c["reason"] == reason)).await;
+        condition(&found).and_then(|condition| condition["message"].as_str().map(str::to_owned)).unwrap_or_default()
+    }
+
+    /// Waits until there is a label selector.
+    pub async fn selector(&self, selector: &str) {
+        self.until(&format!("has the selector {selector}"), |found| found.data["status"]["labelSelector"] == selector).await;
+    }
+
+    /// The ScaledObjects of its namespace.
+    pub fn scaled_objects(&self) -> Api<DynamicObject> {
+        self.namespace.api(&kinds::scaled_object())
+    }
+
+    /// Waits until its ScaledObject exists.
+    pub async fn scaled_object(&self) -> DynamicObject {
+        self.scaled_object_until("exists", |_| true).await
+    }
+
+    /// Waits until its ScaledObject is as `done` wants it.
+    pub async fn scaled_object_until(&self, what: &str, done: impl Fn(&DynamicObject) -> bool) -> DynamicObject {
+        let what = format!("'s ScaledObject {what}");
+        until(&self.scaled_objects(), &self.name, &what, |found| found.is_some_and(&done)).await.expect("the ScaledObject")
+    }
+
+    /// Waits until its ScaledObject is gone.
+    pub async fn scaled_object_gone(&self) {
+        until(&self.scaled_objects(), &self.name, "'s ScaledObject is gone", |found| found.is_none()).await;
+    }
+}
+
+/// Our condition on a ModelServing.
+pub fn condition(model_serving: &DynamicObject) -> Option<&Value> {
+    let conditions = model_serving.data["status"]["conditions"].as_array()?;
+    conditions.iter().find(|condition| condition["type"] == "AutoscalingReady")
+}

@@ -1,0 +1,49 @@
+//! The operator itself: the real binary, under the rights that it is shipped with.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use crate::{certificates::Identity, process::Process};
+
+/// Who the operator is.
+pub const OPERATOR: Identity = Identity::ServiceAccount("kthena-keda", "kthena-keda");
+
+/// How it is started.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    binary: PathBuf,
+    arguments: Vec<String>,
+}
+
+impl Settings {
+    /// The operator with a Prometheus address and quick discovery.
+    pub fn new(binary: impl Into<PathBuf>) -> Self {
+        let arguments = ["run", "--prometheus-url=http://prometheus:9090", "--discovery-interval=1", "--log-level=info,kthena_keda=debug"];
+        Self { binary: binary.into(), arguments: arguments.map(str::to_owned).to_vec() }
+    }
+
+    /// One more argument.
+    #[must_use]
+    pub fn with(mut self, argument: &str) -> Self {
+        self.arguments.push(argument.to_owned());
+        self
+    }
+
+    /// Without the arguments that start like this.
+    #[must_use]
+    pub fn without(mut self, argument: &str) -> Self {
+        self.arguments.retain(|found| !found.starts_with(argument));
+        self
+    }
+
+    /// Starts it with this way to the API server.
+    pub fn start(&self, folder: &Path, kubeconfig: &Path) -> Process {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let mut command = Command::new(&self.binary);
+        command.args(&self.arguments).env("KUBECONFIG", kubeconfig).env_remove("KTHENA_KEDA_PROMETHEUS_URL");
+        Process::start(folder, &format!("operator-{}", COUNT.fetch_add(1, Ordering::Relaxed)), &command)
+    }
+}

@@ -1,0 +1,118 @@
+//! Children that die with this process, however it ends.
+
+use std::{
+    fs::{self, File},
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Starts the child, hands it the signals that are named on standard input, and kills it when that closes: a test that panics or is
+/// killed closes it, whatever else it leaves undone.
+const SUPERVISE: &str = r#"
+exec 3<&0
+log=$1; pidfile=$2; shift 2
+"$@" 3<&- </dev/null >"$log" 2>&1 & pid=$!
+echo $pid >"$pidfile"
+{ while read -r signal <&3; do kill -"$signal" $pid; done; kill -KILL $pid; } 2>/dev/null &
+wait $pid
+"#;
+
+/// A running program with its log.
+#[derive(Debug)]
+pub struct Process {
+    supervisor: Child,
+    control: Option<ChildStdin>,
+    log: PathBuf,
+    pidfile: PathBuf,
+}
+
+impl Process {
+    /// Starts `command`; what it prints goes to `<name>.log` in `folder`.
+    pub fn start(folder: &Path, name: &str, command: &Command) -> Self {
+        let (log, pidfile) = (folder.join(format!("{name}.log")), folder.join(format!("{name}.pid")));
+        let _ = fs::remove_file(&pidfile);
+        let mut supervisor = Command::new("sh");
+        supervisor.args(["-c", SUPERVISE, "sh"]).arg(&log).arg(&pidfile).arg(command.get_program()).args(command.get_args());
+        for (key, value) in command.get_envs() {
+            match value {
+                Some(value) => supervisor.env(key, value),
+                None => supervisor.env_remove(key),
+            };
+        }
+        let mut supervisor = supervisor.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().expect("sh starts");
+        let control = supervisor.stdin.take();
+        Self { supervisor, control, log, pidfile }
+    }
+
+    /// Where its output goes.
+    pub fn log_path(&self) -> &Path {
+        &self.log
+    }
+
+    /// What it printed so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Whether it ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        !matches!(self.supervisor.try_wait(), Ok(None))
+    }
+
+    /// The program's own process identifier.
+    pub fn pid(&self) -> Option<u32> {
+        fs::read_to_string(&self.pidfile).ok()?.trim().parse().ok()
+    }
+
+    /// Memory that is resident, in KiB, now and at the most.
+    pub fn memory(&self) -> Option<(u64, u64)> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()?)).ok()?;
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok());
+        Some((field("VmRSS:")?, field("VmHWM:")?))
+    }
+
+    /// Sends a signal by its name, such as `TERM`.
+    pub fn signal(&mut self, signal: &str) {
+        if let Some(control) = &mut self.control {
+            let _ = writeln!(control, "{signal}");
+        }
+    }
+
+    /// Asks it to end and waits until it did; answers whether its exit code was 0.
+    ///
+    /// # Panics
+    /// When it does not end within 20 s.
+    pub fn terminate(mut self) -> bool {
+        self.signal("TERM");
+        let started = Instant::now();
+        while started.elapsed() < Duration::from_secs(20) {
+            if let Ok(Some(status)) = self.supervisor.try_wait() {
+                return status.success();
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        panic!("a program did not end within 20 s of SIGTERM; its log: {}", self.log.display());
+    }
+
+    /// Leaves the log of the next start apart from this one's.
+    pub fn keep_log(&self, suffix: &str) {
+        let _ = fs::rename(&self.log, self.log.with_extension(suffix));
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.control = None;
+        let _ = self.supervisor.wait();
+    }
+}
+
+/// An empty file that a program can read, with this content.
+pub fn write(path: PathBuf, content: impl AsRef<[u8]>) -> PathBuf {
+    let mut file = File::create(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    file.write_all(content.as_ref()).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    path
+}

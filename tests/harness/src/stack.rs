@@ -1,0 +1,174 @@
+//! A control plane with the neighbours' definitions in it and the operator's rights granted.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use k8s_openapi::api::core::v1::Namespace as CoreNamespace;
+use kube::{
+    Api, Client, ResourceExt as _,
+    api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams},
+};
+use serde_json::json;
+
+use crate::{
+    audit::{self, Request},
+    certificates::Identity,
+    control_plane::ControlPlane,
+    crds::Crds,
+    model_serving::ModelServingBuilder,
+    operator::{OPERATOR, Settings},
+    process::Process,
+};
+
+/// Everything that a test needs.
+#[derive(Debug)]
+pub struct Stack {
+    /// The API server and its store.
+    pub control_plane: ControlPlane,
+}
+
+impl Stack {
+    /// Starts one with these definitions.
+    pub async fn start(crds: &[Crds]) -> Self {
+        let stack = Self { control_plane: ControlPlane::start().await };
+        let client = stack.client().await;
+        futures::future::join_all(crds.iter().map(|crds| crds.install(&client))).await;
+        apply_file(&client, &root().join("config/rbac.yaml")).await;
+        stack
+    }
+
+    /// A client that may do anything. Each test makes its own: connections belong to a test's runtime.
+    pub async fn client(&self) -> Client {
+        self.control_plane.client(&Identity::Admin).await
+    }
+
+    /// Starts the operator under its own rights.
+    pub fn start_operator(&self, settings: &Settings) -> Process {
+        settings.start(&self.control_plane.folder, &self.control_plane.kubeconfig(&OPERATOR))
+    }
+
+    /// What the operator asked of the API server so far.
+    pub fn requests(&self) -> Vec<Request> {
+        audit::requests(&self.control_plane, &OPERATOR)
+    }
+
+    /// What it wrote so far.
+    pub fn writes(&self) -> Vec<Request> {
+        self.requests().into_iter().filter(Request::is_write).collect()
+    }
+
+    /// A namespace for one test.
+    pub async fn namespace(&self) -> Namespace {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let (client, name) = (self.client().await, format!("models-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
+        self.create_namespace(&client, &name).await;
+        Namespace { client, name }
+    }
+
+    async fn create_namespace(&self, client: &Client, name: &str) {
+        let namespace =
+            CoreNamespace { metadata: kube::api::ObjectMeta { name: Some(name.to_owned()), ..Default::default() }, ..Default::default() };
+        Api::all(client.clone()).create(&PostParams::default(), &namespace).await.expect("a namespace");
+    }
+}
+
+/// The project's folder.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or(Path::new(".")).to_owned()
+}
+
+/// Kinds by group and version, without asking the API server.
+pub fn resource(group: &str, version: &str, kind: &str, plural: &str) -> ApiResource {
+    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
+}
+
+/// The kinds that tests speak of.
+pub mod kinds {
+    use kube::api::ApiResource;
+
+    use super::resource;
+
+    /// Kthena's ModelServing.
+    pub fn model_serving() -> ApiResource {
+        resource("workload.serving.volcano.sh", "v1alpha1", "ModelServing", "modelservings")
+    }
+
+    /// KEDA's ScaledObject.
+    pub fn scaled_object() -> ApiResource {
+        resource("keda.sh", "v1alpha1", "ScaledObject", "scaledobjects")
+    }
+
+    /// The Prometheus Operator's ServiceMonitor.
+    pub fn service_monitor() -> ApiResource {
+        resource("monitoring.coreos.com", "v1", "ServiceMonitor", "servicemonitors")
+    }
+
+    /// The Prometheus Operator's PodMonitor.
+    pub fn pod_monitor() -> ApiResource {
+        resource("monitoring.coreos.com", "v1", "PodMonitor", "podmonitors")
+    }
+
+    /// Kubernetes' own Service.
+    pub fn service() -> ApiResource {
+        resource("", "v1", "Service", "services")
+    }
+}
+
+/// A namespace that one test has for itself.
+#[derive(Clone)]
+pub struct Namespace {
+    /// May do anything.
+    pub client: Client,
+    /// Its name.
+    pub name: String,
+}
+
+impl Namespace {
+    /// Begins to describe a ModelServing.
+    pub fn model_serving(&self, name: &str) -> ModelServingBuilder {
+        ModelServingBuilder::new(self.clone(), name)
+    }
+
+    /// The objects of a kind in it.
+    pub fn api(&self, kind: &ApiResource) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), &self.name, kind)
+    }
+
+    /// Creates any object in it.
+    pub async fn create(&self, kind: &ApiResource, content: serde_json::Value) -> DynamicObject {
+        let mut object = json!({"apiVersion": kind.api_version, "kind": kind.kind});
+        if let (Some(object), Some(content)) = (object.as_object_mut(), content.as_object()) {
+            object.extend(content.clone());
+        }
+        let object: DynamicObject = serde_json::from_value(object).expect("an object");
+        let created = self.api(kind).create(&PostParams::default(), &object).await;
+        created.unwrap_or_else(|error| panic!("{} {}: {error}", kind.kind, object.name_any()))
+    }
+
+    /// The same view of another namespace.
+    #[must_use]
+    pub fn elsewhere(&self, name: &str) -> Self {
+        Self { client: self.client.clone(), name: name.to_owned() }
+    }
+}
+
+/// Applies every object of a YAML file, as `kubectl apply --server-side` does.
+pub async fn apply_file(client: &Client, path: &Path) {
+    let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let objects: Vec<DynamicObject> = serde_saphyr::from_multiple(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let discovery = kube::Discovery::new(client.clone()).run_aggregated().await.expect("discovery");
+    for object in objects {
+        let types = object.types.clone().unwrap_or_default();
+        let gvk = GroupVersionKind::try_from(&types).expect("a kind");
+        let (resource, capabilities) = discovery.resolve_gvk(&gvk).unwrap_or_else(|| panic!("{gvk:?} is not served"));
+        let api: Api<DynamicObject> = match (capabilities.scope, object.namespace()) {
+            (kube::discovery::Scope::Namespaced, Some(namespace)) => Api::namespaced_with(client.clone(), &namespace, &resource),
+            (kube::discovery::Scope::Namespaced, None) => Api::default_namespaced_with(client.clone(), &resource),
+            (kube::discovery::Scope::Cluster, _) => Api::all_with(client.clone(), &resource),
+        };
+        let applied = api.patch(&object.name_any(), &PatchParams::apply("harness").force(), &Patch::Apply(&object)).await;
+        applied.unwrap_or_else(|error| panic!("{} {}: {error}", gvk.kind, object.name_any()));
+    }
+}
