@@ -26,3 +26,4 @@ check: ## The quick inner loop: format, lints, pure tests
 .PHONY: test
 test: doctor stack check ## Every check; what CI runs
 	cargo test --locked --test apiserver
+	cargo test --locked --test faults

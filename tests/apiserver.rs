@@ -8,6 +8,8 @@
 )]
 
 mod apiserver {
+    mod annotations;
+    mod companion;
     mod scaled_object;
     mod shared;
 }

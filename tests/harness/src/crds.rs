@@ -8,12 +8,16 @@ use std::{
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
     Api, Client,
-    api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams},
+    api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams},
     runtime::wait::{await_condition, conditions},
 };
 use tokio::time::timeout;
 
-use crate::{control_plane::built, stack::root, wait::LIMIT};
+use crate::{
+    control_plane::built,
+    stack::{resource, root},
+    wait::{LIMIT, until_asked},
+};
 
 /// Definitions that are installed and removed together.
 #[derive(Clone, Debug)]
@@ -80,6 +84,9 @@ impl Crds {
             let established =
                 await_condition(Api::<CustomResourceDefinition>::all(client.clone()), name(definition), conditions::is_crd_established());
             timeout(LIMIT, established).await.expect("definitions are established in time").expect("a watch");
+            // Established is not served yet, and one that is deleted before it is served hangs about for a minute.
+            let objects: Api<DynamicObject> = Api::all_with(client.clone(), &kind(definition));
+            until_asked("its objects can be listed", async || objects.list(&ListParams::default().limit(1)).await.is_ok(), |ok| *ok).await;
         }
     }
 
@@ -97,6 +104,12 @@ impl Crds {
         let read = |path: &PathBuf| fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         self.files.iter().flat_map(|path| serde_saphyr::from_multiple::<DynamicObject>(&read(path)).expect("YAML")).collect()
     }
+}
+
+/// The kind that a definition defines.
+fn kind(definition: &DynamicObject) -> ApiResource {
+    let text = |pointer: &str| definition.data.pointer(pointer).and_then(serde_json::Value::as_str).unwrap_or_default();
+    resource(text("/spec/group"), text("/spec/versions/0/name"), text("/spec/names/kind"), text("/spec/names/plural"))
 }
 
 async fn gone(client: &Client, name: &str) {

@@ -1,0 +1,74 @@
+//! The label selector and the condition on the ModelServing, beside whatever others write there.
+
+use harness::kinds;
+use kube::{
+    ResourceExt as _,
+    api::{Patch, PatchParams},
+};
+use serde_json::json;
+
+use super::shared::namespace;
+
+fn canonical(name: &str, role: &str) -> String {
+    format!(
+        "modelserving.volcano.sh/entry=true,modelserving.volcano.sh/name={name},modelserving.volcano.sh/role-id={role}-0,modelserving.volcano.sh/role={role}"
+    )
+}
+
+#[tokio::test]
+async fn serves_who_is_not_opted_in() {
+    let chat = namespace().await.model_serving("chat").create().await;
+    chat.selector(&canonical("chat", "engine")).await;
+    assert_eq!(harness::condition(&chat.get().await), None);
+}
+
+#[tokio::test]
+async fn follows_the_first_role() {
+    let chat = namespace().await.model_serving("chat").roles(&["prefill", "decode"]).create().await;
+    chat.selector(&canonical("chat", "prefill")).await;
+    chat.set_roles(&["router", "decode"]).await;
+    chat.selector(&canonical("chat", "router")).await;
+}
+
+#[tokio::test]
+async fn never_overwrites_what_others_wrote() {
+    let models = namespace().await;
+    let chat = models.model_serving("chat").create().await;
+    chat.selector(&canonical("chat", "engine")).await;
+    chat.patch_status("kthena-controller-manager", json!({"labelSelector": "theirs=1"})).await.unwrap();
+    chat.set_roles(&["other"]).await;
+    // What comes after it was looked at, so it was looked at as well.
+    models.model_serving("later").create().await.selector(&canonical("later", "engine")).await;
+    assert_eq!(chat.get().await.data["status"]["labelSelector"], "theirs=1");
+}
+
+#[tokio::test]
+async fn nobodys_condition_is_lost() {
+    let chat = namespace().await.model_serving("chat").create().await;
+    let theirs = |status: &str| json!([{"type": "Available", "status": status, "reason": "Seen", "message": "theirs", "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
+    chat.patch_status("kthena-controller-manager", json!({"conditions": theirs("True")})).await.unwrap();
+    // Another controller that writes its whole list over and over, as Kthena's does, while ours comes and changes.
+    let hostile = {
+        let (chat, theirs) = (chat.clone(), theirs("False"));
+        tokio::spawn(async move {
+            for _ in 0..20 {
+                let found = chat.get().await;
+                let mut conditions = found.data["status"]["conditions"].as_array().cloned().unwrap_or_default();
+                conditions.retain(|condition| condition["type"] != "Available");
+                conditions.extend(theirs.as_array().cloned().unwrap_or_default());
+                // As it does, with the version that it read: a lost race is run again.
+                let patch = json!({"metadata": {"resourceVersion": found.resource_version()}, "status": {"conditions": conditions}});
+                let api = chat.namespace.api(&kinds::model_serving());
+                let _ = api.patch_status(&chat.name, &PatchParams::default(), &Patch::Merge(patch)).await;
+            }
+        })
+    };
+    chat.annotate(&[("kthena.io/model-name", Some("llama"))]).await;
+    hostile.await.unwrap();
+    let found =
+        chat.until("has both conditions", |found| found.data["status"]["conditions"].as_array().is_some_and(|all| all.len() == 2)).await;
+    assert_eq!(harness::condition(&found).unwrap()["reason"], "Pending");
+    chat.annotate(&[("kthena.io/model-name", None)]).await;
+    let found = chat.until("has no condition of ours", |found| harness::condition(found).is_none()).await;
+    assert_eq!(found.data["status"]["conditions"][0]["type"], "Available");
+}

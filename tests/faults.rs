@@ -1,0 +1,155 @@
+//! Neighbours that are absent, come and go, and an API server that fails. Each test has a control plane of its own.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test says what went wrong by panicking"
+)]
+
+use std::time::Duration;
+
+use harness::{Crds, Fault, FaultProxy, OPERATOR, Settings, Stack};
+use rstest::rstest;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_kthena-keda");
+
+/// A control plane takes most of a core while it starts.
+static STACKS: Semaphore = Semaphore::const_new(2);
+
+async fn stack(crds: &[Crds]) -> (Stack, SemaphorePermit<'static>) {
+    let permit = STACKS.acquire().await.unwrap();
+    (Stack::start(crds).await, permit)
+}
+
+#[tokio::test]
+async fn keda_comes_goes_and_comes_back() {
+    let (stack, _permit) = stack(&[Crds::kthena()]).await;
+    let _operator = stack.start_operator(&Settings::new(BINARY));
+    let models = stack.namespace().await;
+    let chat = models.model_serving("chat").opted_in("llama").create().await;
+    assert!(chat.reason("KedaNotInstalled").await.contains("install KEDA"));
+    // Opting out does not need KEDA.
+    let other = models.model_serving("other").opted_in("llama").create().await;
+    other.reason("KedaNotInstalled").await;
+    other.annotate(&[("kthena.io/model-name", None)]).await;
+    other.until("has no condition of ours", |found| harness::condition(found).is_none()).await;
+    Crds::keda().install(&models.client).await;
+    chat.scaled_object().await;
+    chat.reason("Pending").await;
+    Crds::keda().remove(&models.client).await;
+    chat.reason("KedaNotInstalled").await;
+    Crds::keda().install(&models.client).await;
+    chat.scaled_object().await;
+    chat.reason("Pending").await;
+}
+
+#[tokio::test]
+async fn kthena_comes_late() {
+    let (stack, _permit) = stack(&[Crds::keda()]).await;
+    let _operator = stack.start_operator(&Settings::new(BINARY));
+    let models = stack.namespace().await;
+    Crds::kthena().install(&models.client).await;
+    models.model_serving("chat").opted_in("llama").create().await.scaled_object().await;
+}
+
+#[rstest]
+#[case::ours(Some(Crds::kthena_0_2()))]
+#[case::released(Crds::kthena_released("v0.2.0"))]
+#[tokio::test]
+async fn kthena_without_a_scale_subresource(#[case] kthena: Option<Crds>) {
+    let Some(kthena) = kthena else { return };
+    let (stack, _permit) = stack(&[kthena, Crds::keda()]).await;
+    let _operator = stack.start_operator(&Settings::new(BINARY));
+    let models = stack.namespace().await;
+    let chat = models.model_serving("chat").opted_in("llama").create().await;
+    assert!(chat.reason("ScaleSubresourceMissing").await.contains("upgrade Kthena's CRDs"));
+    assert!(chat.scaled_objects().get_opt("chat").await.unwrap().is_none());
+    Crds::kthena_0_4().install(&models.client).await;
+    chat.scaled_object().await;
+}
+
+#[rstest]
+#[case::ours(Some(Crds::kthena_0_4()))]
+#[case::released(Crds::kthena_released("v0.4.0"))]
+#[tokio::test]
+async fn kthena_that_leaves_the_selector_empty(#[case] kthena: Option<Crds>) {
+    let Some(kthena) = kthena else { return };
+    let (stack, _permit) = stack(&[kthena, Crds::keda()]).await;
+    let _operator = stack.start_operator(&Settings::new(BINARY));
+    let chat = stack.namespace().await.model_serving("chat").opted_in("llama").create().await;
+    chat.scaled_object().await;
+    let scale: serde_json::Value =
+        serde_json::to_value(chat.namespace.api(&harness::kinds::model_serving()).get_scale("chat").await.unwrap()).unwrap();
+    assert!(scale["status"]["selector"].as_str().unwrap().contains("modelserving.volcano.sh/role-id=engine-0"), "{scale}");
+}
+
+#[tokio::test]
+async fn no_prometheus_is_said() {
+    let (stack, _permit) = stack(&[Crds::kthena(), Crds::keda()]).await;
+    let _operator = stack.start_operator(&Settings::new(BINARY).without("--prometheus-url"));
+    let chat = stack.namespace().await.model_serving("chat").opted_in("llama").create().await;
+    assert!(chat.reason("PrometheusNotConfigured").await.contains("--prometheus-url"));
+}
+
+#[tokio::test]
+async fn a_restart_writes_nothing() {
+    let (stack, _permit) = stack(&[Crds::kthena(), Crds::keda(), Crds::prometheus_operator()]).await;
+    let operator = stack.start_operator(&Settings::new(BINARY));
+    let models = stack.namespace().await;
+    for i in 0..20 {
+        models.model_serving(&format!("chat-{i}")).opted_in(&format!("llama-{i}")).create().await;
+    }
+    for i in 0..20 {
+        let api = models.api(&harness::kinds::scaled_object());
+        harness::wait::until(&api, &format!("chat-{i}"), "exists", |found| found.is_some()).await;
+    }
+    assert!(operator.terminate(), "SIGTERM ends it in order");
+    let before = stack.writes().len();
+    assert_eq!(before, 40, "one status and one ScaledObject each");
+    let _operator = stack.start_operator(&Settings::new(BINARY));
+    models.model_serving("sentinel").opted_in("llama").create().await.scaled_object().await;
+    let writes = stack.writes().split_off(before);
+    assert!(writes.iter().all(|write| write.object_ref.name == "sentinel"), "{:?}", harness::audit::summary(&writes));
+    let refused: Vec<_> = stack.requests().into_iter().filter(|request| request.code() == 403).collect();
+    assert!(refused.is_empty(), "{:?}", harness::audit::summary(&refused));
+}
+
+#[rstest]
+#[case::closed(Fault::Close)]
+#[case::silent(Fault::Hang)]
+#[case::failing(Fault::Status(500))]
+#[case::overloaded(Fault::Status(429))]
+#[case::unavailable(Fault::Status(503))]
+#[tokio::test]
+async fn an_api_server_that_fails_at_start_and_later(#[case] fault: Fault) {
+    let (stack, _permit) = stack(&[Crds::kthena(), Crds::keda()]).await;
+    let proxy = FaultProxy::start(&stack.control_plane, &OPERATOR, fault).await;
+    let settings = Settings::new(BINARY);
+    let mut operator = settings.start(&stack.control_plane.folder, &proxy.kubeconfig());
+    let models = stack.namespace().await;
+    let chat = models.model_serving("chat").opted_in("llama").create().await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    proxy.set(Fault::None);
+    chat.scaled_object().await;
+    proxy.set(fault);
+    chat.annotate(&[("autoscaling.kthena.io/max-replicas", Some("7"))]).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    proxy.set(Fault::None);
+    chat.scaled_object_until("has a maximum of 7", |found| found.data["spec"]["maxReplicaCount"] == 7).await;
+    assert!(!operator.has_ended());
+}
+
+#[tokio::test]
+async fn an_api_server_that_restarts() {
+    let (mut stack, _permit) = stack(&[Crds::kthena(), Crds::keda()]).await;
+    let _operator = stack.start_operator(&Settings::new(BINARY));
+    let models = stack.namespace().await;
+    let chat = models.model_serving("chat").opted_in("llama").create().await;
+    chat.scaled_object().await;
+    stack.control_plane.stop_api_server();
+    stack.control_plane.start_api_server().await;
+    chat.annotate(&[("autoscaling.kthena.io/max-replicas", Some("7"))]).await;
+    chat.scaled_object_until("has a maximum of 7", |found| found.data["spec"]["maxReplicaCount"] == 7).await;
+}
