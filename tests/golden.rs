@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what went wrong by panicking")]
 
 mod golden {
+    mod purity;
     mod queries;
     mod render;
 }
