@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::{
     sync::{Notify, watch},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use super::Error;
@@ -22,6 +22,11 @@ use crate::{
 
 /// How long a state in which nothing is missing is believed.
 const SETTLED: Duration = Duration::from_mins(5);
+
+/// When to ask again before a loss is believed.
+///
+/// An API server that has just started serves before it has found all custom resources; taking its word would turn every condition.
+const DOUBT: Duration = Duration::from_secs(5);
 
 /// What the cluster serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +44,15 @@ pub struct Served {
 impl Served {
     const fn is_complete(self) -> bool {
         self.model_servings && self.service_monitors && self.pod_monitors && self.plan.scale && self.plan.keda.is_some()
+    }
+
+    /// Whether something is missing that `self` has.
+    const fn loses(self, next: Self) -> bool {
+        (self.model_servings && !next.model_servings)
+            || (self.service_monitors && !next.service_monitors)
+            || (self.pod_monitors && !next.pod_monitors)
+            || (self.plan.scale && !next.plan.scale)
+            || (self.plan.keda.is_some() && next.plan.keda.is_none())
     }
 }
 
@@ -126,9 +140,17 @@ async fn get<T: for<'de> Deserialize<'de>>(client: &Client, path: &str, accept: 
 /// Asks for life: at once, every `interval` while something is missing, else every five minutes, and when `wake` is notified.
 pub async fn follow(client: Client, interval: Duration, wake: &Notify, served: &watch::Sender<Option<Served>>) {
     let mut failures = 0;
+    let mut doubted = false;
     loop {
         let pause = match discover(&client).await {
+            Ok(found) if !doubted && served.borrow().is_some_and(|known| known.loses(found)) => {
+                doubted = true;
+                // Not to be woken early: the same answer at once would prove nothing.
+                sleep(DOUBT).await;
+                continue;
+            }
             Ok(found) => {
+                doubted = false;
                 failures = 0;
                 publish(served, found);
                 if found.is_complete() { SETTLED } else { interval }
