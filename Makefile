@@ -27,3 +27,8 @@ check: ## The quick inner loop: format, lints, pure tests
 test: doctor stack check ## Every check; what CI runs
 	cargo test --locked --test apiserver
 	cargo test --locked --test faults
+
+.PHONY: playground
+playground: doctor stack ## Leave a control plane and the operator running to try things out
+	cargo build --locked
+	cargo run --locked -q -p harness --bin playground -- target/debug/kthena-keda
