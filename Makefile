@@ -7,7 +7,7 @@ help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # What tests and demo are run on; see tests/stack/build.
-STACK := etcd kubernetes crds
+STACK := etcd kubernetes manifests
 
 .PHONY: doctor
 doctor: ## What is needed and missing here, what will be built, and how long that takes

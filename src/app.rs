@@ -1,80 +1,139 @@
 //! The composition root: builds every task and joins them. Any task that ends ends the process.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use futures::stream;
+use futures::{StreamExt as _, stream};
+use k8s_openapi::api::core::v1::Service;
 use kube::{
     Api, ResourceExt as _,
-    runtime::{WatchStreamExt as _, reflector},
+    runtime::{
+        WatchStreamExt as _,
+        reflector::{self, ObjectRef},
+    },
 };
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    time::sleep,
+};
 
 use crate::{
     api::kthena::ModelServing,
-    cluster::{self, Error, capabilities},
-    controllers::model_serving,
-    observed::LiveScaledObject,
+    cluster::{
+        self, Error,
+        capabilities::{self, Served},
+    },
+    controllers::{model_serving, router_monitor},
+    observed::{LivePodMonitor, LiveScaledObject, LiveServiceMonitor, Stores},
     plan::scaled_object_name,
     process::{
         backoff::Failures,
-        follow::{self, Change, Digests},
+        follow::{Change, follow},
         gate::{self, Gate},
     },
     settings::{Intervals, Settings},
-    signals::{RouterSeries, ScrapeSource},
 };
+
+/// How long what was begun may take to finish once the process is told to end; Kubernetes kills it after 30 s.
+const DRAIN: Duration = Duration::from_secs(7);
 
 /// Runs the controller manager until `stop` is done.
 ///
 /// # Errors
 /// When there is no way to a cluster. Everything else is survived.
-pub async fn run(settings: Settings, intervals: Intervals, stop: impl Future<Output = ()> + Send + Sync + 'static) -> Result<(), Error> {
+pub async fn run(settings: Settings, intervals: Intervals, stop: impl Future<Output = ()> + Send + 'static) -> Result<(), Error> {
     let client = cluster::connect().await?;
-    let (served_tx, served) = watch::channel(None);
-    let rediscover = Arc::new(Notify::new());
-    let scaled_objects = Arc::new(Digests::default());
     let (reader, writer) = reflector::store::<ModelServing>();
-    let router = RouterSeries { namespace: settings.router_namespace.clone(), source: ScrapeSource::Service("kthena-router".to_owned()) };
-    let (_router_tx, router) = watch::channel(Some(router));
-    let context = Arc::new(model_serving::Context {
+    let stores = Arc::new(Stores::new(reader));
+    let (served_tx, served) = watch::channel(None);
+    let (series_tx, series) = watch::channel(None);
+    let (rediscover, router_wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let gate = |is_open: fn(Served) -> bool| Gate::new(served.clone(), move |served: &Option<Served>| served.is_some_and(is_open));
+    let (wake, woken) = mpsc::unbounded_channel();
+    let wake = Wake { stores: stores.clone(), models: wake, router: router_wake.clone() };
+
+    let router = router_monitor::Context {
         client: client.clone(),
-        settings,
+        settings: settings.clone(),
         served: served.clone(),
         rediscover: rediscover.clone(),
-        scaled_objects: scaled_objects.clone(),
-        router,
+        stores: stores.clone(),
+        series: series_tx,
+    };
+    let models = Arc::new(model_serving::Context {
+        client: client.clone(),
+        settings: settings.clone(),
+        served: served.clone(),
+        rediscover: rediscover.clone(),
+        stores: stores.clone(),
+        router: series.clone(),
         failures: Failures::default(),
     });
-
-    let (wake, woken) = mpsc::unbounded_channel();
+    let changes = gate::watch(Api::<ModelServing>::all(client.clone()), gate(|served| served.model_servings)).reflect(writer);
+    // Behind the reflector, so that whoever is woken finds the change in the store.
+    let changes = changes.inspect(move |_| router_wake.notify_one()).touched_objects();
     let woken = stream::unfold(woken, |mut woken| async { woken.recv().await.map(|object| (object, woken)) });
-    let wake_all = || reader.state().iter().for_each(|object| drop(wake.send(reflector::ObjectRef::from_obj(&**object))));
-    let wake_one = |change| match change {
-        Change::All => wake_all(),
-        Change::One((namespace, name)) => reader
-            .state()
-            .iter()
-            .filter(|object| object.namespace().as_deref() == Some(&namespace) && scaled_object_name(object) == name)
-            .for_each(|object| drop(wake.send(reflector::ObjectRef::from_obj(&**object)))),
-    };
+    let (stopping_tx, stopping) = watch::channel(false);
 
-    let api: Api<ModelServing> = Api::all(client.clone());
-    let model_servings = Gate::new(served.clone(), |served| served.is_some_and(|served| served.model_servings));
-    let changes = gate::watch(api, model_servings).reflect(writer).touched_objects();
-    let controller = model_serving::run(changes, reader.clone(), woken, stop, context);
-
-    let mut woken_by_discovery = served.clone();
-    let replan = async {
-        while woken_by_discovery.changed().await.is_ok() {
-            wake_all();
-        }
-    };
-    let keda = Gate::new(served, |served| served.is_some_and(|served| served.plan.keda.is_some()));
+    let all = |_: Change| wake.router.notify_one();
+    let services = Api::<Service>::namespaced(client.clone(), &settings.router_namespace);
+    let service_monitors = Api::<LiveServiceMonitor>::all(client.clone());
+    let pod_monitors = Api::<LivePodMonitor>::all(client.clone());
+    let scaled_objects = Api::<LiveScaledObject>::all(client.clone());
     tokio::select! {
-        () = controller => tracing::info!("stopped"),
-        () = capabilities::follow(client.clone(), intervals.discovery, &rediscover, &served_tx) => {}
-        () = follow::follow(Api::<LiveScaledObject>::all(client.clone()), keda, &scaled_objects, wake_one) => {}
-        () = replan => {}
+        () = model_serving::run(changes, woken, told(stopping), models) => tracing::info!("stopped"),
+        () = router_monitor::run(router, &wake.router) => {}
+        () = capabilities::follow(client, intervals.discovery, &rediscover, &served_tx) => {}
+        () = follow(services, gate(|_| true), &stores.services, all) => {}
+        () = follow(service_monitors, gate(|served| served.service_monitors), &stores.service_monitors, all) => {}
+        () = follow(pod_monitors, gate(|served| served.pod_monitors), &stores.pod_monitors, all) => {}
+        () = follow(scaled_objects, gate(|served| served.plan.keda.is_some()), &stores.scaled_objects, |change| wake.models(&change)) => {}
+        () = replan(served.clone(), series, &wake) => {}
+        () = drain(stop, &stopping_tx) => tracing::warn!("stopped; something that was begun did not finish in time"),
     }
     Ok(())
+}
+
+/// Has objects looked at again.
+struct Wake {
+    stores: Arc<Stores>,
+    models: mpsc::UnboundedSender<ObjectRef<ModelServing>>,
+    router: Arc<Notify>,
+}
+
+impl Wake {
+    fn models(&self, change: &Change) {
+        let state = self.stores.model_servings.state();
+        let concerned = state.iter().filter(|object| match change {
+            Change::All => true,
+            Change::One((namespace, name)) => object.namespace().as_ref() == Some(namespace) && scaled_object_name(object) == *name,
+        });
+        // Nobody listens any more only when the process is ending.
+        concerned.for_each(|object| drop(self.models.send(ObjectRef::from_obj(&**object))));
+    }
+}
+
+/// Plans everything again when the cluster serves something else, or the router's series are found elsewhere.
+async fn replan<S, R>(mut served: watch::Receiver<S>, mut series: watch::Receiver<R>, wake: &Wake) {
+    loop {
+        let changed = tokio::select! {
+            changed = served.changed() => changed,
+            changed = series.changed() => changed,
+        };
+        if changed.is_err() {
+            return;
+        }
+        wake.router.notify_one();
+        wake.models(&Change::All);
+    }
+}
+
+async fn told(mut stopping: watch::Receiver<bool>) {
+    let _ = stopping.wait_for(|stopping| *stopping).await;
+}
+
+/// Ends a while after `stop` is done, whatever is still under way.
+async fn drain(stop: impl Future<Output = ()>, stopping: &watch::Sender<bool>) {
+    stop.await;
+    stopping.send_replace(true);
+    sleep(DRAIN).await;
 }

@@ -47,6 +47,50 @@ struct Managed<F> {
     fields: Option<F>,
 }
 
+/// Of a manager's fields, labels and annotations.
+#[derive(Deserialize)]
+pub(crate) struct ManagedMetadata {
+    #[serde(default, rename = "f:metadata")]
+    metadata: ManagedKeys,
+}
+
+#[derive(Default, Deserialize)]
+struct ManagedKeys {
+    #[serde(default, rename = "f:labels")]
+    labels: BTreeMap<String, serde_json::Value>,
+    #[serde(default, rename = "f:annotations")]
+    annotations: BTreeMap<String, serde_json::Value>,
+}
+
+/// What of an object's metadata we wrote and nobody changed since.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct OwnMetadata {
+    /// Labels.
+    pub(crate) labels: BTreeMap<String, String>,
+    /// Annotations.
+    pub(crate) annotations: BTreeMap<String, String>,
+    /// Whether we wrote any of the object at all.
+    pub(crate) touched: bool,
+}
+
+impl LeanMetadata<ManagedMetadata> {
+    /// What of it is ours.
+    pub(crate) fn own(&self) -> OwnMetadata {
+        let mut own = OwnMetadata::default();
+        for fields in self.fields_of(OPERATOR) {
+            own.touched = true;
+            own.labels.extend(values(&self.labels, &fields.metadata.labels));
+            own.annotations.extend(values(&self.annotations, &fields.metadata.annotations));
+        }
+        own
+    }
+}
+
+/// The entries that a set of managed fields (`f:<key>`) speaks of.
+fn values(all: &BTreeMap<String, String>, fields: &BTreeMap<String, serde_json::Value>) -> BTreeMap<String, String> {
+    all.iter().filter(|(key, _)| fields.contains_key(&format!("f:{key}"))).map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
 impl<F> LeanMetadata<F> {
     /// What one manager owns, an entry for each way in which it writes.
     pub(crate) fn fields_of(&self, manager: &str) -> impl Iterator<Item = &F> {

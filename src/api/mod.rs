@@ -4,5 +4,6 @@ pub mod keda;
 pub mod kthena;
 mod lenient;
 pub mod metadata;
+pub mod monitoring;
 
 pub(crate) use lenient::lenient;

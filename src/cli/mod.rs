@@ -1,16 +1,12 @@
 //! The command line: the only place that knows flags, environment and standard output.
 
+mod plan_args;
 mod render;
 mod run;
 
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
-
-use crate::{
-    intent::{Profile, PrometheusSettings, PrometheusUrl},
-    settings::Settings,
-};
+use clap::{Parser, Subcommand};
 
 /// Autoscales Kthena ModelServings with KEDA: one annotation gives a ScaledObject.
 #[derive(Parser)]
@@ -26,24 +22,6 @@ enum Command {
     Run(Box<run::Run>),
     /// Print the objects that the operator would apply for the given ModelServings; needs no cluster.
     Render(render::Render),
-}
-
-/// Settings that decide what is planned.
-#[derive(Args)]
-struct PlanArgs {
-    /// Prometheus as KEDA reaches it, such as <http://prometheus-operated.monitoring.svc:9090>; no trailing slash.
-    #[arg(long, env = "KTHENA_KEDA_PROMETHEUS_URL", value_name = "URL")]
-    prometheus_url: Option<PrometheusUrl>,
-    /// The namespace in which kthena-router runs.
-    #[arg(long, env = "KTHENA_KEDA_ROUTER_NAMESPACE", value_name = "NAMESPACE", default_value = "kthena-system")]
-    router_namespace: String,
-}
-
-impl PlanArgs {
-    fn settings(&self) -> Settings {
-        let prometheus = self.prometheus_url.clone().map(|url| PrometheusSettings { url });
-        Settings { defaults: Profile { prometheus, ..Profile::built_in() }, router_namespace: self.router_namespace.clone() }
-    }
 }
 
 /// Runs the command that the arguments name.

@@ -1,4 +1,4 @@
-//! `render`: ModelServings in, the objects that `run` would apply out; no cluster.
+//! `render`: manifests in, the objects that `run` would apply out; no cluster.
 
 use std::{
     fs,
@@ -8,21 +8,20 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
-use serde::Deserialize as _;
+use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::PlanArgs;
+use super::plan_args::PlanArgs;
 use crate::{
-    api::{kthena::ModelServing, metadata::OPERATOR},
-    observed::Observed,
-    plan::{self, Capabilities, Desired},
+    intent::MODEL_NAME,
+    observed::Manifests,
+    plan::{self, Capabilities, Desired, RouterPlan, SERVICE_MONITOR, plan_router},
     settings::Settings,
-    signals::{RouterSeries, ScrapeSource},
 };
 
 #[derive(Args)]
 pub(super) struct Render {
-    /// YAML or JSON files with ModelServings; `-` is standard input.
+    /// YAML or JSON files with ModelServings and, where they matter, the router's Services, monitors and ScaledObjects; `-` is standard input.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// How to print.
@@ -44,25 +43,44 @@ struct Document {
     object: Value,
 }
 
+/// What goes where.
+#[derive(Default)]
+struct Output {
+    objects: Vec<Value>,
+    notes: Vec<String>,
+    errors: Vec<String>,
+}
+
 impl Render {
     pub(super) fn run(&self) -> ExitCode {
-        let (mut objects, mut errors) = (Vec::new(), Vec::new());
-        let settings = self.plan.settings();
-        for file in &self.files {
-            match read(file) {
-                Ok(documents) => documents.iter().for_each(|document| render(document, &settings, &mut objects, &mut errors)),
-                Err(error) => errors.push(error),
+        let mut output = Output::default();
+        match self.plan.settings() {
+            Ok(settings) => {
+                let manifests = self.read(&mut output.errors);
+                render(&manifests, &settings, &mut output);
             }
+            Err(error) => output.errors.push(error.to_string()),
         }
-        if let Err(error) = self.print(&objects) {
-            errors.push(format!("cannot print: {error}"));
+        if let Err(error) = self.print(&output.objects) {
+            output.errors.push(format!("cannot print: {error}"));
         }
         let mut stderr = io::stderr().lock();
-        let _ = writeln!(stderr, "note: assuming the newest KEDA, and the router's Service kthena-router in {}", settings.router_namespace);
-        for error in &errors {
-            let _ = writeln!(stderr, "error: {error}");
+        // Nobody is left to be told when standard error is closed.
+        output.notes.iter().for_each(|note| drop(writeln!(stderr, "note: {note}")));
+        output.errors.iter().for_each(|error| drop(writeln!(stderr, "error: {error}")));
+        if output.errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+
+    fn read(&self, errors: &mut Vec<String>) -> Manifests {
+        let mut manifests = Manifests::default();
+        for file in &self.files {
+            let documents = read(file).unwrap_or_else(|error| {
+                errors.push(error);
+                Vec::new()
+            });
+            errors.extend(documents.into_iter().filter_map(|Document { place, object }| manifests.add(&place, object).err()));
         }
-        if errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        manifests
     }
 
     fn print(&self, objects: &[Value]) -> io::Result<()> {
@@ -104,26 +122,34 @@ fn items(place: String, mut object: Value) -> Vec<Document> {
     }
 }
 
-fn render(document: &Document, settings: &Settings, objects: &mut Vec<Value>, errors: &mut Vec<String>) {
-    let place = &document.place;
-    if document.object.get("kind").and_then(Value::as_str) != Some(ModelServing::KIND) {
+fn render(manifests: &Manifests, settings: &Settings, output: &mut Output) {
+    if !manifests.any_opted_in() {
+        output.notes.push(format!("no ModelServing here has the annotation {MODEL_NAME}, so there is nothing to print"));
         return;
     }
-    let model_serving = match ModelServing::deserialize(&document.object) {
-        Ok(model_serving) => model_serving,
-        Err(error) => return errors.push(format!("{place}: {error}")),
-    };
-    let observed = Observed {
-        model_serving,
-        scaled_object: None,
-        router: RouterSeries { namespace: settings.router_namespace.clone(), source: ScrapeSource::Service("kthena-router".to_owned()) },
-    };
-    let plan = plan::plan(&observed, Capabilities::NEWEST, &settings.defaults);
-    errors.extend(plan.findings.iter().map(|finding| format!("{place}: {}: {}", finding.reason.as_str(), finding.message)));
-    if let Desired::Apply(scaled_object) = plan.scaled_object {
-        match serde_json::to_value(&scaled_object) {
-            Ok(object) => objects.push(object),
-            Err(error) => errors.push(format!("{place}: {OPERATOR} cannot write the ScaledObject: {error}")),
+    output.notes.push("assuming the newest KEDA".to_owned());
+    let (router, assumed) = manifests.observe_router(&settings.router_namespace);
+    if assumed {
+        output
+            .notes
+            .push(format!("no Service of namespace {} is given: assuming kthena-router as Kthena's chart makes it", router.namespace));
+    }
+    let RouterPlan { service_monitor, series, problem } = plan_router(&router, &settings.defaults.monitors, true);
+    output.notes.extend(problem);
+    push(service_monitor, SERVICE_MONITOR, output);
+    for (place, model_serving) in &manifests.model_servings {
+        let observed = manifests.observe(model_serving, series.clone());
+        let plan = plan::plan(&observed, Capabilities::NEWEST, &settings.defaults);
+        output.errors.extend(plan.findings.iter().map(|finding| format!("{place}: {}: {}", finding.reason.as_str(), finding.message)));
+        push(plan.scaled_object, place, output);
+    }
+}
+
+fn push<T: Serialize>(desired: Desired<T>, place: &str, output: &mut Output) {
+    if let Desired::Apply(object) = desired {
+        match serde_json::to_value(&object) {
+            Ok(object) => output.objects.push(object),
+            Err(error) => output.errors.push(format!("{place}: cannot write the object: {error}")),
         }
     }
 }

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use super::PlanArgs;
+use super::plan_args::PlanArgs;
 use crate::{app, settings::Intervals};
 
 #[derive(Args)]
@@ -50,6 +50,7 @@ impl Run {
         // Two providers can be compiled in by dependencies; naming one keeps the TLS library from guessing.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let settings = self.plan.settings()?;
         let intervals = Intervals { discovery: Duration::from_secs(self.discovery_interval) };
         runtime.block_on(async {
             let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -59,7 +60,7 @@ impl Run {
                     _ = interrupt.recv() => {}
                 }
             };
-            Ok(app::run(self.plan.settings(), intervals, stop).await?)
+            Ok(Box::pin(app::run(settings, intervals, stop)).await?)
         })
     }
 }

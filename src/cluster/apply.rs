@@ -9,15 +9,39 @@ use kube::{
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::Error;
-use crate::api::metadata::OPERATOR;
+use crate::{
+    api::metadata::OPERATOR,
+    observed::{Existing, Fingerprint, Generated},
+};
+
+/// Brings what stands under a name to what is wanted; answers what was written, nothing where it stands so already or is not ours.
+///
+/// # Errors
+/// A conflict, or any refusal of the API server.
+pub async fn bring<L, K>(
+    api: &Api<L>,
+    existing: Existing,
+    found: Option<&Generated>,
+    wanted: K,
+    fingerprint: Fingerprint,
+) -> Result<Option<L>, Error>
+where
+    L: Clone + DeserializeOwned + Debug,
+    K: Resource + Serialize + Debug,
+{
+    let name = wanted.meta().name.clone().ok_or(Error::Malformed("a name"))?;
+    match (existing, found) {
+        (Existing::Ours, Some(found)) if found.fingerprint == fingerprint => Ok(None),
+        (Existing::Ours, Some(found)) => update(api, &name, &found.uid, wanted).await.map(Some),
+        (Existing::Nothing, _) => create(api, &name, &wanted).await.map(Some),
+        (Existing::Foreign | Existing::Leaving, _) | (Existing::Ours, None) => Ok(None),
+    }
+}
 
 /// Creates an object, unless somebody else has one of that name.
 ///
 /// Not forced: where another manager holds a field with another value the API server answers with a conflict.
-///
-/// # Errors
-/// A conflict, or any refusal of the API server.
-pub async fn create<L, K>(api: &Api<L>, name: &str, object: &K) -> Result<L, Error>
+async fn create<L, K>(api: &Api<L>, name: &str, object: &K) -> Result<L, Error>
 where
     L: Clone + DeserializeOwned + Debug,
     K: Serialize + Debug,
@@ -28,10 +52,7 @@ where
 /// Brings an object of ours back to what it should be, whoever changed it.
 ///
 /// The identity makes sure that it is still that object: one that was deleted and made anew by somebody else is a conflict.
-///
-/// # Errors
-/// A conflict, or any refusal of the API server.
-pub async fn update<L, K>(api: &Api<L>, name: &str, uid: &str, mut object: K) -> Result<L, Error>
+async fn update<L, K>(api: &Api<L>, name: &str, uid: &str, mut object: K) -> Result<L, Error>
 where
     L: Clone + DeserializeOwned + Debug,
     K: Resource + Serialize + Debug,

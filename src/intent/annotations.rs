@@ -144,7 +144,11 @@ fn replicas(text: &str, least: i32) -> Result<i32, ValueError> {
         .ok_or_else(|| ValueError::new(format!("{text:?} is no number of ServingGroups; write an integer of at least {least}")))
 }
 
-fn signals(text: &str) -> Result<Vec<SignalTarget>, ValueError> {
+/// Reads `name=target` pairs separated by commas.
+///
+/// # Errors
+/// When a signal is unknown or given twice, or a target is no number.
+pub fn signals(text: &str) -> Result<Vec<SignalTarget>, ValueError> {
     let mut signals: Vec<SignalTarget> = Vec::new();
     for pair in text.split(',') {
         let signal = signal_target(pair.trim())?;

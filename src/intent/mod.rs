@@ -7,9 +7,9 @@ mod nearest;
 mod profile;
 mod values;
 
-pub use annotations::{AnnotationError, Annotations, MODEL_NAME, PREFIX};
-pub use profile::{Behavior, Direction, Policy, PolicyKind, Profile, PrometheusSettings, SignalTarget};
-pub use values::{ModelName, ModelNames, Pause, PrometheusUrl, ReplicaBounds, Target, ValueError};
+pub use annotations::{AnnotationError, Annotations, MODEL_NAME, PREFIX, signals};
+pub use profile::{Behavior, CreateMonitors, Direction, MonitorSettings, Policy, PolicyKind, Profile, PrometheusSettings, SignalTarget};
+pub use values::{ModelName, ModelNames, Pause, PrometheusUrl, ReplicaBounds, ScrapeInterval, Target, ValueError};
 
 /// The complete, validated settings of one ModelServing.
 #[derive(Clone, Debug, PartialEq)]

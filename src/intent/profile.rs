@@ -1,6 +1,8 @@
 //! The platform team's settings, as a value: what every ModelServing gets that does not say otherwise.
 
-use super::values::{PrometheusUrl, ReplicaBounds, Target};
+use std::collections::BTreeMap;
+
+use super::values::{PrometheusUrl, ReplicaBounds, ScrapeInterval, Target};
 use crate::signals::Signal;
 
 /// Settings that many models share.
@@ -20,6 +22,8 @@ pub struct Profile {
     pub cooldown: i32,
     /// The same for a ScaledObject that is new and has not seen demand yet, in seconds.
     pub initial_cooldown: i32,
+    /// The monitors that feed Prometheus.
+    pub monitors: MonitorSettings,
 }
 
 /// Where and how KEDA asks Prometheus.
@@ -27,6 +31,28 @@ pub struct Profile {
 pub struct PrometheusSettings {
     /// Its base address.
     pub url: PrometheusUrl,
+}
+
+/// The monitors that feed Prometheus.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MonitorSettings {
+    /// Whether to make any.
+    pub create: CreateMonitors,
+    /// Labels by which the Prometheus selects its monitors.
+    pub labels: BTreeMap<String, String>,
+    /// How often Prometheus scrapes.
+    pub interval: ScrapeInterval,
+}
+
+/// Whether to make monitors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CreateMonitors {
+    /// Unless somebody else's monitor scrapes the same.
+    UnlessScraped,
+    /// Never.
+    Never,
+    /// Even beside somebody else's; the queries count what is scraped twice once.
+    Always,
 }
 
 /// A signal and how much of it one ServingGroup carries.
@@ -94,6 +120,7 @@ impl Profile {
             },
             cooldown: 1800,
             initial_cooldown: 900,
+            monitors: MonitorSettings { create: CreateMonitors::UnlessScraped, labels: BTreeMap::new(), interval: ScrapeInterval::DEFAULT },
         }
     }
 }

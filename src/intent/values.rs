@@ -197,6 +197,40 @@ impl fmt::Display for PrometheusUrl {
     }
 }
 
+/// How often Prometheus scrapes, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScrapeInterval(u32);
+
+impl ScrapeInterval {
+    pub(super) const DEFAULT: Self = Self(15);
+    /// Rates look back two minutes: with fewer than four scrapes in that, one that is lost would leave a gap.
+    const MAX: u32 = 30;
+}
+
+impl FromStr for ScrapeInterval {
+    type Err = ValueError;
+
+    /// Reads seconds or minutes, such as `15s`.
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let (number, unit) = match (text.strip_suffix('s'), text.strip_suffix('m')) {
+            (Some(number), _) => (number, 1),
+            (None, Some(number)) => (number, 60),
+            (None, None) => (text, 0),
+        };
+        let seconds = number.parse::<u32>().ok().and_then(|number| number.checked_mul(unit));
+        match seconds {
+            Some(seconds) if (1..=Self::MAX).contains(&seconds) => Ok(Self(seconds)),
+            _ => Err(ValueError::new(format!("{text:?} is no scrape interval; write one from 1s to {}s, such as 15s", Self::MAX))),
+        }
+    }
+}
+
+impl fmt::Display for ScrapeInterval {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}s", self.0)
+    }
+}
+
 /// What autoscaling must not do for now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pause {
@@ -261,6 +295,18 @@ mod tests {
     #[case("http://prome theus", false)]
     fn checks_prometheus_urls(#[case] url: &str, #[case] good: bool) {
         assert_eq!(url.parse::<PrometheusUrl>().is_ok(), good);
+    }
+
+    #[rstest]
+    #[case("15s", Some("15s"))]
+    #[case("30s", Some("30s"))]
+    #[case("0s", None)]
+    #[case("1m", None)]
+    #[case("15", None)]
+    #[case("-5s", None)]
+    #[case("99999999999s", None)]
+    fn reads_scrape_intervals(#[case] text: &str, #[case] read: Option<&str>) {
+        assert_eq!(text.parse::<ScrapeInterval>().ok().map(|interval| interval.to_string()).as_deref(), read);
     }
 
     #[rstest]

@@ -1,10 +1,20 @@
-//! What is there: one [`Observed`] per ModelServing, whatever source it came from.
+//! What is there: one [`Observed`] per ModelServing, whatever source it came from; and one [`ObservedRouter`].
 //!
 //! In: objects as the API server sends them. Out: digests that keep only what plans and reports depend on.
 
+mod generated;
+mod manifests;
+mod monitor;
+mod router;
 mod scaled_object;
+mod stores;
 
-pub use scaled_object::{LiveScaledObject, ScaledObjectDigest};
+pub use generated::{Existing, Fingerprint, Generated};
+pub use manifests::Manifests;
+pub use monitor::{LivePodMonitor, LiveServiceMonitor, MonitorDigest, Scrapes};
+pub use router::{Key, ObservedRouter, RouterPort, RouterService};
+pub use scaled_object::LiveScaledObject;
+pub use stores::Stores;
 
 use crate::{api::kthena::ModelServing, signals::RouterSeries};
 
@@ -14,22 +24,9 @@ pub struct Observed {
     /// The ModelServing itself.
     pub model_serving: ModelServing,
     /// What stands under the name of its ScaledObject.
-    pub scaled_object: Option<ScaledObjectDigest>,
+    pub scaled_object: Option<Generated>,
     /// How the router's series are found.
     pub router: RouterSeries,
-}
-
-/// Whose the object is that stands under a name which we would use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Existing {
-    /// There is none.
-    Nothing,
-    /// We made it, or may adopt it.
-    Ours,
-    /// Ours, and being deleted.
-    Leaving,
-    /// Somebody else's.
-    Foreign,
 }
 
 impl Observed {

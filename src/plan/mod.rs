@@ -6,12 +6,14 @@
 mod companion;
 mod finding;
 mod name;
+mod router;
 mod scaled_object;
 mod verdict;
 
 pub use companion::canonical_selector;
 pub use finding::{Finding, Reason};
 pub use name::scaled_object_name;
+pub use router::{RouterPlan, SERVICE_MONITOR, assumed_service, plan_router};
 pub use verdict::{Status, Verdict};
 
 use crate::{

@@ -9,7 +9,7 @@ use std::{
     sync::{PoisonError, RwLock},
 };
 
-use futures::StreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 use kube::{
     Api, Resource, ResourceExt as _,
     runtime::{WatchStreamExt as _, watcher},
@@ -26,7 +26,18 @@ pub type Key = (String, String);
 #[derive(Debug)]
 pub struct Digests<D> {
     known: RwLock<BTreeMap<Key, Versioned<D>>>,
-    complete: watch::Sender<bool>,
+    sight: watch::Sender<Sight>,
+}
+
+/// How much of a kind is seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sight {
+    /// Not all of it yet.
+    Partial,
+    /// All of it.
+    Complete,
+    /// Nothing: the right to list it is missing. Waiting for more would hold up everything else.
+    Denied,
 }
 
 #[derive(Clone, Debug)]
@@ -38,7 +49,7 @@ struct Versioned<D> {
 
 impl<D> Default for Digests<D> {
     fn default() -> Self {
-        Self { known: RwLock::default(), complete: watch::Sender::new(false) }
+        Self { known: RwLock::default(), sight: watch::Sender::new(Sight::Partial) }
     }
 }
 
@@ -55,9 +66,14 @@ impl<D: Clone + PartialEq> Digests<D> {
         known.iter().filter_map(|(key, versioned)| Some((key.clone(), versioned.digest.clone()?))).collect()
     }
 
-    /// Whether every object of the kind has been seen.
+    /// Whether every object of the kind has been seen that ever will be.
     pub fn is_complete(&self) -> bool {
-        *self.complete.borrow()
+        *self.sight.borrow() != Sight::Partial
+    }
+
+    /// Tells whether that is news.
+    fn sees(&self, sight: Sight) -> bool {
+        self.sight.send_replace(sight) != sight
     }
 
     /// Takes what the API server answered to a write, so that the next pass reads it although the watch may be behind.
@@ -93,6 +109,10 @@ impl<D: Clone + PartialEq> Digests<D> {
     }
 }
 
+fn is_denied(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.code == 403)
+}
+
 fn key<K: Resource>(object: &K) -> Key {
     (object.namespace().unwrap_or_default(), object.name_any())
 }
@@ -125,7 +145,7 @@ where
         }
         tracing::info!(kind = %K::kind(&()), "no longer served");
         digests.retain(&BTreeMap::new());
-        digests.complete.send_replace(false);
+        digests.sees(Sight::Partial);
         changed(Change::All);
     }
 }
@@ -136,6 +156,11 @@ where
     D: Clone + PartialEq + for<'a> From<&'a K>,
 {
     let events = watcher(api, watcher::Config::default().timeout(WATCH_SECONDS)).default_backoff();
+    let events = events.inspect_err(|error| {
+        if is_denied(error) && !digests.is_complete() && digests.sees(Sight::Denied) {
+            changed(Change::All);
+        }
+    });
     let mut events = pin!(told_once(events));
     let mut listed = BTreeMap::new();
     while let Some(event) = events.next().await {
@@ -149,7 +174,7 @@ where
             }
             watcher::Event::InitDone => {
                 digests.retain(&listed).into_iter().for_each(|key| changed(Change::One(key)));
-                if !digests.complete.send_replace(true) {
+                if digests.sees(Sight::Complete) {
                     changed(Change::All);
                 }
             }

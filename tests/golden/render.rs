@@ -37,10 +37,10 @@ fn one_annotation_gives_a_scaled_object() {
 }
 
 #[test]
-fn without_a_prometheus_nothing_is_printed_but_the_cure() {
+fn without_a_prometheus_there_is_no_scaled_object_but_the_cure() {
     let output = render(&["config/samples/model-serving.yaml"]);
     assert_eq!(output.status.code(), Some(1));
-    assert_eq!(text(&output.stdout), "");
+    assert!(!text(&output.stdout).contains("ScaledObject"), "{}", text(&output.stdout));
     assert!(text(&output.stderr).contains("--prometheus-url"), "{}", text(&output.stderr));
 }
 

@@ -9,9 +9,12 @@ use k8s_openapi::{
 use kube::Resource;
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
 
-use crate::api::{
-    lenient::lenient,
-    metadata::{LeanMetadata, OPERATOR},
+use crate::{
+    api::{
+        lenient::lenient,
+        metadata::{LeanMetadata, OPERATOR},
+    },
+    intent::MODEL_NAME,
 };
 
 /// The type of our condition on a ModelServing.
@@ -127,6 +130,11 @@ impl ModelServing {
     /// The number of ServingGroups that are wanted now.
     pub fn replicas(&self) -> i32 {
         self.spec.replicas.unwrap_or(1)
+    }
+
+    /// Whether it asks for autoscaling, correctly or not.
+    pub fn is_opted_in(&self) -> bool {
+        self.metadata.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(MODEL_NAME))
     }
 
     /// The label selector that reached the scale subresource, if any.

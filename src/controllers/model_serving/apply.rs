@@ -6,7 +6,7 @@ use super::{Context, status};
 use crate::{
     api::keda::ScaledObject,
     cluster::{Error, apply},
-    observed::{Existing, LiveScaledObject, Observed},
+    observed::{LiveScaledObject, Observed},
     plan::{Capabilities, Desired, Plan, scaled_object_name},
 };
 
@@ -51,13 +51,10 @@ async fn write(context: &Context, observed: &Observed, wanted: ScaledObject) -> 
     let namespace = observed.model_serving.namespace().ok_or(Error::Malformed("a namespace"))?;
     let name = wanted.name_any();
     let api: Api<LiveScaledObject> = Api::namespaced(context.client.clone(), &namespace);
-    let live = match (observed.existing(), &observed.scaled_object) {
-        (Existing::Ours, Some(digest)) if digest.fingerprint == wanted.fingerprint() => return Ok(()),
-        (Existing::Ours, Some(digest)) => apply::update(&api, &name, &digest.uid, wanted).await?,
-        (Existing::Nothing, _) => apply::create(&api, &name, &wanted).await?,
-        (Existing::Foreign | Existing::Leaving, _) | (Existing::Ours, None) => return Ok(()),
-    };
-    context.scaled_objects.wrote(&live);
-    tracing::info!(namespace, name, "applied the ScaledObject");
+    let fingerprint = wanted.fingerprint();
+    if let Some(live) = apply::bring(&api, observed.existing(), observed.scaled_object.as_ref(), wanted, fingerprint).await? {
+        context.stores.scaled_objects.wrote(&live);
+        tracing::info!(namespace, name, "applied the ScaledObject");
+    }
     Ok(())
 }

@@ -12,7 +12,7 @@ use kube::{
     Client, ResourceExt as _,
     runtime::{
         controller::{Action, Config, Controller, Error as ControllerError},
-        reflector::{ObjectRef, Store},
+        reflector::ObjectRef,
         watcher,
     },
 };
@@ -21,12 +21,9 @@ use tokio::sync::{Notify, watch};
 use crate::{
     api::kthena::ModelServing,
     cluster::{Class, Error, capabilities::Served},
-    observed::{Observed, ScaledObjectDigest},
-    plan::{plan, scaled_object_name},
-    process::{
-        backoff::{self, Failures},
-        follow::Digests,
-    },
+    observed::{Observed, Stores},
+    plan::plan,
+    process::backoff::{self, Failures},
     settings::Settings,
     signals::RouterSeries,
 };
@@ -44,8 +41,8 @@ pub struct Context {
     pub served: watch::Receiver<Option<Served>>,
     /// Asks for discovery at once.
     pub rediscover: Arc<Notify>,
-    /// The ScaledObjects of the cluster.
-    pub scaled_objects: Arc<Digests<ScaledObjectDigest>>,
+    /// What the watches have seen.
+    pub stores: Arc<Stores>,
     /// How the router's series are found; nothing before that is known.
     pub router: watch::Receiver<Option<RouterSeries>>,
     /// Failures in a row, by object.
@@ -53,16 +50,10 @@ pub struct Context {
 }
 
 impl Context {
-    /// What is there of a ModelServing; `None` while not everything has been seen, since a plan on half of it would be undone.
     fn observe(&self, model_serving: &ModelServing) -> Option<(Observed, Served)> {
         let served = (*self.served.borrow())?;
         let router = self.router.borrow().clone()?;
-        if served.plan.keda.is_some() && !self.scaled_objects.is_complete() {
-            return None;
-        }
-        let namespace = model_serving.namespace()?;
-        let scaled_object = self.scaled_objects.get(&namespace, &scaled_object_name(model_serving));
-        Some((Observed { model_serving: model_serving.clone(), scaled_object, router }, served))
+        Some((self.stores.observe(model_serving, served, router)?, served))
     }
 }
 
@@ -108,13 +99,12 @@ fn identity(model_serving: &ModelServing) -> String {
 /// Runs until `stop` is done and what was begun is finished.
 pub async fn run(
     changes: impl Stream<Item = Result<ModelServing, watcher::Error>> + Send + 'static,
-    store: Store<ModelServing>,
     wake: impl Stream<Item = ObjectRef<ModelServing>> + Send + 'static,
     stop: impl Future<Output = ()> + Send + Sync + 'static,
     context: Arc<Context>,
 ) {
     let config = Config::default().concurrency(CONCURRENCY).debounce(Duration::ZERO);
-    let passes = Controller::for_stream(changes, store)
+    let passes = Controller::for_stream(changes, context.stores.model_servings.clone())
         .with_config(config)
         .reconcile_on(wake)
         .graceful_shutdown_on(stop)

@@ -30,17 +30,22 @@ pub struct Crds {
 impl Crds {
     /// KEDA's.
     pub fn keda() -> Self {
-        Self::from_folder("KEDA", &built().join("crds/keda"))
+        Self::from_folder("KEDA", &built().join("manifests/keda/crds"))
+    }
+
+    /// The oldest release of KEDA that is supported.
+    pub fn keda_2_14() -> Self {
+        Self::from_folder("KEDA v2.14", &built().join("manifests/keda-2.14/crds"))
     }
 
     /// The Prometheus Operator's.
     pub fn prometheus_operator() -> Self {
-        Self::from_folder("the Prometheus Operator", &built().join("crds/prometheus-operator"))
+        Self::from_folder("the Prometheus Operator", &built().join("manifests/prometheus-operator/crds"))
     }
 
     /// Kthena's newest release.
     pub fn kthena() -> Self {
-        Self::from_folder("Kthena v1.0.0", &built().join("crds/kthena"))
+        Self::from_folder("Kthena v1.0.0", &built().join("manifests/kthena/crds"))
     }
 
     /// Kthena as it was before the scale subresource; what autoscaling depends on.

@@ -1,0 +1,9 @@
+//! The Prometheus Operator's kinds: one that we write, and what we read of others' to see who scrapes the router already.
+
+mod endpoint;
+mod pod_monitor;
+mod service_monitor;
+
+pub use endpoint::{Endpoint, NamespaceSelector};
+pub use pod_monitor::{PodMonitor, PodMonitorSpec};
+pub use service_monitor::{ServiceMonitor, ServiceMonitorSpec};

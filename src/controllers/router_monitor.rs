@@ -1,0 +1,125 @@
+//! Keeps the router's ServiceMonitor, one for all models, and tells the models how the router's series are found.
+
+use std::{sync::Arc, time::Duration};
+
+use kube::{Api, Client};
+use tokio::{
+    sync::{Notify, watch},
+    time::timeout,
+};
+
+use crate::{
+    api::monitoring::ServiceMonitor,
+    cluster::{Class, Error, apply, capabilities::Served},
+    observed::{LiveServiceMonitor, ObservedRouter, Stores},
+    plan::{Desired, RouterPlan, SERVICE_MONITOR, plan_router},
+    process::backoff,
+    settings::Settings,
+    signals::RouterSeries,
+};
+
+/// What every pass works with.
+pub struct Context {
+    /// The way to the API server.
+    pub client: Client,
+    /// What the process was told.
+    pub settings: Settings,
+    /// What the cluster serves.
+    pub served: watch::Receiver<Option<Served>>,
+    /// Asks for discovery at once.
+    pub rediscover: Arc<Notify>,
+    /// What the watches have seen.
+    pub stores: Arc<Stores>,
+    /// Tells the models how the router's series are found.
+    pub series: watch::Sender<Option<RouterSeries>>,
+}
+
+impl Context {
+    fn observe(&self) -> Option<(ObservedRouter, Served)> {
+        let served = (*self.served.borrow())?;
+        Some((self.stores.observe_router(&self.settings.router_namespace, served)?, served))
+    }
+}
+
+/// Runs for life: a pass whenever `wake` is notified, and again after a failure.
+pub async fn run(context: Context, wake: &Notify) {
+    // An error means that nobody fills the store any more: the process is ending.
+    let _ = context.stores.model_servings.wait_until_ready().await;
+    let (mut failures, mut told) = (0, None);
+    loop {
+        let pause = match pass(&context, &mut told).await {
+            Ok(()) => {
+                failures = 0;
+                Duration::MAX
+            }
+            Err(error) => {
+                failures += 1;
+                fail(&context, &error, failures)
+            }
+        };
+        // Either way it is time for a pass.
+        let _ = timeout(pause, wake.notified()).await;
+    }
+}
+
+fn fail(context: &Context, error: &Error, failures: u32) -> Duration {
+    let class = error.class();
+    if class == Class::Unserved {
+        context.rediscover.notify_one();
+    }
+    let delay = backoff::delay(failures, class.longest_delay());
+    tracing::warn!(
+        error = error as &dyn std::error::Error,
+        ?class,
+        failures,
+        ?delay,
+        "cannot keep the router's ServiceMonitor; will try again"
+    );
+    delay
+}
+
+async fn pass(context: &Context, told: &mut Option<String>) -> Result<(), Error> {
+    let Some((observed, served)) = context.observe() else {
+        return Ok(());
+    };
+    let RouterPlan { service_monitor, series, problem } =
+        plan_router(&observed, &context.settings.defaults.monitors, context.stores.any_opted_in());
+    context.series.send_if_modified(|known| {
+        let news = known.as_ref() != Some(&series);
+        *known = Some(series);
+        news
+    });
+    tell_once(problem, told);
+    let api: Api<LiveServiceMonitor> = Api::namespaced(context.client.clone(), &observed.namespace);
+    match service_monitor {
+        Desired::Apply(wanted) if served.service_monitors => write(context, &api, &observed, *wanted).await,
+        Desired::Remove => remove(&api, &observed).await,
+        Desired::Apply(_) | Desired::Keep => Ok(()),
+    }
+}
+
+fn tell_once(problem: Option<String>, told: &mut Option<String>) {
+    if let Some(problem) = problem.as_ref().filter(|problem| Some(*problem) != told.as_ref()) {
+        tracing::warn!(problem, "the router is not scraped by us");
+    }
+    *told = problem;
+}
+
+async fn write(context: &Context, api: &Api<LiveServiceMonitor>, observed: &ObservedRouter, wanted: ServiceMonitor) -> Result<(), Error> {
+    let fingerprint = wanted.fingerprint();
+    let found = observed.service_monitor.as_ref().map(|digest| &digest.generated);
+    if let Some(live) = apply::bring(api, observed.existing(), found, wanted, fingerprint).await? {
+        context.stores.service_monitors.wrote(&live);
+        tracing::info!(namespace = observed.namespace, name = SERVICE_MONITOR, "applied the router's ServiceMonitor");
+    }
+    Ok(())
+}
+
+async fn remove(api: &Api<LiveServiceMonitor>, observed: &ObservedRouter) -> Result<(), Error> {
+    let Some(digest) = &observed.service_monitor else {
+        return Ok(());
+    };
+    apply::delete(api, SERVICE_MONITOR, &digest.generated.uid).await?;
+    tracing::info!(namespace = observed.namespace, name = SERVICE_MONITOR, "removed the router's ServiceMonitor");
+    Ok(())
+}

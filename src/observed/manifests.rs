@@ -1,0 +1,85 @@
+//! Manifests as a source of [`Observed`], in place of a cluster: what `render` goes by.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Service;
+use kube::ResourceExt as _;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::{Generated, Key, LivePodMonitor, LiveScaledObject, LiveServiceMonitor, MonitorDigest, Observed, ObservedRouter, RouterService};
+use crate::{
+    api::kthena::ModelServing,
+    plan::{SERVICE_MONITOR, assumed_service, scaled_object_name},
+    signals::RouterSeries,
+};
+
+/// Objects that were read, by kind; kinds that no plan depends on are left out.
+#[derive(Debug, Default)]
+pub struct Manifests {
+    /// The ModelServings, and where each stands.
+    pub model_servings: Vec<(String, ModelServing)>,
+    scaled_objects: BTreeMap<Key, Generated>,
+    services: BTreeMap<Key, RouterService>,
+    service_monitors: BTreeMap<Key, MonitorDigest>,
+    pod_monitors: BTreeMap<Key, MonitorDigest>,
+}
+
+impl Manifests {
+    /// Takes one object.
+    ///
+    /// # Errors
+    /// When it does not have the shape of its kind; says where it stands.
+    pub fn add(&mut self, place: &str, object: Value) -> Result<(), String> {
+        let text = |field: &str| object.get(field).and_then(Value::as_str).unwrap_or_default();
+        let group = text("apiVersion").rsplit_once('/').map_or("", |(group, _)| group).to_owned();
+        match (group.as_str(), text("kind")) {
+            (ModelServing::GROUP, ModelServing::KIND) => self.model_servings.push((place.to_owned(), decode(place, object)?)),
+            ("keda.sh", "ScaledObject") => insert(&mut self.scaled_objects, &decode::<LiveScaledObject>(place, object)?),
+            ("", "Service") => insert(&mut self.services, &decode::<Service>(place, object)?),
+            ("monitoring.coreos.com", "ServiceMonitor") => {
+                insert(&mut self.service_monitors, &decode::<LiveServiceMonitor>(place, object)?);
+            }
+            ("monitoring.coreos.com", "PodMonitor") => insert(&mut self.pod_monitors, &decode::<LivePodMonitor>(place, object)?),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// What there is of a ModelServing.
+    pub fn observe(&self, model_serving: &ModelServing, router: RouterSeries) -> Observed {
+        let key = (model_serving.namespace().unwrap_or_default(), scaled_object_name(model_serving));
+        Observed { model_serving: model_serving.clone(), scaled_object: self.scaled_objects.get(&key).cloned(), router }
+    }
+
+    /// What there is of the router in this namespace, and whether its Service had to be assumed.
+    pub fn observe_router(&self, namespace: &str) -> (ObservedRouter, bool) {
+        let mut services: Vec<RouterService> =
+            self.services.iter().filter(|((of, _), _)| of == namespace).map(|(_, service)| service.clone()).collect();
+        let assumed = services.is_empty();
+        if assumed {
+            services.push(assumed_service());
+        }
+        let router = ObservedRouter {
+            namespace: namespace.to_owned(),
+            services,
+            service_monitor: self.service_monitors.get(&(namespace.to_owned(), SERVICE_MONITOR.to_owned())).cloned(),
+            service_monitors: self.service_monitors.clone().into_iter().collect(),
+            pod_monitors: self.pod_monitors.clone().into_iter().collect(),
+        };
+        (router, assumed)
+    }
+
+    /// Whether any model asks for autoscaling.
+    pub fn any_opted_in(&self) -> bool {
+        self.model_servings.iter().any(|(_, model_serving)| model_serving.is_opted_in())
+    }
+}
+
+fn decode<T: DeserializeOwned>(place: &str, object: Value) -> Result<T, String> {
+    serde_json::from_value(object).map_err(|error| format!("{place}: {error}"))
+}
+
+fn insert<K: kube::Resource, D: for<'a> From<&'a K>>(into: &mut BTreeMap<Key, D>, object: &K) {
+    into.insert((object.namespace().unwrap_or_default(), object.name_any()), D::from(object));
+}
