@@ -6,8 +6,9 @@ SHELL := /bin/bash
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# What tests and demo are run on; see tests/stack/build.
-STACK := etcd kubernetes manifests
+# What demo and playground run on, and what tests need besides; see tests/stack/build.
+DEMO_STACK := etcd kubernetes manifests
+STACK := cargo-deny $(DEMO_STACK)
 
 .PHONY: doctor
 doctor: ## What is needed and missing here, what will be built, and how long that takes
@@ -25,10 +26,27 @@ check: ## The quick inner loop: format, lints, pure tests
 
 .PHONY: test
 test: doctor stack check ## Every check; what CI runs
+	target/stack/bin/cargo-deny --log-level error check --hide-inclusion-graph licenses bans sources
 	cargo test --locked --test apiserver
 	cargo test --locked --test faults
 
+.PHONY: demo
+demo: ## One annotation and what comes of it, on a real control plane, in a minute
+	@tests/stack/doctor $(DEMO_STACK)
+	@tests/stack/build $(DEMO_STACK)
+	@echo "building the operator ..."
+	@cargo build --locked --quiet --bin kthena-keda
+	@cargo run --locked --quiet -p harness --bin demo -- target/debug/kthena-keda
+
 .PHONY: playground
-playground: doctor stack ## Leave a control plane and the operator running to try things out
-	cargo build --locked
-	cargo run --locked -q -p harness --bin playground -- target/debug/kthena-keda
+playground: ## Leave a control plane and the operator running to try things out
+	@tests/stack/doctor $(DEMO_STACK)
+	@tests/stack/build $(DEMO_STACK)
+	@cargo build --locked --quiet --bin kthena-keda
+	@cargo run --locked --quiet -p harness --bin playground -- target/debug/kthena-keda
+
+.PHONY: bench
+bench: ## What the operator costs: writes, latency, memory, size
+	@tests/stack/build $(DEMO_STACK)
+	cargo build --locked --release
+	cargo run --locked --quiet -p harness --bin cost -- target/release/kthena-keda

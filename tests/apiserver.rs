@@ -10,6 +10,9 @@
 mod apiserver {
     mod annotations;
     mod companion;
+    mod keda_releases;
+    mod plans;
+    mod router_monitor;
     mod scaled_object;
     mod shared;
 }

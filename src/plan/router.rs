@@ -225,7 +225,9 @@ mod tests {
 
     fn observed(objects: &[Value]) -> ObservedRouter {
         let mut manifests = Manifests::default();
-        objects.iter().for_each(|object| manifests.add("test", object.clone()).unwrap());
+        for object in objects {
+            manifests.add("test", object.clone()).unwrap();
+        }
         let (mut router, assumed) = manifests.observe_router("kthena-system");
         if assumed {
             router.services.clear();

@@ -16,6 +16,7 @@ pub mod control_plane;
 pub mod crds;
 pub mod model_serving;
 pub mod operator;
+pub mod owned;
 pub mod process;
 pub mod proxy;
 pub mod stack;

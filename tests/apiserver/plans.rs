@@ -1,0 +1,89 @@
+//! Whatever the annotations say: no panic, and nothing that the definitions of KEDA refuse.
+
+use std::collections::BTreeMap;
+
+use futures::{StreamExt as _, stream};
+use harness::kinds;
+use kthena_keda::{
+    api::kthena::ModelServing,
+    intent::{Profile, PrometheusSettings},
+    observed::Observed,
+    plan::{Capabilities, Desired, Plan, plan},
+    signals::{RouterSeries, ScrapeSource},
+};
+use kube::api::PostParams;
+use proptest::{
+    prelude::*,
+    strategy::ValueTree as _,
+    string::string_regex,
+    test_runner::{Config, TestRunner},
+};
+use serde_json::{Value, json};
+
+use super::shared::namespace;
+
+/// Mostly values that are accepted, so that most plans get as far as an object; and now and then anything at all.
+fn annotations() -> impl Strategy<Value = BTreeMap<String, String>> {
+    let or_any = |good: BoxedStrategy<String>| prop_oneof![8 => good.prop_map(Some), 1 => ".{0,20}".prop_map(Some), 6 => Just(None)];
+    let model = prop_oneof!["[a-zA-Z0-9./_-]{1,40}", r"[^,\p{Cc}]{1,40}", r#"["\\{}=~|a-c]{1,12}(,["\\a-c]{1,8}){0,3}"#];
+    let target = "(0\\.[0-9]{0,2}[1-9]|[1-9][0-9]{0,8})";
+    let signals = format!("active-requests={target}(,queued-requests={target})?(, output-tokens={target})?(,request-rate={target})?");
+    (
+        model,
+        or_any((0..50i32).prop_map(|n| n.to_string()).boxed()),
+        or_any((1..2000i32).prop_map(|n| n.to_string()).boxed()),
+        or_any(string_regex(&signals).unwrap().boxed()),
+        or_any(prop_oneof!["true", "false", "scale-in", "scale-out"].boxed()),
+        prop_oneof![9 => Just(None), 1 => ("[a-z-]{1,12}", ".{0,8}").prop_map(Some)],
+    )
+        .prop_map(|(model, min, max, signals, paused, odd)| {
+            let named = [("min-replicas", min), ("max-replicas", max), ("signals", signals), ("paused", paused)];
+            let named = named.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).chain(odd);
+            let mut annotations: BTreeMap<String, String> =
+                named.map(|(key, value)| (format!("autoscaling.kthena.io/{key}"), value)).collect();
+            annotations.insert("kthena.io/model-name".to_owned(), model);
+            annotations
+        })
+}
+
+fn planned(name: &str, namespace: &str, annotations: &BTreeMap<String, String>) -> Plan {
+    let model_serving: ModelServing = serde_json::from_value(json!({
+        "metadata": {"name": name, "namespace": namespace, "uid": "7e1f", "annotations": annotations},
+        "spec": {"replicas": 1, "template": {"roles": [{"name": "engine"}]}},
+    }))
+    .unwrap();
+    let router = RouterSeries { namespace: "kthena-system".to_owned(), source: ScrapeSource::Service("kthena-router".to_owned()) };
+    let prometheus = Some(PrometheusSettings { url: "http://prometheus:9090".parse().unwrap() });
+    let observed = Observed { model_serving, scaled_object: None, router };
+    plan(&observed, Capabilities::NEWEST, &Profile { prometheus, ..Profile::built_in() })
+}
+
+#[tokio::test]
+async fn no_annotation_leads_to_an_object_that_keda_refuses() {
+    let namespace = namespace().await;
+    let mut runner = TestRunner::new(Config::default());
+    let cases: Vec<_> = (0..400).map(|_| annotations().new_tree(&mut runner).unwrap().current()).collect();
+    let plans = cases.iter().enumerate().map(|(i, annotations)| (annotations, planned(&format!("m-{i}"), &namespace.name, annotations)));
+    let objects: Vec<(&BTreeMap<String, String>, Value)> = plans
+        .filter_map(|(annotations, plan)| match plan.scaled_object {
+            Desired::Apply(object) => Some((annotations, serde_json::to_value(&object).unwrap())),
+            Desired::Keep | Desired::Remove => {
+                assert!(!plan.findings.is_empty(), "nothing is planned and nothing is said: {annotations:?}");
+                None
+            }
+        })
+        .collect();
+    assert!(objects.len() > 50, "most plans get as far as an object, or this proves nothing: {}", objects.len());
+    let api = namespace.api(&kinds::scaled_object());
+    let dry_run = PostParams { dry_run: true, field_manager: None };
+    let tried = stream::iter(objects.iter().map(|(annotations, object)| {
+        let (api, dry_run) = (&api, &dry_run);
+        async move { (annotations, object, api.create(dry_run, &serde_json::from_value(object.clone()).unwrap()).await) }
+    }));
+    let refused: Vec<String> = tried
+        .buffer_unordered(8)
+        .filter_map(|(annotations, object, answer)| async move { answer.err().map(|error| format!("{annotations:?}\n{object}\n{error}")) })
+        .collect()
+        .await;
+    assert!(refused.is_empty(), "{}", refused.join("\n\n"));
+}

@@ -1,0 +1,248 @@
+//! The router's ServiceMonitor: one for all models. Each test has a cluster of its own, since there is one router in it.
+
+use std::{
+    io::Write as _,
+    process::{Command, Stdio},
+};
+
+use harness::{Crds, ModelServing, Namespace, OPERATOR, Process, Settings, Stack, kinds, owned::owned, wait};
+use kube::{
+    Api, ResourceExt as _,
+    api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams},
+};
+use serde_json::{Value, json};
+
+use super::shared::BINARY;
+
+const NAME: &str = "kthena-keda-router";
+const COMPONENT: &str = "app.kubernetes.io/component";
+
+/// A cluster with one opted-in model and the operator, and a view of the router's namespace.
+struct Cluster {
+    stack: Stack,
+    operator: Process,
+    router: Namespace,
+    chat: ModelServing,
+}
+
+impl Cluster {
+    async fn start(settings: &Settings) -> Self {
+        let stack = Stack::start(&[Crds::kthena_0_4(), Crds::keda(), Crds::prometheus_operator()]).await;
+        let models = stack.namespace().await;
+        let chat = models.model_serving("chat").opted_in("llama").create().await;
+        let operator = stack.start_operator(settings);
+        let router = models.elsewhere("kthena-system");
+        Self { stack, operator, router, chat }
+    }
+
+    async fn service(&self, name: &str, component: &str, port: &str) {
+        let content = json!({
+            "metadata": {"name": name, "labels": {COMPONENT: component}},
+            "spec": {"selector": {COMPONENT: "kthena-router"}, "ports": [{"name": port, "port": 80, "targetPort": 8080}]},
+        });
+        self.router.create(&kinds::service(), content).await;
+    }
+
+    fn monitors(&self) -> Api<DynamicObject> {
+        self.router.api(&kinds::service_monitor())
+    }
+
+    async fn monitor_until(&self, what: &str, done: impl Fn(&DynamicObject) -> bool) -> DynamicObject {
+        wait::until(&self.monitors(), NAME, what, |found| found.is_some_and(&done)).await.unwrap()
+    }
+
+    async fn monitor(&self) -> DynamicObject {
+        self.monitor_until("exists", |_| true).await
+    }
+
+    async fn no_monitor(&self) {
+        wait::until(&self.monitors(), NAME, "is gone", |found| found.is_none()).await;
+    }
+
+    async fn edit(&self, patch: Value) {
+        self.monitors().patch(NAME, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+    }
+
+    /// Waits until the model's query finds the router by this label.
+    async fn query(&self, part: &str) {
+        let has = |found: &DynamicObject| query(found).contains(part);
+        self.chat.scaled_object_until(&format!("asks for {part}"), has).await;
+    }
+}
+
+fn query(scaled_object: &DynamicObject) -> &str {
+    scaled_object.data["spec"]["triggers"][0]["metadata"]["query"].as_str().unwrap()
+}
+
+fn port(monitor: &DynamicObject) -> &Value {
+    &monitor.data["spec"]["endpoints"][0]["port"]
+}
+
+#[tokio::test]
+async fn follows_the_service_that_is_there_and_equals_what_render_prints() {
+    let arguments = ["--monitor-labels=release=kps,team=a", "--monitor-interval=10s", "--prometheus-url=http://prometheus:9090"];
+    let settings = arguments.iter().fold(Settings::new(BINARY).without("--prometheus-url"), |settings, argument| settings.with(argument));
+    let cluster = Cluster::start(&settings).await;
+    // Without a Service there is nothing to scrape, and the model is planned all the same.
+    cluster.query(r#"service="kthena-router""#).await;
+    cluster.service("kthena-router", "kthena-router", "http").await;
+    let monitor = cluster.monitor().await;
+    assert_eq!((port(&monitor), &monitor.data["spec"]["endpoints"][0]["interval"]), (&json!("http"), &json!("10s")));
+    assert_eq!((monitor.labels()["release"].as_str(), monitor.labels()["team"].as_str()), ("kps", "a"));
+
+    // Edited and deleted by hand, it is put back; what others add stays.
+    cluster.edit(json!({"metadata": {"labels": {"release": "other", "theirs": "x"}}})).await;
+    cluster.monitor_until("has its label again", |found| found.labels()["release"] == "kps" && found.labels()["theirs"] == "x").await;
+    cluster.edit(json!({"spec": {"endpoints": [{"port": "http", "relabelings": [{"action": "labeldrop", "regex": "pod"}]}]}})).await;
+    cluster.monitor_until("has its endpoint again", |found| found.data["spec"]["endpoints"][0].get("relabelings").is_none()).await;
+    cluster.monitors().delete(NAME, &DeleteParams::default()).await.unwrap();
+    cluster.monitor_until("is a new one", |found| found.uid() != monitor.uid()).await;
+
+    // Kthena is upgraded to a release with a metrics port of its own.
+    cluster.service("kthena-router-metrics", "kthena-router-metrics", "metrics").await;
+    cluster.monitor_until("scrapes the metrics port", |found| port(found) == "metrics").await;
+    cluster.query(r#"service="kthena-router-metrics""#).await;
+
+    // What `render` prints for what the API server holds is what stands there under our name.
+    let mut live = vec![cluster.monitor().await, cluster.chat.scaled_object().await];
+    let input = everything(&cluster).await;
+    let mut rendered = render(&input, &arguments);
+    assert_eq!(rendered.len(), live.len());
+    for (rendered, live) in rendered.drain(..).zip(live.drain(..)) {
+        assert_eq!(rendered, owned(&live, "kthena-keda"));
+    }
+
+    // A restart finds everything as it should be.
+    let before = cluster.stack.writes().len();
+    assert!(cluster.operator.terminate());
+    let _operator = cluster.stack.start_operator(&settings);
+    let sentinel = cluster.chat.namespace.model_serving("sentinel").opted_in("llama").create().await;
+    sentinel.scaled_object().await;
+    let writes = cluster.stack.writes().split_off(before);
+    assert!(writes.iter().all(|write| write.object_ref.name == "sentinel"), "{:?}", harness::audit::summary(&writes));
+
+    // The last one that opts out takes it away.
+    sentinel.annotate(&[("kthena.io/model-name", None)]).await;
+    sentinel.scaled_object_gone().await;
+    let monitors = cluster.stack.client().await;
+    let monitors: Api<DynamicObject> = Api::namespaced_with(monitors, "kthena-system", &kinds::service_monitor());
+    assert!(monitors.get_opt(NAME).await.unwrap().is_some());
+    cluster.chat.annotate(&[("kthena.io/model-name", None)]).await;
+    wait::until(&monitors, NAME, "is gone", |found| found.is_none()).await;
+    let refused: Vec<_> = cluster.stack.requests().into_iter().filter(|request| request.code() == 403).collect();
+    assert!(refused.is_empty(), "{:?}", harness::audit::summary(&refused));
+}
+
+/// Everything that `render` reads, as `kubectl get -o json` gives it.
+async fn everything(cluster: &Cluster) -> Value {
+    let client = &cluster.chat.namespace.client;
+    let mut items = Vec::new();
+    for kind in [kinds::model_serving(), kinds::service(), kinds::service_monitor(), kinds::pod_monitor(), kinds::scaled_object()] {
+        let list = Api::<DynamicObject>::all_with(client.clone(), &kind).list(&ListParams::default()).await.unwrap();
+        for mut item in list.items {
+            item.types = Some(kube::api::TypeMeta { api_version: kind.api_version.clone(), kind: kind.kind.clone() });
+            item.metadata.managed_fields = None;
+            items.push(item);
+        }
+    }
+    json!({"apiVersion": "v1", "kind": "List", "items": items})
+}
+
+fn render(input: &Value, arguments: &[&str]) -> Vec<Value> {
+    let mut child = Command::new(BINARY)
+        .args(["render", "-", "-o", "json"])
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.to_string().as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let list: Value = serde_json::from_slice(&output.stdout).unwrap();
+    list["items"].as_array().unwrap().clone()
+}
+
+#[tokio::test]
+async fn steps_back_where_somebody_else_scrapes() {
+    let cluster = Cluster::start(&Settings::new(BINARY)).await;
+    cluster.service("kthena-router", "kthena-router", "http").await;
+    cluster.monitor().await;
+    let selector = json!({"matchLabels": {COMPONENT: "kthena-router"}});
+
+    let theirs = json!({"metadata": {"name": "theirs"}, "spec": {"selector": selector, "endpoints": [{"port": "http"}]}});
+    let theirs = cluster.router.create(&kinds::service_monitor(), theirs).await;
+    cluster.no_monitor().await;
+    let now = cluster.monitors().get("theirs").await.unwrap();
+    assert_eq!(now.resource_version(), theirs.resource_version());
+    cluster.monitors().delete("theirs", &DeleteParams::default()).await.unwrap();
+    cluster.monitor().await;
+
+    let theirs = json!({"metadata": {"name": "theirs"}, "spec": {"selector": selector, "podMetricsEndpoints": [{"port": "http"}]}});
+    cluster.router.create(&kinds::pod_monitor(), theirs).await;
+    cluster.no_monitor().await;
+    cluster.query(r#"job="kthena-system/theirs""#).await;
+    cluster.router.api(&kinds::pod_monitor()).delete("theirs", &DeleteParams::default()).await.unwrap();
+    cluster.monitor().await;
+    cluster.query(r#"service="kthena-router""#).await;
+
+    // Whoever wants it beside theirs, or not at all, says so.
+    assert!(cluster.operator.terminate());
+    let never = cluster.stack.start_operator(&Settings::new(BINARY).with("--create-monitors=false"));
+    wait::until(&cluster.router.api(&kinds::service_monitor()), NAME, "is gone", |found| found.is_none()).await;
+    assert!(never.terminate());
+    let theirs = json!({"metadata": {"name": "theirs"}, "spec": {"selector": selector, "endpoints": [{"port": "http"}]}});
+    cluster.router.create(&kinds::service_monitor(), theirs).await;
+    let _always = cluster.stack.start_operator(&Settings::new(BINARY).with("--create-monitors=always"));
+    wait::until(&cluster.router.api(&kinds::service_monitor()), NAME, "exists", |found| found.is_some()).await;
+}
+
+#[tokio::test]
+async fn never_touches_somebody_elses_of_its_name() {
+    let cluster = Cluster::start(&Settings::new(BINARY)).await;
+    let theirs =
+        json!({"metadata": {"name": NAME}, "spec": {"selector": {"matchLabels": {"app": "other"}}, "endpoints": [{"port": "web"}]}});
+    let theirs = cluster.router.create(&kinds::service_monitor(), theirs).await;
+    cluster.service("kthena-router", "kthena-router", "http").await;
+    wait::until_asked("it says so", async || cluster.operator.log(), |log| log.contains("belongs to somebody else")).await;
+    cluster.chat.annotate(&[("kthena.io/model-name", None)]).await;
+    cluster.chat.scaled_object_gone().await;
+    assert_eq!(cluster.monitor().await.resource_version(), theirs.resource_version());
+    cluster.chat.annotate(&[("kthena.io/model-name", Some("llama"))]).await;
+    cluster.chat.scaled_object().await;
+    cluster.monitors().delete(NAME, &DeleteParams::default()).await.unwrap();
+    cluster.monitor_until("is ours", |found| found.labels().contains_key("app.kubernetes.io/managed-by")).await;
+}
+
+#[tokio::test]
+async fn the_prometheus_operator_comes_and_goes() {
+    let stack = Stack::start(&[Crds::kthena_0_4(), Crds::keda()]).await;
+    let models = stack.namespace().await;
+    let _operator = stack.start_operator(&Settings::new(BINARY));
+    let chat = models.model_serving("chat").opted_in("llama").create().await;
+    chat.scaled_object().await;
+    let router = models.elsewhere("kthena-system");
+    let content = json!({
+        "metadata": {"name": "kthena-router", "labels": {COMPONENT: "kthena-router"}}, "spec": {"ports": [{"name": "http", "port": 80}]},
+    });
+    router.create(&kinds::service(), content).await;
+    for _ in 0..2 {
+        Crds::prometheus_operator().install(&models.client).await;
+        wait::until(&router.api(&kinds::service_monitor()), NAME, "exists", |found| found.is_some()).await;
+        Crds::prometheus_operator().remove(&models.client).await;
+    }
+}
+
+#[tokio::test]
+async fn a_right_that_is_missing_holds_up_nothing_else() {
+    let stack = Stack::start(&[Crds::kthena_0_4(), Crds::keda(), Crds::prometheus_operator()]).await;
+    let models = stack.namespace().await;
+    // The operator looks for the router in a namespace for which nobody gave it a right.
+    let operator = stack.start_operator(&Settings::new(BINARY).with("--router-namespace=elsewhere"));
+    let chat = models.model_serving("chat").opted_in("llama").create().await;
+    let found = chat.scaled_object().await;
+    assert!(query(&found).contains(r#"namespace="elsewhere""#), "{}", query(&found));
+    assert!(operator.log().contains("forbidden"), "{}", operator.log());
+    assert_eq!(OPERATOR.user(), "system:serviceaccount:kthena-keda:kthena-keda");
+}
