@@ -5,5 +5,6 @@ pub mod kthena;
 mod lenient;
 pub mod metadata;
 pub mod monitoring;
+pub mod profile;
 
 pub(crate) use lenient::lenient;

@@ -1,14 +1,16 @@
 //! The flags that decide what is planned; `run` and `render` share them, so that they cannot disagree.
 
-use std::collections::BTreeMap;
+use std::{
+    fmt::Display,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, ValueEnum};
 
 use crate::{
-    intent::{
-        self, CreateMonitors, MonitorSettings, Profile, PrometheusSettings, PrometheusUrl, ReplicaBounds, ScrapeInterval, SignalTarget,
-        ValueError,
-    },
+    api::profile::AutoscalingProfile,
+    intent::{CreateMonitors, Profile, PrometheusSettings, PrometheusUrl, ScrapeInterval},
     settings::Settings,
 };
 
@@ -20,28 +22,19 @@ pub(super) struct PlanArgs {
     /// The namespace in which kthena-router runs.
     #[arg(long, env = "KTHENA_KEDA_ROUTER_NAMESPACE", value_name = "NAMESPACE", default_value = "kthena-system")]
     router_namespace: String,
-    /// The fewest ServingGroups of a model that does not say otherwise; 0 lets idle models go to zero.
-    #[arg(long, env = "KTHENA_KEDA_MIN_REPLICAS", value_name = "N", default_value_t = 1)]
-    min_replicas: i32,
-    /// The most ServingGroups of a model that does not say otherwise.
-    #[arg(long, env = "KTHENA_KEDA_MAX_REPLICAS", value_name = "N", default_value_t = 10)]
-    max_replicas: i32,
-    /// What is measured for a model that does not say otherwise, as name=target pairs separated by commas.
-    #[arg(long, env = "KTHENA_KEDA_SIGNALS", value_name = "SIGNALS", default_value = "active-requests=10", value_parser = signals)]
-    signals: Signals,
+    /// A file with an AutoscalingProfile: what models get that do not say otherwise. Flags win over it.
+    #[arg(long, env = "KTHENA_KEDA_DEFAULT_PROFILE", value_name = "FILE")]
+    default_profile: Option<PathBuf>,
     /// Whether to have kthena-router scraped: true, unless somebody else's monitor does it; always, even then; or false.
     #[arg(long, env = "KTHENA_KEDA_CREATE_MONITORS", value_enum, value_name = "WHEN", default_value_t = Create::True)]
     create_monitors: Create,
     /// Labels by which your Prometheus selects its monitors, such as release=kube-prometheus-stack; several separated by commas.
     #[arg(long, env = "KTHENA_KEDA_MONITOR_LABELS", value_name = "LABELS", value_delimiter = ',', value_parser = label)]
     monitor_labels: Vec<(String, String)>,
-    /// How often Prometheus scrapes, from 1s to 30s.
-    #[arg(long, env = "KTHENA_KEDA_MONITOR_INTERVAL", value_name = "DURATION", default_value = "15s")]
-    monitor_interval: ScrapeInterval,
+    /// How often Prometheus scrapes, from 1s to 30s; 15s where neither flag nor profile says otherwise.
+    #[arg(long, env = "KTHENA_KEDA_MONITOR_INTERVAL", value_name = "DURATION")]
+    monitor_interval: Option<ScrapeInterval>,
 }
-
-#[derive(Clone)]
-struct Signals(Vec<SignalTarget>);
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Create {
@@ -52,27 +45,35 @@ enum Create {
 
 impl PlanArgs {
     /// # Errors
-    /// When two flags do not fit together.
-    pub(super) fn settings(&self) -> Result<Settings, ValueError> {
-        let labels: BTreeMap<String, String> = self.monitor_labels.iter().cloned().collect();
-        let create = match self.create_monitors {
+    /// Everything that is wrong with the profile, by file and field.
+    pub(super) fn settings(&self) -> Result<Settings, Vec<String>> {
+        let mut defaults = Profile::built_in();
+        if let Some(file) = &self.default_profile {
+            let at = |error: &dyn Display| format!("{}: {error}", file.display());
+            let profile = read_profile(file).map_err(|error| vec![at(&error)])?;
+            defaults = defaults.overlaid(&profile.spec).map_err(|errors| errors.iter().map(|error| at(error)).collect::<Vec<_>>())?;
+        }
+        if let Some(url) = self.prometheus_url.clone() {
+            defaults.prometheus = Some(PrometheusSettings { url });
+        }
+        defaults.monitors.labels.extend(self.monitor_labels.iter().cloned());
+        defaults.monitors.interval = self.monitor_interval.unwrap_or(defaults.monitors.interval);
+        defaults.monitors.create = match self.create_monitors {
             Create::True => CreateMonitors::UnlessScraped,
             Create::False => CreateMonitors::Never,
             Create::Always => CreateMonitors::Always,
-        };
-        let defaults = Profile {
-            prometheus: self.prometheus_url.clone().map(|url| PrometheusSettings { url }),
-            replicas: ReplicaBounds::new(self.min_replicas, self.max_replicas)?,
-            signals: self.signals.0.clone(),
-            monitors: MonitorSettings { create, labels, interval: self.monitor_interval },
-            ..Profile::built_in()
         };
         Ok(Settings { defaults, router_namespace: self.router_namespace.clone() })
     }
 }
 
-fn signals(text: &str) -> Result<Signals, ValueError> {
-    intent::signals(text).map(Signals)
+fn read_profile(file: &Path) -> Result<AutoscalingProfile, String> {
+    let text = fs::read_to_string(file).map_err(|error| error.to_string())?;
+    let profile: AutoscalingProfile = serde_saphyr::from_str(&text).map_err(|error| error.to_string())?;
+    if (profile.api_version.as_str(), profile.kind.as_str()) != (AutoscalingProfile::API_VERSION, AutoscalingProfile::KIND) {
+        return Err(format!("it must be one {} {}", AutoscalingProfile::API_VERSION, AutoscalingProfile::KIND));
+    }
+    Ok(profile)
 }
 
 fn label(text: &str) -> Result<(String, String), String> {

@@ -59,7 +59,7 @@ impl Render {
                 let manifests = self.read(&mut output.errors);
                 render(&manifests, &settings, &mut output);
             }
-            Err(error) => output.errors.push(error.to_string()),
+            Err(errors) => output.errors.extend(errors),
         }
         if let Err(error) = self.print(&output.objects) {
             output.errors.push(format!("cannot print: {error}"));

@@ -144,14 +144,16 @@ fn replicas(text: &str, least: i32) -> Result<i32, ValueError> {
         .ok_or_else(|| ValueError::new(format!("{text:?} is no number of ServingGroups; write an integer of at least {least}")))
 }
 
-/// Reads `name=target` pairs separated by commas.
-///
-/// # Errors
-/// When a signal is unknown or given twice, or a target is no number.
-pub fn signals(text: &str) -> Result<Vec<SignalTarget>, ValueError> {
+fn signals(text: &str) -> Result<Vec<SignalTarget>, ValueError> {
     let mut signals: Vec<SignalTarget> = Vec::new();
     for pair in text.split(',') {
-        let signal = signal_target(pair.trim())?;
+        let Some((name, target)) = pair.split_once('=') else {
+            let pair = pair.trim();
+            return Err(ValueError::new(format!(
+                "{pair:?} is no signal; write name=target pairs separated by commas, such as active-requests=12"
+            )));
+        };
+        let signal = signal_target(name.trim(), target.trim())?;
         if signals.iter().any(|seen| seen.signal == signal.signal) {
             return Err(ValueError::new(format!("{} is given twice; keep one", signal.signal)));
         }
@@ -160,15 +162,9 @@ pub fn signals(text: &str) -> Result<Vec<SignalTarget>, ValueError> {
     Ok(signals)
 }
 
-fn signal_target(pair: &str) -> Result<SignalTarget, ValueError> {
-    let Some((name, target)) = pair.split_once('=') else {
-        return Err(ValueError::new(format!(
-            "{pair:?} is no signal; write name=target pairs separated by commas, such as active-requests=12"
-        )));
-    };
-    let name = name.trim();
+pub(super) fn signal_target(name: &str, target: &str) -> Result<SignalTarget, ValueError> {
     let signal = Signal::named(name).ok_or_else(|| unknown_signal(name))?;
-    let target: Target = target.trim().parse().map_err(|error| ValueError::new(format!("{name}: {error}")))?;
+    let target: Target = target.parse().map_err(|error| ValueError::new(format!("{name}: {error}")))?;
     Ok(SignalTarget { signal, target })
 }
 

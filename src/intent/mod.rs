@@ -4,10 +4,11 @@
 
 mod annotations;
 mod nearest;
+mod overlay;
 mod profile;
 mod values;
 
-pub use annotations::{AnnotationError, Annotations, MODEL_NAME, PREFIX, signals};
+pub use annotations::{AnnotationError, Annotations, MODEL_NAME, PREFIX};
 pub use profile::{Behavior, CreateMonitors, Direction, MonitorSettings, Policy, PolicyKind, Profile, PrometheusSettings, SignalTarget};
 pub use values::{ModelName, ModelNames, Pause, PrometheusUrl, ReplicaBounds, ScrapeInterval, Target, ValueError};
 

@@ -197,31 +197,42 @@ impl fmt::Display for PrometheusUrl {
     }
 }
 
+/// Durations as people write them.
+pub(super) struct Seconds;
+
+impl Seconds {
+    /// Reads whole seconds, minutes or hours, such as `15s`, `10m` or `1h`; answers seconds.
+    pub(super) fn read(text: &str, least: i32, most: i32) -> Result<i32, ValueError> {
+        let units = [('s', 1), ('m', 60), ('h', 3600)];
+        let split = units.into_iter().find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, seconds)));
+        let seconds = split.and_then(|(number, seconds)| {
+            let number = number.parse::<u16>().ok().filter(|_| !number.starts_with('+'))?;
+            i32::from(number).checked_mul(seconds)
+        });
+        match seconds {
+            Some(seconds) if (least..=most).contains(&seconds) => Ok(seconds),
+            Some(_) => Err(ValueError::new(format!("{text:?} is out of range; write {least}s to {most}s"))),
+            None => Err(ValueError::new(format!("{text:?} is no duration; write a number with its unit, such as 15s, 10m or 1h"))),
+        }
+    }
+}
+
 /// How often Prometheus scrapes, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ScrapeInterval(u32);
+pub struct ScrapeInterval(i32);
 
 impl ScrapeInterval {
     pub(super) const DEFAULT: Self = Self(15);
     /// Rates look back two minutes: with fewer than four scrapes in that, one that is lost would leave a gap.
-    const MAX: u32 = 30;
+    const MAX: i32 = 30;
 }
 
 impl FromStr for ScrapeInterval {
     type Err = ValueError;
 
-    /// Reads seconds or minutes, such as `15s`.
+    /// Reads a duration such as `15s`.
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        let (number, unit) = match (text.strip_suffix('s'), text.strip_suffix('m')) {
-            (Some(number), _) => (number, 1),
-            (None, Some(number)) => (number, 60),
-            (None, None) => (text, 0),
-        };
-        let seconds = number.parse::<u32>().ok().and_then(|number| number.checked_mul(unit));
-        match seconds {
-            Some(seconds) if (1..=Self::MAX).contains(&seconds) => Ok(Self(seconds)),
-            _ => Err(ValueError::new(format!("{text:?} is no scrape interval; write one from 1s to {}s, such as 15s", Self::MAX))),
-        }
+        Seconds::read(text, 1, Self::MAX).map(Self)
     }
 }
 

@@ -2,7 +2,10 @@
 //!
 //! A component gets the identity of its service account, so that the RBAC manifests which it is shipped with apply unchanged.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
@@ -77,7 +80,7 @@ impl Authority {
     pub fn server(&self, name: &str, hosts: &[&str]) -> Pair {
         let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
         let params = CertificateParams::new(hosts).expect("names of hosts");
-        self.sign(name, params, ExtendedKeyUsagePurpose::ServerAuth)
+        self.sign(name, params, vec![ExtendedKeyUsagePurpose::ServerAuth])
     }
 
     /// A client's certificate.
@@ -88,12 +91,24 @@ impl Authority {
         for group in identity.groups() {
             params.distinguished_name.push(DnType::OrganizationName, group);
         }
-        self.sign(name, params, ExtendedKeyUsagePurpose::ClientAuth)
+        self.sign(name, params, vec![ExtendedKeyUsagePurpose::ClientAuth])
     }
 
-    fn sign(&self, name: &str, mut params: CertificateParams, usage: ExtendedKeyUsagePurpose) -> Pair {
+    /// A folder with a certificate for both ends of a connection, as Kubernetes mounts a Secret: `ca.crt`, `tls.crt`, `tls.key`.
+    pub fn folder_of(&self, name: &str, hosts: &[&str]) -> PathBuf {
+        let folder = self.folder.join(name);
+        fs::create_dir_all(&folder).expect("a folder");
+        let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
+        let params = CertificateParams::new(hosts).expect("names of hosts");
+        let usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        self.sign(&format!("{name}/tls"), params, usages);
+        fs::copy(&self.certificate, folder.join("ca.crt")).expect("a copy");
+        folder
+    }
+
+    fn sign(&self, name: &str, mut params: CertificateParams, usages: Vec<ExtendedKeyUsagePurpose>) -> Pair {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
-        params.extended_key_usages = vec![usage];
+        params.extended_key_usages = usages;
         let key = key();
         let certificate = params.signed_by(&key, &self.issuer).expect("a signed certificate");
         Pair {

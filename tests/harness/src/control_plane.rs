@@ -17,7 +17,7 @@ use kube::{
 use serde_json::json;
 
 use crate::{
-    certificates::{Authority, Identity, Pair, signing_key},
+    certificates::{Authority, Identity, Pair, SigningKey, signing_key},
     process::{Process, write},
     stack::root,
 };
@@ -70,6 +70,7 @@ pub struct ControlPlane {
     /// Where logs, keys and data lie; removed at the end unless a test failed.
     pub folder: PathBuf,
     authority: Authority,
+    signing_key: PathBuf,
     api_server: Option<Process>,
     command: Command,
     port: u16,
@@ -85,8 +86,9 @@ impl ControlPlane {
         let etcd_port = free_port();
         let etcd = etcd(&folder, etcd_port);
         let port = free_port();
-        let command = api_server(&folder, &authority, etcd_port, port);
-        let mut this = Self { folder, authority, api_server: None, command, port, _etcd: etcd };
+        let signing = signing_key(&folder);
+        let command = api_server(&folder, &authority, &signing, etcd_port, port);
+        let mut this = Self { folder, authority, signing_key: signing.private, api_server: None, command, port, _etcd: etcd };
         this.start_api_server().await;
         this
     }
@@ -130,11 +132,45 @@ impl ControlPlane {
         self.api_server = None;
     }
 
+    /// The API server's port on loopback.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Who signs the cluster's certificates.
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// The certificate of the cluster's authority.
+    pub fn certificate_authority(&self) -> &Path {
+        &self.authority.certificate
+    }
+
+    /// The key that service-account tokens are signed with.
+    pub fn signing_key(&self) -> &Path {
+        &self.signing_key
+    }
+
+    /// How a client with this identity connects.
+    pub async fn config(&self, identity: &Identity) -> Config {
+        let kubeconfig = Kubeconfig::read_from(self.kubeconfig(identity)).expect("our own kubeconfig");
+        Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.expect("our own kubeconfig")
+    }
+
     /// A client with this identity.
     pub async fn client(&self, identity: &Identity) -> Client {
-        let kubeconfig = Kubeconfig::read_from(self.kubeconfig(identity)).expect("our own kubeconfig");
-        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.expect("our own kubeconfig");
-        Client::try_from(config).expect("a client")
+        Client::try_from(self.config(identity).await).expect("a client")
+    }
+
+    /// A client certificate for this identity.
+    pub fn client_certificate(&self, identity: &Identity) -> Pair {
+        let name = identity.user().replace(':', "-");
+        let (certificate, key) = (self.folder.join(format!("{name}.crt")), self.folder.join(format!("{name}.key")));
+        if certificate.exists() && key.exists() {
+            return Pair { certificate, key };
+        }
+        self.authority.client(&name, identity)
     }
 
     /// A kubeconfig with this identity.
@@ -144,7 +180,7 @@ impl ControlPlane {
         if path.exists() {
             return path;
         }
-        let Pair { certificate, key } = self.authority.client(&name, identity);
+        let Pair { certificate, key } = self.client_certificate(identity);
         let cluster = json!({"server": self.url(), "certificate-authority": self.authority.certificate});
         kubeconfig(path, &cluster, &json!({"client-certificate": certificate, "client-key": key}))
     }
@@ -192,12 +228,11 @@ fn etcd(folder: &Path, port: u16) -> Process {
     Process::start(folder, "etcd", &command)
 }
 
-fn api_server(folder: &Path, authority: &Authority, etcd: u16, port: u16) -> Command {
+fn api_server(folder: &Path, authority: &Authority, signing: &SigningKey, etcd: u16, port: u16) -> Command {
     let names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "127.0.0.1", "192.0.2.10", "10.0.0.1"];
     let server = authority.server("kube-apiserver", &names);
     let front_proxy = Authority::new(folder, "front-proxy-ca");
     let proxy = front_proxy.client("front-proxy", &Identity::User("front-proxy-client"));
-    let signing = signing_key(folder);
     let policy = write(folder.join("audit-policy.yaml"), AUDIT_POLICY);
     let mut command = Command::new(binary("kube-apiserver"));
     let mut flag = |name: &str, value: &dyn AsRef<Path>| {

@@ -12,9 +12,12 @@
 
 pub mod audit;
 pub mod certificates;
+pub mod chain;
 pub mod control_plane;
 pub mod crds;
 pub mod model_serving;
+pub mod neighbours;
+pub mod objects;
 pub mod operator;
 pub mod owned;
 pub mod process;
@@ -23,6 +26,7 @@ pub mod stack;
 pub mod wait;
 
 pub use certificates::Identity;
+pub use chain::{Chain, ChainSettings, Model};
 pub use crds::Crds;
 pub use model_serving::{ModelServing, condition};
 pub use operator::{OPERATOR, Settings};

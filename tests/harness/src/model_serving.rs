@@ -7,6 +7,7 @@ use kube::{
 use serde_json::{Value, json};
 
 use crate::{
+    neighbours::{LOADING, NODE},
     stack::{Namespace, kinds},
     wait::until,
 };
@@ -16,14 +17,40 @@ use crate::{
 pub struct ModelServingBuilder {
     namespace: Namespace,
     object: DynamicObject,
-    roles: Vec<String>,
+    roles: Vec<Role>,
     replicas: i32,
+}
+
+#[derive(Clone, Debug)]
+struct Role {
+    name: String,
+    replicas: u32,
+    workers: u32,
+    node: Option<&'static str>,
+    loading: String,
+}
+
+impl Role {
+    fn named(name: &str) -> Self {
+        Self { name: name.to_owned(), replicas: 1, workers: 0, node: None, loading: "200ms".to_owned() }
+    }
+
+    fn object(&self) -> Value {
+        let template = json!({
+            "metadata": {"annotations": {LOADING: self.loading}},
+            "spec": {"nodeName": self.node, "containers": [{"name": "engine", "image": "vllm/vllm-openai:latest"}]},
+        });
+        json!({
+            "name": self.name, "replicas": self.replicas, "workerReplicas": self.workers,
+            "entryTemplate": template, "workerTemplate": template,
+        })
+    }
 }
 
 impl ModelServingBuilder {
     pub(crate) fn new(namespace: Namespace, name: &str) -> Self {
         let object = DynamicObject::new(name, &kinds::model_serving()).within(&namespace.name);
-        Self { namespace, object, roles: vec!["engine".to_owned()], replicas: 1 }
+        Self { namespace, object, roles: vec![Role::named("engine")], replicas: 1 }
     }
 
     /// Asks for autoscaling under these model names.
@@ -45,14 +72,38 @@ impl ModelServingBuilder {
 
     /// Names the roles of its ServingGroups.
     pub fn roles(mut self, roles: &[&str]) -> Self {
-        self.roles = roles.iter().map(|role| (*role).to_owned()).collect();
+        self.roles = roles.iter().map(|role| Role::named(role)).collect();
+        self
+    }
+
+    /// Has its pods run, on the one node that there is.
+    pub fn scheduled(mut self) -> Self {
+        for role in &mut self.roles {
+            role.node = Some(NODE);
+        }
+        self
+    }
+
+    /// Gives each role so many instances, and each instance so many workers besides its entry pod.
+    pub fn pods(mut self, replicas: u32, workers: u32) -> Self {
+        for role in &mut self.roles {
+            (role.replicas, role.workers) = (replicas, workers);
+        }
+        self
+    }
+
+    /// Has its pods load that long before they are ready, such as `5s`.
+    pub fn loading(mut self, time: &str) -> Self {
+        for role in &mut self.roles {
+            time.clone_into(&mut role.loading);
+        }
         self
     }
 
     /// The object as it would be sent.
     pub fn object(&self) -> DynamicObject {
         let mut object = self.object.clone();
-        object.data = json!({"spec": {"schedulerName": "volcano", "replicas": self.replicas, "template": {"roles": roles(&self.roles)}}});
+        object.data = json!({"spec": {"schedulerName": "volcano", "replicas": self.replicas, "template": {"roles": objects(&self.roles)}}});
         object
     }
 
@@ -66,14 +117,8 @@ impl ModelServingBuilder {
     }
 }
 
-fn roles(names: &[String]) -> Value {
-    let role = |name: &String| {
-        json!({
-            "name": name, "replicas": 1, "workerReplicas": 0,
-            "entryTemplate": {"spec": {"containers": [{"name": "engine", "image": "vllm/vllm-openai:latest"}]}},
-        })
-    };
-    names.iter().map(role).collect()
+fn objects(roles: &[Role]) -> Value {
+    roles.iter().map(Role::object).collect()
 }
 
 /// A ModelServing of one test.
@@ -106,8 +151,8 @@ impl ModelServing {
 
     /// Renames the roles.
     pub async fn set_roles(&self, names: &[&str]) {
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        self.patch(json!({"spec": {"template": {"roles": roles(&names)}}})).await;
+        let roles: Vec<Role> = names.iter().map(|name| Role::named(name)).collect();
+        self.patch(json!({"spec": {"template": {"roles": objects(&roles)}}})).await;
     }
 
     /// Merges into its status, as another controller.

@@ -8,7 +8,7 @@ use std::{
 use k8s_openapi::api::core::v1::Namespace as CoreNamespace;
 use kube::{
     Api, Client, ResourceExt as _,
-    api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams},
+    api::{ApiResource, DynamicObject, GroupVersionKind, PostParams},
 };
 use serde_json::json;
 
@@ -18,6 +18,7 @@ use crate::{
     control_plane::ControlPlane,
     crds::Crds,
     model_serving::ModelServingBuilder,
+    objects::apply_file,
     operator::{OPERATOR, Settings},
     process::Process,
 };
@@ -151,24 +152,5 @@ impl Namespace {
     #[must_use]
     pub fn elsewhere(&self, name: &str) -> Self {
         Self { client: self.client.clone(), name: name.to_owned() }
-    }
-}
-
-/// Applies every object of a YAML file, as `kubectl apply --server-side` does.
-pub async fn apply_file(client: &Client, path: &Path) {
-    let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let objects: Vec<DynamicObject> = serde_saphyr::from_multiple(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let discovery = kube::Discovery::new(client.clone()).run_aggregated().await.expect("discovery");
-    for object in objects {
-        let types = object.types.clone().unwrap_or_default();
-        let gvk = GroupVersionKind::try_from(&types).expect("a kind");
-        let (resource, capabilities) = discovery.resolve_gvk(&gvk).unwrap_or_else(|| panic!("{gvk:?} is not served"));
-        let api: Api<DynamicObject> = match (capabilities.scope, object.namespace()) {
-            (kube::discovery::Scope::Namespaced, Some(namespace)) => Api::namespaced_with(client.clone(), &namespace, &resource),
-            (kube::discovery::Scope::Namespaced, None) => Api::default_namespaced_with(client.clone(), &resource),
-            (kube::discovery::Scope::Cluster, _) => Api::all_with(client.clone(), &resource),
-        };
-        let applied = api.patch(&object.name_any(), &PatchParams::apply("harness").force(), &Patch::Apply(&object)).await;
-        applied.unwrap_or_else(|error| panic!("{} {}: {error}", gvk.kind, object.name_any()));
     }
 }

@@ -8,7 +8,10 @@ use kube::{
     api::DynamicObject,
     runtime::watcher::{self, watch_object},
 };
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
 
 /// How long anything may take; what is asked for usually happens within a tenth of a second.
 pub const LIMIT: Duration = Duration::from_secs(30);
@@ -66,6 +69,15 @@ pub async fn until_asked<T: Debug, F: Future<Output = T>>(what: &str, ask: impl 
         assert!(Instant::now() < limit, "waited {LIMIT:?} until {what}; last answer: {answer:?}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+/// Waits until something listens on this port of loopback.
+///
+/// # Panics
+/// When that takes longer than [`LIMIT`].
+pub async fn until_listening(what: &str, port: u16) {
+    let connect = async || TcpStream::connect(("127.0.0.1", port)).await.map(drop).map_err(|error| error.to_string());
+    until_asked(&format!("{what} listens"), connect, Result::is_ok).await.expect("a listener");
 }
 
 fn yaml(object: Option<&DynamicObject>) -> String {

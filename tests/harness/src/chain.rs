@@ -1,0 +1,233 @@
+//! The whole chain: load → router → Prometheus → KEDA → HPA → scale subresource → Kthena → pods, and the operator that ties it together.
+//!
+//! It runs in a network namespace of its own, since Services are scraped at the addresses of pods; see `tests/stack/namespace`.
+
+use std::{
+    net::{Ipv4Addr, TcpListener},
+    path::Path,
+    time::Duration,
+};
+
+use engine::{Engine, EngineSettings, Load, LoadSettings};
+use kube::{Api, Client, api::DynamicObject};
+use serde_json::json;
+
+use crate::{
+    Crds, ModelServing, Namespace, Process, Settings, Stack,
+    neighbours::{ControllerManager, Keda, Kthena, Kwok, Prometheus, PrometheusSettings, Router},
+    process::write,
+    stack::resource,
+    wait::{until, until_asked},
+};
+
+/// An address that only the tests' network namespace has (RFC 5737).
+const MARK: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
+
+/// What a user's settings would be, a good deal quicker: everything else is as it is shipped.
+const QUICK: &str = "
+apiVersion: autoscaling.kthena.io/v1alpha1
+kind: AutoscalingProfile
+metadata: {name: default}
+spec:
+  pollingInterval: 2s
+  scaleUp: {policies: [{type: Pods, value: 100, period: 1s}]}
+  scaleDown: {stabilizationWindow: 2s, policies: [{type: Percent, value: 100, period: 1s}]}
+  scaleToZero: {cooldown: 10s, initialCooldown: 10s}
+  monitors: {interval: 1s}
+";
+
+/// How the chain runs.
+#[derive(Clone, Debug)]
+pub struct ChainSettings {
+    /// The operator's binary.
+    pub operator: std::path::PathBuf,
+    /// The AutoscalingProfile that models get; a quick one by default.
+    pub profile: String,
+    /// How often the HPA looks, in seconds.
+    pub hpa_sync_seconds: u32,
+    /// How Prometheus runs.
+    pub prometheus: PrometheusSettings,
+    /// How engines work.
+    pub engine: EngineSettings,
+}
+
+impl ChainSettings {
+    /// Everything quick.
+    pub fn quick(operator: impl Into<std::path::PathBuf>) -> Self {
+        Self {
+            operator: operator.into(),
+            profile: QUICK.to_owned(),
+            hpa_sync_seconds: 2,
+            prometheus: PrometheusSettings { lookback_seconds: 10 },
+            engine: EngineSettings { concurrency: 100, ..EngineSettings::default() },
+        }
+    }
+}
+
+/// The running chain. What it holds stops in the order in which it stands here, the operator first.
+#[derive(Debug)]
+pub struct Chain {
+    /// The operator.
+    pub operator: Option<Process>,
+    /// How the operator is started.
+    pub operator_settings: Settings,
+    /// Kthena's router.
+    pub router: Router,
+    /// Scrapes the router and answers KEDA.
+    pub prometheus: Prometheus,
+    /// Asks Prometheus, and has the HPA act.
+    pub keda: Keda,
+    /// Turns ServingGroups into pods.
+    pub kthena: Kthena,
+    /// The HPA and what else Kubernetes does.
+    pub controller_manager: ControllerManager,
+    /// Plays kubelet.
+    pub kwok: Kwok,
+    /// Answers for every pod of a model.
+    pub engine: Engine,
+    /// The API server.
+    pub stack: Stack,
+}
+
+/// Whether this process is in a network namespace as the chain needs it.
+pub fn is_in_namespace() -> bool {
+    TcpListener::bind((MARK, 0)).is_ok()
+}
+
+impl Chain {
+    /// Starts everything.
+    ///
+    /// # Panics
+    /// When something does not become ready.
+    pub async fn start(settings: &ChainSettings) -> Self {
+        assert!(is_in_namespace(), "the chain needs a network namespace: run this under tests/stack/namespace");
+        let stack = Stack::start(&[Crds::kthena(), Crds::keda(), Crds::prometheus_operator()]).await;
+        let client = stack.client().await;
+        let control_plane = &stack.control_plane;
+        let controller_manager = ControllerManager::start(control_plane, settings.hpa_sync_seconds);
+        let (kwok, keda, kthena, prometheus) = tokio::join!(
+            Kwok::start(control_plane, &client),
+            Keda::start(control_plane, &client),
+            Kthena::start(control_plane, &client),
+            Prometheus::start(control_plane, &client, settings.prometheus),
+        );
+        let router = Router::start(control_plane, &client, "kthena-router-0").await;
+        let profile = write(control_plane.folder.join("profile.yaml"), &settings.profile);
+        let operator_settings = Settings::new(&settings.operator)
+            .without("--prometheus-url")
+            .with(&format!("--prometheus-url={}", prometheus.url))
+            .with(&format!("--default-profile={}", profile.display()));
+        let operator = Some(stack.start_operator(&operator_settings));
+        let engine = Engine::start(settings.engine.clone());
+        Self { operator, operator_settings, router, prometheus, keda, kthena, controller_manager, kwok, engine, stack }
+    }
+
+    /// Starts the operator, if it does not run.
+    pub fn start_operator(&mut self) {
+        if self.operator.is_none() {
+            self.operator = Some(self.stack.start_operator(&self.operator_settings));
+        }
+    }
+
+    /// A model in a namespace of its own: opted in, routed, and with pods that become ready.
+    pub async fn model(&self, name: &str) -> Model {
+        self.model_with(name, |builder| builder).await
+    }
+
+    /// The same, with something different about the ModelServing.
+    pub async fn model_with(
+        &self,
+        name: &str,
+        different: impl FnOnce(crate::model_serving::ModelServingBuilder) -> crate::model_serving::ModelServingBuilder,
+    ) -> Model {
+        let namespace = self.stack.namespace().await;
+        route(&namespace, name, self.engine.port).await;
+        let serving = different(namespace.model_serving("chat").scheduled().opted_in(name)).create().await;
+        Model { name: name.to_owned(), serving }
+    }
+
+    /// Clients of a model; nothing in flight yet.
+    pub fn load(&self, model: &Model) -> Load {
+        // Long answers: a count of what is in flight hardly ever sees the moment between two of them.
+        Load::start(LoadSettings { router: self.router.url.clone(), model: model.name.clone(), tokens: 3000, most_requests: 20_000 })
+    }
+
+    /// The folder of the logs.
+    pub fn folder(&self) -> &Path {
+        &self.stack.control_plane.folder
+    }
+}
+
+/// Routes a model name to the pods of the ModelServing `chat`.
+async fn route(namespace: &Namespace, model: &str, port: u16) {
+    let group = "networking.serving.volcano.sh";
+    let server = json!({
+        "workloadSelector": {"matchLabels": {"modelserving.volcano.sh/name": "chat", "modelserving.volcano.sh/entry": "true"}},
+        "workloadPort": {"port": port}, "inferenceEngine": "vLLM",
+    });
+    let server = json!({"metadata": {"name": "chat"}, "spec": server});
+    namespace.create(&resource(group, "v1alpha1", "ModelServer", "modelservers"), server).await;
+    let rules = json!([{"name": "default", "targetModels": [{"modelServerName": "chat"}]}]);
+    let route = json!({"metadata": {"name": "chat"}, "spec": {"modelName": model, "rules": rules}});
+    namespace.create(&resource(group, "v1alpha1", "ModelRoute", "modelroutes"), route).await;
+}
+
+/// A model and the ModelServing that serves it.
+#[derive(Clone)]
+pub struct Model {
+    /// The name that clients send.
+    pub name: String,
+    /// What is scaled.
+    pub serving: ModelServing,
+}
+
+impl Model {
+    /// Waits until so many ServingGroups are wanted and there.
+    pub async fn has_replicas(&self, count: i64) {
+        self.serving.until(&format!("wants {count} ServingGroups"), |found| found.data["spec"]["replicas"] == count).await;
+        let there = |found: &DynamicObject| found.data["status"]["replicas"].as_i64().unwrap_or_default() == count;
+        self.serving.until(&format!("has {count} ServingGroups"), there).await;
+    }
+
+    /// Proves that the count stays for a while, watching every change.
+    ///
+    /// # Panics
+    /// When another count is wanted meanwhile.
+    pub async fn keeps_replicas(&self, count: i64, time: Duration) {
+        let other = self.serving.until("wants another count", |found| found.data["spec"]["replicas"] != count);
+        if let Ok(found) = tokio::time::timeout(time, other).await {
+            panic!("{} was to stay at {count} ServingGroups and wants {}", self.name, found.data["spec"]["replicas"]);
+        }
+    }
+
+    /// Waits until KEDA says this of its ScaledObject.
+    pub async fn keda_says(&self, condition: &str, status: &str) {
+        let says = |found: &DynamicObject| {
+            let conditions = found.data["status"]["conditions"].as_array();
+            conditions.is_some_and(|all| all.iter().any(|found| found["type"] == condition && found["status"] == status))
+        };
+        self.serving.scaled_object_until(&format!("is {condition}={status}"), says).await;
+    }
+
+    /// The HPAs of its namespace.
+    pub fn hpas(&self) -> Api<DynamicObject> {
+        self.serving.namespace.api(&resource("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers"))
+    }
+
+    /// Waits until KEDA made its HPA.
+    pub async fn hpa(&self) {
+        until(&self.hpas(), "keda-hpa-chat", "exists", |found| found.is_some()).await;
+    }
+
+    /// Waits until its pods are ready and the router serves it.
+    pub async fn serves(&self, chain: &Chain) {
+        let load = Load::start(LoadSettings { router: chain.router.url.clone(), model: self.name.clone(), tokens: 1, most_requests: 100 });
+        load.hold(1);
+        until_asked(&format!("the router serves {}", self.name), async || load.counts(), |counts| counts.served > 0).await;
+    }
+
+    /// A client for its namespace.
+    pub fn client(&self) -> &Client {
+        &self.serving.namespace.client
+    }
+}

@@ -1,0 +1,38 @@
+//! kube-controller-manager: the HPA, the garbage collector, endpoint slices and service accounts.
+
+use std::process::Command;
+
+use super::Program;
+use crate::{
+    certificates::Identity,
+    control_plane::{ControlPlane, binary, free_port},
+};
+
+const CONTROLLERS: &str = "horizontal-pod-autoscaler-controller,garbage-collector-controller,namespace-controller,serviceaccount-controller,serviceaccount-token-controller,root-ca-certificate-publisher-controller,endpointslice-controller";
+
+/// The running kube-controller-manager.
+#[derive(Debug)]
+pub struct ControllerManager {
+    /// The program.
+    pub program: Program,
+}
+
+impl ControllerManager {
+    /// Starts it with an HPA that looks every so many seconds. The kinds that it scales must be defined already: it looks for new
+    /// ones only now and then.
+    pub fn start(control_plane: &ControlPlane, hpa_sync_seconds: u32) -> Self {
+        let kubeconfig = control_plane.kubeconfig(&Identity::User("system:kube-controller-manager"));
+        let mut command = Command::new(binary("kube-controller-manager"));
+        for flag in ["kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig"] {
+            command.arg(format!("--{flag}={}", kubeconfig.display()));
+        }
+        command
+            .arg(format!("--service-account-private-key-file={}", control_plane.signing_key().display()))
+            .arg(format!("--root-ca-file={}", control_plane.certificate_authority().display()))
+            .arg(format!("--secure-port={}", free_port()))
+            .arg(format!("--horizontal-pod-autoscaler-sync-period={hpa_sync_seconds}s"))
+            .arg(format!("--controllers={CONTROLLERS}"))
+            .args(["--bind-address=127.0.0.1", "--leader-elect=false", "--use-service-account-credentials=true"]);
+        Self { program: Program::new("kube-controller-manager", &control_plane.folder, command) }
+    }
+}

@@ -1,0 +1,159 @@
+//! KEDA: its operator, its metrics adapter and its admission webhooks.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use kube::Client;
+use serde_json::{Value, json};
+
+use super::{Program, manifests};
+use crate::{
+    certificates::Identity,
+    control_plane::{ControlPlane, binary, free_port},
+    objects::{apply, apply_file, read},
+    wait::{until_asked, until_listening},
+};
+
+const OPERATOR: Identity = Identity::ServiceAccount("keda", "keda-operator");
+const HOSTS: [&str; 5] =
+    ["localhost", "keda-operator.keda.svc", "keda-metrics-apiserver.keda.svc", "keda-admission-webhooks.keda.svc", "127.0.0.1"];
+
+/// The running KEDA.
+#[derive(Debug)]
+pub struct Keda {
+    /// Turns ScaledObjects into HPAs, and between zero and one.
+    pub operator: Program,
+    /// Serves the HPA its metrics.
+    pub adapter: Program,
+    /// Refuses what cannot work.
+    pub webhooks: Program,
+}
+
+impl Keda {
+    /// Starts it, with the rights and webhooks that it is shipped with. Its definitions must be there.
+    pub async fn start(control_plane: &ControlPlane, client: &Client) -> Self {
+        apply(client, json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "keda"}})).await;
+        for file in ["rbac/role.yaml", "rbac/role_binding.yaml", "metrics-server/role.yaml", "metrics-server/role_binding.yaml"] {
+            apply_file(client, &manifests("keda").join(file)).await;
+        }
+        let certificates = control_plane.authority().folder_of("keda", &HOSTS);
+        let authority = fs::read(certificates.join("ca.crt")).expect("a certificate");
+        let starter = Starter { control_plane, kubeconfig: control_plane.kubeconfig(&OPERATOR), certificates };
+        let grpc = free_port();
+        let operator = starter.operator(grpc);
+        let (port, adapter) = starter.adapter(grpc);
+        let (webhook_port, webhooks) = starter.webhooks();
+        serve_metrics(client, port, &authority).await;
+        register_webhooks(client, webhook_port, &authority).await;
+        let keda = Self { operator, adapter, webhooks };
+        keda.ready(client).await;
+        keda
+    }
+
+    /// Waits until the HPA can ask for metrics.
+    pub async fn ready(&self, client: &Client) {
+        let ask = async || {
+            let request = http::Request::get("/apis/external.metrics.k8s.io/v1beta1").body(Vec::new()).expect("a request");
+            client.request_text(request).await.map(drop).map_err(|error| error.to_string())
+        };
+        until_asked("KEDA serves external metrics", ask, Result::is_ok).await.expect("external metrics");
+    }
+}
+
+struct Starter<'a> {
+    control_plane: &'a ControlPlane,
+    kubeconfig: PathBuf,
+    certificates: PathBuf,
+}
+
+impl Starter<'_> {
+    fn command(&self, name: &str) -> Command {
+        let mut command = Command::new(binary(name));
+        command
+            .arg(format!("--cert-dir={}", self.certificates.display()))
+            .env("KUBECONFIG", &self.kubeconfig)
+            .env("WATCH_NAMESPACE", "")
+            .env("POD_NAMESPACE", "keda")
+            .env("KEDA_CLUSTER_OBJECT_NAMESPACE", "keda");
+        command
+    }
+
+    fn program(&self, name: &'static str, command: Command) -> Program {
+        Program::new(name, &self.control_plane.folder, command)
+    }
+
+    fn operator(&self, grpc: u16) -> Program {
+        let mut command = self.command("keda");
+        command
+            .arg(format!("--metrics-service-bind-address=127.0.0.1:{grpc}"))
+            .arg(format!("--metrics-bind-address=127.0.0.1:{}", free_port()))
+            .arg(format!("--health-probe-bind-address=127.0.0.1:{}", free_port()))
+            .args(["--enable-webhook-patching=false", "--enable-apiservice-patching=false"]);
+        self.program("keda", command)
+    }
+
+    fn adapter(&self, grpc: u16) -> (u16, Program) {
+        let port = free_port();
+        let mut command = self.command("keda-adapter");
+        command
+            .arg(format!("--secure-port={port}"))
+            .arg(format!("--port={}", free_port()))
+            .arg(format!("--metrics-service-address=localhost:{grpc}"))
+            .arg("--bind-address=127.0.0.1")
+            .arg(format!("--tls-cert-file={}", self.certificates.join("tls.crt").display()))
+            .arg(format!("--tls-private-key-file={}", self.certificates.join("tls.key").display()));
+        for flag in ["authentication-kubeconfig", "authorization-kubeconfig", "lister-kubeconfig"] {
+            command.arg(format!("--{flag}={}", self.kubeconfig.display()));
+        }
+        (port, self.program("keda-adapter", command))
+    }
+
+    fn webhooks(&self) -> (u16, Program) {
+        let port = free_port();
+        let mut command = self.command("keda-webhooks");
+        command
+            .arg(format!("--port={port}"))
+            .arg(format!("--metrics-bind-address=127.0.0.1:{}", free_port()))
+            .arg(format!("--health-probe-bind-address=127.0.0.1:{}", free_port()));
+        (port, self.program("keda-webhooks", command))
+    }
+}
+
+/// The API server asks the adapter at localhost: the Service is a name for it, and the port is the adapter's own.
+async fn serve_metrics(client: &Client, port: u16, authority: &[u8]) {
+    apply(
+        client,
+        json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": "keda-metrics-apiserver", "namespace": "keda"},
+            "spec": {"type": "ExternalName", "externalName": "localhost"},
+        }),
+    )
+    .await;
+    let service = json!({"name": "keda-metrics-apiserver", "namespace": "keda", "port": port});
+    let spec = json!({
+        "group": "external.metrics.k8s.io", "version": "v1beta1", "groupPriorityMinimum": 100, "versionPriority": 100,
+        "service": service, "caBundle": bundle(authority),
+    });
+    let metadata = json!({"name": "v1beta1.external.metrics.k8s.io"});
+    apply(client, json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": metadata, "spec": spec})).await;
+}
+
+/// KEDA's own registration, with the address in place of its Service, and failing closed so that a test sees it if it fails.
+async fn register_webhooks(client: &Client, port: u16, authority: &[u8]) {
+    for mut registration in read(Path::new(&manifests("keda/webhooks/validation_webhooks.yaml"))) {
+        for webhook in registration["webhooks"].as_array_mut().into_iter().flatten() {
+            let path = webhook.pointer("/clientConfig/service/path").and_then(Value::as_str).unwrap_or_default().to_owned();
+            webhook["clientConfig"] = json!({"url": format!("https://localhost:{port}{path}"), "caBundle": bundle(authority)});
+            webhook["failurePolicy"] = json!("Fail");
+        }
+        apply(client, registration).await;
+    }
+    until_listening("KEDA's webhooks", port).await;
+}
+
+fn bundle(certificate: &[u8]) -> Value {
+    serde_json::to_value(k8s_openapi::ByteString(certificate.to_vec())).expect("base64")
+}

@@ -1,0 +1,103 @@
+//! kwok: plays kubelet, so that pods get an address, take their time to load, become ready, and go.
+
+use std::process::Command;
+
+use kube::Client;
+use serde_json::json;
+
+use super::Program;
+use crate::{
+    certificates::Identity,
+    control_plane::{ControlPlane, binary},
+    objects::apply,
+    process::write,
+};
+
+/// The one node; pods name it themselves, since there is no scheduler.
+pub const NODE: &str = "kwok-0";
+/// The annotation of a pod that says how long it loads before it is ready, such as `5s`.
+pub const LOADING: &str = "stack.test/loading";
+
+/// All of this network is local in the tests' namespace, so that each pod has an address of its own that answers.
+const POD_NETWORK: &str = "192.0.2.0/24";
+const NODE_ADDRESS: &str = "192.0.2.10";
+
+/// The node is ready at once. A pod that is new becomes ready when it has loaded; one that is told to go goes.
+const STAGES: &str = r#"
+apiVersion: kwok.x-k8s.io/v1alpha1
+kind: Stage
+metadata: {name: node-ready}
+spec:
+  resourceRef: {apiGroup: v1, kind: Node}
+  selector:
+    matchExpressions:
+      - {key: .status.phase, operator: NotIn, values: [Running]}
+  next:
+    statusTemplate: |
+      phase: Running
+      conditions: [{type: Ready, status: "True", reason: KubeletReady, message: "", lastTransitionTime: {{ Now | Quote }}, lastHeartbeatTime: {{ Now | Quote }}}]
+---
+apiVersion: kwok.x-k8s.io/v1alpha1
+kind: Stage
+metadata: {name: ready}
+spec:
+  resourceRef: {apiGroup: v1, kind: Pod}
+  selector:
+    matchExpressions:
+      - {key: .metadata.deletionTimestamp, operator: DoesNotExist}
+      - {key: .status.podIP, operator: DoesNotExist}
+  delay:
+    durationMilliseconds: 200
+    durationFrom: {expressionFrom: '.metadata.annotations["stack.test/loading"]'}
+  next:
+    statusTemplate: |
+      phase: Running
+      startTime: {{ Now | Quote }}
+      {{ with PodIPsWith .spec.nodeName false .metadata.uid .metadata.name .metadata.namespace }}
+      podIP: {{ index . 0 | Quote }}
+      podIPs: [{ip: {{ index . 0 | Quote }}}]
+      {{ end }}
+      conditions:
+      {{ range list "Initialized" "ContainersReady" "Ready" }}
+      - {type: {{ . }}, status: "True", lastTransitionTime: {{ Now | Quote }}}
+      {{ end }}
+      containerStatuses:
+      {{ range .spec.containers }}
+      - {name: {{ .name | Quote }}, image: {{ .image | Quote }}, ready: true, started: true, restartCount: 0, state: {running: {startedAt: {{ Now | Quote }}}}}
+      {{ end }}
+---
+apiVersion: kwok.x-k8s.io/v1alpha1
+kind: Stage
+metadata: {name: gone}
+spec:
+  resourceRef: {apiGroup: v1, kind: Pod}
+  selector:
+    matchExpressions:
+      - {key: .metadata.deletionTimestamp, operator: Exists}
+  next: {delete: true}
+"#;
+
+/// The running kwok.
+#[derive(Debug)]
+pub struct Kwok {
+    /// The program.
+    pub program: Program,
+}
+
+impl Kwok {
+    /// Starts it with one node.
+    pub async fn start(control_plane: &ControlPlane, client: &Client) -> Self {
+        let stages = write(control_plane.folder.join("stages.yaml"), STAGES);
+        let kubeconfig = control_plane.kubeconfig(&Identity::Admin);
+        let mut command = Command::new(binary("kwok"));
+        command
+            .arg(format!("--kubeconfig={}", kubeconfig.display()))
+            .arg(format!("--config={}", stages.display()))
+            .args(["--manage-all-nodes", &format!("--cidr={POD_NETWORK}"), &format!("--node-ip={NODE_ADDRESS}")])
+            .arg("--server-address=127.0.0.1:0");
+        let program = Program::new("kwok", &control_plane.folder, command);
+        let labels = json!({"kubernetes.io/hostname": NODE, "kubernetes.io/os": "linux"});
+        apply(client, json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE, "labels": labels}})).await;
+        Self { program }
+    }
+}

@@ -1,0 +1,61 @@
+//! The real neighbours, one file each. Every one can be stopped and started again on the same ports.
+
+mod controller_manager;
+mod keda;
+mod kthena;
+mod kwok;
+mod prometheus;
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+pub use controller_manager::ControllerManager;
+pub use keda::Keda;
+pub use kthena::{Kthena, Router};
+pub use kwok::{Kwok, LOADING, NODE};
+pub use prometheus::{Prometheus, PrometheusSettings};
+
+use crate::{control_plane::built, process::Process};
+
+/// A program that may be stopped and started again as it was.
+#[derive(Debug)]
+pub struct Program {
+    name: &'static str,
+    folder: PathBuf,
+    command: Command,
+    process: Option<Process>,
+    starts: usize,
+}
+
+impl Program {
+    pub(crate) fn new(name: &'static str, folder: &Path, command: Command) -> Self {
+        let mut program = Self { name, folder: folder.to_owned(), command, process: None, starts: 0 };
+        program.start();
+        program
+    }
+
+    /// Starts it, unless it runs.
+    pub fn start(&mut self) {
+        if self.process.is_none() {
+            self.process = Some(Process::start(&self.folder, &format!("{}-{}", self.name, self.starts), &self.command));
+            self.starts += 1;
+        }
+    }
+
+    /// Kills it.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// Where the log of its last start is.
+    pub fn log(&self) -> String {
+        self.process.as_ref().map(Process::log).unwrap_or_default()
+    }
+}
+
+/// A folder of what the neighbours are shipped with.
+pub(crate) fn manifests(path: &str) -> PathBuf {
+    built().join("manifests").join(path)
+}

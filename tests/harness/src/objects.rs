@@ -1,0 +1,40 @@
+//! Any objects, from files or as JSON, applied as `kubectl apply --server-side` does.
+
+use std::path::Path;
+
+use kube::{
+    Api, Client, ResourceExt as _,
+    api::{DynamicObject, GroupVersionKind, Patch, PatchParams},
+    discovery::{self, Scope},
+};
+use serde_json::Value;
+
+/// Reads every object of a YAML file; lines of a chart's template language are left out, and what they switch on is taken.
+pub fn read(path: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let plain: Vec<&str> = text.lines().filter(|line| !line.contains("{{")).collect();
+    let objects: Vec<Value> = serde_saphyr::from_multiple(&plain.join("\n")).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    objects.into_iter().filter(|object| !object.is_null()).collect()
+}
+
+/// Applies every object of a YAML file.
+pub async fn apply_file(client: &Client, path: &Path) {
+    for object in read(path) {
+        apply(client, object).await;
+    }
+}
+
+/// Applies one object.
+pub async fn apply(client: &Client, object: Value) -> DynamicObject {
+    let object: DynamicObject = serde_json::from_value(object).expect("an object");
+    let types = object.types.clone().expect("a kind");
+    let gvk = GroupVersionKind::try_from(&types).expect("a kind");
+    let (resource, capabilities) = discovery::pinned_kind(client, &gvk).await.unwrap_or_else(|error| panic!("{gvk:?}: {error}"));
+    let api: Api<DynamicObject> = match (capabilities.scope, object.namespace()) {
+        (Scope::Namespaced, Some(namespace)) => Api::namespaced_with(client.clone(), &namespace, &resource),
+        (Scope::Namespaced, None) => Api::default_namespaced_with(client.clone(), &resource),
+        (Scope::Cluster, _) => Api::all_with(client.clone(), &resource),
+    };
+    let applied = api.patch(&object.name_any(), &PatchParams::apply("harness").force(), &Patch::Apply(&object)).await;
+    applied.unwrap_or_else(|error| panic!("{} {}: {error}", gvk.kind, object.name_any()))
+}
