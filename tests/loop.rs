@@ -5,11 +5,14 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stderr,
+    clippy::large_futures,
     reason = "a test says what went wrong by panicking"
 )]
 
 #[path = "loop"]
 mod closed_loop {
+    mod holding;
+    mod lifecycle;
     mod scaling;
     mod shared;
 }

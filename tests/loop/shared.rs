@@ -1,9 +1,14 @@
 //! One chain for all tests that do not disturb each other.
 
+use std::time::Duration;
+
 use harness::{Chain, ChainSettings, chain::is_in_namespace};
 use tokio::sync::OnceCell;
 
 static CHAIN: OnceCell<Chain> = OnceCell::const_new();
+
+/// Longer than a few polls of everybody at these settings: whoever would still move has moved by then.
+pub const SETTLED: Duration = Duration::from_secs(7);
 
 /// The binary under test.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_kthena-keda");

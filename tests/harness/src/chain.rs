@@ -13,7 +13,7 @@ use kube::{Api, Client, api::DynamicObject};
 use serde_json::json;
 
 use crate::{
-    Crds, ModelServing, Namespace, Process, Settings, Stack,
+    Crds, ModelServing, ModelServingBuilder, Namespace, Process, Settings, Stack,
     neighbours::{ControllerManager, Keda, Kthena, Kwok, Prometheus, PrometheusSettings, Router},
     process::write,
     stack::resource,
@@ -135,21 +135,25 @@ impl Chain {
     }
 
     /// The same, with something different about the ModelServing.
-    pub async fn model_with(
-        &self,
-        name: &str,
-        different: impl FnOnce(crate::model_serving::ModelServingBuilder) -> crate::model_serving::ModelServingBuilder,
-    ) -> Model {
+    pub async fn model_with(&self, name: &str, different: impl FnOnce(ModelServingBuilder) -> ModelServingBuilder) -> Model {
         let namespace = self.stack.namespace().await;
-        route(&namespace, name, self.engine.port).await;
+        serve(&namespace, self.engine.port).await;
+        for (i, name) in name.split(',').enumerate() {
+            route(&namespace, &format!("chat-{i}"), name).await;
+        }
         let serving = different(namespace.model_serving("chat").scheduled().opted_in(name)).create().await;
         Model { name: name.to_owned(), serving }
     }
 
     /// Clients of a model; nothing in flight yet.
     pub fn load(&self, model: &Model) -> Load {
+        self.load_named(&model.name)
+    }
+
+    /// Clients that send this model name.
+    pub fn load_named(&self, name: &str) -> Load {
         // Long answers: a count of what is in flight hardly ever sees the moment between two of them.
-        Load::start(LoadSettings { router: self.router.url.clone(), model: model.name.clone(), tokens: 3000, most_requests: 20_000 })
+        Load::start(LoadSettings { router: self.router.url.clone(), model: name.to_owned(), tokens: 3000, most_requests: 20_000 })
     }
 
     /// The folder of the logs.
@@ -158,18 +162,23 @@ impl Chain {
     }
 }
 
-/// Routes a model name to the pods of the ModelServing `chat`.
-async fn route(namespace: &Namespace, model: &str, port: u16) {
-    let group = "networking.serving.volcano.sh";
+const NETWORKING: &str = "networking.serving.volcano.sh";
+
+/// Names the pods of the ModelServing `chat` to the router.
+async fn serve(namespace: &Namespace, port: u16) {
     let server = json!({
         "workloadSelector": {"matchLabels": {"modelserving.volcano.sh/name": "chat", "modelserving.volcano.sh/entry": "true"}},
         "workloadPort": {"port": port}, "inferenceEngine": "vLLM",
     });
     let server = json!({"metadata": {"name": "chat"}, "spec": server});
-    namespace.create(&resource(group, "v1alpha1", "ModelServer", "modelservers"), server).await;
+    namespace.create(&resource(NETWORKING, "v1alpha1", "ModelServer", "modelservers"), server).await;
+}
+
+/// Routes a model name to them.
+async fn route(namespace: &Namespace, name: &str, model: &str) {
     let rules = json!([{"name": "default", "targetModels": [{"modelServerName": "chat"}]}]);
-    let route = json!({"metadata": {"name": "chat"}, "spec": {"modelName": model, "rules": rules}});
-    namespace.create(&resource(group, "v1alpha1", "ModelRoute", "modelroutes"), route).await;
+    let route = json!({"metadata": {"name": name}, "spec": {"modelName": model, "rules": rules}});
+    namespace.create(&resource(NETWORKING, "v1alpha1", "ModelRoute", "modelroutes"), route).await;
 }
 
 /// A model and the ModelServing that serves it.

@@ -28,7 +28,7 @@ pub mod wait;
 pub use certificates::Identity;
 pub use chain::{Chain, ChainSettings, Model};
 pub use crds::Crds;
-pub use model_serving::{ModelServing, condition};
+pub use model_serving::{ModelServing, ModelServingBuilder, condition};
 pub use operator::{OPERATOR, Settings};
 pub use process::Process;
 pub use proxy::{Fault, FaultProxy};

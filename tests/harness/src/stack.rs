@@ -111,6 +111,11 @@ pub mod kinds {
         resource("monitoring.coreos.com", "v1", "PodMonitor", "podmonitors")
     }
 
+    /// Kubernetes' own Pod.
+    pub fn pod() -> ApiResource {
+        resource("", "v1", "Pod", "pods")
+    }
+
     /// Kubernetes' own Service.
     pub fn service() -> ApiResource {
         resource("", "v1", "Service", "services")

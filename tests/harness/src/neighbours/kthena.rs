@@ -4,9 +4,12 @@ use std::{fs, path::Path, process::Command};
 
 use k8s_openapi::api::{
     authentication::v1::{TokenRequest, TokenRequestSpec},
-    core::v1::ServiceAccount,
+    core::v1::{Pod, ServiceAccount},
 };
-use kube::{Api, Client, api::PostParams};
+use kube::{
+    Api, Client,
+    api::{DeleteParams, PostParams},
+};
 use serde_json::{Value, json};
 
 use super::{Program, kwok::NODE, manifests};
@@ -71,6 +74,7 @@ pub struct Router {
     pub program: Program,
     /// Where clients reach it.
     pub url: String,
+    name: &'static str,
     port: u16,
 }
 
@@ -104,11 +108,17 @@ impl Router {
             .env("KUBERNETES_SERVICE_HOST", "127.0.0.1")
             .env("KUBERNETES_SERVICE_PORT", control_plane.port().to_string());
         let program = Program::new(name, &control_plane.folder, command);
-        let router = Self { program, url: format!("http://127.0.0.1:{port}"), port };
+        let router = Self { program, url: format!("http://127.0.0.1:{port}"), name, port };
         apply(client, pod(name, port)).await;
         apply(client, service()).await;
         router.ready().await;
         router
+    }
+
+    /// Ends it, and takes its pod away.
+    pub async fn remove(self, client: &Client) {
+        let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
+        pods.delete(self.name, &DeleteParams::default()).await.expect("to delete its pod");
     }
 
     /// Waits until it answers.

@@ -1,0 +1,189 @@
+//! Whatever breaks, a model is never scaled in for lack of data, and everything is picked up again without a restart of ours.
+//!
+//! These tests stop parts of one chain, one test after the other.
+
+use std::time::Duration;
+
+use engine::Load;
+use harness::{Chain, ChainSettings, Model, kinds, neighbours::Router};
+use kube::{
+    Api,
+    api::{DeleteParams, DynamicObject},
+};
+use serde_json::json;
+use tokio::sync::Mutex;
+
+use super::shared::{BINARY, can_run};
+
+/// Longer than the scale-down window and a few polls of everybody: whoever takes no data for no load has acted by then.
+const LONG_ENOUGH: Duration = Duration::from_secs(12);
+
+static CHAIN: Mutex<Option<Chain>> = Mutex::const_new(None);
+
+/// The chain, with one model that load has scaled out to three. A test that fails leaves a new chain to the next.
+struct Held {
+    chain: Chain,
+    chat: Model,
+    load: Load,
+}
+
+async fn with_a_fleet<F: AsyncFnOnce(&mut Held)>(name: &str, test: F) {
+    if !can_run() {
+        return;
+    }
+    let mut slot = CHAIN.lock().await;
+    let chain = match slot.take() {
+        Some(chain) => chain,
+        None => Chain::start(&settings()).await,
+    };
+    let chat = chain.model(name).await;
+    chat.serves(&chain).await;
+    let load = chain.load(&chat);
+    load.hold(27);
+    chat.has_replicas(3).await;
+    let mut held = Held { chain, chat, load };
+    test(&mut held).await;
+    let Held { chain, chat, load: _ } = held;
+    chat.serving.delete().await;
+    *slot = Some(chain);
+}
+
+/// A window that covers the moment between a router's restart and its clients' return.
+fn settings() -> ChainSettings {
+    let mut settings = ChainSettings::quick(BINARY);
+    settings.profile = settings.profile.replace("stabilizationWindow: 2s", "stabilizationWindow: 5s");
+    settings
+}
+
+impl Held {
+    /// With no load at all, and nobody knowing it, three it stays.
+    async fn holds_without_load(&self) {
+        self.load.hold(0);
+        self.chat.keda_says("Ready", "False").await;
+        self.chat.keeps_replicas(3, LONG_ENOUGH).await;
+    }
+}
+
+#[tokio::test]
+async fn prometheus_is_down_and_comes_back() {
+    with_a_fleet("no-prometheus", async |held| {
+        held.chain.prometheus.server.kill();
+        held.holds_without_load().await;
+        held.chain.prometheus.server.start();
+        held.chat.has_replicas(1).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn prometheus_restarts_empty() {
+    with_a_fleet("empty-prometheus", async |held| {
+        held.chain.prometheus.server.kill();
+        held.chain.prometheus.forget();
+        held.chain.prometheus.server.start();
+        held.chat.keeps_replicas(3, LONG_ENOUGH).await;
+        held.load.hold(47);
+        held.chat.has_replicas(5).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_router_is_no_longer_scraped() {
+    with_a_fleet("not-scraped", async |held| {
+        // The operator would put its monitor back at once, so it is away too.
+        held.chain.operator = None;
+        let monitors: Api<DynamicObject> = Api::namespaced_with(held.chat.client().clone(), "kthena-system", &kinds::service_monitor());
+        monitors.delete("kthena-keda-router", &DeleteParams::default()).await.unwrap();
+        held.holds_without_load().await;
+        held.chain.start_operator();
+        held.chat.has_replicas(1).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_router_restarts() {
+    with_a_fleet("router-restarts", async |held| {
+        held.chain.router.program.kill();
+        held.chat.keda_says("Ready", "False").await;
+        held.chat.keeps_replicas(3, LONG_ENOUGH).await;
+        held.chain.router.program.start();
+        held.chain.router.ready().await;
+        // Its gauges begin at 0, and clients come back a moment later.
+        held.chat.keeps_replicas(3, LONG_ENOUGH).await;
+        held.load.hold(0);
+        held.chat.has_replicas(1).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn keda_is_killed_and_restarted() {
+    with_a_fleet("no-keda", async |held| {
+        held.chain.keda.operator.kill();
+        held.load.hold(0);
+        held.chat.keeps_replicas(3, LONG_ENOUGH).await;
+        held.chain.keda.operator.start();
+        held.chat.has_replicas(1).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn scaling_goes_on_without_the_operator() {
+    with_a_fleet("no-operator", async |held| {
+        held.chain.operator = None;
+        held.load.hold(47);
+        held.chat.has_replicas(5).await;
+        held.load.hold(0);
+        held.chat.has_replicas(1).await;
+        held.chain.start_operator();
+        held.chat.keeps_replicas(1, LONG_ENOUGH).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_router_that_is_scraped_twice_counts_once() {
+    with_a_fleet("scraped-twice", async |held| {
+        held.chain.operator = None;
+        let always = held.chain.operator_settings.clone().with("--create-monitors=always");
+        let usual = std::mem::replace(&mut held.chain.operator_settings, always);
+        held.chain.start_operator();
+        let selector = json!({"matchLabels": {"app.kubernetes.io/component": "kthena-router"}});
+        let endpoints = json!([{"port": "http", "interval": "1s"}]);
+        let theirs = json!({"metadata": {"name": "theirs"}, "spec": {"selector": selector, "endpoints": endpoints, "jobLabel": "app.kubernetes.io/name"}});
+        let router = held.chat.serving.namespace.elsewhere("kthena-system");
+        router.create(&kinds::service_monitor(), theirs).await;
+        let twice = format!("count(kthena_router_active_downstream_requests{{model={:?}}})", held.chat.name);
+        held.chain.prometheus.until(&twice, |count| count == Some(2.0)).await;
+        held.chat.keeps_replicas(3, LONG_ENOUGH).await;
+        router.api(&kinds::service_monitor()).delete("theirs", &DeleteParams::default()).await.unwrap();
+        held.chain.operator = None;
+        held.chain.operator_settings = usual;
+        held.chain.start_operator();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_loads_of_two_routers_are_added_up() {
+    with_a_fleet("two-routers", async |held| {
+        let client = held.chat.client().clone();
+        let second = Router::start(&held.chain.stack.control_plane, &client, "kthena-router-1").await;
+        let load = Load::start(engine::LoadSettings {
+            router: second.url.clone(),
+            model: held.chat.name.clone(),
+            tokens: 3000,
+            most_requests: 1000,
+        });
+        load.hold(20);
+        held.chat.has_replicas(5).await;
+        held.chat.keeps_replicas(5, LONG_ENOUGH).await;
+        drop(load);
+        second.remove(&client).await;
+        held.chat.has_replicas(3).await;
+    })
+    .await;
+}

@@ -1,0 +1,97 @@
+//! What users do to a model while it is being scaled.
+
+use harness::{Model, stack::resource, wait};
+use kube::api::DeleteParams;
+use serde_json::json;
+
+use super::shared::{SETTLED, chain};
+
+/// A model that load has scaled out to three.
+async fn scaled_out(name: &str) -> Option<(Model, engine::Load)> {
+    let chain = chain().await?;
+    let chat = chain.model(name).await;
+    chat.serves(chain).await;
+    let load = chain.load(&chat);
+    load.hold(27);
+    chat.has_replicas(3).await;
+    Some((chat, load))
+}
+
+async fn no_hpa(chat: &Model) {
+    wait::until(&chat.hpas(), "keda-hpa-chat", "is gone", |found| found.is_none()).await;
+}
+
+#[tokio::test]
+async fn opting_out_leaves_the_fleet_as_it_is() {
+    let Some((chat, load)) = scaled_out("opts-out").await else { return };
+    chat.serving.annotate(&[("kthena.io/model-name", None)]).await;
+    chat.serving.scaled_object_gone().await;
+    no_hpa(&chat).await;
+    load.hold(0);
+    chat.keeps_replicas(3, SETTLED).await;
+}
+
+#[tokio::test]
+async fn a_model_that_goes_takes_everything_with_it() {
+    let Some((chat, _load)) = scaled_out("goes").await else { return };
+    chat.serving.delete().await;
+    chat.serving.scaled_object_gone().await;
+    no_hpa(&chat).await;
+}
+
+#[tokio::test]
+async fn paused_in_both_directions() {
+    let Some((chat, load)) = scaled_out("paused").await else { return };
+    chat.serving.annotate(&[("autoscaling.kthena.io/paused", Some("true"))]).await;
+    no_hpa(&chat).await;
+    load.hold(0);
+    chat.keeps_replicas(3, SETTLED).await;
+    chat.serving.annotate(&[("autoscaling.kthena.io/paused", None)]).await;
+    chat.has_replicas(1).await;
+}
+
+#[tokio::test]
+async fn paused_in_one_direction() {
+    let Some((chat, load)) = scaled_out("half-paused").await else { return };
+    chat.serving.annotate(&[("autoscaling.kthena.io/paused", Some("scale-in"))]).await;
+    hpa_disables(&chat, "scaleDown").await;
+    load.hold(47);
+    chat.has_replicas(5).await;
+    load.hold(17);
+    chat.keeps_replicas(5, SETTLED).await;
+    chat.serving.annotate(&[("autoscaling.kthena.io/paused", Some("scale-out"))]).await;
+    chat.has_replicas(2).await;
+    hpa_disables(&chat, "scaleUp").await;
+    load.hold(47);
+    chat.keeps_replicas(2, SETTLED).await;
+}
+
+async fn hpa_disables(chat: &Model, direction: &str) {
+    let pointer = format!("/spec/behavior/{direction}/selectPolicy");
+    let disabled =
+        |found: Option<&kube::api::DynamicObject>| found.is_some_and(|found| found.data.pointer(&pointer) == Some(&json!("Disabled")));
+    wait::until(&chat.hpas(), "keda-hpa-chat", &format!("disables {direction}"), disabled).await;
+}
+
+#[tokio::test]
+async fn a_users_own_hpa_is_left_alone_and_ours_comes_when_it_goes() {
+    let Some(chain) = chain().await else { return };
+    let namespace = chain.stack.namespace().await;
+    let target = json!({"apiVersion": "workload.serving.volcano.sh/v1alpha1", "kind": "ModelServing", "name": "chat"});
+    let metric =
+        json!({"type": "External", "external": {"metric": {"name": "theirs"}, "target": {"type": "AverageValue", "averageValue": "1"}}});
+    let spec = json!({"scaleTargetRef": target, "minReplicas": 1, "maxReplicas": 2, "metrics": [metric]});
+    let hpa = resource("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers");
+    let theirs = namespace.create(&hpa, json!({"metadata": {"name": "theirs"}, "spec": spec})).await;
+    let chat = namespace.model_serving("chat").scheduled().opted_in("their-own").create().await;
+    // KEDA's webhook refuses ours as long as theirs is there.
+    let refused = async || chain.operator.as_ref().map(harness::Process::log).unwrap_or_default();
+    let about_it = |log: &String| log.contains("already managed by the hpa") && log.contains(&namespace.name);
+    wait::until_asked("KEDA's refusal is told", refused, about_it).await;
+    assert!(chat.scaled_objects().get_opt("chat").await.unwrap().is_none());
+    let now = namespace.api(&hpa).get("theirs").await.unwrap();
+    assert_eq!(now.data["spec"], theirs.data["spec"]);
+    namespace.api(&hpa).delete("theirs", &DeleteParams::default()).await.unwrap();
+    chat.scaled_object().await;
+    wait::until(&namespace.api(&hpa), "keda-hpa-chat", "exists", |found| found.is_some()).await;
+}
