@@ -52,12 +52,12 @@ pub struct RouterSeries {
 impl RouterSeries {
     pub(super) fn active_requests(&self, models: &ModelNames) -> Expr {
         let gauge = self.of_models(Selector::metric("kthena_router_active_downstream_requests"), models);
-        self.total(Expr::max_by(&["namespace", "pod", "model"], Expr::Series(gauge)), None)
+        self.total(Expr::max_by(&["namespace", "pod", "model"], Expr::Series(gauge)))
     }
 
     pub(super) fn queued_requests(&self, models: &ModelNames) -> Expr {
         let queues = self.of_models(Selector::families(QUEUES), models);
-        self.total(Expr::max_by(&["namespace", "pod", "model", "user_id"], Expr::Series(queues)), None)
+        self.total(Expr::max_by(&["namespace", "pod", "model", "user_id"], Expr::Series(queues)))
     }
 
     pub(super) fn request_rate(&self, models: &ModelNames) -> Expr {
@@ -69,19 +69,27 @@ impl RouterSeries {
         self.rate(self.of_models(tokens, models))
     }
 
-    /// The presence two minutes ago stands for "scraped long enough for a rate": a Prometheus that has just started answers nothing.
+    /// A rate looks back over its whole window, so it counts only where the router was scraped at both ends of it: over half a
+    /// window, of a Prometheus that has just started or a router that has just gone, it would be too low by half.
     fn rate(&self, counter: Selector) -> Expr {
-        self.total(Expr::max_by(COUNTER_LABELS, Expr::Rate(counter, WINDOW)), Some(WINDOW))
+        let total = self.total(Expr::max_by(COUNTER_LABELS, Expr::Rate(counter, WINDOW)));
+        let now = Expr::IfAny(Box::new(total), Box::new(self.present(None)));
+        Expr::IfAny(Box::new(now), Box::new(self.present(Some(WINDOW))))
     }
 
     fn of_models(&self, selector: Selector, models: &ModelNames) -> Selector {
         selector.with_any("model", models.iter()).with("namespace", &self.namespace)
     }
 
-    fn total(&self, demand: Expr, presence_offset: Option<&'static str>) -> Expr {
+    /// The sum, or 0 while a router is scraped that has nothing to add up.
+    fn total(&self, demand: Expr) -> Expr {
         let mut alternatives = vec![Expr::sum(demand)];
-        alternatives.extend(self.presence(presence_offset).map(|presence| Expr::Zero(Box::new(presence))));
+        alternatives.extend(self.presence(None).map(|presence| Expr::Zero(Box::new(presence))));
         Expr::Or(alternatives)
+    }
+
+    fn present(&self, offset: Option<&'static str>) -> Expr {
+        Expr::Or(self.presence(offset).into())
     }
 
     /// Elements that exist while a router is scraped, whether or not it has seen any model.
@@ -109,8 +117,6 @@ impl RouterSeries {
 pub fn activation(models: &ModelNames, router: &RouterSeries) -> Expr {
     let arrivals = router.of_models(Selector::families(ARRIVALS), models);
     let births = Expr::Unless(Box::new(Expr::Series(arrivals.clone())), Box::new(Expr::Series(arrivals.clone().offset(WINDOW))));
-    let moved = Expr::sum(Expr::Or(vec![births, Expr::Increase(arrivals, WINDOW)]));
-    let mut now = vec![moved];
-    now.extend(router.presence(None).map(|presence| Expr::Zero(Box::new(presence))));
-    Expr::IfAny(Box::new(Expr::Or(now)), Box::new(Expr::Or(router.presence(Some(WINDOW)).into())))
+    let now = router.total(Expr::Or(vec![births, Expr::Increase(arrivals, WINDOW)]));
+    Expr::IfAny(Box::new(now), Box::new(router.present(Some(WINDOW))))
 }

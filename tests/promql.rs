@@ -1,0 +1,213 @@
+//! What the signals' queries answer, by Prometheus' own evaluation of them (`promtool test rules`).
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a test says what went wrong by panicking"
+)]
+
+use std::{env, fs, path::PathBuf, process::Command};
+
+use harness::control_plane::{binary, built};
+use kthena_keda::{
+    intent::ModelNames,
+    signals::{RouterSeries, ScrapeSource, Signal, activation},
+};
+use rstest::rstest;
+use serde_json::{Value, json};
+
+/// Samples come every 15 s; queries are evaluated 20 of them after the first.
+const AT: &str = "5m";
+
+/// A series of a router that is scraped as users do, from `pod`.
+fn router(metric: &str, pod: &str, labels: &str, values: &str) -> Value {
+    scraped(metric, pod, "10.0.0.1:8080", labels, values)
+}
+
+fn scraped(metric: &str, pod: &str, instance: &str, labels: &str, values: &str) -> Value {
+    let labels = if labels.is_empty() { String::new() } else { format!(",{labels}") };
+    let target = format!(r#"namespace="kthena-system",service="kthena-router",job="kthena-router",pod="{pod}",instance="{instance}""#);
+    json!({"series": format!("{metric}{{{target}{labels}}}"), "values": values})
+}
+
+fn in_flight(pod: &str, model: &str, values: &str) -> Value {
+    router("kthena_router_active_downstream_requests", pod, &format!("model={model:?}"), values)
+}
+
+/// What a router from Kthena 1.0 on exports at rest, and that its target is up.
+fn idle(pod: &str, samples: &str) -> Vec<Value> {
+    vec![router("kthena_router_active_requests", pod, "", &format!("0{samples}")), router("up", pod, "", &format!("1{samples}"))]
+}
+
+fn with(mut base: Vec<Value>, more: impl IntoIterator<Item = Value>) -> Vec<Value> {
+    base.extend(more);
+    base
+}
+
+fn query(signal: &str, models: &str, source: ScrapeSource) -> String {
+    let models: ModelNames = models.parse().unwrap();
+    let series = RouterSeries { namespace: "kthena-system".to_owned(), source };
+    match Signal::named(signal) {
+        Some(signal) => signal.query(&models, &series).to_string(),
+        None => activation(&models, &series).to_string(),
+    }
+}
+
+fn service() -> ScrapeSource {
+    ScrapeSource::Service("kthena-router".to_owned())
+}
+
+/// Has promtool evaluate the query over the series; it must answer one element with this value, or nothing.
+fn evaluate(name: &str, series: &[Value], query: &str, at: &str, expected: Option<f64>) {
+    let samples: Vec<Value> = expected.into_iter().map(|value| json!({"labels": "{}", "value": value})).collect();
+    let test = json!({
+        "name": name, "interval": "15s", "input_series": series,
+        "promql_expr_test": [{"expr": format!("round(({query}), 0.001)"), "eval_time": at, "exp_samples": samples}],
+    });
+    let folder = built().join("promql");
+    fs::create_dir_all(&folder).unwrap();
+    // One file for each test, since they run at the same time.
+    let test_name = std::thread::current().name().unwrap_or_default().to_owned();
+    let file = folder.join(format!("{}.json", format!("{test_name}-{name}").replace(|c: char| !c.is_ascii_alphanumeric(), "-")));
+    fs::write(&file, json!({"evaluation_interval": "15s", "tests": [test]}).to_string()).unwrap();
+    let output = Command::new(binary("promtool")).args(["test", "rules"]).arg(&file).output().unwrap();
+    assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+}
+
+const DEMAND: [&str; 4] = ["active-requests", "queued-requests", "request-rate", "output-tokens"];
+
+#[rstest]
+fn an_idle_router_is_no_demand(
+    #[values("active-requests", "queued-requests", "request-rate", "output-tokens", "activation")] signal: &str,
+) {
+    evaluate(&format!("idle-{signal}"), &idle("r-0", "x40"), &query(signal, "m", service()), AT, Some(0.0));
+    // Before Kthena 1.0 a router at rest exports nothing at all: that its target is up tells.
+    let old = [router("up", "r-0", "", "1x40")];
+    evaluate(&format!("idle-old-{signal}"), &old, &query(signal, "m", service()), AT, Some(0.0));
+    let job = [json!({"series": r#"up{namespace="kthena-system",pod="r-0",job="kthena-system/theirs"}"#, "values": "1x40"})];
+    let theirs = ScrapeSource::Job("kthena-system/theirs".to_owned());
+    evaluate(&format!("idle-theirs-{signal}"), &job, &query(signal, "m", theirs), AT, Some(0.0));
+}
+
+#[rstest]
+fn a_router_that_is_not_scraped_is_no_answer(
+    #[values("active-requests", "queued-requests", "request-rate", "output-tokens", "activation")] signal: &str,
+) {
+    // Somebody else's targets are up; the router's was, and is not any more.
+    let others = json!({"series": r#"up{namespace="other",service="other",pod="p"}"#, "values": "1x40"});
+    let gone = [others, router("up", "r-0", "", "1x4 0x36"), router("kthena_router_active_requests", "r-0", "", "0x4 stale")];
+    evaluate(&format!("gone-{signal}"), &gone, &query(signal, "m", service()), "8m", None);
+}
+
+#[rstest]
+#[case::active("active-requests", Some(0.0))]
+#[case::queued("queued-requests", Some(0.0))]
+#[case::rate("request-rate", None)]
+#[case::tokens("output-tokens", None)]
+#[case::activation("activation", None)]
+fn a_prometheus_that_has_just_started(#[case] signal: &str, #[case] expected: Option<f64>) {
+    // The first sample is a minute old.
+    let series = with(idle("r-0", "x4"), [router("kthena_router_requests_total", "r-0", r#"model="m",path="/v1""#, "100+15x4")]);
+    evaluate(&format!("new-{signal}"), &series, &query(signal, "m", service()), "1m", expected);
+}
+
+#[rstest]
+fn a_router_that_has_just_gone_has_no_rate(#[values("request-rate", "output-tokens")] signal: &str) {
+    let counter = |name: &str, labels: &str| router(name, "r-0", &format!(r#"model="m",{labels}"#), "0+15x40 stale");
+    let series = [
+        counter("kthena_router_requests_total", r#"status_code="200""#),
+        counter("kthena_router_tokens_total", r#"token_type="output""#),
+        router("up", "r-0", "", "1x40 0x20"),
+        router("kthena_router_active_requests", "r-0", "", "0x40 stale"),
+    ];
+    evaluate(&format!("before-{signal}"), &series, &query(signal, "m", service()), "10m", Some(1.0));
+    evaluate(&format!("after-{signal}"), &series, &query(signal, "m", service()), "11m", None);
+}
+
+#[rstest]
+#[case::one("m", vec![in_flight("r-0", "m", "4x40")], 4.0)]
+#[case::not_anothers("m", vec![in_flight("r-0", "m", "4x40"), in_flight("r-0", "n", "7x40")], 4.0)]
+#[case::two_names("m,n", vec![in_flight("r-0", "m", "4x40"), in_flight("r-0", "n", "7x40"), in_flight("r-0", "o", "9x40")], 11.0)]
+#[case::two_routers("m", vec![in_flight("r-0", "m", "4x40"), in_flight("r-1", "m", "5x40")], 9.0)]
+#[case::two_ports("m", vec![in_flight("r-0", "m", "4x40"), scraped("kthena_router_active_downstream_requests", "r-0", "10.0.0.1:9090", r#"model="m""#, "4x40")], 4.0)]
+#[case::odd_names(r#"x"} or vector(99) #"#, vec![in_flight("r-0", r#"x"} or vector(99) #"#, "3x40")], 3.0)]
+fn in_flight_requests(#[case] models: &str, #[case] series: Vec<Value>, #[case] expected: f64) {
+    let name = format!("active-{}-{}", models.len(), expected);
+    evaluate(&name, &with(idle("r-0", "x40"), series), &query("active-requests", models, service()), AT, Some(expected));
+}
+
+#[test]
+fn queued_requests_of_both_queues() {
+    let fair =
+        |user: &str, values: &str| router("kthena_router_fairness_queue_size", "r-0", &format!(r#"model="m",user_id="{user}""#), values);
+    let series = with(idle("r-0", "x40"), [fair("a", "3x40"), fair("b", "2x40")]);
+    evaluate("queued-fair", &series, &query("queued-requests", "m", service()), AT, Some(5.0));
+    let boost = router("kthena_router_session_boost_queue_size", "r-0", r#"model="m""#, "4x40");
+    evaluate("queued-boost", &with(idle("r-0", "x40"), [boost]), &query("queued-requests", "m", service()), AT, Some(4.0));
+}
+
+#[test]
+fn rates_of_several_paths_and_answers_are_added_up() {
+    let requests = |instance: &str, labels: &str, values: &str| {
+        scraped("kthena_router_requests_total", "r-0", instance, &format!(r#"model="m",{labels}"#), values)
+    };
+    let series = [
+        requests("a:1", r#"path="/v1/chat",status_code="200""#, "0+15x40"),
+        requests("a:1", r#"path="/v1/chat",status_code="404""#, "0+30x40"),
+        requests("a:1", r#"path="/v1/completions",status_code="200""#, "0+15x40"),
+        // Scraped on a second port as well.
+        requests("a:2", r#"path="/v1/completions",status_code="200""#, "0+15x40"),
+    ];
+    evaluate("rates", &with(idle("r-0", "x40"), series), &query("request-rate", "m", service()), AT, Some(4.0));
+    let tokens = |kind: &str, values: &str| {
+        router("kthena_router_tokens_total", "r-0", &format!(r#"model="m",path="/",token_type="{kind}""#), values)
+    };
+    let series = [tokens("input", "0+3000x40"), tokens("output", "0+1500x40")];
+    evaluate("tokens", &with(idle("r-0", "x40"), series), &query("output-tokens", "m", service()), AT, Some(100.0));
+}
+
+#[rstest]
+#[case::a_moment_later("5m", true)]
+#[case::much_later("9m", false)]
+fn one_request_at_zero_is_seen_and_forgotten(#[case] at: &str, #[case] wakes: bool) {
+    // The counters are born by that request, a little before the fifth minute.
+    let born = |metric: &str, labels: &str, value: u32| {
+        router(metric, "r-0", &format!(r#"model="m",path="/v1",{labels}"#), &format!("_x18 {value}x40"))
+    };
+    let series =
+        [born("kthena_router_requests_total", r#"status_code="404""#, 1), born("kthena_router_tokens_total", r#"token_type="input""#, 8)];
+    let expected = if wakes { 9.0 } else { 0.0 };
+    evaluate(&format!("born-{at}"), &with(idle("r-0", "x80"), series), &query("activation", "m", service()), at, Some(expected));
+}
+
+/// Answers of a real router in several states, where the recordings are at hand: in `KTHENA_METRICS`, or in a folder beside the project.
+#[rstest]
+#[case("0-idle", 0.0)]
+#[case("1-idle-with-route", 0.0)]
+#[case("2-one-request-done", 0.0)]
+#[case("3-inflight-4", 4.0)]
+#[case("4-after", 0.0)]
+#[case("5-unknown-model", 0.0)]
+#[case("6-zero-pods", 0.0)]
+#[case("7-bad-requests", 0.0)]
+fn as_recorded_from_a_router(#[case] state: &str, #[case] expected: f64) {
+    let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/data/router-metrics");
+    let file = env::var_os("KTHENA_METRICS").map_or(beside, PathBuf::from).join(format!("{state}.txt"));
+    let Ok(text) = fs::read_to_string(&file) else {
+        eprintln!("SKIPPED {state}: there is no {}", file.display());
+        return;
+    };
+    let samples = text.lines().filter(|line| line.starts_with("kthena_router_active") || line.starts_with("kthena_router_requests_total"));
+    let series = samples.map(|line| {
+        let (series, value) = line.rsplit_once(' ').unwrap();
+        let (metric, labels) = series.split_once('{').map_or((series, ""), |(metric, labels)| (metric, labels.trim_end_matches('}')));
+        router(metric, "r-0", labels, &format!("{value}x40"))
+    });
+    let series = with(vec![router("up", "r-0", "", "1x40")], series);
+    evaluate(state, &series, &query("active-requests", "m", service()), AT, Some(expected));
+    for signal in DEMAND {
+        let zero = if signal == "active-requests" { expected } else { 0.0 };
+        evaluate(&format!("{state}-{signal}"), &series, &query(signal, "m", service()), AT, Some(zero));
+    }
+}
