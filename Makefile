@@ -35,13 +35,18 @@ test: doctor check stack ## Every check; what CI runs
 	cargo test --locked --test faults
 	cargo test --locked $(IN_NAMESPACE) --test loop -- --test-threads=8
 
+.PHONY: soak
+soak: ## What takes minutes: how a step of load is met while models load slowly
+	@tests/stack/build $(CHAIN)
+	cargo test --locked $(IN_NAMESPACE) --test soak -- --nocapture
+
 .PHONY: demo
 demo: ## A model scaled by its load, on the real components, live in the terminal; under 3 minutes once built
 	@tests/stack/doctor $(CHAIN)
 	@tests/stack/build $(CHAIN)
 	@echo "building the operator ..."
 	@cargo build --locked --quiet --bin kthena-keda
-	@cargo run --locked --quiet $(IN_NAMESPACE) -p harness --bin demo -- target/debug/kthena-keda
+	@cargo run --locked --quiet $(IN_NAMESPACE) -p demo -- target/debug/kthena-keda
 
 .PHONY: playground
 playground: ## Leave a control plane and the operator running to try things out
@@ -51,7 +56,8 @@ playground: ## Leave a control plane and the operator running to try things out
 	@cargo run --locked --quiet -p harness --bin playground -- target/debug/kthena-keda
 
 .PHONY: bench
-bench: ## What the operator costs: writes, latency, memory, size
-	@tests/stack/build $(CONTROL_PLANE)
+bench: ## What the operator costs, and how long a step of load takes to be answered
+	@tests/stack/build $(CHAIN)
 	cargo build --locked --release
 	cargo run --locked --quiet -p harness --bin cost -- target/release/kthena-keda
+	cargo run --locked --quiet $(IN_NAMESPACE) -p harness --bin reaction -- target/release/kthena-keda

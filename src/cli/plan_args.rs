@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 
 use crate::{
     api::profile::AutoscalingProfile,
-    intent::{CreateMonitors, Profile, PrometheusSettings, PrometheusUrl, ScrapeInterval},
+    intent::{CreateMonitors, Label, Profile, PrometheusSettings, PrometheusUrl, ScrapeInterval, ValueError},
     settings::Settings,
 };
 
@@ -76,43 +76,6 @@ fn read_profile(file: &Path) -> Result<AutoscalingProfile, String> {
     Ok(profile)
 }
 
-fn label(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or_else(|| format!("{text:?} is no label; write key=value"))?;
-    let (prefix, name) = key.split_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
-    let is_dns =
-        |prefix: &str| prefix.len() <= 253 && prefix.split('.').all(|part| is_label_part(part, "-") && part == part.to_lowercase());
-    if !is_label_part(name, "-_.") || !prefix.is_none_or(is_dns) {
-        return Err(format!("{key:?} cannot be the key of a label; write one such as release or example.com/team"));
-    }
-    if !value.is_empty() && !is_label_part(value, "-_.") {
-        return Err(format!("{value:?} cannot be the value of a label; up to 63 letters, digits, '-', '_' and '.' are accepted"));
-    }
-    Ok((key.to_owned(), value.to_owned()))
-}
-
-/// Letters and digits, with `inner` allowed between them; what Kubernetes allows in labels.
-fn is_label_part(text: &str, inner: &str) -> bool {
-    let edge = |c: char| c.is_ascii_alphanumeric();
-    text.len() <= 63 && text.starts_with(edge) && text.ends_with(edge) && text.chars().all(|c| edge(c) || inner.contains(c))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use rstest::rstest;
-
-    #[rstest]
-    #[case("release=kube-prometheus-stack", None)]
-    #[case("example.com/team=a", None)]
-    #[case("team=", None)]
-    #[case("release", Some("no label"))]
-    #[case("=x", Some("key"))]
-    #[case("Example.com/team=a", Some("key"))]
-    #[case("team=a b", Some("value"))]
-    fn reads_labels(#[case] text: &str, #[case] error: Option<&str>) {
-        match error {
-            None => assert!(label(text).is_ok(), "{text}"),
-            Some(why) => assert!(label(text).unwrap_err().contains(why), "{text}"),
-        }
-    }
+fn label(text: &str) -> Result<(String, String), ValueError> {
+    text.parse().map(Label::into_pair)
 }

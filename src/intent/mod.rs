@@ -3,12 +3,14 @@
 //! In: a ModelServing's annotations and the platform team's settings. Out: an [`Intent`] whose every value is valid, or all errors at once. Pure.
 
 mod annotations;
+mod label;
 mod nearest;
 mod overlay;
 mod profile;
 mod values;
 
 pub use annotations::{AnnotationError, Annotations, MODEL_NAME, PREFIX};
+pub use label::Label;
 pub use profile::{Behavior, CreateMonitors, Direction, MonitorSettings, Policy, PolicyKind, Profile, PrometheusSettings, SignalTarget};
 pub use values::{ModelName, ModelNames, Pause, PrometheusUrl, ReplicaBounds, ScrapeInterval, Target, ValueError};
 

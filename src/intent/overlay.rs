@@ -4,6 +4,7 @@ use std::{fmt::Display, str::FromStr};
 
 use super::{
     annotations::signal_target,
+    label::Label,
     profile::{Direction, Policy, PolicyKind, Profile, PrometheusSettings, SignalTarget},
     values::{ReplicaBounds, Seconds, ValueError},
 };
@@ -37,7 +38,8 @@ impl Profile {
         reader.seconds(&mut self.cooldown, "scaleToZero.cooldown", spec.scale_to_zero.cooldown.as_deref(), 0, DAY);
         reader.seconds(&mut self.initial_cooldown, "scaleToZero.initialCooldown", spec.scale_to_zero.initial_cooldown.as_deref(), 0, DAY);
         if let Some(labels) = &spec.monitors.labels {
-            self.monitors.labels.clone_from(labels);
+            let read = labels.iter().map(|(key, value)| Label::new(key, value).map(Label::into_pair)).collect();
+            reader.set(&mut self.monitors.labels, "monitors.labels", read);
         }
         reader.parsed(&mut self.monitors.interval, "monitors.interval", spec.monitors.interval.as_deref());
         if reader.errors.is_empty() { Ok(self) } else { Err(reader.errors) }
@@ -151,6 +153,7 @@ mod tests {
     #[case("scaleUp: {stabilizationWindow: 2h}", "scaleUp.stabilizationWindow: ")]
     #[case("scaleUp: {policies: []}", "scaleUp.policies: an empty list")]
     #[case("scaleDown: {policies: [{type: Pods, value: 0, period: 1s}]}", "scaleDown.policies: the value 0")]
+    #[case("monitors: {labels: {'a b': c}}", "monitors.labels: ")]
     #[case("signals: []", "signals: an empty list")]
     #[case("signals: [{name: active-request, target: '1'}]", "did you mean active-requests?")]
     #[case("scaleup: {}", "unknown field")]

@@ -44,6 +44,35 @@ fn without_a_prometheus_there_is_no_scaled_object_but_the_cure() {
     assert!(text(&output.stderr).contains("--prometheus-url"), "{}", text(&output.stderr));
 }
 
+#[test]
+fn the_sample_profile_is_what_is_built_in() {
+    let sample = ["config/samples/model-serving.yaml", "config/samples/router-service.yaml"];
+    let url = "--prometheus-url=http://prometheus-operated.monitoring.svc:9090";
+    let (built_in, profile) = (
+        render(&[sample[0], sample[1], url]),
+        render(&[sample[0], sample[1], "--default-profile=config/samples/autoscaling-profile.yaml"]),
+    );
+    assert!(profile.status.success(), "{}", text(&profile.stderr));
+    assert_eq!(text(&profile.stdout), text(&built_in.stdout));
+}
+
+#[test]
+fn a_profile_that_is_wrong_is_named_by_file_and_field() {
+    let folder = std::env::temp_dir().join(format!("kthena-keda-profile-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("bad.yaml");
+    let head = "apiVersion: autoscaling.kthena.io/v1alpha1\nkind: AutoscalingProfile\n";
+    for (spec, why) in
+        [("spec: {pollingInterval: soon}", "pollingInterval"), ("spec: {polling: 1s}", "unknown field"), ("speck: {}", "spec")]
+    {
+        std::fs::write(&file, format!("{head}{spec}\n")).unwrap();
+        let output = render(&["config/samples/model-serving.yaml", &format!("--default-profile={}", file.display())]);
+        let error = text(&output.stderr);
+        assert!(output.status.code() == Some(1) && error.contains("bad.yaml: ") && error.contains(why), "{error}");
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
 fn manifest(annotations: &[(&str, &str)]) -> String {
     let annotations: serde_json::Map<String, serde_json::Value> = annotations.iter().map(|(k, v)| ((*k).to_owned(), (*v).into())).collect();
     serde_json::json!({

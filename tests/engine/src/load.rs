@@ -20,7 +20,7 @@ use serde_json::json;
 use tokio::{
     sync::watch,
     task::{AbortHandle, JoinSet},
-    time::sleep,
+    time::{interval, sleep},
 };
 
 use crate::{background::Background, counted::Counted};
@@ -53,7 +53,7 @@ pub struct Counts {
     pub served: u64,
     /// Everything else.
     pub failed: u64,
-    /// Under way.
+    /// Under way, or waiting for the next try.
     pub in_flight: usize,
 }
 
@@ -65,10 +65,19 @@ struct Counters {
     in_flight: AtomicUsize,
 }
 
+/// How clients come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pattern {
+    /// So many at a time, each asking again as soon as it is answered.
+    Held(usize),
+    /// One after each pause, whatever became of the others, unless so many wait already.
+    Arriving { pause: Duration, most: usize },
+}
+
 /// Running clients.
 #[derive(Debug)]
 pub struct Load {
-    wanted: watch::Sender<usize>,
+    wanted: watch::Sender<Pattern>,
     counters: Arc<Counters>,
     _background: Background,
 }
@@ -80,7 +89,7 @@ impl Load {
     /// When the address is not this machine's own.
     pub fn start(settings: LoadSettings) -> Self {
         assert_own(&settings.router);
-        let (wanted, watched) = watch::channel(0);
+        let (wanted, watched) = watch::channel(Pattern::Held(0));
         let counters = Arc::new(Counters::default());
         let background = Background::run(keep(settings, watched, counters.clone()));
         Self { wanted, counters, _background: background }
@@ -88,7 +97,13 @@ impl Load {
 
     /// Keeps this many requests in flight from now on; those that are too many are dropped at once, as clients do that give up.
     pub fn hold(&self, requests: usize) {
-        self.wanted.send_replace(requests);
+        self.wanted.send_replace(Pattern::Held(requests));
+    }
+
+    /// Has so many clients come a second from now on, while fewer than `most` wait; each asks until it is served. What was held is
+    /// dropped.
+    pub fn arrive(&self, per_second: u32, most: usize) {
+        self.wanted.send_replace(Pattern::Arriving { pause: Duration::from_secs(1) / per_second.max(1), most });
     }
 
     /// What became of the requests so far.
@@ -110,15 +125,27 @@ fn assert_own(router: &str) {
     assert!(host.is_loopback() || matches!(host, IpAddr::V4(address) if in_test_network(address)), "{router} is not of a test network");
 }
 
-async fn keep(settings: LoadSettings, mut wanted: watch::Receiver<usize>, counters: Arc<Counters>) {
+async fn keep(settings: LoadSettings, mut wanted: watch::Receiver<Pattern>, counters: Arc<Counters>) {
     let asker = Asker { client: Client::builder(TokioExecutor::new()).build_http(), settings: Arc::new(settings), counters };
     let mut clients = JoinSet::new();
-    let mut handles = Vec::new();
+    let mut held = Vec::new();
     while wanted.changed().await.is_ok() {
-        let count = *wanted.borrow_and_update();
-        handles.drain(count.min(handles.len())..).for_each(|client: AbortHandle| client.abort());
-        while handles.len() < count {
-            handles.push(clients.spawn(asker.clone().ask_on()));
+        let pattern = *wanted.borrow_and_update();
+        let count = match pattern {
+            Pattern::Held(count) => count,
+            Pattern::Arriving { .. } => 0,
+        };
+        held.drain(count.min(held.len())..).for_each(|client: AbortHandle| client.abort());
+        while held.len() < count {
+            held.push(clients.spawn(asker.clone().ask_on()));
+        }
+        if let Pattern::Arriving { pause, most } = pattern {
+            tokio::select! {
+                () = asker.arrive(&mut clients, pause, most) => {}
+                _ = wanted.changed() => {}
+            }
+            // For the next turn to see.
+            wanted.mark_changed();
         }
     }
 }
@@ -133,19 +160,47 @@ struct Asker {
 
 impl Asker {
     async fn ask_on(self) {
-        while self.counters.sent.fetch_add(1, Ordering::Relaxed) < self.settings.most_requests {
-            let served = {
-                let _flying = Counted::new(&self.counters.in_flight);
-                self.ask().await.unwrap_or(false)
-            };
-            let count = if served { &self.counters.served } else { &self.counters.failed };
-            count.fetch_add(1, Ordering::Relaxed);
+        while let Some(served) = self.ask_once().await {
             if !served {
                 sleep(RETRY).await;
             }
         }
-        // The one that was counted and not sent.
-        self.counters.sent.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    async fn arrive(&self, clients: &mut JoinSet<()>, pause: Duration, most: usize) {
+        let mut ticks = interval(pause);
+        loop {
+            ticks.tick().await;
+            if self.counters.in_flight.load(Ordering::Relaxed) < most {
+                clients.spawn(self.clone().ask_until_served());
+            }
+            while clients.try_join_next().is_some() {}
+        }
+    }
+
+    /// A client that waits, whether for an answer or for its next try, counts all the time.
+    async fn ask_until_served(self) {
+        let _waiting = Counted::new(&self.counters.in_flight);
+        while self.send().await == Some(false) {
+            sleep(RETRY).await;
+        }
+    }
+
+    async fn ask_once(&self) -> Option<bool> {
+        let _flying = Counted::new(&self.counters.in_flight);
+        self.send().await
+    }
+
+    /// Whether it was served; none when everything that may be sent was sent.
+    async fn send(&self) -> Option<bool> {
+        if self.counters.sent.fetch_add(1, Ordering::Relaxed) >= self.settings.most_requests {
+            self.counters.sent.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        let served = self.ask().await.unwrap_or(false);
+        let count = if served { &self.counters.served } else { &self.counters.failed };
+        count.fetch_add(1, Ordering::Relaxed);
+        Some(served)
     }
 
     async fn ask(&self) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {

@@ -127,13 +127,12 @@ impl Router {
     }
 }
 
-/// Kthena's own configuration, but for the length of the queue beyond which it refuses: tests want engines to queue.
+/// Kthena's own configuration, from the ConfigMap of its chart.
 fn configure(places: &Path) {
     fs::create_dir_all(places.join("etc/config")).expect("a folder");
     fs::create_dir_all(places.join("serviceaccount")).expect("a folder");
     let text = fs::read_to_string(manifests("kthena/router-configuration.yaml")).expect("Kthena's configuration");
     let (_, configuration) = text.split_once("routerConfiguration: |-").expect("Kthena's configuration");
-    let configuration = configuration.replace("maxWaitingRequests: 10", "maxWaitingRequests: 1000");
     write(places.join("etc/config/routerConfiguration.yaml"), configuration);
     write(places.join("etc/hosts"), "127.0.0.1 localhost\n");
 }

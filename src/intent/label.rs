@@ -1,0 +1,77 @@
+//! Labels as Kubernetes accepts them.
+
+use std::str::FromStr;
+
+use super::values::ValueError;
+
+/// A key and a value that the API server accepts as a label.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Label {
+    key: String,
+    value: String,
+}
+
+impl Label {
+    /// Checks both.
+    ///
+    /// # Errors
+    /// When the API server would refuse one of them; names it and says what is accepted.
+    pub fn new(key: &str, value: &str) -> Result<Self, ValueError> {
+        let (prefix, name) = key.split_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
+        if !is_part(name, "-_.") || !prefix.is_none_or(is_dns) {
+            return Err(ValueError::new(format!("{key:?} cannot be the key of a label; write one such as release or example.com/team")));
+        }
+        if !value.is_empty() && !is_part(value, "-_.") {
+            return Err(ValueError::new(format!(
+                "{value:?} cannot be the value of a label; up to 63 letters, digits, '-', '_' and '.' are accepted"
+            )));
+        }
+        Ok(Self { key: key.to_owned(), value: value.to_owned() })
+    }
+
+    /// The two, as maps of labels hold them.
+    pub fn into_pair(self) -> (String, String) {
+        (self.key, self.value)
+    }
+}
+
+impl FromStr for Label {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let (key, value) = text.split_once('=').ok_or_else(|| ValueError::new(format!("{text:?} is no label; write key=value")))?;
+        Self::new(key, value)
+    }
+}
+
+fn is_dns(prefix: &str) -> bool {
+    prefix.len() <= 253 && prefix.split('.').all(|part| is_part(part, "-") && part == part.to_lowercase())
+}
+
+/// Letters and digits, with `inner` allowed between them.
+fn is_part(text: &str, inner: &str) -> bool {
+    let edge = |c: char| c.is_ascii_alphanumeric();
+    text.len() <= 63 && text.starts_with(edge) && text.ends_with(edge) && text.chars().all(|c| edge(c) || inner.contains(c))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("release=kube-prometheus-stack", None)]
+    #[case("example.com/team=a", None)]
+    #[case("team=", None)]
+    #[case("release", Some("no label"))]
+    #[case("=x", Some("key"))]
+    #[case("Example.com/team=a", Some("key"))]
+    #[case("team=a b", Some("value"))]
+    fn reads_labels(#[case] text: &str, #[case] error: Option<&str>) {
+        match (text.parse::<Label>(), error) {
+            (Ok(_), None) => {}
+            (Err(found), Some(why)) => assert!(found.to_string().contains(why), "{found}"),
+            (read, _) => panic!("{text}: {read:?}"),
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! What takes minutes: `make soak`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::large_futures,
+    clippy::print_stdout,
+    clippy::cast_precision_loss,
+    reason = "a test says what went wrong by panicking"
+)]
+
+use std::{fs, time::Duration};
+
+use demo::{Picture, Recorder, draw};
+use engine::{EngineSettings, LoadSettings};
+use harness::{Chain, ChainSettings, chain::is_in_namespace, stack::root};
+use tokio::time::{Instant, sleep};
+
+/// ServingGroups that the load needs: 20 requests a second, each of which takes 5 s of a tenth of a ServingGroup.
+const NEED: i64 = 10;
+const MAX: i64 = 40;
+const PER_SECOND: u32 = 20;
+/// Clients that wait at the most.
+const MOST_IN_FLIGHT: usize = 500;
+/// A tenth of the shipped scale-down window.
+const SCALE_DOWN_PERIOD: Duration = Duration::from_mins(1);
+/// A tenth of the period of the shipped scale-up policies, less what a look every half second may be late.
+const SCALE_UP_PERIOD: Duration = Duration::from_secs(5);
+
+/// The shipped profile with every time divided by ten, in whole seconds.
+fn a_tenth(profile: &str) -> String {
+    let tenth = |word: &str| {
+        let (number, rest) = word.split_at(word.find(|c: char| !c.is_ascii_digit())?);
+        let (unit, tail) = rest.split_at(1);
+        let seconds = number.parse::<u32>().ok()?
+            * match unit {
+                "s" => 1,
+                "m" => 60,
+                _ => return None,
+            };
+        let ends = tail.is_empty() || tail.starts_with(|c: char| !c.is_alphanumeric());
+        ends.then(|| format!("{}s{tail}", seconds.div_ceil(10)))
+    };
+    profile
+        .split_inclusive(' ')
+        .flat_map(|part| part.split_inclusive('\n'))
+        .map(|part| {
+            let word = part.trim_end();
+            tenth(word).map_or_else(|| part.to_owned(), |shorter| part.replace(word, &shorter))
+        })
+        .collect()
+}
+
+#[test]
+fn times_are_divided_and_nothing_else() {
+    let shorter = a_tenth("a: 15s\nb: {value: 2, period: 60s}\nc: {w: 10m, x: 0s} # 3 models\n");
+    assert_eq!(shorter, "a: 2s\nb: {value: 2, period: 6s}\nc: {w: 60s, x: 0s} # 3 models\n");
+}
+
+/// The load of ten ServingGroups arrives at once, one is there, and each takes a minute (a tenth of it here) to load.
+#[tokio::test]
+async fn a_step_of_load_while_models_load_slowly() {
+    assert!(is_in_namespace(), "run `make soak`: this needs a network namespace");
+    let profile = fs::read_to_string(root().join("config/samples/autoscaling-profile.yaml")).unwrap();
+    let mut settings = ChainSettings::quick(env!("CARGO_BIN_EXE_kthena-keda"));
+    settings.profile = a_tenth(&profile);
+    settings.engine = EngineSettings { concurrency: 10, token_time: Duration::from_millis(100), ..EngineSettings::default() };
+    let chain = Chain::start(&settings).await;
+    let max = MAX.to_string();
+    let chat = chain.model_with("step", |builder| builder.loading("6s").annotated("autoscaling.kthena.io/max-replicas", &max)).await;
+    chat.serves(&chain).await;
+    chat.keda_says("Ready", "True").await;
+
+    let load = engine::Load::start(LoadSettings {
+        router: chain.router.url.clone(),
+        model: chat.name.clone(),
+        tokens: 50,
+        most_requests: 200_000,
+    });
+    let mut recorder = Recorder::default();
+    load.arrive(PER_SECOND, MOST_IN_FLIGHT);
+    let (mut gone, limit) = (None::<Instant>, Instant::now() + Duration::from_mins(12));
+    while gone.is_none_or(|gone| gone.elapsed() < 3 * SCALE_DOWN_PERIOD) {
+        let sample = recorder.look(&chain, &chat, &load).await;
+        assert!(Instant::now() < limit, "the backlog is not gone yet: {sample:?}");
+        // With a little to spare over what is in flight when every request is served at once.
+        let served_at_once = usize::try_from(NEED * 12).unwrap();
+        if gone.is_none() && sample.at > Duration::from_secs(20) && sample.load <= served_at_once {
+            gone = Some(Instant::now());
+            recorder.mark("backlog gone");
+        }
+        sleep(Duration::from_millis(500)).await;
+    }
+    draw(
+        &recorder,
+        Picture { title: "The load of ten ServingGroups arrives at once; times divided by ten", level: Some((NEED as f64, "need")) },
+        &root().join("target/demo/step"),
+    );
+    judge(&recorder);
+}
+
+fn judge(recorder: &Recorder) {
+    let peak = recorder.samples.iter().map(|sample| sample.wanted).max().unwrap();
+    let last = recorder.samples.last().unwrap().wanted;
+    println!("peak {peak} for a need of {NEED}: {:.1} times; {last} wanted at the end", peak as f64 / NEED as f64);
+    assert!(peak <= MAX);
+    for (i, sample) in recorder.samples.iter().enumerate() {
+        let since = sample.at.saturating_sub(SCALE_UP_PERIOD);
+        let base =
+            recorder.samples[..i].iter().filter(|before| before.at >= since).map(|before| before.wanted).min().unwrap_or(sample.wanted);
+        assert!(sample.wanted <= (2 * base).max(base + 2), "from {base} to {} within a period, at {:?}", sample.wanted, sample.at);
+    }
+    assert!((last - NEED).abs() <= NEED / 5, "{last} are wanted three scale-down periods after the backlog is gone");
+}
