@@ -1,6 +1,7 @@
 # Every target says what it does; `make` alone lists them.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 
 .PHONY: help
 help: ## List the targets
@@ -10,8 +11,12 @@ help: ## List the targets
 CONTROL_PLANE := etcd kubernetes manifests
 CHAIN := $(CONTROL_PLANE) controller-manager kthena prometheus prometheus-operator kwok keda
 STACK := cargo-deny $(CHAIN)
-# Tests of the chain run where each pod has an address of its own.
+# How test binaries are run: those of the chain where each pod has an address of its own.
+TIMED := --config 'target."cfg(target_os=\"linux\")".runner="tests/stack/timed"'
 IN_NAMESPACE := --config 'target."cfg(target_os=\"linux\")".runner="tests/stack/namespace"'
+TIMED_IN_NAMESPACE := --config 'target."cfg(target_os=\"linux\")".runner=["tests/stack/timed", "tests/stack/namespace"]'
+LOG := target/stack/tests.log
+TIMES := -- -Z unstable-options --report-time
 
 .PHONY: doctor
 doctor: ## What is needed and missing here, what will be built, and how long that takes
@@ -30,15 +35,14 @@ check: ## The quick inner loop: format, lints, pure tests
 .PHONY: test
 test: doctor check stack ## Every check; what CI runs
 	target/stack/bin/cargo-deny --log-level error check --hide-inclusion-graph licenses bans sources
-	cargo test --locked --test promql
-	cargo test --locked --test apiserver
-	cargo test --locked --test faults
-	cargo test --locked $(IN_NAMESPACE) --test loop -- --test-threads=8
+	cargo test --locked $(TIMED) --test promql --test apiserver --test faults $(TIMES) | tee $(LOG)
+	cargo test --locked $(TIMED_IN_NAMESPACE) --test loop $(TIMES) --test-threads=8 | tee -a $(LOG)
+	@tests/stack/slowest $(LOG)
 
 .PHONY: soak
 soak: ## What takes minutes: how a step of load is met while models load slowly
 	@tests/stack/build $(CHAIN)
-	cargo test --locked $(IN_NAMESPACE) --test soak -- --nocapture
+	cargo test --locked $(IN_NAMESPACE) --test soak -- --nocapture --test-threads=1
 
 .PHONY: demo
 demo: ## A model scaled by its load, on the real components, live in the terminal; under 3 minutes once built

@@ -22,7 +22,7 @@ use crate::{
         self, Error,
         capabilities::{self, Served},
     },
-    controllers::{model_serving, router_monitor},
+    controllers::{Context, model_serving, router_monitor},
     observed::{LivePodMonitor, LiveScaledObject, LiveServiceMonitor, Stores},
     plan::scaled_object_name,
     process::{
@@ -51,23 +51,14 @@ pub async fn run(settings: Settings, intervals: Intervals, stop: impl Future<Out
     let (wake, woken) = mpsc::unbounded_channel();
     let wake = Wake { stores: stores.clone(), models: wake, router: router_wake.clone() };
 
-    let router = router_monitor::Context {
+    let context = Context {
         client: client.clone(),
         settings: settings.clone(),
         served: served.clone(),
         rediscover: rediscover.clone(),
         stores: stores.clone(),
-        series: series_tx,
     };
-    let models = Arc::new(model_serving::Context {
-        client: client.clone(),
-        settings: settings.clone(),
-        served: served.clone(),
-        rediscover: rediscover.clone(),
-        stores: stores.clone(),
-        router: series.clone(),
-        failures: Failures::default(),
-    });
+    let models = Arc::new(model_serving::Models { context: context.clone(), router: series.clone(), failures: Failures::default() });
     let changes = gate::watch(Api::<ModelServing>::all(client.clone()), gate(|served| served.model_servings)).reflect(writer);
     // Behind the reflector, so that whoever is woken finds the change in the store.
     let changes = changes.inspect(move |_| router_wake.notify_one()).touched_objects();
@@ -81,7 +72,7 @@ pub async fn run(settings: Settings, intervals: Intervals, stop: impl Future<Out
     let scaled_objects = Api::<LiveScaledObject>::all(client.clone());
     tokio::select! {
         () = model_serving::run(changes, woken, told(stopping), models) => tracing::info!("stopped"),
-        () = router_monitor::run(router, &wake.router) => {}
+        () = router_monitor::run(context, series_tx, &wake.router) => {}
         () = capabilities::follow(client, intervals.discovery, &rediscover, &served_tx) => {}
         () = follow(services, gate(|_| true), &stores.services, all) => {}
         () = follow(service_monitors, gate(|served| served.service_monitors), &stores.service_monitors, all) => {}

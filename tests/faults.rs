@@ -142,6 +142,20 @@ async fn an_api_server_that_fails_at_start_and_later(#[case] fault: Fault) {
 }
 
 #[tokio::test]
+async fn told_to_end_it_does_so_whatever_hangs() {
+    let (stack, _permit) = stack(&[Crds::kthena_0_4(), Crds::keda()]).await;
+    let proxy = FaultProxy::start(&stack.control_plane, &OPERATOR, Fault::None).await;
+    let operator = Settings::new(BINARY).start(&stack.control_plane.folder, &proxy.kubeconfig());
+    let models = stack.namespace().await;
+    models.model_serving("first").opted_in("llama").create().await.scaled_object().await;
+    // Its next write is taken and never answered.
+    proxy.set(Fault::HangWrites);
+    models.model_serving("second").opted_in("llama").create().await;
+    harness::wait::until_asked("a write hangs", async || proxy.hanging(), |count| *count > 0).await;
+    assert!(operator.terminate(), "it ends in order within its time");
+}
+
+#[tokio::test]
 async fn an_api_server_that_restarts() {
     let (mut stack, _permit) = stack(&[Crds::kthena(), Crds::keda()]).await;
     let _operator = stack.start_operator(&Settings::new(BINARY));

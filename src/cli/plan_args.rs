@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 
 use crate::{
     api::profile::AutoscalingProfile,
-    intent::{CreateMonitors, Label, Profile, PrometheusSettings, PrometheusUrl, ScrapeInterval, ValueError},
+    intent::{CreateMonitors, Label, Namespace, Profile, PrometheusSettings, PrometheusUrl, ScrapeInterval, ValueError},
     settings::Settings,
 };
 
@@ -20,7 +20,7 @@ pub(super) struct PlanArgs {
     #[arg(long, env = "KTHENA_KEDA_PROMETHEUS_URL", value_name = "URL")]
     prometheus_url: Option<PrometheusUrl>,
     /// The namespace in which kthena-router runs.
-    #[arg(long, env = "KTHENA_KEDA_ROUTER_NAMESPACE", value_name = "NAMESPACE", default_value = "kthena-system")]
+    #[arg(long, env = "KTHENA_KEDA_ROUTER_NAMESPACE", value_name = "NAMESPACE", default_value = "kthena-system", value_parser = namespace)]
     router_namespace: String,
     /// A file with an AutoscalingProfile: what models get that do not say otherwise. Flags win over it.
     #[arg(long, env = "KTHENA_KEDA_DEFAULT_PROFILE", value_name = "FILE")]
@@ -74,6 +74,10 @@ fn read_profile(file: &Path) -> Result<AutoscalingProfile, String> {
         return Err(format!("it must be one {} {}", AutoscalingProfile::API_VERSION, AutoscalingProfile::KIND));
     }
     Ok(profile)
+}
+
+fn namespace(text: &str) -> Result<String, ValueError> {
+    text.parse().map(Namespace::into_string)
 }
 
 fn label(text: &str) -> Result<(String, String), ValueError> {

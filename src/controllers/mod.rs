@@ -2,3 +2,25 @@
 
 pub mod model_serving;
 pub mod router_monitor;
+
+use std::sync::Arc;
+
+use kube::Client;
+use tokio::sync::{Notify, watch};
+
+use crate::{cluster::capabilities::Served, observed::Stores, settings::Settings};
+
+/// What every controller works with: handles, no state of its own.
+#[derive(Clone)]
+pub struct Context {
+    /// The way to the API server.
+    pub client: Client,
+    /// What the process was told.
+    pub settings: Settings,
+    /// What the cluster serves.
+    pub served: watch::Receiver<Option<Served>>,
+    /// Asks for discovery at once.
+    pub rediscover: Arc<Notify>,
+    /// What the watches have seen.
+    pub stores: Arc<Stores>,
+}

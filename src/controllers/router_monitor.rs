@@ -1,53 +1,35 @@
 //! Keeps the router's ServiceMonitor, one for all models, and tells the models how the router's series are found.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use kube::{Api, Client};
+use kube::Api;
 use tokio::{
     sync::{Notify, watch},
     time::timeout,
 };
 
+use super::Context;
 use crate::{
     api::monitoring::ServiceMonitor,
     cluster::{Class, Error, apply, capabilities::Served},
-    observed::{LiveServiceMonitor, ObservedRouter, Stores},
+    observed::{LiveServiceMonitor, ObservedRouter},
     plan::{Desired, RouterPlan, SERVICE_MONITOR, plan_router},
     process::backoff,
-    settings::Settings,
     signals::RouterSeries,
 };
 
-/// What every pass works with.
-pub struct Context {
-    /// The way to the API server.
-    pub client: Client,
-    /// What the process was told.
-    pub settings: Settings,
-    /// What the cluster serves.
-    pub served: watch::Receiver<Option<Served>>,
-    /// Asks for discovery at once.
-    pub rediscover: Arc<Notify>,
-    /// What the watches have seen.
-    pub stores: Arc<Stores>,
-    /// Tells the models how the router's series are found.
-    pub series: watch::Sender<Option<RouterSeries>>,
+fn observe(context: &Context) -> Option<(ObservedRouter, Served)> {
+    let served = (*context.served.borrow())?;
+    Some((context.stores.observe_router(&context.settings.router_namespace, served)?, served))
 }
 
-impl Context {
-    fn observe(&self) -> Option<(ObservedRouter, Served)> {
-        let served = (*self.served.borrow())?;
-        Some((self.stores.observe_router(&self.settings.router_namespace, served)?, served))
-    }
-}
-
-/// Runs for life: a pass whenever `wake` is notified, and again after a failure.
-pub async fn run(context: Context, wake: &Notify) {
+/// Runs for life: a pass whenever `wake` is notified, and again after a failure. `series` is where the models look.
+pub async fn run(context: Context, series: watch::Sender<Option<RouterSeries>>, wake: &Notify) {
     // An error means that nobody fills the store any more: the process is ending.
     let _ = context.stores.model_servings.wait_until_ready().await;
     let (mut failures, mut told) = (0, None);
     loop {
-        let pause = match pass(&context, &mut told).await {
+        let pause = match pass(&context, &series, &mut told).await {
             Ok(()) => {
                 failures = 0;
                 Duration::MAX
@@ -78,13 +60,13 @@ fn fail(context: &Context, error: &Error, failures: u32) -> Duration {
     delay
 }
 
-async fn pass(context: &Context, told: &mut Option<String>) -> Result<(), Error> {
-    let Some((observed, served)) = context.observe() else {
+async fn pass(context: &Context, known: &watch::Sender<Option<RouterSeries>>, told: &mut Option<String>) -> Result<(), Error> {
+    let Some((observed, served)) = observe(context) else {
         return Ok(());
     };
     let RouterPlan { service_monitor, series, problem } =
         plan_router(&observed, &context.settings.defaults.monitors, context.stores.any_opted_in());
-    context.series.send_if_modified(|known| {
+    known.send_if_modified(|known| {
         let news = known.as_ref() != Some(&series);
         *known = Some(series);
         news

@@ -1,4 +1,4 @@
-//! Labels as Kubernetes accepts them.
+//! Labels and names as Kubernetes accepts them.
 
 use std::str::FromStr;
 
@@ -44,8 +44,34 @@ impl FromStr for Label {
     }
 }
 
+/// The name of a namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Namespace(String);
+
+impl FromStr for Namespace {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        if is_dns_label(text) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(ValueError::new(format!("{text:?} cannot be the name of a namespace; write one such as kthena-system")))
+    }
+}
+
+impl Namespace {
+    /// The name as text.
+    pub fn into_string(self) -> String {
+        self.0
+    }
+}
+
 fn is_dns(prefix: &str) -> bool {
-    prefix.len() <= 253 && prefix.split('.').all(|part| is_part(part, "-") && part == part.to_lowercase())
+    prefix.len() <= 253 && prefix.split('.').all(is_dns_label)
+}
+
+fn is_dns_label(text: &str) -> bool {
+    is_part(text, "-") && text == text.to_lowercase()
 }
 
 /// Letters and digits, with `inner` allowed between them.
@@ -58,6 +84,15 @@ fn is_part(text: &str, inner: &str) -> bool {
 mod tests {
     use super::*;
     use rstest::rstest;
+
+    #[rstest]
+    #[case("kthena-system", true)]
+    #[case("Kthena", false)]
+    #[case("a.b", false)]
+    #[case("", false)]
+    fn reads_namespaces(#[case] text: &str, #[case] good: bool) {
+        assert_eq!(text.parse::<Namespace>().is_ok(), good);
+    }
 
     #[rstest]
     #[case("release=kube-prometheus-stack", None)]

@@ -10,7 +10,7 @@ mod profile;
 mod values;
 
 pub use annotations::{AnnotationError, Annotations, MODEL_NAME, PREFIX};
-pub use label::Label;
+pub use label::{Label, Namespace};
 pub use profile::{Behavior, CreateMonitors, Direction, MonitorSettings, Policy, PolicyKind, Profile, PrometheusSettings, SignalTarget};
 pub use values::{ModelName, ModelNames, Pause, PrometheusUrl, ReplicaBounds, ScrapeInterval, Target, ValueError};
 

@@ -144,6 +144,25 @@ async fn scaling_goes_on_without_the_operator() {
     .await;
 }
 
+/// What Kthena does before 1.0: nobody fills the selector, and the HPA does nothing at all without it.
+#[tokio::test]
+async fn an_empty_selector_is_filled_and_scaling_goes_on() {
+    with_a_fleet("no-selector", async |held| {
+        let selector = held.chat.serving.get().await.data["status"]["labelSelector"].as_str().unwrap().to_owned();
+        held.chain.kthena.controller.kill();
+        held.chain.operator = None;
+        held.chat.serving.patch_status("somebody", json!({"labelSelector": ""})).await.unwrap();
+        held.chat.hpa_says("ScalingActive", "InvalidSelector").await;
+        held.chain.start_operator();
+        held.chat.serving.selector(&selector).await;
+        held.load.hold(47);
+        held.chat.serving.until("wants 5 ServingGroups", |found| found.data["spec"]["replicas"] == 5).await;
+        held.chain.kthena.controller.start();
+        held.chat.has_replicas(5).await;
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_router_that_is_scraped_twice_counts_once() {
     with_a_fleet("scraped-twice", async |held| {

@@ -9,75 +9,67 @@ use std::{sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt as _};
 use kube::{
-    Client, ResourceExt as _,
+    ResourceExt as _,
     runtime::{
         controller::{Action, Config, Controller, Error as ControllerError},
         reflector::ObjectRef,
         watcher,
     },
 };
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
+use super::Context;
 use crate::{
     api::kthena::ModelServing,
     cluster::{Class, Error, capabilities::Served},
-    observed::{Observed, Stores},
+    observed::Observed,
     plan::plan,
     process::backoff::{self, Failures},
-    settings::Settings,
     signals::RouterSeries,
 };
 
 /// How many ModelServings are worked on at a time.
 const CONCURRENCY: u16 = 8;
 
-/// What every pass works with: handles, no state of its own.
-pub struct Context {
-    /// The way to the API server.
-    pub client: Client,
-    /// What the process was told.
-    pub settings: Settings,
-    /// What the cluster serves.
-    pub served: watch::Receiver<Option<Served>>,
-    /// Asks for discovery at once.
-    pub rediscover: Arc<Notify>,
-    /// What the watches have seen.
-    pub stores: Arc<Stores>,
+/// What every pass works with.
+pub struct Models {
+    /// What every controller works with.
+    pub context: Context,
     /// How the router's series are found; nothing before that is known.
     pub router: watch::Receiver<Option<RouterSeries>>,
     /// Failures in a row, by object.
     pub failures: Failures,
 }
 
-impl Context {
+impl Models {
     fn observe(&self, model_serving: &ModelServing) -> Option<(Observed, Served)> {
-        let served = (*self.served.borrow())?;
+        let served = (*self.context.served.borrow())?;
         let router = self.router.borrow().clone()?;
-        Some((self.stores.observe(model_serving, served, router)?, served))
+        Some((self.context.stores.observe(model_serving, served, router)?, served))
     }
 }
 
 /// One pass over one ModelServing.
-async fn reconcile(model_serving: Arc<ModelServing>, context: Arc<Context>) -> Result<Action, Error> {
+async fn reconcile(model_serving: Arc<ModelServing>, models: Arc<Models>) -> Result<Action, Error> {
     // What is being deleted takes its ScaledObject with it. What is not seen in full yet comes again when it is.
     if model_serving.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
-    let Some((observed, served)) = context.observe(&model_serving) else {
+    let Some((observed, served)) = models.observe(&model_serving) else {
         return Ok(Action::await_change());
     };
-    let plan = plan(&observed, served.plan, &context.settings.defaults);
-    apply::apply(&context, observed, plan, served.plan).await?;
-    context.failures.forget(&identity(&model_serving));
+    let plan = plan(&observed, served.plan, &models.context.settings.defaults);
+    apply::apply(&models.context, observed, plan, served.plan).await?;
+    models.failures.forget(&identity(&model_serving));
     Ok(Action::await_change())
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the signature is kube's")]
-fn on_error(model_serving: Arc<ModelServing>, error: &Error, context: Arc<Context>) -> Action {
-    let failures = context.failures.count(&identity(&model_serving));
+fn on_error(model_serving: Arc<ModelServing>, error: &Error, models: Arc<Models>) -> Action {
+    let failures = models.failures.count(&identity(&model_serving));
     let class = error.class();
     if class == Class::Unserved {
-        context.rediscover.notify_one();
+        models.context.rediscover.notify_one();
     }
     let delay = backoff::delay(failures, class.longest_delay());
     let object = ObjectRef::from_obj(&*model_serving);
@@ -101,14 +93,14 @@ pub async fn run(
     changes: impl Stream<Item = Result<ModelServing, watcher::Error>> + Send + 'static,
     wake: impl Stream<Item = ObjectRef<ModelServing>> + Send + 'static,
     stop: impl Future<Output = ()> + Send + Sync + 'static,
-    context: Arc<Context>,
+    models: Arc<Models>,
 ) {
     let config = Config::default().concurrency(CONCURRENCY).debounce(Duration::ZERO);
-    let passes = Controller::for_stream(changes, context.stores.model_servings.clone())
+    let passes = Controller::for_stream(changes, models.context.stores.model_servings.clone())
         .with_config(config)
         .reconcile_on(wake)
         .graceful_shutdown_on(stop)
-        .run(reconcile, on_error, context);
+        .run(reconcile, on_error, models);
     passes
         .for_each(async |pass| match pass {
             // A ModelServing that went before its turn came; and failures, which were told when they happened.

@@ -209,6 +209,15 @@ impl Model {
         }
     }
 
+    /// Waits until its HPA gives this reason for a condition.
+    pub async fn hpa_says(&self, condition: &str, reason: &str) {
+        let says = |found: &DynamicObject| {
+            let conditions = found.data["status"]["conditions"].as_array();
+            conditions.is_some_and(|all| all.iter().any(|found| found["type"] == condition && found["reason"] == reason))
+        };
+        until(&self.hpas(), "keda-hpa-chat", &format!("says {condition}: {reason}"), |found| found.is_some_and(&says)).await;
+    }
+
     /// Waits until KEDA says this of its ScaledObject.
     pub async fn keda_says(&self, condition: &str, status: &str) {
         let says = |found: &DynamicObject| {

@@ -84,17 +84,17 @@ impl Process {
     /// Asks it to end and waits until it did; answers whether its exit code was 0.
     ///
     /// # Panics
-    /// When it does not end within 20 s.
+    /// When it does not end within the 10 s that it promises.
     pub fn terminate(mut self) -> bool {
         self.signal("TERM");
         let started = Instant::now();
-        while started.elapsed() < Duration::from_secs(20) {
+        while started.elapsed() < Duration::from_secs(10) {
             if let Ok(Some(status)) = self.supervisor.try_wait() {
                 return status.success();
             }
             thread::sleep(Duration::from_millis(10));
         }
-        panic!("a program did not end within 20 s of SIGTERM; its log: {}", self.log.display());
+        panic!("a program did not end within 10 s of SIGTERM; its log: {}", self.log.display());
     }
 
     /// Leaves the log of the next start apart from this one's.

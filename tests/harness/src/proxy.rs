@@ -1,6 +1,15 @@
 //! Stands between the operator and the real API server, and spoils what passes as it is told.
 
-use std::{convert::Infallible, error::Error, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    error::Error,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use futures::{StreamExt as _, stream};
 use http::{Request, Response, StatusCode};
@@ -35,6 +44,8 @@ pub enum Fault {
     Delay(Duration),
     /// They are taken and never answered; watches that stand fall silent.
     Hang,
+    /// Those that would change something are taken and never answered; everything else passes.
+    HangWrites,
     /// Connections are cut, and new ones closed at once.
     Close,
     /// They are answered with this status.
@@ -47,6 +58,7 @@ pub enum Fault {
 #[derive(Debug)]
 pub struct FaultProxy {
     fault: Arc<watch::Sender<Fault>>,
+    hanging: Arc<AtomicUsize>,
     port: u16,
     accepting: JoinHandle<()>,
     folder: PathBuf,
@@ -59,13 +71,19 @@ impl FaultProxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("an address").port();
         let fault = Arc::new(watch::Sender::new(fault));
-        let accepting = tokio::spawn(accept(listener, client, fault.clone()));
-        Self { fault, port, accepting, folder: control_plane.folder.clone() }
+        let hanging = Arc::new(AtomicUsize::new(0));
+        let accepting = tokio::spawn(accept(listener, client, fault.clone(), hanging.clone()));
+        Self { fault, hanging, port, accepting, folder: control_plane.folder.clone() }
     }
 
     /// Spoils from now on, connections that stand included.
     pub fn set(&self, fault: Fault) {
         self.fault.send_replace(fault);
+    }
+
+    /// How many requests were taken and are not answered.
+    pub fn hanging(&self) -> usize {
+        self.hanging.load(Ordering::Relaxed)
     }
 
     /// A kubeconfig that leads through the proxy.
@@ -81,18 +99,18 @@ impl Drop for FaultProxy {
     }
 }
 
-async fn accept(listener: TcpListener, client: Client, fault: Arc<watch::Sender<Fault>>) {
+async fn accept(listener: TcpListener, client: Client, fault: Arc<watch::Sender<Fault>>, hanging: Arc<AtomicUsize>) {
     loop {
         let Ok((connection, _)) = listener.accept().await else { continue };
         if *fault.borrow() != Fault::Close {
-            tokio::spawn(serve(connection, client.clone(), fault.subscribe()));
+            tokio::spawn(serve(connection, client.clone(), fault.subscribe(), hanging.clone()));
         }
     }
 }
 
-async fn serve(connection: TcpStream, client: Client, mut fault: watch::Receiver<Fault>) {
+async fn serve(connection: TcpStream, client: Client, mut fault: watch::Receiver<Fault>, hanging: Arc<AtomicUsize>) {
     let state = fault.clone();
-    let service = service_fn(move |request| answer(request, client.clone(), state.clone()));
+    let service = service_fn(move |request| answer(request, client.clone(), state.clone(), hanging.clone()));
     let serving = http1::Builder::new().serve_connection(TokioIo::new(connection), service);
     tokio::select! {
         _ = serving => {}
@@ -100,15 +118,24 @@ async fn serve(connection: TcpStream, client: Client, mut fault: watch::Receiver
     }
 }
 
-async fn answer(request: Request<Incoming>, client: Client, mut fault: watch::Receiver<Fault>) -> Result<Response<Body>, Infallible> {
+async fn answer(
+    request: Request<Incoming>,
+    client: Client,
+    mut fault: watch::Receiver<Fault>,
+    hanging: Arc<AtomicUsize>,
+) -> Result<Response<Body>, Infallible> {
     let now = *fault.borrow_and_update();
     let is_watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
     match now {
         Fault::Hang => std::future::pending().await,
+        Fault::HangWrites if request.method() != http::Method::GET => {
+            hanging.fetch_add(1, Ordering::Relaxed);
+            std::future::pending::<()>().await;
+        }
         Fault::Delay(time) => tokio::time::sleep(time).await,
         Fault::Status(code) => return Ok(status(code)),
         Fault::Expired if is_watch => return Ok(status(410)),
-        Fault::None | Fault::Close | Fault::Expired => {}
+        Fault::None | Fault::Close | Fault::Expired | Fault::HangWrites => {}
     }
     Ok(forward(request, &client, fault).await.unwrap_or_else(|_| status(502)))
 }

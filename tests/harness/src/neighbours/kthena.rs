@@ -127,7 +127,7 @@ impl Router {
     }
 }
 
-/// Kthena's own configuration, from the ConfigMap of its chart.
+/// Kthena's own configuration, as its chart gives it to the router.
 fn configure(places: &Path) {
     fs::create_dir_all(places.join("etc/config")).expect("a folder");
     fs::create_dir_all(places.join("serviceaccount")).expect("a folder");
