@@ -32,6 +32,14 @@ check: ## The quick inner loop: format, lints, pure tests
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo test --locked --lib --test golden
 
+.PHONY: crds
+crds: ## Write the definition of AutoscalingProfile as the code has it
+	cargo run --locked --quiet -- crds > crds/autoscaling.kthena.io_autoscalingprofiles.yaml
+
+.PHONY: verify
+verify: ## Fail where something that is generated is not what is checked in
+	cargo run --locked --quiet -- crds | diff - crds/autoscaling.kthena.io_autoscalingprofiles.yaml
+
 .PHONY: test
 test: doctor check stack ## Every check; what CI runs
 	target/stack/bin/cargo-deny --log-level error check --hide-inclusion-graph licenses bans sources

@@ -17,13 +17,13 @@ use tokio::{
 };
 
 use crate::{
-    api::kthena::ModelServing,
+    api::{kthena::ModelServing, profile::AutoscalingProfile},
     cluster::{
         self, Error,
         capabilities::{self, Served},
     },
-    controllers::{Context, model_serving, router_monitor},
-    observed::{LivePodMonitor, LiveScaledObject, LiveServiceMonitor, Stores},
+    controllers::{Context, model_serving, profile, router_monitor},
+    observed::{DEFAULT_PROFILE, LivePodMonitor, LiveScaledObject, LiveServiceMonitor, Stores},
     plan::scaled_object_name,
     process::{
         backoff::Failures,
@@ -46,10 +46,11 @@ pub async fn run(settings: Settings, intervals: Intervals, stop: impl Future<Out
     let stores = Arc::new(Stores::new(reader));
     let (served_tx, served) = watch::channel(None);
     let (series_tx, series) = watch::channel(None);
-    let (rediscover, router_wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let rediscover = Arc::new(Notify::new());
     let gate = |is_open: fn(Served) -> bool| Gate::new(served.clone(), move |served: &Option<Served>| served.is_some_and(is_open));
     let (wake, woken) = mpsc::unbounded_channel();
-    let wake = Wake { stores: stores.clone(), models: wake, router: router_wake.clone() };
+    let singletons = Arc::new(Singletons::default());
+    let wake = Wake { stores: stores.clone(), models: wake, singletons: singletons.clone() };
 
     let context = Context {
         client: client.clone(),
@@ -61,45 +62,77 @@ pub async fn run(settings: Settings, intervals: Intervals, stop: impl Future<Out
     let models = Arc::new(model_serving::Models { context: context.clone(), router: series.clone(), failures: Failures::default() });
     let changes = gate::watch(Api::<ModelServing>::all(client.clone()), gate(|served| served.model_servings)).reflect(writer);
     // Behind the reflector, so that whoever is woken finds the change in the store.
-    let changes = changes.inspect(move |_| router_wake.notify_one()).touched_objects();
+    let changes = changes.inspect(move |_| singletons.wake()).touched_objects();
     let woken = stream::unfold(woken, |mut woken| async { woken.recv().await.map(|object| (object, woken)) });
     let (stopping_tx, stopping) = watch::channel(false);
 
-    let all = |_: Change| wake.router.notify_one();
+    let router = |_: Change| wake.singletons.router.notify_one();
+    let profile = |change: Change| {
+        wake.singletons.wake();
+        wake.users(&change);
+    };
     let services = Api::<Service>::namespaced(client.clone(), &settings.router_namespace);
     let service_monitors = Api::<LiveServiceMonitor>::all(client.clone());
     let pod_monitors = Api::<LivePodMonitor>::all(client.clone());
     let scaled_objects = Api::<LiveScaledObject>::all(client.clone());
+    let profiles = Api::<AutoscalingProfile>::all(client.clone());
     tokio::select! {
         () = model_serving::run(changes, woken, told(stopping), models) => tracing::info!("stopped"),
-        () = router_monitor::run(context, series_tx, &wake.router) => {}
+        () = router_monitor::run(context.clone(), series_tx, &wake.singletons.router) => {}
+        () = profile::run(context, &wake.singletons.profiles) => {}
         () = capabilities::follow(client, intervals.discovery, &rediscover, &served_tx) => {}
-        () = follow(services, gate(|_| true), &stores.services, all) => {}
-        () = follow(service_monitors, gate(|served| served.service_monitors), &stores.service_monitors, all) => {}
-        () = follow(pod_monitors, gate(|served| served.pod_monitors), &stores.pod_monitors, all) => {}
+        () = follow(services, gate(|_| true), &stores.services, router) => {}
+        () = follow(service_monitors, gate(|served| served.monitors.service), &stores.service_monitors, router) => {}
+        () = follow(pod_monitors, gate(|served| served.monitors.pod), &stores.pod_monitors, router) => {}
         () = follow(scaled_objects, gate(|served| served.plan.keda.is_some()), &stores.scaled_objects, |change| wake.models(&change)) => {}
+        () = follow(profiles, gate(|served| served.profiles), &stores.profiles, profile) => {}
         () = replan(served.clone(), series, &wake) => {}
         () = drain(stop, &stopping_tx) => tracing::warn!("stopped; something that was begun did not finish in time"),
     }
     Ok(())
 }
 
+/// What there is once for all models, and is looked at again whenever any of them changes.
+#[derive(Default)]
+struct Singletons {
+    router: Notify,
+    profiles: Notify,
+}
+
+impl Singletons {
+    fn wake(&self) {
+        self.router.notify_one();
+        self.profiles.notify_one();
+    }
+}
+
 /// Has objects looked at again.
 struct Wake {
     stores: Arc<Stores>,
     models: mpsc::UnboundedSender<ObjectRef<ModelServing>>,
-    router: Arc<Notify>,
+    singletons: Arc<Singletons>,
 }
 
 impl Wake {
+    /// The models whose ScaledObject changed.
     fn models(&self, change: &Change) {
-        let state = self.stores.model_servings.state();
-        let concerned = state.iter().filter(|object| match change {
+        self.those(|object| match change {
             Change::All => true,
             Change::One((namespace, name)) => object.namespace().as_ref() == Some(namespace) && scaled_object_name(object) == *name,
         });
+    }
+
+    /// The models that use a profile.
+    fn users(&self, change: &Change) {
+        self.those(|object| match change {
+            Change::All => true,
+            Change::One((_, name)) => object.profile().unwrap_or(DEFAULT_PROFILE) == *name,
+        });
+    }
+
+    fn those(&self, concerned: impl Fn(&ModelServing) -> bool) {
         // Nobody listens any more only when the process is ending.
-        concerned.for_each(|object| drop(self.models.send(ObjectRef::from_obj(&**object))));
+        self.stores.model_servings.state_filter(concerned).iter().for_each(|object| drop(self.models.send(ObjectRef::from_obj(&**object))));
     }
 }
 
@@ -113,7 +146,7 @@ async fn replan<S, R>(mut served: watch::Receiver<S>, mut series: watch::Receive
         if changed.is_err() {
             return;
         }
-        wake.router.notify_one();
+        wake.singletons.wake();
         wake.models(&Change::All);
     }
 }

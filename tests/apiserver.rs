@@ -12,6 +12,7 @@ mod apiserver {
     mod companion;
     mod keda_releases;
     mod plans;
+    mod profiles;
     mod router_monitor;
     mod scaled_object;
     mod shared;

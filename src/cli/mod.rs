@@ -1,5 +1,6 @@
 //! The command line: the only place that knows flags, environment and standard output.
 
+mod crds;
 mod plan_args;
 mod render;
 mod run;
@@ -22,6 +23,8 @@ enum Command {
     Run(Box<run::Run>),
     /// Print the objects that the operator would apply for the given ModelServings; needs no cluster.
     Render(render::Render),
+    /// Print the definition of AutoscalingProfile: `kthena-keda crds | kubectl apply --server-side -f -`.
+    Crds,
 }
 
 /// Runs the command that the arguments name.
@@ -29,5 +32,6 @@ pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(run) => run.run(),
         Command::Render(render) => render.run(),
+        Command::Crds => crds::run(),
     }
 }

@@ -21,7 +21,7 @@ use crate::{
 
 #[derive(Args)]
 pub(super) struct Render {
-    /// YAML or JSON files with ModelServings and, where they matter, the router's Services, monitors and ScaledObjects; `-` is standard input.
+    /// YAML or JSON files with ModelServings and, where they matter, AutoscalingProfiles, the router's Services, monitors and ScaledObjects; `-` is standard input.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// How to print.
@@ -54,13 +54,8 @@ struct Output {
 impl Render {
     pub(super) fn run(&self) -> ExitCode {
         let mut output = Output::default();
-        match self.plan.settings() {
-            Ok(settings) => {
-                let manifests = self.read(&mut output.errors);
-                render(&manifests, &settings, &mut output);
-            }
-            Err(errors) => output.errors.extend(errors),
-        }
+        let manifests = self.read(&mut output.errors);
+        render(&manifests, &self.plan.settings(), &mut output);
         if let Err(error) = self.print(&output.objects) {
             output.errors.push(format!("cannot print: {error}"));
         }
@@ -134,7 +129,8 @@ fn render(manifests: &Manifests, settings: &Settings, output: &mut Output) {
             .notes
             .push(format!("no Service of namespace {} is given: assuming kthena-router as Kthena's chart makes it", router.namespace));
     }
-    let RouterPlan { service_monitor, series, problem } = plan_router(&router, &settings.defaults.monitors, true);
+    let monitors = manifests.default_profile().map_or_else(|| settings.defaults.clone(), |profile| profile.or(&settings.defaults)).monitors;
+    let RouterPlan { service_monitor, series, problem } = plan_router(&router, &monitors, true);
     output.notes.extend(problem);
     push(service_monitor, SERVICE_MONITOR, output);
     for (place, model_serving) in &manifests.model_servings {

@@ -50,7 +50,7 @@ impl Run {
         // Two providers can be compiled in by dependencies; naming one keeps the TLS library from guessing.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        let settings = self.plan.settings().map_err(|errors| errors.join("; "))?;
+        let settings = self.plan.settings();
         let intervals = Intervals { discovery: Duration::from_secs(self.discovery_interval) };
         runtime.block_on(async {
             let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

@@ -33,24 +33,34 @@ const DOUBT: Duration = Duration::from_secs(5);
 pub struct Served {
     /// ModelServings, without which there is nothing to do.
     pub model_servings: bool,
-    /// ServiceMonitors.
-    pub service_monitors: bool,
-    /// PodMonitors.
-    pub pod_monitors: bool,
+    /// AutoscalingProfiles.
+    pub profiles: bool,
+    /// The Prometheus Operator's kinds.
+    pub monitors: Monitors,
     /// What plans depend on.
     pub plan: Capabilities,
 }
 
+/// Which of the Prometheus Operator's kinds there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Monitors {
+    /// ServiceMonitors.
+    pub service: bool,
+    /// PodMonitors.
+    pub pod: bool,
+}
+
 impl Served {
     const fn is_complete(self) -> bool {
-        self.model_servings && self.service_monitors && self.pod_monitors && self.plan.scale && self.plan.keda.is_some()
+        self.model_servings && self.profiles && self.monitors.service && self.monitors.pod && self.plan.scale && self.plan.keda.is_some()
     }
 
     /// Whether something is missing that `self` has.
     const fn loses(self, next: Self) -> bool {
         (self.model_servings && !next.model_servings)
-            || (self.service_monitors && !next.service_monitors)
-            || (self.pod_monitors && !next.pod_monitors)
+            || (self.profiles && !next.profiles)
+            || (self.monitors.service && !next.monitors.service)
+            || (self.monitors.pod && !next.monitors.pod)
             || (self.plan.scale && !next.plan.scale)
             || (self.plan.keda.is_some() && next.plan.keda.is_none())
     }
@@ -111,8 +121,11 @@ pub async fn discover(client: &Client) -> Result<Served, Error> {
     let keda = if has("keda.sh", "v1alpha1", "scaledobjects") { Some(keda_fields(client).await?) } else { None };
     Ok(Served {
         model_servings: model_serving.is_some(),
-        service_monitors: has("monitoring.coreos.com", "v1", "servicemonitors"),
-        pod_monitors: has("monitoring.coreos.com", "v1", "podmonitors"),
+        monitors: Monitors {
+            service: has("monitoring.coreos.com", "v1", "servicemonitors"),
+            pod: has("monitoring.coreos.com", "v1", "podmonitors"),
+        },
+        profiles: has("autoscaling.kthena.io", "v1alpha1", "autoscalingprofiles"),
         plan: Capabilities {
             keda,
             scale: model_serving.is_some_and(|found| found.subresources.iter().any(|sub| sub.subresource == "scale")),
@@ -179,8 +192,9 @@ fn publish(served: &watch::Sender<Option<Served>>, found: Served) {
             model_servings = found.model_servings,
             scale = found.plan.scale,
             keda = found.plan.keda.is_some(),
-            service_monitors = found.service_monitors,
-            pod_monitors = found.pod_monitors,
+            service_monitors = found.monitors.service,
+            pod_monitors = found.monitors.pod,
+            profiles = found.profiles,
             "the cluster serves"
         );
     }

@@ -1,6 +1,7 @@
 //! The shells around the pure core: they observe, let `plan` decide, apply and report.
 
 pub mod model_serving;
+pub mod profile;
 pub mod router_monitor;
 
 use std::sync::Arc;

@@ -11,6 +11,8 @@ use crate::signals::Signal;
 
 /// The annotation that opts a ModelServing in.
 pub const MODEL_NAME: &str = "kthena.io/model-name";
+/// The annotation that names a profile.
+pub const PROFILE: &str = "autoscaling.kthena.io/profile";
 /// What all other annotations of ours start with.
 pub const PREFIX: &str = "autoscaling.kthena.io/";
 

@@ -5,13 +5,15 @@
 mod annotations;
 mod label;
 mod nearest;
-mod overlay;
 mod profile;
+mod read_profile;
 mod values;
 
-pub use annotations::{AnnotationError, Annotations, MODEL_NAME, PREFIX};
+pub use annotations::{AnnotationError, Annotations, MODEL_NAME, PREFIX, PROFILE};
 pub use label::{Label, Namespace};
-pub use profile::{Behavior, CreateMonitors, Direction, MonitorSettings, Policy, PolicyKind, Profile, PrometheusSettings, SignalTarget};
+pub use profile::{
+    Behavior, CreateMonitors, Direction, MonitorSettings, Policy, PolicyKind, Profile, PrometheusSettings, Select, SignalTarget,
+};
 pub use values::{ModelName, ModelNames, Pause, PrometheusUrl, ReplicaBounds, ScrapeInterval, Target, ValueError};
 
 /// The complete, validated settings of one ModelServing.

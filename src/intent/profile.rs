@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::values::{PrometheusUrl, ReplicaBounds, ScrapeInterval, Target};
-use crate::signals::Signal;
+use crate::{
+    api::profile::{AuthMode, AuthenticationRef},
+    signals::Signal,
+};
 
 /// Settings that many models share.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +34,20 @@ pub struct Profile {
 pub struct PrometheusSettings {
     /// Its base address.
     pub url: PrometheusUrl,
+    /// Credentials that KEDA looks up.
+    pub authentication: Option<AuthenticationRef>,
+    /// How KEDA uses them.
+    pub modes: Vec<AuthMode>,
+    /// Headers of KEDA's requests; neither names nor values have `,` or `=`.
+    pub headers: BTreeMap<String, String>,
+    /// Whether KEDA accepts any certificate.
+    pub unsafe_ssl: bool,
+}
+
+impl From<PrometheusUrl> for PrometheusSettings {
+    fn from(url: PrometheusUrl) -> Self {
+        Self { url, authentication: None, modes: Vec::new(), headers: BTreeMap::new(), unsafe_ssl: false }
+    }
 }
 
 /// The monitors that feed Prometheus.
@@ -73,13 +90,26 @@ pub struct Behavior {
     pub scale_down: Direction,
 }
 
-/// One direction of scaling; among its policies the one that allows the largest change counts.
+/// One direction of scaling.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Direction {
     /// How long recommendations are looked back on, in seconds.
     pub stabilization_window: i32,
     /// Limits of speed.
     pub policies: Vec<Policy>,
+    /// Which of the limits counts.
+    pub select: Select,
+}
+
+/// Which of several limits of speed counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Select {
+    /// The one that allows the most.
+    Max,
+    /// The one that allows the least.
+    Min,
+    /// None: no change at all.
+    Disabled,
 }
 
 /// How much may change within a period.
@@ -103,6 +133,14 @@ pub enum PolicyKind {
 }
 
 impl Profile {
+    /// These settings, with the operator's own flags for what a profile leaves to them.
+    #[must_use]
+    pub fn or(mut self, flags: &Self) -> Self {
+        self.prometheus = self.prometheus.or_else(|| flags.prometheus.clone());
+        self.monitors.create = flags.monitors.create;
+        self
+    }
+
     /// The built-in defaults: made for models that take minutes to load, so quick to add and slow to remove.
     pub fn built_in() -> Self {
         let policy = |kind, value, period| Policy { kind, value, period };
@@ -115,8 +153,9 @@ impl Profile {
                 scale_up: Direction {
                     stabilization_window: 0,
                     policies: vec![policy(PolicyKind::Pods, 2, 60), policy(PolicyKind::Percent, 100, 60)],
+                    select: Select::Max,
                 },
-                scale_down: Direction { stabilization_window: 600, policies: vec![policy(PolicyKind::Pods, 1, 120)] },
+                scale_down: Direction { stabilization_window: 600, policies: vec![policy(PolicyKind::Pods, 1, 120)], select: Select::Max },
             },
             cooldown: 1800,
             initial_cooldown: 900,

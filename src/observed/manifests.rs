@@ -7,9 +7,13 @@ use kube::ResourceExt as _;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{Generated, Key, LivePodMonitor, LiveScaledObject, LiveServiceMonitor, MonitorDigest, Observed, ObservedRouter, RouterService};
+use super::{
+    DEFAULT_PROFILE, Generated, Key, LivePodMonitor, LiveScaledObject, LiveServiceMonitor, MonitorDigest, Observed, ObservedRouter,
+    ProfileDigest, RouterService,
+};
 use crate::{
-    api::kthena::ModelServing,
+    api::{kthena::ModelServing, profile::AutoscalingProfile},
+    intent::Profile,
     plan::{SERVICE_MONITOR, assumed_service, scaled_object_name},
     signals::RouterSeries,
 };
@@ -21,6 +25,7 @@ pub struct Manifests {
     pub model_servings: Vec<(String, ModelServing)>,
     scaled_objects: BTreeMap<Key, Generated>,
     services: BTreeMap<Key, RouterService>,
+    profiles: BTreeMap<Key, ProfileDigest>,
     service_monitors: BTreeMap<Key, MonitorDigest>,
     pod_monitors: BTreeMap<Key, MonitorDigest>,
 }
@@ -35,6 +40,7 @@ impl Manifests {
         let group = text("apiVersion").rsplit_once('/').map_or("", |(group, _)| group).to_owned();
         match (group.as_str(), text("kind")) {
             (ModelServing::GROUP, ModelServing::KIND) => self.model_servings.push((place.to_owned(), decode(place, object)?)),
+            ("autoscaling.kthena.io", "AutoscalingProfile") => insert(&mut self.profiles, &profile(place, &object)?),
             ("keda.sh", "ScaledObject") => insert(&mut self.scaled_objects, &decode::<LiveScaledObject>(place, object)?),
             ("", "Service") => insert(&mut self.services, &decode::<Service>(place, object)?),
             ("monitoring.coreos.com", "ServiceMonitor") => {
@@ -49,7 +55,8 @@ impl Manifests {
     /// What there is of a ModelServing.
     pub fn observe(&self, model_serving: &ModelServing, router: RouterSeries) -> Observed {
         let key = (model_serving.namespace().unwrap_or_default(), scaled_object_name(model_serving));
-        Observed { model_serving: model_serving.clone(), scaled_object: self.scaled_objects.get(&key).cloned(), router }
+        let profile = self.profile(model_serving.profile().unwrap_or(DEFAULT_PROFILE)).map(|digest| digest.settings.clone());
+        Observed { model_serving: model_serving.clone(), scaled_object: self.scaled_objects.get(&key).cloned(), router, profile }
     }
 
     /// What there is of the router in this namespace, and whether its Service had to be assumed.
@@ -70,10 +77,55 @@ impl Manifests {
         (router, assumed)
     }
 
+    /// The profile that counts where no other is named, if it can be used.
+    pub fn default_profile(&self) -> Option<Profile> {
+        self.profile(DEFAULT_PROFILE)?.settings.clone().ok()
+    }
+
+    fn profile(&self, name: &str) -> Option<&ProfileDigest> {
+        self.profiles.get(&(String::new(), name.to_owned()))
+    }
+
     /// Whether any model asks for autoscaling.
     pub fn any_opted_in(&self) -> bool {
         self.model_servings.iter().any(|(_, model_serving)| model_serving.is_opted_in())
     }
+}
+
+/// A profile without any field that does not exist: the API server would refuse it, or drop the field.
+fn profile(place: &str, object: &Value) -> Result<AutoscalingProfile, String> {
+    let profile: AutoscalingProfile = decode(place, object.clone())?;
+    let known = serde_json::to_value(&profile.spec).map_err(|error| format!("{place}: {error}"))?;
+    let unknown = object.get("spec").map(|spec| unknown_fields("spec", spec, &known)).unwrap_or_default();
+    if unknown.is_empty() { Ok(profile) } else { Err(format!("{place}: unknown field {}", unknown.join(", "))) }
+}
+
+/// The fields that were read and are not there when what was understood is written again.
+fn unknown_fields(path: &str, read: &Value, written: &Value) -> Vec<String> {
+    match (read, written) {
+        (Value::Object(read), Value::Object(written)) => read
+            .iter()
+            .flat_map(|(field, value)| {
+                let path = format!("{path}.{field}");
+                match written.get(field) {
+                    Some(written) => unknown_fields(&path, value, written),
+                    None if is_empty(value) => Vec::new(),
+                    None => vec![path],
+                }
+            })
+            .collect(),
+        (Value::Array(read), Value::Array(written)) => {
+            read.iter().zip(written).flat_map(|(read, written)| unknown_fields(path, read, written)).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Such values are left out when they are written.
+fn is_empty(value: &Value) -> bool {
+    matches!(value, Value::Null | Value::Bool(false))
+        || value.as_object().is_some_and(serde_json::Map::is_empty)
+        || value.as_array().is_some_and(Vec::is_empty)
 }
 
 fn decode<T: DeserializeOwned>(place: &str, object: Value) -> Result<T, String> {

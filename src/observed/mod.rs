@@ -5,6 +5,7 @@
 mod generated;
 mod manifests;
 mod monitor;
+mod profile;
 mod router;
 mod scaled_object;
 mod stores;
@@ -12,11 +13,12 @@ mod stores;
 pub use generated::{Existing, Fingerprint, Generated};
 pub use manifests::Manifests;
 pub use monitor::{LivePodMonitor, LiveServiceMonitor, MonitorDigest, Scrapes};
+pub use profile::{DEFAULT_PROFILE, ProfileDigest};
 pub use router::{Key, ObservedRouter, RouterPort, RouterService};
 pub use scaled_object::LiveScaledObject;
 pub use stores::Stores;
 
-use crate::{api::kthena::ModelServing, signals::RouterSeries};
+use crate::{api::kthena::ModelServing, intent::Profile, signals::RouterSeries};
 
 /// What there is of one ModelServing.
 #[derive(Clone, Debug)]
@@ -27,6 +29,8 @@ pub struct Observed {
     pub scaled_object: Option<Generated>,
     /// How the router's series are found.
     pub router: RouterSeries,
+    /// The profile that it names, or the one named `default`: what it gives, or what is wrong with it; none where there is none.
+    pub profile: Option<Result<Profile, String>>,
 }
 
 impl Observed {

@@ -76,8 +76,15 @@ impl Finding {
         )
     }
 
+    pub(super) fn profile_unusable(name: &str, errors: &str) -> Self {
+        Self::new(Reason::InvalidConfiguration, format!("the AutoscalingProfile {name:?} cannot be used: {errors}"))
+    }
+
     pub(super) fn prometheus_not_configured() -> Self {
-        Self::new(Reason::PrometheusNotConfigured, "no Prometheus address is known; start kthena-keda with --prometheus-url")
+        Self::new(
+            Reason::PrometheusNotConfigured,
+            "no Prometheus address is known; set prometheus.url in the AutoscalingProfile, or start kthena-keda with --prometheus-url",
+        )
     }
 
     pub(super) fn name_conflict(name: &str) -> Self {

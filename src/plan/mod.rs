@@ -19,7 +19,7 @@ pub use verdict::{Status, Verdict};
 use crate::{
     api::keda::ScaledObject,
     intent::{self, AnnotationError, Annotations, Intent, Profile},
-    observed::{Existing, Observed},
+    observed::{DEFAULT_PROFILE, Existing, Observed},
 };
 
 /// What the cluster's API can do.
@@ -98,7 +98,7 @@ fn opted_in(
     capabilities: Capabilities,
     defaults: &Profile,
 ) -> Plan {
-    let asked = annotations.map_err(|errors| Finding::invalid(&errors)).and_then(|annotations| asked_for(annotations, defaults));
+    let asked = annotations.map_err(|errors| Finding::invalid(&errors)).and_then(|annotations| asked_for(annotations, observed, defaults));
     let mut findings = cluster_lacks(observed, capabilities);
     let intent = asked.map_err(|finding| findings.push(finding)).ok();
     if let Some(intent) = &intent {
@@ -121,11 +121,16 @@ fn may_apply(observed: &Observed, selector: &Desired<String>) -> bool {
     selected && observed.existing() != Existing::Leaving
 }
 
-fn asked_for(annotations: Annotations, defaults: &Profile) -> Result<Intent, Finding> {
-    match &annotations.profile {
-        Some(name) if name != "default" => Err(Finding::profile_not_found(name)),
-        _ => intent::merge(annotations, defaults).map_err(|error| Finding::invalid(&[error])),
-    }
+/// Without a profile of that name the built-in defaults apply, unless it was asked for.
+fn asked_for(annotations: Annotations, observed: &Observed, defaults: &Profile) -> Result<Intent, Finding> {
+    let name = annotations.profile.as_deref().unwrap_or(DEFAULT_PROFILE);
+    let profile = match &observed.profile {
+        Some(Ok(profile)) => profile.clone().or(defaults),
+        Some(Err(errors)) => return Err(Finding::profile_unusable(name, errors)),
+        None if name == DEFAULT_PROFILE => defaults.clone(),
+        None => return Err(Finding::profile_not_found(name)),
+    };
+    intent::merge(annotations, &profile).map_err(|error| Finding::invalid(&[error]))
 }
 
 /// What keeps any ScaledObject from being applied here, whatever was asked for.

@@ -7,11 +7,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use super::{Finding, Keda, scaled_object_name};
 use crate::{
     api::{
-        keda::{Advanced, Behavior, HpaConfig, MetricType, Rules, ScaleTargetRef, ScaledObject, ScaledObjectSpec, ScalingPolicy, Trigger},
+        keda::{
+            Advanced, AuthenticationReference, Behavior, HpaConfig, MetricType, Rules, ScaleTargetRef, ScaledObject, ScaledObjectSpec,
+            ScalingPolicy, Trigger,
+        },
         kthena::ModelServing,
         metadata::{MANAGED_BY, OPERATOR},
+        profile::{AuthMode, AuthenticationKind, AuthenticationRef},
     },
-    intent::{Direction, Intent, Pause, Policy, PolicyKind, PrometheusUrl},
+    intent::{Direction, Intent, Pause, Policy, PolicyKind, PrometheusSettings, Select},
     observed::Observed,
     promql::Expr,
     signals,
@@ -50,7 +54,7 @@ pub(super) fn build(observed: &Observed, intent: &Intent, keda: Keda) -> Option<
             min_replica_count: Some(intent.replicas.min()),
             max_replica_count: Some(intent.replicas.max()),
             advanced: Some(behavior(intent)),
-            triggers: triggers(observed, intent, &prometheus.url),
+            triggers: triggers(observed, intent, prometheus),
         },
     }))
 }
@@ -98,7 +102,14 @@ fn behavior(intent: &Intent) -> Advanced {
 fn rules(direction: &Direction) -> Rules {
     Rules {
         stabilization_window_seconds: Some(direction.stabilization_window),
-        select_policy: Some("Max".to_owned()),
+        select_policy: Some(
+            match direction.select {
+                Select::Max => "Max",
+                Select::Min => "Min",
+                Select::Disabled => "Disabled",
+            }
+            .to_owned(),
+        ),
         policies: direction.policies.iter().map(policy).collect(),
     }
 }
@@ -115,7 +126,7 @@ fn policy(policy: &Policy) -> ScalingPolicy {
     }
 }
 
-fn triggers(observed: &Observed, intent: &Intent, prometheus: &PrometheusUrl) -> Vec<Trigger> {
+fn triggers(observed: &Observed, intent: &Intent, prometheus: &PrometheusSettings) -> Vec<Trigger> {
     let mut triggers: Vec<Trigger> = intent
         .signals
         .iter()
@@ -131,19 +142,47 @@ fn triggers(observed: &Observed, intent: &Intent, prometheus: &PrometheusUrl) ->
     triggers
 }
 
-fn trigger(name: &str, prometheus: &PrometheusUrl, query: &Expr, threshold: String) -> Trigger {
-    let metadata = [
-        ("serverAddress", prometheus.to_string()),
+fn trigger(name: &str, prometheus: &PrometheusSettings, query: &Expr, threshold: String) -> Trigger {
+    let settings = [
+        ("serverAddress", prometheus.url.to_string()),
         ("query", query.to_string()),
         ("threshold", threshold),
         // KEDA's default turns "no data" into 0 and so scales down when Prometheus loses its data.
         ("ignoreNullValues", "false".to_owned()),
     ];
+    let metadata = settings.into_iter().chain(access(prometheus)).map(|(key, value)| (key.to_owned(), value)).collect();
     Trigger {
         kind: "prometheus".to_owned(),
         name: Some(name.to_owned()),
         metric_type: Some(MetricType::AverageValue),
-        metadata: metadata.map(|(key, value)| (key.to_owned(), value)).into(),
+        metadata,
+        authentication_ref: prometheus.authentication.as_ref().map(authentication_ref),
         foreign: BTreeMap::new(),
     }
+}
+
+/// How KEDA is let in, where that takes more than an address.
+///
+/// KEDA ignores credentials without the modes (`pkg/scalers/authentication`), and reads lists as `a,b` and maps as `k=v,k2=v2`.
+fn access(prometheus: &PrometheusSettings) -> impl Iterator<Item = (&'static str, String)> {
+    let mode = |mode: &AuthMode| match mode {
+        AuthMode::Bearer => "bearer",
+        AuthMode::Basic => "basic",
+        AuthMode::Tls => "tls",
+        AuthMode::Custom => "custom",
+    };
+    let modes: Vec<&str> = prometheus.modes.iter().map(mode).collect();
+    let headers: Vec<String> = prometheus.headers.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let unsafe_ssl = if prometheus.unsafe_ssl { "true" } else { "" };
+    [("authModes", modes.join(",")), ("customHeaders", headers.join(",")), ("unsafeSsl", unsafe_ssl.to_owned())]
+        .into_iter()
+        .filter(|(_, value)| !value.is_empty())
+}
+
+fn authentication_ref(reference: &AuthenticationRef) -> AuthenticationReference {
+    let kind = match reference.kind {
+        AuthenticationKind::ClusterTriggerAuthentication => "ClusterTriggerAuthentication",
+        AuthenticationKind::TriggerAuthentication => "TriggerAuthentication",
+    };
+    AuthenticationReference { kind: kind.to_owned(), name: reference.name.clone() }
 }

@@ -6,7 +6,7 @@ use futures::{StreamExt as _, stream};
 use harness::kinds;
 use kthena_keda::{
     api::kthena::ModelServing,
-    intent::{Profile, PrometheusSettings},
+    intent::{Profile, PrometheusSettings, PrometheusUrl},
     observed::Observed,
     plan::{Capabilities, Desired, Plan, plan},
     signals::{RouterSeries, ScrapeSource},
@@ -53,8 +53,8 @@ fn planned(name: &str, namespace: &str, annotations: &BTreeMap<String, String>) 
     }))
     .unwrap();
     let router = RouterSeries { namespace: "kthena-system".to_owned(), source: ScrapeSource::Service("kthena-router".to_owned()) };
-    let prometheus = Some(PrometheusSettings { url: "http://prometheus:9090".parse().unwrap() });
-    let observed = Observed { model_serving, scaled_object: None, router };
+    let prometheus = Some(PrometheusSettings::from("http://prometheus:9090".parse::<PrometheusUrl>().unwrap()));
+    let observed = Observed { model_serving, scaled_object: None, router, profile: None };
     plan(&observed, Capabilities::NEWEST, &Profile { prometheus, ..Profile::built_in() })
 }
 

@@ -137,7 +137,9 @@ async fn follows_the_service_that_is_there_and_equals_what_render_prints() {
 async fn everything(cluster: &Cluster) -> Value {
     let client = &cluster.chat.namespace.client;
     let mut items = Vec::new();
-    for kind in [kinds::model_serving(), kinds::service(), kinds::service_monitor(), kinds::pod_monitor(), kinds::scaled_object()] {
+    for kind in
+        [kinds::model_serving(), kinds::service(), kinds::service_monitor(), kinds::pod_monitor(), kinds::scaled_object(), kinds::profile()]
+    {
         let list = Api::<DynamicObject>::all_with(client.clone(), &kind).list(&ListParams::default()).await.unwrap();
         for mut item in list.items {
             item.types = Some(kube::api::TypeMeta { api_version: kind.api_version.clone(), kind: kind.kind.clone() });

@@ -46,31 +46,32 @@ fn without_a_prometheus_there_is_no_scaled_object_but_the_cure() {
 
 #[test]
 fn the_sample_profile_is_what_is_built_in() {
-    let sample = ["config/samples/model-serving.yaml", "config/samples/router-service.yaml"];
     let url = "--prometheus-url=http://prometheus-operated.monitoring.svc:9090";
-    let (built_in, profile) = (
-        render(&[sample[0], sample[1], url]),
-        render(&[sample[0], sample[1], "--default-profile=config/samples/autoscaling-profile.yaml"]),
-    );
+    let built_in = render(&["config/samples/model-serving.yaml", "config/samples/router-service.yaml", url]);
+    let profile = ["model-serving", "router-service", "autoscaling-profile"].map(|name| format!("config/samples/{name}.yaml"));
+    let profile = render(&profile.each_ref().map(String::as_str));
     assert!(profile.status.success(), "{}", text(&profile.stderr));
     assert_eq!(text(&profile.stdout), text(&built_in.stdout));
 }
 
+#[rstest]
+#[case("{pollingInterval: soon}", "pollingInterval: \"soon\" is no duration")]
+#[case("{polling: 1s}", "unknown field spec.polling")]
+#[case("{scaleUp: {policies: [{type: Pods, value: 1, period: 1s, perod: 2s}]}}", "unknown field spec.scaleUp.policies.perod")]
+#[case("{replicas: {min: one}}", "invalid type")]
+fn a_profile_that_is_wrong_is_named(#[case] spec: &str, #[case] why: &str) {
+    let profile =
+        format!("apiVersion: autoscaling.kthena.io/v1alpha1\nkind: AutoscalingProfile\nmetadata: {{name: default}}\nspec: {spec}\n");
+    let output = stdin(&format!("{profile}---\n{}", manifest(&[("kthena.io/model-name", "m")])), &[PROMETHEUS]);
+    let error = text(&output.stderr);
+    assert!(output.status.code() == Some(1) && error.contains(why), "{error}");
+}
+
 #[test]
-fn a_profile_that_is_wrong_is_named_by_file_and_field() {
-    let folder = std::env::temp_dir().join(format!("kthena-keda-profile-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let file = folder.join("bad.yaml");
-    let head = "apiVersion: autoscaling.kthena.io/v1alpha1\nkind: AutoscalingProfile\n";
-    for (spec, why) in
-        [("spec: {pollingInterval: soon}", "pollingInterval"), ("spec: {polling: 1s}", "unknown field"), ("speck: {}", "spec")]
-    {
-        std::fs::write(&file, format!("{head}{spec}\n")).unwrap();
-        let output = render(&["config/samples/model-serving.yaml", &format!("--default-profile={}", file.display())]);
-        let error = text(&output.stderr);
-        assert!(output.status.code() == Some(1) && error.contains("bad.yaml: ") && error.contains(why), "{error}");
-    }
-    std::fs::remove_dir_all(&folder).unwrap();
+fn the_definition_is_the_one_that_is_checked_in() {
+    let output = Command::new(env!("CARGO_BIN_EXE_kthena-keda")).arg("crds").output().unwrap();
+    let checked_in = std::fs::read_to_string("crds/autoscaling.kthena.io_autoscalingprofiles.yaml").unwrap();
+    assert_eq!(text(&output.stdout), checked_in, "run `make crds`");
 }
 
 fn manifest(annotations: &[(&str, &str)]) -> String {

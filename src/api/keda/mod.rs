@@ -3,5 +3,6 @@
 mod scaled_object;
 
 pub use scaled_object::{
-    Advanced, Behavior, HpaConfig, MetricType, Rules, ScaleTargetRef, ScaledObject, ScaledObjectSpec, ScalingPolicy, Trigger,
+    Advanced, AuthenticationReference, Behavior, HpaConfig, MetricType, Rules, ScaleTargetRef, ScaledObject, ScaledObjectSpec,
+    ScalingPolicy, Trigger,
 };

@@ -131,9 +131,23 @@ pub struct Trigger {
     /// The scaler's own settings.
     #[serde(default)]
     pub metadata: BTreeMap<String, String>,
+    /// Credentials for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authentication_ref: Option<AuthenticationReference>,
     /// What somebody else added; never written, but seen, since the list belongs to one owner as a whole.
     #[serde(flatten)]
     pub foreign: BTreeMap<String, serde_json::Value>,
+}
+
+/// Credentials that KEDA looks up.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct AuthenticationReference {
+    /// `TriggerAuthentication` or `ClusterTriggerAuthentication`.
+    #[serde(default)]
+    pub kind: String,
+    /// Its name.
+    #[serde(default)]
+    pub name: String,
 }
 
 /// How a metric's value becomes a number of replicas.

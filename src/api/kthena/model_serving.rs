@@ -14,7 +14,7 @@ use crate::{
         lenient::lenient,
         metadata::{LeanMetadata, OPERATOR},
     },
-    intent::MODEL_NAME,
+    intent::{MODEL_NAME, PROFILE},
 };
 
 /// The type of our condition on a ModelServing.
@@ -135,6 +135,11 @@ impl ModelServing {
     /// Whether it asks for autoscaling, correctly or not.
     pub fn is_opted_in(&self) -> bool {
         self.metadata.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(MODEL_NAME))
+    }
+
+    /// The profile that it names, if it names one.
+    pub fn profile(&self) -> Option<&str> {
+        self.metadata.annotations.as_ref()?.get(PROFILE).map(String::as_str)
     }
 
     /// The label selector that reached the scale subresource, if any.

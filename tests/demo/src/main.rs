@@ -41,7 +41,7 @@ async fn show(operator: PathBuf) {
     // Slow enough to be watched.
     settings.profile = settings.profile.replace("stabilizationWindow: 2s", "stabilizationWindow: 5s");
     settings.engine = EngineSettings { concurrency: 10, ..EngineSettings::default() };
-    let chain = Chain::start(&settings).await;
+    let chain = Box::pin(Chain::start(&settings)).await;
     let chat = chain.model_with("llama-3", |builder| builder.loading("3s")).await;
     chat.serves(&chain).await;
     chat.hpa().await;

@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::{
     Crds, ModelServing, ModelServingBuilder, Namespace, Process, Settings, Stack,
     neighbours::{ControllerManager, Keda, Kthena, Kwok, Prometheus, PrometheusSettings, Router},
-    process::write,
+    objects::apply,
     stack::resource,
     wait::{until, until_asked},
 };
@@ -41,7 +41,7 @@ spec:
 pub struct ChainSettings {
     /// The operator's binary.
     pub operator: std::path::PathBuf,
-    /// The AutoscalingProfile that models get; a quick one by default.
+    /// The AutoscalingProfile named default; a quick one where nobody says otherwise.
     pub profile: String,
     /// How often the HPA looks, in seconds.
     pub hpa_sync_seconds: u32,
@@ -112,11 +112,9 @@ impl Chain {
             Prometheus::start(control_plane, &client, settings.prometheus),
         );
         let router = Router::start(control_plane, &client, "kthena-router-0").await;
-        let profile = write(control_plane.folder.join("profile.yaml"), &settings.profile);
-        let operator_settings = Settings::new(&settings.operator)
-            .without("--prometheus-url")
-            .with(&format!("--prometheus-url={}", prometheus.url))
-            .with(&format!("--default-profile={}", profile.display()));
+        apply(&client, serde_saphyr::from_str(&settings.profile).expect("a profile")).await;
+        let operator_settings =
+            Settings::new(&settings.operator).without("--prometheus-url").with(&format!("--prometheus-url={}", prometheus.url));
         let operator = Some(stack.start_operator(&operator_settings));
         let engine = Engine::start(settings.engine.clone());
         Self { operator, operator_settings, router, prometheus, keda, kthena, controller_manager, kwok, engine, stack }

@@ -38,6 +38,11 @@ impl Crds {
         Self::from_folder("KEDA v2.14", &built().join("manifests/keda-2.14/crds"))
     }
 
+    /// Our own, as it is shipped.
+    pub fn ours() -> Self {
+        Self::from_folder("kthena-keda", &root().join("crds"))
+    }
+
     /// The Prometheus Operator's.
     pub fn prometheus_operator() -> Self {
         Self::from_folder("the Prometheus Operator", &built().join("manifests/prometheus-operator/crds"))

@@ -31,11 +31,12 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// Starts one with these definitions.
+    /// Starts one with these definitions, and with our own.
     pub async fn start(crds: &[Crds]) -> Self {
         let stack = Self { control_plane: ControlPlane::start().await };
         let client = stack.client().await;
-        futures::future::join_all(crds.iter().map(|crds| crds.install(&client))).await;
+        let ours = Crds::ours();
+        futures::future::join_all(crds.iter().chain([&ours]).map(|crds| crds.install(&client))).await;
         apply_file(&client, &root().join("config/rbac.yaml")).await;
         stack
     }
@@ -99,6 +100,11 @@ pub mod kinds {
     /// KEDA's ScaledObject.
     pub fn scaled_object() -> ApiResource {
         resource("keda.sh", "v1alpha1", "ScaledObject", "scaledobjects")
+    }
+
+    /// Our own AutoscalingProfile.
+    pub fn profile() -> ApiResource {
+        resource("autoscaling.kthena.io", "v1alpha1", "AutoscalingProfile", "autoscalingprofiles")
     }
 
     /// The Prometheus Operator's ServiceMonitor.

@@ -1,0 +1,114 @@
+//! Says of every AutoscalingProfile how many models use it and whether it can be used.
+
+use std::time::Duration;
+
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+    jiff::Timestamp,
+};
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
+use serde::Serialize;
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
+};
+
+use super::Context;
+use crate::{
+    api::{
+        metadata::OPERATOR,
+        profile::{AutoscalingProfile, AutoscalingProfileStatus},
+    },
+    cluster::Error,
+    observed::ProfileDigest,
+    process::backoff,
+};
+
+/// Models come and go in crowds: their number is written once for all that happened meanwhile.
+const GATHER: Duration = Duration::from_secs(1);
+
+/// The patch; with another resource version the API server refuses it.
+#[derive(Debug, Serialize)]
+struct StatusPatch {
+    metadata: Precondition,
+    status: AutoscalingProfileStatus,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Precondition {
+    resource_version: Option<String>,
+}
+
+/// Runs for life: a pass whenever `wake` is notified, and again after a failure.
+pub async fn run(context: Context, wake: &Notify) {
+    // An error means that nobody fills the store any more: the process is ending.
+    let _ = context.stores.model_servings.wait_until_ready().await;
+    let mut failures = 0;
+    loop {
+        let pause = match pass(&context).await {
+            Ok(()) => {
+                failures = 0;
+                Duration::MAX
+            }
+            Err(error) => {
+                failures += 1;
+                let delay = backoff::delay(failures, error.class().longest_delay());
+                if failures > 2 {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        failures,
+                        ?delay,
+                        "cannot write the status of a profile; will try again"
+                    );
+                }
+                delay
+            }
+        };
+        // Either way it is time for a pass.
+        let _ = timeout(pause, wake.notified()).await;
+        sleep(GATHER).await;
+    }
+}
+
+async fn pass(context: &Context) -> Result<(), Error> {
+    let stores = &context.stores;
+    let served = context.served.borrow().is_some_and(|served| served.profiles);
+    if !served || !stores.profiles.is_complete() {
+        return Ok(());
+    }
+    let api: Api<AutoscalingProfile> = Api::all(context.client.clone());
+    for ((_, name), profile) in stores.profiles.all() {
+        let status = status(&profile, stores.users(&name));
+        if status != profile.status {
+            let patch = StatusPatch { metadata: Precondition { resource_version: profile.resource_version }, status };
+            let params = PatchParams { field_manager: Some(OPERATOR.to_owned()), ..PatchParams::default() };
+            let written = api.patch_status(&name, &params, &Patch::Merge(patch)).await?;
+            stores.profiles.wrote(&written);
+        }
+    }
+    Ok(())
+}
+
+/// The times stay where nothing changed, so that nothing is written then.
+fn status(profile: &ProfileDigest, users: i32) -> AutoscalingProfileStatus {
+    let (status, reason, message) = match &profile.settings {
+        Ok(_) => ("True", "Valid", "the profile can be used".to_owned()),
+        Err(errors) => ("False", "InvalidConfiguration", format!("{errors}; models that use it keep what they have")),
+    };
+    let before = profile.status.conditions.iter().find(|condition| condition.type_ == "Ready");
+    let since = before.filter(|before| before.status == status).map(|before| before.last_transition_time.clone());
+    let ready = Condition {
+        type_: "Ready".to_owned(),
+        status: status.to_owned(),
+        reason: reason.to_owned(),
+        message,
+        last_transition_time: since.unwrap_or_else(|| Time(Timestamp::now())),
+        observed_generation: profile.generation,
+    };
+    let others = profile.status.conditions.iter().filter(|condition| condition.type_ != "Ready").cloned();
+    AutoscalingProfileStatus { observed_generation: profile.generation, model_servings: users, conditions: others.chain([ready]).collect() }
+}

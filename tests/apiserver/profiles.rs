@@ -1,0 +1,186 @@
+//! AutoscalingProfiles: refused when bad, used when good, and told what becomes of them.
+
+use std::process::Command;
+
+use harness::{Crds, Identity, Namespace, Settings, Stack, control_plane::binary, kinds, wait};
+use kube::{
+    Api, ResourceExt as _,
+    api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
+};
+use rstest::rstest;
+use serde_json::{Value, json};
+
+use super::shared::{BINARY, namespace, stack};
+
+fn profiles(namespace: &Namespace) -> Api<DynamicObject> {
+    Api::all_with(namespace.client.clone(), &kinds::profile())
+}
+
+fn profile(name: &str, spec: &Value) -> DynamicObject {
+    let object =
+        json!({"apiVersion": "autoscaling.kthena.io/v1alpha1", "kind": "AutoscalingProfile", "metadata": {"name": name}, "spec": spec});
+    serde_json::from_value(object).unwrap()
+}
+
+async fn create(namespace: &Namespace, name: &str, spec: &Value) -> DynamicObject {
+    profiles(namespace).create(&PostParams::default(), &profile(name, spec)).await.unwrap()
+}
+
+async fn edit(namespace: &Namespace, name: &str, spec: Value) {
+    profiles(namespace).patch(name, &PatchParams::default(), &Patch::Merge(json!({"spec": spec}))).await.unwrap();
+}
+
+fn ready(profile: &DynamicObject) -> Option<(&str, &str)> {
+    let found = profile.data["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == "Ready")?;
+    Some((found["status"].as_str()?, found["message"].as_str()?))
+}
+
+#[rstest]
+#[case(json!({"replicas": {"min": 3, "max": 2}}), "min must not be greater than max")]
+#[case(json!({"replicas": {"min": -1}}), "spec.replicas.min")]
+#[case(json!({"replicas": {"max": 0}}), "spec.replicas.max")]
+#[case(json!({"signals": []}), "spec.signals")]
+#[case(json!({"signals": [{"name": "load", "target": "1"}]}), "spec.signals[0].name")]
+#[case(json!({"signals": [{"name": "active-requests", "target": "ten"}]}), "spec.signals[0].target")]
+#[case(json!({"signals": [{"name": "active-requests", "target": "0"}]}), "must be at least 0.001")]
+#[case(json!({"signals": [{"name": "active-requests", "target": "1"}, {"name": "active-requests", "target": "2"}]}), "Duplicate value")]
+#[case(json!({"pollingInterval": "0s"}), "must be from 1s to 1h")]
+#[case(json!({"pollingInterval": "fast"}), "spec.pollingInterval")]
+#[case(json!({"scaleUp": {"stabilizationWindow": "2h"}}), "must be at most 1h")]
+#[case(json!({"scaleDown": {"policies": []}}), "spec.scaleDown.policies")]
+#[case(json!({"scaleDown": {"policies": [{"type": "Pods", "value": 0, "period": "1m"}]}}), "spec.scaleDown.policies[0].value")]
+#[case(json!({"scaleDown": {"policies": [{"type": "Pods", "value": 1, "period": "40m"}]}}), "must be from 1s to 30m")]
+#[case(json!({"scaleDown": {"select": "Sometimes"}}), "spec.scaleDown.select")]
+#[case(json!({"scaleToZero": {"cooldown": "25h"}}), "must be at most 24h")]
+#[case(json!({"monitors": {"interval": "45s"}}), "must be from 1s to 30s")]
+#[case(json!({"prometheus": {}}), "spec.prometheus.url")]
+#[case(json!({"prometheus": {"url": "prometheus:9090"}}), "spec.prometheus.url")]
+#[case(json!({"prometheus": {"url": "http://prometheus:9090/"}}), "spec.prometheus.url")]
+#[case(json!({"prometheus": {"url": "http://p", "authModes": ["bearer"]}}), "need an authenticationRef")]
+#[case(json!({"prometheus": {"url": "http://p", "authenticationRef": {"name": "a"}, "authModes": ["bearer", "basic"]}}), "exclude each other")]
+#[case(json!({"prometheus": {"url": "http://p", "authenticationRef": {"name": "a"}, "authModes": ["digest"]}}), "spec.prometheus.authModes[0]")]
+#[case(json!({"prometheus": {"url": "http://p", "headers": {"X": "a=b"}}}), "KEDA cannot carry")]
+#[tokio::test]
+async fn a_bad_one_is_refused_by_the_api_server(#[case] spec: Value, #[case] why: &str) {
+    let refused = profiles(&namespace().await).create(&PostParams { dry_run: true, ..PostParams::default() }, &profile("bad", &spec)).await;
+    let error = refused.map_or_else(|error| error.to_string(), |_| "accepted".to_owned());
+    assert!(error.contains(why), "{error}");
+}
+
+#[tokio::test]
+async fn the_sample_and_an_empty_one_are_accepted_and_the_same() {
+    let namespace = namespace().await;
+    let dry_run = PostParams { dry_run: true, ..PostParams::default() };
+    let text = std::fs::read_to_string("config/samples/autoscaling-profile.yaml").unwrap();
+    let sample: DynamicObject = serde_saphyr::from_str(&text).unwrap();
+    let sample = profiles(&namespace).create(&dry_run, &sample).await.unwrap();
+    let url = json!({"prometheus": {"url": "http://prometheus-operated.monitoring.svc:9090"}, "monitors": {"labels": {}}});
+    let empty = profiles(&namespace).create(&dry_run, &profile("empty", &url)).await.unwrap();
+    assert_eq!(sample.data["spec"], empty.data["spec"]);
+}
+
+#[tokio::test]
+async fn kubectl_explains_it() {
+    let kubeconfig = stack().await.control_plane.kubeconfig(&Identity::Admin);
+    let output = Command::new(binary("kubectl")).args(["explain", "asp.spec.scaleDown"]).env("KUBECONFIG", kubeconfig).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
+    for part in ["Slow by default", "stabilizationWindow", "the highest of them counts"] {
+        assert!(text.contains(part), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[tokio::test]
+async fn a_model_follows_the_profile_that_it_names() {
+    let models = namespace().await;
+    let name = format!("gold-{}", models.name);
+    let chat = models.model_serving("chat").opted_in("llama").annotated("autoscaling.kthena.io/profile", &name).create().await;
+    assert!(chat.reason("ProfileNotFound").await.contains(&name));
+    let prometheus = json!({
+        "url": "https://mimir/prometheus", "authenticationRef": {"name": "mimir"}, "authModes": ["bearer", "tls"],
+        "headers": {"X-Scope-OrgID": "team-a"}, "unsafeSsl": true,
+    });
+    create(&models, &name, &json!({"prometheus": prometheus, "replicas": {"min": 2, "max": 5}, "scaleDown": {"select": "Disabled"}})).await;
+    let found = chat.scaled_object_until("has a maximum of 5", |found| found.data["spec"]["maxReplicaCount"] == 5).await;
+    let trigger = &found.data["spec"]["triggers"][0];
+    let metadata = &trigger["metadata"];
+    assert_eq!(trigger["authenticationRef"], json!({"kind": "ClusterTriggerAuthentication", "name": "mimir"}));
+    assert_eq!(
+        (metadata["serverAddress"].as_str(), metadata["authModes"].as_str()),
+        (Some("https://mimir/prometheus"), Some("bearer,tls"))
+    );
+    assert_eq!((metadata["customHeaders"].as_str(), metadata["unsafeSsl"].as_str()), (Some("X-Scope-OrgID=team-a"), Some("true")));
+    let behavior = found.data.pointer("/spec/advanced/horizontalPodAutoscalerConfig/behavior/scaleDown/selectPolicy").unwrap();
+    assert_eq!(behavior, "Disabled");
+
+    // Annotations win; what changes is planned again.
+    chat.annotate(&[("autoscaling.kthena.io/max-replicas", Some("4"))]).await;
+    chat.scaled_object_until("has a maximum of 4", |found| found.data["spec"]["maxReplicaCount"] == 4).await;
+    edit(&models, &name, json!({"replicas": {"min": 3}})).await;
+    chat.scaled_object_until("has a minimum of 3", |found| found.data["spec"]["minReplicaCount"] == 3).await;
+
+    // The profile is told who uses it.
+    let one_user = |found: Option<&DynamicObject>| {
+        found.is_some_and(|found| found.data["status"]["modelServings"] == 1 && found.data["status"]["observedGeneration"] == 2)
+    };
+    let told = wait::until(&profiles(&models), &name, "has one user", one_user).await.unwrap();
+    assert_eq!(ready(&told).unwrap().0, "True");
+
+    // What only the operator can judge is told there, and models keep what they have.
+    edit(&models, &name, json!({"monitors": {"labels": {"not a label": "x"}}})).await;
+    let refused = |found: Option<&DynamicObject>| found.and_then(ready).is_some_and(|(status, _)| status == "False");
+    let told = wait::until(&profiles(&models), &name, "is not ready", refused).await.unwrap();
+    assert!(ready(&told).unwrap().1.contains("monitors.labels"), "{:?}", ready(&told));
+    let message = chat.reason("InvalidConfiguration").await;
+    assert!(message.contains("monitors.labels") && message.contains("stays as it was last valid"), "{message}");
+    edit(&models, &name, json!({"monitors": {"labels": null}})).await;
+    chat.reason("Pending").await;
+
+    // Deleted while it is in use, it takes nothing with it.
+    let before = chat.scaled_object().await.resource_version();
+    profiles(&models).delete(&name, &DeleteParams::default()).await.unwrap();
+    chat.reason("ProfileNotFound").await;
+    assert_eq!(chat.scaled_object().await.resource_version(), before);
+}
+
+/// The profile named default is everybody's, so this has a cluster of its own.
+#[tokio::test]
+async fn the_default_profile_is_for_all_that_name_no_other() {
+    let stack = Stack::start(&[Crds::kthena_0_4(), Crds::keda(), Crds::prometheus_operator()]).await;
+    let operator = stack.start_operator(&Settings::new(BINARY).without("--prometheus-url"));
+    let models = stack.namespace().await;
+    let chat = models.model_serving("chat").opted_in("llama").create().await;
+    chat.reason("PrometheusNotConfigured").await;
+    let labels = json!({"app.kubernetes.io/component": "kthena-router"});
+    let service = json!({"metadata": {"name": "kthena-router", "labels": labels}, "spec": {"ports": [{"name": "http", "port": 80}]}});
+    models.elsewhere("kthena-system").create(&kinds::service(), service).await;
+    let monitors = json!({"labels": {"release": "kps"}, "interval": "5s"});
+    create(&models, "default", &json!({"prometheus": {"url": "http://prometheus:9090"}, "replicas": {"max": 7}, "monitors": monitors}))
+        .await;
+    chat.scaled_object_until("has a maximum of 7", |found| found.data["spec"]["maxReplicaCount"] == 7).await;
+    let router = models.elsewhere("kthena-system").api(&kinds::service_monitor());
+    let labelled = |found: Option<&DynamicObject>| {
+        found.is_some_and(|found| found.labels().contains_key("release") && found.data["spec"]["endpoints"][0]["interval"] == "5s")
+    };
+    wait::until(&router, "kthena-keda-router", "has the profile's labels", labelled).await;
+
+    // A restart writes nothing, and neither does rest.
+    let told = |found: Option<&DynamicObject>| found.is_some_and(|found| found.data["status"]["modelServings"] == 1);
+    wait::until(&profiles(&models), "default", "has one user", told).await;
+    let before = stack.writes().len();
+    assert!(operator.terminate());
+    let _operator = stack.start_operator(&Settings::new(BINARY).without("--prometheus-url"));
+    let sentinel = models.model_serving("sentinel").annotated("autoscaling.kthena.io/profile", "none").opted_in("llama").create().await;
+    sentinel.reason("ProfileNotFound").await;
+    let writes = stack.writes().split_off(before);
+    assert!(writes.iter().all(|write| write.object_ref.name == "sentinel"), "{:?}", harness::audit::summary(&writes));
+
+    // Without it the built-in defaults apply again, and the flags.
+    profiles(&models).delete("default", &DeleteParams::default()).await.unwrap();
+    chat.reason("PrometheusNotConfigured").await;
+    wait::until(&router, "kthena-keda-router", "has no such label", |found| {
+        found.is_some_and(|found| !found.labels().contains_key("release"))
+    })
+    .await;
+    let refused: Vec<_> = stack.requests().into_iter().filter(|request| request.code() == 403).collect();
+    assert!(refused.is_empty(), "{:?}", harness::audit::summary(&refused));
+}
