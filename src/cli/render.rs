@@ -129,8 +129,8 @@ fn render(manifests: &Manifests, settings: &Settings, output: &mut Output) {
             .notes
             .push(format!("no Service of namespace {} is given: assuming kthena-router as Kthena's chart makes it", router.namespace));
     }
-    let monitors = manifests.default_profile().map_or_else(|| settings.defaults.clone(), |profile| profile.or(&settings.defaults)).monitors;
-    let RouterPlan { service_monitor, series, problem } = plan_router(&router, &monitors, true);
+    let profile = manifests.default_profile();
+    let RouterPlan { service_monitor, series, problem } = plan_router(&router, profile.as_ref(), &settings.defaults, true);
     output.notes.extend(problem);
     push(service_monitor, SERVICE_MONITOR, output);
     for (place, model_serving) in &manifests.model_servings {

@@ -12,7 +12,6 @@ use super::Context;
 use crate::{
     api::monitoring::ServiceMonitor,
     cluster::{Class, Error, apply, capabilities::Served},
-    intent::MonitorSettings,
     observed::{LiveServiceMonitor, ObservedRouter},
     plan::{Desired, RouterPlan, SERVICE_MONITOR, plan_router},
     process::backoff,
@@ -65,7 +64,9 @@ async fn pass(context: &Context, known: &watch::Sender<Option<RouterSeries>>, to
     let Some((observed, served)) = observe(context) else {
         return Ok(());
     };
-    let RouterPlan { service_monitor, series, problem } = plan_router(&observed, &monitors(context), context.stores.any_opted_in());
+    let profile = context.stores.default_profile();
+    let RouterPlan { service_monitor, series, problem } =
+        plan_router(&observed, profile.as_ref(), &context.settings.defaults, context.stores.any_opted_in());
     known.send_if_modified(|known| {
         let news = known.as_ref() != Some(&series);
         *known = Some(series);
@@ -78,12 +79,6 @@ async fn pass(context: &Context, known: &watch::Sender<Option<RouterSeries>>, to
         Desired::Remove => remove(&api, &observed).await,
         Desired::Apply(_) | Desired::Keep => Ok(()),
     }
-}
-
-/// Labels and interval come from the profile named default, and from no other: two profiles must not fight over one monitor.
-fn monitors(context: &Context) -> MonitorSettings {
-    let flags = &context.settings.defaults;
-    context.stores.default_profile().map_or_else(|| flags.monitors.clone(), |profile| profile.or(flags).monitors)
 }
 
 fn tell_once(problem: Option<String>, told: &mut Option<String>) {

@@ -77,9 +77,9 @@ impl Manifests {
         (router, assumed)
     }
 
-    /// The profile that counts where no other is named, if it can be used.
-    pub fn default_profile(&self) -> Option<Profile> {
-        self.profile(DEFAULT_PROFILE)?.settings.clone().ok()
+    /// The profile that counts where no other is named: what it gives, or what is wrong with it.
+    pub fn default_profile(&self) -> Option<Result<Profile, String>> {
+        self.profile(DEFAULT_PROFILE).map(|digest| digest.settings.clone())
     }
 
     fn profile(&self, name: &str) -> Option<&ProfileDigest> {

@@ -69,9 +69,9 @@ impl Stores {
         })
     }
 
-    /// The profile that counts where no other is named, if it can be used.
-    pub fn default_profile(&self) -> Option<Profile> {
-        self.profiles.get("", DEFAULT_PROFILE)?.settings.ok()
+    /// The profile that counts where no other is named: what it gives, or what is wrong with it.
+    pub fn default_profile(&self) -> Option<Result<Profile, String>> {
+        self.profiles.get("", DEFAULT_PROFILE).map(|digest| digest.settings)
     }
 
     /// How many opted-in models use this profile.

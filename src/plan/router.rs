@@ -14,7 +14,7 @@ use crate::{
         metadata::{MANAGED_BY, OPERATOR},
         monitoring::{Endpoint, NamespaceSelector, ServiceMonitor, ServiceMonitorSpec},
     },
-    intent::{CreateMonitors, MonitorSettings},
+    intent::{CreateMonitors, MonitorSettings, Profile},
     observed::{Existing, Key, MonitorDigest, ObservedRouter, RouterPort, RouterService, Scrapes},
     signals::{RouterSeries, ScrapeSource},
 };
@@ -56,8 +56,28 @@ enum Scraper {
 
 /// Plans the router's ServiceMonitor, and tells how its series are found.
 ///
-/// Without a Service nothing is changed, and the series are looked for where Kthena's chart puts them.
-pub fn plan_router(observed: &ObservedRouter, settings: &MonitorSettings, any_opted_in: bool) -> RouterPlan {
+/// Labels and interval come from the profile named default, and from no other: two profiles must not fight over one monitor. Without
+/// a Service, or with a profile that cannot be used, nothing is changed; without a Service the series are looked for where Kthena's
+/// chart puts them.
+pub fn plan_router(
+    observed: &ObservedRouter,
+    profile: Option<&Result<Profile, String>>,
+    defaults: &Profile,
+    any_opted_in: bool,
+) -> RouterPlan {
+    match profile {
+        None => plan_with(observed, &defaults.monitors, any_opted_in),
+        Some(Ok(profile)) => plan_with(observed, &profile.clone().or(defaults).monitors, any_opted_in),
+        Some(Err(_)) => match plan_with(observed, &defaults.monitors, any_opted_in) {
+            RouterPlan { service_monitor: Desired::Apply(_), series, problem } => {
+                RouterPlan { service_monitor: Desired::Keep, series, problem }
+            }
+            plan => plan,
+        },
+    }
+}
+
+fn plan_with(observed: &ObservedRouter, settings: &MonitorSettings, any_opted_in: bool) -> RouterPlan {
     let Some(metrics) = find(&observed.services) else {
         let service_monitor = if any_opted_in { Desired::Keep } else { remove(observed) };
         return RouterPlan { service_monitor, series: assumed_series(&observed.namespace), problem: None };
@@ -207,7 +227,7 @@ fn is_container_port(endpoint: &Endpoint, port: &RouterPort) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{intent::Profile, observed::Manifests};
+    use crate::observed::Manifests;
     use rstest::rstest;
     use serde_json::{Value, json};
 
@@ -237,7 +257,7 @@ mod tests {
 
     fn planned(objects: &[Value], create: CreateMonitors) -> RouterPlan {
         let settings = MonitorSettings { create, ..Profile::built_in().monitors };
-        plan_router(&observed(objects), &settings, true)
+        plan_with(&observed(objects), &settings, true)
     }
 
     fn applied(plan: &RouterPlan) -> Option<&ServiceMonitorSpec> {
@@ -295,6 +315,14 @@ mod tests {
         assert_eq!((applied(&always).is_some(), always.series.source), (true, ScrapeSource::Service("kthena-router".to_owned())));
     }
 
+    #[test]
+    fn a_profile_that_cannot_be_used_changes_nothing() {
+        let objects = [service("kthena-router", "kthena-router", "http")];
+        let plan = plan_router(&observed(&objects), Some(&Err("bad".to_owned())), &Profile::built_in(), true);
+        assert!(matches!(plan.service_monitor, Desired::Keep));
+        assert_eq!(plan.series.source, ScrapeSource::Service("kthena-router".to_owned()));
+    }
+
     fn under_our_name(labels: &Value) -> Value {
         json!({
             "apiVersion": "monitoring.coreos.com/v1", "kind": "ServiceMonitor",
@@ -312,8 +340,8 @@ mod tests {
         let settings = Profile::built_in().monitors;
         for plan in [
             planned(&objects, CreateMonitors::Never),
-            plan_router(&observed(&objects), &settings, false),
-            plan_router(&observed(&objects[1..]), &settings, false),
+            plan_with(&observed(&objects), &settings, false),
+            plan_with(&observed(&objects[1..]), &settings, false),
         ] {
             let found = match plan.service_monitor {
                 Desired::Apply(_) => Desired::Apply(()),

@@ -163,6 +163,14 @@ async fn the_default_profile_is_for_all_that_name_no_other() {
     };
     wait::until(&router, "kthena-keda-router", "has the profile's labels", labelled).await;
 
+    // While it cannot be used, what is there stays.
+    edit(&models, "default", json!({"monitors": {"labels": {"not a label": "x"}, "interval": "9s"}})).await;
+    chat.reason("InvalidConfiguration").await;
+    let kept = router.get("kthena-keda-router").await.unwrap();
+    assert!(labelled(Some(&kept)), "{kept:?}");
+    edit(&models, "default", json!({"monitors": {"labels": {"not a label": null}, "interval": "5s"}})).await;
+    chat.reason("Pending").await;
+
     // A restart writes nothing, and neither does rest.
     let told = |found: Option<&DynamicObject>| found.is_some_and(|found| found.data["status"]["modelServings"] == 1);
     wait::until(&profiles(&models), "default", "has one user", told).await;
