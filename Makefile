@@ -30,7 +30,8 @@ stack: ## Build the real neighbours that tests run on, each once
 check: ## The quick inner loop: format, lints, pure tests
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	cargo test --locked --lib --test golden
+	cargo test --locked --workspace --lib
+	cargo test --locked --test golden
 
 .PHONY: crds
 crds: ## Write the definition of AutoscalingProfile as the code has it

@@ -2,13 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures::{StreamExt as _, stream};
+use futures::{FutureExt as _, StreamExt as _, stream};
 use k8s_openapi::api::core::v1::Service;
 use kube::{
     Api, ResourceExt as _,
     runtime::{
         WatchStreamExt as _,
         reflector::{self, ObjectRef},
+        watcher,
     },
 };
 use tokio::{
@@ -61,8 +62,16 @@ pub async fn run(settings: Settings, intervals: Intervals, stop: impl Future<Out
     };
     let models = Arc::new(model_serving::Models { context: context.clone(), router: series.clone(), failures: Failures::default() });
     let changes = gate::watch(Api::<ModelServing>::all(client.clone()), gate(|served| served.model_servings)).reflect(writer);
-    // Behind the reflector, so that whoever is woken finds the change in the store.
-    let changes = changes.inspect(move |_| singletons.wake()).touched_objects();
+    // Behind the reflector, so that whoever is woken finds the change in the store. A list comes in pages, of which the store shows
+    // nothing before the last: then all are looked at again.
+    let on_change = wake.clone();
+    let changes = changes.inspect(move |event| {
+        singletons.wake();
+        if matches!(event, Ok(watcher::Event::InitDone)) {
+            on_change.models(&Change::All);
+        }
+    });
+    let changes = changes.touched_objects();
     let woken = stream::unfold(woken, |mut woken| async { woken.recv().await.map(|object| (object, woken)) });
     let (stopping_tx, stopping) = watch::channel(false);
 
@@ -87,7 +96,7 @@ pub async fn run(settings: Settings, intervals: Intervals, stop: impl Future<Out
         () = follow(scaled_objects, gate(|served| served.plan.keda.is_some()), &stores.scaled_objects, |change| wake.models(&change)) => {}
         () = follow(profiles, gate(|served| served.profiles), &stores.profiles, profile) => {}
         () = replan(served.clone(), series, &wake) => {}
-        () = drain(stop, &stopping_tx) => tracing::warn!("stopped; something that was begun did not finish in time"),
+        () = drain(stop, &stopping_tx, &stores) => {}
     }
     Ok(())
 }
@@ -107,6 +116,7 @@ impl Singletons {
 }
 
 /// Has objects looked at again.
+#[derive(Clone)]
 struct Wake {
     stores: Arc<Stores>,
     models: mpsc::UnboundedSender<ObjectRef<ModelServing>>,
@@ -156,8 +166,14 @@ async fn told(mut stopping: watch::Receiver<bool>) {
 }
 
 /// Ends a while after `stop` is done, whatever is still under way.
-async fn drain(stop: impl Future<Output = ()>, stopping: &watch::Sender<bool>) {
+async fn drain(stop: impl Future<Output = ()>, stopping: &watch::Sender<bool>, stores: &Stores) {
     stop.await;
     stopping.send_replace(true);
+    // A controller that has not seen its first list has begun nothing, and does not end by itself.
+    if stores.model_servings.wait_until_ready().now_or_never().is_none() {
+        tracing::info!("stopped");
+        return;
+    }
     sleep(DRAIN).await;
+    tracing::warn!("stopped; something that was begun did not finish in time");
 }

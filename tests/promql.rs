@@ -126,6 +126,50 @@ fn a_router_that_has_just_gone_has_no_rate(#[values("request-rate", "output-toke
 }
 
 #[rstest]
+fn a_router_whose_monitor_was_deleted_has_no_rate(#[values("request-rate", "output-tokens")] signal: &str) {
+    // No mark is left: an instant selector sees the last samples for five minutes more.
+    let counter = |name: &str, labels: &str| router(name, "r-0", &format!(r#"model="m",{labels}"#), "0+15x40");
+    let series = [
+        counter("kthena_router_requests_total", r#"status_code="200""#),
+        counter("kthena_router_tokens_total", r#"token_type="output""#),
+        router("up", "r-0", "", "1x40"),
+        router("kthena_router_active_requests", "r-0", "", "0x40"),
+    ];
+    evaluate(&format!("before-{signal}"), &series, &query(signal, "m", service()), "10m", Some(1.0));
+    for at in ["11m30s", "12m30s", "14m"] {
+        evaluate(&format!("after-{signal}-{at}"), &series, &query(signal, "m", service()), at, None);
+    }
+}
+
+#[rstest]
+fn a_prometheus_that_was_away_has_no_rate_at_first(#[values("request-rate", "output-tokens")] signal: &str) {
+    // Three minutes without samples, from the tenth on.
+    let hole = |start: &str, step: &str| format!("{start}{step}x40 _x12 {}{step}x20", if step.is_empty() { start } else { "795" });
+    let counter = |name: &str, labels: &str| router(name, "r-0", &format!(r#"model="m",{labels}"#), &hole("0", "+15"));
+    let series = [
+        counter("kthena_router_requests_total", r#"status_code="200""#),
+        counter("kthena_router_tokens_total", r#"token_type="output""#),
+        router("up", "r-0", "", &hole("1", "")),
+        router("kthena_router_active_requests", "r-0", "", &hole("0", "")),
+    ];
+    for (at, expected) in [("10m", Some(1.0)), ("13m45s", None), ("15m", None), ("16m30s", Some(1.0))] {
+        evaluate(&format!("hole-{signal}-{at}"), &series, &query(signal, "m", service()), at, expected);
+    }
+}
+
+#[test]
+fn another_monitor_of_the_same_router_wakes_nobody() {
+    let counter = |job: &str, values: &str| {
+        let target = format!(r#"namespace="kthena-system",service="kthena-router",pod="r-0",job="{job}""#);
+        json!({"series": format!(r#"kthena_router_requests_total{{{target},model="m",path="/v1",status_code="200"}}"#), "values": values})
+    };
+    let series = with(idle("r-0", "x80"), [counter("ours", "7x36 stale"), counter("theirs", "_x37 7x40")]);
+    for at in ["9m15s", "9m30s", "10m", "11m"] {
+        evaluate(&format!("monitor-{at}"), &series, &query("activation", "m", service()), at, Some(0.0));
+    }
+}
+
+#[rstest]
 #[case::one("m", vec![in_flight("r-0", "m", "4x40")], 4.0)]
 #[case::not_anothers("m", vec![in_flight("r-0", "m", "4x40"), in_flight("r-0", "n", "7x40")], 4.0)]
 #[case::two_names("m,n", vec![in_flight("r-0", "m", "4x40"), in_flight("r-0", "n", "7x40"), in_flight("r-0", "o", "9x40")], 11.0)]
@@ -198,7 +242,7 @@ fn as_recorded_from_a_router(#[case] state: &str, #[case] expected: f64) {
         eprintln!("SKIPPED {state}: there is no {}", file.display());
         return;
     };
-    let samples = text.lines().filter(|line| line.starts_with("kthena_router_active") || line.starts_with("kthena_router_requests_total"));
+    let samples = text.lines().filter(|line| line.starts_with("kthena_router_") && !line.contains("_bucket{"));
     let series = samples.map(|line| {
         let (series, value) = line.rsplit_once(' ').unwrap();
         let (metric, labels) = series.split_once('{').map_or((series, ""), |(metric, labels)| (metric, labels.trim_end_matches('}')));

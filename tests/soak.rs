@@ -134,3 +134,48 @@ fn judge(recorder: &Recorder, expected: Expected) {
     let is_near = (last - NEED).abs() <= NEED / 5;
     assert!(is_near || !expected.settles, "{last} are wanted three scale-down windows after the backlog is gone");
 }
+
+/// Everything at the intervals that it is shipped with, but for the time that a model must be idle before it goes to zero.
+const SLEEPY: &str = "
+apiVersion: autoscaling.kthena.io/v1alpha1
+kind: AutoscalingProfile
+metadata: {name: default}
+spec:
+  scaleToZero: {cooldown: 30s, initialCooldown: 30s}
+";
+
+/// A scrape, a poll and some time to make pods.
+const A_MINUTE: Duration = Duration::from_mins(1);
+/// The longest look back of a query, and some more.
+const LOOK_BACK: Duration = Duration::from_secs(150);
+
+#[tokio::test]
+async fn one_request_wakes_a_sleeping_model_and_a_lost_prometheus_does_not() {
+    assert!(is_in_namespace(), "run `make soak`: this needs a network namespace");
+    let mut settings = ChainSettings::quick(env!("CARGO_BIN_EXE_kthena-keda"));
+    SLEEPY.clone_into(&mut settings.profile);
+    settings.hpa_sync_seconds = 15;
+    settings.prometheus.lookback_seconds = 300;
+    let mut chain = Chain::start(&settings).await;
+    let chat = chain.model_with("sleepy", |builder| builder.annotated("autoscaling.kthena.io/min-replicas", "0")).await;
+    chat.serves(&chain).await;
+    // Nobody asks any more. What happened in the first minutes counts as demand until the queries do not look back on it.
+    chat.wants_replicas_within(LOOK_BACK + 2 * A_MINUTE, 0).await;
+
+    // Exactly one request, which fails, without another try.
+    let once = LoadSettings { router: chain.router.url.clone(), model: chat.name.clone(), tokens: 1, most_requests: 1 };
+    let load = engine::Load::start(once);
+    load.hold(1);
+    chat.wants_replicas_within(A_MINUTE, 1).await;
+    let counts = load.counts();
+    assert_eq!((counts.sent, counts.served, counts.failed), (1, 0, 1));
+    chat.has_replicas(1).await;
+    chat.serves(&chain).await;
+
+    // Asleep again, it is not woken by a Prometheus that has lost all that it knew.
+    chat.wants_replicas_within(LOOK_BACK + 2 * A_MINUTE, 0).await;
+    chain.prometheus.server.kill();
+    chain.prometheus.forget();
+    chain.prometheus.server.start();
+    chat.keeps_replicas(0, LOOK_BACK + A_MINUTE).await;
+}

@@ -1,6 +1,10 @@
 //! `run`: the controller manager.
 
-use std::{process::ExitCode, time::Duration};
+use std::{
+    io::{IsTerminal as _, stderr},
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::{Args, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
@@ -32,7 +36,7 @@ enum LogFormat {
 
 impl Run {
     pub(super) fn run(self) -> ExitCode {
-        let log = tracing_subscriber::fmt().with_env_filter(self.log_level.clone()).with_writer(std::io::stderr);
+        let log = tracing_subscriber::fmt().with_env_filter(self.log_level.clone()).with_writer(stderr).with_ansi(stderr().is_terminal());
         match self.log_format {
             LogFormat::Text => log.init(),
             LogFormat::Json => log.json().init(),

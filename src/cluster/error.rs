@@ -32,6 +32,8 @@ pub enum Class {
     Transient,
     /// A right is missing.
     Forbidden,
+    /// A webhook does not accept the object as things are; they may change at any time.
+    Denied,
     /// The API server or a webhook does not accept the object.
     Rejected,
     /// The kind is not served.
@@ -44,7 +46,7 @@ impl Class {
     /// The longest delay before the next try; retrying faster does not heal what people have to.
     pub const fn longest_delay(self) -> Duration {
         match self {
-            Self::Transient => Duration::from_secs(30),
+            Self::Transient | Self::Denied => Duration::from_secs(30),
             Self::Forbidden | Self::Unserved => Duration::from_mins(5),
             Self::Rejected | Self::Bug => Duration::from_mins(10),
         }
@@ -57,6 +59,7 @@ impl Error {
         match self {
             Self::Contended => Class::Transient,
             Self::Config(_) | Self::Malformed(_) => Class::Bug,
+            Self::Api(error) if is_denied(error) => Class::Denied,
             Self::Api(error) => match code(error) {
                 Some(401 | 403) => Class::Forbidden,
                 Some(404) => Class::Unserved,
@@ -78,6 +81,11 @@ impl Error {
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Api(error) if code(error) == Some(404))
     }
+}
+
+/// A webhook's refusal has the code of a missing right; only its text tells (Kubernetes `pkg/admission/plugin/webhook/errors`).
+fn is_denied(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 403 && status.message.starts_with("admission webhook "))
 }
 
 fn code(error: &kube::Error) -> Option<u16> {

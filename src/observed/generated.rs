@@ -57,6 +57,11 @@ impl Generated {
         }
     }
 
+    /// Whether the owner with this identity controls it.
+    pub fn is_controlled_by(&self, owner_uid: Option<&str>) -> bool {
+        self.controller.is_some() && self.controller.as_deref() == owner_uid
+    }
+
     /// Whose the object is, seen from the owner with this identity.
     ///
     /// Ours is what the owner controls and we marked or wrote; and what we marked and nobody controls, such as the output of

@@ -80,9 +80,12 @@ pub fn plan(observed: &Observed, capabilities: Capabilities, defaults: &Profile)
 }
 
 fn opted_out(observed: &Observed, selector: Desired<String>) -> Plan {
+    // What came through GitOps and was never adopted belongs to whoever put it there.
+    let uid = observed.model_serving.metadata.uid.as_deref();
+    let controls = observed.scaled_object.as_ref().is_some_and(|found| found.is_controlled_by(uid));
     let scaled_object = match observed.existing() {
-        Existing::Ours => Desired::Remove,
-        Existing::Nothing | Existing::Leaving | Existing::Foreign => Desired::Keep,
+        Existing::Ours if controls => Desired::Remove,
+        Existing::Ours | Existing::Nothing | Existing::Leaving | Existing::Foreign => Desired::Keep,
     };
     let condition = match observed.model_serving.status.autoscaling_ready {
         Some(_) => Desired::Remove,

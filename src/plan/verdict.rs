@@ -38,7 +38,7 @@ pub struct Verdict {
     pub message: String,
 }
 
-const PENDING: &str = "the ScaledObject is applied; KEDA has not reported yet";
+const PENDING: &str = "the ScaledObject is being applied; KEDA has not reported yet";
 
 /// The condition that the findings lead to; kept where it already says so.
 pub(super) fn condition(observed: &Observed, findings: &[Finding]) -> Desired<Verdict> {

@@ -3,10 +3,13 @@
 //! In: a kind and whether it is served. Out: a digest of each object, and a call for each digest that changed. Its failures slow nothing else down.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Debug,
     pin::pin,
-    sync::{PoisonError, RwLock},
+    sync::{
+        PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -26,6 +29,8 @@ pub type Key = (String, String);
 #[derive(Debug)]
 pub struct Digests<D> {
     known: RwLock<BTreeMap<Key, Versioned<D>>>,
+    /// The newest version of any object that the watch told of: what is not newer than that, it has told of already.
+    watched: AtomicU64,
     sight: watch::Sender<Sight>,
 }
 
@@ -44,26 +49,32 @@ enum Sight {
 struct Versioned<D> {
     /// The resource version as a number; they are ordered within one kind.
     version: u64,
-    digest: Option<D>,
+    digest: D,
 }
 
 impl<D> Default for Digests<D> {
     fn default() -> Self {
-        Self { known: RwLock::default(), sight: watch::Sender::new(Sight::Partial) }
+        Self { known: RwLock::default(), watched: AtomicU64::new(0), sight: watch::Sender::new(Sight::Partial) }
     }
 }
 
 impl<D: Clone + PartialEq> Digests<D> {
     /// What is known under this name.
     pub fn get(&self, namespace: &str, name: &str) -> Option<D> {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.get(&(namespace.to_owned(), name.to_owned())).and_then(|versioned| versioned.digest.clone())
+        self.read().get(&(namespace.to_owned(), name.to_owned())).map(|versioned| versioned.digest.clone())
     }
 
     /// Everything that is known.
     pub fn all(&self) -> Vec<(Key, D)> {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.iter().filter_map(|(key, versioned)| Some((key.clone(), versioned.digest.clone()?))).collect()
+        self.read().iter().map(|(key, versioned)| (key.clone(), versioned.digest.clone())).collect()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<Key, Versioned<D>>> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<Key, Versioned<D>>> {
+        self.known.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether every object of the kind has been seen that ever will be.
@@ -77,35 +88,55 @@ impl<D: Clone + PartialEq> Digests<D> {
     }
 
     /// Takes what the API server answered to a write, so that the next pass reads it although the watch may be behind.
+    ///
+    /// Not where the watch is ahead: it may have told already that the object is gone again.
     pub fn wrote<K: Resource>(&self, object: &K)
     where
         D: for<'a> From<&'a K>,
     {
-        self.set(key(object), version(object), Some(D::from(object)));
+        let mut known = self.write();
+        if version(object) > self.watched.load(Ordering::Relaxed) {
+            known.insert(key(object), Versioned { version: version(object), digest: D::from(object) });
+        }
     }
 
-    /// Keeps the newer of the two; tells whether the digest changed.
-    fn set(&self, key: Key, version: u64, digest: Option<D>) -> bool {
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        let before = known.get(&key);
-        if before.is_some_and(|before| before.version > version) {
+    /// Takes what the watch tells; answers whether the digest changed.
+    fn told<K: Resource>(&self, object: &K) -> bool
+    where
+        D: for<'a> From<&'a K>,
+    {
+        let (key, version, digest) = (key(object), version(object), D::from(object));
+        let mut known = self.write();
+        self.watched.fetch_max(version, Ordering::Relaxed);
+        if known.get(&key).is_some_and(|before| before.version > version) {
             return false;
         }
-        let changed = before.and_then(|before| before.digest.as_ref()) != digest.as_ref();
-        if digest.is_some() {
-            known.insert(key, Versioned { version, digest });
-        } else {
-            known.remove(&key);
-        }
-        changed
+        let before = known.insert(key, Versioned { version, digest: digest.clone() });
+        before.is_none_or(|before| before.digest != digest)
     }
 
-    /// Drops whatever is not in the list; answers what changed.
-    fn retain(&self, listed: &BTreeMap<Key, u64>) -> Vec<Key> {
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        let gone: Vec<Key> = known.keys().filter(|key| !listed.contains_key(*key)).cloned().collect();
-        known.retain(|key, _| listed.contains_key(key));
+    /// Forgets what the watch tells to be gone; answers whether it was known.
+    fn gone<K: Resource>(&self, object: &K) -> bool {
+        let mut known = self.write();
+        self.watched.fetch_max(version(object), Ordering::Relaxed);
+        known.remove(&key(object)).is_some()
+    }
+
+    /// Drops whatever is not in a list, unless it was written after the list was made; answers what changed.
+    fn retain(&self, listed: &BTreeSet<Key>) -> Vec<Key> {
+        let mut known = self.write();
+        let watched = self.watched.load(Ordering::Relaxed);
+        let stays = |key: &Key, found: &Versioned<D>| listed.contains(key) || found.version > watched;
+        let gone = known.iter().filter(|(key, found)| !stays(key, found)).map(|(key, _)| key.clone()).collect();
+        known.retain(|key, found| stays(key, found));
         gone
+    }
+
+    /// Forgets everything: the kind is no longer served.
+    fn clear(&self) {
+        self.write().clear();
+        self.watched.store(0, Ordering::Relaxed);
+        self.sees(Sight::Partial);
     }
 }
 
@@ -144,8 +175,7 @@ where
             () = closing.closed() => {}
         }
         tracing::info!(kind = %K::kind(&()), "no longer served");
-        digests.retain(&BTreeMap::new());
-        digests.sees(Sight::Partial);
+        digests.clear();
         changed(Change::All);
     }
 }
@@ -162,13 +192,13 @@ where
         }
     });
     let mut events = pin!(told_once(events));
-    let mut listed = BTreeMap::new();
+    let mut listed = BTreeSet::new();
     while let Some(event) = events.next().await {
         match event {
             watcher::Event::Init => listed.clear(),
             watcher::Event::InitApply(object) => {
-                listed.insert(key(&object), version(&object));
-                if digests.set(key(&object), version(&object), Some(D::from(&object))) && digests.is_complete() {
+                listed.insert(key(&object));
+                if digests.told(&object) && digests.is_complete() {
                     changed(Change::One(key(&object)));
                 }
             }
@@ -179,15 +209,80 @@ where
                 }
             }
             watcher::Event::Apply(object) => {
-                if digests.set(key(&object), version(&object), Some(D::from(&object))) {
+                if digests.told(&object) {
                     changed(Change::One(key(&object)));
                 }
             }
             watcher::Event::Delete(object) => {
-                if digests.set(key(&object), version(&object), None) {
+                if digests.gone(&object) {
                     changed(Change::One(key(&object)));
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::Service;
+
+    #[derive(Clone, Debug, PartialEq)]
+    struct Label(Option<String>);
+
+    impl From<&Service> for Label {
+        fn from(service: &Service) -> Self {
+            Self(service.labels().get("l").cloned())
+        }
+    }
+
+    fn service(version: u64, label: &str) -> Service {
+        let metadata = serde_json::json!({"name": "s", "namespace": "n", "resourceVersion": version.to_string(), "labels": {"l": label}});
+        serde_json::from_value(serde_json::json!({"metadata": metadata})).unwrap()
+    }
+
+    fn known(digests: &Digests<Label>) -> Option<String> {
+        digests.get("n", "s").and_then(|Label(label)| label)
+    }
+
+    #[test]
+    fn only_a_change_of_the_digest_is_news() {
+        let digests = Digests::<Label>::default();
+        assert!(digests.told(&service(1, "a")));
+        assert!(!digests.told(&service(2, "a")));
+        assert!(digests.told(&service(3, "b")));
+        assert!(digests.gone(&service(4, "b")));
+        assert!(!digests.gone(&service(4, "b")));
+    }
+
+    #[test]
+    fn a_write_is_read_before_the_watch_tells_of_it() {
+        let digests = Digests::<Label>::default();
+        digests.told(&service(1, "a"));
+        digests.wrote(&service(5, "ours"));
+        // What the watch has yet to tell from before the write is not news.
+        assert!(!digests.told(&service(3, "b")));
+        assert_eq!(known(&digests).as_deref(), Some("ours"));
+        // Nor is the write itself.
+        assert!(!digests.told(&service(5, "ours")));
+    }
+
+    #[test]
+    fn a_late_answer_does_not_revive_what_is_gone() {
+        let digests = Digests::<Label>::default();
+        digests.told(&service(10, "ours"));
+        digests.gone(&service(11, "ours"));
+        digests.wrote(&service(10, "ours"));
+        assert_eq!(known(&digests), None);
+    }
+
+    #[test]
+    fn a_list_drops_what_is_not_in_it_but_what_was_written_since() {
+        let digests = Digests::<Label>::default();
+        digests.told(&service(3, "old"));
+        assert_eq!(digests.retain(&BTreeSet::new()).len(), 1);
+        digests.wrote(&service(9, "new"));
+        assert!(digests.retain(&BTreeSet::new()).is_empty());
+        assert_eq!(known(&digests).as_deref(), Some("new"));
     }
 }

@@ -88,6 +88,8 @@ pub enum Expr {
     Rate(Selector, &'static str),
     /// Growth over a window.
     Increase(Selector, &'static str),
+    /// The largest sample of a window; unlike an instant selector it sees nothing older.
+    MaxOverTime(Selector, &'static str),
     /// An aggregation; with an empty `by` the answer is one element without labels.
     Aggregate {
         /// The operator.
@@ -132,6 +134,7 @@ impl fmt::Display for Expr {
             Self::Series(selector) => selector.write(f, None),
             Self::Rate(selector, window) => write_call(f, "rate", selector, window),
             Self::Increase(selector, window) => write_call(f, "increase", selector, window),
+            Self::MaxOverTime(selector, window) => write_call(f, "max_over_time", selector, window),
             Self::Aggregate { op, by, of } => write_aggregation(f, *op, by, of),
             Self::IsOne(of) => write!(f, "{} == 1", Operand(of)),
             Self::Zero(of) => write!(f, "0 * {}", Operand(of)),
@@ -148,7 +151,9 @@ struct Operand<'a>(&'a Expr);
 impl fmt::Display for Operand<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Expr::Series(_) | Expr::Rate(..) | Expr::Increase(..) | Expr::Aggregate { .. } => write!(f, "{}", self.0),
+            Expr::Series(_) | Expr::Rate(..) | Expr::Increase(..) | Expr::MaxOverTime(..) | Expr::Aggregate { .. } => {
+                write!(f, "{}", self.0)
+            }
             Expr::IsOne(_) | Expr::Zero(_) | Expr::Or(_) | Expr::Unless(..) | Expr::IfAny(..) => write!(f, "({})", self.0),
         }
     }

@@ -8,6 +8,10 @@ use crate::{
 /// The window of rates; at least four scrapes of the default interval, so that one lost scrape leaves no gap.
 const WINDOW: &str = "2m";
 
+/// How far back a minute of the window lies; its last sample counts too, so there is one minute more.
+type Minute = Option<&'static str>;
+const MINUTES: [Minute; 3] = [None, Some("1m"), Some("2m")];
+
 /// Labels that the router puts on `requests_total` and `tokens_total`, over all releases, besides the ones that Prometheus adds.
 /// A label left out here would turn a sum over several paths into a maximum.
 const COUNTER_LABELS: &[&str] = &[
@@ -69,12 +73,19 @@ impl RouterSeries {
         self.rate(self.of_models(tokens, models))
     }
 
-    /// A rate looks back over its whole window, so it counts only where the router was scraped at both ends of it: over half a
-    /// window, of a Prometheus that has just started or a router that has just gone, it would be too low by half.
+    /// A rate looks back over its whole window, so it counts only where the router was scraped all that time: over half a window, of
+    /// a Prometheus that has just started, a router that has just gone or a monitor that was deleted, it would be too low.
     fn rate(&self, counter: Selector) -> Expr {
         let total = self.total(Expr::max_by(COUNTER_LABELS, Expr::Rate(counter, WINDOW)));
-        let now = Expr::IfAny(Box::new(total), Box::new(self.present(None)));
-        Expr::IfAny(Box::new(now), Box::new(self.present(Some(WINDOW))))
+        MINUTES.into_iter().fold(total, |total, minute| Expr::IfAny(Box::new(total), Box::new(self.scraped_in(minute))))
+    }
+
+    /// Elements that exist if the router was scraped within one minute. What an instant selector sees may be five minutes old, and a
+    /// monitor that is deleted leaves no mark; a range shows only what lies in it.
+    fn scraped_in(&self, minute: Minute) -> Expr {
+        let last = |selector: Selector| Expr::MaxOverTime(minute.map_or(selector.clone(), |offset| selector.offset(offset)), "1m");
+        let [always, up] = self.signs();
+        Expr::Or(vec![Expr::max(last(always)), Expr::max(Expr::IsOne(Box::new(last(up))))])
     }
 
     fn of_models(&self, selector: Selector, models: &ModelNames) -> Selector {
@@ -88,35 +99,35 @@ impl RouterSeries {
         Expr::Or(alternatives)
     }
 
-    fn present(&self, offset: Option<&'static str>) -> Expr {
-        Expr::Or(self.presence(offset).into())
+    /// Elements that exist while a router is scraped, whether or not it has seen any model.
+    fn presence(&self, offset: Option<&'static str>) -> [Expr; 2] {
+        let at = |selector: Selector| Expr::Series(offset.map_or(selector.clone(), |offset| selector.offset(offset)));
+        let [always, up] = self.signs();
+        [Expr::max(at(always)), Expr::max(Expr::IsOne(Box::new(at(up))))]
     }
 
-    /// Elements that exist while a router is scraped, whether or not it has seen any model.
-    ///
-    /// Routers from Kthena 1.0 on always export the first; older ones export nothing at rest, so their target's `up` stands in.
-    fn presence(&self, offset: Option<&'static str>) -> [Expr; 2] {
-        let at = |selector: Selector| match offset {
-            Some(offset) => selector.offset(offset),
-            None => selector,
-        };
-        let always = Selector::metric("kthena_router_active_requests").with("namespace", &self.namespace);
+    /// The series that tell of it: the first is exported by routers from Kthena 1.0 on whatever they do; older ones export nothing at
+    /// rest, so their target's `up`, where it is 1, stands in.
+    fn signs(&self) -> [Selector; 2] {
         let up = Selector::metric("up").with("namespace", &self.namespace);
         let up = match &self.source {
             ScrapeSource::Service(name) => up.with("service", name),
             ScrapeSource::Job(job) => up.with("job", job),
         };
-        [Expr::max(Expr::Series(at(always))), Expr::max(Expr::IsOne(Box::new(Expr::Series(at(up)))))]
+        [Selector::metric("kthena_router_active_requests").with("namespace", &self.namespace), up]
     }
 }
 
 /// Whether anybody asked for the model lately: rises on the birth of a counter and on its increase, and is 0 at rest.
 ///
 /// A model at zero answers its first request before any scrape, and that answer *creates* the counter: `rate` and `increase`
-/// do not see a birth. Nothing is answered in the first two minutes of a Prometheus that started empty, when every series looks new.
+/// do not see a birth. A counter that merely reappears, scraped by another monitor, is no birth. Nothing is answered in the first two
+/// minutes of a Prometheus that started empty, when every series looks new.
 pub fn activation(models: &ModelNames, router: &RouterSeries) -> Expr {
     let arrivals = router.of_models(Selector::families(ARRIVALS), models);
-    let births = Expr::Unless(Box::new(Expr::Series(arrivals.clone())), Box::new(Expr::Series(arrivals.clone().offset(WINDOW))));
-    let now = router.total(Expr::Or(vec![births, Expr::Increase(arrivals, WINDOW)]));
-    Expr::IfAny(Box::new(now), Box::new(router.present(Some(WINDOW))))
+    let counters = |selector: Selector| Expr::max_by(COUNTER_LABELS, Expr::Series(selector));
+    let births = Expr::Unless(Box::new(counters(arrivals.clone())), Box::new(counters(arrivals.clone().offset(WINDOW))));
+    let growth = Expr::max_by(COUNTER_LABELS, Expr::Increase(arrivals, WINDOW));
+    let now = router.total(Expr::Or(vec![births, growth]));
+    Expr::IfAny(Box::new(now), Box::new(Expr::Or(router.presence(Some(WINDOW)).into())))
 }

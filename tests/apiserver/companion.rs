@@ -54,6 +54,8 @@ async fn nobodys_condition_is_lost() {
             for _ in 0..20 {
                 let found = chat.get().await;
                 let mut conditions = found.data["status"]["conditions"].as_array().cloned().unwrap_or_default();
+                // Between its own writes somebody else has written: theirs must have kept this one's.
+                assert!(conditions.iter().any(|condition| condition["type"] == "Available"), "{conditions:?}");
                 conditions.retain(|condition| condition["type"] != "Available");
                 conditions.extend(theirs.as_array().cloned().unwrap_or_default());
                 // As it does, with the version that it read: a lost race is run again.

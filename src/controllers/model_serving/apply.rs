@@ -18,7 +18,9 @@ pub(super) async fn apply(context: &Context, observed: Observed, plan: Plan, cap
     if matches!(plan.scaled_object, Desired::Remove) {
         remove(context, &observed).await?;
     }
-    let (observed, plan) = status::write(context, observed, plan, capabilities).await?;
+    let Some((observed, plan)) = status::write(context, observed, plan, capabilities).await? else {
+        return Ok(());
+    };
     let Plan { scaled_object, selector: _, condition: _, findings } = plan;
     match scaled_object {
         Desired::Apply(scaled_object) => write(context, &observed, *scaled_object).await,

@@ -77,6 +77,7 @@ fn on_error(model_serving: Arc<ModelServing>, error: &Error, models: Arc<Models>
     match class {
         Class::Transient if failures < 3 => tracing::debug!(%object, error = chain, ?delay, "will try again"),
         Class::Transient => tracing::warn!(%object, error = chain, failures, ?delay, "will try again"),
+        Class::Denied => tracing::warn!(%object, error = chain, failures, ?delay, "a webhook refuses the ScaledObject"),
         Class::Forbidden | Class::Rejected | Class::Unserved | Class::Bug => {
             tracing::error!(%object, error = chain, ?class, ?delay, "failed");
         }

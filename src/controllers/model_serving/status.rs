@@ -47,7 +47,7 @@ struct Changes {
     conditions: Option<Vec<Value>>,
 }
 
-/// Writes what the plan wants of the status; answers what the rest of the pass goes by.
+/// Writes what the plan wants of the status; answers what the rest of the pass goes by, nothing where the ModelServing is gone.
 ///
 /// The list of conditions is replaced as a whole by whoever writes it, so it is read fresh, and the plan made again from what was read.
 pub(super) async fn write(
@@ -55,26 +55,26 @@ pub(super) async fn write(
     mut observed: Observed,
     mut current: Plan,
     capabilities: Capabilities,
-) -> Result<(Observed, Plan), Error> {
+) -> Result<Option<(Observed, Plan)>, Error> {
     if !is_due(&current) {
-        return Ok((observed, current));
+        return Ok(Some((observed, current)));
     }
     let namespace = observed.model_serving.namespace().ok_or(Error::Malformed("a namespace"))?;
     let name = observed.model_serving.name_any();
     let api: Api<DynamicObject> = Api::namespaced_with(context.client.clone(), &namespace, &ApiResource::erase::<ModelServing>(&()));
     for _ in 0..TRIES {
-        let Some(live) = api.get_opt(&name).await? else {
-            return Ok((observed, current));
+        let Some(live) = api.get_opt(&name).await?.filter(|live| live.metadata.deletion_timestamp.is_none()) else {
+            return Ok(None);
         };
         observed.model_serving = decode(&live)?;
         current = plan(&observed, capabilities, &context.settings.defaults);
         if !is_due(&current) {
-            return Ok((observed, current));
+            return Ok(Some((observed, current)));
         }
         let patch = Patch::Merge(patch(&live, &observed, &current)?);
         let params = PatchParams { field_manager: Some(OPERATOR.to_owned()), ..PatchParams::default() };
         match api.patch_status(&name, &params, &patch).await.map_err(Error::from) {
-            Ok(_) => return Ok((observed, current)),
+            Ok(_) => return Ok(Some((observed, current))),
             Err(error) if error.is_conflict() => {}
             Err(error) => return Err(error),
         }

@@ -16,8 +16,8 @@ use crate::{
     Crds, ModelServing, ModelServingBuilder, Namespace, Process, Settings, Stack,
     neighbours::{ControllerManager, Keda, Kthena, Kwok, Prometheus, PrometheusSettings, Router},
     objects::apply,
-    stack::resource,
-    wait::{until, until_asked},
+    stack::{kinds, resource},
+    wait::{until, until_asked, until_within},
 };
 
 /// An address that only the tests' network namespace has (RFC 5737).
@@ -194,6 +194,13 @@ impl Model {
         self.serving.until(&format!("wants {count} ServingGroups"), |found| found.data["spec"]["replicas"] == count).await;
         let there = |found: &DynamicObject| found.data["status"]["replicas"].as_i64().unwrap_or_default() == count;
         self.serving.until(&format!("has {count} ServingGroups"), there).await;
+    }
+
+    /// Waits until so many ServingGroups are wanted, which takes its time.
+    pub async fn wants_replicas_within(&self, time: Duration, count: i64) {
+        let api = self.serving.namespace.api(&kinds::model_serving());
+        let wants = |found: Option<&DynamicObject>| found.is_some_and(|found| found.data["spec"]["replicas"] == count);
+        until_within(time, &api, "chat", &format!("wants {count} ServingGroups"), wants).await;
     }
 
     /// Proves that the count stays for a while, watching every change.

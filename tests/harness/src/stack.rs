@@ -37,6 +37,8 @@ impl Stack {
         let client = stack.client().await;
         let ours = Crds::ours();
         futures::future::join_all(crds.iter().chain([&ours]).map(|crds| crds.install(&client))).await;
+        // Kthena's, with or without Kthena.
+        stack.create_namespace(&client, "kthena-system").await;
         apply_file(&client, &root().join("config/rbac.yaml")).await;
         stack
     }

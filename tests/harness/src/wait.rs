@@ -26,14 +26,28 @@ pub async fn until(
     what: &str,
     done: impl Fn(Option<&DynamicObject>) -> bool,
 ) -> Option<DynamicObject> {
-    let limit = Instant::now() + LIMIT;
+    until_within(LIMIT, api, name, what, done).await
+}
+
+/// The same for what takes its time.
+///
+/// # Panics
+/// When it takes longer than `time`.
+pub async fn until_within(
+    time: Duration,
+    api: &Api<DynamicObject>,
+    name: &str,
+    what: &str,
+    done: impl Fn(Option<&DynamicObject>) -> bool,
+) -> Option<DynamicObject> {
+    let limit = Instant::now() + time;
     let mut states = pin!(watch_object(api.clone(), name));
     let mut last = None;
     loop {
         match next(&mut states, limit).await {
             Ok(state) if done(state.as_ref()) => return state,
             Ok(state) => last = state,
-            Err(why) => panic!("waited {LIMIT:?} until {name} {what}; {why}; last seen:\n{}", yaml(last.as_ref())),
+            Err(why) => panic!("waited {time:?} until {name} {what}; {why}; last seen:\n{}", yaml(last.as_ref())),
         }
     }
 }
