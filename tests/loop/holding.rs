@@ -48,14 +48,31 @@ async fn with_a_fleet<F: AsyncFnOnce(&mut Held)>(name: &str, test: F) {
     *slot = Some(chain);
 }
 
-/// A window that covers the moment between a router's restart and its clients' return.
+/// A window that is a few scrapes and polls long.
 fn settings() -> ChainSettings {
     let mut settings = ChainSettings::quick(BINARY);
-    settings.profile = settings.profile.replace("stabilizationWindow: 2s", "stabilizationWindow: 5s");
+    settings.profile = with_window(&settings.profile, "5s");
     settings
 }
 
+fn with_window(profile: &str, window: &str) -> String {
+    profile.replace("stabilizationWindow: 2s", &format!("stabilizationWindow: {window}"))
+}
+
 impl Held {
+    /// Has the model use the profile of this name, with this scale-down window, and waits until the HPA has it.
+    async fn follow_profile(&self, name: &str, window: &str) {
+        let profile = ChainSettings::quick(BINARY).profile.replace("name: default", &format!("name: {name}"));
+        let profile = serde_saphyr::from_str(&with_window(&profile, window)).unwrap();
+        harness::objects::apply(self.chat.client(), profile).await;
+        self.chat.serving.annotate(&[("autoscaling.kthena.io/profile", Some(name))]).await;
+        let seconds: i64 = window.trim_end_matches('s').parse().unwrap();
+        let has = |found: Option<&DynamicObject>| {
+            found.is_some_and(|found| found.data.pointer("/spec/behavior/scaleDown/stabilizationWindowSeconds") == Some(&json!(seconds)))
+        };
+        harness::wait::until(&self.chat.hpas(), "keda-hpa-chat", &format!("looks back {window}"), has).await;
+    }
+
     /// With no load at all, and nobody knowing it, three it stays.
     async fn holds_without_load(&self) {
         self.load.hold(0);
@@ -108,10 +125,13 @@ async fn the_router_restarts() {
         held.chain.router.program.kill();
         held.chat.keda_says("Ready", "False").await;
         held.chat.keeps_replicas(3, LONG_ENOUGH).await;
+        // Its gauges begin at 0, and clients come back a moment later: that is what a scale-down window is for.
+        held.follow_profile("patient", "30s").await;
         held.chain.router.program.start();
         held.chain.router.ready().await;
-        // Its gauges begin at 0, and clients come back a moment later.
+        held.chat.serves(&held.chain).await;
         held.chat.keeps_replicas(3, LONG_ENOUGH).await;
+        held.follow_profile("default", "5s").await;
         held.load.hold(0);
         held.chat.has_replicas(1).await;
     })
