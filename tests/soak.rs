@@ -14,7 +14,8 @@ use std::{fs, time::Duration};
 
 use demo::{Picture, Recorder, draw};
 use engine::{EngineSettings, LoadSettings};
-use harness::{Chain, ChainSettings, chain::is_in_namespace, stack::root};
+use harness::{Chain, ChainSettings, Model, chain::is_in_namespace, kinds, stack::root, wait::until_asked};
+use kube::api::ListParams;
 use rstest::rstest;
 use tokio::time::{Instant, sleep};
 
@@ -149,6 +150,15 @@ const A_MINUTE: Duration = Duration::from_mins(1);
 /// The longest look back of a query, and some more.
 const LOOK_BACK: Duration = Duration::from_secs(150);
 
+/// Waits until there is no ServingGroup and no pod, and the router has heard of it; asking it would wake the model.
+async fn falls_asleep(chat: &Model) {
+    chat.wants_replicas_within(LOOK_BACK + 2 * A_MINUTE, 0).await;
+    chat.has_replicas(0).await;
+    let pods = chat.serving.namespace.api(&kinds::pod());
+    until_asked("its pods are gone", async || pods.list(&ListParams::default()).await.unwrap().items.len(), |count| *count == 0).await;
+    sleep(Duration::from_secs(2)).await;
+}
+
 #[tokio::test]
 async fn one_request_wakes_a_sleeping_model_and_a_lost_prometheus_does_not() {
     assert!(is_in_namespace(), "run `make soak`: this needs a network namespace");
@@ -160,7 +170,7 @@ async fn one_request_wakes_a_sleeping_model_and_a_lost_prometheus_does_not() {
     let chat = chain.model_with("sleepy", |builder| builder.annotated("autoscaling.kthena.io/min-replicas", "0")).await;
     chat.serves(&chain).await;
     // Nobody asks any more. What happened in the first minutes counts as demand until the queries do not look back on it.
-    chat.wants_replicas_within(LOOK_BACK + 2 * A_MINUTE, 0).await;
+    falls_asleep(&chat).await;
 
     // Exactly one request, which fails, without another try.
     let once = LoadSettings { router: chain.router.url.clone(), model: chat.name.clone(), tokens: 1, most_requests: 1 };
@@ -173,7 +183,7 @@ async fn one_request_wakes_a_sleeping_model_and_a_lost_prometheus_does_not() {
     chat.serves(&chain).await;
 
     // Asleep again, it is not woken by a Prometheus that has lost all that it knew.
-    chat.wants_replicas_within(LOOK_BACK + 2 * A_MINUTE, 0).await;
+    falls_asleep(&chat).await;
     chain.prometheus.server.kill();
     chain.prometheus.forget();
     chain.prometheus.server.start();

@@ -208,8 +208,10 @@ impl Model {
     /// # Panics
     /// When another count is wanted meanwhile.
     pub async fn keeps_replicas(&self, count: i64, time: Duration) {
-        let other = self.serving.until("wants another count", |found| found.data["spec"]["replicas"] != count);
-        if let Ok(found) = tokio::time::timeout(time, other).await {
+        let api = self.serving.namespace.api(&kinds::model_serving());
+        let another = |found: Option<&DynamicObject>| found.is_some_and(|found| found.data["spec"]["replicas"] != count);
+        let other = until_within(2 * time, &api, "chat", "wants another count", another);
+        if let Ok(Some(found)) = tokio::time::timeout(time, other).await {
             panic!("{} was to stay at {count} ServingGroups and wants {}", self.name, found.data["spec"]["replicas"]);
         }
     }
