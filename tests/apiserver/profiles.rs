@@ -172,8 +172,14 @@ async fn the_default_profile_is_for_all_that_name_no_other() {
     chat.reason("Pending").await;
 
     // A restart writes nothing, and neither does rest.
-    let told = |found: Option<&DynamicObject>| found.is_some_and(|found| found.data["status"]["modelServings"] == 1);
-    wait::until(&profiles(&models), "default", "has one user", told).await;
+    let told = |found: Option<&DynamicObject>| {
+        found.is_some_and(|found| {
+            let status = &found.data["status"];
+            let current = status["observedGeneration"].as_i64() == found.metadata.generation;
+            status["modelServings"] == 1 && current && ready(found).is_some_and(|(status, _)| status == "True")
+        })
+    };
+    wait::until(&profiles(&models), "default", "is told all", told).await;
     let before = stack.writes().len();
     assert!(operator.terminate());
     let _operator = stack.start_operator(&Settings::new(BINARY).without("--prometheus-url"));
