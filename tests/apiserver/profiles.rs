@@ -180,8 +180,9 @@ async fn the_default_profile_is_for_all_that_name_no_other() {
         })
     };
     wait::until(&profiles(&models), "default", "is told all", told).await;
-    let before = stack.writes().len();
     assert!(operator.terminate());
+    // Only now is the last answer in the log that requests are counted in.
+    let before = stack.writes().len();
     let _operator = stack.start_operator(&Settings::new(BINARY).without("--prometheus-url"));
     let sentinel = models.model_serving("sentinel").annotated("autoscaling.kthena.io/profile", "none").opted_in("llama").create().await;
     sentinel.reason("ProfileNotFound").await;

@@ -113,8 +113,9 @@ async fn follows_the_service_that_is_there_and_equals_what_render_prints() {
     }
 
     // A restart finds everything as it should be.
-    let before = cluster.stack.writes().len();
     assert!(cluster.operator.terminate());
+    // Only now is the last answer in the log that requests are counted in.
+    let before = cluster.stack.writes().len();
     let _operator = cluster.stack.start_operator(&settings);
     let sentinel = cluster.chat.namespace.model_serving("sentinel").opted_in("llama").create().await;
     sentinel.scaled_object().await;
