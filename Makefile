@@ -49,7 +49,7 @@ test: doctor check stack ## Every check; what CI runs
 	@tests/stack/slowest $(LOG)
 
 .PHONY: soak
-soak: ## What takes minutes: how a step of load is met while models load slowly
+soak: ## What takes minutes: a step of load while models load slowly, and waking from zero
 	@tests/stack/build $(CHAIN)
 	cargo test --locked $(IN_NAMESPACE) --test soak -- --nocapture --test-threads=1
 
