@@ -7,7 +7,7 @@ SHELL := /bin/bash
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# What demo and tests run on; see tests/stack/build. The control plane comes first: its tests run while the rest is not needed yet.
+# What demo and tests run on; see tests/stack/build.
 CONTROL_PLANE := etcd kubernetes manifests
 CHAIN := $(CONTROL_PLANE) controller-manager kthena prometheus prometheus-operator kwok keda
 STACK := cargo-deny $(CHAIN)

@@ -24,7 +24,7 @@ use crate::{
         capabilities::{self, Served},
     },
     controllers::{Context, model_serving, profile, router_monitor},
-    observed::{DEFAULT_PROFILE, LivePodMonitor, LiveScaledObject, LiveServiceMonitor, Stores},
+    observed::{LivePodMonitor, LiveScaledObject, LiveServiceMonitor, Stores},
     plan::scaled_object_name,
     process::{
         backoff::Failures,
@@ -136,7 +136,7 @@ impl Wake {
     fn users(&self, change: &Change) {
         self.those(|object| match change {
             Change::All => true,
-            Change::One((_, name)) => object.profile().unwrap_or(DEFAULT_PROFILE) == *name,
+            Change::One((_, name)) => object.profile() == *name,
         });
     }
 

@@ -61,6 +61,33 @@ where
     Ok(api.patch(name, &PatchParams::apply(OPERATOR).force(), &Patch::Apply(&object)).await?)
 }
 
+/// A change of the status: what it leaves out stays, and with another resource version the API server refuses it.
+#[derive(Debug, Serialize)]
+struct StatusPatch<S> {
+    metadata: Precondition,
+    status: S,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Precondition {
+    resource_version: Option<String>,
+}
+
+/// Merges into the status of exactly this version of an object.
+///
+/// # Errors
+/// A conflict where it has changed since, or any refusal of the API server.
+pub async fn status<L, S>(api: &Api<L>, name: &str, resource_version: Option<String>, status: S) -> Result<L, Error>
+where
+    L: Clone + DeserializeOwned + Debug,
+    S: Serialize + Debug,
+{
+    let patch = StatusPatch { metadata: Precondition { resource_version }, status };
+    let params = PatchParams { field_manager: Some(OPERATOR.to_owned()), ..PatchParams::default() };
+    Ok(api.patch_status(name, &params, &Patch::Merge(patch)).await?)
+}
+
 /// Deletes exactly this object; it is no error if it is gone already.
 ///
 /// # Errors

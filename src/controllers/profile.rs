@@ -6,11 +6,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
     jiff::Timestamp,
 };
-use kube::{
-    Api,
-    api::{Patch, PatchParams},
-};
-use serde::Serialize;
+use kube::Api;
 use tokio::{
     sync::Notify,
     time::{sleep, timeout},
@@ -18,30 +14,14 @@ use tokio::{
 
 use super::Context;
 use crate::{
-    api::{
-        metadata::OPERATOR,
-        profile::{AutoscalingProfile, AutoscalingProfileStatus},
-    },
-    cluster::Error,
+    api::profile::{AutoscalingProfile, AutoscalingProfileStatus},
+    cluster::{Error, apply},
     observed::ProfileDigest,
     process::backoff,
 };
 
 /// Models come and go in crowds: their number is written once for all that happened meanwhile.
 const GATHER: Duration = Duration::from_secs(1);
-
-/// The patch; with another resource version the API server refuses it.
-#[derive(Debug, Serialize)]
-struct StatusPatch {
-    metadata: Precondition,
-    status: AutoscalingProfileStatus,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Precondition {
-    resource_version: Option<String>,
-}
 
 /// Runs for life: a pass whenever `wake` is notified, and again after a failure.
 pub async fn run(context: Context, wake: &Notify) {
@@ -84,9 +64,7 @@ async fn pass(context: &Context) -> Result<(), Error> {
     for ((_, name), profile) in stores.profiles.all() {
         let status = status(&profile, stores.users(&name));
         if status != profile.status {
-            let patch = StatusPatch { metadata: Precondition { resource_version: profile.resource_version }, status };
-            let params = PatchParams { field_manager: Some(OPERATOR.to_owned()), ..PatchParams::default() };
-            let written = api.patch_status(&name, &params, &Patch::Merge(patch)).await?;
+            let written = apply::status(&api, &name, profile.resource_version, status).await?;
             stores.profiles.wrote(&written);
         }
     }

@@ -8,12 +8,12 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{
-    DEFAULT_PROFILE, Generated, Key, LivePodMonitor, LiveScaledObject, LiveServiceMonitor, MonitorDigest, Observed, ObservedRouter,
-    ProfileDigest, RouterService,
+    Generated, Key, LivePodMonitor, LiveScaledObject, LiveServiceMonitor, MonitorDigest, Observed, ObservedRouter, ProfileDigest,
+    RouterService,
 };
 use crate::{
     api::{kthena::ModelServing, profile::AutoscalingProfile},
-    intent::Profile,
+    intent::{DEFAULT_PROFILE, Profile},
     plan::{SERVICE_MONITOR, assumed_service, scaled_object_name},
     signals::RouterSeries,
 };
@@ -55,7 +55,7 @@ impl Manifests {
     /// What there is of a ModelServing.
     pub fn observe(&self, model_serving: &ModelServing, router: RouterSeries) -> Observed {
         let key = (model_serving.namespace().unwrap_or_default(), scaled_object_name(model_serving));
-        let profile = self.profile(model_serving.profile().unwrap_or(DEFAULT_PROFILE)).map(|digest| digest.settings.clone());
+        let profile = self.profile(model_serving.profile()).map(|digest| digest.settings.clone());
         Observed { model_serving: model_serving.clone(), scaled_object: self.scaled_objects.get(&key).cloned(), router, profile }
     }
 

@@ -13,7 +13,7 @@ mod stores;
 pub use generated::{Existing, Fingerprint, Generated};
 pub use manifests::Manifests;
 pub use monitor::{LivePodMonitor, LiveServiceMonitor, MonitorDigest, Scrapes};
-pub use profile::{DEFAULT_PROFILE, ProfileDigest};
+pub use profile::ProfileDigest;
 pub use router::{Key, ObservedRouter, RouterPort, RouterService};
 pub use scaled_object::LiveScaledObject;
 pub use stores::Stores;

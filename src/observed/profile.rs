@@ -7,9 +7,6 @@ use crate::{
     intent::Profile,
 };
 
-/// The name of the profile that counts where no other is named.
-pub const DEFAULT_PROFILE: &str = "default";
-
 /// What matters of a profile.
 #[derive(Clone, Debug)]
 pub struct ProfileDigest {

@@ -2,11 +2,11 @@
 
 use kube::{ResourceExt as _, runtime::reflector::Store};
 
-use super::{DEFAULT_PROFILE, Generated, MonitorDigest, Observed, ObservedRouter, ProfileDigest, RouterService};
+use super::{Generated, MonitorDigest, Observed, ObservedRouter, ProfileDigest, RouterService};
 use crate::{
     api::kthena::ModelServing,
     cluster::capabilities::Served,
-    intent::Profile,
+    intent::{DEFAULT_PROFILE, Profile},
     plan::{SERVICE_MONITOR, scaled_object_name},
     process::follow::Digests,
     signals::RouterSeries,
@@ -49,7 +49,7 @@ impl Stores {
         if !complete {
             return None;
         }
-        let profile = self.profiles.get("", model_serving.profile().unwrap_or(DEFAULT_PROFILE)).map(|digest| digest.settings);
+        let profile = self.profiles.get("", model_serving.profile()).map(|digest| digest.settings);
         let scaled_object = self.scaled_objects.get(&model_serving.namespace()?, &scaled_object_name(model_serving));
         Some(Observed { model_serving: model_serving.clone(), scaled_object, router, profile })
     }
@@ -76,7 +76,7 @@ impl Stores {
 
     /// How many opted-in models use this profile.
     pub fn users(&self, profile: &str) -> i32 {
-        let uses = |found: &ModelServing| found.is_opted_in() && found.profile().unwrap_or(DEFAULT_PROFILE) == profile;
+        let uses = |found: &ModelServing| found.is_opted_in() && found.profile() == profile;
         i32::try_from(self.model_servings.state_filter(uses).len()).unwrap_or(i32::MAX)
     }
 

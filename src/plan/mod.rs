@@ -18,8 +18,8 @@ pub use verdict::{Status, Verdict};
 
 use crate::{
     api::keda::ScaledObject,
-    intent::{self, AnnotationError, Annotations, Intent, Profile},
-    observed::{DEFAULT_PROFILE, Existing, Observed},
+    intent::{self, AnnotationError, Annotations, DEFAULT_PROFILE, Intent, Profile},
+    observed::{Existing, Observed},
 };
 
 /// What the cluster's API can do.

@@ -14,7 +14,7 @@ use crate::{
         lenient::lenient,
         metadata::{LeanMetadata, OPERATOR},
     },
-    intent::{MODEL_NAME, PROFILE},
+    intent::{DEFAULT_PROFILE, MODEL_NAME, PROFILE},
 };
 
 /// The type of our condition on a ModelServing.
@@ -137,9 +137,9 @@ impl ModelServing {
         self.metadata.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(MODEL_NAME))
     }
 
-    /// The profile that it names, if it names one.
-    pub fn profile(&self) -> Option<&str> {
-        self.metadata.annotations.as_ref()?.get(PROFILE).map(String::as_str)
+    /// The name of the profile that counts for it.
+    pub fn profile(&self) -> &str {
+        self.metadata.annotations.as_ref().and_then(|annotations| annotations.get(PROFILE)).map_or(DEFAULT_PROFILE, String::as_str)
     }
 
     /// The label selector that reached the scale subresource, if any.

@@ -6,18 +6,15 @@ use k8s_openapi::{
 };
 use kube::{
     Api, ResourceExt as _,
-    api::{ApiResource, DynamicObject, Patch, PatchParams},
+    api::{ApiResource, DynamicObject},
 };
 use serde::Serialize;
 use serde_json::Value;
 
 use super::Context;
 use crate::{
-    api::{
-        kthena::{AUTOSCALING_READY, ModelServing},
-        metadata::OPERATOR,
-    },
-    cluster::Error,
+    api::kthena::{AUTOSCALING_READY, ModelServing},
+    cluster::{Error, apply},
     observed::Observed,
     plan::{Capabilities, Desired, Plan, Verdict, plan},
 };
@@ -25,19 +22,7 @@ use crate::{
 /// How often a lost race is run again at once.
 const TRIES: u32 = 3;
 
-/// The patch: what it leaves out stays, and with another resource version the API server refuses it.
-#[derive(Debug, Serialize)]
-struct StatusPatch {
-    metadata: Precondition,
-    status: Changes,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Precondition {
-    resource_version: Option<String>,
-}
-
+/// What is changed of the status.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Changes {
@@ -71,9 +56,8 @@ pub(super) async fn write(
         if !is_due(&current) {
             return Ok(Some((observed, current)));
         }
-        let patch = Patch::Merge(patch(&live, &observed, &current)?);
-        let params = PatchParams { field_manager: Some(OPERATOR.to_owned()), ..PatchParams::default() };
-        match api.patch_status(&name, &params, &patch).await.map_err(Error::from) {
+        let changes = changes(&live, &observed, &current)?;
+        match apply::status(&api, &name, live.resource_version(), changes).await {
             Ok(_) => return Ok(Some((observed, current))),
             Err(error) if error.is_conflict() => {}
             Err(error) => return Err(error),
@@ -91,7 +75,7 @@ fn decode(live: &DynamicObject) -> Result<ModelServing, Error> {
     Ok(serde_json::from_value(value).map_err(kube::Error::SerdeError)?)
 }
 
-fn patch(live: &DynamicObject, observed: &Observed, plan: &Plan) -> Result<StatusPatch, Error> {
+fn changes(live: &DynamicObject, observed: &Observed, plan: &Plan) -> Result<Changes, Error> {
     let before = observed.model_serving.status.autoscaling_ready.as_ref();
     let conditions = match &plan.condition {
         Desired::Keep => None,
@@ -105,7 +89,7 @@ fn patch(live: &DynamicObject, observed: &Observed, plan: &Plan) -> Result<Statu
         Desired::Apply(selector) => Some(selector.clone()),
         Desired::Keep | Desired::Remove => None,
     };
-    Ok(StatusPatch { metadata: Precondition { resource_version: live.resource_version() }, status: Changes { label_selector, conditions } })
+    Ok(Changes { label_selector, conditions })
 }
 
 /// Everybody else's conditions, as they stand.
