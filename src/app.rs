@@ -1,6 +1,6 @@
 //! The composition root: builds every task and joins them. Any task that ends ends the process.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures::{FutureExt as _, StreamExt as _, stream};
 use k8s_openapi::api::core::v1::Service;
@@ -24,8 +24,8 @@ use crate::{
         capabilities::{self, Served},
     },
     controllers::{Context, model_serving, profile, router_monitor},
-    observed::{LivePodMonitor, LiveScaledObject, LiveServiceMonitor, Stores},
-    plan::scaled_object_name,
+    observed::{LiveModelRoute, LiveModelServer, LivePodMonitor, LiveScaledObject, LiveServiceMonitor, Stores},
+    plan::{pod_monitor_name, scaled_object_name},
     process::{
         backoff::Failures,
         follow::{Change, follow},
@@ -65,9 +65,14 @@ pub async fn run(settings: Settings, intervals: Intervals, stop: impl Future<Out
     // Behind the reflector, so that whoever is woken finds the change in the store. A list comes in pages, of which the store shows
     // nothing before the last: then all are looked at again.
     let on_change = wake.clone();
+    let mut listed = BTreeSet::new();
     let changes = changes.inspect(move |event| {
         singletons.wake();
-        if matches!(event, Ok(watcher::Event::InitDone)) {
+        let Ok(event) = event else { return };
+        for change in on_change.stores.peers.take(event, &mut listed) {
+            on_change.peers(&change);
+        }
+        if matches!(event, watcher::Event::InitDone) {
             on_change.models(&Change::All);
         }
     });
@@ -85,15 +90,24 @@ pub async fn run(settings: Settings, intervals: Intervals, stop: impl Future<Out
     let pod_monitors = Api::<LivePodMonitor>::all(client.clone());
     let scaled_objects = Api::<LiveScaledObject>::all(client.clone());
     let profiles = Api::<AutoscalingProfile>::all(client.clone());
+    let model_routes = Api::<LiveModelRoute>::all(client.clone());
+    let model_servers = Api::<LiveModelServer>::all(client.clone());
+    let network = |_: Change| wake.opted_in();
+    let pod_monitor = |change: Change| {
+        wake.singletons.router.notify_one();
+        wake.models(&change);
+    };
     tokio::select! {
         () = model_serving::run(changes, woken, told(stopping), models) => tracing::info!("stopped"),
         () = router_monitor::run(context.clone(), series_tx, &wake.singletons.router) => {}
         () = profile::run(context, &wake.singletons.profiles) => {}
         () = capabilities::follow(client, intervals.discovery, &rediscover, &served_tx) => {}
         () = follow(services, gate(|_| true), &stores.services, router) => {}
-        () = follow(service_monitors, gate(|served| served.monitors.service), &stores.service_monitors, router) => {}
-        () = follow(pod_monitors, gate(|served| served.monitors.pod), &stores.pod_monitors, router) => {}
+        () = follow(service_monitors, gate(|served| served.service_monitors), &stores.service_monitors, router) => {}
+        () = follow(pod_monitors, gate(|served| served.plan.pod_monitors), &stores.pod_monitors, pod_monitor) => {}
         () = follow(scaled_objects, gate(|served| served.plan.keda.is_some()), &stores.scaled_objects, |change| wake.models(&change)) => {}
+        () = follow(model_routes, gate(|served| served.network.routes), &stores.routes, network) => {}
+        () = follow(model_servers, gate(|served| served.network.servers), &stores.servers, network) => {}
         () = follow(profiles, gate(|served| served.profiles), &stores.profiles, profile) => {}
         () = replan(served.clone(), series, &wake) => {}
         () = drain(stop, &stopping_tx, &stores) => {}
@@ -124,12 +138,26 @@ struct Wake {
 }
 
 impl Wake {
-    /// The models whose ScaledObject changed.
+    /// The models of which something that is generated changed.
     fn models(&self, change: &Change) {
+        let is_named = |object: &ModelServing, name: &String| scaled_object_name(object) == *name || pod_monitor_name(object) == *name;
         self.those(|object| match change {
             Change::All => true,
-            Change::One((namespace, name)) => object.namespace().as_ref() == Some(namespace) && scaled_object_name(object) == *name,
+            Change::One((namespace, name)) => object.namespace().as_ref() == Some(namespace) && is_named(object, name),
         });
+    }
+
+    /// The models that a change of a ModelServing concerns, itself aside.
+    fn peers(&self, change: &Change) {
+        match change {
+            Change::All => self.opted_in(),
+            Change::One(key) => self.those(|object| object.is_opted_in() && self.stores.are_related(object, key)),
+        }
+    }
+
+    /// Every model: who serves whose names may have changed.
+    fn opted_in(&self) {
+        self.those(ModelServing::is_opted_in);
     }
 
     /// The models that use a profile.

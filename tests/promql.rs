@@ -11,8 +11,8 @@ use std::{env, fs, path::PathBuf, process::Command};
 
 use harness::control_plane::{binary, built};
 use kthena_keda::{
-    intent::ModelNames,
-    signals::{RouterSeries, ScrapeSource, Signal, activation},
+    promql::Query,
+    signals::{Demanded, Engine, EngineSeries, RouterSeries, ScrapeSource, Signal, activation},
 };
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -46,12 +46,16 @@ fn with(mut base: Vec<Value>, more: impl IntoIterator<Item = Value>) -> Vec<Valu
 }
 
 fn query(signal: &str, models: &str, source: ScrapeSource) -> String {
-    let models: ModelNames = models.parse().unwrap();
-    let series = RouterSeries { namespace: "kthena-system".to_owned(), source };
+    let models = models.parse().unwrap();
     match Signal::named(signal) {
-        Some(signal) => signal.query(&models, &series).to_string(),
-        None => activation(&models, &series).to_string(),
+        Some(Signal::Demand(demand)) => demand.query(&Demanded::Models(models), &from(source)).unwrap().to_string(),
+        Some(Signal::Saturation(_)) => panic!("{signal} is not the router's"),
+        None => activation(&models, &from(source)).to_string(),
     }
+}
+
+fn from(source: ScrapeSource) -> RouterSeries {
+    RouterSeries { namespace: "kthena-system".to_owned(), source }
 }
 
 fn service() -> ScrapeSource {
@@ -254,4 +258,116 @@ fn as_recorded_from_a_router(#[case] state: &str, #[case] expected: f64) {
         let zero = if signal == "active-requests" { expected } else { 0.0 };
         evaluate(&format!("{state}-{signal}"), &series, &query(signal, "m", service()), AT, Some(zero));
     }
+}
+
+#[rstest]
+#[case::its_own("team-a/chat", 9.0)]
+#[case::two_of_its_own("team-a/chat,team-a/chat-2", 14.0)]
+#[case::nothing_there("team-a/other", 0.0)]
+fn a_part_of_the_demand_by_model_server(#[case] servers: &str, #[case] expected: f64) {
+    let upstream = |pod: &str, server: &str, route: &str, values: &str| {
+        let labels = format!(r#"model_server="{server}",model_route="{route}""#);
+        router("kthena_router_active_upstream_requests", pod, &labels, values)
+    };
+    let series = [
+        upstream("r-0", "team-a/chat", "team-a/r1", "4x40"),
+        upstream("r-0", "team-a/chat", "team-a/r2", "3x40"),
+        upstream("r-1", "team-a/chat", "team-a/r1", "2x40"),
+        upstream("r-0", "team-a/chat-2", "team-a/r1", "5x40"),
+        upstream("r-0", "team-b/chat", "team-b/r1", "50x40"),
+        // Scraped on a second port as well.
+        scraped(
+            "kthena_router_active_upstream_requests",
+            "r-0",
+            "10.0.0.1:9090",
+            r#"model_server="team-a/chat",model_route="team-a/r1""#,
+            "4x40",
+        ),
+    ];
+    let servers = Demanded::Servers(servers.split(',').map(str::to_owned).collect());
+    let Some(Signal::Demand(demand)) = Signal::named("active-requests") else { panic!("a signal of the router") };
+    let query = demand.query(&servers, &from(service())).unwrap().to_string();
+    evaluate(&format!("part-{expected}"), &with(idle("r-0", "x40"), series), &query, AT, Some(expected));
+}
+
+/// A series of an engine that is scraped by the PodMonitor of the ModelServing `chat` in `team-a`.
+fn engine(metric: &str, group: u32, pod: u32, labels: &str, values: &str) -> Value {
+    of_engine("team-a", "chat", metric, group, pod, labels, values)
+}
+
+fn of_engine(namespace: &str, name: &str, metric: &str, group: u32, pod: u32, labels: &str, values: &str) -> Value {
+    let job = format!(r#"job="{namespace}/kthena-keda-{name}",namespace="{namespace}",instance="10.0.{group}.{pod}:8000""#);
+    let kthena =
+        format!(r#"modelserving_volcano_sh_name="{name}",modelserving_volcano_sh_group_name="{name}-{group}",pod="{name}-{group}-{pod}""#);
+    json!({"series": format!("{metric}{{{job},{kthena},{labels}}}"), "values": values})
+}
+
+fn engine_query(signal: &str, engine: Engine, at_zero: Option<RouterSeries>) -> String {
+    let series = EngineSeries { engine, namespace: "team-a".to_owned(), model_serving: "chat".to_owned(), at_zero };
+    let Some(Signal::Saturation(saturation)) = Signal::named(signal) else { panic!("{signal} is not the engines'") };
+    saturation.query(&series).to_string()
+}
+
+const SATURATION: [(&str, [&str; 2]); 3] = [
+    ("engine-queue", ["vllm:num_requests_waiting", "sglang:num_queue_reqs"]),
+    ("engine-running", ["vllm:num_requests_running", "sglang:num_running_reqs"]),
+    ("kv-cache", ["vllm:kv_cache_usage_perc", "sglang:token_usage"]),
+];
+
+#[test]
+fn engines_of_other_models_and_namespaces_never_count() {
+    for (signal, metrics) in SATURATION {
+        for (engine_name, metric) in Engine::ALL.into_iter().zip(metrics) {
+            let model = r#"model_name="qwen""#;
+            let series = [
+                engine(metric, 0, 0, model, "2x40"),
+                engine(metric, 1, 0, model, "3x40"),
+                of_engine("team-a", "chat-2", metric, 0, 0, model, "50x40"),
+                of_engine("team-b", "chat", metric, 0, 0, model, "50x40"),
+                // Somebody's own monitor of the same pod, whose series nothing says of whose they are.
+                json!({"series": format!(r#"{metric}{{job="theirs",namespace="team-a",pod="chat-0-0",{model}}}"#), "values": "50x40"}),
+            ];
+            let name = format!("engines-{signal}-{engine_name}");
+            evaluate(&name, &series, &engine_query(signal, engine_name, None), AT, Some(5.0));
+        }
+    }
+}
+
+#[test]
+fn parts_of_an_engine_are_added_up_and_caches_of_a_group_are_not() {
+    let parts = |metric: &str| {
+        [
+            engine(metric, 0, 0, r#"model_name="m",engine="0""#, "2x40"),
+            engine(metric, 0, 0, r#"model_name="m",engine="1""#, "3x40"),
+            engine(metric, 0, 1, r#"model_name="m",engine="0""#, "1x40"),
+            engine(metric, 1, 0, r#"model_name="m",engine="0""#, "4x40"),
+        ]
+    };
+    for (signal, [metric, _]) in SATURATION {
+        let expected = if signal == "kv-cache" { 7.0 } else { 10.0 };
+        evaluate(&format!("parts-{signal}"), &parts(metric), &engine_query(signal, Engine::Vllm, None), AT, Some(expected));
+    }
+    let renamed = parts("vllm:gpu_cache_usage_perc");
+    evaluate("parts-renamed", &renamed, &engine_query("kv-cache", Engine::Vllm, None), AT, Some(7.0));
+}
+
+#[test]
+fn without_engines_nobody_answers_unless_there_may_be_none() {
+    for (signal, [metric, _]) in SATURATION {
+        let gone = with(idle("r-0", "x40"), [engine(metric, 0, 0, r#"model_name="m""#, "3x8 stale")]);
+        evaluate(&format!("missing-{signal}"), &gone, &engine_query(signal, Engine::Vllm, None), AT, None);
+        evaluate(&format!("none-{signal}"), &gone, &engine_query(signal, Engine::Vllm, Some(from(service()))), AT, Some(0.0));
+        let unscraped = [router("up", "r-0", "", "0x40")];
+        evaluate(&format!("unseen-{signal}"), &unscraped, &engine_query(signal, Engine::Vllm, Some(from(service()))), AT, None);
+    }
+}
+
+#[rstest]
+fn the_platform_teams_own_sign_of_presence(
+    #[values("active-requests", "queued-requests", "request-rate", "output-tokens", "activation")] signal: &str,
+) {
+    let source = || ScrapeSource::Query(Query::parse("max(up{job=\"my-routers\"} == 1)").unwrap());
+    let up = |values: &str| [json!({"series": r#"up{job="my-routers",pod="r-0"}"#, "values": values})];
+    evaluate(&format!("there-{signal}"), &up("1x40"), &query(signal, "m", source()), AT, Some(0.0));
+    evaluate(&format!("gone-{signal}"), &up("1x4 0x40"), &query(signal, "m", source()), "8m", None);
 }

@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
+
+use super::keda::{FallbackBehavior, MetricType};
 
 /// Settings that many ModelServings share. The profile named `default` is for all that name no other.
 #[derive(CustomResource, JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,15 +30,23 @@ use serde::{Deserialize, Serialize};
     printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = [{"rule": "size(self.signals) > 0 || (has(self.customSignals) && size(self.customSignals) > 0)", "fieldPath": ".signals", "message": "nothing is measured: give at least one signal, or one of customSignals"}]))]
 pub struct AutoscalingProfileSpec {
     /// The Prometheus that KEDA asks. Without it the operator's own --prometheus-url counts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prometheus: Option<PrometheusSpec>,
+    /// Where kthena-router runs, if not where the operator was told by --router-namespace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub router: Option<RouterSpec>,
     /// How many ServingGroups there may be.
     pub replicas: ReplicasSpec,
     /// What is measured; with several signals the one that asks for the most ServingGroups counts.
-    #[schemars(length(min = 1, max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub signals: Vec<SignalSpec>,
+    /// Queries of your own, measured beside the signals, unless a ModelServing's own list of signals leaves them out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub custom_signals: Vec<CustomSignalSpec>,
     /// How often KEDA asks, such as 15s.
     #[schemars(regex(pattern = "^[0-9]{1,5}[smh]$"), length(max = 6))]
     #[schemars(extend("x-kubernetes-validations" = [{"rule": "duration(self) >= duration('1s') && duration(self) <= duration('1h')", "message": "must be from 1s to 1h"}]))]
@@ -47,6 +57,10 @@ pub struct AutoscalingProfileSpec {
     pub scale_down: ScaleDownSpec,
     /// When the last ServingGroup goes, where replicas.min is 0.
     pub scale_to_zero: ScaleToZeroSpec,
+    /// What KEDA assumes while Prometheus gives no answer; without it the count stays as it is. Left out where replicas.min is 0, since
+    /// KEDA would wake every sleeping model then, and where KEDA is older than 2.17.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<FallbackSpec>,
     /// The monitors that feed Prometheus. Those of the profile named default are the router's, too.
     pub monitors: MonitorsSpec,
 }
@@ -55,12 +69,15 @@ impl Default for AutoscalingProfileSpec {
     fn default() -> Self {
         Self {
             prometheus: None,
+            router: None,
             replicas: ReplicasSpec::default(),
             signals: vec![SignalSpec { name: "active-requests".to_owned(), target: "10".to_owned() }],
+            custom_signals: Vec::new(),
             polling_interval: "15s".to_owned(),
             scale_up: ScaleUpSpec::default(),
             scale_down: ScaleDownSpec::default(),
             scale_to_zero: ScaleToZeroSpec::default(),
+            fallback: None,
             monitors: MonitorsSpec::default(),
         }
     }
@@ -77,7 +94,8 @@ pub struct PrometheusSpec {
     /// KEDA's credentials for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authentication_ref: Option<AuthenticationRef>,
-    /// How KEDA uses them; may be left out where the TriggerAuthentication itself says so.
+    /// How KEDA uses them; KEDA ignores the credentials without it. May be left out only where the TriggerAuthentication itself brings
+    /// the modes, or a pod identity.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4))]
     pub auth_modes: Vec<AuthMode>,
@@ -131,6 +149,21 @@ pub enum AuthMode {
     Custom,
 }
 
+/// Where kthena-router runs.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RouterSpec {
+    /// Its namespace. Queries look there; a router that is not in the operator's own --router-namespace needs a monitor of yours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"), length(min = 1, max = 63))]
+    pub namespace: Option<String>,
+    /// A query that answers one value while the router is scraped, and nothing while it is not: tells no load from no data. By default
+    /// derived from the Service or PodMonitor that is found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048))]
+    pub presence_query: Option<String>,
+}
+
 /// How many ServingGroups there may be.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[schemars(extend("x-kubernetes-validations" = [{"rule": "self.min <= self.max", "message": "min must not be greater than max"}]))]
@@ -153,13 +186,35 @@ impl Default for ReplicasSpec {
 /// A signal and how much of it one ServingGroup carries.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignalSpec {
-    /// One of active-requests, queued-requests, request-rate, output-tokens.
-    #[schemars(extend("enum" = ["active-requests", "queued-requests", "request-rate", "output-tokens"]))]
+    /// One of active-requests, queued-requests, request-rate, output-tokens, engine-queue, engine-running, kv-cache.
+    #[schemars(extend("enum" = ["active-requests", "queued-requests", "request-rate", "output-tokens", "engine-queue", "engine-running", "kv-cache"]))]
     pub name: String,
     /// What one ServingGroup is expected to carry, as a quoted number from 0.001 on.
     #[schemars(regex(pattern = r"^[0-9]{1,9}(\.[0-9]{1,3})?$"), length(max = 13))]
     #[schemars(extend("x-kubernetes-validations" = [{"rule": "double(self) >= 0.001", "message": "must be at least 0.001"}]))]
     pub target: String,
+}
+
+/// A query of the platform team's own. It runs with KEDA's credentials, over everybody's series.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CustomSignalSpec {
+    /// The name by which ModelServings may ask for it; none of the built-in signals'.
+    #[schemars(regex(pattern = "^[a-z]([-a-z0-9]*[a-z0-9])?$"), length(min = 1, max = 63))]
+    #[schemars(extend("x-kubernetes-validations" = [{"rule": "!(self in ['active-requests', 'queued-requests', 'request-rate', 'output-tokens', 'engine-queue', 'engine-running', 'kv-cache', 'activation'])", "message": "is the name of a built-in signal"}]))]
+    pub name: String,
+    /// PromQL that ends in one value. {{model}}, {{namespace}} and {{name}} become quoted strings; {{model}} stands after = or != for
+    /// the one model name, after =~ or !~ for all names, adapters included.
+    #[schemars(length(min = 1, max = 2048))]
+    pub query: String,
+    /// What one ServingGroup is expected to carry, as a quoted number from 0.001 on.
+    #[schemars(regex(pattern = r"^[0-9]{1,9}(\.[0-9]{1,3})?$"), length(max = 13))]
+    #[schemars(extend("x-kubernetes-validations" = [{"rule": "double(self) >= 0.001", "message": "must be at least 0.001"}]))]
+    pub target: String,
+    /// AverageValue for a total over the model. Value for a level such as a latency: the HPA multiplies the number of ready ServingGroups
+    /// then, and scales to the minimum while none is ready.
+    #[serde(default)]
+    pub metric_type: MetricType,
 }
 
 /// How fast ServingGroups are added.
@@ -257,11 +312,34 @@ pub struct ScaleToZeroSpec {
     #[schemars(regex(pattern = "^[0-9]{1,5}[smh]$"), length(max = 6))]
     #[schemars(extend("x-kubernetes-validations" = [{"rule": "duration(self) <= duration('24h')", "message": "must be at most 24h"}]))]
     pub initial_cooldown: String,
+    /// How much demand wakes a model that sleeps: more than this many requests and tokens within two minutes, as a quoted number.
+    #[schemars(regex(pattern = r"^[0-9]{1,9}(\.[0-9]{1,3})?$"), length(max = 13))]
+    pub activation: String,
 }
 
 impl Default for ScaleToZeroSpec {
     fn default() -> Self {
-        Self { cooldown: "30m".to_owned(), initial_cooldown: "15m".to_owned() }
+        Self { cooldown: "30m".to_owned(), initial_cooldown: "15m".to_owned(), activation: "0".to_owned() }
+    }
+}
+
+/// What KEDA assumes while Prometheus gives no answer.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FallbackSpec {
+    /// How replicas is read; by default it can only add ServingGroups.
+    pub behavior: FallbackBehavior,
+    /// After how many failures in a row. KEDA's polls and the HPA's count together: 10 are about two minutes.
+    #[schemars(range(min = 1, max = 1000))]
+    pub failure_threshold: i32,
+    /// How many ServingGroups.
+    #[schemars(range(min = 1))]
+    pub replicas: i32,
+}
+
+impl Default for FallbackSpec {
+    fn default() -> Self {
+        Self { behavior: FallbackBehavior::CurrentReplicasIfHigher, failure_threshold: 10, replicas: 1 }
     }
 }
 
@@ -269,6 +347,11 @@ impl Default for ScaleToZeroSpec {
 #[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct MonitorsSpec {
+    /// Whether to make them: true, unless somebody else's monitor scrapes the router already; always, even then; or false. By default
+    /// what the operator was told by --create-monitors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "create_schema")]
+    pub create: Option<CreateSpec>,
     /// Labels by which your Prometheus selects its monitors, such as release: kube-prometheus-stack.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
@@ -280,8 +363,35 @@ pub struct MonitorsSpec {
 
 impl Default for MonitorsSpec {
     fn default() -> Self {
-        Self { labels: BTreeMap::new(), interval: "15s".to_owned() }
+        Self { create: None, labels: BTreeMap::new(), interval: "15s".to_owned() }
     }
+}
+
+/// Whether to make monitors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum CreateSpec {
+    /// Yes or no.
+    Switch(bool),
+    /// A word.
+    Word(CreateWord),
+}
+
+/// A word for whether to make monitors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CreateWord {
+    /// Even beside somebody else's.
+    Always,
+}
+
+/// A structural schema has one type or none; an enumeration says the rest.
+fn create_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "description": "Whether to make them: true, unless somebody else's monitor scrapes the router already; always, even then; or false. By default what the operator was told by --create-monitors.",
+        "enum": [true, false, "always"],
+        "x-kubernetes-preserve-unknown-fields": true,
+    })
 }
 
 /// What the operator says of a profile.

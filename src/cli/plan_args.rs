@@ -15,7 +15,8 @@ pub(super) struct PlanArgs {
     /// The namespace in which kthena-router runs.
     #[arg(long, env = "KTHENA_KEDA_ROUTER_NAMESPACE", value_name = "NAMESPACE", default_value = "kthena-system", value_parser = namespace)]
     router_namespace: String,
-    /// Whether to have kthena-router scraped: true, unless somebody else's monitor does it; always, even then; or false.
+    /// Whether to make monitors: true, unless somebody else's scrapes the router already; always, even then; or false. For profiles that
+    /// do not say.
     #[arg(long, env = "KTHENA_KEDA_CREATE_MONITORS", value_enum, value_name = "WHEN", default_value_t = Create::True)]
     create_monitors: Create,
     /// Labels by which your Prometheus selects its monitors, such as release=kube-prometheus-stack; several separated by commas. For
@@ -40,11 +41,11 @@ impl PlanArgs {
         defaults.prometheus = self.prometheus_url.clone().map(PrometheusSettings::from);
         defaults.monitors.labels = self.monitor_labels.iter().cloned().collect();
         defaults.monitors.interval = self.monitor_interval;
-        defaults.monitors.create = match self.create_monitors {
+        defaults.monitors.create = Some(match self.create_monitors {
             Create::True => CreateMonitors::UnlessScraped,
             Create::False => CreateMonitors::Never,
             Create::Always => CreateMonitors::Always,
-        };
+        });
         Settings { defaults, router_namespace: self.router_namespace.clone() }
     }
 }

@@ -21,7 +21,7 @@ use crate::{
 
 #[derive(Args)]
 pub(super) struct Render {
-    /// YAML or JSON files with ModelServings and, where they matter, AutoscalingProfiles, the router's Services, monitors and ScaledObjects; `-` is standard input.
+    /// YAML or JSON files with ModelServings and, where they matter, AutoscalingProfiles, ModelRoutes, ModelServers, the router's Services, monitors and ScaledObjects; `-` is standard input.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// How to print.
@@ -132,11 +132,16 @@ fn render(manifests: &Manifests, settings: &Settings, output: &mut Output) {
     let profile = manifests.default_profile();
     let RouterPlan { service_monitor, series, problem } = plan_router(&router, profile.as_ref(), &settings.defaults, true);
     output.notes.extend(problem);
+    if !manifests.has_routes() {
+        output.notes.push("no ModelRoute is given: assuming that requests for each model name come to its ModelServing alone".to_owned());
+    }
     push(service_monitor, SERVICE_MONITOR, output);
     for (place, model_serving) in &manifests.model_servings {
         let observed = manifests.observe(model_serving, series.clone());
         let plan = plan::plan(&observed, Capabilities::NEWEST, &settings.defaults);
         output.errors.extend(plan.findings.iter().map(|finding| format!("{place}: {}: {}", finding.reason.as_str(), finding.message)));
+        output.notes.extend(plan.warnings.iter().map(|warning| format!("{place}: {warning}")));
+        push(plan.pod_monitor, place, output);
         push(plan.scaled_object, place, output);
     }
 }

@@ -35,34 +35,38 @@ pub struct Served {
     pub model_servings: bool,
     /// AutoscalingProfiles.
     pub profiles: bool,
-    /// The Prometheus Operator's kinds.
-    pub monitors: Monitors,
+    /// ServiceMonitors.
+    pub service_monitors: bool,
+    /// Kthena's kinds that lead requests to pods.
+    pub network: Network,
     /// What plans depend on.
     pub plan: Capabilities,
 }
 
-/// Which of the Prometheus Operator's kinds there are.
+/// Which of Kthena's kinds there are that lead requests to pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Monitors {
-    /// ServiceMonitors.
-    pub service: bool,
-    /// PodMonitors.
-    pub pod: bool,
+pub struct Network {
+    /// ModelRoutes.
+    pub routes: bool,
+    /// ModelServers.
+    pub servers: bool,
 }
 
 impl Served {
-    const fn is_complete(self) -> bool {
-        self.model_servings && self.profiles && self.monitors.service && self.monitors.pod && self.plan.scale && self.plan.keda.is_some()
+    /// Everything that may be there or not.
+    const fn parts(self) -> [bool; 8] {
+        let Self { model_servings, profiles, service_monitors, network: Network { routes, servers }, plan } = self;
+        let Capabilities { keda, scale, pod_monitors } = plan;
+        [model_servings, profiles, service_monitors, pod_monitors, routes, servers, scale, keda.is_some()]
+    }
+
+    fn is_complete(self) -> bool {
+        self.parts().into_iter().all(|part| part)
     }
 
     /// Whether something is missing that `self` has.
-    const fn loses(self, next: Self) -> bool {
-        (self.model_servings && !next.model_servings)
-            || (self.profiles && !next.profiles)
-            || (self.monitors.service && !next.monitors.service)
-            || (self.monitors.pod && !next.monitors.pod)
-            || (self.plan.scale && !next.plan.scale)
-            || (self.plan.keda.is_some() && next.plan.keda.is_none())
+    fn loses(self, next: Self) -> bool {
+        self.parts().into_iter().zip(next.parts()).any(|(had, has)| had && !has)
     }
 }
 
@@ -121,14 +125,16 @@ pub async fn discover(client: &Client) -> Result<Served, Error> {
     let keda = if has("keda.sh", "v1alpha1", "scaledobjects") { Some(keda_fields(client).await?) } else { None };
     Ok(Served {
         model_servings: model_serving.is_some(),
-        monitors: Monitors {
-            service: has("monitoring.coreos.com", "v1", "servicemonitors"),
-            pod: has("monitoring.coreos.com", "v1", "podmonitors"),
+        service_monitors: has("monitoring.coreos.com", "v1", "servicemonitors"),
+        network: Network {
+            routes: has("networking.serving.volcano.sh", "v1alpha1", "modelroutes"),
+            servers: has("networking.serving.volcano.sh", "v1alpha1", "modelservers"),
         },
         profiles: has("autoscaling.kthena.io", "v1alpha1", "autoscalingprofiles"),
         plan: Capabilities {
             keda,
             scale: model_serving.is_some_and(|found| found.subresources.iter().any(|sub| sub.subresource == "scale")),
+            pod_monitors: has("monitoring.coreos.com", "v1", "podmonitors"),
         },
     })
 }
@@ -142,7 +148,11 @@ async fn keda_fields(client: &Client) -> Result<Keda, Error> {
         .and_then(|(_, schema)| schema.pointer("/properties/spec/properties"))
         .ok_or(Error::Malformed("a schema of ScaledObject in KEDA's OpenAPI document"))?;
     let tolerance = "/advanced/properties/horizontalPodAutoscalerConfig/properties/behavior/properties/scaleDown/properties/tolerance";
-    Ok(Keda { initial_cooldown: spec.get("initialCooldownPeriod").is_some(), directional_pause: spec.pointer(tolerance).is_some() })
+    Ok(Keda {
+        initial_cooldown: spec.get("initialCooldownPeriod").is_some(),
+        fallback_behavior: spec.pointer("/fallback/properties/behavior").is_some(),
+        directional_pause: spec.pointer(tolerance).is_some(),
+    })
 }
 
 async fn get<T: for<'de> Deserialize<'de>>(client: &Client, path: &str, accept: &str) -> Result<T, Error> {
@@ -192,9 +202,11 @@ fn publish(served: &watch::Sender<Option<Served>>, found: Served) {
             model_servings = found.model_servings,
             scale = found.plan.scale,
             keda = found.plan.keda.is_some(),
-            service_monitors = found.monitors.service,
-            pod_monitors = found.monitors.pod,
+            service_monitors = found.service_monitors,
+            pod_monitors = found.plan.pod_monitors,
             profiles = found.profiles,
+            model_routes = found.network.routes,
+            model_servers = found.network.servers,
             "the cluster serves"
         );
     }

@@ -75,7 +75,7 @@ async fn pass(context: &Context, known: &watch::Sender<Option<RouterSeries>>, to
     tell_once(problem, told);
     let api: Api<LiveServiceMonitor> = Api::namespaced(context.client.clone(), &observed.namespace);
     match service_monitor {
-        Desired::Apply(wanted) if served.monitors.service => write(context, &api, &observed, *wanted).await,
+        Desired::Apply(wanted) if served.service_monitors => write(context, &api, &observed, *wanted).await,
         Desired::Remove => remove(&api, &observed).await,
         Desired::Apply(_) | Desired::Keep => Ok(()),
     }

@@ -4,10 +4,10 @@ use std::{collections::BTreeMap, fmt};
 
 use super::{
     nearest::nearest,
-    profile::SignalTarget,
+    profile::{CustomSignal, Measure, SignalTarget},
     values::{ModelNames, Pause, Target, ValueError},
 };
-use crate::signals::Signal;
+use crate::signals::{Engine, Signal};
 
 /// The annotation that opts a ModelServing in.
 pub const MODEL_NAME: &str = "kthena.io/model-name";
@@ -20,6 +20,9 @@ pub const PREFIX: &str = "autoscaling.kthena.io/";
 
 /// Every key under [`PREFIX`].
 const KEYS: [&str; 7] = ["profile", "min-replicas", "max-replicas", "signals", "paused", "engine", "engine-port"];
+
+/// What is said of a wish that no annotation can grant.
+const ROLES: &str = "a single role cannot be scaled: Kthena's scale subresource counts whole ServingGroups and has none for roles; remove the annotation, and see docs/roles.md for what can be done";
 
 /// One annotation that is wrong: which, what it says, and what is accepted.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,6 +41,11 @@ impl AnnotationError {
     fn new(key: impl Into<String>, problem: impl fmt::Display) -> Self {
         Self { key: key.into(), problem: problem.to_string() }
     }
+
+    /// The same of an annotation of ours, by the part of its key that tells it from the others.
+    pub(crate) fn of(name: &str, problem: impl fmt::Display) -> Self {
+        Self::new(key(name), problem)
+    }
 }
 
 /// What the annotations of an opted-in ModelServing say; `None` is what they leave to the profile.
@@ -55,14 +63,19 @@ pub struct Annotations {
     pub signals: Option<Vec<SignalTarget>>,
     /// What is held back.
     pub pause: Option<Pause>,
+    /// What the pods run.
+    pub engine: Option<Engine>,
+    /// The port that it listens on.
+    pub engine_port: Option<u16>,
 }
 
 impl Annotations {
-    /// Reads them all; `None` if the ModelServing is not opted in.
+    /// Reads them all; `None` if the ModelServing is not opted in. Signals may be those of the catalogue and `custom` ones; where these
+    /// are not known, names that are in neither are left out.
     ///
     /// # Errors
     /// Every annotation that is wrong, not just the first.
-    pub fn read(annotations: &BTreeMap<String, String>) -> Option<Result<Self, Vec<AnnotationError>>> {
+    pub fn read(annotations: &BTreeMap<String, String>, custom: Option<&[CustomSignal]>) -> Option<Result<Self, Vec<AnnotationError>>> {
         let models = annotations.get(MODEL_NAME)?;
         let mut reader = Reader { annotations, errors: Vec::new() };
         reader.refuse_unknown_keys();
@@ -70,10 +83,10 @@ impl Annotations {
         let profile = reader.read("profile", profile_name);
         let min_replicas = reader.read("min-replicas", |text| replicas(text, 0));
         let max_replicas = reader.read("max-replicas", |text| replicas(text, 1));
-        let signals = reader.read("signals", signals);
+        let signals = reader.read("signals", |text| signals(text, custom));
         let pause = reader.read("paused", pause).flatten();
-        reader.read("engine", engine);
-        reader.read("engine-port", port);
+        let engine = reader.read("engine", engine);
+        let engine_port = reader.read("engine-port", port);
         if let (Some(min), Some(max)) = (min_replicas, max_replicas)
             && min > max
         {
@@ -83,7 +96,9 @@ impl Annotations {
             ));
         }
         Some(match models {
-            Some(models) if reader.errors.is_empty() => Ok(Self { models, profile, min_replicas, max_replicas, signals, pause }),
+            Some(models) if reader.errors.is_empty() => {
+                Ok(Self { models, profile, min_replicas, max_replicas, signals, pause, engine, engine_port })
+            }
             _ => Err(reader.errors),
         })
     }
@@ -124,6 +139,7 @@ impl Reader<'_> {
                 continue;
             }
             let hint = match nearest(name, KEYS) {
+                _ if name.contains("role") => ROLES.to_owned(),
                 Some(meant) => format!("unknown annotation; did you mean {}?", key(meant)),
                 None => format!("unknown annotation; the keys under {PREFIX} are {}", KEYS.join(", ")),
             };
@@ -148,8 +164,9 @@ fn replicas(text: &str, least: i32) -> Result<i32, ValueError> {
         .ok_or_else(|| ValueError::new(format!("{text:?} is no number of ServingGroups; write an integer of at least {least}")))
 }
 
-fn signals(text: &str) -> Result<Vec<SignalTarget>, ValueError> {
+fn signals(text: &str, custom: Option<&[CustomSignal]>) -> Result<Vec<SignalTarget>, ValueError> {
     let mut signals: Vec<SignalTarget> = Vec::new();
+    let mut seen = Vec::new();
     for pair in text.split(',') {
         let Some((name, target)) = pair.split_once('=') else {
             let pair = pair.trim();
@@ -157,24 +174,33 @@ fn signals(text: &str) -> Result<Vec<SignalTarget>, ValueError> {
                 "{pair:?} is no signal; write name=target pairs separated by commas, such as active-requests=12"
             )));
         };
-        let signal = signal_target(name.trim(), target.trim())?;
-        if signals.iter().any(|seen| seen.signal == signal.signal) {
-            return Err(ValueError::new(format!("{} is given twice; keep one", signal.signal)));
+        let name = name.trim();
+        let target = read_target(name, target.trim())?;
+        if seen.contains(&name) {
+            return Err(ValueError::new(format!("{name} is given twice; keep one")));
         }
-        signals.push(signal);
+        seen.push(name);
+        match (measure(name, custom.unwrap_or_default()), custom) {
+            (Some(measure), _) => signals.push(SignalTarget { measure, target }),
+            (None, Some(custom)) => return Err(unknown_signal(name, custom)),
+            (None, None) => {}
+        }
     }
     Ok(signals)
 }
 
-pub(super) fn signal_target(name: &str, target: &str) -> Result<SignalTarget, ValueError> {
-    let signal = Signal::named(name).ok_or_else(|| unknown_signal(name))?;
-    let target: Target = target.parse().map_err(|error| ValueError::new(format!("{name}: {error}")))?;
-    Ok(SignalTarget { signal, target })
+fn measure(name: &str, custom: &[CustomSignal]) -> Option<Measure> {
+    let custom = || custom.iter().find(|custom| custom.name == name).cloned().map(Measure::Custom);
+    Signal::named(name).map(Measure::BuiltIn).or_else(custom)
 }
 
-fn unknown_signal(name: &str) -> ValueError {
-    let names = Signal::ALL.map(Signal::name);
-    let hint = match nearest(name, names) {
+pub(super) fn read_target(name: &str, target: &str) -> Result<Target, ValueError> {
+    target.parse().map_err(|error| ValueError::new(format!("{name}: {error}")))
+}
+
+pub(super) fn unknown_signal(name: &str, custom: &[CustomSignal]) -> ValueError {
+    let names: Vec<&str> = Signal::ALL.iter().map(|signal| signal.name()).chain(custom.iter().map(|custom| custom.name.as_str())).collect();
+    let hint = match nearest(name, names.iter().copied()) {
         Some(meant) => format!("did you mean {meant}?"),
         None => format!("the signals are {}", names.join(", ")),
     };
@@ -191,11 +217,9 @@ fn pause(text: &str) -> Result<Option<Pause>, ValueError> {
     }
 }
 
-fn engine(text: &str) -> Result<(), ValueError> {
-    match text {
-        "vllm" | "sglang" => Ok(()),
-        _ => Err(ValueError::new(format!("{text:?} is no engine; write vllm or sglang"))),
-    }
+fn engine(text: &str) -> Result<Engine, ValueError> {
+    let found = Engine::ALL.into_iter().find(|engine| engine.name() == text);
+    found.ok_or_else(|| ValueError::new(format!("{text:?} is no engine; write vllm or sglang")))
 }
 
 fn port(text: &str) -> Result<u16, ValueError> {
@@ -211,7 +235,7 @@ mod tests {
     use rstest::rstest;
 
     fn read(pairs: &[(&str, &str)]) -> Option<Result<Annotations, Vec<AnnotationError>>> {
-        Annotations::read(&pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
+        Annotations::read(&pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(), Some(&[]))
     }
 
     fn errors(pairs: &[(&str, &str)]) -> Vec<String> {
@@ -254,7 +278,7 @@ mod tests {
     #[case("latency=1", Some("the signals are"))]
     #[case("requests-rate=1", Some("did you mean request-rate?"))]
     fn reads_signals(#[case] text: &str, #[case] error: Option<&str>) {
-        let read = signals(text);
+        let read = signals(text, Some(&[]));
         match error {
             None => assert_eq!(read.unwrap().len(), 2),
             Some(why) => assert!(read.clone().unwrap_err().to_string().contains(why), "{read:?}"),

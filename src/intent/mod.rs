@@ -12,9 +12,12 @@ mod values;
 pub use annotations::{AnnotationError, Annotations, DEFAULT_PROFILE, MODEL_NAME, PREFIX, PROFILE};
 pub use label::{Label, Namespace};
 pub use profile::{
-    Behavior, CreateMonitors, Direction, MonitorSettings, Policy, PolicyKind, Profile, PrometheusSettings, Select, SignalTarget,
+    Behavior, CreateMonitors, CustomSignal, Direction, Measure, MonitorSettings, Policy, PolicyKind, Profile, PrometheusSettings,
+    RouterSettings, Select, SignalTarget,
 };
-pub use values::{ModelName, ModelNames, Pause, PrometheusUrl, ReplicaBounds, ScrapeInterval, Target, ValueError};
+pub use values::{Activation, ModelName, ModelNames, Pause, PrometheusUrl, ReplicaBounds, ScrapeInterval, Target, ValueError};
+
+use crate::signals::Engine;
 
 /// The complete, validated settings of one ModelServing.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +32,10 @@ pub struct Intent {
     pub signals: Vec<SignalTarget>,
     /// What is held back.
     pub pause: Option<Pause>,
+    /// What the pods run, where that is not left to the ModelServer.
+    pub engine: Option<Engine>,
+    /// The port that it listens on, likewise.
+    pub engine_port: Option<u16>,
     /// Everything else, which annotations cannot change.
     pub profile: Profile,
 }
@@ -46,8 +53,10 @@ pub fn merge(annotations: Annotations, profile: &Profile) -> Result<Intent, Anno
         models: annotations.models,
         replicas,
         max_is_explicit: max.is_some(),
-        signals: annotations.signals.unwrap_or_else(|| profile.signals.clone()),
+        signals: annotations.signals.unwrap_or_else(|| profile.measures()),
         pause: annotations.pause,
+        engine: annotations.engine,
+        engine_port: annotations.engine_port,
         profile: profile.clone(),
     })
 }

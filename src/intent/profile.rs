@@ -2,21 +2,31 @@
 
 use std::collections::BTreeMap;
 
-use super::values::{PrometheusUrl, ReplicaBounds, ScrapeInterval, Target};
+use super::values::{Activation, PrometheusUrl, ReplicaBounds, ScrapeInterval, Target};
 use crate::{
-    api::profile::{AuthMode, AuthenticationRef},
-    signals::Signal,
+    api::{
+        keda::{Fallback, MetricType},
+        profile::{AuthMode, AuthenticationRef},
+    },
+    promql::{Query, Template},
+    signals::{Demand, Signal},
 };
+
+const ACTIVE_REQUESTS: Signal = Signal::Demand(Demand::ActiveRequests);
 
 /// Settings that many models share.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Profile {
     /// The Prometheus that KEDA asks; there is no default.
     pub prometheus: Option<PrometheusSettings>,
+    /// Where the router's series are, if not where they are found.
+    pub router: RouterSettings,
     /// How many ServingGroups there may be.
     pub replicas: ReplicaBounds,
-    /// What is measured.
+    /// What is measured of what is built in.
     pub signals: Vec<SignalTarget>,
+    /// What is measured besides.
+    pub custom_signals: Vec<CustomSignal>,
     /// How often KEDA asks, in seconds.
     pub polling_interval: i32,
     /// How fast and after what time ServingGroups are added and removed.
@@ -25,6 +35,10 @@ pub struct Profile {
     pub cooldown: i32,
     /// The same for a ScaledObject that is new and has not seen demand yet, in seconds.
     pub initial_cooldown: i32,
+    /// How much demand wakes a model that sleeps.
+    pub activation: Activation,
+    /// What KEDA assumes while Prometheus gives no answer.
+    pub fallback: Option<Fallback>,
     /// The monitors that feed Prometheus.
     pub monitors: MonitorSettings,
 }
@@ -44,17 +58,33 @@ pub struct PrometheusSettings {
     pub unsafe_ssl: bool,
 }
 
+impl MonitorSettings {
+    /// Whether to make any.
+    pub fn create(&self) -> CreateMonitors {
+        self.create.unwrap_or_default()
+    }
+}
+
 impl From<PrometheusUrl> for PrometheusSettings {
     fn from(url: PrometheusUrl) -> Self {
         Self { url, authentication: None, modes: Vec::new(), headers: BTreeMap::new(), unsafe_ssl: false }
     }
 }
 
+/// Where the router's series are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RouterSettings {
+    /// Its namespace.
+    pub namespace: Option<String>,
+    /// What tells that it is scraped.
+    pub presence: Option<Query>,
+}
+
 /// The monitors that feed Prometheus.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MonitorSettings {
-    /// Whether to make any.
-    pub create: CreateMonitors,
+    /// Whether to make any; a profile may leave that to the operator's flags.
+    pub create: Option<CreateMonitors>,
     /// Labels by which the Prometheus selects its monitors.
     pub labels: BTreeMap<String, String>,
     /// How often Prometheus scrapes.
@@ -62,9 +92,10 @@ pub struct MonitorSettings {
 }
 
 /// Whether to make monitors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CreateMonitors {
     /// Unless somebody else's monitor scrapes the same.
+    #[default]
     UnlessScraped,
     /// Never.
     Never,
@@ -73,12 +104,51 @@ pub enum CreateMonitors {
 }
 
 /// A signal and how much of it one ServingGroup carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SignalTarget {
     /// What is measured.
-    pub signal: Signal,
+    pub measure: Measure,
     /// What one ServingGroup is expected to carry.
     pub target: Target,
+}
+
+/// What is measured.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Measure {
+    /// A signal of the catalogue.
+    BuiltIn(Signal),
+    /// A query of the platform team's.
+    Custom(CustomSignal),
+}
+
+/// A query of the platform team's.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CustomSignal {
+    /// The name by which it is asked for.
+    pub name: String,
+    /// What is asked.
+    pub query: Template,
+    /// What one ServingGroup is expected to carry, where nobody says otherwise.
+    pub target: Target,
+    /// How the answer becomes a number of ServingGroups.
+    pub metric_type: MetricType,
+}
+
+impl Measure {
+    /// The name that users write.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::BuiltIn(signal) => signal.name(),
+            Self::Custom(custom) => &custom.name,
+        }
+    }
+}
+
+impl SignalTarget {
+    /// A signal of the catalogue.
+    pub const fn built_in(signal: Signal, target: Target) -> Self {
+        Self { measure: Measure::BuiltIn(signal), target }
+    }
 }
 
 /// The HPA's behavior, always complete: KEDA rewrites the HPA on every pass when a part is left to defaults.
@@ -137,8 +207,14 @@ impl Profile {
     #[must_use]
     pub fn or(mut self, flags: &Self) -> Self {
         self.prometheus = self.prometheus.or_else(|| flags.prometheus.clone());
-        self.monitors.create = flags.monitors.create;
+        self.monitors.create = self.monitors.create.or(flags.monitors.create);
         self
+    }
+
+    /// Everything that is measured where no ModelServing says otherwise.
+    pub fn measures(&self) -> Vec<SignalTarget> {
+        let custom = |custom: &CustomSignal| SignalTarget { measure: Measure::Custom(custom.clone()), target: custom.target };
+        self.signals.iter().cloned().chain(self.custom_signals.iter().map(custom)).collect()
     }
 
     /// The built-in defaults: made for models that take minutes to load, so quick to add and slow to remove.
@@ -146,8 +222,10 @@ impl Profile {
         let policy = |kind, value, period| Policy { kind, value, period };
         Self {
             prometheus: None,
+            router: RouterSettings::default(),
             replicas: ReplicaBounds::DEFAULT,
-            signals: vec![SignalTarget { signal: Signal::ActiveRequests, target: Signal::ActiveRequests.default_target() }],
+            signals: vec![SignalTarget::built_in(ACTIVE_REQUESTS, ACTIVE_REQUESTS.default_target())],
+            custom_signals: Vec::new(),
             polling_interval: 15,
             behavior: Behavior {
                 scale_up: Direction {
@@ -159,7 +237,9 @@ impl Profile {
             },
             cooldown: 1800,
             initial_cooldown: 900,
-            monitors: MonitorSettings { create: CreateMonitors::UnlessScraped, labels: BTreeMap::new(), interval: ScrapeInterval::DEFAULT },
+            activation: Activation::default(),
+            fallback: None,
+            monitors: MonitorSettings { create: None, labels: BTreeMap::new(), interval: ScrapeInterval::DEFAULT },
         }
     }
 }

@@ -3,12 +3,24 @@
 use std::fmt::Display;
 
 use super::{
-    annotations::signal_target,
-    label::Label,
-    profile::{Direction, Policy, PolicyKind, Profile, PrometheusSettings, Select, SignalTarget},
+    annotations::{read_target, unknown_signal},
+    label::{Label, Namespace},
+    profile::{
+        CreateMonitors, CustomSignal, Direction, Policy, PolicyKind, Profile, PrometheusSettings, RouterSettings, Select, SignalTarget,
+    },
     values::{ReplicaBounds, Seconds, ValueError},
 };
-use crate::api::profile::{AuthMode, AutoscalingProfileSpec, HeaderValue, PolicySpec, PolicyType, PrometheusSpec, SelectSpec, SignalSpec};
+use crate::{
+    api::{
+        keda::Fallback,
+        profile::{
+            AuthMode, AutoscalingProfileSpec, CreateSpec, CreateWord, CustomSignalSpec, FallbackSpec, HeaderValue, PolicySpec, PolicyType,
+            PrometheusSpec, RouterSpec, SelectSpec, SignalSpec,
+        },
+    },
+    promql::{Query, Template},
+    signals::{ACTIVATION, Signal},
+};
 
 /// The longest stabilization window that the HPA accepts (Kubernetes `pkg/apis/autoscaling/validation`), in seconds.
 const HOUR: i32 = 3600;
@@ -30,8 +42,12 @@ impl Profile {
         if let Some(prometheus) = &spec.prometheus {
             reader.set(&mut profile.prometheus, "prometheus", read_prometheus(prometheus).map(Some));
         }
+        if let Some(router) = &spec.router {
+            reader.set(&mut profile.router, "router", read_router(router));
+        }
         reader.set(&mut profile.replicas, "replicas", ReplicaBounds::new(spec.replicas.min, spec.replicas.max));
-        reader.set(&mut profile.signals, "signals", read_signals(&spec.signals));
+        reader.set(&mut profile.signals, "signals", read_signals(&spec.signals, spec.custom_signals.is_empty()));
+        reader.set(&mut profile.custom_signals, "customSignals", read_custom_signals(&spec.custom_signals));
         reader.seconds(&mut profile.polling_interval, "pollingInterval", &spec.polling_interval, 1, HOUR);
         let up = &spec.scale_up;
         reader.direction(&mut profile.behavior.scale_up, "scaleUp", &up.stabilization_window, &up.policies, up.select);
@@ -39,6 +55,11 @@ impl Profile {
         reader.direction(&mut profile.behavior.scale_down, "scaleDown", &down.stabilization_window, &down.policies, down.select);
         reader.seconds(&mut profile.cooldown, "scaleToZero.cooldown", &spec.scale_to_zero.cooldown, 0, DAY);
         reader.seconds(&mut profile.initial_cooldown, "scaleToZero.initialCooldown", &spec.scale_to_zero.initial_cooldown, 0, DAY);
+        reader.set(&mut profile.activation, "scaleToZero.activation", spec.scale_to_zero.activation.parse());
+        if let Some(fallback) = &spec.fallback {
+            reader.set(&mut profile.fallback, "fallback", read_fallback(fallback).map(Some));
+        }
+        profile.monitors.create = spec.monitors.create.map(create_monitors);
         let labels = spec.monitors.labels.iter().map(|(key, value)| Label::new(key, value).map(Label::into_pair)).collect();
         reader.set(&mut profile.monitors.labels, "monitors.labels", labels);
         reader.set(&mut profile.monitors.interval, "monitors.interval", spec.monitors.interval.parse());
@@ -114,24 +135,70 @@ fn read_policy(spec: &PolicySpec) -> Result<Policy, ValueError> {
     Ok(Policy { kind, value: spec.value, period: Seconds::read(&spec.period, 1, PERIOD_MAX)? })
 }
 
-fn read_signals(specs: &[SignalSpec]) -> Result<Vec<SignalTarget>, ValueError> {
-    if specs.is_empty() {
+fn read_signals(specs: &[SignalSpec], may_not_be_empty: bool) -> Result<Vec<SignalTarget>, ValueError> {
+    if specs.is_empty() && may_not_be_empty {
         return Err(ValueError::new("an empty list measures nothing; write at least one signal, or leave the field out"));
     }
-    let mut signals: Vec<SignalTarget> = Vec::new();
-    for spec in specs {
-        let signal = signal_target(&spec.name, &spec.target)?;
-        if signals.iter().any(|seen| seen.signal == signal.signal) {
-            return Err(ValueError::new(format!("{} is given twice; keep one", signal.signal)));
+    no_duplicates(specs.iter().map(|spec| &spec.name))?;
+    let read = |spec: &SignalSpec| {
+        let signal = Signal::named(&spec.name).ok_or_else(|| unknown_signal(&spec.name, &[]))?;
+        Ok(SignalTarget::built_in(signal, read_target(&spec.name, &spec.target)?))
+    };
+    specs.iter().map(read).collect()
+}
+
+fn read_custom_signals(specs: &[CustomSignalSpec]) -> Result<Vec<CustomSignal>, ValueError> {
+    no_duplicates(specs.iter().map(|spec| &spec.name))?;
+    let read = |spec: &CustomSignalSpec| {
+        let CustomSignalSpec { name, query, target, metric_type } = spec;
+        if Signal::named(name).is_some() || name == ACTIVATION {
+            return Err(ValueError::new(format!("{name} is the name of a built-in signal; choose another")));
         }
-        signals.push(signal);
+        let query = Template::parse(query).map_err(|error| ValueError::new(format!("{name}: query: {error}")))?;
+        Ok(CustomSignal { name: name.clone(), query, target: read_target(name, target)?, metric_type: *metric_type })
+    };
+    specs.iter().map(read).collect()
+}
+
+fn no_duplicates<'a>(names: impl Iterator<Item = &'a String>) -> Result<(), ValueError> {
+    let mut seen = Vec::new();
+    for name in names {
+        if seen.contains(&name) {
+            return Err(ValueError::new(format!("{name} is given twice; keep one")));
+        }
+        seen.push(name);
     }
-    Ok(signals)
+    Ok(())
+}
+
+fn read_router(spec: &RouterSpec) -> Result<RouterSettings, ValueError> {
+    let namespace = spec.namespace.as_deref().map(str::parse::<Namespace>).transpose();
+    let presence = spec.presence_query.as_deref().filter(|query| !query.trim().is_empty()).map(Query::parse).transpose();
+    Ok(RouterSettings {
+        namespace: namespace.map_err(|error| ValueError::new(format!("namespace: {error}")))?.map(Namespace::into_string),
+        presence: presence.map_err(|error| ValueError::new(format!("presenceQuery: {error}")))?,
+    })
+}
+
+fn read_fallback(spec: &FallbackSpec) -> Result<Fallback, ValueError> {
+    if spec.failure_threshold < 1 || spec.replicas < 1 {
+        return Err(ValueError::new("failureThreshold and replicas must be at least 1"));
+    }
+    Ok(Fallback { failure_threshold: spec.failure_threshold, replicas: spec.replicas, behavior: Some(spec.behavior) })
+}
+
+const fn create_monitors(spec: CreateSpec) -> CreateMonitors {
+    match spec {
+        CreateSpec::Switch(true) => CreateMonitors::UnlessScraped,
+        CreateSpec::Switch(false) => CreateMonitors::Never,
+        CreateSpec::Word(CreateWord::Always) => CreateMonitors::Always,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::keda::{FallbackBehavior, MetricType};
     use rstest::rstest;
 
     fn read(yaml: &str) -> Result<Profile, String> {
@@ -153,8 +220,11 @@ mod tests {
             pollingInterval: 2s
             scaleUp: {stabilizationWindow: 5s, policies: [{type: Percent, value: 900, period: 1m}], select: Min}
             scaleDown: {stabilizationWindow: 1h, policies: [{type: Pods, value: 3, period: 2s}], select: Disabled}
-            scaleToZero: {cooldown: 10s, initialCooldown: 20s}
-            monitors: {labels: {release: kps}, interval: 1s}";
+            router: {namespace: routers, presenceQuery: max(up)}
+            customSignals: [{name: slo-queue, query: 'sum(q{model=~{{model}}})', target: '5', metricType: Value}]
+            scaleToZero: {cooldown: 10s, initialCooldown: 20s, activation: '2.5'}
+            fallback: {replicas: 3}
+            monitors: {create: always, labels: {release: kps}, interval: 1s}";
         let profile = read(yaml).unwrap();
         let prometheus = profile.prometheus.unwrap();
         assert_eq!((prometheus.modes.len(), prometheus.headers["X-Scope-OrgID"].as_str(), prometheus.unsafe_ssl), (2, "team-a", true));
@@ -162,6 +232,18 @@ mod tests {
         assert_eq!((profile.behavior.scale_up.stabilization_window, profile.behavior.scale_down.stabilization_window), (5, 3600));
         assert_eq!(profile.behavior.scale_up.policies, [Policy { kind: PolicyKind::Percent, value: 900, period: 60 }]);
         assert_eq!((profile.behavior.scale_up.select, profile.behavior.scale_down.select), (Select::Min, Select::Disabled));
+        assert_eq!(profile.router.namespace.as_deref(), Some("routers"));
+        assert_eq!(profile.router.presence.map(|query| query.to_string()).as_deref(), Some("max(up)"));
+        assert_eq!(
+            profile.custom_signals.iter().map(|custom| (custom.name.as_str(), custom.metric_type)).collect::<Vec<_>>(),
+            [("slo-queue", MetricType::Value)]
+        );
+        let fallback = profile.fallback.unwrap();
+        assert_eq!(
+            (fallback.behavior, fallback.failure_threshold, fallback.replicas),
+            (Some(FallbackBehavior::CurrentReplicasIfHigher), 10, 3)
+        );
+        assert_eq!((profile.monitors.create, profile.activation.to_string().as_str()), (Some(CreateMonitors::Always), "2.5"));
         assert_eq!((profile.cooldown, profile.initial_cooldown, profile.monitors.interval.to_string().as_str()), (10, 20, "1s"));
     }
 
@@ -178,6 +260,15 @@ mod tests {
     #[case("monitors: {labels: {'a b': c}}", "monitors.labels: ")]
     #[case("signals: []", "signals: an empty list")]
     #[case("signals: [{name: active-request, target: '1'}]", "did you mean active-requests?")]
+    #[case("signals: [{name: kv-cache, target: '1'}, {name: kv-cache, target: '2'}]", "kv-cache is given twice")]
+    #[case("customSignals: [{name: kv-cache, query: sum(a), target: '1'}]", "customSignals: kv-cache is the name of a built-in signal")]
+    #[case("customSignals: [{name: q, query: a, target: '1'}]", "customSignals: q: query: it may answer several values")]
+    #[case("customSignals: [{name: q, query: 'sum(a{b={{pod}}})', target: '1'}]", "unknown placeholder {{pod}}")]
+    #[case("customSignals: [{name: q, query: sum(a), target: none}]", "customSignals: q: \"none\" is no target")]
+    #[case("router: {namespace: A}", "router: namespace: ")]
+    #[case("router: {presenceQuery: up}", "router: presenceQuery: it may answer several values")]
+    #[case("scaleToZero: {activation: some}", "scaleToZero.activation: ")]
+    #[case("fallback: {replicas: 0}", "fallback: failureThreshold and replicas")]
     fn names_what_is_wrong(#[case] yaml: &str, #[case] why: &str) {
         let error = read(yaml).unwrap_err();
         assert!(error.contains(why), "{error}");

@@ -74,6 +74,18 @@ impl ModelNames {
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(ModelName::as_str)
     }
+
+    /// These names and further ones; those that are no model names are left out.
+    #[must_use]
+    pub fn with<'a>(&self, more: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut names = self.0.clone();
+        for name in more.into_iter().filter_map(|name| name.parse::<ModelName>().ok()) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        Self(names)
+    }
 }
 
 /// How much of a signal one ServingGroup is expected to carry, in thousandths.
@@ -89,36 +101,81 @@ impl Target {
     pub(crate) const fn of(whole: u32) -> Self {
         Self(whole as u64 * 1000)
     }
+
+    /// A target that is no whole number.
+    pub(crate) const fn thousandths(thousandths: u32) -> Self {
+        Self(thousandths as u64)
+    }
+
+    /// Twice as much.
+    #[must_use]
+    pub(crate) const fn doubled(self) -> Self {
+        Self(self.0 * 2)
+    }
 }
 
 impl FromStr for Target {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        let refuse =
-            || ValueError::new(format!("{text:?} is no target; write a number from 0.001 to {}, with at most three decimals", Self::MAX));
-        let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-        let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
-        if !digits(whole) || !digits(fraction) || fraction.len() > 3 {
-            return Err(refuse());
-        }
-        let whole: u64 = whole.parse().map_err(|_| refuse())?;
-        let thousandths: u64 = format!("{fraction:0<3}").parse().map_err(|_| refuse())?;
-        match whole.checked_mul(1000).and_then(|milli| milli.checked_add(thousandths)) {
+        match thousandths(text) {
             Some(milli) if milli > 0 && milli <= Self::MAX * 1000 => Ok(Self(milli)),
-            _ => Err(refuse()),
+            _ => Err(ValueError::new(format!(
+                "{text:?} is no target; write a number from 0.001 to {}, with at most three decimals",
+                Self::MAX
+            ))),
         }
     }
 }
 
+/// Reads a decimal number with at most three decimals and no sign.
+fn thousandths(text: &str) -> Option<u64> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    if !digits(whole) || !digits(fraction) || fraction.len() > 3 {
+        return None;
+    }
+    let whole: u64 = whole.parse().ok()?;
+    let thousandths: u64 = format!("{fraction:0<3}").parse().ok()?;
+    whole.checked_mul(1000)?.checked_add(thousandths)
+}
+
+fn write_thousandths(f: &mut fmt::Formatter<'_>, number: u64) -> fmt::Result {
+    let (whole, thousandths) = (number / 1000, number % 1000);
+    if thousandths == 0 {
+        return write!(f, "{whole}");
+    }
+    let fraction = format!("{thousandths:03}");
+    write!(f, "{whole}.{}", fraction.trim_end_matches('0'))
+}
+
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (whole, thousandths) = (self.0 / 1000, self.0 % 1000);
-        if thousandths == 0 {
-            return write!(f, "{whole}");
+        write_thousandths(f, self.0)
+    }
+}
+
+/// How much demand wakes a model that sleeps: anything above this, in thousandths.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Activation(u64);
+
+impl FromStr for Activation {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        match thousandths(text) {
+            Some(milli) if milli < Target::MAX * 1000 => Ok(Self(milli)),
+            _ => Err(ValueError::new(format!(
+                "{text:?} is no activation; write a number from 0 to below {}, with at most three decimals",
+                Target::MAX
+            ))),
         }
-        let fraction = format!("{thousandths:03}");
-        write!(f, "{whole}.{}", fraction.trim_end_matches('0'))
+    }
+}
+
+impl fmt::Display for Activation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_thousandths(f, self.0)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Manifests as a source of [`Observed`], in place of a cluster: what `render` goes by.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::api::core::v1::Service;
 use kube::ResourceExt as _;
@@ -8,13 +8,13 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{
-    Generated, Key, LivePodMonitor, LiveScaledObject, LiveServiceMonitor, MonitorDigest, Observed, ObservedRouter, ProfileDigest,
-    RouterService,
+    Generated, Key, LiveModelRoute, LiveModelServer, LivePodMonitor, LiveScaledObject, LiveServiceMonitor, MonitorDigest, Network,
+    Observed, ObservedRouter, ProfileDigest, RouteDigest, RouterService, ServerDigest,
 };
 use crate::{
     api::{kthena::ModelServing, profile::AutoscalingProfile},
     intent::{DEFAULT_PROFILE, Profile},
-    plan::{SERVICE_MONITOR, assumed_service, scaled_object_name},
+    plan::{SERVICE_MONITOR, assumed_service, pod_monitor_name, scaled_object_name},
     signals::RouterSeries,
 };
 
@@ -22,12 +22,14 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct Manifests {
     /// The ModelServings, and where each stands.
-    pub model_servings: Vec<(String, ModelServing)>,
+    pub model_servings: Vec<(String, Arc<ModelServing>)>,
     scaled_objects: BTreeMap<Key, Generated>,
     services: BTreeMap<Key, RouterService>,
     profiles: BTreeMap<Key, ProfileDigest>,
     service_monitors: BTreeMap<Key, MonitorDigest>,
     pod_monitors: BTreeMap<Key, MonitorDigest>,
+    routes: BTreeMap<Key, RouteDigest>,
+    servers: BTreeMap<Key, ServerDigest>,
 }
 
 impl Manifests {
@@ -39,7 +41,9 @@ impl Manifests {
         let text = |field: &str| object.get(field).and_then(Value::as_str).unwrap_or_default();
         let group = text("apiVersion").rsplit_once('/').map_or("", |(group, _)| group).to_owned();
         match (group.as_str(), text("kind")) {
-            (ModelServing::GROUP, ModelServing::KIND) => self.model_servings.push((place.to_owned(), decode(place, object)?)),
+            (ModelServing::GROUP, ModelServing::KIND) => {
+                self.model_servings.push((place.to_owned(), Arc::new(decode(place, object)?)));
+            }
             ("autoscaling.kthena.io", "AutoscalingProfile") => insert(&mut self.profiles, &profile(place, &object)?),
             ("keda.sh", "ScaledObject") => insert(&mut self.scaled_objects, &decode::<LiveScaledObject>(place, object)?),
             ("", "Service") => insert(&mut self.services, &decode::<Service>(place, object)?),
@@ -47,6 +51,8 @@ impl Manifests {
                 insert(&mut self.service_monitors, &decode::<LiveServiceMonitor>(place, object)?);
             }
             ("monitoring.coreos.com", "PodMonitor") => insert(&mut self.pod_monitors, &decode::<LivePodMonitor>(place, object)?),
+            ("networking.serving.volcano.sh", "ModelRoute") => insert(&mut self.routes, &decode::<LiveModelRoute>(place, object)?),
+            ("networking.serving.volcano.sh", "ModelServer") => insert(&mut self.servers, &decode::<LiveModelServer>(place, object)?),
             _ => {}
         }
         Ok(())
@@ -54,9 +60,23 @@ impl Manifests {
 
     /// What there is of a ModelServing.
     pub fn observe(&self, model_serving: &ModelServing, router: RouterSeries) -> Observed {
-        let key = (model_serving.namespace().unwrap_or_default(), scaled_object_name(model_serving));
-        let profile = self.profile(model_serving.profile()).map(|digest| digest.settings.clone());
-        Observed { model_serving: model_serving.clone(), scaled_object: self.scaled_objects.get(&key).cloned(), router, profile }
+        let namespace = model_serving.namespace().unwrap_or_default();
+        let model_servings: Vec<Arc<ModelServing>> = self.model_servings.iter().map(|(_, found)| found.clone()).collect();
+        let (of_routes, of_servers): (Vec<_>, Vec<_>) = (self.routes.iter().collect(), self.servers.iter().collect());
+        let pod_monitor = self.pod_monitors.get(&(namespace.clone(), pod_monitor_name(model_serving)));
+        Observed {
+            model_serving: model_serving.clone(),
+            scaled_object: self.scaled_objects.get(&(namespace, scaled_object_name(model_serving))).cloned(),
+            pod_monitor: pod_monitor.map(|digest| digest.generated.clone()),
+            router,
+            routing: Network { routes: &of_routes, servers: &of_servers, model_servings: &model_servings }.routing(model_serving),
+            profile: self.profile(model_serving.profile()).map(|digest| digest.settings.clone()),
+        }
+    }
+
+    /// Whether there is any ModelRoute.
+    pub fn has_routes(&self) -> bool {
+        !self.routes.is_empty()
     }
 
     /// What there is of the router in this namespace, and whether its Service had to be assumed.

@@ -105,3 +105,10 @@ impl ServiceMonitor {
         Fingerprint::wanted(&self.metadata, &self.spec)
     }
 }
+
+impl PodMonitor {
+    /// The fingerprint that the live object has when it looks like this one.
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::wanted(&self.metadata, &self.spec)
+    }
+}

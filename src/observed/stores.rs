@@ -1,14 +1,19 @@
 //! What the watches of `run` have seen: the source of every [`Observed`].
 
-use kube::{ResourceExt as _, runtime::reflector::Store};
+use kube::{
+    ResourceExt as _,
+    runtime::reflector::{ObjectRef, Store},
+};
 
-use super::{Generated, MonitorDigest, Observed, ObservedRouter, ProfileDigest, RouterService};
+use super::{
+    Generated, MonitorDigest, Network, Observed, ObservedRouter, ProfileDigest, RouteDigest, RouterService, Routing, ServerDigest,
+};
 use crate::{
-    api::kthena::ModelServing,
+    api::kthena::{ModelServing, Role},
     cluster::capabilities::Served,
     intent::{DEFAULT_PROFILE, Profile},
-    plan::{SERVICE_MONITOR, scaled_object_name},
-    process::follow::Digests,
+    plan::{Reason, SERVICE_MONITOR, pod_monitor_name, scaled_object_name},
+    process::follow::{Digests, Key},
     signals::RouterSeries,
 };
 
@@ -17,6 +22,8 @@ use crate::{
 pub struct Stores {
     /// The cluster's ModelServings, opted in or not.
     pub model_servings: Store<ModelServing>,
+    /// What of ModelServings matters to other ones.
+    pub peers: Digests<Peer>,
     /// The cluster's ScaledObjects.
     pub scaled_objects: Digests<Generated>,
     /// The cluster's AutoscalingProfiles; they have no namespace.
@@ -27,6 +34,10 @@ pub struct Stores {
     pub service_monitors: Digests<MonitorDigest>,
     /// The cluster's PodMonitors.
     pub pod_monitors: Digests<MonitorDigest>,
+    /// The cluster's ModelRoutes.
+    pub routes: Digests<RouteDigest>,
+    /// The cluster's ModelServers.
+    pub servers: Digests<ServerDigest>,
 }
 
 impl Stores {
@@ -34,32 +45,68 @@ impl Stores {
     pub fn new(model_servings: Store<ModelServing>) -> Self {
         Self {
             model_servings,
+            peers: Digests::default(),
             scaled_objects: Digests::default(),
             profiles: Digests::default(),
             services: Digests::default(),
             service_monitors: Digests::default(),
             pod_monitors: Digests::default(),
+            routes: Digests::default(),
+            servers: Digests::default(),
         }
     }
 
     /// What is there of a ModelServing; `None` while not everything has been seen, since a plan on half of it would be undone.
     pub fn observe(&self, model_serving: &ModelServing, served: Served, router: RouterSeries) -> Option<Observed> {
-        let complete =
-            (served.plan.keda.is_none() || self.scaled_objects.is_complete()) && (!served.profiles || self.profiles.is_complete());
-        if !complete {
+        if !self.is_complete(served) {
             return None;
         }
-        let profile = self.profiles.get("", model_serving.profile()).map(|digest| digest.settings);
-        let scaled_object = self.scaled_objects.get(&model_serving.namespace()?, &scaled_object_name(model_serving));
-        Some(Observed { model_serving: model_serving.clone(), scaled_object, router, profile })
+        let namespace = model_serving.namespace()?;
+        Some(Observed {
+            model_serving: model_serving.clone(),
+            scaled_object: self.scaled_objects.get(&namespace, &scaled_object_name(model_serving)),
+            pod_monitor: self.pod_monitors.get(&namespace, &pod_monitor_name(model_serving)).map(|digest| digest.generated),
+            router,
+            routing: self.routing(model_serving),
+            profile: self.profiles.get("", model_serving.profile()).map(|digest| digest.settings),
+        })
+    }
+
+    fn is_complete(&self, served: Served) -> bool {
+        (served.plan.keda.is_none() || self.scaled_objects.is_complete())
+            && (!served.profiles || self.profiles.is_complete())
+            && (!served.plan.pod_monitors || self.pod_monitors.is_complete())
+            && (!served.network.routes || self.routes.is_complete())
+            && (!served.network.servers || self.servers.is_complete())
+    }
+
+    fn routing(&self, model_serving: &ModelServing) -> Routing {
+        let model_servings = self.model_servings.state();
+        self.routes
+            .view(|routes| self.servers.view(|servers| Network { routes, servers, model_servings: &model_servings }.routing(model_serving)))
+    }
+
+    /// Whether a change of one ModelServing can change the plan of another: because both have a name in common, or a ModelServer; or
+    /// because they had, which shows by the reason that the other is not scaled for.
+    pub fn are_related(&self, other: &ModelServing, (namespace, name): &Key) -> bool {
+        let was_shared = other.status.autoscaling_ready.as_ref().is_some_and(|found| found.reason == Reason::SharedModelName.as_str());
+        let changed = self.model_servings.get(&ObjectRef::new(name).within(namespace));
+        was_shared || changed.is_some_and(|changed| have_a_name_in_common(&changed, other) || self.have_a_server_in_common(&changed, other))
+    }
+
+    fn have_a_server_in_common(&self, a: &ModelServing, b: &ModelServing) -> bool {
+        let selects_both = |key: &Key, server: &ServerDigest| {
+            [a, b].iter().all(|found| found.namespace().as_ref() == Some(&key.0) && server.selects(found))
+        };
+        self.servers.view(|servers| servers.iter().any(|(key, server)| selects_both(key, server)))
     }
 
     /// What is there of the router; `None` while not everything has been seen.
     pub fn observe_router(&self, namespace: &str, served: Served) -> Option<ObservedRouter> {
         let complete = self.services.is_complete()
             && (!served.profiles || self.profiles.is_complete())
-            && (!served.monitors.service || self.service_monitors.is_complete())
-            && (!served.monitors.pod || self.pod_monitors.is_complete());
+            && (!served.service_monitors || self.service_monitors.is_complete())
+            && (!served.plan.pod_monitors || self.pod_monitors.is_complete());
         complete.then(|| ObservedRouter {
             namespace: namespace.to_owned(),
             services: self.services.all().into_iter().map(|(_, service)| service).collect(),
@@ -83,5 +130,27 @@ impl Stores {
     /// Whether any model asks for autoscaling.
     pub fn any_opted_in(&self) -> bool {
         self.model_servings.find(|found| found.is_opted_in() && found.metadata.deletion_timestamp.is_none()).is_some()
+    }
+}
+
+fn have_a_name_in_common(a: &ModelServing, b: &ModelServing) -> bool {
+    a.model_names().any(|name| b.model_names().any(|other| other == name))
+}
+
+/// What of a ModelServing matters to other ones: the names that it claims, and the labels of its pods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    names: Vec<String>,
+    roles: Vec<Role>,
+    leaving: bool,
+}
+
+impl From<&ModelServing> for Peer {
+    fn from(found: &ModelServing) -> Self {
+        Self {
+            names: found.model_names().map(str::to_owned).collect(),
+            roles: found.spec.template.roles.clone(),
+            leaving: found.metadata.deletion_timestamp.is_some(),
+        }
     }
 }

@@ -1,10 +1,11 @@
 //! What keeps a model from being scaled, in words that say what to do.
 
-use crate::{
-    api::keda::ScaledObject,
-    intent::{AnnotationError, MODEL_NAME, PREFIX},
-};
 use kube::Resource;
+
+use crate::{
+    intent::{AnnotationError, MODEL_NAME, PREFIX},
+    promql::QueryError,
+};
 
 /// Why, in one word; the order is the order of the chain, so that the first is what to cure first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -15,6 +16,10 @@ pub enum Reason {
     ProfileNotFound,
     /// There is no Prometheus to ask.
     PrometheusNotConfigured,
+    /// Others serve the same model name, and nothing tells whose demand is whose.
+    SharedModelName,
+    /// Nothing tells when to wake it once it has gone to zero.
+    CannotWakeFromZero,
     /// An object of our name belongs to somebody else.
     NameConflict,
     /// The API lacks ScaledObjects.
@@ -30,6 +35,8 @@ impl Reason {
             Self::InvalidConfiguration => "InvalidConfiguration",
             Self::ProfileNotFound => "ProfileNotFound",
             Self::PrometheusNotConfigured => "PrometheusNotConfigured",
+            Self::SharedModelName => "SharedModelName",
+            Self::CannotWakeFromZero => "CannotWakeFromZero",
             Self::NameConflict => "NameConflict",
             Self::KedaNotInstalled => "KedaNotInstalled",
             Self::ScaleSubresourceMissing => "ScaleSubresourceMissing",
@@ -87,8 +94,64 @@ impl Finding {
         )
     }
 
-    pub(super) fn name_conflict(name: &str) -> Self {
-        let kind = ScaledObject::kind(&());
+    /// Several ModelServings say that a name is theirs, or are routed to, and no route leads to this one.
+    pub(super) fn shared_model_name(others: &[&str]) -> Self {
+        Self::new(
+            Reason::SharedModelName,
+            format!(
+                "the model name is also that of {}, and no ModelRoute and ModelServer in this namespace tell which requests come here; route the name to a ModelServer that selects this ModelServing's pods alone, or take {MODEL_NAME} from one of them",
+                listed(others)
+            ),
+        )
+    }
+
+    /// A ModelServer selects the pods of several ModelServings.
+    pub(super) fn shared_model_server<'a>(servers: impl Iterator<Item = &'a str>, others: &[&str]) -> Self {
+        let servers: Vec<&str> = servers.collect();
+        Self::new(
+            Reason::SharedModelName,
+            format!(
+                "the ModelServer {} also selects the pods of {}, so that nothing tells which requests come here; give each ModelServing a ModelServer of its own, by the label modelserving.volcano.sh/name",
+                listed(&servers),
+                listed(others)
+            ),
+        )
+    }
+
+    /// The router counts a part of the demand in one way only.
+    pub(super) fn signal_not_split(signal: &str) -> Self {
+        Self::new(
+            Reason::SharedModelName,
+            format!(
+                "other ModelServings serve the model name, too, and the router does not tell whose part of {signal} is whose; use active-requests, or signals of the engines"
+            ),
+        )
+    }
+
+    pub(super) fn no_engines_at_zero() -> Self {
+        Self::new(
+            Reason::CannotWakeFromZero,
+            format!(
+                "signals of the engines vanish with them, so at zero nothing would be left to wake the model; add a signal of the router such as active-requests, or set {PREFIX}min-replicas to at least 1"
+            ),
+        )
+    }
+
+    pub(super) fn split_at_zero() -> Self {
+        Self::new(
+            Reason::CannotWakeFromZero,
+            format!(
+                "other ModelServings serve the model name, too, so at zero nothing tells whether it is this one's turn; set {PREFIX}min-replicas to at least 1"
+            ),
+        )
+    }
+
+    pub(super) fn custom_signal(name: &str, error: &QueryError) -> Self {
+        Self::new(Reason::InvalidConfiguration, format!("the profile's signal {name} cannot be measured here: {error}"))
+    }
+
+    pub(super) fn name_conflict<K: Resource<DynamicType = ()>>(name: &str) -> Self {
+        let kind = K::kind(&());
         Self::new(
             Reason::NameConflict,
             format!(
@@ -106,5 +169,15 @@ impl Finding {
             Reason::ScaleSubresourceMissing,
             "the cluster does not serve modelservings/scale; upgrade Kthena's CRDs to release 0.3 or later (helm upgrade does not do that)",
         )
+    }
+}
+
+/// The most names in one message.
+const NAMED: usize = 5;
+
+fn listed(names: &[&str]) -> String {
+    match names.get(..NAMED) {
+        Some(first) if names.len() > NAMED => format!("{} and {} more", first.join(", "), names.len() - NAMED),
+        _ => names.join(", "),
     }
 }

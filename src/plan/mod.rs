@@ -4,23 +4,34 @@
 //! `run` and `render` share it, so they cannot disagree.
 
 mod companion;
+mod demand;
+mod engines;
 mod finding;
 mod name;
+mod pod_monitor;
 mod router;
 mod scaled_object;
+mod triggers;
 mod verdict;
 
 pub use companion::canonical_selector;
 pub use finding::{Finding, Reason};
-pub use name::scaled_object_name;
+pub use name::{pod_monitor_name, scaled_object_name};
 pub use router::{RouterPlan, SERVICE_MONITOR, assumed_service, plan_router};
 pub use verdict::{Status, Verdict};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+
 use crate::{
-    api::keda::ScaledObject,
-    intent::{self, AnnotationError, Annotations, DEFAULT_PROFILE, Intent, Profile},
-    observed::{Existing, Observed},
+    api::{
+        keda::{MetricType, ScaledObject},
+        kthena::ModelServing,
+        monitoring::PodMonitor,
+    },
+    intent::{self, AnnotationError, Annotations, CreateMonitors, CustomSignal, DEFAULT_PROFILE, Intent, Profile},
+    observed::{Existing, Generated, Observed},
 };
+use triggers::Triggers;
 
 /// What the cluster's API can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +40,8 @@ pub struct Capabilities {
     pub keda: Option<Keda>,
     /// Whether ModelServings have the scale subresource (Kthena 0.3 or later).
     pub scale: bool,
+    /// Whether there are PodMonitors.
+    pub pod_monitors: bool,
 }
 
 /// What the installed KEDA knows, by the fields of its ScaledObject.
@@ -36,13 +49,19 @@ pub struct Capabilities {
 pub struct Keda {
     /// `initialCooldownPeriod`, since 2.14.
     pub initial_cooldown: bool,
+    /// `fallback.behavior`, since 2.17.
+    pub fallback_behavior: bool,
     /// The annotations `paused-scale-in` and `paused-scale-out`, since 2.18.
     pub directional_pause: bool,
 }
 
 impl Capabilities {
     /// Everything that a current cluster has.
-    pub const NEWEST: Self = Self { keda: Some(Keda { initial_cooldown: true, directional_pause: true }), scale: true };
+    pub const NEWEST: Self = Self {
+        keda: Some(Keda { initial_cooldown: true, fallback_behavior: true, directional_pause: true }),
+        scale: true,
+        pod_monitors: true,
+    };
 }
 
 /// What is to be done about one object.
@@ -61,37 +80,59 @@ pub enum Desired<T> {
 pub struct Plan {
     /// Its ScaledObject.
     pub scaled_object: Desired<Box<ScaledObject>>,
+    /// The PodMonitor that has its engines scraped.
+    pub pod_monitor: Desired<Box<PodMonitor>>,
     /// Its `status.labelSelector`; never removed.
     pub selector: Desired<String>,
     /// Its condition.
     pub condition: Desired<Verdict>,
     /// What keeps it from being scaled, the most important first.
     pub findings: Vec<Finding>,
+    /// What is worth knowing although it does not.
+    pub warnings: Vec<String>,
 }
 
 /// Plans everything about one ModelServing.
 pub fn plan(observed: &Observed, capabilities: Capabilities, defaults: &Profile) -> Plan {
     let selector = companion::selector(&observed.model_serving, capabilities);
     let annotations = observed.model_serving.metadata.annotations.clone().unwrap_or_default();
-    match Annotations::read(&annotations) {
+    match Annotations::read(&annotations, custom_signals(observed, defaults)) {
         None => opted_out(observed, selector),
         Some(annotations) => opted_in(observed, selector, annotations, capabilities, defaults),
     }
 }
 
+/// The signals of the profile that counts; unknown where that cannot be had.
+fn custom_signals<'a>(observed: &'a Observed, defaults: &'a Profile) -> Option<&'a [CustomSignal]> {
+    match &observed.profile {
+        Some(Ok(profile)) => Some(&profile.custom_signals),
+        Some(Err(_)) => None,
+        None => (observed.model_serving.profile() == DEFAULT_PROFILE).then_some(&defaults.custom_signals),
+    }
+}
+
 fn opted_out(observed: &Observed, selector: Desired<String>) -> Plan {
-    // What came through GitOps and was never adopted belongs to whoever put it there.
-    let uid = observed.model_serving.metadata.uid.as_deref();
-    let controls = observed.scaled_object.as_ref().is_some_and(|found| found.is_controlled_by(uid));
-    let scaled_object = match observed.existing() {
-        Existing::Ours if controls => Desired::Remove,
-        Existing::Ours | Existing::Nothing | Existing::Leaving | Existing::Foreign => Desired::Keep,
-    };
     let condition = match observed.model_serving.status.autoscaling_ready {
         Some(_) => Desired::Remove,
         None => Desired::Keep,
     };
-    Plan { scaled_object, selector, condition, findings: Vec::new() }
+    Plan {
+        scaled_object: removal(observed, observed.scaled_object.as_ref()),
+        pod_monitor: removal(observed, observed.pod_monitor.as_ref()),
+        selector,
+        condition,
+        findings: Vec::new(),
+        warnings: Vec::new(),
+    }
+}
+
+/// What came through GitOps and was never adopted belongs to whoever put it there.
+fn removal<T>(observed: &Observed, found: Option<&Generated>) -> Desired<T> {
+    let uid = observed.model_serving.metadata.uid.as_deref();
+    match found {
+        Some(found) if found.existing(uid) == Existing::Ours && found.is_controlled_by(uid) => Desired::Remove,
+        _ => Desired::Keep,
+    }
 }
 
 fn opted_in(
@@ -101,21 +142,88 @@ fn opted_in(
     capabilities: Capabilities,
     defaults: &Profile,
 ) -> Plan {
-    let asked = annotations.map_err(|errors| Finding::invalid(&errors)).and_then(|annotations| asked_for(annotations, observed, defaults));
     let mut findings = cluster_lacks(observed, capabilities);
-    let intent = asked.map_err(|finding| findings.push(finding)).ok();
-    if let Some(intent) = &intent {
-        findings.extend(unfit(observed, capabilities, intent));
-    }
-    findings.sort_by_key(|finding| finding.reason);
-    let scaled_object = match (&intent, capabilities.keda) {
-        (Some(intent), Some(keda)) if findings.is_empty() && may_apply(observed, &selector) => {
-            scaled_object::build(observed, intent, keda).map_or(Desired::Keep, Desired::Apply)
+    let asked = annotations.map_err(|errors| Finding::invalid(&errors)).and_then(|annotations| asked_for(annotations, observed, defaults));
+    let wanted = match asked {
+        Ok(intent) => {
+            findings.extend(unfit(observed, capabilities, &intent));
+            let triggers = triggers::triggers(observed, &intent).map_err(|found| findings.extend(found)).ok();
+            findings
+                .extend(triggers.as_ref().filter(|triggers| monitors_engines(&intent, triggers)).and_then(|_| foreign_monitor(observed)));
+            triggers.map(|triggers| (intent, triggers))
         }
-        _ => Desired::Keep,
+        Err(finding) => {
+            findings.push(finding);
+            None
+        }
     };
-    let condition = verdict::condition(observed, &findings);
-    Plan { scaled_object, selector, condition, findings }
+    findings.sort_by_key(|finding| finding.reason);
+    let mut plan = Plan {
+        scaled_object: Desired::Keep,
+        pod_monitor: Desired::Keep,
+        selector,
+        condition: Desired::Keep,
+        findings,
+        warnings: Vec::new(),
+    };
+    if let (Some((intent, triggers)), Some(keda), true) = (&wanted, capabilities.keda, plan.findings.is_empty()) {
+        plan.warnings = warnings(intent, triggers, capabilities, keda);
+        plan.pod_monitor = pod_monitor(observed, intent, triggers, capabilities);
+        if may_apply(observed, &plan.selector) {
+            let built = scaled_object::build(&observed.model_serving, intent, &triggers.questions, keda);
+            plan.scaled_object = built.map_or(Desired::Keep, Desired::Apply);
+        }
+    }
+    plan.condition = verdict::condition(observed, &plan.findings, &plan.warnings);
+    plan
+}
+
+/// Controls what is generated. It does not block deletion: KEDA's finalizer would otherwise hold up the ModelServing while KEDA is away.
+fn owner(model_serving: &ModelServing) -> Option<OwnerReference> {
+    Some(OwnerReference {
+        api_version: ModelServing::API_VERSION.to_owned(),
+        kind: ModelServing::KIND.to_owned(),
+        name: model_serving.metadata.name.clone()?,
+        uid: model_serving.metadata.uid.clone()?,
+        controller: Some(true),
+        block_owner_deletion: Some(false),
+    })
+}
+
+/// Whether engines are to be scraped by us: where a signal needs it, and nobody said that they are scraped otherwise.
+fn monitors_engines(intent: &Intent, triggers: &Triggers) -> bool {
+    triggers.engines.is_some() && intent.profile.monitors.create() != CreateMonitors::Never
+}
+
+fn foreign_monitor(observed: &Observed) -> Option<Finding> {
+    let name = pod_monitor_name(&observed.model_serving);
+    (observed.existing_pod_monitor() == Existing::Foreign).then(|| Finding::name_conflict::<PodMonitor>(&name))
+}
+
+fn pod_monitor(observed: &Observed, intent: &Intent, triggers: &Triggers, capabilities: Capabilities) -> Desired<Box<PodMonitor>> {
+    match triggers.engines {
+        Some(engines) if monitors_engines(intent, triggers) => match observed.existing_pod_monitor() {
+            Existing::Nothing | Existing::Ours if capabilities.pod_monitors => {
+                Desired::Apply(Box::new(pod_monitor::build(&observed.model_serving, &intent.profile.monitors, engines.port)))
+            }
+            _ => Desired::Keep,
+        },
+        _ => removal(observed, observed.pod_monitor.as_ref()),
+    }
+}
+
+fn warnings(intent: &Intent, triggers: &Triggers, capabilities: Capabilities, keda: Keda) -> Vec<String> {
+    let mut warnings: Vec<String> = scaled_object::left_out(keda, intent).into_iter().collect();
+    if monitors_engines(intent, triggers) && !capabilities.pod_monitors {
+        warnings.push(
+            "the cluster does not serve PodMonitors, so the engines are not scraped by us; install the Prometheus Operator".to_owned(),
+        );
+    }
+    let levels = triggers.questions.iter().filter(|question| question.metric_type == MetricType::Value);
+    warnings.extend(levels.map(|question| {
+        format!("{} is a Value: while no ServingGroup is ready the HPA takes it for 0 and scales to the minimum", question.name)
+    }));
+    warnings
 }
 
 /// The HPA stops without a selector, and what is being deleted cannot be brought back.
@@ -140,7 +248,7 @@ fn asked_for(annotations: Annotations, observed: &Observed, defaults: &Profile) 
 fn cluster_lacks(observed: &Observed, capabilities: Capabilities) -> Vec<Finding> {
     let mut findings = Vec::new();
     if observed.existing() == Existing::Foreign {
-        findings.push(Finding::name_conflict(&scaled_object_name(&observed.model_serving)));
+        findings.push(Finding::name_conflict::<ScaledObject>(&scaled_object_name(&observed.model_serving)));
     }
     if capabilities.keda.is_none() {
         findings.push(Finding::keda_not_installed());

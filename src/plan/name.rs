@@ -1,4 +1,4 @@
-//! The name of the ScaledObject.
+//! The names of what is generated for a ModelServing.
 
 use crate::api::kthena::ModelServing;
 
@@ -15,6 +15,11 @@ pub fn scaled_object_name(model_serving: &ModelServing) -> String {
     let room = MAX - suffix.len() - 1;
     let start = name.get(..room).unwrap_or_default().trim_end_matches(['-', '.']);
     format!("{start}-{suffix}")
+}
+
+/// The name of the PodMonitor; not the model's own, which users take for monitors of theirs.
+pub fn pod_monitor_name(model_serving: &ModelServing) -> String {
+    format!("kthena-keda-{}", scaled_object_name(model_serving))
 }
 
 /// FNV-1a, 64 bits: the same in every release of this program, unlike the standard library's hasher.

@@ -84,13 +84,13 @@ fn plan_with(observed: &ObservedRouter, settings: &MonitorSettings, any_opted_in
     };
     let scraper = scraper(observed, &metrics);
     let source = match &scraper {
-        Some(Scraper::PodMonitor((namespace, name))) if settings.create != CreateMonitors::Always => {
+        Some(Scraper::PodMonitor((namespace, name))) if settings.create() != CreateMonitors::Always => {
             ScrapeSource::Job(format!("{namespace}/{name}"))
         }
         _ => ScrapeSource::Service(metrics.service.name.clone()),
     };
     let wanted = any_opted_in
-        && match settings.create {
+        && match settings.create() {
             CreateMonitors::Always => true,
             CreateMonitors::UnlessScraped => scraper.is_none(),
             CreateMonitors::Never => false,
@@ -105,7 +105,7 @@ fn plan_with(observed: &ObservedRouter, settings: &MonitorSettings, any_opted_in
 }
 
 /// The Service by the name that Kthena's chart gives it.
-fn assumed_series(namespace: &str) -> RouterSeries {
+pub(super) fn assumed_series(namespace: &str) -> RouterSeries {
     RouterSeries { namespace: namespace.to_owned(), source: ScrapeSource::Service("kthena-router".to_owned()) }
 }
 
@@ -256,7 +256,7 @@ mod tests {
     }
 
     fn planned(objects: &[Value], create: CreateMonitors) -> RouterPlan {
-        let settings = MonitorSettings { create, ..Profile::built_in().monitors };
+        let settings = MonitorSettings { create: Some(create), ..Profile::built_in().monitors };
         plan_with(&observed(objects), &settings, true)
     }
 

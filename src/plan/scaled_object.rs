@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::{Finding, Keda, scaled_object_name};
+use super::{Finding, Keda, owner, scaled_object_name, triggers::Question};
 use crate::{
     api::{
         keda::{
-            Advanced, AuthenticationReference, Behavior, HpaConfig, MetricType, Rules, ScaleTargetRef, ScaledObject, ScaledObjectSpec,
+            Advanced, AuthenticationReference, Behavior, Fallback, HpaConfig, Rules, ScaleTargetRef, ScaledObject, ScaledObjectSpec,
             ScalingPolicy, Trigger,
         },
         kthena::ModelServing,
@@ -16,13 +16,7 @@ use crate::{
         profile::{AuthMode, AuthenticationKind, AuthenticationRef},
     },
     intent::{Direction, Intent, Pause, Policy, PolicyKind, PrometheusSettings, Select},
-    observed::Observed,
-    promql::Expr,
-    signals,
 };
-
-/// A threshold that no demand reaches: the activation trigger wakes a model and never sizes it.
-const OUT_OF_REACH: &str = "1000000000";
 
 /// What the intent wants and the installed KEDA does not know.
 pub(super) fn beyond(keda: Keda, intent: &Intent) -> Vec<Finding> {
@@ -36,10 +30,15 @@ pub(super) fn beyond(keda: Keda, intent: &Intent) -> Vec<Finding> {
     findings
 }
 
+/// What the profile wants and cannot be had, although everything else can.
+pub(super) fn left_out(keda: Keda, intent: &Intent) -> Option<String> {
+    let wanted = intent.profile.fallback.is_some() && intent.replicas.min() > 0;
+    (wanted && !keda.fallback_behavior).then(|| "the profile's fallback is left out, since it needs KEDA 2.17 or later".to_owned())
+}
+
 /// The complete object; `None` without a Prometheus to ask.
-pub(super) fn build(observed: &Observed, intent: &Intent, keda: Keda) -> Option<Box<ScaledObject>> {
+pub(super) fn build(model_serving: &ModelServing, intent: &Intent, questions: &[Question], keda: Keda) -> Option<Box<ScaledObject>> {
     let prometheus = intent.profile.prometheus.as_ref()?;
-    let model_serving = &observed.model_serving;
     Some(Box::new(ScaledObject {
         metadata: metadata(model_serving, intent.pause),
         spec: ScaledObjectSpec {
@@ -53,8 +52,9 @@ pub(super) fn build(observed: &Observed, intent: &Intent, keda: Keda) -> Option<
             initial_cooldown_period: keda.initial_cooldown.then_some(intent.profile.initial_cooldown),
             min_replica_count: Some(intent.replicas.min()),
             max_replica_count: Some(intent.replicas.max()),
+            fallback: fallback(intent, keda),
             advanced: Some(behavior(intent)),
-            triggers: triggers(observed, intent, prometheus),
+            triggers: questions.iter().map(|question| trigger(question, prometheus)).collect(),
         },
     }))
 }
@@ -78,16 +78,9 @@ fn pause_annotation(pause: Pause) -> &'static str {
     }
 }
 
-/// Does not block deletion: KEDA's finalizer would otherwise hold up the ModelServing while KEDA is away.
-fn owner(model_serving: &ModelServing) -> Option<OwnerReference> {
-    Some(OwnerReference {
-        api_version: ModelServing::API_VERSION.to_owned(),
-        kind: ModelServing::KIND.to_owned(),
-        name: model_serving.metadata.name.clone()?,
-        uid: model_serving.metadata.uid.clone()?,
-        controller: Some(true),
-        block_owner_deletion: Some(false),
-    })
+/// Never with a minimum of 0: KEDA takes a fallback for activity (2.19 on), and would wake every sleeping model when Prometheus is down.
+fn fallback(intent: &Intent, keda: Keda) -> Option<Fallback> {
+    intent.profile.fallback.clone().filter(|_| intent.replicas.min() > 0 && keda.fallback_behavior)
 }
 
 fn behavior(intent: &Intent) -> Advanced {
@@ -126,35 +119,20 @@ fn policy(policy: &Policy) -> ScalingPolicy {
     }
 }
 
-fn triggers(observed: &Observed, intent: &Intent, prometheus: &PrometheusSettings) -> Vec<Trigger> {
-    let mut triggers: Vec<Trigger> = intent
-        .signals
-        .iter()
-        .map(|wanted| {
-            let query = wanted.signal.query(&intent.models, &observed.router);
-            trigger(wanted.signal.name(), prometheus, &query, wanted.target.to_string())
-        })
-        .collect();
-    if intent.replicas.min() == 0 {
-        let query = signals::activation(&intent.models, &observed.router);
-        triggers.push(trigger("activation", prometheus, &query, OUT_OF_REACH.to_owned()));
-    }
-    triggers
-}
-
-fn trigger(name: &str, prometheus: &PrometheusSettings, query: &Expr, threshold: String) -> Trigger {
+fn trigger(question: &Question, prometheus: &PrometheusSettings) -> Trigger {
     let settings = [
         ("serverAddress", prometheus.url.to_string()),
-        ("query", query.to_string()),
-        ("threshold", threshold),
+        ("query", question.query.clone()),
+        ("threshold", question.threshold.clone()),
         // KEDA's default turns "no data" into 0 and so scales down when Prometheus loses its data.
         ("ignoreNullValues", "false".to_owned()),
     ];
-    let metadata = settings.into_iter().chain(access(prometheus)).map(|(key, value)| (key.to_owned(), value)).collect();
+    let activation = question.activation.clone().map(|activation| ("activationThreshold", activation));
+    let metadata = settings.into_iter().chain(activation).chain(access(prometheus)).map(|(key, value)| (key.to_owned(), value)).collect();
     Trigger {
         kind: "prometheus".to_owned(),
-        name: Some(name.to_owned()),
-        metric_type: Some(MetricType::AverageValue),
+        name: Some(question.name.clone()),
+        metric_type: Some(question.metric_type),
         metadata,
         authentication_ref: prometheus.authentication.as_ref().map(authentication_ref),
         foreign: BTreeMap::new(),

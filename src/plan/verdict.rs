@@ -41,9 +41,12 @@ pub struct Verdict {
 const PENDING: &str = "the ScaledObject is being applied; KEDA has not reported yet";
 
 /// The condition that the findings lead to; kept where it already says so.
-pub(super) fn condition(observed: &Observed, findings: &[Finding]) -> Desired<Verdict> {
+pub(super) fn condition(observed: &Observed, findings: &[Finding], warnings: &[String]) -> Desired<Verdict> {
     let verdict = match findings {
-        [] => Verdict { status: Status::Unknown, reason: "Pending", message: PENDING.to_owned() },
+        [] => {
+            let message = [PENDING].into_iter().chain(warnings.iter().map(String::as_str)).collect::<Vec<_>>().join("; ");
+            Verdict { status: Status::Unknown, reason: "Pending", message }
+        }
         [first, others @ ..] => Verdict { status: Status::False, reason: first.reason.as_str(), message: message(observed, first, others) },
     };
     let says_so =

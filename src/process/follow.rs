@@ -69,6 +69,13 @@ impl<D: Clone + PartialEq> Digests<D> {
         self.read().iter().map(|(key, versioned)| (key.clone(), versioned.digest.clone())).collect()
     }
 
+    /// Looks at everything that is known, without copying it.
+    pub fn view<R>(&self, look: impl FnOnce(&[(&Key, &D)]) -> R) -> R {
+        let known = self.read();
+        let all: Vec<(&Key, &D)> = known.iter().map(|(key, versioned)| (key, &versioned.digest)).collect();
+        look(&all)
+    }
+
     fn read(&self) -> RwLockReadGuard<'_, BTreeMap<Key, Versioned<D>>> {
         self.known.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -97,6 +104,30 @@ impl<D: Clone + PartialEq> Digests<D> {
         let mut known = self.write();
         if version(object) > self.watched.load(Ordering::Relaxed) {
             known.insert(key(object), Versioned { version: version(object), digest: D::from(object) });
+        }
+    }
+
+    /// Takes an event of a watch; answers what changed. `listed` is what the list under way holds so far.
+    pub fn take<K: Resource>(&self, event: &watcher::Event<K>, listed: &mut BTreeSet<Key>) -> Vec<Change>
+    where
+        D: for<'a> From<&'a K>,
+    {
+        let one = |object: &K, is_news: bool| is_news.then(|| Change::One(key(object))).into_iter().collect();
+        match event {
+            watcher::Event::Init => {
+                listed.clear();
+                Vec::new()
+            }
+            watcher::Event::InitApply(object) => {
+                listed.insert(key(object));
+                one(object, self.told(object) && self.is_complete())
+            }
+            watcher::Event::InitDone => {
+                let gone = self.retain(listed).into_iter().map(Change::One);
+                gone.chain(self.sees(Sight::Complete).then_some(Change::All)).collect()
+            }
+            watcher::Event::Apply(object) => one(object, self.told(object)),
+            watcher::Event::Delete(object) => one(object, self.gone(object)),
         }
     }
 
@@ -194,31 +225,7 @@ where
     let mut events = pin!(told_once(events));
     let mut listed = BTreeSet::new();
     while let Some(event) = events.next().await {
-        match event {
-            watcher::Event::Init => listed.clear(),
-            watcher::Event::InitApply(object) => {
-                listed.insert(key(&object));
-                if digests.told(&object) && digests.is_complete() {
-                    changed(Change::One(key(&object)));
-                }
-            }
-            watcher::Event::InitDone => {
-                digests.retain(&listed).into_iter().for_each(|key| changed(Change::One(key)));
-                if digests.sees(Sight::Complete) {
-                    changed(Change::All);
-                }
-            }
-            watcher::Event::Apply(object) => {
-                if digests.told(&object) {
-                    changed(Change::One(key(&object)));
-                }
-            }
-            watcher::Event::Delete(object) => {
-                if digests.gone(&object) {
-                    changed(Change::One(key(&object)));
-                }
-            }
-        }
+        digests.take(&event, &mut listed).into_iter().for_each(changed);
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use super::quote::{alternation, quote};
+use super::{
+    query::Query,
+    quote::{alternation, quote},
+};
 
 /// Selects series by name and labels; an instant vector.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,6 +93,10 @@ pub enum Expr {
     Increase(Selector, &'static str),
     /// The largest sample of a window; unlike an instant selector it sees nothing older.
     MaxOverTime(Selector, &'static str),
+    /// What somebody else wrote.
+    Written(Query),
+    /// The largest value of what somebody else wrote within the minute that ended this long ago, looked at every 15 seconds.
+    WrittenMinute(Query, Option<&'static str>),
     /// An aggregation; with an empty `by` the answer is one element without labels.
     Aggregate {
         /// The operator.
@@ -135,6 +142,12 @@ impl fmt::Display for Expr {
             Self::Rate(selector, window) => write_call(f, "rate", selector, window),
             Self::Increase(selector, window) => write_call(f, "increase", selector, window),
             Self::MaxOverTime(selector, window) => write_call(f, "max_over_time", selector, window),
+            Self::Written(query) => write!(f, "{query}"),
+            Self::WrittenMinute(query, offset) => {
+                write!(f, "max_over_time(({query})[1m:15s]")?;
+                offset.map_or(Ok(()), |offset| write!(f, " offset {offset}"))?;
+                f.write_str(")")
+            }
             Self::Aggregate { op, by, of } => write_aggregation(f, *op, by, of),
             Self::IsOne(of) => write!(f, "{} == 1", Operand(of)),
             Self::Zero(of) => write!(f, "0 * {}", Operand(of)),
@@ -151,10 +164,17 @@ struct Operand<'a>(&'a Expr);
 impl fmt::Display for Operand<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Expr::Series(_) | Expr::Rate(..) | Expr::Increase(..) | Expr::MaxOverTime(..) | Expr::Aggregate { .. } => {
+            Expr::Series(_)
+            | Expr::Rate(..)
+            | Expr::Increase(..)
+            | Expr::MaxOverTime(..)
+            | Expr::WrittenMinute(..)
+            | Expr::Aggregate { .. } => {
                 write!(f, "{}", self.0)
             }
-            Expr::IsOne(_) | Expr::Zero(_) | Expr::Or(_) | Expr::Unless(..) | Expr::IfAny(..) => write!(f, "({})", self.0),
+            Expr::Written(_) | Expr::IsOne(_) | Expr::Zero(_) | Expr::Or(_) | Expr::Unless(..) | Expr::IfAny(..) => {
+                write!(f, "({})", self.0)
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     intent::ModelNames,
-    promql::{Expr, Selector},
+    promql::{Expr, Query, Selector},
 };
 
 /// The window of rates; at least four scrapes of the default interval, so that one lost scrape leaves no gap.
@@ -31,6 +31,9 @@ const COUNTER_LABELS: &[&str] = &[
 /// Both queues; a router runs one of them, so their sum is the one that exists.
 const QUEUES: &[&str] = &["kthena_router_fairness_queue_size", "kthena_router_session_boost_queue_size"];
 
+/// Labels that the router puts on its gauge of requests to ModelServers, over all releases.
+const UPSTREAM_LABELS: &[&str] = &["namespace", "pod", "model_server", "model_route", "backend_type", "backend_name", "upstream_model"];
+
 /// The counters that move when a model without ServingGroups is asked for.
 /// Input tokens are counted on arrival in every release; requests only from Kthena 0.4 on.
 const ARRIVALS: &[&str] = &["kthena_router_requests_total", "kthena_router_tokens_total"];
@@ -42,6 +45,17 @@ pub enum ScrapeSource {
     Service(String),
     /// A PodMonitor: its job is `<namespace>/<name>`.
     Job(String),
+    /// Whatever the platform team says: an answer means yes.
+    Query(Query),
+}
+
+/// Whose demand counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Demanded {
+    /// All that is asked of these model names.
+    Models(ModelNames),
+    /// What the router sends to these ModelServers (`<namespace>/<name>`): the part of a model's demand that is theirs.
+    Servers(Vec<String>),
 }
 
 /// Where the router's series are found.
@@ -57,6 +71,13 @@ impl RouterSeries {
     pub(super) fn active_requests(&self, models: &ModelNames) -> Expr {
         let gauge = self.of_models(Selector::metric("kthena_router_active_downstream_requests"), models);
         self.total(Expr::max_by(&["namespace", "pod", "model"], Expr::Series(gauge)))
+    }
+
+    pub(super) fn upstream_requests(&self, servers: &[String]) -> Expr {
+        let gauge = Selector::metric("kthena_router_active_upstream_requests")
+            .with_any("model_server", servers.iter().map(String::as_str))
+            .with("namespace", &self.namespace);
+        self.total(Expr::max_by(UPSTREAM_LABELS, Expr::Series(gauge)))
     }
 
     pub(super) fn queued_requests(&self, models: &ModelNames) -> Expr {
@@ -84,8 +105,7 @@ impl RouterSeries {
     /// monitor that is deleted leaves no mark; a range shows only what lies in it.
     fn scraped_in(&self, minute: Minute) -> Expr {
         let last = |selector: Selector| Expr::MaxOverTime(minute.map_or(selector.clone(), |offset| selector.offset(offset)), "1m");
-        let [always, up] = self.signs();
-        Expr::Or(vec![Expr::max(last(always)), Expr::max(Expr::IsOne(Box::new(last(up))))])
+        Expr::Or(self.signs(last, |query| Expr::WrittenMinute(query, minute)))
     }
 
     fn of_models(&self, selector: Selector, models: &ModelNames) -> Selector {
@@ -93,28 +113,29 @@ impl RouterSeries {
     }
 
     /// The sum, or 0 while a router is scraped that has nothing to add up.
-    fn total(&self, demand: Expr) -> Expr {
+    pub(super) fn total(&self, demand: Expr) -> Expr {
         let mut alternatives = vec![Expr::sum(demand)];
-        alternatives.extend(self.presence(None).map(|presence| Expr::Zero(Box::new(presence))));
+        let signs = self.signs(Expr::Series, Expr::Written);
+        alternatives.extend(signs.into_iter().map(|sign| Expr::Zero(Box::new(sign))));
         Expr::Or(alternatives)
     }
 
-    /// Elements that exist while a router is scraped, whether or not it has seen any model.
-    fn presence(&self, offset: Option<&'static str>) -> [Expr; 2] {
-        let at = |selector: Selector| Expr::Series(offset.map_or(selector.clone(), |offset| selector.offset(offset)));
-        let [always, up] = self.signs();
-        [Expr::max(at(always)), Expr::max(Expr::IsOne(Box::new(at(up))))]
+    /// Elements that exist if the router was scraped as long ago as the window of rates is, whether or not it has seen any model.
+    fn was_present(&self) -> Expr {
+        Expr::Or(self.signs(|selector| Expr::Series(selector.offset(WINDOW)), |query| Expr::WrittenMinute(query, Some(WINDOW))))
     }
 
-    /// The series that tell of it: the first is exported by routers from Kthena 1.0 on whatever they do; older ones export nothing at
-    /// rest, so their target's `up`, where it is 1, stands in.
-    fn signs(&self) -> [Selector; 2] {
+    /// What tells that it is scraped, seen through `series` or `query`: the first is exported by routers from Kthena 1.0 on whatever
+    /// they do; older ones export nothing at rest, so their target's `up`, where it is 1, stands in.
+    fn signs(&self, series: impl Fn(Selector) -> Expr, query: impl Fn(Query) -> Expr) -> Vec<Expr> {
         let up = Selector::metric("up").with("namespace", &self.namespace);
         let up = match &self.source {
             ScrapeSource::Service(name) => up.with("service", name),
             ScrapeSource::Job(job) => up.with("job", job),
+            ScrapeSource::Query(written) => return vec![Expr::max(query(written.clone()))],
         };
-        [Selector::metric("kthena_router_active_requests").with("namespace", &self.namespace), up]
+        let always = Selector::metric("kthena_router_active_requests").with("namespace", &self.namespace);
+        vec![Expr::max(series(always)), Expr::max(Expr::IsOne(Box::new(series(up))))]
     }
 }
 
@@ -129,5 +150,5 @@ pub fn activation(models: &ModelNames, router: &RouterSeries) -> Expr {
     let births = Expr::Unless(Box::new(counters(arrivals.clone())), Box::new(counters(arrivals.clone().offset(WINDOW))));
     let growth = Expr::max_by(COUNTER_LABELS, Expr::Increase(arrivals, WINDOW));
     let now = router.total(Expr::Or(vec![births, growth]));
-    Expr::IfAny(Box::new(now), Box::new(Expr::Or(router.presence(Some(WINDOW)).into())))
+    Expr::IfAny(Box::new(now), Box::new(router.was_present()))
 }

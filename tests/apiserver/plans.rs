@@ -7,7 +7,7 @@ use harness::kinds;
 use kthena_keda::{
     api::kthena::ModelServing,
     intent::{Profile, PrometheusSettings, PrometheusUrl},
-    observed::Observed,
+    observed::{Observed, Routing},
     plan::{Capabilities, Desired, Plan, plan},
     signals::{RouterSeries, ScrapeSource},
 };
@@ -27,17 +27,20 @@ fn annotations() -> impl Strategy<Value = BTreeMap<String, String>> {
     let or_any = |good: BoxedStrategy<String>| prop_oneof![8 => good.prop_map(Some), 1 => ".{0,20}".prop_map(Some), 6 => Just(None)];
     let model = prop_oneof!["[a-zA-Z0-9./_-]{1,40}", r"[^,\p{Cc}]{1,40}", r#"["\\{}=~|a-c]{1,12}(,["\\a-c]{1,8}){0,3}"#];
     let target = "(0\\.[0-9]{0,2}[1-9]|[1-9][0-9]{0,8})";
-    let signals = format!("active-requests={target}(,queued-requests={target})?(, output-tokens={target})?(,request-rate={target})?");
+    let signals = format!(
+        "active-requests={target}(,queued-requests={target})?(, output-tokens={target})?(,request-rate={target})?(,kv-cache={target})?"
+    );
     (
         model,
         or_any((0..50i32).prop_map(|n| n.to_string()).boxed()),
         or_any((1..2000i32).prop_map(|n| n.to_string()).boxed()),
         or_any(string_regex(&signals).unwrap().boxed()),
         or_any(prop_oneof!["true", "false", "scale-in", "scale-out"].boxed()),
+        or_any(prop_oneof!["vllm", "sglang"].boxed()),
         prop_oneof![9 => Just(None), 1 => ("[a-z-]{1,12}", ".{0,8}").prop_map(Some)],
     )
-        .prop_map(|(model, min, max, signals, paused, odd)| {
-            let named = [("min-replicas", min), ("max-replicas", max), ("signals", signals), ("paused", paused)];
+        .prop_map(|(model, min, max, signals, paused, engine, odd)| {
+            let named = [("min-replicas", min), ("max-replicas", max), ("signals", signals), ("paused", paused), ("engine", engine)];
             let named = named.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).chain(odd);
             let mut annotations: BTreeMap<String, String> =
                 named.map(|(key, value)| (format!("autoscaling.kthena.io/{key}"), value)).collect();
@@ -54,7 +57,7 @@ fn planned(name: &str, namespace: &str, annotations: &BTreeMap<String, String>) 
     .unwrap();
     let router = RouterSeries { namespace: "kthena-system".to_owned(), source: ScrapeSource::Service("kthena-router".to_owned()) };
     let prometheus = Some(PrometheusSettings::from("http://prometheus:9090".parse::<PrometheusUrl>().unwrap()));
-    let observed = Observed { model_serving, scaled_object: None, router, profile: None };
+    let observed = Observed { model_serving, scaled_object: None, pod_monitor: None, router, routing: Routing::default(), profile: None };
     plan(&observed, Capabilities::NEWEST, &Profile { prometheus, ..Profile::built_in() })
 }
 

@@ -3,6 +3,6 @@
 mod scaled_object;
 
 pub use scaled_object::{
-    Advanced, AuthenticationReference, Behavior, HpaConfig, MetricType, Rules, ScaleTargetRef, ScaledObject, ScaledObjectSpec,
-    ScalingPolicy, Trigger,
+    Advanced, AuthenticationReference, Behavior, Fallback, FallbackBehavior, HpaConfig, MetricType, Rules, ScaleTargetRef, ScaledObject,
+    ScaledObjectSpec, ScalingPolicy, Trigger,
 };

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use kube::CustomResource;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What we set of a ScaledObject's spec.
@@ -32,6 +33,9 @@ pub struct ScaledObjectSpec {
     /// The most replicas.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_replica_count: Option<i32>,
+    /// What is assumed while the triggers give no answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<Fallback>,
     /// Settings that KEDA hands to the HPA.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advanced: Option<Advanced>,
@@ -53,6 +57,35 @@ pub struct ScaleTargetRef {
     /// Name, in the ScaledObject's namespace.
     #[serde(default)]
     pub name: String,
+}
+
+/// What is assumed while the triggers give no answer.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Fallback {
+    /// After how many failures in a row.
+    #[serde(default)]
+    pub failure_threshold: i32,
+    /// How many replicas.
+    #[serde(default)]
+    pub replicas: i32,
+    /// How `replicas` is read; KEDA 2.17 or later.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub behavior: Option<FallbackBehavior>,
+}
+
+/// How the number of replicas of a fallback is read.
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum FallbackBehavior {
+    /// That many.
+    Static,
+    /// As many as there are.
+    CurrentReplicas,
+    /// As many as there are, and at least that many.
+    CurrentReplicasIfHigher,
+    /// As many as there are, and at most that many.
+    CurrentReplicasIfLower,
 }
 
 /// Settings that KEDA hands to the HPA.
@@ -151,9 +184,10 @@ pub struct AuthenticationReference {
 }
 
 /// How a metric's value becomes a number of replicas.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MetricType {
     /// The value is a total: divided by the target.
+    #[default]
     AverageValue,
     /// The value is a level: its ratio to the target multiplies the replicas.
     Value,

@@ -1,5 +1,9 @@
 //! Kthena's kinds, which we read.
 
+mod model_route;
+mod model_server;
 mod model_serving;
 
+pub use model_route::{ModelRoute, ModelRouteSpec, RouteRule, TargetModel};
+pub use model_server::{ModelServer, ModelServerSpec, WorkloadPort, WorkloadSelector};
 pub use model_serving::{AUTOSCALING_READY, ModelServing, ModelServingSpec, ModelServingStatus, Role, ServingGroupTemplate};

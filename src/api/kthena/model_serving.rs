@@ -1,6 +1,6 @@
 //! `ModelServing`: the workload that serves a model; `spec.replicas` counts its ServingGroups.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use k8s_openapi::{
     NamespaceResourceScope,
@@ -56,11 +56,31 @@ pub struct ServingGroupTemplate {
 }
 
 /// One role of a ServingGroup.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Role {
     /// Unique within the ServingGroup.
     #[serde(default)]
     pub name: String,
+    /// Labels of its entry pods, besides those that Kthena adds.
+    #[serde(default, rename = "entryTemplate", deserialize_with = "labels")]
+    pub labels: BTreeMap<String, String>,
+}
+
+fn labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    #[derive(Default, Deserialize)]
+    struct Template {
+        #[serde(default)]
+        metadata: Metadata,
+    }
+
+    #[derive(Default, Deserialize)]
+    struct Metadata {
+        #[serde(default)]
+        labels: BTreeMap<String, String>,
+    }
+
+    Ok(lenient::<D, Template>(deserializer)?.unwrap_or_default().metadata.labels)
 }
 
 /// What Kthena reports.
@@ -142,10 +162,38 @@ impl ModelServing {
         self.metadata.annotations.as_ref().and_then(|annotations| annotations.get(PROFILE)).map_or(DEFAULT_PROFILE, String::as_str)
     }
 
+    /// The model names that it opted in with, as they were written.
+    pub fn model_names(&self) -> impl Iterator<Item = &str> {
+        let annotation = self.metadata.annotations.as_ref().and_then(|annotations| annotations.get(MODEL_NAME));
+        annotation.into_iter().flat_map(|names| names.split(',')).map(|name| name.trim_matches(' '))
+    }
+
+    /// Whether entry pods of a role have this label.
+    ///
+    /// Kthena adds labels that differ between ServingGroups and revisions; for those any pod's value will do.
+    /// Source: Kthena `pkg/model-serving-controller/utils/utils.go`.
+    pub fn labels_entry_pods(&self, role: &Role, key: &str, value: &str) -> bool {
+        let name = self.metadata.name.as_deref().unwrap_or_default();
+        let is_instance_of = |of: &str| value.strip_prefix(of).and_then(|rest| rest.strip_prefix('-')).is_some_and(is_number);
+        match key.strip_prefix("modelserving.volcano.sh/") {
+            Some("name") => value == name,
+            Some("entry") => value == "true",
+            Some("role") => value == role.name,
+            Some("role-id") => is_instance_of(&role.name),
+            Some("group-name") => is_instance_of(name),
+            Some("revision" | "role-template-hash") => true,
+            _ => role.labels.get(key).is_some_and(|found| found == value),
+        }
+    }
+
     /// The label selector that reached the scale subresource, if any.
     pub fn label_selector(&self) -> Option<&str> {
         self.status.label_selector.as_deref().filter(|selector| !selector.is_empty())
     }
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 impl Resource for ModelServing {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Endpoint, NamespaceSelector};
 
-/// What we look at of a PodMonitor's spec.
+/// What we set, or look at, of a PodMonitor's spec.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[kube(group = "monitoring.coreos.com", version = "v1", kind = "PodMonitor", plural = "podmonitors", namespaced, schema = "disabled")]
 #[serde(rename_all = "camelCase")]
@@ -19,7 +19,10 @@ pub struct PodMonitorSpec {
     /// Which pods it selects, by their labels.
     #[serde(default)]
     pub selector: LabelSelector,
-    /// What is scraped of each.
+    /// The pods' labels that become labels of the series.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pod_target_labels: Vec<String>,
+    /// What is scraped of each; an atomic list.
     #[serde(default)]
     pub pod_metrics_endpoints: Vec<Endpoint>,
 }
