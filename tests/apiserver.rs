@@ -10,10 +10,12 @@
 mod apiserver {
     mod annotations;
     mod companion;
+    mod engines;
     mod keda_releases;
     mod plans;
     mod profiles;
     mod router_monitor;
+    mod routing;
     mod scaled_object;
     mod shared;
 }

@@ -28,10 +28,10 @@ async fn keda_comes_goes_and_comes_back() {
     let (stack, _permit) = stack(&[Crds::kthena()]).await;
     let _operator = stack.start_operator(&Settings::new(BINARY));
     let models = stack.namespace().await;
-    let chat = models.model_serving("chat").opted_in("llama").create().await;
+    let chat = models.model_serving("chat").opts_in().create().await;
     assert!(chat.reason("KedaNotInstalled").await.contains("install KEDA"));
     // Opting out does not need KEDA.
-    let other = models.model_serving("other").opted_in("llama").create().await;
+    let other = models.model_serving("other").opts_in().create().await;
     other.reason("KedaNotInstalled").await;
     other.annotate(&[("kthena.io/model-name", None)]).await;
     other.until("has no condition of ours", |found| harness::condition(found).is_none()).await;
@@ -51,7 +51,7 @@ async fn kthena_comes_late() {
     let _operator = stack.start_operator(&Settings::new(BINARY));
     let models = stack.namespace().await;
     Crds::kthena().install(&models.client).await;
-    models.model_serving("chat").opted_in("llama").create().await.scaled_object().await;
+    models.model_serving("chat").opts_in().create().await.scaled_object().await;
 }
 
 #[rstest]
@@ -63,7 +63,7 @@ async fn kthena_without_a_scale_subresource(#[case] kthena: Option<Crds>) {
     let (stack, _permit) = stack(&[kthena, Crds::keda()]).await;
     let _operator = stack.start_operator(&Settings::new(BINARY));
     let models = stack.namespace().await;
-    let chat = models.model_serving("chat").opted_in("llama").create().await;
+    let chat = models.model_serving("chat").opts_in().create().await;
     assert!(chat.reason("ScaleSubresourceMissing").await.contains("upgrade Kthena's CRDs"));
     assert!(chat.scaled_objects().get_opt("chat").await.unwrap().is_none());
     Crds::kthena_0_4().install(&models.client).await;
@@ -78,7 +78,7 @@ async fn kthena_that_leaves_the_selector_empty(#[case] kthena: Option<Crds>) {
     let Some(kthena) = kthena else { return };
     let (stack, _permit) = stack(&[kthena, Crds::keda()]).await;
     let _operator = stack.start_operator(&Settings::new(BINARY));
-    let chat = stack.namespace().await.model_serving("chat").opted_in("llama").create().await;
+    let chat = stack.namespace().await.model_serving("chat").opts_in().create().await;
     chat.scaled_object().await;
     let scale: serde_json::Value =
         serde_json::to_value(chat.namespace.api(&harness::kinds::model_serving()).get_scale("chat").await.unwrap()).unwrap();
@@ -89,7 +89,7 @@ async fn kthena_that_leaves_the_selector_empty(#[case] kthena: Option<Crds>) {
 async fn no_prometheus_is_said() {
     let (stack, _permit) = stack(&[Crds::kthena(), Crds::keda()]).await;
     let _operator = stack.start_operator(&Settings::new(BINARY).without("--prometheus-url"));
-    let chat = stack.namespace().await.model_serving("chat").opted_in("llama").create().await;
+    let chat = stack.namespace().await.model_serving("chat").opts_in().create().await;
     assert!(chat.reason("PrometheusNotConfigured").await.contains("--prometheus-url"));
 }
 
@@ -109,7 +109,7 @@ async fn a_restart_writes_nothing() {
     let before = stack.writes().len();
     assert_eq!(before, 40, "one status and one ScaledObject each");
     let _operator = stack.start_operator(&Settings::new(BINARY));
-    models.model_serving("sentinel").opted_in("llama").create().await.scaled_object().await;
+    models.model_serving("sentinel").opted_in("sentinel").create().await.scaled_object().await;
     let writes = stack.writes().split_off(before);
     assert!(writes.iter().all(|write| write.object_ref.name == "sentinel"), "{:?}", harness::audit::summary(&writes));
     let refused: Vec<_> = stack.requests().into_iter().filter(|request| request.code() == 403).collect();
@@ -129,7 +129,7 @@ async fn an_api_server_that_fails_at_start_and_later(#[case] fault: Fault) {
     let settings = Settings::new(BINARY);
     let mut operator = settings.start(&stack.control_plane.folder, &proxy.kubeconfig());
     let models = stack.namespace().await;
-    let chat = models.model_serving("chat").opted_in("llama").create().await;
+    let chat = models.model_serving("chat").opts_in().create().await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     proxy.set(Fault::None);
     chat.scaled_object().await;
@@ -147,10 +147,10 @@ async fn told_to_end_it_does_so_whatever_hangs() {
     let proxy = FaultProxy::start(&stack.control_plane, &OPERATOR, Fault::None).await;
     let operator = Settings::new(BINARY).start(&stack.control_plane.folder, &proxy.kubeconfig());
     let models = stack.namespace().await;
-    models.model_serving("first").opted_in("llama").create().await.scaled_object().await;
+    models.model_serving("first").opts_in().create().await.scaled_object().await;
     // Its next write is taken and never answered.
     proxy.set(Fault::HangWrites);
-    models.model_serving("second").opted_in("llama").create().await;
+    models.model_serving("second").opts_in().create().await;
     harness::wait::until_asked("a write hangs", async || proxy.hanging(), |count| *count > 0).await;
     assert!(operator.terminate(), "it ends in order within its time");
 }
@@ -160,7 +160,7 @@ async fn an_api_server_that_restarts() {
     let (mut stack, _permit) = stack(&[Crds::kthena(), Crds::keda()]).await;
     let _operator = stack.start_operator(&Settings::new(BINARY));
     let models = stack.namespace().await;
-    let chat = models.model_serving("chat").opted_in("llama").create().await;
+    let chat = models.model_serving("chat").opts_in().create().await;
     chat.scaled_object().await;
     stack.control_plane.stop_api_server();
     stack.control_plane.start_api_server().await;

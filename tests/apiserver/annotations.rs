@@ -15,7 +15,7 @@ use super::shared::namespace;
 #[case("autoscaling.kthena.io/min-replica", "1", "did you mean autoscaling.kthena.io/min-replicas?")]
 #[tokio::test]
 async fn each_is_named_at_creation(#[case] key: &str, #[case] value: &str, #[case] why: &str) {
-    let chat = namespace().await.model_serving("chat").opted_in("llama").annotated(key, value).create().await;
+    let chat = namespace().await.model_serving("chat").opts_in().annotated(key, value).create().await;
     let message = chat.reason("InvalidConfiguration").await;
     assert!(message.contains(why), "{message}");
     assert!(chat.scaled_objects().get_opt("chat").await.unwrap().is_none());
@@ -23,7 +23,7 @@ async fn each_is_named_at_creation(#[case] key: &str, #[case] value: &str, #[cas
 
 #[tokio::test]
 async fn all_together_and_the_last_good_one_stays() {
-    let chat = namespace().await.model_serving("chat").opted_in("llama").create().await;
+    let chat = namespace().await.model_serving("chat").opts_in().create().await;
     let good = chat.scaled_object().await;
     chat.annotate(&[
         ("kthena.io/model-name", Some("")),
@@ -38,7 +38,7 @@ async fn all_together_and_the_last_good_one_stays() {
     }
     assert_eq!(chat.scaled_object().await.metadata.resource_version, good.metadata.resource_version);
     chat.annotate(&[
-        ("kthena.io/model-name", Some("llama")),
+        ("kthena.io/model-name", Some(&chat.namespace.model_name())),
         ("autoscaling.kthena.io/min-replicas", Some("2")),
         ("autoscaling.kthena.io/signals", None),
         ("autoscaling.kthena.io/pause", None),
@@ -50,7 +50,7 @@ async fn all_together_and_the_last_good_one_stays() {
 
 #[tokio::test]
 async fn opting_in_does_not_cut_a_running_fleet() {
-    let chat = namespace().await.model_serving("chat").replicas(12).opted_in("llama").create().await;
+    let chat = namespace().await.model_serving("chat").replicas(12).opts_in().create().await;
     let message = chat.reason("InvalidConfiguration").await;
     assert!(message.contains("12"), "{message}");
     chat.annotate(&[("autoscaling.kthena.io/max-replicas", Some("12"))]).await;
@@ -59,6 +59,6 @@ async fn opting_in_does_not_cut_a_running_fleet() {
 
 #[tokio::test]
 async fn a_profile_that_does_not_exist() {
-    let chat = namespace().await.model_serving("chat").opted_in("llama").annotated("autoscaling.kthena.io/profile", "gold").create().await;
+    let chat = namespace().await.model_serving("chat").opts_in().annotated("autoscaling.kthena.io/profile", "gold").create().await;
     assert!(chat.reason("ProfileNotFound").await.contains("gold"));
 }

@@ -65,7 +65,7 @@ async fn nobodys_condition_is_lost() {
             }
         })
     };
-    chat.annotate(&[("kthena.io/model-name", Some("llama"))]).await;
+    chat.annotate(&[("kthena.io/model-name", Some(&chat.namespace.model_name()))]).await;
     hostile.await.unwrap();
     let found =
         chat.until("has both conditions", |found| found.data["status"]["conditions"].as_array().is_some_and(|all| all.len() == 2)).await;

@@ -1,6 +1,7 @@
 //! The oldest release of KEDA that is supported: what it does not know is left out or refused, never sent blind.
 
 use harness::{Crds, Settings, Stack};
+use serde_json::json;
 
 use super::shared::BINARY;
 
@@ -9,7 +10,12 @@ async fn the_oldest_that_is_supported() {
     let stack = Stack::start(&[Crds::kthena_0_4(), Crds::keda_2_14()]).await;
     let _operator = stack.start_operator(&Settings::new(BINARY));
     let models = stack.namespace().await;
-    let chat = models.model_serving("chat").opted_in("llama").annotated("autoscaling.kthena.io/min-replicas", "0").create().await;
+    let profile = json!({"apiVersion": "autoscaling.kthena.io/v1alpha1", "kind": "AutoscalingProfile", "metadata": {"name": "falls-back"}, "spec": {"fallback": {}}});
+    harness::objects::apply(&models.client, profile).await;
+    let held = models.model_serving("held").opted_in("held").annotated("autoscaling.kthena.io/profile", "falls-back").create().await;
+    assert_eq!(held.scaled_object().await.data["spec"].get("fallback"), None);
+    assert!(held.reason("Pending").await.contains("KEDA 2.17"));
+    let chat = models.model_serving("chat").opts_in().annotated("autoscaling.kthena.io/min-replicas", "0").create().await;
     let found = chat.scaled_object().await;
     assert_eq!(found.data["spec"]["initialCooldownPeriod"], 900);
     chat.annotate(&[("autoscaling.kthena.io/paused", Some("scale-in"))]).await;
@@ -23,6 +29,7 @@ async fn the_oldest_that_is_supported() {
     chat.reason("InvalidConfiguration").await;
     Crds::keda().install(&models.client).await;
     chat.reason("Pending").await;
+    held.scaled_object_until("falls back", |found| found.data["spec"]["fallback"]["failureThreshold"] == 10).await;
     chat.scaled_object_until("is paused one way", |found| {
         found.metadata.annotations.as_ref().is_some_and(|all| all.contains_key("autoscaling.keda.sh/paused-scale-in"))
     })

@@ -1,6 +1,9 @@
 //! AutoscalingProfiles: refused when bad, used when good, and told what becomes of them.
 
-use std::process::Command;
+use std::{
+    process::Command,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use harness::{Crds, Identity, Namespace, Settings, Stack, control_plane::binary, kinds, wait};
 use kube::{
@@ -11,6 +14,8 @@ use rstest::rstest;
 use serde_json::{Value, json};
 
 use super::shared::{BINARY, namespace, stack};
+
+static COUNT: AtomicUsize = AtomicUsize::new(0);
 
 fn profiles(namespace: &Namespace) -> Api<DynamicObject> {
     Api::all_with(namespace.client.clone(), &kinds::profile())
@@ -60,6 +65,20 @@ fn ready(profile: &DynamicObject) -> Option<(&str, &str)> {
 #[case(json!({"prometheus": {"url": "http://p", "authenticationRef": {"name": "a"}, "authModes": ["bearer", "basic"]}}), "exclude each other")]
 #[case(json!({"prometheus": {"url": "http://p", "authenticationRef": {"name": "a"}, "authModes": ["digest"]}}), "spec.prometheus.authModes[0]")]
 #[case(json!({"prometheus": {"url": "http://p", "headers": {"X": "a=b"}}}), "KEDA cannot carry")]
+#[case(json!({"customSignals": [{"name": "kv-cache", "query": "sum(a)", "target": "1"}]}), "is the name of a built-in signal")]
+#[case(json!({"customSignals": [{"name": "Queue", "query": "sum(a)", "target": "1"}]}), "spec.customSignals[0].name")]
+#[case(json!({"customSignals": [{"name": "q", "target": "1"}]}), "spec.customSignals[0].query")]
+#[case(json!({"customSignals": [{"name": "q", "query": "", "target": "1"}]}), "spec.customSignals[0].query")]
+#[case(json!({"customSignals": [{"name": "q", "query": "sum(a)", "target": "0"}]}), "must be at least 0.001")]
+#[case(json!({"customSignals": [{"name": "q", "query": "sum(a)", "target": "1", "metricType": "Utilization"}]}), "spec.customSignals[0].metricType")]
+#[case(json!({"customSignals": [{"name": "q", "query": "sum(a)", "target": "1"}, {"name": "q", "query": "sum(b)", "target": "1"}]}), "Duplicate value")]
+#[case(json!({"router": {"namespace": "Kthena"}}), "spec.router.namespace")]
+#[case(json!({"scaleToZero": {"activation": "-1"}}), "spec.scaleToZero.activation")]
+#[case(json!({"fallback": {"behavior": "guess"}}), "spec.fallback.behavior")]
+#[case(json!({"fallback": {"replicas": 0}}), "spec.fallback.replicas")]
+#[case(json!({"fallback": {"failureThreshold": 0}}), "spec.fallback.failureThreshold")]
+#[case(json!({"monitors": {"create": "sometimes"}}), "spec.monitors.create")]
+#[case(json!({"monitors": {"create": "true"}}), "spec.monitors.create")]
 #[tokio::test]
 async fn a_bad_one_is_refused_by_the_api_server(#[case] spec: Value, #[case] why: &str) {
     let refused = profiles(&namespace().await).create(&PostParams { dry_run: true, ..PostParams::default() }, &profile("bad", &spec)).await;
@@ -79,6 +98,125 @@ async fn the_sample_and_an_empty_one_are_accepted_and_the_same() {
     assert_eq!(sample.data["spec"], empty.data["spec"]);
 }
 
+#[rstest]
+#[case(json!({"monitors": {"create": true}}))]
+#[case(json!({"monitors": {"create": false}}))]
+#[case(json!({"monitors": {"create": "always"}}))]
+#[case(json!({"signals": [], "customSignals": [{"name": "q", "query": "sum(a)", "target": "1"}]}))]
+#[case(json!({"fallback": {}, "router": {}, "scaleToZero": {"activation": "2.5"}}))]
+#[tokio::test]
+async fn a_good_one_is_accepted_and_ready(#[case] spec: Value) {
+    let (namespace, name) = (namespace().await, format!("good-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
+    create(&namespace, &name, &spec).await;
+    let is_ready = |found: Option<&DynamicObject>| found.and_then(ready).is_some_and(|(status, _)| status == "True");
+    wait::until(&profiles(&namespace), &name, "is ready", is_ready).await;
+}
+
+#[rstest]
+#[case("sum(queue{model=~{{model}}", "customSignals: slo-queue: query: it does not parse")]
+#[case("sum by (pod) (queue{model=~{{model}}})", "it may answer several values")]
+#[case("scalar(sum(queue))", "it answers a scalar")]
+#[case("sum(queue{model=~{{modle}}})", "unknown placeholder {{modle}}")]
+#[case("sum(queue{model=\"{{model}}\"})", "brings its own quotes")]
+#[tokio::test]
+async fn a_query_that_cannot_be_asked_is_named_and_its_users_keep_what_they_have(#[case] query: &str, #[case] why: &str) {
+    let (models, name) = (namespace().await, format!("queries-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
+    let custom = |query: &str| json!({"customSignals": [{"name": "slo-queue", "query": query, "target": "5"}]});
+    create(&models, &name, &custom("sum(queue{model=~{{model}}})")).await;
+    let chat = models.model_serving("chat").opts_in().annotated("autoscaling.kthena.io/profile", &name).create().await;
+    let before = chat.scaled_object().await;
+    edit(&models, &name, custom(query)).await;
+    let refused =
+        |found: Option<&DynamicObject>| found.and_then(ready).is_some_and(|(status, message)| status == "False" && message.contains(why));
+    wait::until(&profiles(&models), &name, &format!("says {why}"), refused).await;
+    let message = chat.reason("InvalidConfiguration").await;
+    assert!(message.contains(why) && message.contains("stays as it was last valid"), "{message}");
+    assert_eq!(chat.scaled_object().await.resource_version(), before.resource_version());
+}
+
+#[tokio::test]
+async fn custom_signals_are_measured_beside_the_others_and_may_be_picked() {
+    let models = namespace().await;
+    let name = format!("custom-{}", models.name);
+    let custom = json!([
+        {"name": "slo-queue", "query": "sum(queue{model=~{{model}},namespace={{namespace}},serving={{name}}})", "target": "5"},
+        {"name": "latency", "query": "max(latency{model={{model}}})", "target": "0.5", "metricType": "Value"},
+    ]);
+    create(&models, &name, &json!({"customSignals": custom})).await;
+    let chat = models.model_serving("chat").opted_in("llama-3.1").annotated("autoscaling.kthena.io/profile", &name).create().await;
+    let found = chat.scaled_object().await;
+    let triggers = |found: &DynamicObject| -> Vec<(String, String, String)> {
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let triggers = found.data["spec"]["triggers"].as_array().unwrap();
+        triggers
+            .iter()
+            .map(|trigger| (text(&trigger["name"]), text(&trigger["metricType"]), text(&trigger["metadata"]["threshold"])))
+            .collect()
+    };
+    let row = |name: &str, kind: &str, target: &str| (name.to_owned(), kind.to_owned(), target.to_owned());
+    assert_eq!(
+        triggers(&found),
+        [row("active-requests", "AverageValue", "10"), row("slo-queue", "AverageValue", "5"), row("latency", "Value", "0.5")]
+    );
+    let query = &found.data["spec"]["triggers"][1]["metadata"]["query"];
+    assert_eq!(query, &json!(format!(r#"sum(queue{{model=~"llama-3\\.1",namespace="{}",serving="chat"}})"#, models.name)));
+    let message = chat.reason("Pending").await;
+    assert!(message.contains("latency is a Value"), "{message}");
+
+    // A list of the model's own replaces all of that, and may name them.
+    chat.annotate(&[("autoscaling.kthena.io/signals", Some("slo-queue=7"))]).await;
+    let picked = chat
+        .scaled_object_until("has one trigger", |found| found.data["spec"]["triggers"].as_array().is_some_and(|all| all.len() == 1))
+        .await;
+    assert_eq!(triggers(&picked), [row("slo-queue", "AverageValue", "7")]);
+    chat.annotate(&[("autoscaling.kthena.io/signals", Some("slo-queu=7"))]).await;
+    let message = chat.reason("InvalidConfiguration").await;
+    assert!(message.contains("did you mean slo-queue?"), "{message}");
+    // One name is what = can be compared with.
+    chat.annotate(&[("autoscaling.kthena.io/signals", Some("latency=1")), ("kthena.io/model-name", Some("a-name,another"))]).await;
+    let message = chat.reason("InvalidConfiguration").await;
+    assert!(message.contains("the profile's signal latency") && message.contains("2 model names"), "{message}");
+}
+
+#[tokio::test]
+async fn a_fallback_is_for_models_that_never_go_to_zero() {
+    let models = namespace().await;
+    let name = format!("fallback-{}", models.name);
+    create(&models, &name, &json!({"fallback": {"replicas": 3}})).await;
+    let chat = models.model_serving("chat").opts_in().annotated("autoscaling.kthena.io/profile", &name).create().await;
+    let found = chat.scaled_object().await;
+    let expected = json!({"behavior": "currentReplicasIfHigher", "failureThreshold": 10, "replicas": 3});
+    assert_eq!(found.data["spec"]["fallback"], expected);
+    chat.annotate(&[("autoscaling.kthena.io/min-replicas", Some("0"))]).await;
+    chat.scaled_object_until("has none at zero", |found| {
+        found.data["spec"]["minReplicaCount"] == 0 && found.data["spec"].get("fallback").is_none()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn another_router_and_another_sign_of_its_presence() {
+    let models = namespace().await;
+    let name = format!("router-{}", models.name);
+    create(&models, &name, &json!({"router": {"namespace": "gateways"}, "scaleToZero": {"activation": "2.5"}})).await;
+    let chat = models.model_serving("chat").opts_in().annotated("autoscaling.kthena.io/profile", &name).create().await;
+    let asks = |part: &'static str| {
+        move |found: &DynamicObject| {
+            found.data["spec"]["triggers"][0]["metadata"]["query"].as_str().is_some_and(|query| query.contains(part))
+        }
+    };
+    chat.scaled_object_until("looks there", asks(r#"up{namespace="gateways",service="kthena-router"}"#)).await;
+    edit(&models, &name, json!({"router": {"presenceQuery": "max(my_router_up == 1)"}})).await;
+    chat.scaled_object_until("asks for presence", asks("or 0 * max(max(my_router_up == 1))")).await;
+    chat.annotate(&[("autoscaling.kthena.io/min-replicas", Some("0"))]).await;
+    let found = chat.scaled_object_until("may go to zero", |found| found.data["spec"]["minReplicaCount"] == 0).await;
+    let activation = |trigger: usize| found.data["spec"]["triggers"][trigger]["metadata"].get("activationThreshold").cloned();
+    assert_eq!((activation(0), activation(1)), (None, Some(json!("2.5"))), "it is the activation trigger's alone");
+    edit(&models, &name, json!({"router": {"presenceQuery": "my_router_up"}})).await;
+    let message = chat.reason("InvalidConfiguration").await;
+    assert!(message.contains("router: presenceQuery: it may answer several values"), "{message}");
+}
+
 #[tokio::test]
 async fn kubectl_explains_it() {
     let kubeconfig = stack().await.control_plane.kubeconfig(&Identity::Admin);
@@ -93,7 +231,7 @@ async fn kubectl_explains_it() {
 async fn a_model_follows_the_profile_that_it_names() {
     let models = namespace().await;
     let name = format!("gold-{}", models.name);
-    let chat = models.model_serving("chat").opted_in("llama").annotated("autoscaling.kthena.io/profile", &name).create().await;
+    let chat = models.model_serving("chat").opts_in().annotated("autoscaling.kthena.io/profile", &name).create().await;
     assert!(chat.reason("ProfileNotFound").await.contains(&name));
     let prometheus = json!({
         "url": "https://mimir/prometheus", "authenticationRef": {"name": "mimir"}, "authModes": ["bearer", "tls"],
@@ -148,7 +286,7 @@ async fn the_default_profile_is_for_all_that_name_no_other() {
     let stack = Stack::start(&[Crds::kthena_0_4(), Crds::keda(), Crds::prometheus_operator()]).await;
     let operator = stack.start_operator(&Settings::new(BINARY).without("--prometheus-url"));
     let models = stack.namespace().await;
-    let chat = models.model_serving("chat").opted_in("llama").create().await;
+    let chat = models.model_serving("chat").opts_in().create().await;
     chat.reason("PrometheusNotConfigured").await;
     let labels = json!({"app.kubernetes.io/component": "kthena-router"});
     let service = json!({"metadata": {"name": "kthena-router", "labels": labels}, "spec": {"ports": [{"name": "http", "port": 80}]}});
@@ -184,7 +322,7 @@ async fn the_default_profile_is_for_all_that_name_no_other() {
     // Only now is the last answer in the log that requests are counted in.
     let before = stack.writes().len();
     let _operator = stack.start_operator(&Settings::new(BINARY).without("--prometheus-url"));
-    let sentinel = models.model_serving("sentinel").annotated("autoscaling.kthena.io/profile", "none").opted_in("llama").create().await;
+    let sentinel = models.model_serving("sentinel").annotated("autoscaling.kthena.io/profile", "none").opted_in("sentinel").create().await;
     sentinel.reason("ProfileNotFound").await;
     let writes = stack.writes().split_off(before);
     assert!(writes.iter().all(|write| write.object_ref.name == "sentinel"), "{:?}", harness::audit::summary(&writes));

@@ -29,7 +29,7 @@ impl Cluster {
     async fn start(settings: &Settings) -> Self {
         let stack = Stack::start(&[Crds::kthena_0_4(), Crds::keda(), Crds::prometheus_operator()]).await;
         let models = stack.namespace().await;
-        let chat = models.model_serving("chat").opted_in("llama").create().await;
+        let chat = models.model_serving("chat").opts_in().create().await;
         let operator = stack.start_operator(settings);
         let router = models.elsewhere("kthena-system");
         Self { stack, operator, router, chat }
@@ -117,7 +117,7 @@ async fn follows_the_service_that_is_there_and_equals_what_render_prints() {
     // Only now is the last answer in the log that requests are counted in.
     let before = cluster.stack.writes().len();
     let _operator = cluster.stack.start_operator(&settings);
-    let sentinel = cluster.chat.namespace.model_serving("sentinel").opted_in("llama").create().await;
+    let sentinel = cluster.chat.namespace.model_serving("sentinel").opted_in("sentinel").create().await;
     sentinel.scaled_object().await;
     let writes = cluster.stack.writes().split_off(before);
     assert!(writes.iter().all(|write| write.object_ref.name == "sentinel"), "{:?}", harness::audit::summary(&writes));
@@ -212,7 +212,7 @@ async fn never_touches_somebody_elses_of_its_name() {
     cluster.chat.annotate(&[("kthena.io/model-name", None)]).await;
     cluster.chat.scaled_object_gone().await;
     assert_eq!(cluster.monitor().await.resource_version(), theirs.resource_version());
-    cluster.chat.annotate(&[("kthena.io/model-name", Some("llama"))]).await;
+    cluster.chat.annotate(&[("kthena.io/model-name", Some(&cluster.chat.namespace.model_name()))]).await;
     cluster.chat.scaled_object().await;
     cluster.monitors().delete(NAME, &DeleteParams::default()).await.unwrap();
     cluster.monitor_until("is ours", |found| found.labels().contains_key("app.kubernetes.io/managed-by")).await;
@@ -223,7 +223,7 @@ async fn the_prometheus_operator_comes_and_goes() {
     let stack = Stack::start(&[Crds::kthena_0_4(), Crds::keda()]).await;
     let models = stack.namespace().await;
     let _operator = stack.start_operator(&Settings::new(BINARY));
-    let chat = models.model_serving("chat").opted_in("llama").create().await;
+    let chat = models.model_serving("chat").opts_in().create().await;
     chat.scaled_object().await;
     let router = models.elsewhere("kthena-system");
     let content = json!({
@@ -243,7 +243,7 @@ async fn a_right_that_is_missing_holds_up_nothing_else() {
     let models = stack.namespace().await;
     // The operator looks for the router in a namespace for which nobody gave it a right.
     let operator = stack.start_operator(&Settings::new(BINARY).with("--router-namespace=elsewhere"));
-    let chat = models.model_serving("chat").opted_in("llama").create().await;
+    let chat = models.model_serving("chat").opts_in().create().await;
     let found = chat.scaled_object().await;
     assert!(query(&found).contains(r#"namespace="elsewhere""#), "{}", query(&found));
     assert!(operator.log().contains("forbidden"), "{}", operator.log());

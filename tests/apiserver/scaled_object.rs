@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::shared::namespace;
 
 async fn opted_in() -> ModelServing {
-    namespace().await.model_serving("chat").opted_in("llama").create().await
+    namespace().await.model_serving("chat").opts_in().create().await
 }
 
 /// Merges into the ScaledObject, as a user would.
@@ -29,7 +29,10 @@ async fn one_annotation_is_enough() {
     let spec = &scaled_object.data["spec"];
     assert_eq!(spec["scaleTargetRef"]["name"], "chat");
     assert_eq!(spec["triggers"][0]["metadata"]["serverAddress"], "http://prometheus:9090");
-    assert!(spec["triggers"][0]["metadata"]["query"].as_str().unwrap().contains(r#"model="llama""#), "{spec}");
+    assert!(
+        spec["triggers"][0]["metadata"]["query"].as_str().unwrap().contains(&format!("model=\"{}\"", chat.namespace.model_name())),
+        "{spec}"
+    );
     let owner = &scaled_object.owner_references()[0];
     assert_eq!((owner.name.as_str(), owner.controller, owner.block_owner_deletion), ("chat", Some(true), Some(false)));
     let message = chat.reason("Pending").await;
@@ -95,7 +98,7 @@ async fn what_others_put_on_it_stays() {
 
 #[tokio::test]
 async fn a_pause_that_we_set_goes_with_its_annotation() {
-    let chat = namespace().await.model_serving("chat").opted_in("llama").annotated("autoscaling.kthena.io/paused", "true").create().await;
+    let chat = namespace().await.model_serving("chat").opts_in().annotated("autoscaling.kthena.io/paused", "true").create().await;
     let paused = |found: &DynamicObject| found.annotations().contains_key("autoscaling.keda.sh/paused");
     chat.scaled_object_until("is paused", paused).await;
     chat.annotate(&[("autoscaling.kthena.io/paused", None)]).await;
@@ -107,7 +110,7 @@ async fn somebody_elses_object_is_never_touched() {
     let models = namespace().await;
     let spec = json!({"scaleTargetRef": {"name": "other"}, "triggers": [{"type": "cron", "metadata": {"desiredReplicas": "1"}}]});
     let theirs = models.create(&kinds::scaled_object(), json!({"metadata": {"name": "chat"}, "spec": spec})).await;
-    let chat = models.model_serving("chat").opted_in("llama").create().await;
+    let chat = models.model_serving("chat").opts_in().create().await;
     let message = chat.reason("NameConflict").await;
     assert!(message.contains("ScaledObject chat"), "{message}");
     let now = chat.scaled_object().await;
@@ -116,7 +119,7 @@ async fn somebody_elses_object_is_never_touched() {
     chat.until("has no condition of ours", |found| harness::condition(found).is_none()).await;
     assert_eq!(chat.scaled_object().await.resource_version(), theirs.resource_version());
     // Once theirs is gone, the name is free.
-    chat.annotate(&[("kthena.io/model-name", Some("llama"))]).await;
+    chat.annotate(&[("kthena.io/model-name", Some(&chat.namespace.model_name()))]).await;
     chat.reason("NameConflict").await;
     chat.scaled_objects().delete("chat", &DeleteParams::default()).await.unwrap();
     chat.reason("Pending").await;
@@ -129,7 +132,7 @@ async fn what_came_through_gitops_is_adopted() {
     let managed = json!({"name": "chat", "labels": {"app.kubernetes.io/managed-by": "kthena-keda"}});
     let spec = json!({"scaleTargetRef": {"name": "chat"}, "triggers": [{"type": "cron", "metadata": {"desiredReplicas": "1"}}]});
     let before = models.create(&kinds::scaled_object(), json!({"metadata": managed, "spec": spec})).await;
-    let chat = models.model_serving("chat").opted_in("llama").create().await;
+    let chat = models.model_serving("chat").opts_in().create().await;
     let after = chat.scaled_object_until("is ours", |found| !found.owner_references().is_empty()).await;
     assert_eq!((after.uid(), &after.data["spec"]["triggers"][0]["type"]), (before.uid(), &json!("prometheus")));
 }
@@ -137,7 +140,7 @@ async fn what_came_through_gitops_is_adopted() {
 #[tokio::test]
 async fn a_long_name_is_cut_to_what_keda_allows() {
     let name = "a-model-serving-whose-name-is-longer-than-keda-can-carry-it";
-    let chat = namespace().await.model_serving(name).opted_in("llama").create().await;
+    let chat = namespace().await.model_serving(name).opts_in().create().await;
     chat.reason("Pending").await;
     let found = harness::wait::until_asked(
         "there is a ScaledObject",
@@ -173,7 +176,7 @@ async fn a_model_serving_made_anew_gets_its_own() {
     let before = chat.scaled_object().await;
     chat.delete().await;
     // There is no garbage collector in this stack, so the old one still names the old owner: it is not ours to take.
-    let again = chat.namespace.model_serving("chat").opted_in("llama").create().await;
+    let again = chat.namespace.model_serving("chat").opts_in().create().await;
     again.reason("NameConflict").await;
     assert_eq!(again.scaled_object().await.resource_version(), before.resource_version());
     again.scaled_objects().delete("chat", &DeleteParams::default()).await.unwrap();

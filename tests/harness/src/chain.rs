@@ -10,10 +10,9 @@ use std::{
 
 use engine::{Engine, EngineSettings, Load, LoadSettings};
 use kube::{Api, Client, api::DynamicObject};
-use serde_json::json;
 
 use crate::{
-    Crds, ModelServing, ModelServingBuilder, Namespace, Process, Settings, Stack,
+    Crds, ModelServing, ModelServingBuilder, Process, Settings, Stack,
     neighbours::{ControllerManager, Keda, Kthena, Kwok, Prometheus, PrometheusSettings, Router},
     objects::apply,
     stack::{kinds, resource},
@@ -135,9 +134,9 @@ impl Chain {
     /// The same, with something different about the ModelServing.
     pub async fn model_with(&self, name: &str, different: impl FnOnce(ModelServingBuilder) -> ModelServingBuilder) -> Model {
         let namespace = self.stack.namespace().await;
-        serve(&namespace, self.engine.port).await;
+        namespace.model_server("chat", "chat", self.engine.port).await;
         for (i, name) in name.split(',').enumerate() {
-            route(&namespace, &format!("chat-{i}"), name).await;
+            namespace.model_route(&format!("chat-{i}"), name, &[("chat", 100)]).await;
         }
         let serving = different(namespace.model_serving("chat").scheduled().opted_in(name)).create().await;
         Model { name: name.to_owned(), serving }
@@ -158,25 +157,6 @@ impl Chain {
     pub fn folder(&self) -> &Path {
         &self.stack.control_plane.folder
     }
-}
-
-const NETWORKING: &str = "networking.serving.volcano.sh";
-
-/// Names the pods of the ModelServing `chat` to the router.
-async fn serve(namespace: &Namespace, port: u16) {
-    let server = json!({
-        "workloadSelector": {"matchLabels": {"modelserving.volcano.sh/name": "chat", "modelserving.volcano.sh/entry": "true"}},
-        "workloadPort": {"port": port}, "inferenceEngine": "vLLM",
-    });
-    let server = json!({"metadata": {"name": "chat"}, "spec": server});
-    namespace.create(&resource(NETWORKING, "v1alpha1", "ModelServer", "modelservers"), server).await;
-}
-
-/// Routes a model name to them.
-async fn route(namespace: &Namespace, name: &str, model: &str) {
-    let rules = json!([{"name": "default", "targetModels": [{"modelServerName": "chat"}]}]);
-    let route = json!({"metadata": {"name": name}, "spec": {"modelName": model, "rules": rules}});
-    namespace.create(&resource(NETWORKING, "v1alpha1", "ModelRoute", "modelroutes"), route).await;
 }
 
 /// A model and the ModelServing that serves it.

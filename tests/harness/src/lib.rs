@@ -17,6 +17,7 @@ pub mod control_plane;
 pub mod crds;
 pub mod model_serving;
 pub mod neighbours;
+mod network;
 pub mod objects;
 pub mod operator;
 pub mod owned;

@@ -1,5 +1,7 @@
 //! ModelServings as tests tell of them.
 
+use std::collections::BTreeMap;
+
 use kube::{
     Api, ResourceExt as _,
     api::{DynamicObject, Patch, PatchParams, PostParams},
@@ -28,16 +30,17 @@ struct Role {
     workers: u32,
     node: Option<&'static str>,
     loading: String,
+    labels: BTreeMap<String, String>,
 }
 
 impl Role {
     fn named(name: &str) -> Self {
-        Self { name: name.to_owned(), replicas: 1, workers: 0, node: None, loading: "200ms".to_owned() }
+        Self { name: name.to_owned(), replicas: 1, workers: 0, node: None, loading: "200ms".to_owned(), labels: BTreeMap::new() }
     }
 
     fn object(&self) -> Value {
         let template = json!({
-            "metadata": {"annotations": {LOADING: self.loading}},
+            "metadata": {"annotations": {LOADING: self.loading}, "labels": self.labels},
             "spec": {"nodeName": self.node, "containers": [{"name": "engine", "image": "vllm/vllm-openai:latest"}]},
         });
         json!({
@@ -51,6 +54,12 @@ impl ModelServingBuilder {
     pub(crate) fn new(namespace: Namespace, name: &str) -> Self {
         let object = DynamicObject::new(name, &kinds::model_serving()).within(&namespace.name);
         Self { namespace, object, roles: vec![Role::named("engine")], replicas: 1 }
+    }
+
+    /// Asks for autoscaling under a model name of its namespace's own.
+    pub fn opts_in(self) -> Self {
+        let name = self.namespace.model_name();
+        self.opted_in(&name)
     }
 
     /// Asks for autoscaling under these model names.
@@ -73,6 +82,14 @@ impl ModelServingBuilder {
     /// Names the roles of its ServingGroups.
     pub fn roles(mut self, roles: &[&str]) -> Self {
         self.roles = roles.iter().map(|role| Role::named(role)).collect();
+        self
+    }
+
+    /// Labels its entry pods.
+    pub fn labelled(mut self, key: &str, value: &str) -> Self {
+        for role in &mut self.roles {
+            role.labels.insert(key.to_owned(), value.to_owned());
+        }
         self
     }
 

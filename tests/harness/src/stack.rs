@@ -99,6 +99,16 @@ pub mod kinds {
         resource("workload.serving.volcano.sh", "v1alpha1", "ModelServing", "modelservings")
     }
 
+    /// Kthena's ModelServer.
+    pub fn model_server() -> ApiResource {
+        resource("networking.serving.volcano.sh", "v1alpha1", "ModelServer", "modelservers")
+    }
+
+    /// Kthena's ModelRoute.
+    pub fn model_route() -> ApiResource {
+        resource("networking.serving.volcano.sh", "v1alpha1", "ModelRoute", "modelroutes")
+    }
+
     /// KEDA's ScaledObject.
     pub fn scaled_object() -> ApiResource {
         resource("keda.sh", "v1alpha1", "ScaledObject", "scaledobjects")
@@ -143,6 +153,11 @@ impl Namespace {
     /// Begins to describe a ModelServing.
     pub fn model_serving(&self, name: &str) -> ModelServingBuilder {
         ModelServingBuilder::new(self.clone(), name)
+    }
+
+    /// A model name that no other namespace uses: a router serves the names of all.
+    pub fn model_name(&self) -> String {
+        format!("llama.{}", self.name)
     }
 
     /// The objects of a kind in it.
