@@ -37,9 +37,14 @@ check: ## The quick inner loop: format, lints, pure tests
 crds: ## Write the definition of AutoscalingProfile as the code has it
 	cargo run --locked --quiet -- crds > crds/autoscaling.kthena.io_autoscalingprofiles.yaml
 
+.PHONY: docs
+docs: ## Write the tables of the documentation that are generated
+	UPDATE_DOCS=1 cargo test --locked --quiet --test golden docs::
+
 .PHONY: verify
 verify: ## Fail where something that is generated is not what is checked in
 	cargo run --locked --quiet -- crds | diff - crds/autoscaling.kthena.io_autoscalingprofiles.yaml
+	cargo test --locked --quiet --test golden docs::
 
 .PHONY: test
 test: doctor check stack ## Every check; what CI runs

@@ -16,6 +16,7 @@ mod apiserver {
     mod profiles;
     mod router_monitor;
     mod routing;
+    mod samples;
     mod scaled_object;
     mod shared;
 }

@@ -15,4 +15,7 @@ mod closed_loop {
     mod lifecycle;
     mod scaling;
     mod shared;
+    mod sharing;
+    mod signals;
+    mod zero;
 }

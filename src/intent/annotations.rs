@@ -19,7 +19,7 @@ pub const DEFAULT_PROFILE: &str = "default";
 pub const PREFIX: &str = "autoscaling.kthena.io/";
 
 /// Every key under [`PREFIX`].
-const KEYS: [&str; 7] = ["profile", "min-replicas", "max-replicas", "signals", "paused", "engine", "engine-port"];
+pub const ANNOTATIONS: [&str; 7] = ["profile", "min-replicas", "max-replicas", "signals", "paused", "engine", "engine-port"];
 
 /// What is said of a wish that no annotation can grant.
 const ROLES: &str = "a single role cannot be scaled: Kthena's scale subresource counts whole ServingGroups and has none for roles; remove the annotation, and see docs/roles.md for what can be done";
@@ -135,13 +135,13 @@ impl Reader<'_> {
 
     fn refuse_unknown_keys(&mut self) {
         for (full, name) in self.annotations.keys().filter_map(|full| Some((full, full.strip_prefix(PREFIX)?))) {
-            if KEYS.contains(&name) {
+            if ANNOTATIONS.contains(&name) {
                 continue;
             }
-            let hint = match nearest(name, KEYS) {
+            let hint = match nearest(name, ANNOTATIONS) {
                 _ if name.contains("role") => ROLES.to_owned(),
                 Some(meant) => format!("unknown annotation; did you mean {}?", key(meant)),
-                None => format!("unknown annotation; the keys under {PREFIX} are {}", KEYS.join(", ")),
+                None => format!("unknown annotation; the keys under {PREFIX} are {}", ANNOTATIONS.join(", ")),
             };
             self.errors.push(AnnotationError::new(full, hint));
         }

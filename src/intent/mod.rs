@@ -9,7 +9,7 @@ mod profile;
 mod read_profile;
 mod values;
 
-pub use annotations::{AnnotationError, Annotations, DEFAULT_PROFILE, MODEL_NAME, PREFIX, PROFILE};
+pub use annotations::{ANNOTATIONS, AnnotationError, Annotations, DEFAULT_PROFILE, MODEL_NAME, PREFIX, PROFILE};
 pub use label::{Label, Namespace};
 pub use profile::{
     Behavior, CreateMonitors, CustomSignal, Direction, Measure, MonitorSettings, Policy, PolicyKind, Profile, PrometheusSettings,

@@ -170,12 +170,11 @@ async fn custom_signals_are_measured_beside_the_others_and_may_be_picked() {
         .await;
     assert_eq!(triggers(&picked), [row("slo-queue", "AverageValue", "7")]);
     chat.annotate(&[("autoscaling.kthena.io/signals", Some("slo-queu=7"))]).await;
-    let message = chat.reason("InvalidConfiguration").await;
-    assert!(message.contains("did you mean slo-queue?"), "{message}");
+    chat.says("InvalidConfiguration", "did you mean slo-queue?").await;
     // One name is what = can be compared with.
     chat.annotate(&[("autoscaling.kthena.io/signals", Some("latency=1")), ("kthena.io/model-name", Some("a-name,another"))]).await;
-    let message = chat.reason("InvalidConfiguration").await;
-    assert!(message.contains("the profile's signal latency") && message.contains("2 model names"), "{message}");
+    let message = chat.says("InvalidConfiguration", "the profile's signal latency").await;
+    assert!(message.contains("2 model names"), "{message}");
 }
 
 #[tokio::test]

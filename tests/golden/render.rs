@@ -36,6 +36,36 @@ fn one_annotation_gives_a_scaled_object() {
     insta::assert_snapshot!(text(&output.stdout));
 }
 
+/// The engine and its port from the ModelServer, and the PodMonitor.
+#[test]
+fn signals_of_the_engines() {
+    let output = render(&["config/samples/engine-signals.yaml", PROMETHEUS]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    insta::assert_snapshot!(text(&output.stdout));
+}
+
+#[rstest]
+fn every_sample_is_rendered_without_complaint(
+    #[files("config/samples/*.yaml")]
+    #[mode = path]
+    sample: std::path::PathBuf,
+) {
+    let output = render(&[sample.to_str().unwrap(), PROMETHEUS]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
+#[test]
+fn who_shares_a_name_is_told_so_unless_routes_tell_the_parts() {
+    let canary = std::fs::read_to_string("config/samples/canary.yaml").unwrap();
+    let whole = stdin(&canary, &[PROMETHEUS]);
+    assert!(whole.status.success() && text(&whole.stdout).contains("default/canary"), "{}", text(&whole.stderr));
+    let without_route: Vec<&str> = canary.split("---").filter(|document| !document.contains("kind: ModelRoute")).collect();
+    let refused = stdin(&without_route.join("---"), &[PROMETHEUS]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert_eq!(text(&refused.stderr).matches("SharedModelName").count(), 2, "{}", text(&refused.stderr));
+    assert!(text(&refused.stderr).contains("note: no ModelRoute is given"), "{}", text(&refused.stderr));
+}
+
 #[test]
 fn without_a_prometheus_there_is_no_scaled_object_but_the_cure() {
     let output = render(&["config/samples/model-serving.yaml"]);
@@ -106,6 +136,9 @@ fn all_annotations_together() {
 #[case(&[("kthena.io/model-name", "m"), ("autoscaling.kthena.io/max-replicas", "1")], "")]
 #[case(&[("kthena.io/model-name", "m"), ("autoscaling.kthena.io/min-replicas", "11")], "min-replicas 11 is greater than max-replicas 10")]
 #[case(&[("kthena.io/model-name", "m"), ("autoscaling.kthena.io/profile", "gold")], "ProfileNotFound")]
+#[case(&[("kthena.io/model-name", "m"), ("autoscaling.kthena.io/signals", "kv-cache=0.7")], "engine: missing, and no ModelServer selects")]
+#[case(&[("kthena.io/model-name", "m"), ("autoscaling.kthena.io/role", "decode")], "a single role cannot be scaled")]
+#[case(&[("kthena.io/model-name", "m"), ("autoscaling.kthena.io/target-role", "prefill")], "docs/roles.md")]
 #[case(&[("kthena.io/model-name", "m"), ("autoscaling.kthena.io/maxreplicas", "4")], "did you mean autoscaling.kthena.io/max-replicas?")]
 fn bad_annotations_are_named(#[case] annotations: &[(&str, &str)], #[case] why: &str) {
     let output = stdin(&manifest(annotations), &[PROMETHEUS]);

@@ -59,6 +59,8 @@ impl Default for EngineSettings {
 pub struct Engine {
     /// The port that they listen on.
     pub port: u16,
+    /// Whose metrics they have.
+    pub dialect: Dialect,
     _background: Background,
 }
 
@@ -68,7 +70,7 @@ impl Engine {
         let listener = TcpListener::bind("0.0.0.0:0").expect("a free port");
         listener.set_nonblocking(true).expect("a listener");
         let port = listener.local_addr().expect("an address").port();
-        Self { port, _background: Background::run(serve(listener, settings)) }
+        Self { port, dialect: settings.dialect, _background: Background::run(serve(listener, settings)) }
     }
 }
 

@@ -8,8 +8,9 @@ use std::{
     time::Duration,
 };
 
-use engine::{Engine, EngineSettings, Load, LoadSettings};
+use engine::{Dialect, Engine, EngineSettings, Load, LoadSettings};
 use kube::{Api, Client, api::DynamicObject};
+use serde_json::json;
 
 use crate::{
     Crds, ModelServing, ModelServingBuilder, Process, Settings, Stack,
@@ -133,8 +134,16 @@ impl Chain {
 
     /// The same, with something different about the ModelServing.
     pub async fn model_with(&self, name: &str, different: impl FnOnce(ModelServingBuilder) -> ModelServingBuilder) -> Model {
+        self.model_on(&self.engine, name, different).await
+    }
+
+    /// The same, on an engine of its own.
+    pub async fn model_on(&self, engine: &Engine, name: &str, different: impl FnOnce(ModelServingBuilder) -> ModelServingBuilder) -> Model {
         let namespace = self.stack.namespace().await;
-        namespace.model_server("chat", "chat", self.engine.port).await;
+        namespace.model_server("chat", "chat", engine.port).await;
+        if engine.dialect == Dialect::Sglang {
+            namespace.edit_model_server("chat", json!({"inferenceEngine": "SGLang"})).await;
+        }
         for (i, name) in name.split(',').enumerate() {
             namespace.model_route(&format!("chat-{i}"), name, &[("chat", 100)]).await;
         }
@@ -150,7 +159,12 @@ impl Chain {
     /// Clients that send this model name.
     pub fn load_named(&self, name: &str) -> Load {
         // Long answers: a count of what is in flight hardly ever sees the moment between two of them.
-        Load::start(LoadSettings { router: self.router.url.clone(), model: name.to_owned(), tokens: 3000, most_requests: 20_000 })
+        self.load_of(name, 3000)
+    }
+
+    /// Clients that send this model name and get answers of so many tokens.
+    pub fn load_of(&self, name: &str, tokens: u32) -> Load {
+        Load::start(LoadSettings { router: self.router.url.clone(), model: name.to_owned(), tokens, most_requests: 20_000 })
     }
 
     /// The folder of the logs.

@@ -31,17 +31,39 @@ struct Role {
     node: Option<&'static str>,
     loading: String,
     labels: BTreeMap<String, String>,
+    crowded: bool,
 }
 
 impl Role {
     fn named(name: &str) -> Self {
-        Self { name: name.to_owned(), replicas: 1, workers: 0, node: None, loading: "200ms".to_owned(), labels: BTreeMap::new() }
+        Self {
+            name: name.to_owned(),
+            replicas: 1,
+            workers: 0,
+            node: None,
+            loading: "200ms".to_owned(),
+            labels: BTreeMap::new(),
+            crowded: false,
+        }
+    }
+
+    /// Engines often declare no port.
+    fn pod(&self) -> Value {
+        let container = |name: &str, ports: &[u16]| {
+            let ports: Vec<Value> = ports.iter().map(|port| json!({"name": format!("p-{port}"), "containerPort": port})).collect();
+            json!({"name": name, "image": "vllm/vllm-openai:latest", "ports": ports})
+        };
+        if self.crowded {
+            let containers = [container("engine", &[8000, 9999]), container("sidecar", &[15020]), container("helper", &[])];
+            return json!({"nodeName": self.node, "initContainers": [container("fetch", &[1234])], "containers": containers});
+        }
+        json!({"nodeName": self.node, "containers": [container("engine", &[])]})
     }
 
     fn object(&self) -> Value {
         let template = json!({
             "metadata": {"annotations": {LOADING: self.loading}, "labels": self.labels},
-            "spec": {"nodeName": self.node, "containers": [{"name": "engine", "image": "vllm/vllm-openai:latest"}]},
+            "spec": self.pod(),
         });
         json!({
             "name": self.name, "replicas": self.replicas, "workerReplicas": self.workers,
@@ -105,6 +127,14 @@ impl ModelServingBuilder {
     pub fn pods(mut self, replicas: u32, workers: u32) -> Self {
         for role in &mut self.roles {
             (role.replicas, role.workers) = (replicas, workers);
+        }
+        self
+    }
+
+    /// Gives its pods several containers, some with several ports, and one that runs before them.
+    pub fn crowded(mut self) -> Self {
+        for role in &mut self.roles {
+            role.crowded = true;
         }
         self
     }
@@ -192,6 +222,16 @@ impl ModelServing {
     pub async fn reason(&self, reason: &str) -> String {
         let found = self.until(&format!("has the reason {reason}"), |found| condition(found).is_some_and(|c| c["reason"] == reason)).await;
         condition(&found).and_then(|condition| condition["message"].as_str().map(str::to_owned)).unwrap_or_default()
+    }
+
+    /// Waits until our condition has this reason and its message says this; answers the message.
+    pub async fn says(&self, reason: &str, what: &str) -> String {
+        let message = |found: &DynamicObject| {
+            let condition = condition(found).filter(|condition| condition["reason"] == reason)?;
+            condition["message"].as_str().filter(|message| message.contains(what)).map(str::to_owned)
+        };
+        let found = self.until(&format!("says {reason}: {what}"), |found| message(found).is_some()).await;
+        message(&found).unwrap_or_default()
     }
 
     /// Waits until there is a label selector.

@@ -74,13 +74,26 @@ where
 /// # Panics
 /// When that takes longer than [`LIMIT`].
 pub async fn until_asked<T: Debug, F: Future<Output = T>>(what: &str, ask: impl Fn() -> F, done: impl Fn(&T) -> bool) -> T {
-    let limit = Instant::now() + LIMIT;
+    until_asked_within(LIMIT, what, ask, done).await
+}
+
+/// The same for what takes its time.
+///
+/// # Panics
+/// When it takes longer than `time`.
+pub async fn until_asked_within<T: Debug, F: Future<Output = T>>(
+    time: Duration,
+    what: &str,
+    ask: impl Fn() -> F,
+    done: impl Fn(&T) -> bool,
+) -> T {
+    let limit = Instant::now() + time;
     loop {
         let answer = ask().await;
         if done(&answer) {
             return answer;
         }
-        assert!(Instant::now() < limit, "waited {LIMIT:?} until {what}; last answer: {answer:?}");
+        assert!(Instant::now() < limit, "waited {time:?} until {what}; last answer: {answer:?}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }

@@ -90,6 +90,11 @@ exec "$@"
 impl Router {
     /// Starts one on a port of its own.
     pub async fn start(control_plane: &ControlPlane, client: &Client, name: &'static str) -> Self {
+        Self::start_with(control_plane, client, name, &[]).await
+    }
+
+    /// The same, with something different in its environment.
+    pub async fn start_with(control_plane: &ControlPlane, client: &Client, name: &'static str, environment: &[(&str, &str)]) -> Self {
         grant(client, "kthena-router", "kthena/rbac/router.yaml").await;
         let places = control_plane.folder.join(name);
         configure(&places);
@@ -105,6 +110,7 @@ impl Router {
             .arg(&places)
             .arg(binary("kthena-router"))
             .args([format!("--port={port}"), format!("--debug-port={}", free_port()), "--enable-webhook=false".to_owned()])
+            .envs(environment.iter().copied())
             .env("KUBERNETES_SERVICE_HOST", "127.0.0.1")
             .env("KUBERNETES_SERVICE_PORT", control_plane.port().to_string());
         let program = Program::new(name, &control_plane.folder, command);

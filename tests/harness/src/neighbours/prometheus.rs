@@ -19,7 +19,7 @@ use crate::{
     control_plane::{ControlPlane, binary, free_port},
     objects::apply,
     process::write,
-    wait::until_asked,
+    wait::{until_asked, until_listening},
 };
 
 const NAMESPACE: &str = "monitoring";
@@ -41,8 +41,23 @@ pub struct Prometheus {
     pub server: Program,
     /// Where it answers.
     pub url: String,
+    configuration: PathBuf,
     data: PathBuf,
 }
+
+/// A second Prometheus, which lets nobody in without a client certificate and a password.
+#[derive(Debug)]
+pub struct Guarded {
+    /// Where it answers, by TLS.
+    pub url: String,
+    /// What it takes to be let in, by KEDA's names.
+    pub credentials: Value,
+    _server: Program,
+}
+
+/// The name and password, and what Prometheus keeps of it (bcrypt).
+const LOGIN: (&str, &str) = ("admin", "test");
+const HASH: &str = "$2b$12$hNf2lSsxfm0.i4a.1kVpSOVyBCfIB51VRjgBUyv6kdnyTlgWj81Ay";
 
 impl Prometheus {
     /// Starts both. The definitions must be there.
@@ -59,17 +74,39 @@ impl Prometheus {
         follow_configuration(config, configuration.clone(), url.clone());
         until_asked("there is a configuration for Prometheus", async || configuration.exists(), |exists| *exists).await;
         let data = folder.join("data");
-        let mut command = Command::new(binary("prometheus"));
-        command
-            .arg(format!("--config.file={}", configuration.display()))
-            .arg(format!("--storage.tsdb.path={}", data.display()))
-            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
-            .arg(format!("--query.lookback-delta={}s", settings.lookback_seconds))
-            .arg("--web.enable-lifecycle");
+        let mut command = command(&configuration, &data, port);
+        command.arg(format!("--query.lookback-delta={}s", settings.lookback_seconds)).arg("--web.enable-lifecycle");
         let server = Program::new("prometheus", &control_plane.folder, command);
-        let prometheus = Self { operator, server, url, data };
+        let prometheus = Self { operator, server, url, configuration, data };
         prometheus.ready().await;
         prometheus
+    }
+
+    /// Starts another one with the same configuration, once the router is scraped by it.
+    pub async fn guarded(&self, control_plane: &ControlPlane) -> Guarded {
+        let scrapes_router = async || fs::read_to_string(&self.configuration).is_ok_and(|text| text.contains("kthena-keda-router"));
+        until_asked("the router is to be scraped", scrapes_router, |scrapes| *scrapes).await;
+        let folder = control_plane.folder.join("prometheus-guarded");
+        fs::create_dir_all(&folder).expect("a folder");
+        let (server, client) = (control_plane.authority().server("guarded", &["127.0.0.1"]), Identity::User("keda-at-prometheus"));
+        let client = control_plane.client_certificate(&client);
+        let authority = control_plane.certificate_authority();
+        let tls = json!({
+            "cert_file": server.certificate, "key_file": server.key,
+            "client_auth_type": "RequireAndVerifyClientCert", "client_ca_file": authority,
+        });
+        let web = json!({"tls_server_config": tls, "basic_auth_users": {LOGIN.0: HASH}});
+        let web = write(folder.join("web.json"), web.to_string());
+        let port = free_port();
+        let mut command = command(&self.configuration, &folder.join("data"), port);
+        command.arg(format!("--web.config.file={}", web.display()));
+        let read = |path: &Path| fs::read_to_string(path).expect("a file");
+        let credentials = json!({
+            "username": LOGIN.0, "password": LOGIN.1, "ca": read(authority), "cert": read(&client.certificate), "key": read(&client.key),
+        });
+        let server = Program::new("prometheus-guarded", &control_plane.folder, command);
+        until_listening("the guarded Prometheus", port).await;
+        Guarded { url: format!("https://127.0.0.1:{port}"), credentials, _server: server }
     }
 
     /// Waits until it answers.
@@ -94,6 +131,15 @@ impl Prometheus {
     pub async fn until(&self, query: &str, done: impl Fn(Option<f64>) -> bool) {
         until_asked(&format!("{query} is as it should be"), async || self.query(query).await, |value| done(*value)).await;
     }
+}
+
+fn command(configuration: &Path, data: &Path, port: u16) -> Command {
+    let mut command = Command::new(binary("prometheus"));
+    command
+        .arg(format!("--config.file={}", configuration.display()))
+        .arg(format!("--storage.tsdb.path={}", data.display()))
+        .arg(format!("--web.listen-address=127.0.0.1:{port}"));
+    command
 }
 
 fn start_operator(control_plane: &ControlPlane) -> Program {

@@ -1,0 +1,94 @@
+//! Tables of the documentation that repeat what the code knows.
+
+use std::{collections::BTreeSet, env, fs};
+
+use kthena_keda::{
+    api::profile::AutoscalingProfile,
+    intent::{ANNOTATIONS, MODEL_NAME, PREFIX},
+    signals::Signal,
+};
+use kube::CustomResourceExt as _;
+use serde_json::Value;
+
+fn read(page: &str) -> String {
+    fs::read_to_string(page).unwrap_or_else(|error| panic!("{page}: {error}"))
+}
+
+/// The cells of the table that follows a mark, its head aside.
+fn table(page: &str, mark: &str) -> Vec<Vec<String>> {
+    let text = read(page);
+    let (_, rest) = text.split_once(mark).unwrap_or_else(|| panic!("{page} has no {mark}"));
+    let lines = rest.lines().skip(1).take_while(|line| line.starts_with('|')).skip(2);
+    lines.map(|line| line.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect()).collect()
+}
+
+#[test]
+fn every_annotation_has_a_row() {
+    let rows: BTreeSet<String> = table("docs/annotations.md", "<!-- annotations").into_iter().map(|row| row[0].replace('`', "")).collect();
+    let known = ANNOTATIONS.iter().map(|name| format!("{PREFIX}{name}")).chain([MODEL_NAME.to_owned()]).collect();
+    assert_eq!(rows, known);
+}
+
+#[test]
+fn every_signal_has_a_row() {
+    let rows: Vec<[String; 3]> =
+        table("docs/signals.md", "<!-- signals").into_iter().map(|row| [row[0].replace('`', ""), row[1].clone(), row[3].clone()]).collect();
+    let known = Signal::ALL.map(|signal| {
+        let kind = match signal {
+            Signal::Demand(_) => "demand",
+            Signal::Saturation(_) => "saturation",
+        };
+        [signal.name().to_owned(), kind.to_owned(), signal.default_target().to_string()]
+    });
+    assert_eq!(rows, known);
+}
+
+/// Every field, as the definition has it; `make docs` writes it.
+#[test]
+fn every_field_of_a_profile_has_a_row() {
+    let definition = serde_json::to_value(AutoscalingProfile::crd()).unwrap();
+    let spec = definition.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec").unwrap();
+    let mut rows = vec!["| field | default | |".to_owned(), "|---|---|---|".to_owned()];
+    fields("", spec, spec.get("default"), &mut rows);
+    let (page, start, end) = ("docs/profiles.md", "<!-- fields: generated from the code -->\n", "<!-- end -->");
+    let text = read(page);
+    let (before, rest) = text.split_once(start).unwrap();
+    let (_, after) = rest.split_once(end).unwrap();
+    let wanted = format!("{before}{start}{}\n{end}{after}", rows.join("\n"));
+    if env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(page, &wanted).unwrap();
+    }
+    assert!(read(page) == wanted, "{page} is not what the code says: run `make docs`");
+}
+
+fn fields(path: &str, schema: &Value, default: Option<&Value>, rows: &mut Vec<String>) {
+    let Some(properties) = schema.get("properties").and_then(Value::as_object) else { return };
+    for (name, field) in properties {
+        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        let default = default.and_then(|default| default.get(name)).or_else(|| field.get("default"));
+        let items = field.get("items").filter(|items| items.get("properties").is_some());
+        let described = field["description"].as_str().unwrap_or_default().replace('\n', " ").replace('|', "\\|");
+        let is_parent = field.get("properties").is_some();
+        let shown = default.filter(|default| !is_parent && !default.as_object().is_some_and(serde_json::Map::is_empty));
+        let shown = shown.map(|default| default.as_str().map_or_else(|| default.to_string(), str::to_owned)).filter(|shown| shown != "[]");
+        rows.push(format!("| `{path}` | {} | {described} |", shown.map(|shown| format!("`{shown}`")).unwrap_or_default()));
+        fields(&path, field, default, rows);
+        if let Some(items) = items {
+            fields(&format!("{path}[]"), items, None, rows);
+        }
+    }
+}
+
+/// Links between pages, and to samples, lead somewhere.
+#[test]
+fn links_lead_somewhere() {
+    let pages = fs::read_dir("docs").unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|e| e == "md"));
+    for page in pages.chain(["README.md".into()]) {
+        let text = fs::read_to_string(&page).unwrap();
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target) {
+            let local = target.split('#').next().unwrap_or_default();
+            let path = page.parent().unwrap().join(local);
+            assert!(target.starts_with("http") || local.is_empty() || path.exists(), "{}: {target}", page.display());
+        }
+    }
+}
