@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use super::shared::{SETTLED, chain};
 
 /// The longest look back of a query, and some more.
-const LOOK_BACK: Duration = Duration::from_secs(180);
+const LOOK_BACK: Duration = Duration::from_mins(3);
 
 #[tokio::test]
 async fn a_model_that_is_asked_for_now_and_then_does_not_flap() {
