@@ -82,8 +82,12 @@ async fn a_pod_of_many_containers_and_ports_is_scraped_once() {
     load.hold(10);
     chat.has_replicas(3).await;
     let of_chat = format!("{{namespace=\"{}\",modelserving_volcano_sh_name=\"chat\"}}", chat.serving.namespace.name);
-    chain.prometheus.until(&format!("sum(up{of_chat})"), |up| up == Some(3.0)).await;
-    chain.prometheus.until(&format!("count(vllm:num_requests_running{of_chat})"), |count| count == Some(3.0)).await;
+    // Once pods of all three ServingGroups are seen, there are three targets.
+    let all_seen = format!("count(count by (modelserving_volcano_sh_group_name) (vllm:num_requests_running{of_chat})) == 3");
+    chain.prometheus.until(&all_seen, |count| count.is_some()).await;
+    for metric in ["up", "vllm:num_requests_running"] {
+        assert_eq!(chain.prometheus.query(&format!("count({metric}{of_chat})")).await, Some(3.0), "{metric}");
+    }
     chat.keeps_replicas(3, SETTLED).await;
 }
 
