@@ -31,7 +31,7 @@ async fn keda_comes_goes_and_comes_back() {
     let chat = models.model_serving("chat").opts_in().create().await;
     assert!(chat.reason("KedaNotInstalled").await.contains("install KEDA"));
     // Opting out does not need KEDA.
-    let other = models.model_serving("other").opts_in().create().await;
+    let other = models.model_serving("other").opted_in("another").create().await;
     other.reason("KedaNotInstalled").await;
     other.annotate(&[("kthena.io/model-name", None)]).await;
     other.until("has no condition of ours", |found| harness::condition(found).is_none()).await;
