@@ -22,16 +22,24 @@ use crate::{
     cluster::{
         self, Error,
         capabilities::{self, Served},
+        events,
     },
-    controllers::{Context, model_serving, profile, router_monitor},
-    observed::{LiveModelRoute, LiveModelServer, LivePodMonitor, LiveScaledObject, LiveServiceMonitor, Stores},
+    controllers::{
+        Context,
+        model_serving::{self, Memory},
+        profile, router_monitor, signals_check,
+    },
+    observed::{
+        LiveBinding, LiveHpa, LiveModelRoute, LiveModelServer, LivePodMonitor, LivePolicy, LiveScaledObject, LiveServiceMonitor, Stores,
+    },
     plan::{pod_monitor_name, scaled_object_name},
     process::{
         backoff::Failures,
         follow::{Change, follow},
         gate::{self, Gate},
     },
-    settings::{Intervals, Settings},
+    prometheus::Prometheus,
+    settings::{RunSettings, Settings},
 };
 
 /// How long what was begun may take to finish once the process is told to end; Kubernetes kills it after 30 s.
@@ -41,7 +49,8 @@ const DRAIN: Duration = Duration::from_secs(7);
 ///
 /// # Errors
 /// When there is no way to a cluster. Everything else is survived.
-pub async fn run(settings: Settings, intervals: Intervals, stop: impl Future<Output = ()> + Send + 'static) -> Result<(), Error> {
+pub async fn run(settings: Settings, run_settings: RunSettings, stop: impl Future<Output = ()> + Send + 'static) -> Result<(), Error> {
+    let prometheus = Prometheus::new(run_settings.access)?;
     let client = cluster::connect().await?;
     let (reader, writer) = reflector::store::<ModelServing>();
     let stores = Arc::new(Stores::new(reader));
@@ -53,6 +62,7 @@ pub async fn run(settings: Settings, intervals: Intervals, stop: impl Future<Out
     let singletons = Arc::new(Singletons::default());
     let wake = Wake { stores: stores.clone(), models: wake, singletons: singletons.clone() };
 
+    let (events, teller) = events::events();
     let context = Context {
         client: client.clone(),
         settings: settings.clone(),
@@ -60,7 +70,13 @@ pub async fn run(settings: Settings, intervals: Intervals, stop: impl Future<Out
         rediscover: rediscover.clone(),
         stores: stores.clone(),
     };
-    let models = Arc::new(model_serving::Models { context: context.clone(), router: series.clone(), failures: Failures::default() });
+    let models = Arc::new(model_serving::Models {
+        context: context.clone(),
+        router: series.clone(),
+        failures: Failures::default(),
+        memory: Memory::default(),
+        events,
+    });
     let changes = gate::watch(Api::<ModelServing>::all(client.clone()), gate(|served| served.model_servings)).reflect(writer);
     // Behind the reflector, so that whoever is woken finds the change in the store. A list comes in pages, of which the store shows
     // nothing before the last: then all are looked at again.
@@ -70,6 +86,7 @@ pub async fn run(settings: Settings, intervals: Intervals, stop: impl Future<Out
         singletons.wake();
         let Ok(event) = event else { return };
         for change in on_change.stores.peers.take(event, &mut listed) {
+            on_change.singletons.checks.notify_one();
             on_change.peers(&change);
         }
         if matches!(event, watcher::Event::InitDone) {
@@ -83,6 +100,7 @@ pub async fn run(settings: Settings, intervals: Intervals, stop: impl Future<Out
     let router = |_: Change| wake.singletons.router.notify_one();
     let profile = |change: Change| {
         wake.singletons.wake();
+        wake.singletons.checks.notify_one();
         wake.users(&change);
     };
     let services = Api::<Service>::namespaced(client.clone(), &settings.router_namespace);
@@ -92,7 +110,11 @@ pub async fn run(settings: Settings, intervals: Intervals, stop: impl Future<Out
     let profiles = Api::<AutoscalingProfile>::all(client.clone());
     let model_routes = Api::<LiveModelRoute>::all(client.clone());
     let model_servers = Api::<LiveModelServer>::all(client.clone());
+    let hpas = Api::<LiveHpa>::all(client.clone());
+    let policies = Api::<LivePolicy>::all(client.clone());
+    let bindings = Api::<LiveBinding>::all(client.clone());
     let network = |_: Change| wake.opted_in();
+    let autoscaler = |change: Change| wake.scaled(&change);
     let pod_monitor = |change: Change| {
         wake.singletons.router.notify_one();
         wake.models(&change);
@@ -100,12 +122,17 @@ pub async fn run(settings: Settings, intervals: Intervals, stop: impl Future<Out
     tokio::select! {
         () = model_serving::run(changes, woken, told(stopping), models) => tracing::info!("stopped"),
         () = router_monitor::run(context.clone(), series_tx, &wake.singletons.router) => {}
-        () = profile::run(context, &wake.singletons.profiles) => {}
-        () = capabilities::follow(client, intervals.discovery, &rediscover, &served_tx) => {}
+        () = profile::run(context.clone(), &wake.singletons.profiles) => {}
+        () = signals_check::run(context, series.clone(), prometheus, run_settings.check, &wake.singletons.checks, || wake.opted_in()) => {}
+        () = teller.run(client.clone()) => {}
+        () = capabilities::follow(client, run_settings.discovery, &rediscover, &served_tx) => {}
         () = follow(services, gate(|_| true), &stores.services, router) => {}
         () = follow(service_monitors, gate(|served| served.service_monitors), &stores.service_monitors, router) => {}
         () = follow(pod_monitors, gate(|served| served.plan.pod_monitors), &stores.pod_monitors, pod_monitor) => {}
-        () = follow(scaled_objects, gate(|served| served.plan.keda.is_some()), &stores.scaled_objects, |change| wake.models(&change)) => {}
+        () = follow(scaled_objects, gate(|served| served.plan.keda.is_some()), &stores.scaled_objects, autoscaler) => {}
+        () = follow(hpas, gate(|_| true), &stores.hpas, autoscaler) => {}
+        () = follow(policies, gate(|served| served.policies.policies), &stores.policies, network) => {}
+        () = follow(bindings, gate(|served| served.policies.bindings), &stores.bindings, network) => {}
         () = follow(model_routes, gate(|served| served.network.routes), &stores.routes, network) => {}
         () = follow(model_servers, gate(|served| served.network.servers), &stores.servers, network) => {}
         () = follow(profiles, gate(|served| served.profiles), &stores.profiles, profile) => {}
@@ -115,11 +142,12 @@ pub async fn run(settings: Settings, intervals: Intervals, stop: impl Future<Out
     Ok(())
 }
 
-/// What there is once for all models, and is looked at again whenever any of them changes.
+/// What there is once for all models, and is looked at again when something that it depends on changes.
 #[derive(Default)]
 struct Singletons {
     router: Notify,
     profiles: Notify,
+    checks: Notify,
 }
 
 impl Singletons {
@@ -144,6 +172,14 @@ impl Wake {
         self.those(|object| match change {
             Change::All => true,
             Change::One((namespace, name)) => object.namespace().as_ref() == Some(namespace) && is_named(object, name),
+        });
+    }
+
+    /// The models that a ScaledObject or HPA scales or scaled, whoever's it is.
+    fn scaled(&self, change: &Change) {
+        self.those(|object| match change {
+            Change::All => true,
+            Change::One(key) => self.stores.is_scaled_by(object, key),
         });
     }
 
@@ -185,6 +221,7 @@ async fn replan<S, R>(mut served: watch::Receiver<S>, mut series: watch::Receive
             return;
         }
         wake.singletons.wake();
+        wake.singletons.checks.notify_one();
         wake.models(&Change::All);
     }
 }

@@ -20,6 +20,7 @@ pub mod intent;
 pub mod observed;
 pub mod plan;
 pub mod process;
+pub mod prometheus;
 pub mod promql;
 pub mod settings;
 pub mod signals;

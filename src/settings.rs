@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::intent::Profile;
+use crate::{intent::Profile, prometheus::Access};
 
 /// What `run` and `render` need to know besides the cluster.
 #[derive(Clone, Debug)]
@@ -14,8 +14,12 @@ pub struct Settings {
 }
 
 /// What only `run` needs to know.
-#[derive(Clone, Copy, Debug)]
-pub struct Intervals {
+#[derive(Clone, Debug)]
+pub struct RunSettings {
     /// How often the cluster is asked for a kind that is missing.
     pub discovery: Duration,
+    /// How often Prometheus is asked whether the signals are there.
+    pub check: Duration,
+    /// How the operator itself is let in there.
+    pub access: Access,
 }

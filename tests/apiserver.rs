@@ -10,6 +10,7 @@
 mod apiserver {
     mod annotations;
     mod companion;
+    mod conflicts;
     mod engines;
     mod keda_releases;
     mod plans;

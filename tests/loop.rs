@@ -17,5 +17,6 @@ mod closed_loop {
     mod shared;
     mod sharing;
     mod signals;
+    mod verdicts;
     mod zero;
 }

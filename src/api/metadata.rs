@@ -27,6 +27,7 @@ pub(crate) struct LeanMetadata<F> {
     uid: Option<String>,
     resource_version: Option<String>,
     generation: Option<i64>,
+    creation_timestamp: Option<Time>,
     deletion_timestamp: Option<Time>,
     #[serde(default)]
     owner_references: Vec<OwnerReference>,
@@ -43,6 +44,8 @@ pub(crate) struct LeanMetadata<F> {
 struct Managed<F> {
     #[serde(default)]
     manager: String,
+    subresource: Option<String>,
+    time: Option<Time>,
     #[serde(rename = "fieldsV1", default = "Option::default")]
     fields: Option<F>,
 }
@@ -92,6 +95,12 @@ fn values(all: &BTreeMap<String, String>, fields: &BTreeMap<String, serde_json::
 }
 
 impl<F> LeanMetadata<F> {
+    /// Who wrote the object itself, not a subresource of it, and when: with what each of them owns.
+    pub(crate) fn writers(&self) -> impl Iterator<Item = (&str, &Time, &F)> {
+        let itself = self.managed_fields.iter().filter(|entry| entry.subresource.is_none());
+        itself.filter_map(|entry| Some((entry.manager.as_str(), entry.time.as_ref()?, entry.fields.as_ref()?)))
+    }
+
     /// What one manager owns, an entry for each way in which it writes.
     pub(crate) fn fields_of(&self, manager: &str) -> impl Iterator<Item = &F> {
         self.managed_fields.iter().filter(move |entry| entry.manager == manager).filter_map(|entry| entry.fields.as_ref())
@@ -108,6 +117,7 @@ impl<F> From<LeanMetadata<F>> for ObjectMeta {
             uid: read.uid,
             resource_version: read.resource_version,
             generation: read.generation,
+            creation_timestamp: read.creation_timestamp,
             deletion_timestamp: read.deletion_timestamp,
             owner_references: Some(read.owner_references).filter(|owners| !owners.is_empty()),
             labels: Some(read.labels).filter(|labels| !labels.is_empty()),

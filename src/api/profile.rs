@@ -115,7 +115,7 @@ pub struct PrometheusSpec {
 pub struct HeaderValue(#[schemars(length(max = 512))] pub String);
 
 /// Credentials that KEDA looks up.
-#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct AuthenticationRef {
     /// A TriggerAuthentication is looked up in each ModelServing's namespace.
     #[serde(default)]
@@ -126,7 +126,7 @@ pub struct AuthenticationRef {
 }
 
 /// Where KEDA looks credentials up.
-#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum AuthenticationKind {
     /// In the cluster.
     #[default]
@@ -136,7 +136,7 @@ pub enum AuthenticationKind {
 }
 
 /// How KEDA uses credentials.
-#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum AuthMode {
     /// A bearer token.

@@ -2,6 +2,7 @@
 
 use std::{
     io::{IsTerminal as _, stderr},
+    path::PathBuf,
     process::ExitCode,
     time::Duration,
 };
@@ -11,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::plan_args::PlanArgs;
-use crate::{app, settings::Intervals};
+use crate::{app, prometheus::Access, settings::RunSettings};
 
 #[derive(Args)]
 pub(super) struct Run {
@@ -20,6 +21,15 @@ pub(super) struct Run {
     /// How often to look for KEDA, the Prometheus Operator or Kthena while one of them is missing, in seconds.
     #[arg(long, env = "KTHENA_KEDA_DISCOVERY_INTERVAL", value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     discovery_interval: u64,
+    /// How often to ask Prometheus whether the signals of all models are there, in seconds: a few questions, however many models.
+    #[arg(long, env = "KTHENA_KEDA_CHECK_INTERVAL", value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    check_interval: u64,
+    /// A file with a bearer token for the operator's own questions to Prometheus; read again for each. KEDA has its own credentials.
+    #[arg(long, env = "KTHENA_KEDA_PROMETHEUS_BEARER_TOKEN_FILE", value_name = "FILE")]
+    prometheus_bearer_token_file: Option<PathBuf>,
+    /// A file of certificate authorities (PEM) that the operator trusts at Prometheus, besides the system's.
+    #[arg(long, env = "KTHENA_KEDA_PROMETHEUS_CA_FILE", value_name = "FILE")]
+    prometheus_ca_file: Option<PathBuf>,
     /// What to log, as tracing directives such as info,kube=debug.
     #[arg(long, env = "KTHENA_KEDA_LOG_LEVEL", value_name = "DIRECTIVES", default_value = "info")]
     log_level: EnvFilter,
@@ -55,7 +65,11 @@ impl Run {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let settings = self.plan.settings();
-        let intervals = Intervals { discovery: Duration::from_secs(self.discovery_interval) };
+        let run_settings = RunSettings {
+            discovery: Duration::from_secs(self.discovery_interval),
+            check: Duration::from_secs(self.check_interval),
+            access: Access { bearer_token_file: self.prometheus_bearer_token_file.clone(), ca_file: self.prometheus_ca_file.clone() },
+        };
         runtime.block_on(async {
             let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
             let stop = async move {
@@ -64,7 +78,7 @@ impl Run {
                     _ = interrupt.recv() => {}
                 }
             };
-            Ok(Box::pin(app::run(settings, intervals, stop)).await?)
+            Ok(Box::pin(app::run(settings, run_settings, stop)).await?)
         })
     }
 }

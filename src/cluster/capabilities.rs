@@ -39,6 +39,8 @@ pub struct Served {
     pub service_monitors: bool,
     /// Kthena's kinds that lead requests to pods.
     pub network: Network,
+    /// Kthena's own autoscaler.
+    pub policies: Policies,
     /// What plans depend on.
     pub plan: Capabilities,
 }
@@ -52,10 +54,19 @@ pub struct Network {
     pub servers: bool,
 }
 
+/// Which of the kinds there are that drive Kthena's own autoscaler; each release has one or both, so that neither is missed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policies {
+    /// AutoscalingPolicies.
+    pub policies: bool,
+    /// AutoscalingPolicyBindings, up to Kthena 0.4.
+    pub bindings: bool,
+}
+
 impl Served {
     /// Everything that may be there or not.
     const fn parts(self) -> [bool; 8] {
-        let Self { model_servings, profiles, service_monitors, network: Network { routes, servers }, plan } = self;
+        let Self { model_servings, profiles, service_monitors, network: Network { routes, servers }, policies: _, plan } = self;
         let Capabilities { keda, scale, pod_monitors } = plan;
         [model_servings, profiles, service_monitors, pod_monitors, routes, servers, scale, keda.is_some()]
     }
@@ -129,6 +140,10 @@ pub async fn discover(client: &Client) -> Result<Served, Error> {
         network: Network {
             routes: has("networking.serving.volcano.sh", "v1alpha1", "modelroutes"),
             servers: has("networking.serving.volcano.sh", "v1alpha1", "modelservers"),
+        },
+        policies: Policies {
+            policies: has(ModelServing::GROUP, ModelServing::VERSION, "autoscalingpolicies"),
+            bindings: has(ModelServing::GROUP, ModelServing::VERSION, "autoscalingpolicybindings"),
         },
         profiles: has("autoscaling.kthena.io", "v1alpha1", "autoscalingprofiles"),
         plan: Capabilities {

@@ -8,6 +8,9 @@ pub enum Error {
     /// There is no way to the cluster.
     #[error("cannot find a cluster: set KUBECONFIG, or run in a pod with a service account")]
     Config(#[source] Box<kube::config::InferConfigError>),
+    /// The operator cannot ask Prometheus as it was told to.
+    #[error(transparent)]
+    Prometheus(#[from] crate::prometheus::AccessError),
     /// The API server refused or did not answer.
     #[error("the API server: {0}")]
     Api(#[source] Box<kube::Error>),
@@ -58,7 +61,7 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::Contended => Class::Transient,
-            Self::Config(_) | Self::Malformed(_) => Class::Bug,
+            Self::Config(_) | Self::Prometheus(_) | Self::Malformed(_) => Class::Bug,
             Self::Api(error) if is_denied(error) => Class::Denied,
             Self::Api(error) => match code(error) {
                 Some(401 | 403) => Class::Forbidden,

@@ -4,6 +4,7 @@ pub mod apply;
 pub mod capabilities;
 mod client;
 mod error;
+pub mod events;
 
 pub use client::connect;
 pub use error::{Class, Error};

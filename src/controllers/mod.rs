@@ -3,6 +3,7 @@
 pub mod model_serving;
 pub mod profile;
 pub mod router_monitor;
+pub mod signals_check;
 
 use std::sync::Arc;
 

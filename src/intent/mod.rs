@@ -11,6 +11,7 @@ mod values;
 
 pub use annotations::{ANNOTATIONS, AnnotationError, Annotations, DEFAULT_PROFILE, MODEL_NAME, PREFIX, PROFILE};
 pub use label::{Label, Namespace};
+pub use nearest::nearest;
 pub use profile::{
     Behavior, CreateMonitors, CustomSignal, Direction, Measure, MonitorSettings, Policy, PolicyKind, Profile, PrometheusSettings,
     RouterSettings, Select, SignalTarget,

@@ -1,7 +1,7 @@
 //! Suggestions for mistyped names.
 
 /// The candidate that takes the fewest edits to reach, if it is near enough to be what was meant.
-pub(super) fn nearest<'a>(typed: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(typed: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     candidates
         .into_iter()
         .map(|candidate| (distance(typed, candidate), candidate))

@@ -44,7 +44,7 @@ pub struct Profile {
 }
 
 /// Where and how KEDA asks Prometheus.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PrometheusSettings {
     /// Its base address.
     pub url: PrometheusUrl,

@@ -8,13 +8,14 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{
-    Generated, Key, LiveModelRoute, LiveModelServer, LivePodMonitor, LiveScaledObject, LiveServiceMonitor, MonitorDigest, Network,
-    Observed, ObservedRouter, ProfileDigest, RouteDigest, RouterService, ServerDigest,
+    Autoscalers, HpaDigest, Key, LiveBinding, LiveHpa, LiveModelRoute, LiveModelServer, LivePodMonitor, LivePolicy, LiveScaledObject,
+    LiveServiceMonitor, MonitorDigest, Network, Observed, ObservedRouter, PolicyDigest, ProfileDigest, RouteDigest, RouterService,
+    ScaledObjectDigest, ServerDigest,
 };
 use crate::{
     api::{kthena::ModelServing, profile::AutoscalingProfile},
     intent::{DEFAULT_PROFILE, Profile},
-    plan::{SERVICE_MONITOR, assumed_service, pod_monitor_name, scaled_object_name},
+    plan::{SERVICE_MONITOR, assumed_service, hpa_name, pod_monitor_name, scaled_object_name},
     signals::RouterSeries,
 };
 
@@ -23,7 +24,10 @@ use crate::{
 pub struct Manifests {
     /// The ModelServings, and where each stands.
     pub model_servings: Vec<(String, Arc<ModelServing>)>,
-    scaled_objects: BTreeMap<Key, Generated>,
+    scaled_objects: BTreeMap<Key, ScaledObjectDigest>,
+    hpas: BTreeMap<Key, HpaDigest>,
+    policies: BTreeMap<Key, PolicyDigest>,
+    bindings: BTreeMap<Key, PolicyDigest>,
     services: BTreeMap<Key, RouterService>,
     profiles: BTreeMap<Key, ProfileDigest>,
     service_monitors: BTreeMap<Key, MonitorDigest>,
@@ -53,6 +57,9 @@ impl Manifests {
             ("monitoring.coreos.com", "PodMonitor") => insert(&mut self.pod_monitors, &decode::<LivePodMonitor>(place, object)?),
             ("networking.serving.volcano.sh", "ModelRoute") => insert(&mut self.routes, &decode::<LiveModelRoute>(place, object)?),
             ("networking.serving.volcano.sh", "ModelServer") => insert(&mut self.servers, &decode::<LiveModelServer>(place, object)?),
+            ("autoscaling", "HorizontalPodAutoscaler") => insert(&mut self.hpas, &decode::<LiveHpa>(place, object)?),
+            (ModelServing::GROUP, "AutoscalingPolicy") => insert(&mut self.policies, &decode::<LivePolicy>(place, object)?),
+            (ModelServing::GROUP, "AutoscalingPolicyBinding") => insert(&mut self.bindings, &decode::<LiveBinding>(place, object)?),
             _ => {}
         }
         Ok(())
@@ -63,13 +70,20 @@ impl Manifests {
         let namespace = model_serving.namespace().unwrap_or_default();
         let model_servings: Vec<Arc<ModelServing>> = self.model_servings.iter().map(|(_, found)| found.clone()).collect();
         let (of_routes, of_servers): (Vec<_>, Vec<_>) = (self.routes.iter().collect(), self.servers.iter().collect());
+        let (scaled_objects, hpas): (Vec<_>, Vec<_>) = (self.scaled_objects.iter().collect(), self.hpas.iter().collect());
+        let (policies, bindings): (Vec<_>, Vec<_>) = (self.policies.iter().collect(), self.bindings.iter().collect());
+        let autoscalers = Autoscalers { scaled_objects: &scaled_objects, hpas: &hpas, policies: &policies, bindings: &bindings };
         let pod_monitor = self.pod_monitors.get(&(namespace.clone(), pod_monitor_name(model_serving)));
         Observed {
             model_serving: model_serving.clone(),
+            hpa: self.hpas.get(&(namespace.clone(), hpa_name(model_serving))).cloned(),
+            rivals: autoscalers.rivals(model_serving),
+            sights: Arc::default(),
             scaled_object: self.scaled_objects.get(&(namespace, scaled_object_name(model_serving))).cloned(),
             pod_monitor: pod_monitor.map(|digest| digest.generated.clone()),
             router,
-            routing: Network { routes: &of_routes, servers: &of_servers, model_servings: &model_servings }.routing(model_serving),
+            routing: Network { are_served: false, routes: &of_routes, servers: &of_servers, model_servings: &model_servings }
+                .routing(model_serving),
             profile: self.profile(model_serving.profile()).map(|digest| digest.settings.clone()),
         }
     }

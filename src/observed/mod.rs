@@ -3,22 +3,34 @@
 //! In: objects as the API server sends them. Out: digests that keep only what plans and reports depend on.
 
 mod generated;
+mod hpa;
 mod manifests;
 mod monitor;
 mod network;
+mod policy;
 mod profile;
+mod rivals;
 mod router;
 mod scaled_object;
+mod sight;
 mod stores;
+mod told;
 
 pub use generated::{Existing, Fingerprint, Generated};
+pub use hpa::{HpaDigest, LiveHpa, ScaleTarget};
 pub use manifests::Manifests;
 pub use monitor::{LivePodMonitor, LiveServiceMonitor, MonitorDigest, Scrapes};
 pub use network::{Destination, LiveModelRoute, LiveModelServer, Network, RouteDigest, Routing, Server, ServerDigest};
+pub use policy::{LiveBinding, LivePolicy, PolicyDigest};
 pub use profile::ProfileDigest;
+pub use rivals::{Autoscalers, Rival};
 pub use router::{Key, ObservedRouter, RouterPort, RouterService};
-pub use scaled_object::LiveScaledObject;
+pub use scaled_object::{LiveScaledObject, ScaledObjectDigest};
+pub use sight::{Asked, Checks, Sight, Sights, Source};
 pub use stores::Stores;
+pub use told::{Told, about, settle};
+
+use std::sync::Arc;
 
 use crate::{api::kthena::ModelServing, intent::Profile, signals::RouterSeries};
 
@@ -28,11 +40,17 @@ pub struct Observed {
     /// The ModelServing itself.
     pub model_serving: ModelServing,
     /// What stands under the name of its ScaledObject.
-    pub scaled_object: Option<Generated>,
+    pub scaled_object: Option<ScaledObjectDigest>,
+    /// The HPA that KEDA makes for it.
+    pub hpa: Option<HpaDigest>,
+    /// Whoever else scales it.
+    pub rivals: Vec<Rival>,
     /// What stands under the name of its PodMonitor.
     pub pod_monitor: Option<Generated>,
     /// How the router's series are found.
     pub router: RouterSeries,
+    /// What Prometheus showed last.
+    pub sights: Arc<Sights>,
     /// How clients' requests reach its pods.
     pub routing: Routing,
     /// The profile that it names, or the one named `default`: what it gives, or what is wrong with it; none where there is none.
@@ -42,7 +60,12 @@ pub struct Observed {
 impl Observed {
     /// Whose the object under the name of its ScaledObject is.
     pub fn existing(&self) -> Existing {
-        self.whose(self.scaled_object.as_ref())
+        self.whose(self.generated())
+    }
+
+    /// What stands under the name of its ScaledObject, as far as that is ours to write.
+    pub fn generated(&self) -> Option<&Generated> {
+        self.scaled_object.as_ref().map(|found| &found.generated)
     }
 
     /// Whose the object under the name of its PodMonitor is.

@@ -13,6 +13,7 @@ use crate::{
         lenient,
         metadata::LeanMetadata,
     },
+    intent::nearest,
     signals::Engine,
 };
 
@@ -131,6 +132,11 @@ pub struct Routing {
     pub servers: Vec<Server>,
     /// Where requests for its names go.
     pub destinations: Vec<Destination>,
+    /// Whether there are routes to be had at all.
+    pub is_known: bool,
+    /// Those of its names that no route of its namespace carries, each with the most similar one that is routed; empty where there are
+    /// no routes to be had.
+    pub unrouted: Vec<(String, Option<String>)>,
     /// Other ModelServings that opted in with one of its names, as `<namespace>/<name>`.
     pub claimants: Vec<String>,
 }
@@ -167,6 +173,8 @@ pub enum Destination {
 /// Everything that routing is told by.
 #[derive(Clone, Copy, Debug)]
 pub struct Network<'a> {
+    /// Whether the cluster has ModelRoutes at all.
+    pub are_served: bool,
     /// The cluster's ModelRoutes.
     pub routes: &'a [(&'a Key, &'a RouteDigest)],
     /// The cluster's ModelServers.
@@ -184,11 +192,14 @@ impl Network<'_> {
             return Routing::default();
         }
         let adapters = self.adapters(&namespace, &names);
+        let unrouted = self.unrouted(&namespace, &names);
         let all: Vec<&str> = names.into_iter().chain(adapters.iter().map(String::as_str)).collect();
         Routing {
             servers: self.servers_of(&namespace, model_serving),
             destinations: self.destinations(model_serving, &all),
             claimants: self.claimants(model_serving, &all),
+            is_known: self.are_served,
+            unrouted,
             adapters,
         }
     }
@@ -199,6 +210,13 @@ impl Network<'_> {
         let routes = self.routes.iter().filter(|(key, route)| is_ours(key, route));
         let adapters = routes.flat_map(|(_, route)| &route.adapters).filter(|adapter| !names.contains(&adapter.as_str()));
         sorted(adapters.cloned())
+    }
+
+    fn unrouted(&self, namespace: &str, names: &[&str]) -> Vec<(String, Option<String>)> {
+        let routes = || self.routes.iter().filter(|(key, _)| key.0 == namespace).map(|(_, route)| route);
+        let all: Vec<&str> = routes().flat_map(|route| route.model.iter().chain(&route.adapters)).map(String::as_str).collect();
+        let missing = names.iter().filter(|name| self.are_served && !routes().any(|route| route.carries(name)));
+        missing.map(|name| ((*name).to_owned(), nearest(name, all.iter().copied()).map(str::to_owned))).collect()
     }
 
     fn servers_of(&self, namespace: &str, model_serving: &ModelServing) -> Vec<Server> {

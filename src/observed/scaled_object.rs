@@ -1,10 +1,14 @@
-//! A ScaledObject as it stands, whoever wrote it; KEDA rewrites its status at every poll, which is not looked at here.
+//! A ScaledObject as it stands, whoever wrote it, and what KEDA says of it; KEDA rewrites its status at every poll.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::Resource;
+use kube::{Resource, ResourceExt as _};
 use serde::Deserialize;
 
-use super::generated::{Fingerprint, Generated};
+use super::{
+    generated::{Fingerprint, Generated},
+    hpa::ScaleTarget,
+    told::{Told, told},
+};
 use crate::api::{
     keda::{ScaledObject, ScaledObjectSpec},
     lenient,
@@ -21,6 +25,7 @@ pub struct LiveScaledObject {
     /// The fields that we would write, as they stand.
     spec: Option<ScaledObjectSpec>,
     own: OwnMetadata,
+    told: Vec<Told>,
 }
 
 #[derive(Deserialize)]
@@ -28,17 +33,50 @@ struct Wire {
     metadata: LeanMetadata<ManagedMetadata>,
     #[serde(default, deserialize_with = "lenient")]
     spec: Option<ScaledObjectSpec>,
+    #[serde(default)]
+    status: Status,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Status {
+    #[serde(deserialize_with = "told")]
+    conditions: Vec<Told>,
 }
 
 impl From<Wire> for LiveScaledObject {
     fn from(wire: Wire) -> Self {
-        Self { own: wire.metadata.own(), metadata: wire.metadata.into(), spec: wire.spec }
+        Self { own: wire.metadata.own(), metadata: wire.metadata.into(), spec: wire.spec, told: wire.status.conditions }
     }
 }
 
-impl From<&LiveScaledObject> for Generated {
+/// What matters of a ScaledObject.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ScaledObjectDigest {
+    /// Whose it is, and whether it is as we would write it.
+    pub generated: Generated,
+    /// What it scales.
+    pub target: ScaleTarget,
+    /// The annotation by which it is paused as a whole, if any.
+    pub paused_by: Option<&'static str>,
+    /// What KEDA says of it.
+    pub told: Vec<Told>,
+}
+
+/// KEDA's annotations that pause all scaling (`apis/keda/v1alpha1/scaledobject_types.go`); the first does so whatever its value.
+const PAUSED_AT: &str = "autoscaling.keda.sh/paused-replicas";
+const PAUSED: &str = "autoscaling.keda.sh/paused";
+
+impl From<&LiveScaledObject> for ScaledObjectDigest {
     fn from(live: &LiveScaledObject) -> Self {
-        Self::new(&live.metadata, &live.own, live.spec.as_ref())
+        let generated = Generated::new(&live.metadata, &live.own, live.spec.as_ref());
+        let pauses = |key: &&str| live.annotations().get(*key).is_some_and(|value| *key == PAUSED_AT || value != "false");
+        Self {
+            generated,
+            target: live.spec.as_ref().map(|spec| ScaleTarget::from(&spec.scale_target_ref)).unwrap_or_default(),
+            paused_by: [PAUSED_AT, PAUSED].into_iter().find(pauses),
+            told: live.told.clone(),
+        }
     }
 }
 

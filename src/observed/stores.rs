@@ -1,18 +1,21 @@
 //! What the watches of `run` have seen: the source of every [`Observed`].
 
+use std::collections::BTreeSet;
+
 use kube::{
     ResourceExt as _,
     runtime::reflector::{ObjectRef, Store},
 };
 
 use super::{
-    Generated, MonitorDigest, Network, Observed, ObservedRouter, ProfileDigest, RouteDigest, RouterService, Routing, ServerDigest,
+    Autoscalers, Checks, HpaDigest, MonitorDigest, Network, Observed, ObservedRouter, PolicyDigest, ProfileDigest, Rival, RouteDigest,
+    RouterService, Routing, ScaledObjectDigest, ServerDigest,
 };
 use crate::{
     api::kthena::{ModelServing, Role},
     cluster::capabilities::Served,
     intent::{DEFAULT_PROFILE, Profile},
-    plan::{Reason, SERVICE_MONITOR, pod_monitor_name, scaled_object_name},
+    plan::{Reason, SERVICE_MONITOR, hpa_name, pod_monitor_name, scaled_object_name},
     process::follow::{Digests, Key},
     signals::RouterSeries,
 };
@@ -25,7 +28,13 @@ pub struct Stores {
     /// What of ModelServings matters to other ones.
     pub peers: Digests<Peer>,
     /// The cluster's ScaledObjects.
-    pub scaled_objects: Digests<Generated>,
+    pub scaled_objects: Digests<ScaledObjectDigest>,
+    /// The cluster's HPAs.
+    pub hpas: Digests<HpaDigest>,
+    /// The cluster's AutoscalingPolicies.
+    pub policies: Digests<PolicyDigest>,
+    /// The cluster's AutoscalingPolicyBindings.
+    pub bindings: Digests<PolicyDigest>,
     /// The cluster's AutoscalingProfiles; they have no namespace.
     pub profiles: Digests<ProfileDigest>,
     /// The Services of the router's namespace.
@@ -34,6 +43,8 @@ pub struct Stores {
     pub service_monitors: Digests<MonitorDigest>,
     /// The cluster's PodMonitors.
     pub pod_monitors: Digests<MonitorDigest>,
+    /// What Prometheus showed last.
+    pub checks: Checks,
     /// The cluster's ModelRoutes.
     pub routes: Digests<RouteDigest>,
     /// The cluster's ModelServers.
@@ -47,10 +58,14 @@ impl Stores {
             model_servings,
             peers: Digests::default(),
             scaled_objects: Digests::default(),
+            hpas: Digests::default(),
+            policies: Digests::default(),
+            bindings: Digests::default(),
             profiles: Digests::default(),
             services: Digests::default(),
             service_monitors: Digests::default(),
             pod_monitors: Digests::default(),
+            checks: Checks::default(),
             routes: Digests::default(),
             servers: Digests::default(),
         }
@@ -65,9 +80,12 @@ impl Stores {
         Some(Observed {
             model_serving: model_serving.clone(),
             scaled_object: self.scaled_objects.get(&namespace, &scaled_object_name(model_serving)),
+            hpa: self.hpas.get(&namespace, &hpa_name(model_serving)),
+            rivals: self.rivals(model_serving),
+            sights: self.checks.last(),
             pod_monitor: self.pod_monitors.get(&namespace, &pod_monitor_name(model_serving)).map(|digest| digest.generated),
             router,
-            routing: self.routing(model_serving),
+            routing: self.routing(model_serving, served),
             profile: self.profiles.get("", model_serving.profile()).map(|digest| digest.settings),
         })
     }
@@ -78,20 +96,47 @@ impl Stores {
             && (!served.plan.pod_monitors || self.pod_monitors.is_complete())
             && (!served.network.routes || self.routes.is_complete())
             && (!served.network.servers || self.servers.is_complete())
+            && self.hpas.is_complete()
+            && (!served.policies.policies || self.policies.is_complete())
+            && (!served.policies.bindings || self.bindings.is_complete())
     }
 
-    fn routing(&self, model_serving: &ModelServing) -> Routing {
+    fn rivals(&self, model_serving: &ModelServing) -> Vec<Rival> {
+        self.scaled_objects.view(|scaled_objects| {
+            self.hpas.view(|hpas| {
+                self.policies.view(|policies| {
+                    self.bindings.view(|bindings| Autoscalers { scaled_objects, hpas, policies, bindings }.rivals(model_serving))
+                })
+            })
+        })
+    }
+
+    fn routing(&self, model_serving: &ModelServing, served: Served) -> Routing {
         let model_servings = self.model_servings.state();
-        self.routes
-            .view(|routes| self.servers.view(|servers| Network { routes, servers, model_servings: &model_servings }.routing(model_serving)))
+        self.routes.view(|routes| {
+            self.servers.view(|servers| {
+                Network { are_served: served.network.routes, routes, servers, model_servings: &model_servings }.routing(model_serving)
+            })
+        })
     }
 
     /// Whether a change of one ModelServing can change the plan of another: because both have a name in common, or a ModelServer; or
     /// because they had, which shows by the reason that the other is not scaled for.
     pub fn are_related(&self, other: &ModelServing, (namespace, name): &Key) -> bool {
-        let was_shared = other.status.autoscaling_ready.as_ref().is_some_and(|found| found.reason == Reason::SharedModelName.as_str());
+        let was_shared = has_reason(other, Reason::SharedModelName);
         let changed = self.model_servings.get(&ObjectRef::new(name).within(namespace));
         was_shared || changed.is_some_and(|changed| have_a_name_in_common(&changed, other) || self.have_a_server_in_common(&changed, other))
+    }
+
+    /// Whether a ScaledObject or HPA of this name scales a ModelServing, is named as ours would be, or may just have stopped to.
+    pub fn is_scaled_by(&self, model_serving: &ModelServing, (namespace, name): &Key) -> bool {
+        let target = model_serving.name_any();
+        model_serving.namespace().as_ref() == Some(namespace)
+            && (*name == scaled_object_name(model_serving)
+                || *name == hpa_name(model_serving)
+                || has_reason(model_serving, Reason::ConflictingAutoscaler)
+                || self.scaled_objects.get(namespace, name).is_some_and(|found| found.target.is(&target))
+                || self.hpas.get(namespace, name).is_some_and(|found| found.target.is(&target)))
     }
 
     fn have_a_server_in_common(&self, a: &ModelServing, b: &ModelServing) -> bool {
@@ -121,6 +166,17 @@ impl Stores {
         self.profiles.get("", DEFAULT_PROFILE).map(|digest| digest.settings)
     }
 
+    /// The settings that opted-in models are scaled by, each once.
+    pub fn profiles_in_use(&self, defaults: &Profile) -> Vec<Profile> {
+        let models = self.model_servings.state_filter(ModelServing::is_opted_in);
+        let names: BTreeSet<&str> = models.iter().map(|found| found.profile()).collect();
+        let of = |name: &str| match self.profiles.get("", name).map(|digest| digest.settings) {
+            Some(settings) => settings.ok().map(|settings| settings.or(defaults)),
+            None => (name == DEFAULT_PROFILE).then(|| defaults.clone()),
+        };
+        names.into_iter().filter_map(of).collect()
+    }
+
     /// How many opted-in models use this profile.
     pub fn users(&self, profile: &str) -> i32 {
         let uses = |found: &ModelServing| found.is_opted_in() && found.profile() == profile;
@@ -131,6 +187,10 @@ impl Stores {
     pub fn any_opted_in(&self) -> bool {
         self.model_servings.find(|found| found.is_opted_in() && found.metadata.deletion_timestamp.is_none()).is_some()
     }
+}
+
+fn has_reason(model_serving: &ModelServing, reason: Reason) -> bool {
+    model_serving.status.autoscaling_ready.as_ref().is_some_and(|found| found.reason == reason.as_str())
 }
 
 fn have_a_name_in_common(a: &ModelServing, b: &ModelServing) -> bool {

@@ -82,7 +82,7 @@ mod tests {
 
     fn demanded(destinations: &[Destination], claimants: &[&str]) -> String {
         let claimants = claimants.iter().map(|name| (*name).to_owned()).collect();
-        let routing = Routing { adapters: vec!["lora".to_owned()], servers: Vec::new(), destinations: destinations.to_vec(), claimants };
+        let routing = Routing { adapters: vec!["lora".to_owned()], destinations: destinations.to_vec(), claimants, ..Routing::default() };
         match share(&"m".parse().unwrap(), &routing) {
             Ok(Share { demanded: Demanded::Models(names), .. }) => format!("models {}", names.iter().collect::<Vec<_>>().join(",")),
             Ok(Share { demanded: Demanded::Servers(servers), counts_twice }) => {

@@ -4,6 +4,7 @@ use kube::Resource;
 
 use crate::{
     intent::{AnnotationError, MODEL_NAME, PREFIX},
+    observed::{Rival, Told},
     promql::QueryError,
 };
 
@@ -20,12 +21,24 @@ pub enum Reason {
     SharedModelName,
     /// Nothing tells when to wake it once it has gone to zero.
     CannotWakeFromZero,
+    /// Another autoscaler scales the same.
+    ConflictingAutoscaler,
     /// An object of our name belongs to somebody else.
     NameConflict,
     /// The API lacks ScaledObjects.
     KedaNotInstalled,
     /// The API lacks `modelservings/scale`.
     ScaleSubresourceMissing,
+    /// KEDA says that it is not scaling.
+    ScaledObjectNotReady,
+    /// The HPA says that it is not scaling.
+    HpaNotScaling,
+    /// Nothing of the router reaches Prometheus.
+    RouterNotScraped,
+    /// Nothing of the engines reaches Prometheus.
+    EngineNotScraped,
+    /// Nobody routes the model name, or nobody asked for it.
+    ModelNotSeen,
 }
 
 impl Reason {
@@ -37,11 +50,24 @@ impl Reason {
             Self::PrometheusNotConfigured => "PrometheusNotConfigured",
             Self::SharedModelName => "SharedModelName",
             Self::CannotWakeFromZero => "CannotWakeFromZero",
+            Self::ConflictingAutoscaler => "ConflictingAutoscaler",
             Self::NameConflict => "NameConflict",
             Self::KedaNotInstalled => "KedaNotInstalled",
             Self::ScaleSubresourceMissing => "ScaleSubresourceMissing",
+            Self::ScaledObjectNotReady => "ScaledObjectNotReady",
+            Self::HpaNotScaling => "HpaNotScaling",
+            Self::RouterNotScraped => "RouterNotScraped",
+            Self::EngineNotScraped => "EngineNotScraped",
+            Self::ModelNotSeen => "ModelNotSeen",
         }
     }
+}
+
+/// Whether a condition with this reason says what others say, which may change at any time.
+pub fn is_of_others(reason: &str) -> bool {
+    [Reason::ScaledObjectNotReady, Reason::HpaNotScaling, Reason::RouterNotScraped, Reason::EngineNotScraped, Reason::ModelNotSeen]
+        .iter()
+        .any(|found| found.as_str() == reason)
 }
 
 /// One thing that keeps a model from being scaled.
@@ -51,11 +77,98 @@ pub struct Finding {
     pub reason: Reason,
     /// What was seen and what to do.
     pub message: String,
+    /// Whether it is known to keep the model from being scaled, or just not known that it does not.
+    pub is_certain: bool,
 }
 
 impl Finding {
     fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
+        Self { reason, message: message.into(), is_certain: true }
+    }
+
+    /// Whatever somebody else says, and the cure if there is a known one.
+    pub(super) fn told(reason: Reason, who: &str, told: &Told, cure: Option<&str>) -> Self {
+        let Told { reason: why, message, status, kind: _ } = told;
+        let cure = cure.map(|cure| format!("; {cure}")).unwrap_or_default();
+        Self { reason, message: format!("{who} says {why}: {}{cure}", message.trim_end_matches('.')), is_certain: status == "False" }
+    }
+
+    /// Prometheus answers, and nothing of the router is there.
+    pub(super) fn router_not_scraped(namespace: &str, monitor: &str) -> Self {
+        Self::new(
+            Reason::RouterNotScraped,
+            format!(
+                "Prometheus has no data of kthena-router in namespace {namespace}, so nobody knows what is asked for and the count stays as it is; see that the Prometheus selects {monitor}: monitors.labels of the AutoscalingProfile named default must be what its serviceMonitorSelector wants, such as release: kube-prometheus-stack"
+            ),
+        )
+    }
+
+    /// Prometheus answers, and there are no targets of the engines.
+    pub(super) fn engine_not_scraped(monitor: &str) -> Self {
+        Self::new(
+            Reason::EngineNotScraped,
+            format!(
+                "Prometheus has no target of this ModelServing's engines; see that it selects the PodMonitor {monitor}: monitors.labels of the AutoscalingProfile must be what its podMonitorSelector wants, such as release: kube-prometheus-stack"
+            ),
+        )
+    }
+
+    /// There are targets, and none answers although the pods serve.
+    pub(super) fn engine_does_not_answer(port: u16) -> Self {
+        Self::new(
+            Reason::EngineNotScraped,
+            format!(
+                "the engines serve but none answers Prometheus at /metrics on port {port}; correct {PREFIX}engine-port, or workloadPort of the ModelServer"
+            ),
+        )
+    }
+
+    /// No route carries any of the names.
+    pub(super) fn not_routed(unrouted: &[(String, Option<String>)], is_asked_for: bool) -> Self {
+        let names: Vec<String> = unrouted
+            .iter()
+            .map(|(name, nearest)| match nearest {
+                Some(nearest) => format!("{name:?} (the most similar one that is routed here is {nearest:?})"),
+                None => format!("{name:?}"),
+            })
+            .collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let asked = if is_asked_for { "; clients ask for it and are answered 404" } else { "" };
+        Self::new(
+            Reason::ModelNotSeen,
+            format!(
+                "no ModelRoute of this namespace carries the model name {}{asked}; correct {MODEL_NAME}, or add the route",
+                listed(&names)
+            ),
+        )
+    }
+
+    /// The router was never asked for any of the names, and there are no routes to tell whether it ever will be.
+    pub(super) fn not_asked_for(names: &[&str], nearest: Option<&str>, seen: &[&str]) -> Self {
+        let similar = match nearest {
+            Some(nearest) => format!("; the most similar one that it was asked for is {nearest:?}"),
+            None if seen.is_empty() => String::new(),
+            None => format!("; it was asked for {}", listed(seen)),
+        };
+        Self::new(
+            Reason::ModelNotSeen,
+            format!(
+                "since it started, kthena-router was never asked for {}{similar}; correct {MODEL_NAME}, or send a request",
+                listed(names)
+            ),
+        )
+    }
+
+    pub(super) fn conflicting(rivals: &[Rival]) -> Self {
+        let names: Vec<String> = rivals.iter().map(|rival| format!("{} {}", rival.kind, rival.name)).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        Self::new(
+            Reason::ConflictingAutoscaler,
+            format!(
+                "it is also scaled by {}, and two autoscalers would undo each other's work; delete the other, or take {MODEL_NAME} from this ModelServing",
+                listed(&names)
+            ),
+        )
     }
 
     pub(super) fn invalid(errors: &[AnnotationError]) -> Self {

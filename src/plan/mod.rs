@@ -7,6 +7,7 @@ mod companion;
 mod demand;
 mod engines;
 mod finding;
+mod health;
 mod name;
 mod pod_monitor;
 mod router;
@@ -15,10 +16,10 @@ mod triggers;
 mod verdict;
 
 pub use companion::canonical_selector;
-pub use finding::{Finding, Reason};
-pub use name::{pod_monitor_name, scaled_object_name};
+pub use finding::{Finding, Reason, is_of_others};
+pub use name::{hpa_name, pod_monitor_name, scaled_object_name};
 pub use router::{RouterPlan, SERVICE_MONITOR, assumed_service, plan_router};
-pub use verdict::{Status, Verdict};
+pub use verdict::{PENDING, Status, Verdict, is_of_load};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
@@ -31,7 +32,9 @@ use crate::{
     intent::{self, AnnotationError, Annotations, CreateMonitors, CustomSignal, DEFAULT_PROFILE, Intent, Profile},
     observed::{Existing, Generated, Observed},
 };
+use health::Looked;
 use triggers::Triggers;
+use verdict::Report;
 
 /// What the cluster's API can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +120,7 @@ fn opted_out(observed: &Observed, selector: Desired<String>) -> Plan {
         None => Desired::Keep,
     };
     Plan {
-        scaled_object: removal(observed, observed.scaled_object.as_ref()),
+        scaled_object: removal(observed, observed.generated()),
         pod_monitor: removal(observed, observed.pod_monitor.as_ref()),
         selector,
         condition,
@@ -167,14 +170,37 @@ fn opted_in(
         warnings: Vec::new(),
     };
     if let (Some((intent, triggers)), Some(keda), true) = (&wanted, capabilities.keda, plan.findings.is_empty()) {
-        plan.warnings = warnings(intent, triggers, capabilities, keda);
+        plan.warnings = warnings(observed, intent, triggers, capabilities, keda);
         plan.pod_monitor = pod_monitor(observed, intent, triggers, capabilities);
         if may_apply(observed, &plan.selector) {
             let built = scaled_object::build(&observed.model_serving, intent, &triggers.questions, keda);
             plan.scaled_object = built.map_or(Desired::Keep, Desired::Apply);
         }
     }
-    plan.condition = verdict::condition(observed, &plan.findings, &plan.warnings);
+    // Two autoscalers would undo each other's work: ours steps back, and theirs is never touched.
+    if !observed.rivals.is_empty() {
+        plan.scaled_object = removal(observed, observed.generated());
+    }
+    let mut troubles = health::troubles(observed);
+    let mut check = None;
+    if let Some((intent, triggers)) = &wanted {
+        match health::signals(observed, intent, triggers) {
+            Looked::NotYet => {}
+            Looked::At(found) => {
+                troubles.extend(found);
+                health::causes_first(&mut troubles);
+            }
+            Looked::Unreachable(why) => check = Some(format!("the operator's own check of the signals could not run: {why}")),
+        }
+    }
+    let report = Report {
+        findings: &plan.findings,
+        troubles: &troubles,
+        warnings: &plan.warnings,
+        check: check.as_deref(),
+        intent: wanted.as_ref().map(|(intent, _)| intent),
+    };
+    plan.condition = verdict::condition(observed, &report);
     plan
 }
 
@@ -212,13 +238,23 @@ fn pod_monitor(observed: &Observed, intent: &Intent, triggers: &Triggers, capabi
     }
 }
 
-fn warnings(intent: &Intent, triggers: &Triggers, capabilities: Capabilities, keda: Keda) -> Vec<String> {
+/// Whoever set the number of ServingGroups past the autoscalers since there is a ScaledObject, and so undoes their work.
+fn second_writer(observed: &Observed) -> Option<String> {
+    let (manager, time) = observed.model_serving.replicas_set_by.as_ref()?;
+    let since = observed.generated()?.created.as_ref()?;
+    (time.0 > since.0).then(|| {
+        format!("{manager} set spec.replicas after autoscaling began, which undoes it; have {manager} leave that field alone, see docs/troubleshooting.md")
+    })
+}
+
+fn warnings(observed: &Observed, intent: &Intent, triggers: &Triggers, capabilities: Capabilities, keda: Keda) -> Vec<String> {
     let mut warnings: Vec<String> = scaled_object::left_out(keda, intent).into_iter().collect();
     if monitors_engines(intent, triggers) && !capabilities.pod_monitors {
         warnings.push(
             "the cluster does not serve PodMonitors, so the engines are not scraped by us; install the Prometheus Operator".to_owned(),
         );
     }
+    warnings.extend(second_writer(observed));
     let levels = triggers.questions.iter().filter(|question| question.metric_type == MetricType::Value);
     warnings.extend(levels.map(|question| {
         format!("{} is a Value: while no ServingGroup is ready the HPA takes it for 0 and scales to the minimum", question.name)
@@ -247,6 +283,9 @@ fn asked_for(annotations: Annotations, observed: &Observed, defaults: &Profile) 
 /// What keeps any ScaledObject from being applied here, whatever was asked for.
 fn cluster_lacks(observed: &Observed, capabilities: Capabilities) -> Vec<Finding> {
     let mut findings = Vec::new();
+    if !observed.rivals.is_empty() {
+        findings.push(Finding::conflicting(&observed.rivals));
+    }
     if observed.existing() == Existing::Foreign {
         findings.push(Finding::name_conflict::<ScaledObject>(&scaled_object_name(&observed.model_serving)));
     }

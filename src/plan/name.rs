@@ -17,6 +17,11 @@ pub fn scaled_object_name(model_serving: &ModelServing) -> String {
     format!("{start}-{suffix}")
 }
 
+/// The name of the HPA that KEDA makes for the ScaledObject (KEDA `controllers/keda/hpa.go`).
+pub fn hpa_name(model_serving: &ModelServing) -> String {
+    format!("keda-hpa-{}", scaled_object_name(model_serving))
+}
+
 /// The name of the PodMonitor; not the model's own, which users take for monitors of theirs.
 pub fn pod_monitor_name(model_serving: &ModelServing) -> String {
     format!("kthena-keda-{}", scaled_object_name(model_serving))

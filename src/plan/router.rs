@@ -80,7 +80,7 @@ pub fn plan_router(
 fn plan_with(observed: &ObservedRouter, settings: &MonitorSettings, any_opted_in: bool) -> RouterPlan {
     let Some(metrics) = find(&observed.services) else {
         let service_monitor = if any_opted_in { Desired::Keep } else { remove(observed) };
-        return RouterPlan { service_monitor, series: assumed_series(&observed.namespace), problem: None };
+        return RouterPlan { service_monitor, series: RouterSeries::assumed(&observed.namespace), problem: None };
     };
     let scraper = scraper(observed, &metrics);
     let source = match &scraper {
@@ -102,11 +102,6 @@ fn plan_with(observed: &ObservedRouter, settings: &MonitorSettings, any_opted_in
         (false, _) => (remove(observed), None),
     };
     RouterPlan { service_monitor, series: RouterSeries { namespace: observed.namespace.clone(), source }, problem }
-}
-
-/// The Service by the name that Kthena's chart gives it.
-pub(super) fn assumed_series(namespace: &str) -> RouterSeries {
-    RouterSeries { namespace: namespace.to_owned(), source: ScrapeSource::Service("kthena-router".to_owned()) }
 }
 
 /// The Service as Kthena's chart makes it, for plans without a cluster.

@@ -7,10 +7,10 @@ use super::{
 };
 use crate::{
     api::keda::MetricType,
-    intent::{Intent, Measure, RouterSettings, SignalTarget},
+    intent::{Intent, Measure, SignalTarget},
     observed::Observed,
     promql::Subject,
-    signals::{ACTIVATION, Demanded, Engine, EngineSeries, RouterSeries, ScrapeSource, Signal, activation},
+    signals::{ACTIVATION, Demanded, Engine, EngineSeries, RouterSeries, Signal, activation},
 };
 
 /// A threshold that no demand reaches: the activation trigger wakes a model and never sizes it.
@@ -38,6 +38,8 @@ pub(super) struct Triggers {
     pub(super) questions: Vec<Question>,
     /// What is scraped of its pods; none where no signal needs that.
     pub(super) engines: Option<Engines>,
+    /// Where the router's series are.
+    pub(super) router: RouterSeries,
 }
 
 /// Asks for every signal of the intent.
@@ -45,7 +47,7 @@ pub(super) struct Triggers {
 /// # Errors
 /// Everything that keeps a signal from being measured here.
 pub(super) fn triggers(observed: &Observed, intent: &Intent) -> Result<Triggers, Vec<Finding>> {
-    let router = router_series(&observed.router, &intent.profile.router);
+    let router = observed.router.under(&intent.profile.router);
     let share = demand::share(&intent.models, &observed.routing).map_err(|finding| vec![finding])?;
     let asker = Asker { observed, intent, router: &router, share: &share };
     let mut findings = cannot_wake(intent, &share);
@@ -67,23 +69,11 @@ pub(super) fn triggers(observed: &Observed, intent: &Intent) -> Result<Triggers,
         });
     }
     let engines = intent.signals.iter().any(is_of_engines).then(|| asker.engines()).and_then(Result::ok);
-    if findings.is_empty() { Ok(Triggers { questions, engines }) } else { Err(findings) }
+    if findings.is_empty() { Ok(Triggers { questions, engines, router }) } else { Err(findings) }
 }
 
 const fn is_of_engines(wanted: &SignalTarget) -> bool {
     matches!(wanted.measure, Measure::BuiltIn(Signal::Saturation(_)))
-}
-
-/// Where the platform team says, else where they were found. Of a router in another namespace nothing was found.
-fn router_series(found: &RouterSeries, settings: &RouterSettings) -> RouterSeries {
-    let mut series = match &settings.namespace {
-        Some(namespace) if *namespace != found.namespace => super::router::assumed_series(namespace),
-        _ => found.clone(),
-    };
-    if let Some(presence) = &settings.presence {
-        series.source = ScrapeSource::Query(presence.clone());
-    }
-    series
 }
 
 fn cannot_wake(intent: &Intent, share: &Share) -> Vec<Finding> {

@@ -40,6 +40,13 @@ impl Selector {
         self
     }
 
+    /// Keeps series that have this label.
+    #[must_use]
+    pub fn with_some(mut self, label: &'static str) -> Self {
+        self.matchers.push((label, "!=\"\"".to_owned()));
+        self
+    }
+
     /// Keeps series whose `label` is one of `values`.
     #[must_use]
     pub fn with_any<'a>(mut self, label: &'static str, values: impl IntoIterator<Item = &'a str>) -> Self {

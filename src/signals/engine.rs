@@ -8,7 +8,7 @@ use super::RouterSeries;
 use crate::promql::{Expr, Selector};
 
 /// The label that the engine's PodMonitor keeps of the pod's `modelserving.volcano.sh/name`, as Prometheus writes it.
-const MODEL_SERVING: &str = "modelserving_volcano_sh_name";
+pub(super) const MODEL_SERVING: &str = "modelserving_volcano_sh_name";
 /// The same of `modelserving.volcano.sh/group-name`.
 const SERVING_GROUP: &str = "modelserving_volcano_sh_group_name";
 

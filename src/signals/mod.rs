@@ -4,11 +4,13 @@
 //!
 //! Names, labels and life cycle of the series: Kthena's `pkg/kthena-router/metrics/metrics.go`.
 
+mod check;
 mod engine;
 mod router;
 
 use std::fmt;
 
+pub use check::{ENGINE_OF, MODEL, STATUS_CODE, engines, model_names, router_presence};
 pub use engine::{Engine, EngineSeries};
 pub use router::{Demanded, RouterSeries, ScrapeSource, activation};
 

@@ -1,7 +1,7 @@
 //! Queries over the series of kthena-router.
 
 use crate::{
-    intent::ModelNames,
+    intent::{ModelNames, RouterSettings},
     promql::{Expr, Query, Selector},
 };
 
@@ -68,6 +68,24 @@ pub struct RouterSeries {
 }
 
 impl RouterSeries {
+    /// A router that was not looked for: its Service has the name that Kthena's chart gives it.
+    pub fn assumed(namespace: &str) -> Self {
+        Self { namespace: namespace.to_owned(), source: ScrapeSource::Service("kthena-router".to_owned()) }
+    }
+
+    /// Where the platform team says, else where it was found. Of a router in another namespace nothing was found.
+    #[must_use]
+    pub fn under(&self, settings: &RouterSettings) -> Self {
+        let mut series = match &settings.namespace {
+            Some(namespace) if *namespace != self.namespace => Self::assumed(namespace),
+            _ => self.clone(),
+        };
+        if let Some(presence) = &settings.presence {
+            series.source = ScrapeSource::Query(presence.clone());
+        }
+        series
+    }
+
     pub(super) fn active_requests(&self, models: &ModelNames) -> Expr {
         let gauge = self.of_models(Selector::metric("kthena_router_active_downstream_requests"), models);
         self.total(Expr::max_by(&["namespace", "pod", "model"], Expr::Series(gauge)))
@@ -115,9 +133,13 @@ impl RouterSeries {
     /// The sum, or 0 while a router is scraped that has nothing to add up.
     pub(super) fn total(&self, demand: Expr) -> Expr {
         let mut alternatives = vec![Expr::sum(demand)];
-        let signs = self.signs(Expr::Series, Expr::Written);
-        alternatives.extend(signs.into_iter().map(|sign| Expr::Zero(Box::new(sign))));
+        alternatives.extend(self.presence().into_iter().map(|sign| Expr::Zero(Box::new(sign))));
         Expr::Or(alternatives)
+    }
+
+    /// Elements that exist while the router is scraped.
+    pub(super) fn presence(&self) -> Vec<Expr> {
+        self.signs(Expr::Series, Expr::Written)
     }
 
     /// Elements that exist if the router was scraped as long ago as the window of rates is, whether or not it has seen any model.

@@ -57,7 +57,17 @@ fn planned(name: &str, namespace: &str, annotations: &BTreeMap<String, String>) 
     .unwrap();
     let router = RouterSeries { namespace: "kthena-system".to_owned(), source: ScrapeSource::Service("kthena-router".to_owned()) };
     let prometheus = Some(PrometheusSettings::from("http://prometheus:9090".parse::<PrometheusUrl>().unwrap()));
-    let observed = Observed { model_serving, scaled_object: None, pod_monitor: None, router, routing: Routing::default(), profile: None };
+    let observed = Observed {
+        hpa: None,
+        rivals: Vec::new(),
+        sights: std::sync::Arc::default(),
+        model_serving,
+        scaled_object: None,
+        pod_monitor: None,
+        router,
+        routing: Routing::default(),
+        profile: None,
+    };
     plan(&observed, Capabilities::NEWEST, &Profile { prometheus, ..Profile::built_in() })
 }
 

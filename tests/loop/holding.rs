@@ -86,8 +86,33 @@ async fn prometheus_is_down_and_comes_back() {
     with_a_fleet("no-prometheus", async |held| {
         held.chain.prometheus.server.kill();
         held.holds_without_load().await;
+        let message = held.chat.serving.says("ScaledObjectNotReady", "KEDA says TriggerError").await;
+        assert!(message.contains("the count stays as it is until it does") && message.contains("also HpaNotScaling"), "{message}");
         held.chain.prometheus.server.start();
         held.chat.has_replicas(1).await;
+        held.chat.serving.until("is well again", |found| harness::condition(found).is_some_and(|found| found["status"] == "True")).await;
+    })
+    .await;
+}
+
+/// What a chart with too few rights for KEDA does.
+#[tokio::test]
+async fn keda_may_not_scale_model_servings() {
+    with_a_fleet("no-right", async |held| {
+        let client = held.chat.client().clone();
+        let kind = harness::stack::resource("rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles");
+        let roles: Api<DynamicObject> = Api::all_with(client.clone(), &kind);
+        let mut role = roles.get("keda-operator").await.unwrap();
+        role.metadata.managed_fields = None;
+        let whole = role.clone();
+        let rules = role.data["rules"].as_array_mut().unwrap();
+        rules.retain(|rule| rule["resources"] != json!(["*/scale"]) && rule["resources"] != json!(["*"]));
+        roles.replace("keda-operator", &kube::api::PostParams::default(), &role).await.unwrap();
+        let message = held.chat.serving.says("ScaledObjectNotReady", "is forbidden").await;
+        assert!(message.contains("get and update on modelservings/scale"), "{message}");
+        let back = DynamicObject { metadata: kube::api::ObjectMeta { resource_version: None, ..whole.metadata }, ..whole };
+        roles.replace("keda-operator", &kube::api::PostParams::default(), &back).await.unwrap();
+        held.chat.serving.until("is well again", |found| harness::condition(found).is_some_and(|found| found["status"] == "True")).await;
     })
     .await;
 }
@@ -115,6 +140,12 @@ async fn the_router_is_no_longer_scraped() {
         held.holds_without_load().await;
         held.chain.start_operator();
         held.chat.has_replicas(1).await;
+        // The same, with the operator there to tell.
+        held.chain.create_monitors(json!(false)).await;
+        let message = held.chat.serving.says("RouterNotScraped", "the ServiceMonitor kthena-system/kthena-keda-router").await;
+        assert!(message.contains("serviceMonitorSelector") && message.contains("also ScaledObjectNotReady"), "{message}");
+        held.chain.create_monitors(json!(true)).await;
+        held.chat.serving.says("Idle", "").await;
     })
     .await;
 }
@@ -199,6 +230,8 @@ async fn a_router_that_is_scraped_twice_counts_once() {
         held.chain.prometheus.until(&twice, |count| count == Some(2.0)).await;
         held.chat.keeps_replicas(3, LONG_ENOUGH).await;
         router.api(&kinds::service_monitor()).delete("theirs", &DeleteParams::default()).await.unwrap();
+        // A monitor that is deleted leaves its last samples behind, which would pass for a router that is scraped.
+        held.chain.prometheus.until("max(up{job=\"networking\"})", |up| up.is_none()).await;
         held.chain.operator = None;
         held.chain.operator_settings = usual;
         held.chain.start_operator();

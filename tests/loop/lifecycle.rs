@@ -84,10 +84,10 @@ async fn a_users_own_hpa_is_left_alone_and_ours_comes_when_it_goes() {
     let hpa = resource("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers");
     let theirs = namespace.create(&hpa, json!({"metadata": {"name": "theirs"}, "spec": spec})).await;
     let chat = namespace.model_serving("chat").scheduled().opted_in("their-own").create().await;
-    // KEDA's webhook refuses ours as long as theirs is there.
-    let refused = async || chain.operator.as_ref().map(harness::Process::log).unwrap_or_default();
-    let about_it = |log: &String| log.contains("already managed by the hpa") && log.contains(&namespace.name);
-    wait::until_asked("KEDA's refusal is told", refused, about_it).await;
+    // KEDA's webhook would refuse ours as long as theirs is there; it is not even asked.
+    chat.says("ConflictingAutoscaler", &format!("HorizontalPodAutoscaler {}/theirs", namespace.name)).await;
+    let log = chain.operator.as_ref().map(harness::Process::log).unwrap_or_default();
+    assert!(!log.contains("already managed by the hpa"), "{log}");
     assert!(chat.scaled_objects().get_opt("chat").await.unwrap().is_none());
     let now = namespace.api(&hpa).get("theirs").await.unwrap();
     assert_eq!(now.data["spec"], theirs.data["spec"]);

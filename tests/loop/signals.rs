@@ -167,7 +167,7 @@ async fn a_level_of_the_platform_teams_own() {
 }
 
 /// The quick profile of this chain, with these settings.
-async fn profile(chain: &Chain, name: &str, settings: &serde_json::Value) -> String {
+pub async fn profile(chain: &Chain, name: &str, settings: &serde_json::Value) -> String {
     let quick = harness::ChainSettings::quick(super::shared::BINARY).profile;
     let mut profile: serde_json::Value = serde_saphyr::from_str(&quick).unwrap();
     profile["metadata"]["name"] = json!(name);
@@ -205,6 +205,8 @@ async fn from_a_prometheus_that_lets_nobody_in_without_credentials() {
     let load = chain.load(&chat);
     load.hold(27);
     chat.has_replicas(3).await;
+    // The operator itself has none: its own check cannot run, and that is no reason to call a model badly scaled.
+    chat.serving.within(Duration::from_secs(90)).says("Scaling", "the operator's own check of the signals could not run").await;
     // Without them it is not let in, and holds.
     chat.serving.annotate(&[("autoscaling.kthena.io/profile", Some(&barred(chain, &guarded.url).await))]).await;
     chat.keda_says("Ready", "False").await;

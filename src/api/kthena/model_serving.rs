@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::BTreeMap};
 
 use k8s_openapi::{
     NamespaceResourceScope,
-    apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta},
+    apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time},
 };
 use kube::Resource;
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
@@ -34,6 +34,8 @@ pub struct ModelServing {
     pub status: ModelServingStatus,
     /// Whether `status.labelSelector` is what this operator wrote.
     pub selector_is_ours: bool,
+    /// Who set `spec.replicas` last without the scale subresource, and when; none if that was an autoscaler.
+    pub replicas_set_by: Option<(String, Time)>,
 }
 
 /// What its users want.
@@ -90,6 +92,9 @@ pub struct ModelServingStatus {
     /// Selects one pod per ServingGroup; the HPA does nothing without it.
     #[serde(default, deserialize_with = "lenient")]
     pub label_selector: Option<String>,
+    /// How many ServingGroups can serve.
+    #[serde(default, deserialize_with = "lenient")]
+    pub available_replicas: Option<i32>,
     /// Our own condition, if it is there; all others stay with their owners.
     #[serde(default, rename = "conditions", deserialize_with = "our_condition")]
     pub autoscaling_ready: Option<Condition>,
@@ -107,18 +112,26 @@ fn our_condition<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Co
 /// A ModelServing as the API server sends it.
 #[derive(Deserialize)]
 struct Wire {
-    metadata: LeanMetadata<ManagedStatus>,
+    metadata: LeanMetadata<ManagedFields>,
     #[serde(default)]
     spec: ModelServingSpec,
     #[serde(default)]
     status: ModelServingStatus,
 }
 
-/// Of a manager's fields, the one that tells who wrote the selector.
+/// Of a manager's fields, those that tell who wrote the selector, and who the number of ServingGroups.
 #[derive(Deserialize)]
-struct ManagedStatus {
+struct ManagedFields {
     #[serde(default, rename = "f:status")]
     status: Option<ManagedSelector>,
+    #[serde(default, rename = "f:spec")]
+    spec: Option<ManagedReplicas>,
+}
+
+#[derive(Deserialize)]
+struct ManagedReplicas {
+    #[serde(default, rename = "f:replicas")]
+    replicas: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -129,9 +142,12 @@ struct ManagedSelector {
 
 impl From<Wire> for ModelServing {
     fn from(wire: Wire) -> Self {
-        let wrote_selector = |fields: &ManagedStatus| fields.status.as_ref().is_some_and(|status| status.label_selector.is_some());
+        let wrote_selector = |fields: &ManagedFields| fields.status.as_ref().is_some_and(|status| status.label_selector.is_some());
+        let wrote_replicas = |fields: &ManagedFields| fields.spec.as_ref().is_some_and(|spec| spec.replicas.is_some());
         let selector_is_ours = wire.metadata.fields_of(OPERATOR).any(wrote_selector);
-        Self { metadata: wire.metadata.into(), spec: wire.spec, status: wire.status, selector_is_ours }
+        let replicas_set_by = wire.metadata.writers().filter(|(_, _, fields)| wrote_replicas(fields)).max_by_key(|(_, time, _)| time.0);
+        let replicas_set_by = replicas_set_by.map(|(manager, time, _)| (manager.to_owned(), time.clone()));
+        Self { metadata: wire.metadata.into(), spec: wire.spec, status: wire.status, selector_is_ours, replicas_set_by }
     }
 }
 

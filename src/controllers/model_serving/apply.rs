@@ -1,37 +1,41 @@
 //! Carries a plan out: one write for each part of it, and none where everything stands already.
 
-use std::fmt::Debug;
+use std::{fmt::Debug, time::Duration};
 
 use kube::{Api, Resource, ResourceExt as _, core::NamespaceResourceScope};
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Context, status};
+use super::{
+    Context, Models,
+    status::{self, Written},
+};
 use crate::{
     api::{keda::ScaledObject, monitoring::PodMonitor},
     cluster::{Error, apply},
-    observed::{Generated, LivePodMonitor, LiveScaledObject, Observed},
+    observed::{Existing, Fingerprint, Generated, LivePodMonitor, LiveScaledObject, Observed},
     plan::{Capabilities, Desired, Plan},
 };
 
-/// Writes what the plan wants and the cluster does not have.
+/// Writes what the plan wants and the cluster does not have; answers when to look again although nothing changes.
 ///
 /// Opting out takes the ScaledObject first and our condition last; everything else begins with the status, since the HPA needs the
 /// selector before it sees a ScaledObject.
-pub(super) async fn apply(context: &Context, observed: Observed, plan: Plan, capabilities: Capabilities) -> Result<(), Error> {
+pub(super) async fn apply(models: &Models, observed: Observed, plan: Plan, capabilities: Capabilities) -> Result<Option<Duration>, Error> {
+    let context = &models.context;
     if matches!(plan.scaled_object, Desired::Remove) {
-        remove::<LiveScaledObject>(context, observed.scaled_object.as_ref(), &observed).await?;
+        remove::<LiveScaledObject>(context, observed.generated(), &observed).await?;
     }
-    let Some((observed, plan)) = status::write(context, observed, plan, capabilities).await? else {
-        return Ok(());
+    let Some(Written { observed, plan, held }) = status::write(models, observed, plan, capabilities).await? else {
+        return Ok(None);
     };
     let Plan { scaled_object, pod_monitor, selector: _, condition: _, findings, warnings: _ } = plan;
     match pod_monitor {
-        Desired::Apply(pod_monitor) => write_pod_monitor(context, &observed, *pod_monitor).await?,
+        Desired::Apply(pod_monitor) => write_pod_monitor(models, &observed, *pod_monitor).await?,
         Desired::Remove => remove::<LivePodMonitor>(context, observed.pod_monitor.as_ref(), &observed).await?,
         Desired::Keep => {}
     }
     if let Desired::Apply(scaled_object) = scaled_object {
-        write_scaled_object(context, &observed, *scaled_object).await?;
+        write_scaled_object(models, &observed, *scaled_object).await?;
     }
     for finding in &findings {
         tracing::debug!(
@@ -41,7 +45,7 @@ pub(super) async fn apply(context: &Context, observed: Observed, plan: Plan, cap
             "not scaled"
         );
     }
-    Ok(())
+    Ok(held)
 }
 
 async fn remove<L>(context: &Context, found: Option<&Generated>, observed: &Observed) -> Result<(), Error>
@@ -57,26 +61,49 @@ where
     Ok(())
 }
 
-async fn write_scaled_object(context: &Context, observed: &Observed, wanted: ScaledObject) -> Result<(), Error> {
-    let namespace = observed.model_serving.namespace().ok_or(Error::Malformed("a namespace"))?;
-    let name = wanted.name_any();
-    let api: Api<LiveScaledObject> = Api::namespaced(context.client.clone(), &namespace);
+async fn write_scaled_object(models: &Models, observed: &Observed, wanted: ScaledObject) -> Result<(), Error> {
     let fingerprint = wanted.fingerprint();
-    if let Some(live) = apply::bring(&api, observed.existing(), observed.scaled_object.as_ref(), wanted, fingerprint).await? {
-        context.stores.scaled_objects.wrote(&live);
-        tracing::info!(namespace, name, "applied the ScaledObject");
+    if let Some(live) =
+        bring::<LiveScaledObject, _>(models, observed, observed.existing(), observed.generated(), wanted, fingerprint).await?
+    {
+        models.context.stores.scaled_objects.wrote(&live);
     }
     Ok(())
 }
 
-async fn write_pod_monitor(context: &Context, observed: &Observed, wanted: PodMonitor) -> Result<(), Error> {
-    let namespace = observed.model_serving.namespace().ok_or(Error::Malformed("a namespace"))?;
-    let name = wanted.name_any();
-    let api: Api<LivePodMonitor> = Api::namespaced(context.client.clone(), &namespace);
+async fn write_pod_monitor(models: &Models, observed: &Observed, wanted: PodMonitor) -> Result<(), Error> {
     let fingerprint = wanted.fingerprint();
-    if let Some(live) = apply::bring(&api, observed.existing_pod_monitor(), observed.pod_monitor.as_ref(), wanted, fingerprint).await? {
-        context.stores.pod_monitors.wrote(&live);
-        tracing::info!(namespace, name, "applied the PodMonitor");
+    let (existing, found) = (observed.existing_pod_monitor(), observed.pod_monitor.as_ref());
+    if let Some(live) = bring::<LivePodMonitor, _>(models, observed, existing, found, wanted, fingerprint).await? {
+        models.context.stores.pod_monitors.wrote(&live);
     }
     Ok(())
+}
+
+/// Writes an object if it does not stand already; tells of it where somebody else had changed it.
+async fn bring<L, K>(
+    models: &Models,
+    observed: &Observed,
+    existing: Existing,
+    found: Option<&Generated>,
+    wanted: K,
+    fingerprint: Fingerprint,
+) -> Result<Option<L>, Error>
+where
+    L: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+    K: Resource<DynamicType = ()> + Serialize + Debug,
+{
+    let model_serving = &observed.model_serving;
+    let namespace = model_serving.namespace().ok_or(Error::Malformed("a namespace"))?;
+    let (kind, name) = (K::kind(&()), wanted.name_any());
+    let api: Api<L> = Api::namespaced(models.context.client.clone(), &namespace);
+    let live = apply::bring(&api, existing, found, wanted, fingerprint).await?;
+    let as_before = models.memory.wanted(&format!("{kind}/{}", super::identity(model_serving)), fingerprint);
+    if live.is_some() {
+        tracing::info!(namespace, name, %kind, "applied");
+        if as_before {
+            models.events.inform(model_serving, "Repaired", &format!("{kind} {name} was changed by somebody else and is as it was again"));
+        }
+    }
+    Ok(live)
 }

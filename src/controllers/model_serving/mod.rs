@@ -3,6 +3,7 @@
 //! A pass reads top to bottom as the house does: observe, plan, apply, report.
 
 mod apply;
+mod memory;
 mod status;
 
 use std::{sync::Arc, time::Duration};
@@ -21,24 +22,32 @@ use tokio::sync::watch;
 use super::Context;
 use crate::{
     api::kthena::ModelServing,
-    cluster::{Class, Error, capabilities::Served},
+    cluster::{Class, Error, capabilities::Served, events::Events},
     observed::Observed,
     plan::plan,
     process::backoff::{self, Failures},
     signals::RouterSeries,
 };
+pub use memory::Memory;
 
 /// How many ModelServings are worked on at a time.
 const CONCURRENCY: u16 = 8;
+
+/// Tells how the router's series are found.
+pub type Routers = watch::Receiver<Option<RouterSeries>>;
 
 /// What every pass works with.
 pub struct Models {
     /// What every controller works with.
     pub context: Context,
     /// How the router's series are found; nothing before that is known.
-    pub router: watch::Receiver<Option<RouterSeries>>,
+    pub router: Routers,
     /// Failures in a row, by object.
     pub failures: Failures,
+    /// What was told and wanted of each model.
+    pub memory: Memory,
+    /// Takes what is told as events.
+    pub events: Events,
 }
 
 impl Models {
@@ -59,9 +68,9 @@ async fn reconcile(model_serving: Arc<ModelServing>, models: Arc<Models>) -> Res
         return Ok(Action::await_change());
     };
     let plan = plan(&observed, served.plan, &models.context.settings.defaults);
-    apply::apply(&models.context, observed, plan, served.plan).await?;
+    let held = apply::apply(&models, observed, plan, served.plan).await?;
     models.failures.forget(&identity(&model_serving));
-    Ok(Action::await_change())
+    Ok(held.map_or_else(Action::await_change, Action::requeue))
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the signature is kube's")]

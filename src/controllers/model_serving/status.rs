@@ -1,5 +1,7 @@
 //! Writes the label selector and our condition, in one patch, without losing anybody else's.
 
+use std::time::Duration;
+
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
     jiff::Timestamp,
@@ -11,12 +13,12 @@ use kube::{
 use serde::Serialize;
 use serde_json::Value;
 
-use super::Context;
+use super::{Models, identity};
 use crate::{
     api::kthena::{AUTOSCALING_READY, ModelServing},
-    cluster::{Error, apply},
+    cluster::{Error, apply, events::Events},
     observed::Observed,
-    plan::{Capabilities, Desired, Plan, Verdict, plan},
+    plan::{Capabilities, Desired, PENDING, Plan, Status, Verdict, plan},
 };
 
 /// How often a lost race is run again at once.
@@ -32,17 +34,29 @@ struct Changes {
     conditions: Option<Vec<Value>>,
 }
 
-/// Writes what the plan wants of the status; answers what the rest of the pass goes by, nothing where the ModelServing is gone.
+/// What the rest of a pass goes by.
+pub(super) struct Written {
+    /// What was read last.
+    pub(super) observed: Observed,
+    /// The plan for it.
+    pub(super) plan: Plan,
+    /// When the condition may be written that had to wait.
+    pub(super) held: Option<Duration>,
+}
+
+/// Writes what the plan wants of the status, and tells of it; answers nothing where the ModelServing is gone.
 ///
 /// The list of conditions is replaced as a whole by whoever writes it, so it is read fresh, and the plan made again from what was read.
 pub(super) async fn write(
-    context: &Context,
+    models: &Models,
     mut observed: Observed,
-    mut current: Plan,
+    current: Plan,
     capabilities: Capabilities,
-) -> Result<Option<(Observed, Plan)>, Error> {
+) -> Result<Option<Written>, Error> {
+    let context = &models.context;
+    let (mut current, mut held) = damped(models, &observed, current);
     if !is_due(&current) {
-        return Ok(Some((observed, current)));
+        return Ok(Some(Written { observed, plan: current, held }));
     }
     let namespace = observed.model_serving.namespace().ok_or(Error::Malformed("a namespace"))?;
     let name = observed.model_serving.name_any();
@@ -52,18 +66,73 @@ pub(super) async fn write(
             return Ok(None);
         };
         observed.model_serving = decode(&live)?;
-        current = plan(&observed, capabilities, &context.settings.defaults);
+        (current, held) = damped(models, &observed, plan(&observed, capabilities, &context.settings.defaults));
         if !is_due(&current) {
-            return Ok(Some((observed, current)));
+            return Ok(Some(Written { observed, plan: current, held }));
         }
         let changes = changes(&live, &observed, &current)?;
         match apply::status(&api, &name, live.resource_version(), changes).await {
-            Ok(_) => return Ok(Some((observed, current))),
+            Ok(_) => {
+                told(models, &observed, &current);
+                return Ok(Some(Written { observed, plan: current, held }));
+            }
             Err(error) if error.is_conflict() => {}
             Err(error) => return Err(error),
         }
     }
     Err(Error::Contended)
+}
+
+/// The plan without a condition that would be rewritten too soon, and how long that has to wait.
+fn damped(models: &Models, observed: &Observed, mut plan: Plan) -> (Plan, Option<Duration>) {
+    let Desired::Apply(verdict) = &plan.condition else { return (plan, None) };
+    let before = observed.model_serving.status.autoscaling_ready.as_ref();
+    let held = models.memory.hold(&identity(&observed.model_serving), before, verdict);
+    if held.is_some() {
+        plan.condition = Desired::Keep;
+    }
+    (plan, held)
+}
+
+/// Remembers what was written, and tells what is news to people: a problem, its end, and the end of autoscaling.
+fn told(models: &Models, observed: &Observed, plan: &Plan) {
+    let (model_serving, identity) = (&observed.model_serving, identity(&observed.model_serving));
+    let before = model_serving.status.autoscaling_ready.as_ref();
+    match &plan.condition {
+        Desired::Keep => {}
+        Desired::Remove => {
+            models.memory.forget(&identity);
+            tell_end(&models.events, model_serving);
+        }
+        Desired::Apply(verdict) => {
+            models.memory.told(&identity);
+            tell_change(&models.events, model_serving, before, verdict);
+        }
+    }
+}
+
+fn tell_end(events: &Events, model_serving: &ModelServing) {
+    if model_serving.replicas() > 0 {
+        events.inform(model_serving, "OptedOut", "it is not scaled any more; the number of ServingGroups stays as it is");
+        return;
+    }
+    let (namespace, name) = (model_serving.namespace().unwrap_or_default(), model_serving.name_any());
+    let note = format!(
+        "it is not scaled any more and has no ServingGroups, so nothing will wake it: kubectl scale modelserving {name} -n {namespace} --replicas=1"
+    );
+    events.warn(model_serving, "OptedOut", &note);
+}
+
+fn tell_change(events: &Events, model_serving: &ModelServing, before: Option<&Condition>, verdict: &Verdict) {
+    let is_problem = |is_good: bool, reason: &str| !is_good && reason != PENDING;
+    let problem_before = before.filter(|before| is_problem(before.status == Status::True.as_str(), &before.reason));
+    if is_problem(verdict.is_good(), verdict.reason) {
+        if problem_before.is_none_or(|before| before.reason != verdict.reason) {
+            events.warn(model_serving, verdict.reason, &verdict.message);
+        }
+    } else if let Some(before) = problem_before {
+        events.inform(model_serving, "Resolved", &format!("{} is over; {}", before.reason, verdict.message));
+    }
 }
 
 fn is_due(plan: &Plan) -> bool {

@@ -9,7 +9,10 @@ use std::{
 };
 
 use engine::{Dialect, Engine, EngineSettings, Load, LoadSettings};
-use kube::{Api, Client, api::DynamicObject};
+use kube::{
+    Api, Client,
+    api::{DynamicObject, Patch, PatchParams},
+};
 use serde_json::json;
 
 use crate::{
@@ -165,6 +168,13 @@ impl Chain {
     /// Clients that send this model name and get answers of so many tokens.
     pub fn load_of(&self, name: &str, tokens: u32) -> Load {
         Load::start(LoadSettings { router: self.router.url.clone(), model: name.to_owned(), tokens, most_requests: 20_000 })
+    }
+
+    /// Sets `monitors.create` of the profile named default.
+    pub async fn create_monitors(&self, when: serde_json::Value) {
+        let profiles: Api<DynamicObject> = Api::all_with(self.stack.client().await, &kinds::profile());
+        let patch = Patch::Merge(json!({"spec": {"monitors": {"create": when}}}));
+        profiles.patch("default", &PatchParams::default(), &patch).await.expect("a patch");
     }
 
     /// The folder of the logs.

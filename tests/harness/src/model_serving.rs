@@ -1,6 +1,6 @@
 //! ModelServings as tests tell of them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use kube::{
     Api, ResourceExt as _,
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::{
     neighbours::{LOADING, NODE},
     stack::{Namespace, kinds},
-    wait::until,
+    wait::{LIMIT, until, until_within},
 };
 
 /// A ModelServing that does not exist yet.
@@ -160,7 +160,7 @@ impl ModelServingBuilder {
         let name = object.name_any();
         let api = self.namespace.api(&kinds::model_serving());
         api.create(&PostParams::default(), &object).await.unwrap_or_else(|error| panic!("{name}: {error}"));
-        ModelServing { namespace: self.namespace, name, api }
+        ModelServing { namespace: self.namespace, name, api, limit: LIMIT }
     }
 }
 
@@ -176,9 +176,16 @@ pub struct ModelServing {
     /// Its name.
     pub name: String,
     api: Api<DynamicObject>,
+    limit: Duration,
 }
 
 impl ModelServing {
+    /// The same, waited for that long.
+    #[must_use]
+    pub fn within(&self, limit: Duration) -> Self {
+        Self { limit, ..self.clone() }
+    }
+
     /// As it stands now.
     pub async fn get(&self) -> DynamicObject {
         self.api.get(&self.name).await.expect("the ModelServing")
@@ -215,7 +222,7 @@ impl ModelServing {
 
     /// Waits until it is as `done` wants it.
     pub async fn until(&self, what: &str, done: impl Fn(&DynamicObject) -> bool) -> DynamicObject {
-        until(&self.api, &self.name, what, |found| found.is_some_and(&done)).await.expect("the ModelServing")
+        until_within(self.limit, &self.api, &self.name, what, |found| found.is_some_and(&done)).await.expect("the ModelServing")
     }
 
     /// Waits until our condition has this reason; answers its message.

@@ -21,7 +21,13 @@ pub struct Settings {
 impl Settings {
     /// The operator with a Prometheus address and quick discovery.
     pub fn new(binary: impl Into<PathBuf>) -> Self {
-        let arguments = ["run", "--prometheus-url=http://prometheus:9090", "--discovery-interval=1", "--log-level=info,kthena_keda=debug"];
+        let arguments = [
+            "run",
+            "--prometheus-url=http://prometheus:9090",
+            "--discovery-interval=1",
+            "--check-interval=1",
+            "--log-level=info,kthena_keda=debug",
+        ];
         Self { binary: binary.into(), arguments: arguments.map(str::to_owned).to_vec() }
     }
 

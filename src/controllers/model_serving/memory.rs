@@ -1,0 +1,107 @@
+//! What a process remembers of a model: when its condition was last written, and what its objects were to look like.
+//!
+//! Nothing is lost with it: after a restart a condition may be written once earlier than it would have been.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use tokio::time::Instant;
+
+use crate::{
+    observed::Fingerprint,
+    plan::{Verdict, is_of_load, is_of_others},
+};
+
+/// How often the text of a condition may change while its reason stays.
+const SAME_REASON: Duration = Duration::from_mins(10);
+/// How often a model may turn from idle to busy and back.
+const SAME_STATUS: Duration = Duration::from_mins(1);
+
+/// What is remembered, by the model's identity.
+#[derive(Debug, Default)]
+pub struct Memory(Mutex<HashMap<String, Remembered>>);
+
+#[derive(Debug, Default)]
+struct Remembered {
+    told: Option<Instant>,
+    wanted: Option<Fingerprint>,
+}
+
+impl Memory {
+    /// How long a condition has to wait with this verdict, so that nothing is rewritten all the time.
+    pub(super) fn hold(&self, identity: &str, before: Option<&Condition>, verdict: &Verdict) -> Option<Duration> {
+        let pause = pause(before?, verdict)?;
+        let told = self.all().get(identity)?.told?;
+        pause.checked_sub(told.elapsed()).filter(|rest| !rest.is_zero())
+    }
+
+    /// Remembers that a condition was written.
+    pub(super) fn told(&self, identity: &str) {
+        self.all().entry(identity.to_owned()).or_default().told = Some(Instant::now());
+    }
+
+    /// Remembers what an object was to look like; answers whether it was to look like that before, too.
+    pub(super) fn wanted(&self, identity: &str, fingerprint: Fingerprint) -> bool {
+        self.all().entry(identity.to_owned()).or_default().wanted.replace(fingerprint) == Some(fingerprint)
+    }
+
+    /// Forgets a model that is gone, or not scaled any more.
+    pub(super) fn forget(&self, identity: &str) {
+        self.all().remove(identity);
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<String, Remembered>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How long the condition must have stood before it may change like this. What users change themselves shows at once.
+fn pause(before: &Condition, verdict: &Verdict) -> Option<Duration> {
+    let same_status = before.status == verdict.status.as_str();
+    if !same_status {
+        return None;
+    }
+    if before.reason != verdict.reason {
+        return (is_of_load(&before.reason) && is_of_load(verdict.reason)).then_some(SAME_STATUS);
+    }
+    let own = |message: &str| message.split("; also ").next().map(str::to_owned);
+    let only_others_changed = own(&before.message) == own(&verdict.message);
+    (is_of_others(verdict.reason) || only_others_changed).then_some(SAME_REASON)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Status;
+    use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+    use rstest::rstest;
+
+    #[rstest]
+    #[case::first_trouble(("True", "Scaling", "a"), (Status::False, "HpaNotScaling", "b"), None)]
+    #[case::over(("False", "HpaNotScaling", "a"), (Status::True, "Idle", "b"), None)]
+    #[case::busy_and_idle(("True", "Scaling", "a"), (Status::True, "Idle", "b"), Some(SAME_STATUS))]
+    #[case::paused(("True", "Scaling", "a"), (Status::True, "Paused", "b"), None)]
+    #[case::text_of_others(("False", "HpaNotScaling", "a"), (Status::False, "HpaNotScaling", "b"), Some(SAME_REASON))]
+    #[case::text_of_users(("False", "InvalidConfiguration", "a"), (Status::False, "InvalidConfiguration", "b"), None)]
+    #[case::only_the_rest(("False", "InvalidConfiguration", "a; also X: b"), (Status::False, "InvalidConfiguration", "a; also X: c"), Some(SAME_REASON))]
+    fn what_has_to_wait(
+        #[case] before: (&str, &str, &str),
+        #[case] after: (Status, &'static str, &str),
+        #[case] expected: Option<Duration>,
+    ) {
+        let before = Condition {
+            status: before.0.to_owned(),
+            reason: before.1.to_owned(),
+            message: before.2.to_owned(),
+            type_: String::new(),
+            last_transition_time: Time(Timestamp::UNIX_EPOCH),
+            observed_generation: None,
+        };
+        let verdict = Verdict { status: after.0, reason: after.1, message: after.2.to_owned() };
+        assert_eq!(pause(&before, &verdict), expected);
+    }
+}

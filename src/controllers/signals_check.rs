@@ -1,0 +1,88 @@
+//! The slow questions to Prometheus: the same few for all models, at a slow pace and after changes, never in the way of reconciling.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::{StreamExt as _, stream};
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
+};
+
+use super::{Context, model_serving::Routers};
+use crate::{
+    intent::PrometheusSettings,
+    observed::{Sight, Sights, Source},
+    process::backoff,
+    prometheus::{Element, Prometheus},
+    signals,
+};
+
+/// How many questions are under way at a time.
+const CONCURRENCY: usize = 4;
+/// Changes come in crowds: they are looked at together, and what they lead to needs a moment to be scraped.
+const GATHER: Duration = Duration::from_secs(3);
+
+/// Runs for life: asks after each `period` or once `wake` is notified, and calls `changed` when anything is to be seen that was not.
+pub async fn run(context: Context, routers: Routers, prometheus: Prometheus, period: Duration, wake: &Notify, changed: impl Fn()) {
+    // An error means that nobody fills the store any more: the process is ending.
+    let _ = context.stores.model_servings.wait_until_ready().await;
+    loop {
+        let sources = sources(&context, &routers);
+        let sights = look(&prometheus, sources).await;
+        if let Some(error) = sights.values().find_map(|sight| sight.as_ref().err()) {
+            tracing::debug!(error, "a check of the signals could not run");
+        }
+        if context.stores.checks.take(sights) {
+            changed();
+        }
+        let _ = timeout(backoff::jitter(period), wake.notified()).await;
+        sleep(GATHER).await;
+    }
+}
+
+/// Every router at every Prometheus that a model is scaled by.
+fn sources(context: &Context, routers: &Routers) -> HashSet<Source> {
+    let Some(found) = routers.borrow().clone() else { return HashSet::new() };
+    let profiles = context.stores.profiles_in_use(&context.settings.defaults);
+    let source = |profile: crate::intent::Profile| {
+        let router = found.under(&profile.router);
+        profile.prometheus.map(|prometheus| Source { prometheus, router })
+    };
+    profiles.into_iter().filter_map(source).collect()
+}
+
+/// The engines are asked about once for each Prometheus, and each router once.
+async fn look(prometheus: &Prometheus, sources: HashSet<Source>) -> Sights {
+    let addresses: HashSet<PrometheusSettings> = sources.iter().map(|source| source.prometheus.clone()).collect();
+    let engines: HashMap<PrometheusSettings, Result<Vec<Element>, String>> = stream::iter(addresses)
+        .map(async |settings| {
+            let answer = prometheus.ask(&settings, &signals::engines()).await;
+            (settings, answer)
+        })
+        .buffer_unordered(CONCURRENCY)
+        .collect()
+        .await;
+    let engines = &engines;
+    stream::iter(sources)
+        .map(async |source| {
+            let sight = match engines.get(&source.prometheus) {
+                Some(Ok(engines)) => look_at(prometheus, &source, engines.clone()).await,
+                Some(Err(error)) => Err(error.clone()),
+                None => Err("it was not asked".to_owned()),
+            };
+            (source, sight.map(Arc::new))
+        })
+        .buffer_unordered(CONCURRENCY)
+        .collect()
+        .await
+}
+
+async fn look_at(prometheus: &Prometheus, source: &Source, engines: Vec<Element>) -> Result<Sight, String> {
+    let presence = prometheus.ask(&source.prometheus, &signals::router_presence(&source.router)).await?;
+    let names = prometheus.ask(&source.prometheus, &signals::model_names(&source.router)).await?;
+    Ok(Sight::read(&presence, names, engines))
+}

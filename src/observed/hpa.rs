@@ -1,0 +1,97 @@
+//! HPAs as they stand: KEDA's of our ScaledObject, and anybody else's that scales the same.
+
+use k8s_openapi::{api::autoscaling::v2::HorizontalPodAutoscaler, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use kube::Resource;
+use serde::{Deserialize, de::IgnoredAny};
+
+use super::told::{Told, told};
+use crate::api::{keda::ScaleTargetRef, kthena::ModelServing, lenient, metadata::LeanMetadata};
+
+/// An HPA as the API server sends it.
+#[derive(Resource, Clone, Debug, Deserialize)]
+#[resource(inherit = HorizontalPodAutoscaler)]
+#[serde(from = "Wire")]
+pub struct LiveHpa {
+    /// Name, identity and owners.
+    pub metadata: ObjectMeta,
+    target: Option<ScaleTarget>,
+    told: Vec<Told>,
+}
+
+/// What is scaled.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ScaleTarget {
+    /// Group and version.
+    api_version: String,
+    /// Kind.
+    kind: String,
+    /// Name, in the same namespace.
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct Wire {
+    metadata: LeanMetadata<IgnoredAny>,
+    #[serde(default)]
+    spec: Spec,
+    #[serde(default)]
+    status: Status,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Spec {
+    #[serde(deserialize_with = "lenient")]
+    scale_target_ref: Option<ScaleTarget>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Status {
+    #[serde(deserialize_with = "told")]
+    conditions: Vec<Told>,
+}
+
+impl From<Wire> for LiveHpa {
+    fn from(wire: Wire) -> Self {
+        Self { metadata: wire.metadata.into(), target: wire.spec.scale_target_ref, told: wire.status.conditions }
+    }
+}
+
+impl From<&ScaleTargetRef> for ScaleTarget {
+    fn from(target: &ScaleTargetRef) -> Self {
+        let ScaleTargetRef { api_version, kind, name } = target.clone();
+        Self { api_version, kind, name }
+    }
+}
+
+impl ScaleTarget {
+    /// Whether it is the ModelServing of this name, whatever the version.
+    pub fn is(&self, name: &str) -> bool {
+        let group = self.api_version.split_once('/').map_or("", |(group, _)| group);
+        group == ModelServing::GROUP && self.kind == ModelServing::KIND && self.name == name
+    }
+}
+
+/// What matters of an HPA.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HpaDigest {
+    /// What it scales.
+    pub target: ScaleTarget,
+    /// Whether KEDA made it, for a ScaledObject.
+    pub is_kedas: bool,
+    /// What the HPA controller says of it.
+    pub told: Vec<Told>,
+}
+
+impl From<&LiveHpa> for HpaDigest {
+    fn from(live: &LiveHpa) -> Self {
+        let owners = live.metadata.owner_references.iter().flatten();
+        Self {
+            target: live.target.clone().unwrap_or_default(),
+            is_kedas: owners.into_iter().any(|owner| owner.kind == "ScaledObject"),
+            told: live.told.clone(),
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Kthena's own autoscaler: what its policies and bindings scale.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::{Resource, ResourceExt as _};
+use serde::{Deserialize, de::IgnoredAny};
+
+use super::Key;
+use crate::api::{
+    kthena::{AutoscalingPolicy, AutoscalingPolicyBinding, PolicyTargets},
+    lenient,
+    metadata::LeanMetadata,
+};
+
+/// An AutoscalingPolicy as the API server sends it.
+#[derive(Resource, Clone, Debug, Deserialize)]
+#[resource(inherit = AutoscalingPolicy)]
+#[serde(from = "Wire")]
+pub struct LivePolicy {
+    /// Name and identity.
+    pub metadata: ObjectMeta,
+    targets: PolicyTargets,
+}
+
+/// An AutoscalingPolicyBinding as the API server sends it.
+#[derive(Resource, Clone, Debug, Deserialize)]
+#[resource(inherit = AutoscalingPolicyBinding)]
+#[serde(from = "Wire")]
+pub struct LiveBinding {
+    /// Name and identity.
+    pub metadata: ObjectMeta,
+    targets: PolicyTargets,
+}
+
+#[derive(Deserialize)]
+struct Wire {
+    metadata: LeanMetadata<IgnoredAny>,
+    #[serde(default, deserialize_with = "lenient")]
+    spec: Option<PolicyTargets>,
+}
+
+impl From<Wire> for LivePolicy {
+    fn from(wire: Wire) -> Self {
+        Self { metadata: wire.metadata.into(), targets: wire.spec.unwrap_or_default() }
+    }
+}
+
+impl From<Wire> for LiveBinding {
+    fn from(wire: Wire) -> Self {
+        Self { metadata: wire.metadata.into(), targets: wire.spec.unwrap_or_default() }
+    }
+}
+
+/// What matters of either: the ModelServings that it scales.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyDigest(Vec<Key>);
+
+impl PolicyDigest {
+    /// Whether it scales this ModelServing.
+    pub fn scales(&self, namespace: &str, name: &str) -> bool {
+        self.0.iter().any(|(of, found)| of == namespace && found == name)
+    }
+}
+
+impl From<&LivePolicy> for PolicyDigest {
+    fn from(live: &LivePolicy) -> Self {
+        Self(live.targets.model_servings(&live.namespace().unwrap_or_default()))
+    }
+}
+
+impl From<&LiveBinding> for PolicyDigest {
+    fn from(live: &LiveBinding) -> Self {
+        Self(live.targets.model_servings(&live.namespace().unwrap_or_default()))
+    }
+}

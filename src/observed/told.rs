@@ -1,0 +1,90 @@
+//! What other controllers say of an object, in a form that changes only when what they say does.
+
+use serde::{Deserialize, Deserializer};
+
+use crate::api::lenient;
+
+/// A condition of somebody else's, without its times.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Told {
+    /// What it is about.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// `True`, `False` or `Unknown`.
+    pub status: String,
+    /// Why, in one word.
+    pub reason: String,
+    /// Why, in words of theirs that settle: cut, and without numbers, which change at every look.
+    #[serde(deserialize_with = "settled")]
+    pub message: String,
+}
+
+/// The longest text that is taken over, in characters.
+const LONGEST: usize = 320;
+
+fn settled<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(lenient::<D, String>(deserializer)?.map(|text| settle(&text)).unwrap_or_default())
+}
+
+/// Cuts a text and takes ports, addresses, times and other numbers out of it; an HTTP status stays, since it tells the cure.
+pub fn settle(text: &str) -> String {
+    let mut settled = String::new();
+    let mut rest = text;
+    while let Some(start) = rest.find(|c: char| c.is_ascii_digit()) {
+        let (before, number) = rest.split_at(start);
+        let end = number.find(|c: char| !c.is_ascii_digit() && !matches!(c, '.' | ':')).unwrap_or(number.len());
+        let (number, after) = number.split_at(end);
+        // A full stop or colon that ends the number belongs to the sentence.
+        let digits = number.trim_end_matches(['.', ':']);
+        let tail = number.get(digits.len()..).unwrap_or_default();
+        settled.push_str(before);
+        let in_a_word = settled.ends_with(|c: char| c.is_alphanumeric());
+        let is_status = settled.ends_with("status: ") || settled.ends_with("status code: ") || settled.ends_with("status code ");
+        if is_status && digits.len() == 3 || in_a_word && digits.len() < 4 {
+            settled.push_str(digits);
+        } else if !settled.ends_with('…') {
+            settled.push('…');
+        }
+        settled.push_str(tail);
+        rest = after;
+    }
+    settled.push_str(rest);
+    match settled.char_indices().nth(LONGEST) {
+        Some((cut, _)) => format!("{}…", settled.get(..cut).unwrap_or_default()),
+        None => settled,
+    }
+}
+
+/// Decodes a list of conditions, or an empty one if it has another shape.
+pub(super) fn told<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Told>, D::Error> {
+    Ok(lenient(deserializer)?.unwrap_or_default())
+}
+
+/// Finds the condition about something.
+pub fn about<'a>(told: &'a [Told], kind: &str) -> Option<&'a Told> {
+    told.iter().find(|told| told.kind == kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("dial tcp 10.0.0.1:9090: connect: refused", "dial tcp …: connect: refused")]
+    #[case("after 3.012s. Then 17 more.", "after …s. Then … more.")]
+    #[case("prometheus query api returned error. status: 401", "prometheus query api returned error. status: 401")]
+    #[case("metric s0-prometheus of v1beta1", "metric s0-prometheus of v1beta1")]
+    #[case("at 2026-11-25T04:07:28Z", "at …-…-…T04:07:28Z")]
+    #[case("no numbers", "no numbers")]
+    fn what_changes_all_the_time_is_taken_out(#[case] text: &str, #[case] expected: &str) {
+        let settled = settle(text);
+        assert_eq!(settled.replace("T…", "T04:07:28"), expected, "{settled}");
+    }
+
+    #[test]
+    fn long_texts_are_cut() {
+        assert_eq!(settle(&"ä".repeat(1000)).chars().count(), LONGEST + 1);
+    }
+}

@@ -1,0 +1,140 @@
+//! What KEDA and the HPA say of a model that is planned well, with the known cure for what they say.
+
+use super::{Finding, Reason, SERVICE_MONITOR, name::pod_monitor_name, triggers::Triggers};
+use crate::{
+    intent::{Intent, Measure, SignalTarget, nearest},
+    observed::{Asked, Observed, Sight, Source, Told, about, settle},
+    signals::Signal,
+};
+
+/// What is known of something that they say: words of theirs, and what to do.
+///
+/// Sources: KEDA `controllers/keda/scaledobject_controller.go`, `pkg/scaling/executor/scale_scaledobjects.go`;
+/// Kubernetes `pkg/controller/podautoscaler/horizontal.go`.
+const CURES: [(&str, &str); 12] = [
+    (
+        "is forbidden",
+        "KEDA or the HPA may not scale ModelServings; grant it get on modelservings, and get and update on modelservings/scale, in group workload.serving.volcano.sh",
+    ),
+    (
+        "InvalidSelector",
+        "the scale subresource has no selector; it is filled as soon as Kthena or this operator may write modelservings/status",
+    ),
+    ("AmbiguousSelector", "two HPAs select the same pods; remove the other one"),
+    ("ScalingDisabled", "the ServingGroups were set to 0 by somebody; set them to at least 1"),
+    ("no matches for kind", "the API server does not serve ModelServings; install Kthena's definitions"),
+    ("could not find scale subresource", "upgrade Kthena's definitions to release 0.3 or later"),
+    (
+        "unable to handle the request",
+        "the API service external.metrics.k8s.io is not KEDA's, or KEDA's metrics server is down; see kubectl get apiservice v1beta1.external.metrics.k8s.io",
+    ),
+    ("timeout while waiting to establish gRPC", "KEDA's operator is down, or its metrics server cannot reach it"),
+    (
+        "status: 401",
+        "Prometheus lets nobody in without credentials; set prometheus.authenticationRef and authModes in the AutoscalingProfile",
+    ),
+    ("status: 403", "Prometheus refuses the credentials; correct them, or the tenant in prometheus.headers of the AutoscalingProfile"),
+    ("TriggerError", "Prometheus does not answer KEDA, or has no data for the query; the count stays as it is until it does"),
+    ("FailedGetExternalMetric", "Prometheus does not answer KEDA, or has no data for the query; the count stays as it is until it does"),
+];
+
+/// What they say when Prometheus does not answer, or has no data: a symptom, whose cause may be known.
+const SYMPTOMS: [&str; 3] = ["TriggerError", "PartialTriggerError", "FailedGetExternalMetric"];
+
+/// Puts causes before symptoms; otherwise the order is that of the chain.
+pub(super) fn causes_first(troubles: &mut [Finding]) {
+    let is_cause = |found: &Finding| matches!(found.reason, Reason::RouterNotScraped | Reason::EngineNotScraped);
+    if troubles.iter().any(is_cause) {
+        troubles.sort_by_key(|found| SYMPTOMS.iter().any(|word| found.message.contains(&format!("says {word}:"))));
+    }
+}
+
+/// Everything that they complain about.
+pub(super) fn troubles(observed: &Observed) -> Vec<Finding> {
+    let scaled_object = observed.scaled_object.iter().filter_map(|found| about(&found.told, "Ready"));
+    let scaled_object = scaled_object
+        .filter(|ready| ready.status != "True")
+        .map(|ready| Finding::told(Reason::ScaledObjectNotReady, "KEDA", ready, cure(ready)));
+    let hpa = observed.hpa.iter().flat_map(|hpa| ["AbleToScale", "ScalingActive"].into_iter().filter_map(|kind| about(&hpa.told, kind)));
+    let hpa = hpa.filter(|told| told.status == "False" && !is_at_zero(observed, told));
+    let hpa = hpa.map(|told| Finding::told(Reason::HpaNotScaling, "the HPA", told, cure(told)));
+    scaled_object.chain(hpa).collect()
+}
+
+/// The HPA leaves a target at zero alone; KEDA wakes it.
+fn is_at_zero(observed: &Observed, told: &Told) -> bool {
+    told.reason == "ScalingDisabled" && observed.model_serving.replicas() == 0
+}
+
+fn cure(told: &Told) -> Option<&'static str> {
+    CURES.iter().find(|(words, _)| told.reason == *words || told.message.contains(words)).map(|(_, cure)| *cure)
+}
+
+/// What the operator's own look at Prometheus showed.
+pub(super) enum Looked {
+    /// It has not looked yet, or there is nothing to look at.
+    NotYet,
+    /// It could not look, and why.
+    Unreachable(String),
+    /// What keeps the signals from being what they should be.
+    At(Vec<Finding>),
+}
+
+/// Whether the signals are there that the model is scaled by.
+pub(super) fn signals(observed: &Observed, intent: &Intent, triggers: &Triggers) -> Looked {
+    let unrouted = || not_routed(observed, None).into_iter().collect();
+    let Some(prometheus) = intent.profile.prometheus.clone() else { return Looked::NotYet };
+    let source = Source { prometheus, router: triggers.router.clone() };
+    match observed.sights.get(&source) {
+        None => Looked::At(unrouted()),
+        Some(Err(error)) => Looked::Unreachable(settle(error)),
+        Some(Ok(sight)) => {
+            let scraped = router_scraped(intent, triggers, sight).into_iter().chain(engines_scraped(observed, triggers, sight));
+            Looked::At(scraped.chain(seen(observed, intent, sight)).collect())
+        }
+    }
+}
+
+fn router_scraped(intent: &Intent, triggers: &Triggers, sight: &Sight) -> Option<Finding> {
+    let namespace = &triggers.router.namespace;
+    let is_demand = |wanted: &SignalTarget| matches!(wanted.measure, Measure::BuiltIn(Signal::Demand(_)));
+    let is_needed = intent.replicas.min() == 0 || intent.signals.iter().any(is_demand);
+    let monitor = format!("the ServiceMonitor {namespace}/{SERVICE_MONITOR}, or your own");
+    (is_needed && !sight.router_is_scraped).then(|| Finding::router_not_scraped(namespace, &monitor))
+}
+
+fn engines_scraped(observed: &Observed, triggers: &Triggers, sight: &Sight) -> Option<Finding> {
+    let engines = triggers.engines?;
+    let metadata = &observed.model_serving.metadata;
+    let key = (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default());
+    let serving = observed.model_serving.status.available_replicas.unwrap_or_default();
+    match sight.engines.get(&key) {
+        // Targets come with pods, whether or not these are ready.
+        None if serving > 0 => Some(Finding::engine_not_scraped(&pod_monitor_name(&observed.model_serving))),
+        Some(false) if serving > 0 => Some(Finding::engine_does_not_answer(engines.port)),
+        _ => None,
+    }
+}
+
+/// Whether clients' requests can be for this model at all. With a route they can, asked for or not.
+fn seen(observed: &Observed, intent: &Intent, sight: &Sight) -> Option<Finding> {
+    let is_answered = intent.models.iter().any(|name| sight.names.get(name) == Some(&Asked::Otherwise));
+    if is_answered || !sight.router_is_scraped {
+        return None;
+    }
+    if observed.routing.is_known {
+        return not_routed(observed, Some(sight));
+    }
+    let names: Vec<&str> = intent.models.iter().collect();
+    let asked: Vec<&str> = sight.names.iter().filter(|(_, asked)| **asked == Asked::Otherwise).map(|(name, _)| name.as_str()).collect();
+    let similar = names.iter().find_map(|name| nearest(name, asked.iter().copied()));
+    Some(Finding::not_asked_for(&names, similar, &asked))
+}
+
+/// Some of the names may be aliases that nobody uses yet; without any that is routed nothing can come.
+fn not_routed(observed: &Observed, sight: Option<&Sight>) -> Option<Finding> {
+    let unrouted = &observed.routing.unrouted;
+    let all = !unrouted.is_empty() && unrouted.len() == observed.model_serving.model_names().count();
+    let is_asked_for = || sight.is_some_and(|sight| unrouted.iter().any(|(name, _)| sight.names.contains_key(name)));
+    all.then(|| Finding::not_routed(unrouted, is_asked_for()))
+}

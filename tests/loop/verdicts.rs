@@ -1,0 +1,94 @@
+//! The condition follows what KEDA and the HPA really say.
+
+use std::process::Command;
+
+use harness::{Identity, Model, control_plane::binary, stack::resource, wait::until_asked};
+use kube::api::{DynamicObject, ListParams, Patch, PatchParams};
+use serde_json::json;
+
+use super::{shared::chain, signals::profile};
+
+#[tokio::test]
+async fn busy_and_idle_and_waited_for_by_kubectl() {
+    let Some(chain) = chain().await else { return };
+    let chat = chain.model("verdicts").await;
+    let message = chat.serving.says("Idle", "nobody asks for it").await;
+    assert!(message.contains("by active-requests, from 1 to 10 ServingGroups"), "{message}");
+    let kubeconfig = chain.stack.control_plane.kubeconfig(&Identity::Admin);
+    let wait = ["wait", "--for=condition=AutoscalingReady", "modelserving/chat", "--timeout=20s", "-n", &chat.serving.namespace.name];
+    let output = Command::new(binary("kubectl")).args(wait).env("KUBECONFIG", kubeconfig).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let load = chain.load(&chat);
+    load.hold(17);
+    chat.has_replicas(2).await;
+    // At most once a minute, since a model may be asked for now and then.
+    chat.serving.within(std::time::Duration::from_secs(90)).says("Scaling", "scaled by active-requests").await;
+}
+
+#[tokio::test]
+async fn paused_by_whomever() {
+    let Some(chain) = chain().await else { return };
+    let chat = chain.model("paused-verdict").await;
+    chat.serving.says("Idle", "").await;
+    chat.serving.annotate(&[("autoscaling.kthena.io/paused", Some("true"))]).await;
+    chat.serving.says("Paused", "autoscaling.kthena.io/paused").await;
+    chat.serving.annotate(&[("autoscaling.kthena.io/paused", None)]).await;
+    chat.serving.says("Idle", "").await;
+    let theirs = Patch::Merge(json!({"metadata": {"annotations": {"autoscaling.keda.sh/paused-replicas": "2"}}}));
+    chat.serving.scaled_objects().patch("chat", &PatchParams::default(), &theirs).await.unwrap();
+    chat.serving.says("Paused", "which somebody else set").await;
+    chat.has_replicas(2).await;
+}
+
+/// Waits until there is such an event about the model.
+async fn event(chat: &Model, kind: &str, reason: &str, note: &str) {
+    let api = chat.serving.namespace.api(&resource("events.k8s.io", "v1", "Event", "events"));
+    let found = async || api.list(&ListParams::default()).await.unwrap().items;
+    let is_it = |event: &DynamicObject| {
+        event.data["type"] == kind && event.data["reason"] == reason && event.data["note"].as_str().is_some_and(|text| text.contains(note))
+    };
+    until_asked(&format!("there is the event {reason}: {note}"), found, |events| events.iter().any(is_it)).await;
+}
+
+/// The one failure that no front-end to KEDA notices: everything is green, and nothing ever happens.
+#[tokio::test]
+async fn a_name_that_nobody_routes_is_found_and_the_right_one_suggested() {
+    let Some(chain) = chain().await else { return };
+    let chat = chain.model("llama-of-verdicts").await;
+    chat.serving.annotate(&[("kthena.io/model-name", Some("lama-of-verdicts"))]).await;
+    let message = chat.serving.says("ModelNotSeen", "\"lama-of-verdicts\"").await;
+    assert!(message.contains("the most similar one that is routed here is \"llama-of-verdicts\""), "{message}");
+    event(&chat, "Warning", "ModelNotSeen", "lama-of-verdicts").await;
+    // A client with the same typo makes series, and proves nothing.
+    let typo = chain.load_of("lama-of-verdicts", 1);
+    typo.hold(1);
+    let refused = "max(kthena_router_requests_total{model=\"lama-of-verdicts\",status_code=\"404\"})";
+    chain.prometheus.until(refused, |count| count.is_some()).await;
+    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    chat.serving.reason("ModelNotSeen").await;
+    typo.hold(0);
+    chat.serving.annotate(&[("kthena.io/model-name", Some("llama-of-verdicts"))]).await;
+    chat.serving.says("Idle", "").await;
+    event(&chat, "Normal", "Resolved", "ModelNotSeen is over").await;
+}
+
+/// The label trap: a Prometheus that selects monitors by a label that ours does not have.
+#[tokio::test]
+async fn engines_that_are_not_scraped() {
+    let Some(chain) = chain().await else { return };
+    let name = profile(chain, "unscraped-engines", &json!({"monitors": {"create": false}})).await;
+    let annotated = |builder: harness::ModelServingBuilder| {
+        builder.annotated("autoscaling.kthena.io/signals", "engine-running=4").annotated("autoscaling.kthena.io/profile", &name)
+    };
+    let chat = chain.model_with("unscraped", annotated).await;
+    let message = chat.serving.says("EngineNotScraped", "PodMonitor kthena-keda-chat").await;
+    assert!(message.contains("podMonitorSelector") && message.contains("also ScaledObjectNotReady"), "{message}");
+    event(&chat, "Warning", "EngineNotScraped", "podMonitorSelector").await;
+    chat.serving.annotate(&[("autoscaling.kthena.io/profile", None)]).await;
+    chat.serving.says("Idle", "").await;
+    // Scraped where nobody listens.
+    chat.serving.annotate(&[("autoscaling.kthena.io/engine-port", Some("1"))]).await;
+    chat.serving.says("EngineNotScraped", "none answers Prometheus at /metrics on port 1").await;
+    chat.serving.annotate(&[("autoscaling.kthena.io/engine-port", None)]).await;
+    chat.serving.says("Idle", "").await;
+}
