@@ -38,7 +38,7 @@ use crate::{
         follow::{Change, follow},
         gate::{self, Gate},
     },
-    prometheus::Prometheus,
+    prometheus::{Asker, Prometheus},
     settings::{RunSettings, Settings},
 };
 
@@ -50,7 +50,7 @@ const DRAIN: Duration = Duration::from_secs(7);
 /// # Errors
 /// When there is no way to a cluster. Everything else is survived.
 pub async fn run(settings: Settings, run_settings: RunSettings, stop: impl Future<Output = ()> + Send + 'static) -> Result<(), Error> {
-    let prometheus = Prometheus::new(run_settings.access)?;
+    let prometheus = Asker::Direct(Prometheus::new(run_settings.access)?);
     let client = cluster::connect().await?;
     let (reader, writer) = reflector::store::<ModelServing>();
     let stores = Arc::new(Stores::new(reader));

@@ -1,6 +1,7 @@
 //! The command line: the only place that knows flags, environment and standard output.
 
 mod crds;
+mod explain;
 mod plan_args;
 mod render;
 mod run;
@@ -11,7 +12,11 @@ use clap::{Parser, Subcommand};
 
 /// Autoscales Kthena ModelServings with KEDA: one annotation gives a ScaledObject.
 #[derive(Parser)]
-#[command(name = "kthena-keda", version, after_help = "Exit codes: 0 done, 1 bad input or failure, 2 bad arguments.")]
+#[command(
+    name = "kthena-keda",
+    version,
+    after_help = "Exit codes: 0 done, 1 bad input or failure, 2 bad arguments; of explain also 3 where a model is not scaled, 4 where nobody can tell yet."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -23,6 +28,8 @@ enum Command {
     Run(Box<run::Run>),
     /// Print the objects that the operator would apply for the given ModelServings; needs no cluster.
     Render(render::Render),
+    /// Say why a model scales, or why it does not and what to do, from the live cluster and its Prometheus.
+    Explain(explain::Explain),
     /// Print the definition of AutoscalingProfile: `kthena-keda crds | kubectl apply --server-side -f -`.
     Crds,
 }
@@ -32,6 +39,7 @@ pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(run) => run.run(),
         Command::Render(render) => render.run(),
+        Command::Explain(explain) => explain.run(),
         Command::Crds => crds::run(),
     }
 }

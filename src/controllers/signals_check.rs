@@ -17,7 +17,7 @@ use crate::{
     intent::PrometheusSettings,
     observed::{Sight, Sights, Source},
     process::backoff,
-    prometheus::{Element, Prometheus},
+    prometheus::{Asker, Element},
     signals,
 };
 
@@ -27,7 +27,7 @@ const CONCURRENCY: usize = 4;
 const GATHER: Duration = Duration::from_secs(3);
 
 /// Runs for life: asks after each `period` or once `wake` is notified, and calls `changed` when anything is to be seen that was not.
-pub async fn run(context: Context, routers: Routers, prometheus: Prometheus, period: Duration, wake: &Notify, changed: impl Fn()) {
+pub async fn run(context: Context, routers: Routers, prometheus: Asker, period: Duration, wake: &Notify, changed: impl Fn()) {
     // An error means that nobody fills the store any more: the process is ending.
     let _ = context.stores.model_servings.wait_until_ready().await;
     loop {
@@ -55,8 +55,9 @@ fn sources(context: &Context, routers: &Routers) -> HashSet<Source> {
     profiles.into_iter().filter_map(source).collect()
 }
 
-/// The engines are asked about once for each Prometheus, and each router once.
-async fn look(prometheus: &Prometheus, sources: HashSet<Source>) -> Sights {
+/// Asks about every source, one question after another for each of them. The engines are asked about once for each Prometheus, and each router once.
+pub async fn look(prometheus: &Asker, sources: impl IntoIterator<Item = Source>) -> Sights {
+    let sources: HashSet<Source> = sources.into_iter().collect();
     let addresses: HashSet<PrometheusSettings> = sources.iter().map(|source| source.prometheus.clone()).collect();
     let engines: HashMap<PrometheusSettings, Result<Vec<Element>, String>> = stream::iter(addresses)
         .map(async |settings| {
@@ -81,7 +82,7 @@ async fn look(prometheus: &Prometheus, sources: HashSet<Source>) -> Sights {
         .await
 }
 
-async fn look_at(prometheus: &Prometheus, source: &Source, engines: Vec<Element>) -> Result<Sight, String> {
+async fn look_at(prometheus: &Asker, source: &Source, engines: Vec<Element>) -> Result<Sight, String> {
     let presence = prometheus.ask(&source.prometheus, &signals::router_presence(&source.router)).await?;
     let names = prometheus.ask(&source.prometheus, &signals::model_names(&source.router)).await?;
     Ok(Sight::read(&presence, names, engines))

@@ -34,9 +34,20 @@ pub struct Manifests {
     pod_monitors: BTreeMap<Key, MonitorDigest>,
     routes: BTreeMap<Key, RouteDigest>,
     servers: BTreeMap<Key, ServerDigest>,
+    has_route_kind: bool,
 }
 
 impl Manifests {
+    /// Those of a cluster, which has ModelRoutes or does not.
+    pub fn of_cluster(has_route_kind: bool) -> Self {
+        Self { has_route_kind, ..Self::default() }
+    }
+
+    /// Where the Prometheus is that KEDA asks for a model now.
+    pub fn server_address(&self, namespace: &str, name: &str) -> Option<&str> {
+        self.scaled_objects.get(&(namespace.to_owned(), name.to_owned())).and_then(|found| found.server_address.as_deref())
+    }
+
     /// Takes one object.
     ///
     /// # Errors
@@ -82,7 +93,7 @@ impl Manifests {
             scaled_object: self.scaled_objects.get(&(namespace, scaled_object_name(model_serving))).cloned(),
             pod_monitor: pod_monitor.map(|digest| digest.generated.clone()),
             router,
-            routing: Network { are_served: false, routes: &of_routes, servers: &of_servers, model_servings: &model_servings }
+            routing: Network { are_served: self.has_route_kind, routes: &of_routes, servers: &of_servers, model_servings: &model_servings }
                 .routing(model_serving),
             profile: self.profile(model_serving.profile()).map(|digest| digest.settings.clone()),
         }

@@ -4,6 +4,7 @@
 
 mod generated;
 mod hpa;
+pub mod live;
 mod manifests;
 mod monitor;
 mod network;

@@ -57,6 +57,8 @@ pub struct ScaledObjectDigest {
     pub generated: Generated,
     /// What it scales.
     pub target: ScaleTarget,
+    /// Where KEDA asks Prometheus.
+    pub server_address: Option<String>,
     /// The annotation by which it is paused as a whole, if any.
     pub paused_by: Option<&'static str>,
     /// What KEDA says of it.
@@ -73,6 +75,11 @@ impl From<&LiveScaledObject> for ScaledObjectDigest {
         let pauses = |key: &&str| live.annotations().get(*key).is_some_and(|value| *key == PAUSED_AT || value != "false");
         Self {
             generated,
+            server_address: live
+                .spec
+                .iter()
+                .flat_map(|spec| &spec.triggers)
+                .find_map(|trigger| trigger.metadata.get("serverAddress").cloned()),
             target: live.spec.as_ref().map(|spec| ScaleTarget::from(&spec.scale_target_ref)).unwrap_or_default(),
             paused_by: [PAUSED_AT, PAUSED].into_iter().find(pauses),
             told: live.told.clone(),

@@ -8,11 +8,11 @@ use crate::{
 
 /// What is scraped of a model's pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Engines {
+pub struct Engines {
     /// Whose names its series have.
-    pub(super) engine: Engine,
+    pub engine: Engine,
     /// Where it listens.
-    pub(super) port: u16,
+    pub port: u16,
 }
 
 /// Finds out; a ModelServing itself does not tell.

@@ -3,6 +3,7 @@
 //! In: [`Observed`], [`Capabilities`] and the defaults. Out: a [`Plan`]. Pure and total: bad input is a [`Finding`], never an error.
 //! `run` and `render` share it, so they cannot disagree.
 
+mod chain;
 mod companion;
 mod demand;
 mod engines;
@@ -15,6 +16,7 @@ mod scaled_object;
 mod triggers;
 mod verdict;
 
+pub use chain::{Link, LinkState, chain};
 pub use companion::canonical_selector;
 pub use finding::{Finding, Reason, is_of_others};
 pub use name::{hpa_name, pod_monitor_name, scaled_object_name};
@@ -33,7 +35,7 @@ use crate::{
     observed::{Existing, Generated, Observed},
 };
 use health::Looked;
-use triggers::Triggers;
+pub use triggers::{Question, Triggers};
 use verdict::Report;
 
 /// What the cluster's API can do.
@@ -93,6 +95,30 @@ pub struct Plan {
     pub findings: Vec<Finding>,
     /// What is worth knowing although it does not.
     pub warnings: Vec<String>,
+    /// How the condition came about; none without autoscaling.
+    pub explanation: Option<Explanation>,
+}
+
+/// How a condition came about.
+#[derive(Clone, Debug)]
+pub struct Explanation {
+    /// What it says.
+    pub verdict: Verdict,
+    /// What keeps what is applied from working, the most important first.
+    pub troubles: Vec<Finding>,
+    /// Why the signals could not be looked at.
+    pub check: Option<String>,
+    /// What was asked for, and what is measured for it, where that is valid.
+    pub asked: Option<Asked>,
+}
+
+/// What was asked for, and what is measured for it.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// The complete settings.
+    pub intent: Intent,
+    /// The questions to Prometheus.
+    pub triggers: Triggers,
 }
 
 /// Plans everything about one ModelServing.
@@ -126,6 +152,7 @@ fn opted_out(observed: &Observed, selector: Desired<String>) -> Plan {
         condition,
         findings: Vec::new(),
         warnings: Vec::new(),
+        explanation: None,
     }
 }
 
@@ -168,6 +195,7 @@ fn opted_in(
         condition: Desired::Keep,
         findings,
         warnings: Vec::new(),
+        explanation: None,
     };
     if let (Some((intent, triggers)), Some(keda), true) = (&wanted, capabilities.keda, plan.findings.is_empty()) {
         plan.warnings = warnings(observed, intent, triggers, capabilities, keda);
@@ -200,7 +228,9 @@ fn opted_in(
         check: check.as_deref(),
         intent: wanted.as_ref().map(|(intent, _)| intent),
     };
-    plan.condition = verdict::condition(observed, &report);
+    let verdict = verdict::judge(observed, &report);
+    plan.condition = verdict::condition(observed, &verdict);
+    plan.explanation = Some(Explanation { verdict, troubles, check, asked: wanted.map(|(intent, triggers)| Asked { intent, triggers }) });
     plan
 }
 

@@ -18,28 +18,28 @@ const OUT_OF_REACH: &str = "1000000000";
 
 /// One question and what its answer means.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Question {
+pub struct Question {
     /// Unique within the ScaledObject.
-    pub(super) name: String,
+    pub name: String,
     /// The PromQL.
-    pub(super) query: String,
+    pub query: String,
     /// What one ServingGroup is expected to carry.
-    pub(super) threshold: String,
+    pub threshold: String,
     /// How the answer becomes a number of ServingGroups.
-    pub(super) metric_type: MetricType,
+    pub metric_type: MetricType,
     /// From what answer on a model at zero is woken, where that is not 0 and left to KEDA.
-    pub(super) activation: Option<String>,
+    pub activation: Option<String>,
 }
 
 /// Everything that is asked of one ModelServing, and what has to be scraped for it.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Triggers {
+pub struct Triggers {
     /// In the order of the ScaledObject's triggers.
-    pub(super) questions: Vec<Question>,
+    pub questions: Vec<Question>,
     /// What is scraped of its pods; none where no signal needs that.
-    pub(super) engines: Option<Engines>,
+    pub engines: Option<Engines>,
     /// Where the router's series are.
-    pub(super) router: RouterSeries,
+    pub router: RouterSeries,
 }
 
 /// Asks for every signal of the intent.

@@ -76,17 +76,17 @@ const IDLE: &str = "Idle";
 /// The reason while it is held back on purpose.
 const PAUSED: &str = "Paused";
 
-/// The condition that the report leads to; kept where it already says so.
-pub(super) fn condition(observed: &Observed, report: &Report<'_>) -> Desired<Verdict> {
-    let verdict = judge(observed, report);
+/// Writes the verdict as condition, where that does not say so already.
+pub(super) fn condition(observed: &Observed, verdict: &Verdict) -> Desired<Verdict> {
     let says_so =
         observed.model_serving.status.autoscaling_ready.as_ref().is_some_and(|found| {
             found.status == verdict.status.as_str() && found.reason == verdict.reason && found.message == verdict.message
         });
-    if says_so { Desired::Keep } else { Desired::Apply(verdict) }
+    if says_so { Desired::Keep } else { Desired::Apply(verdict.clone()) }
 }
 
-fn judge(observed: &Observed, report: &Report<'_>) -> Verdict {
+/// What the report leads to.
+pub(super) fn judge(observed: &Observed, report: &Report<'_>) -> Verdict {
     if let [first, others @ ..] = report.findings {
         let stays = (observed.existing() == Existing::Ours && observed.rivals.is_empty())
             .then_some("until then the ScaledObject stays as it was last valid");

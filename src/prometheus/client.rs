@@ -8,7 +8,7 @@ use reqwest::{
     header::{AUTHORIZATION, HeaderName, HeaderValue},
 };
 
-use crate::{intent::PrometheusSettings, promql::Expr};
+use crate::intent::PrometheusSettings;
 
 /// How long an answer may take.
 const LIMIT: Duration = Duration::from_secs(8);
@@ -80,10 +80,10 @@ impl Prometheus {
     ///
     /// # Errors
     /// Why there is no answer, in words for a message.
-    pub async fn ask(&self, settings: &PrometheusSettings, query: &Expr) -> Result<Vec<Element>, String> {
+    pub(super) async fn ask(&self, settings: &PrometheusSettings, query: &str) -> Result<Vec<Element>, String> {
         let http = if settings.unsafe_ssl { &self.lenient } else { &self.http };
         let client = Client::from(http.clone(), &settings.url.to_string()).map_err(|error| error.to_string())?;
-        let mut question = client.query(query.to_string()).timeout(EVALUATION);
+        let mut question = client.query(query).timeout(EVALUATION);
         if let Some(token) = self.token()? {
             question = question.header(AUTHORIZATION, token);
         }

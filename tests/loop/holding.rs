@@ -101,17 +101,17 @@ async fn keda_may_not_scale_model_servings() {
     with_a_fleet("no-right", async |held| {
         let client = held.chat.client().clone();
         let kind = harness::stack::resource("rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles");
-        let roles: Api<DynamicObject> = Api::all_with(client.clone(), &kind);
-        let mut role = roles.get("keda-operator").await.unwrap();
+        let all: Api<DynamicObject> = Api::all_with(client.clone(), &kind);
+        let mut role = all.get("keda-operator").await.unwrap();
         role.metadata.managed_fields = None;
         let whole = role.clone();
         let rules = role.data["rules"].as_array_mut().unwrap();
         rules.retain(|rule| rule["resources"] != json!(["*/scale"]) && rule["resources"] != json!(["*"]));
-        roles.replace("keda-operator", &kube::api::PostParams::default(), &role).await.unwrap();
+        all.replace("keda-operator", &kube::api::PostParams::default(), &role).await.unwrap();
         let message = held.chat.serving.says("ScaledObjectNotReady", "is forbidden").await;
         assert!(message.contains("get and update on modelservings/scale"), "{message}");
         let back = DynamicObject { metadata: kube::api::ObjectMeta { resource_version: None, ..whole.metadata }, ..whole };
-        roles.replace("keda-operator", &kube::api::PostParams::default(), &back).await.unwrap();
+        all.replace("keda-operator", &kube::api::PostParams::default(), &back).await.unwrap();
         held.chat.serving.until("is well again", |found| harness::condition(found).is_some_and(|found| found["status"] == "True")).await;
     })
     .await;

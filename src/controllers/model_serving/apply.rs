@@ -28,7 +28,7 @@ pub(super) async fn apply(models: &Models, observed: Observed, plan: Plan, capab
     let Some(Written { observed, plan, held }) = status::write(models, observed, plan, capabilities).await? else {
         return Ok(None);
     };
-    let Plan { scaled_object, pod_monitor, selector: _, condition: _, findings, warnings: _ } = plan;
+    let Plan { scaled_object, pod_monitor, selector: _, condition: _, findings, warnings: _, explanation: _ } = plan;
     match pod_monitor {
         Desired::Apply(pod_monitor) => write_pod_monitor(models, &observed, *pod_monitor).await?,
         Desired::Remove => remove::<LivePodMonitor>(context, observed.pod_monitor.as_ref(), &observed).await?,

@@ -1,0 +1,382 @@
+//! `explain`: walks the chain of one model against a live cluster and its Prometheus, with the caller's own rights.
+
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use clap::{Args, ValueEnum};
+use kube::{Client, ResourceExt as _};
+use serde::Serialize;
+
+use super::plan_args::PlanArgs;
+use crate::{
+    api::{keda::MetricType, kthena::ModelServing},
+    cluster::{self, capabilities},
+    controllers::signals_check,
+    intent::{PrometheusSettings, PrometheusUrl},
+    observed::{
+        Observed, Source, about,
+        live::{self, Live},
+    },
+    plan::{self, Asked, Explanation, Link, LinkState, Question, Status, plan_router, scaled_object_name},
+    prometheus::{Access, Asker, Prometheus, external},
+    settings::Settings,
+};
+
+/// The HPA's tolerance: within a tenth of the target nothing changes (Kubernetes `--horizontal-pod-autoscaler-tolerance`).
+const TOLERANCE: f64 = 0.1;
+/// How often `--watch` looks again.
+const AGAIN: Duration = Duration::from_secs(5);
+
+#[derive(Args)]
+pub(super) struct Explain {
+    /// A ModelServing; without it one line for each model that opted in, the worst first.
+    #[arg(value_name = "NAMESPACE/NAME")]
+    model: Option<String>,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    output: Format,
+    /// Look again every five seconds, until it is interrupted.
+    #[arg(short, long)]
+    watch: bool,
+    #[command(flatten)]
+    plan: PlanArgs,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+/// Everything that is said of one model.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Explained {
+    namespace: String,
+    name: String,
+    status: &'static str,
+    reason: &'static str,
+    message: String,
+    links: Vec<Seen>,
+    signals: Vec<Signal>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replicas: Option<Replicas>,
+    warnings: Vec<String>,
+    not_looked_at: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Seen {
+    name: &'static str,
+    state: &'static str,
+    says: String,
+}
+
+#[derive(Serialize)]
+struct Signal {
+    name: String,
+    query: String,
+    target: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<f64>,
+    /// How many ServingGroups it asks for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wanted: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Replicas {
+    now: i32,
+    min: i32,
+    max: i32,
+    /// What the signals ask for, within the bounds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wanted: Option<f64>,
+    /// What the HPA says of what it does next.
+    hpa: Vec<String>,
+}
+
+impl Explain {
+    pub(super) fn run(&self) -> ExitCode {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let done = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| error.to_string())
+            .and_then(|runtime| runtime.block_on(self.explain()));
+        done.unwrap_or_else(|error| {
+            // Nobody is left to be told when standard error is closed.
+            let _ = writeln!(io::stderr(), "error: {error}");
+            ExitCode::FAILURE
+        })
+    }
+
+    async fn explain(&self) -> Result<ExitCode, String> {
+        loop {
+            let all = self.look().await?;
+            if all.is_empty() {
+                return Err(match &self.model {
+                    Some(model) => format!("there is no ModelServing {model} that opted in by kthena.io/model-name"),
+                    None => "no ModelServing opted in by kthena.io/model-name".to_owned(),
+                });
+            }
+            self.print(&all).map_err(|error| format!("cannot print: {error}"))?;
+            if !self.watch {
+                return Ok(code(&all));
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    async fn look(&self) -> Result<Vec<Explained>, String> {
+        let wanted =
+            self.model.as_deref().map(|model| model.split_once('/').ok_or_else(|| format!("{model:?} is no model; write NAMESPACE/NAME")));
+        let wanted = wanted.transpose()?;
+        let client = cluster::connect().await.map_err(|error| error.to_string())?;
+        let served = capabilities::discover(&client).await.map_err(|error| format!("cannot find out what the cluster serves: {error}"))?;
+        let settings = self.plan.settings();
+        let live = live::read(&client, served, wanted.map(|(namespace, _)| namespace), &settings.router_namespace).await;
+        let is_wanted = |found: &ModelServing| {
+            found.is_opted_in()
+                && wanted.is_none_or(|(namespace, name)| found.namespace().as_deref() == Some(namespace) && found.name_any() == name)
+        };
+        let models: Vec<Arc<ModelServing>> =
+            live.objects.model_servings.iter().map(|(_, found)| found.clone()).filter(|found| is_wanted(found)).collect();
+        let way = Way::new(&client, &settings)?;
+        let mut all = Vec::new();
+        for model in models {
+            all.extend(explained(&live, &model, served.plan, &settings, &way, wanted.is_some()).await);
+        }
+        all.sort_by_key(|found| (rank(found.status), found.namespace.clone(), found.name.clone()));
+        Ok(all)
+    }
+
+    fn print(&self, all: &[Explained]) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        if self.output == Format::Json {
+            return match (&self.model, all) {
+                (Some(_), [one]) => writeln!(out, "{}", serde_json::to_string_pretty(one)?),
+                _ => writeln!(out, "{}", serde_json::to_string_pretty(all)?),
+            };
+        }
+        let paint = Paint { on: io::stdout().is_terminal() };
+        match (&self.model, all) {
+            (Some(_), [one]) => print_one(&mut out, one, paint),
+            _ => all.iter().try_for_each(|found| {
+                let mark = paint.mark(found.status, if found.status == "True" { "✓" } else { "✗" });
+                writeln!(out, "{mark} {}/{}  {}  {}", found.namespace, found.name, found.reason, first_sentence(&found.message))
+            }),
+        }
+    }
+}
+
+/// How Prometheus is asked.
+struct Way {
+    client: Client,
+    asker: Asker,
+    /// Where it is reached from here, if not where KEDA reaches it.
+    reachable: Option<PrometheusSettings>,
+}
+
+impl Way {
+    /// At the address that was given, else through the API server.
+    fn new(client: &Client, settings: &Settings) -> Result<Self, String> {
+        let direct = || Prometheus::new(Access::default()).map(Asker::Direct).map_err(|error| error.to_string());
+        Ok(match &settings.defaults.prometheus {
+            Some(reachable) => Self { client: client.clone(), asker: direct()?, reachable: Some(reachable.clone()) },
+            None => Self { client: client.clone(), asker: Asker::Proxied(client.clone()), reachable: None },
+        })
+    }
+
+    /// The same Prometheus at the address by which it is reached from here.
+    fn as_reached(&self, settings: &PrometheusSettings) -> PrometheusSettings {
+        let mut settings = settings.clone();
+        if let Some(reachable) = &self.reachable {
+            settings.url = reachable.url.clone();
+        }
+        settings
+    }
+}
+
+async fn explained(
+    live: &Live,
+    model: &ModelServing,
+    capabilities: plan::Capabilities,
+    settings: &Settings,
+    way: &Way,
+    in_full: bool,
+) -> Option<Explained> {
+    let (namespace, name) = (model.namespace().unwrap_or_default(), model.name_any());
+    let mut defaults = settings.defaults.clone();
+    // What `run` was told is not known here; what it made of that is.
+    if let Some(url) = live.objects.server_address(&namespace, &scaled_object_name(model)).and_then(|url| url.parse::<PrometheusUrl>().ok())
+    {
+        defaults.prometheus = Some(PrometheusSettings::from(url));
+    }
+    let (router, _) = live.objects.observe_router(&settings.router_namespace);
+    let router = plan_router(&router, live.objects.default_profile().as_ref(), &defaults, true).series;
+    let mut observed = live.objects.observe(model, router);
+    let first = plan::plan(&observed, capabilities, &defaults);
+    if let Some(source) = first.explanation.as_ref().and_then(|found| found.asked.as_ref()).and_then(source) {
+        let reached = Source { prometheus: way.as_reached(&source.prometheus), router: source.router.clone() };
+        let looked = signals_check::look(&way.asker, [reached]).await;
+        observed.sights = Arc::new(looked.into_values().map(|sight| (source.clone(), sight)).collect());
+    }
+    let plan = plan::plan(&observed, capabilities, &defaults);
+    let explanation = plan.explanation.as_ref()?;
+    let signals = match &explanation.asked {
+        Some(asked) if in_full => values(&observed, asked, way).await,
+        _ => Vec::new(),
+    };
+    let links = plan::chain(&observed, &plan, explanation).into_iter().map(seen).collect();
+    let Explanation { verdict, asked, .. } = explanation;
+    Some(Explained {
+        namespace,
+        name,
+        status: verdict.status.as_str(),
+        reason: verdict.reason,
+        message: verdict.message.clone(),
+        links,
+        replicas: asked.as_ref().map(|asked| replicas(&observed, asked, &signals)),
+        signals,
+        warnings: plan.warnings.clone(),
+        not_looked_at: live.missing.clone(),
+    })
+}
+
+fn source(asked: &Asked) -> Option<Source> {
+    Some(Source { prometheus: asked.intent.profile.prometheus.clone()?, router: asked.triggers.router.clone() })
+}
+
+fn seen(link: Link) -> Seen {
+    let state = match link.state {
+        LinkState::Holds => "holds",
+        LinkState::Broken => "broken",
+        LinkState::Affected => "affected",
+        LinkState::Unknown => "unknown",
+    };
+    Seen { name: link.name, state, says: link.says }
+}
+
+/// What each signal is now, and how many ServingGroups it asks for.
+async fn values(observed: &Observed, asked: &Asked, way: &Way) -> Vec<Signal> {
+    let Some(prometheus) = &asked.intent.profile.prometheus else { return Vec::new() };
+    let settings = way.as_reached(prometheus);
+    let (namespace, scaled_object) = (observed.model_serving.namespace().unwrap_or_default(), scaled_object_name(&observed.model_serving));
+    let mut signals = Vec::new();
+    for (place, question) in asked.triggers.questions.iter().enumerate() {
+        let answer = match way.asker.ask_text(&settings, &question.query).await.as_deref() {
+            Ok([one]) => Ok(one.value),
+            Ok([]) => Err("no data".to_owned()),
+            Ok(many) => Err(format!("{} values, of which KEDA takes none", many.len())),
+            // What KEDA answers the HPA is worth less, since it does not tell why there is nothing.
+            Err(error) => external(&way.client, &namespace, &scaled_object, place).await.map_err(|_| error.clone()),
+        };
+        let (value, problem) = (answer.as_ref().ok().copied(), answer.err());
+        let wanted = value.and_then(|value| asks_for(question, value, observed.model_serving.replicas()));
+        signals.push(Signal {
+            name: question.name.clone(),
+            query: question.query.clone(),
+            target: question.threshold.clone(),
+            value,
+            wanted,
+            problem,
+        });
+    }
+    signals
+}
+
+/// As the HPA reckons for totals; levels depend on how many pods are ready, and the activation trigger never sizes the fleet.
+fn asks_for(question: &Question, value: f64, now: i32) -> Option<f64> {
+    let target: f64 = question.threshold.parse().ok()?;
+    if question.metric_type != MetricType::AverageValue || question.activation.is_some() {
+        return None;
+    }
+    let ratio = value / (target * f64::from(now));
+    let stays = now > 0 && (ratio - 1.0).abs() <= TOLERANCE;
+    Some(if stays { f64::from(now) } else { (value / target).ceil() })
+}
+
+fn replicas(observed: &Observed, asked: &Asked, signals: &[Signal]) -> Replicas {
+    let bounds = asked.intent.replicas;
+    let most = signals.iter().filter_map(|signal| signal.wanted).reduce(f64::max);
+    let told = |kind| observed.hpa.as_ref().and_then(|hpa| about(&hpa.told, kind));
+    let hpa = [told("AbleToScale"), told("ScalingLimited")].into_iter().flatten().map(|told| format!("{}: {}", told.reason, told.message));
+    Replicas {
+        now: observed.model_serving.replicas(),
+        min: bounds.min(),
+        max: bounds.max(),
+        wanted: most.map(|most| most.clamp(f64::from(bounds.min()), f64::from(bounds.max()))),
+        hpa: hpa.collect(),
+    }
+}
+
+fn print_one(out: &mut impl io::Write, found: &Explained, paint: Paint) -> io::Result<()> {
+    writeln!(out, "{}/{}: {}", found.namespace, found.name, paint.mark(found.status, found.reason))?;
+    for Seen { name, state, says } in &found.links {
+        let (status, mark) = match *state {
+            "holds" => ("True", "✓"),
+            "broken" => ("False", "✗"),
+            "affected" => ("Unknown", "!"),
+            _ => ("Unknown", "?"),
+        };
+        writeln!(out, "{} {name:<18} {says}", paint.mark(status, mark))?;
+    }
+    for signal in &found.signals {
+        let value =
+            signal.value.map_or_else(|| signal.problem.clone().unwrap_or_default(), |value| format!("{value} for {} each", signal.target));
+        let wanted = signal.wanted.map(|wanted| format!(" → {wanted}")).unwrap_or_default();
+        writeln!(out, "  {:<18} {value}{wanted}", signal.name)?;
+    }
+    if let Some(Replicas { now, min, max, wanted, hpa }) = &found.replicas {
+        let wanted = wanted.map(|wanted| format!(", {wanted} asked for")).unwrap_or_default();
+        writeln!(out, "  {:<18} {now} wanted now{wanted}, from {min} to {max}", "ServingGroups")?;
+        hpa.iter().try_for_each(|says| writeln!(out, "  {:<18} {says}", "next"))?;
+    }
+    found.warnings.iter().try_for_each(|warning| writeln!(out, "! {warning}"))?;
+    found.not_looked_at.iter().try_for_each(|missing| writeln!(out, "? {missing}"))
+}
+
+/// Colour, only where somebody looks.
+#[derive(Clone, Copy)]
+struct Paint {
+    on: bool,
+}
+
+impl Paint {
+    fn mark(self, status: &str, text: &str) -> String {
+        let colour = match status {
+            "True" => 32,
+            "False" => 31,
+            _ => 33,
+        };
+        if self.on { format!("\u{1b}[{colour}m{text}\u{1b}[0m") } else { text.to_owned() }
+    }
+}
+
+fn first_sentence(message: &str) -> &str {
+    message.split("; ").next().unwrap_or_default()
+}
+
+fn rank(status: &str) -> u8 {
+    match status {
+        "False" => 0,
+        "Unknown" => 1,
+        _ => 2,
+    }
+}
+
+/// 0 where every model is well, 3 where one is broken, 4 where nobody can tell yet.
+fn code(all: &[Explained]) -> ExitCode {
+    match all.iter().map(|found| found.status).min_by_key(|status| rank(status)) {
+        Some(status) if status == Status::False.as_str() => ExitCode::from(3),
+        Some(status) if status == Status::Unknown.as_str() => ExitCode::from(4),
+        _ => ExitCode::SUCCESS,
+    }
+}
