@@ -11,19 +11,18 @@ use clap::{Args, ValueEnum};
 use kube::{Client, ResourceExt as _};
 use serde::Serialize;
 
-use super::plan_args::PlanArgs;
+use super::plan_args::namespace;
 use crate::{
     api::{keda::MetricType, kthena::ModelServing},
     cluster::{self, capabilities},
     controllers::signals_check,
-    intent::{PrometheusSettings, PrometheusUrl},
+    intent::{Profile, PrometheusSettings, PrometheusUrl},
     observed::{
         Observed, Source, about,
         live::{self, Live},
     },
     plan::{self, Asked, Explanation, Link, LinkState, Question, Status, plan_router, scaled_object_name},
     prometheus::{Access, Asker, Prometheus, external},
-    settings::Settings,
 };
 
 /// The HPA's tolerance: within a tenth of the target nothing changes (Kubernetes `--horizontal-pod-autoscaler-tolerance`).
@@ -42,8 +41,12 @@ pub(super) struct Explain {
     /// Look again every five seconds, until it is interrupted.
     #[arg(short, long)]
     watch: bool,
-    #[command(flatten)]
-    plan: PlanArgs,
+    /// Prometheus as it is reached from here, such as <http://localhost:9090>; by default it is asked through the API server.
+    #[arg(long, value_name = "URL")]
+    prometheus_url: Option<PrometheusUrl>,
+    /// The namespace in which kthena-router runs.
+    #[arg(long, env = "KTHENA_KEDA_ROUTER_NAMESPACE", value_name = "NAMESPACE", default_value = "kthena-system", value_parser = namespace)]
+    router_namespace: String,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -140,18 +143,17 @@ impl Explain {
         let wanted = wanted.transpose()?;
         let client = cluster::connect().await.map_err(|error| error.to_string())?;
         let served = capabilities::discover(&client).await.map_err(|error| format!("cannot find out what the cluster serves: {error}"))?;
-        let settings = self.plan.settings();
-        let live = live::read(&client, served, wanted.map(|(namespace, _)| namespace), &settings.router_namespace).await;
+        let live = live::read(&client, served, wanted.map(|(namespace, _)| namespace), &self.router_namespace).await;
         let is_wanted = |found: &ModelServing| {
             found.is_opted_in()
                 && wanted.is_none_or(|(namespace, name)| found.namespace().as_deref() == Some(namespace) && found.name_any() == name)
         };
         let models: Vec<Arc<ModelServing>> =
             live.objects.model_servings.iter().map(|(_, found)| found.clone()).filter(|found| is_wanted(found)).collect();
-        let way = Way::new(&client, &settings)?;
+        let way = Way::new(&client, self.prometheus_url.clone())?;
         let mut all = Vec::new();
         for model in models {
-            all.extend(explained(&live, &model, served.plan, &settings, &way, wanted.is_some()).await);
+            all.extend(explained(&live, &model, served.plan, &self.router_namespace, &way, wanted.is_some()).await);
         }
         all.sort_by_key(|found| (rank(found.status), found.namespace.clone(), found.name.clone()));
         Ok(all)
@@ -181,15 +183,15 @@ struct Way {
     client: Client,
     asker: Asker,
     /// Where it is reached from here, if not where KEDA reaches it.
-    reachable: Option<PrometheusSettings>,
+    reachable: Option<PrometheusUrl>,
 }
 
 impl Way {
     /// At the address that was given, else through the API server.
-    fn new(client: &Client, settings: &Settings) -> Result<Self, String> {
+    fn new(client: &Client, reachable: Option<PrometheusUrl>) -> Result<Self, String> {
         let direct = || Prometheus::new(Access::default()).map(Asker::Direct).map_err(|error| error.to_string());
-        Ok(match &settings.defaults.prometheus {
-            Some(reachable) => Self { client: client.clone(), asker: direct()?, reachable: Some(reachable.clone()) },
+        Ok(match reachable {
+            Some(reachable) => Self { client: client.clone(), asker: direct()?, reachable: Some(reachable) },
             None => Self { client: client.clone(), asker: Asker::Proxied(client.clone()), reachable: None },
         })
     }
@@ -198,7 +200,7 @@ impl Way {
     fn as_reached(&self, settings: &PrometheusSettings) -> PrometheusSettings {
         let mut settings = settings.clone();
         if let Some(reachable) = &self.reachable {
-            settings.url = reachable.url.clone();
+            settings.url = reachable.clone();
         }
         settings
     }
@@ -208,18 +210,16 @@ async fn explained(
     live: &Live,
     model: &ModelServing,
     capabilities: plan::Capabilities,
-    settings: &Settings,
+    router_namespace: &str,
     way: &Way,
     in_full: bool,
 ) -> Option<Explained> {
     let (namespace, name) = (model.namespace().unwrap_or_default(), model.name_any());
-    let mut defaults = settings.defaults.clone();
+    let mut defaults = Profile::built_in();
     // What `run` was told is not known here; what it made of that is.
-    if let Some(url) = live.objects.server_address(&namespace, &scaled_object_name(model)).and_then(|url| url.parse::<PrometheusUrl>().ok())
-    {
-        defaults.prometheus = Some(PrometheusSettings::from(url));
-    }
-    let (router, _) = live.objects.observe_router(&settings.router_namespace);
+    let told = live.objects.server_address(&namespace, &scaled_object_name(model)).and_then(|url| url.parse().ok());
+    defaults.prometheus = told.or_else(|| way.reachable.clone()).map(PrometheusSettings::from);
+    let (router, _) = live.objects.observe_router(router_namespace);
     let router = plan_router(&router, live.objects.default_profile().as_ref(), &defaults, true).series;
     let mut observed = live.objects.observe(model, router);
     let first = plan::plan(&observed, capabilities, &defaults);

@@ -50,7 +50,7 @@ impl PlanArgs {
     }
 }
 
-fn namespace(text: &str) -> Result<String, ValueError> {
+pub(super) fn namespace(text: &str) -> Result<String, ValueError> {
     text.parse().map(Namespace::into_string)
 }
 

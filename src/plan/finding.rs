@@ -42,6 +42,24 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Every reason, in the order of the chain.
+    pub const ALL: [Self; 14] = [
+        Self::InvalidConfiguration,
+        Self::ProfileNotFound,
+        Self::PrometheusNotConfigured,
+        Self::SharedModelName,
+        Self::CannotWakeFromZero,
+        Self::ConflictingAutoscaler,
+        Self::NameConflict,
+        Self::KedaNotInstalled,
+        Self::ScaleSubresourceMissing,
+        Self::ScaledObjectNotReady,
+        Self::HpaNotScaling,
+        Self::RouterNotScraped,
+        Self::EngineNotScraped,
+        Self::ModelNotSeen,
+    ];
+
     /// The word as conditions and events carry it.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -21,7 +21,7 @@ pub use companion::canonical_selector;
 pub use finding::{Finding, Reason, is_of_others};
 pub use name::{hpa_name, pod_monitor_name, scaled_object_name};
 pub use router::{RouterPlan, SERVICE_MONITOR, assumed_service, plan_router};
-pub use verdict::{PENDING, Status, Verdict, is_of_load};
+pub use verdict::{PENDING, Status, Verdict, is_of_load, own_part};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 

@@ -67,6 +67,17 @@ pub(super) struct Report<'a> {
     pub(super) intent: Option<&'a Intent>,
 }
 
+/// Where each reason has an entry.
+const HELP: &str = "https://github.com/volcano-sh/kthena-keda/blob/main/docs/troubleshooting.md";
+
+/// What stands in a message between what users caused and what others say.
+const BESIDES: &str = "; besides ";
+
+/// The part of a message that changes only when somebody changes something.
+pub fn own_part(message: &str) -> &str {
+    message.split(BESIDES).next().unwrap_or_default()
+}
+
 /// The reason of a condition that KEDA has still to report for.
 pub const PENDING: &str = "Pending";
 /// The reason while somebody asks for the model.
@@ -88,31 +99,32 @@ pub(super) fn condition(observed: &Observed, verdict: &Verdict) -> Desired<Verdi
 /// What the report leads to.
 pub(super) fn judge(observed: &Observed, report: &Report<'_>) -> Verdict {
     if let [first, others @ ..] = report.findings {
-        let stays = (observed.existing() == Existing::Ours && observed.rivals.is_empty())
-            .then_some("until then the ScaledObject stays as it was last valid");
-        return problem(first, others.iter().chain(report.troubles), stays);
+        let mut own = first.message.clone();
+        for other in others {
+            // Writing to a String cannot fail.
+            let _ = write!(own, "; also {}: {}", other.reason.as_str(), other.message);
+        }
+        if observed.existing() == Existing::Ours && observed.rivals.is_empty() {
+            own.push_str("; until then the ScaledObject stays as it was last valid");
+        }
+        return problem(first, &own, report.troubles, report);
     }
     if let Some(who) = paused(observed, report.intent) {
-        return verdict(Status::True, PAUSED, &format!("nothing is scaled: paused by {who}"), report);
+        return good(PAUSED, format!("nothing is scaled: paused by {who}"), report);
     }
     let told = |kind| observed.scaled_object.as_ref().and_then(|found| about(&found.told, kind));
     let has_reported = told("Ready").is_some() && observed.hpa.is_some();
     if let [first, others @ ..] = report.troubles
         && (has_reported || matches!(first.reason, Reason::ScaledObjectNotReady | Reason::HpaNotScaling))
     {
-        return problem(first, others.iter(), report.check);
+        return problem(first, &first.message, others, report);
     }
     match (told("Ready"), told("Active"), &observed.hpa) {
-        (Some(_), Some(active), Some(_)) if active.status == "True" => {
-            verdict(Status::True, SCALING, &format!("scaled {}", how(report.intent)), report)
-        }
-        (Some(_), _, Some(_)) => {
-            verdict(Status::True, IDLE, &format!("nobody asks for it; scaled {} when somebody does", how(report.intent)), report)
-        }
+        (Some(_), Some(active), Some(_)) if active.status == "True" => good(SCALING, format!("scaled {}", how(report.intent)), report),
+        (Some(_), _, Some(_)) => good(IDLE, format!("nobody asks for it; scaled {} when somebody does", how(report.intent)), report),
         (None, ..) | (.., None) => {
-            let mut message = "the ScaledObject is being applied; KEDA has not reported yet".to_owned();
-            append(&mut message, report.troubles.iter());
-            verdict(Status::Unknown, PENDING, &message, report)
+            let own = "the ScaledObject is being applied; KEDA has not reported yet".to_owned();
+            Verdict { status: Status::Unknown, reason: PENDING, message: with_the_rest(own, report.troubles, report) }
         }
     }
 }
@@ -133,25 +145,26 @@ fn paused(observed: &Observed, intent: Option<&Intent>) -> Option<String> {
     Some(format!("the annotation {by} on the ScaledObject, which somebody else set"))
 }
 
-fn verdict(status: Status, reason: &'static str, message: &str, report: &Report<'_>) -> Verdict {
-    let parts = [message].into_iter().chain(report.warnings.iter().map(String::as_str)).chain(report.check);
-    let message = parts.collect::<Vec<_>>().join("; ");
-    Verdict { status, reason, message }
+fn good(reason: &'static str, own: String, report: &Report<'_>) -> Verdict {
+    Verdict { status: Status::True, reason, message: with_the_rest(own, &[], report) }
 }
 
-fn append<'a>(message: &mut String, others: impl Iterator<Item = &'a Finding>) {
-    for other in others {
-        // Writing to a String cannot fail.
-        let _ = write!(message, "; also {}: {}", other.reason.as_str(), other.message);
-    }
-}
-
-fn problem<'a>(first: &Finding, others: impl Iterator<Item = &'a Finding>, more: Option<&str>) -> Verdict {
-    let mut message = first.message.clone();
-    append(&mut message, others);
-    if let Some(more) = more {
-        let _ = write!(message, "; {more}");
-    }
+fn problem(first: &Finding, own: &str, others: &[Finding], report: &Report<'_>) -> Verdict {
     let status = if first.is_certain { Status::False } else { Status::Unknown };
-    Verdict { status, reason: first.reason.as_str(), message }
+    let own = format!("{own}; see {HELP}#{}", first.reason.as_str().to_lowercase());
+    Verdict { status, reason: first.reason.as_str(), message: with_the_rest(own, others, report) }
+}
+
+/// What users caused themselves first; what others say, which may change at any time, last.
+fn with_the_rest(mut own: String, others: &[Finding], report: &Report<'_>) -> String {
+    for warning in report.warnings {
+        let _ = write!(own, "; {warning}");
+    }
+    for other in others {
+        let _ = write!(own, "{BESIDES}{}: {}", other.reason.as_str(), other.message);
+    }
+    if let Some(check) = report.check {
+        let _ = write!(own, "{BESIDES}PrometheusUnreachable: {check}");
+    }
+    own
 }

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, env, fs};
 use kthena_keda::{
     api::profile::AutoscalingProfile,
     intent::{ANNOTATIONS, MODEL_NAME, PREFIX},
+    plan::Reason,
     signals::Signal,
 };
 use kube::CustomResourceExt as _;
@@ -41,6 +42,16 @@ fn every_signal_has_a_row() {
         [signal.name().to_owned(), kind.to_owned(), signal.default_target().to_string()]
     });
     assert_eq!(rows, known);
+}
+
+/// Messages link to it.
+#[test]
+fn every_reason_has_an_entry() {
+    let text = read("docs/troubleshooting.md");
+    let entries: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("### ")).collect();
+    for reason in Reason::ALL.map(Reason::as_str).into_iter().chain(["Scaling", "Idle", "Paused", "Pending"]) {
+        assert!(entries.contains(&reason), "{reason} has no entry");
+    }
 }
 
 /// Every field, as the definition has it; `make docs` writes it.

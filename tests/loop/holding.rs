@@ -87,7 +87,7 @@ async fn prometheus_is_down_and_comes_back() {
         held.chain.prometheus.server.kill();
         held.holds_without_load().await;
         let message = held.chat.serving.says("ScaledObjectNotReady", "KEDA says TriggerError").await;
-        assert!(message.contains("the count stays as it is until it does") && message.contains("also HpaNotScaling"), "{message}");
+        assert!(message.contains("the count stays as it is until it does") && message.contains("besides HpaNotScaling"), "{message}");
         held.chain.prometheus.server.start();
         held.chat.has_replicas(1).await;
         held.chat.serving.until("is well again", |found| harness::condition(found).is_some_and(|found| found["status"] == "True")).await;
@@ -143,7 +143,7 @@ async fn the_router_is_no_longer_scraped() {
         // The same, with the operator there to tell.
         held.chain.create_monitors(json!(false)).await;
         let message = held.chat.serving.says("RouterNotScraped", "the ServiceMonitor kthena-system/kthena-keda-router").await;
-        assert!(message.contains("serviceMonitorSelector") && message.contains("also ScaledObjectNotReady"), "{message}");
+        assert!(message.contains("serviceMonitorSelector") && message.contains("besides ScaledObjectNotReady"), "{message}");
         held.chain.create_monitors(json!(true)).await;
         held.chat.serving.says("Idle", "").await;
     })

@@ -1,6 +1,6 @@
 //! What a process remembers of a model: when its condition was last written, and what its objects were to look like.
 //!
-//! Nothing is lost with it: after a restart a condition may be written once earlier than it would have been.
+//! Nothing is lost with it: after a restart a condition waits as if it had just been written, so that a restart writes nothing.
 
 use std::{
     collections::HashMap,
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::{
     observed::Fingerprint,
-    plan::{Verdict, is_of_load, is_of_others},
+    plan::{Verdict, is_of_load, is_of_others, own_part},
 };
 
 /// How often the text of a condition may change while its reason stays.
@@ -22,8 +22,18 @@ const SAME_REASON: Duration = Duration::from_mins(10);
 const SAME_STATUS: Duration = Duration::from_mins(1);
 
 /// What is remembered, by the model's identity.
-#[derive(Debug, Default)]
-pub struct Memory(Mutex<HashMap<String, Remembered>>);
+#[derive(Debug)]
+pub struct Memory {
+    /// When this process began: what it does not remember was written before.
+    began: Instant,
+    models: Mutex<HashMap<String, Remembered>>,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self { began: Instant::now(), models: Mutex::default() }
+    }
+}
 
 #[derive(Debug, Default)]
 struct Remembered {
@@ -35,7 +45,7 @@ impl Memory {
     /// How long a condition has to wait with this verdict, so that nothing is rewritten all the time.
     pub(super) fn hold(&self, identity: &str, before: Option<&Condition>, verdict: &Verdict) -> Option<Duration> {
         let pause = pause(before?, verdict)?;
-        let told = self.all().get(identity)?.told?;
+        let told = self.all().get(identity).and_then(|remembered| remembered.told).unwrap_or(self.began);
         pause.checked_sub(told.elapsed()).filter(|rest| !rest.is_zero())
     }
 
@@ -55,7 +65,7 @@ impl Memory {
     }
 
     fn all(&self) -> MutexGuard<'_, HashMap<String, Remembered>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.models.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -68,8 +78,7 @@ fn pause(before: &Condition, verdict: &Verdict) -> Option<Duration> {
     if before.reason != verdict.reason {
         return (is_of_load(&before.reason) && is_of_load(verdict.reason)).then_some(SAME_STATUS);
     }
-    let own = |message: &str| message.split("; also ").next().map(str::to_owned);
-    let only_others_changed = own(&before.message) == own(&verdict.message);
+    let only_others_changed = own_part(&before.message) == own_part(&verdict.message);
     (is_of_others(verdict.reason) || only_others_changed).then_some(SAME_REASON)
 }
 
@@ -87,7 +96,7 @@ mod tests {
     #[case::paused(("True", "Scaling", "a"), (Status::True, "Paused", "b"), None)]
     #[case::text_of_others(("False", "HpaNotScaling", "a"), (Status::False, "HpaNotScaling", "b"), Some(SAME_REASON))]
     #[case::text_of_users(("False", "InvalidConfiguration", "a"), (Status::False, "InvalidConfiguration", "b"), None)]
-    #[case::only_the_rest(("False", "InvalidConfiguration", "a; also X: b"), (Status::False, "InvalidConfiguration", "a; also X: c"), Some(SAME_REASON))]
+    #[case::only_the_rest(("False", "InvalidConfiguration", "a; besides X: b"), (Status::False, "InvalidConfiguration", "a; besides X: c"), Some(SAME_REASON))]
     fn what_has_to_wait(
         #[case] before: (&str, &str, &str),
         #[case] after: (Status, &'static str, &str),
