@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use harness::{Crds, ModelServing, Process, Settings, Stack, audit::summary, kinds, wait};
+use harness::{Crds, ModelServing, Process, Settings, Stack, audit::summary, kinds, neighbours::Prometheus, wait};
 use tokio::time::sleep;
 
 #[tokio::main]
@@ -24,7 +24,9 @@ async fn main() {
     let binary = std::env::args().nth(1).unwrap_or_else(|| panic!("usage: cost OPERATOR-BINARY [--models N] [--rest SECONDS]"));
     println!("binary                     {:.1} MB", fs::metadata(&binary).unwrap().len() as f64 / 1e6);
     let stack = Stack::start(&[Crds::kthena(), Crds::keda(), Crds::prometheus_operator()]).await;
-    let settings = Settings::new(binary).without("--log-level");
+    let prometheus = Prometheus::bare(&stack.control_plane.folder).await;
+    let settings = Settings::new(binary).without("--log-level").without("--check-interval").without("--prometheus-url");
+    let settings = settings.with(&format!("--prometheus-url={}", prometheus.url));
 
     let operator = start_to_ready(&stack, &settings).await;
     println!("memory, no model           {}", memory(&operator));
@@ -40,7 +42,9 @@ async fn main() {
     println!("writes after a restart     {} with {models} models {:?}", others.len(), summary(&others));
 
     let (writes, requests) = (stack.writes().len(), stack.requests().len());
+    let questions = prometheus.questions().await;
     sleep(rest).await;
+    println!("questions to Prometheus in {rest:?}, one check a minute   {} for {models} models", prometheus.questions().await - questions);
     let (writes, requests) = (stack.writes().split_off(writes), stack.requests().split_off(requests));
     println!("writes in {rest:?} at rest     {}", writes.len());
     println!("requests in {rest:?} at rest   {} {:?}", requests.len(), summary(&requests));

@@ -12,6 +12,7 @@ mod apiserver {
     mod companion;
     mod conflicts;
     mod engines;
+    mod explain;
     mod keda_releases;
     mod plans;
     mod profiles;

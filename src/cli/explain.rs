@@ -20,6 +20,7 @@ use crate::{
     observed::{
         Observed, Source, about,
         live::{self, Live},
+        mismatch,
     },
     plan::{self, Asked, Explanation, Link, LinkState, Question, Status, plan_router, scaled_object_name},
     prometheus::{Access, Asker, Prometheus, external},
@@ -122,12 +123,13 @@ impl Explain {
 
     async fn explain(&self) -> Result<ExitCode, String> {
         loop {
-            let all = self.look().await?;
+            let (all, missing) = self.look().await?;
             if all.is_empty() {
-                return Err(match &self.model {
+                let nothing = match &self.model {
                     Some(model) => format!("there is no ModelServing {model} that opted in by kthena.io/model-name"),
                     None => "no ModelServing opted in by kthena.io/model-name".to_owned(),
-                });
+                };
+                return Err([nothing].into_iter().chain(missing).collect::<Vec<_>>().join("; "));
             }
             self.print(&all).map_err(|error| format!("cannot print: {error}"))?;
             if !self.watch {
@@ -137,7 +139,8 @@ impl Explain {
         }
     }
 
-    async fn look(&self) -> Result<Vec<Explained>, String> {
+    /// What there is to say of each model, and what could not be looked at.
+    async fn look(&self) -> Result<(Vec<Explained>, Vec<String>), String> {
         let wanted =
             self.model.as_deref().map(|model| model.split_once('/').ok_or_else(|| format!("{model:?} is no model; write NAMESPACE/NAME")));
         let wanted = wanted.transpose()?;
@@ -156,7 +159,7 @@ impl Explain {
             all.extend(explained(&live, &model, served.plan, &self.router_namespace, &way, wanted.is_some()).await);
         }
         all.sort_by_key(|found| (rank(found.status), found.namespace.clone(), found.name.clone()));
-        Ok(all)
+        Ok((all, live.missing))
     }
 
     fn print(&self, all: &[Explained]) -> io::Result<()> {
@@ -228,6 +231,8 @@ async fn explained(
         let looked = signals_check::look(&way.asker, [reached]).await;
         observed.sights = Arc::new(looked.into_values().map(|sight| (source.clone(), sight)).collect());
     }
+    // A right that is missing leaves the pods uncounted.
+    observed.mismatch = mismatch(&way.client, model).await.ok().flatten();
     let plan = plan::plan(&observed, capabilities, &defaults);
     let explanation = plan.explanation.as_ref()?;
     let signals = match &explanation.asked {

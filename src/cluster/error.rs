@@ -46,6 +46,14 @@ pub enum Class {
 }
 
 impl Class {
+    /// Whether somebody has to do something before it can succeed.
+    pub const fn needs_people(self) -> bool {
+        match self {
+            Self::Forbidden | Self::Denied | Self::Rejected => true,
+            Self::Transient | Self::Unserved | Self::Bug => false,
+        }
+    }
+
     /// The longest delay before the next try; retrying faster does not heal what people have to.
     pub const fn longest_delay(self) -> Duration {
         match self {
@@ -70,6 +78,17 @@ impl Error {
                 Some(400 | 422) => Class::Rejected,
                 _ => Class::Transient,
             },
+        }
+    }
+
+    /// What it says to people: of an API server's answer the text alone.
+    pub fn words(&self) -> String {
+        match self {
+            Self::Api(error) => match &**error {
+                kube::Error::Api(status) => status.message.clone(),
+                other => other.to_string(),
+            },
+            other => other.to_string(),
         }
     }
 

@@ -1,4 +1,5 @@
-//! The slow questions to Prometheus: the same few for all models, at a slow pace and after changes, never in the way of reconciling.
+//! The slow checks: the same few questions to Prometheus for all models, and whether selectors match, at a slow pace and after changes,
+//! never in the way of reconciling.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -7,6 +8,7 @@ use std::{
 };
 
 use futures::{StreamExt as _, stream};
+use kube::ResourceExt as _;
 use tokio::{
     sync::Notify,
     time::{sleep, timeout},
@@ -15,7 +17,7 @@ use tokio::{
 use super::{Context, model_serving::Routers};
 use crate::{
     intent::PrometheusSettings,
-    observed::{Sight, Sights, Source},
+    observed::{Key, Mismatches, Sight, Sights, Source, mismatch},
     process::backoff,
     prometheus::{Asker, Element},
     signals,
@@ -30,17 +32,54 @@ const GATHER: Duration = Duration::from_secs(3);
 pub async fn run(context: Context, routers: Routers, prometheus: Asker, period: Duration, wake: &Notify, changed: impl Fn()) {
     // An error means that nobody fills the store any more: the process is ending.
     let _ = context.stores.model_servings.wait_until_ready().await;
+    let mut selectors = Selectors::default();
     loop {
         let sources = sources(&context, &routers);
         let sights = look(&prometheus, sources).await;
         if let Some(error) = sights.values().find_map(|sight| sight.as_ref().err()) {
             tracing::debug!(error, "a check of the signals could not run");
         }
-        if context.stores.checks.take(sights) {
+        let seen = context.stores.checks.take(sights);
+        let counted = context.stores.checks.take_mismatches(selectors.look(&context).await);
+        if seen || counted {
             changed();
         }
         let _ = timeout(backoff::jitter(period), wake.notified()).await;
         sleep(GATHER).await;
+    }
+}
+
+/// In how many checks in a row a selector must be wrong: ServingGroups come and go.
+const PATIENCE: u32 = 5;
+
+/// Selectors that were wrong at the last checks, and how often in a row.
+#[derive(Default)]
+struct Selectors(HashMap<Key, u32>);
+
+impl Selectors {
+    /// One request for each model that is scaled by a level; all others do not depend on the number of pods.
+    async fn look(&mut self, context: &Context) -> Mismatches {
+        let models = context.stores.scaled_by_levels();
+        let counted = stream::iter(models).map(async |model| {
+            let key = (model.namespace().unwrap_or_default(), model.name_any());
+            let counted = mismatch(&context.client, &model).await;
+            counted
+                .inspect_err(|error| tracing::debug!(?key, error = error as &dyn std::error::Error, "cannot count pods"))
+                .ok()
+                .flatten()
+                .map(|found| (key, found))
+        });
+        let wrong: Mismatches = counted.buffer_unordered(CONCURRENCY).filter_map(std::future::ready).collect().await;
+        self.0.retain(|key, _| wrong.contains_key(key));
+        let mut lasting = Mismatches::new();
+        for (key, found) in wrong {
+            let times = self.0.entry(key.clone()).or_default();
+            *times = times.saturating_add(1);
+            if *times >= PATIENCE {
+                lasting.insert(key, found);
+            }
+        }
+        lasting
     }
 }
 

@@ -90,6 +90,8 @@ impl Manifests {
             hpa: self.hpas.get(&(namespace.clone(), hpa_name(model_serving))).cloned(),
             rivals: autoscalers.rivals(model_serving),
             sights: Arc::default(),
+            mismatch: None,
+            refusal: None,
             scaled_object: self.scaled_objects.get(&(namespace, scaled_object_name(model_serving))).cloned(),
             pod_monitor: pod_monitor.map(|digest| digest.generated.clone()),
             router,

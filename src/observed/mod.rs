@@ -13,6 +13,7 @@ mod profile;
 mod rivals;
 mod router;
 mod scaled_object;
+mod selected;
 mod sight;
 mod stores;
 mod told;
@@ -27,7 +28,8 @@ pub use profile::ProfileDigest;
 pub use rivals::{Autoscalers, Rival};
 pub use router::{Key, ObservedRouter, RouterPort, RouterService};
 pub use scaled_object::{LiveScaledObject, ScaledObjectDigest};
-pub use sight::{Asked, Checks, Sight, Sights, Source};
+pub use selected::{Mismatch, Mismatches, mismatch};
+pub use sight::{Answered, Checks, Sight, Sights, Source};
 pub use stores::Stores;
 pub use told::{Told, about, settle};
 
@@ -50,8 +52,12 @@ pub struct Observed {
     pub pod_monitor: Option<Generated>,
     /// How the router's series are found.
     pub router: RouterSeries,
+    /// Why the API server did not take what was planned the last time.
+    pub refusal: Option<String>,
     /// What Prometheus showed last.
     pub sights: Arc<Sights>,
+    /// How its selector fails to match its ServingGroups, where somebody counted.
+    pub mismatch: Option<Mismatch>,
     /// How clients' requests reach its pods.
     pub routing: Routing,
     /// The profile that it names, or the one named `default`: what it gives, or what is wrong with it; none where there is none.

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use super::Key;
+use super::{Key, Mismatch, Mismatches};
 use crate::{
     intent::PrometheusSettings,
     prometheus::Element,
@@ -27,14 +27,14 @@ pub struct Sight {
     /// Whether the router is scraped.
     pub router_is_scraped: bool,
     /// The model names that it was asked for since it started.
-    pub names: BTreeMap<String, Asked>,
+    pub names: BTreeMap<String, Answered>,
     /// The ModelServings whose engines are to be scraped, and whether any of them answers.
     pub engines: BTreeMap<Key, bool>,
 }
 
 /// How requests for a name were answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked {
+pub enum Answered {
     /// The router knows of no such model: a typo of a client's makes series, too.
     OnlyNotFound,
     /// Otherwise, or nobody counted.
@@ -52,7 +52,7 @@ impl Sight {
             }
         }
         let asked = |codes: &[String]| {
-            if !codes.is_empty() && codes.iter().all(|code| code == "404") { Asked::OnlyNotFound } else { Asked::Otherwise }
+            if !codes.is_empty() && codes.iter().all(|code| code == "404") { Answered::OnlyNotFound } else { Answered::Otherwise }
         };
         let engine =
             |mut element: Element| Some(((element.labels.remove("namespace")?, element.labels.remove(ENGINE_OF)?), element.value >= 1.0));
@@ -67,19 +67,35 @@ impl Sight {
 /// What each source showed last, or why it did not.
 pub type Sights = HashMap<Source, Result<Arc<Sight>, String>>;
 
-/// Keeps what each source showed last.
+/// Keeps what the slow checks showed last.
 #[derive(Debug, Default)]
-pub struct Checks(RwLock<Arc<Sights>>);
+pub struct Checks {
+    sights: RwLock<Arc<Sights>>,
+    mismatches: RwLock<Mismatches>,
+}
 
 impl Checks {
     /// What was seen last.
     pub fn last(&self) -> Arc<Sights> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.sights.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How a model's selector fails to match its ServingGroups, if it does.
+    pub fn mismatch(&self, key: &Key) -> Option<Mismatch> {
+        self.mismatches.read().unwrap_or_else(PoisonError::into_inner).get(key).copied()
+    }
+
+    /// Takes the models of which that is known now; answers whether that is news.
+    pub fn take_mismatches(&self, mismatches: Mismatches) -> bool {
+        let mut last = self.mismatches.write().unwrap_or_else(PoisonError::into_inner);
+        let is_news = *last != mismatches;
+        *last = mismatches;
+        is_news
     }
 
     /// Takes what is seen now; answers whether that is news.
     pub fn take(&self, sights: Sights) -> bool {
-        let mut last = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.sights.write().unwrap_or_else(PoisonError::into_inner);
         let is_news = **last != sights;
         if is_news {
             *last = Arc::new(sights);
@@ -109,7 +125,7 @@ mod tests {
         let engines = vec![element(&[("namespace", "n"), ("modelserving_volcano_sh_name", "chat")], 0.0)];
         let sight = Sight::read(&[], names, engines);
         assert!(!sight.router_is_scraped);
-        let expected = [("llama", Asked::Otherwise), ("old-router", Asked::Otherwise), ("typo", Asked::OnlyNotFound)];
+        let expected = [("llama", Answered::Otherwise), ("old-router", Answered::Otherwise), ("typo", Answered::OnlyNotFound)];
         assert_eq!(sight.names.iter().map(|(name, asked)| (name.as_str(), *asked)).collect::<Vec<_>>(), expected);
         assert!(!sight.engines[&("n".to_owned(), "chat".to_owned())]);
     }

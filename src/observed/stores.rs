@@ -1,6 +1,6 @@
 //! What the watches of `run` have seen: the source of every [`Observed`].
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use kube::{
     ResourceExt as _,
@@ -12,7 +12,10 @@ use super::{
     RouterService, Routing, ScaledObjectDigest, ServerDigest,
 };
 use crate::{
-    api::kthena::{ModelServing, Role},
+    api::{
+        keda::MetricType,
+        kthena::{ModelServing, Role},
+    },
     cluster::capabilities::Served,
     intent::{DEFAULT_PROFILE, Profile},
     plan::{Reason, SERVICE_MONITOR, hpa_name, pod_monitor_name, scaled_object_name},
@@ -83,6 +86,8 @@ impl Stores {
             hpa: self.hpas.get(&namespace, &hpa_name(model_serving)),
             rivals: self.rivals(model_serving),
             sights: self.checks.last(),
+            refusal: None,
+            mismatch: self.checks.mismatch(&(namespace.clone(), model_serving.name_any())),
             pod_monitor: self.pod_monitors.get(&namespace, &pod_monitor_name(model_serving)).map(|digest| digest.generated),
             router,
             routing: self.routing(model_serving, served),
@@ -175,6 +180,16 @@ impl Stores {
             None => (name == DEFAULT_PROFILE).then(|| defaults.clone()),
         };
         names.into_iter().filter_map(of).collect()
+    }
+
+    /// The opted-in models that are scaled by a level, which the HPA multiplies their pods by.
+    pub fn scaled_by_levels(&self) -> Vec<Arc<ModelServing>> {
+        let by_level = |profile: &Profile| profile.custom_signals.iter().any(|custom| custom.metric_type == MetricType::Value);
+        let uses_levels = |found: &ModelServing| {
+            let profile = self.profiles.get("", found.profile());
+            found.is_opted_in() && profile.is_some_and(|digest| digest.settings.as_ref().is_ok_and(by_level))
+        };
+        self.model_servings.state_filter(uses_levels)
     }
 
     /// How many opted-in models use this profile.

@@ -31,12 +31,13 @@ pub enum LinkState {
 }
 
 /// Every link, in the order of the chain, and the reasons for which it is broken.
-const LINKS: [(&str, &[Reason]); 9] = [
+const LINKS: [(&str, &[Reason]); 10] = [
     ("annotations", &[Reason::InvalidConfiguration]),
     ("profile", &[Reason::ProfileNotFound, Reason::PrometheusNotConfigured]),
     ("demand", &[Reason::SharedModelName, Reason::CannotWakeFromZero]),
     ("other autoscalers", &[Reason::ConflictingAutoscaler, Reason::NameConflict]),
     ("cluster", &[Reason::KedaNotInstalled, Reason::ScaleSubresourceMissing]),
+    ("selector", &[Reason::SelectorMismatch]),
     ("ScaledObject", &[Reason::ScaledObjectNotReady]),
     ("HPA", &[Reason::HpaNotScaling]),
     ("scraping", &[Reason::RouterNotScraped, Reason::EngineNotScraped]),
@@ -89,6 +90,10 @@ fn sound(name: &'static str, observed: &Observed, explanation: &Explanation) -> 
         },
         "other autoscalers" => holds("none".to_owned()),
         "cluster" => holds("serves ScaledObjects and modelservings/scale".to_owned()),
+        "selector" => match observed.model_serving.label_selector() {
+            Some(selector) => holds(selector.to_owned()),
+            None => unknown("status.labelSelector is empty; it is filled before a ScaledObject is applied"),
+        },
         "ScaledObject" => match told("Ready") {
             Some(ready) => holds(format!("KEDA says {}", ready.reason)),
             None => unknown("KEDA has not reported yet"),

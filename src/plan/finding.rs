@@ -4,7 +4,7 @@ use kube::Resource;
 
 use crate::{
     intent::{AnnotationError, MODEL_NAME, PREFIX},
-    observed::{Rival, Told},
+    observed::{Mismatch, Rival, Told, settle},
     promql::QueryError,
 };
 
@@ -29,6 +29,8 @@ pub enum Reason {
     KedaNotInstalled,
     /// The API lacks `modelservings/scale`.
     ScaleSubresourceMissing,
+    /// The selector does not match one pod for each ServingGroup, and a level is multiplied by these.
+    SelectorMismatch,
     /// KEDA says that it is not scaling.
     ScaledObjectNotReady,
     /// The HPA says that it is not scaling.
@@ -43,7 +45,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of the chain.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::InvalidConfiguration,
         Self::ProfileNotFound,
         Self::PrometheusNotConfigured,
@@ -53,6 +55,7 @@ impl Reason {
         Self::NameConflict,
         Self::KedaNotInstalled,
         Self::ScaleSubresourceMissing,
+        Self::SelectorMismatch,
         Self::ScaledObjectNotReady,
         Self::HpaNotScaling,
         Self::RouterNotScraped,
@@ -72,6 +75,7 @@ impl Reason {
             Self::NameConflict => "NameConflict",
             Self::KedaNotInstalled => "KedaNotInstalled",
             Self::ScaleSubresourceMissing => "ScaleSubresourceMissing",
+            Self::SelectorMismatch => "SelectorMismatch",
             Self::ScaledObjectNotReady => "ScaledObjectNotReady",
             Self::HpaNotScaling => "HpaNotScaling",
             Self::RouterNotScraped => "RouterNotScraped",
@@ -97,18 +101,31 @@ pub struct Finding {
     pub message: String,
     /// Whether it is known to keep the model from being scaled, or just not known that it does not.
     pub is_certain: bool,
+    /// Whether it follows from something else, which may be known.
+    pub is_symptom: bool,
 }
 
 impl Finding {
     fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), is_certain: true }
+        Self { reason, message: message.into(), is_certain: true, is_symptom: false }
     }
 
     /// Whatever somebody else says, and the cure if there is a known one.
     pub(super) fn told(reason: Reason, who: &str, told: &Told, cure: Option<&str>) -> Self {
         let Told { reason: why, message, status, kind: _ } = told;
         let cure = cure.map(|cure| format!("; {cure}")).unwrap_or_default();
-        Self { reason, message: format!("{who} says {why}: {}{cure}", message.trim_end_matches('.')), is_certain: status == "False" }
+        let message = format!("{who} says {why}: {}{cure}", message.trim_end_matches('.'));
+        Self { is_certain: status == "False", ..Self::new(reason, message) }
+    }
+
+    /// The API server, or a webhook of it, does not take what is planned.
+    pub(super) fn refused(why: &str) -> Self {
+        Self::new(Reason::ScaledObjectNotReady, format!("{}; it is tried again", settle(why)))
+    }
+
+    /// What the HPA multiplies a level by is not the number of ServingGroups.
+    pub(super) fn selector_mismatch(found: Mismatch) -> Self {
+        Self::new(Reason::SelectorMismatch, mismatch_words(found))
     }
 
     /// Prometheus answers, and nothing of the router is there.
@@ -301,6 +318,13 @@ impl Finding {
             "the cluster does not serve modelservings/scale; upgrade Kthena's CRDs to release 0.3 or later (helm upgrade does not do that)",
         )
     }
+}
+
+/// What does not fit, and why that comes about.
+pub(super) fn mismatch_words(Mismatch { pods, groups }: Mismatch) -> String {
+    format!(
+        "status.labelSelector matches {pods} pods and status.replicas says {groups} ServingGroups; restart Kthena's controller manager where the status is out of date, or delete a ServingGroup's pods where the instance 0 of its first role was lost, which Kthena up to 1.0 does not bring back"
+    )
 }
 
 /// The most names in one message.

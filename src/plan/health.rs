@@ -1,9 +1,10 @@
 //! What KEDA and the HPA say of a model that is planned well, with the known cure for what they say.
 
-use super::{Finding, Reason, SERVICE_MONITOR, name::pod_monitor_name, triggers::Triggers};
+use super::{Asked, Finding, Reason, SERVICE_MONITOR, finding::mismatch_words, name::pod_monitor_name, triggers::Triggers};
 use crate::{
+    api::keda::MetricType,
     intent::{Intent, Measure, SignalTarget, nearest},
-    observed::{Asked, Observed, Sight, Source, Told, about, settle},
+    observed::{Answered, Observed, Sight, Source, Told, about, settle},
     signals::Signal,
 };
 
@@ -45,20 +46,34 @@ const SYMPTOMS: [&str; 3] = ["TriggerError", "PartialTriggerError", "FailedGetEx
 pub(super) fn causes_first(troubles: &mut [Finding]) {
     let is_cause = |found: &Finding| matches!(found.reason, Reason::RouterNotScraped | Reason::EngineNotScraped);
     if troubles.iter().any(is_cause) {
-        troubles.sort_by_key(|found| SYMPTOMS.iter().any(|word| found.message.contains(&format!("says {word}:"))));
+        troubles.sort_by_key(|found| found.is_symptom);
     }
 }
 
 /// Everything that they complain about.
 pub(super) fn troubles(observed: &Observed) -> Vec<Finding> {
     let scaled_object = observed.scaled_object.iter().filter_map(|found| about(&found.told, "Ready"));
-    let scaled_object = scaled_object
-        .filter(|ready| ready.status != "True")
-        .map(|ready| Finding::told(Reason::ScaledObjectNotReady, "KEDA", ready, cure(ready)));
+    let scaled_object =
+        scaled_object.filter(|ready| ready.status != "True").map(|ready| complaint(Reason::ScaledObjectNotReady, "KEDA", ready));
     let hpa = observed.hpa.iter().flat_map(|hpa| ["AbleToScale", "ScalingActive"].into_iter().filter_map(|kind| about(&hpa.told, kind)));
     let hpa = hpa.filter(|told| told.status == "False" && !is_at_zero(observed, told));
-    let hpa = hpa.map(|told| Finding::told(Reason::HpaNotScaling, "the HPA", told, cure(told)));
-    scaled_object.chain(hpa).collect()
+    let hpa = hpa.map(|told| complaint(Reason::HpaNotScaling, "the HPA", told));
+    let refusal = observed.refusal.as_deref().map(Finding::refused);
+    refusal.into_iter().chain(scaled_object).chain(hpa).collect()
+}
+
+/// A selector that does not match, where a level is multiplied by the pods that it does.
+pub(super) fn selector(observed: &Observed, triggers: &Triggers) -> Option<Finding> {
+    observed.mismatch.filter(|_| has_level(triggers)).map(Finding::selector_mismatch)
+}
+
+/// The same where no pod is counted: good to know, and no reason to call the model badly scaled.
+pub(super) fn harmless_mismatch(observed: &Observed, triggers: &Triggers) -> Option<String> {
+    observed.mismatch.filter(|_| !has_level(triggers)).map(mismatch_words)
+}
+
+fn has_level(triggers: &Triggers) -> bool {
+    triggers.questions.iter().any(|question| question.metric_type == MetricType::Value)
 }
 
 /// The HPA leaves a target at zero alone; KEDA wakes it.
@@ -66,31 +81,37 @@ fn is_at_zero(observed: &Observed, told: &Told) -> bool {
     told.reason == "ScalingDisabled" && observed.model_serving.replicas() == 0
 }
 
+fn complaint(reason: Reason, who: &str, told: &Told) -> Finding {
+    let is_symptom = SYMPTOMS.contains(&told.reason.as_str());
+    Finding { is_symptom, ..Finding::told(reason, who, told, cure(told)) }
+}
+
 fn cure(told: &Told) -> Option<&'static str> {
     CURES.iter().find(|(words, _)| told.reason == *words || told.message.contains(words)).map(|(_, cure)| *cure)
 }
 
 /// What the operator's own look at Prometheus showed.
-pub(super) enum Looked {
-    /// It has not looked yet, or there is nothing to look at.
-    NotYet,
-    /// It could not look, and why.
-    Unreachable(String),
+#[derive(Default)]
+pub(super) struct Looked {
     /// What keeps the signals from being what they should be.
-    At(Vec<Finding>),
+    pub(super) troubles: Vec<Finding>,
+    /// Why it could not look.
+    pub(super) check: Option<String>,
 }
 
-/// Whether the signals are there that the model is scaled by.
-pub(super) fn signals(observed: &Observed, intent: &Intent, triggers: &Triggers) -> Looked {
-    let unrouted = || not_routed(observed, None).into_iter().collect();
-    let Some(prometheus) = intent.profile.prometheus.clone() else { return Looked::NotYet };
+/// Whether the signals are there that the model is scaled by. Routes tell something even where Prometheus does not.
+pub(super) fn signals(observed: &Observed, Asked { intent, triggers }: &Asked) -> Looked {
+    let Some(prometheus) = intent.profile.prometheus.clone() else { return Looked::default() };
     let source = Source { prometheus, router: triggers.router.clone() };
     match observed.sights.get(&source) {
-        None => Looked::At(unrouted()),
-        Some(Err(error)) => Looked::Unreachable(settle(error)),
+        None => Looked { troubles: not_routed(observed, None).into_iter().collect(), check: None },
+        Some(Err(error)) => {
+            let check = format!("the operator's own check of the signals could not run: {}", settle(error));
+            Looked { troubles: not_routed(observed, None).into_iter().collect(), check: Some(check) }
+        }
         Some(Ok(sight)) => {
             let scraped = router_scraped(intent, triggers, sight).into_iter().chain(engines_scraped(observed, triggers, sight));
-            Looked::At(scraped.chain(seen(observed, intent, sight)).collect())
+            Looked { troubles: scraped.chain(seen(observed, intent, sight)).collect(), check: None }
         }
     }
 }
@@ -118,7 +139,7 @@ fn engines_scraped(observed: &Observed, triggers: &Triggers, sight: &Sight) -> O
 
 /// Whether clients' requests can be for this model at all. With a route they can, asked for or not.
 fn seen(observed: &Observed, intent: &Intent, sight: &Sight) -> Option<Finding> {
-    let is_answered = intent.models.iter().any(|name| sight.names.get(name) == Some(&Asked::Otherwise));
+    let is_answered = intent.models.iter().any(|name| sight.names.get(name) == Some(&Answered::Otherwise));
     if is_answered || !sight.router_is_scraped {
         return None;
     }
@@ -126,7 +147,7 @@ fn seen(observed: &Observed, intent: &Intent, sight: &Sight) -> Option<Finding> 
         return not_routed(observed, Some(sight));
     }
     let names: Vec<&str> = intent.models.iter().collect();
-    let asked: Vec<&str> = sight.names.iter().filter(|(_, asked)| **asked == Asked::Otherwise).map(|(name, _)| name.as_str()).collect();
+    let asked: Vec<&str> = sight.names.iter().filter(|(_, asked)| **asked == Answered::Otherwise).map(|(name, _)| name.as_str()).collect();
     let similar = names.iter().find_map(|name| nearest(name, asked.iter().copied()));
     Some(Finding::not_asked_for(&names, similar, &asked))
 }

@@ -31,10 +31,9 @@ use crate::{
         kthena::ModelServing,
         monitoring::PodMonitor,
     },
-    intent::{self, AnnotationError, Annotations, CreateMonitors, CustomSignal, DEFAULT_PROFILE, Intent, Profile},
+    intent::{self, AnnotationError, Annotations, CustomSignal, DEFAULT_PROFILE, Intent, Profile},
     observed::{Existing, Generated, Observed},
 };
-use health::Looked;
 pub use triggers::{Question, Triggers};
 use verdict::Report;
 
@@ -172,66 +171,72 @@ fn opted_in(
     capabilities: Capabilities,
     defaults: &Profile,
 ) -> Plan {
+    let (asked, findings) = decide(observed, annotations, capabilities, defaults);
+    let warnings = match (&asked, capabilities.keda) {
+        (Some(asked), Some(keda)) if findings.is_empty() => warnings(observed, asked, capabilities, keda),
+        _ => Vec::new(),
+    };
+    let explanation = explain(observed, asked, &findings, &warnings);
+    let condition = verdict::condition(observed, &explanation.verdict);
+    let (scaled_object, pod_monitor) = match (&explanation.asked, capabilities.keda) {
+        // Two autoscalers would undo each other's work: ours steps back, and theirs is never touched.
+        _ if !observed.rivals.is_empty() => (removal(observed, observed.generated()), Desired::Keep),
+        (Some(asked), Some(keda)) if findings.is_empty() => {
+            (scaled_object(observed, asked, &selector, keda), pod_monitor::desired(observed, asked, capabilities))
+        }
+        _ => (Desired::Keep, Desired::Keep),
+    };
+    Plan { scaled_object, pod_monitor, selector, condition, findings, warnings, explanation: Some(explanation) }
+}
+
+/// What was asked for, where that is valid, and everything that keeps it from being applied, the most important first.
+fn decide(
+    observed: &Observed,
+    annotations: Result<Annotations, Vec<AnnotationError>>,
+    capabilities: Capabilities,
+    defaults: &Profile,
+) -> (Option<Asked>, Vec<Finding>) {
     let mut findings = cluster_lacks(observed, capabilities);
-    let asked = annotations.map_err(|errors| Finding::invalid(&errors)).and_then(|annotations| asked_for(annotations, observed, defaults));
-    let wanted = match asked {
+    let intent = annotations.map_err(|errors| Finding::invalid(&errors)).and_then(|annotations| asked_for(annotations, observed, defaults));
+    let asked = match intent {
         Ok(intent) => {
             findings.extend(unfit(observed, capabilities, &intent));
             let triggers = triggers::triggers(observed, &intent).map_err(|found| findings.extend(found)).ok();
-            findings
-                .extend(triggers.as_ref().filter(|triggers| monitors_engines(&intent, triggers)).and_then(|_| foreign_monitor(observed)));
-            triggers.map(|triggers| (intent, triggers))
+            triggers.map(|triggers| Asked { intent, triggers })
         }
         Err(finding) => {
             findings.push(finding);
             None
         }
     };
+    findings.extend(asked.as_ref().and_then(|asked| pod_monitor::conflict(observed, asked)));
     findings.sort_by_key(|finding| finding.reason);
-    let mut plan = Plan {
-        scaled_object: Desired::Keep,
-        pod_monitor: Desired::Keep,
-        selector,
-        condition: Desired::Keep,
-        findings,
-        warnings: Vec::new(),
-        explanation: None,
-    };
-    if let (Some((intent, triggers)), Some(keda), true) = (&wanted, capabilities.keda, plan.findings.is_empty()) {
-        plan.warnings = warnings(observed, intent, triggers, capabilities, keda);
-        plan.pod_monitor = pod_monitor(observed, intent, triggers, capabilities);
-        if may_apply(observed, &plan.selector) {
-            let built = scaled_object::build(&observed.model_serving, intent, &triggers.questions, keda);
-            plan.scaled_object = built.map_or(Desired::Keep, Desired::Apply);
-        }
-    }
-    // Two autoscalers would undo each other's work: ours steps back, and theirs is never touched.
-    if !observed.rivals.is_empty() {
-        plan.scaled_object = removal(observed, observed.generated());
-    }
+    (asked, findings)
+}
+
+fn explain(observed: &Observed, asked: Option<Asked>, findings: &[Finding], warnings: &[String]) -> Explanation {
     let mut troubles = health::troubles(observed);
     let mut check = None;
-    if let Some((intent, triggers)) = &wanted {
-        match health::signals(observed, intent, triggers) {
-            Looked::NotYet => {}
-            Looked::At(found) => {
-                troubles.extend(found);
-                health::causes_first(&mut troubles);
-            }
-            Looked::Unreachable(why) => check = Some(format!("the operator's own check of the signals could not run: {why}")),
-        }
+    if let Some(asked) = &asked {
+        troubles.splice(0..0, health::selector(observed, &asked.triggers));
+        let looked = health::signals(observed, asked);
+        troubles.extend(looked.troubles);
+        check = looked.check;
+        health::causes_first(&mut troubles);
     }
-    let report = Report {
-        findings: &plan.findings,
-        troubles: &troubles,
-        warnings: &plan.warnings,
-        check: check.as_deref(),
-        intent: wanted.as_ref().map(|(intent, _)| intent),
-    };
-    let verdict = verdict::judge(observed, &report);
-    plan.condition = verdict::condition(observed, &verdict);
-    plan.explanation = Some(Explanation { verdict, troubles, check, asked: wanted.map(|(intent, triggers)| Asked { intent, triggers }) });
-    plan
+    let intent = asked.as_ref().map(|asked| &asked.intent);
+    let verdict = verdict::judge(observed, &Report { findings, troubles: &troubles, warnings, check: check.as_deref(), intent });
+    Explanation { verdict, troubles, check, asked }
+}
+
+/// The HPA stops without a selector, and what is being deleted cannot be brought back.
+fn scaled_object(observed: &Observed, asked: &Asked, selector: &Desired<String>, keda: Keda) -> Desired<Box<ScaledObject>> {
+    let is_selected = matches!(selector, Desired::Apply(_)) || observed.model_serving.label_selector().is_some();
+    if !is_selected || observed.existing() == Existing::Leaving {
+        return Desired::Keep;
+    }
+    let built = scaled_object::build(&observed.model_serving, &asked.intent, &asked.triggers.questions, keda);
+    built.map_or(Desired::Keep, Desired::Apply)
 }
 
 /// Controls what is generated. It does not block deletion: KEDA's finalizer would otherwise hold up the ModelServing while KEDA is away.
@@ -246,28 +251,6 @@ fn owner(model_serving: &ModelServing) -> Option<OwnerReference> {
     })
 }
 
-/// Whether engines are to be scraped by us: where a signal needs it, and nobody said that they are scraped otherwise.
-fn monitors_engines(intent: &Intent, triggers: &Triggers) -> bool {
-    triggers.engines.is_some() && intent.profile.monitors.create() != CreateMonitors::Never
-}
-
-fn foreign_monitor(observed: &Observed) -> Option<Finding> {
-    let name = pod_monitor_name(&observed.model_serving);
-    (observed.existing_pod_monitor() == Existing::Foreign).then(|| Finding::name_conflict::<PodMonitor>(&name))
-}
-
-fn pod_monitor(observed: &Observed, intent: &Intent, triggers: &Triggers, capabilities: Capabilities) -> Desired<Box<PodMonitor>> {
-    match triggers.engines {
-        Some(engines) if monitors_engines(intent, triggers) => match observed.existing_pod_monitor() {
-            Existing::Nothing | Existing::Ours if capabilities.pod_monitors => {
-                Desired::Apply(Box::new(pod_monitor::build(&observed.model_serving, &intent.profile.monitors, engines.port)))
-            }
-            _ => Desired::Keep,
-        },
-        _ => removal(observed, observed.pod_monitor.as_ref()),
-    }
-}
-
 /// Whoever set the number of ServingGroups past the autoscalers since there is a ScaledObject, and so undoes their work.
 fn second_writer(observed: &Observed) -> Option<String> {
     let (manager, time) = observed.model_serving.replicas_set_by.as_ref()?;
@@ -277,25 +260,21 @@ fn second_writer(observed: &Observed) -> Option<String> {
     })
 }
 
-fn warnings(observed: &Observed, intent: &Intent, triggers: &Triggers, capabilities: Capabilities, keda: Keda) -> Vec<String> {
+fn warnings(observed: &Observed, asked: &Asked, capabilities: Capabilities, keda: Keda) -> Vec<String> {
+    let Asked { intent, triggers } = asked;
     let mut warnings: Vec<String> = scaled_object::left_out(keda, intent).into_iter().collect();
-    if monitors_engines(intent, triggers) && !capabilities.pod_monitors {
+    if pod_monitor::is_needed(asked) && !capabilities.pod_monitors {
         warnings.push(
             "the cluster does not serve PodMonitors, so the engines are not scraped by us; install the Prometheus Operator".to_owned(),
         );
     }
     warnings.extend(second_writer(observed));
+    warnings.extend(health::harmless_mismatch(observed, triggers));
     let levels = triggers.questions.iter().filter(|question| question.metric_type == MetricType::Value);
     warnings.extend(levels.map(|question| {
         format!("{} is a Value: while no ServingGroup is ready the HPA takes it for 0 and scales to the minimum", question.name)
     }));
     warnings
-}
-
-/// The HPA stops without a selector, and what is being deleted cannot be brought back.
-fn may_apply(observed: &Observed, selector: &Desired<String>) -> bool {
-    let selected = matches!(selector, Desired::Apply(_)) || observed.model_serving.label_selector().is_some();
-    selected && observed.existing() != Existing::Leaving
 }
 
 /// Without a profile of that name the built-in defaults apply, unless it was asked for.

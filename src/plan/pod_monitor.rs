@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 
-use super::{name::pod_monitor_name, owner};
+use super::{Asked, Capabilities, Desired, Finding, name::pod_monitor_name, owner, removal};
 use crate::{
     api::{
         kthena::ModelServing,
         metadata::{MANAGED_BY, OPERATOR},
         monitoring::{Endpoint, NamespaceSelector, PodMonitor, PodMonitorSpec, Relabeling},
     },
-    intent::MonitorSettings,
+    intent::{CreateMonitors, MonitorSettings},
+    observed::{Existing, Observed},
 };
 
 /// Labels of Kthena's pods (`pkg/apis/workload/v1alpha1/labels.go`).
@@ -19,8 +20,30 @@ const NAME: &str = "modelserving.volcano.sh/name";
 const GROUP: &str = "modelserving.volcano.sh/group-name";
 const ENTRY: &str = "modelserving.volcano.sh/entry";
 
+/// Whether engines are to be scraped by us: where a signal needs it, and nobody said that they are scraped otherwise.
+pub(super) fn is_needed(asked: &Asked) -> bool {
+    asked.triggers.engines.is_some() && asked.intent.profile.monitors.create() != CreateMonitors::Never
+}
+
+/// Somebody else's object of its name, where one is needed.
+pub(super) fn conflict(observed: &Observed, asked: &Asked) -> Option<Finding> {
+    let is_foreign = observed.existing_pod_monitor() == Existing::Foreign;
+    (is_foreign && is_needed(asked)).then(|| Finding::name_conflict::<PodMonitor>(&pod_monitor_name(&observed.model_serving)))
+}
+
+/// What is to be done about it.
+pub(super) fn desired(observed: &Observed, asked: &Asked, capabilities: Capabilities) -> Desired<Box<PodMonitor>> {
+    match (asked.triggers.engines, observed.existing_pod_monitor()) {
+        (Some(engines), Existing::Nothing | Existing::Ours) if is_needed(asked) && capabilities.pod_monitors => {
+            Desired::Apply(Box::new(build(&observed.model_serving, &asked.intent.profile.monitors, engines.port)))
+        }
+        (Some(_), _) if is_needed(asked) => Desired::Keep,
+        _ => removal(observed, observed.pod_monitor.as_ref()),
+    }
+}
+
 /// The complete object: the entry pods' engines, on one port.
-pub(super) fn build(model_serving: &ModelServing, settings: &MonitorSettings, port: u16) -> PodMonitor {
+fn build(model_serving: &ModelServing, settings: &MonitorSettings, port: u16) -> PodMonitor {
     let namespace = model_serving.metadata.namespace.clone();
     let mut labels = settings.labels.clone();
     labels.insert(MANAGED_BY.to_owned(), OPERATOR.to_owned());

@@ -190,3 +190,43 @@ async fn the_repair_of_a_hand_edit_is_told_and_routine_is_not() {
     let all = api.list(&kube::api::ListParams::default()).await.unwrap().items;
     assert_eq!(all.len(), 1, "{all:?}");
 }
+
+/// A policy of the cluster's own that does not let our object in.
+#[tokio::test]
+async fn what_the_api_server_refuses_is_said_and_tried_again() {
+    let models = namespace().await;
+    let name = format!("refuse-{}", models.name);
+    let rules = json!([{"apiGroups": ["keda.sh"], "apiVersions": ["*"], "resources": ["scaledobjects"], "operations": ["CREATE"]}]);
+    let here = json!({"matchLabels": {"kubernetes.io/metadata.name": models.name}});
+    let spec = json!({
+        "failurePolicy": "Fail", "matchConstraints": {"resourceRules": rules, "namespaceSelector": here},
+        "validations": [{"expression": "false", "message": "not before Monday"}],
+    });
+    let policies = resource("admissionregistration.k8s.io", "v1", "ValidatingAdmissionPolicy", "validatingadmissionpolicies");
+    let bindings = resource("admissionregistration.k8s.io", "v1", "ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings");
+    let apply = async |kind: &ApiResource, spec: Value| {
+        let object = json!({"apiVersion": kind.api_version, "kind": kind.kind, "metadata": {"name": name}, "spec": spec});
+        harness::objects::apply(&models.client, object).await;
+    };
+    apply(&policies, spec).await;
+    apply(&bindings, json!({"policyName": name, "validationActions": ["Deny"]})).await;
+    // A policy takes a moment to come into force.
+    let probe = json!({"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "metadata": {"name": "probe"}, "spec": {"scaleTargetRef": {"name": "x"}, "triggers": [{"type": "cron", "metadata": {}}]}});
+    let probe: DynamicObject = serde_json::from_value(probe).unwrap();
+    let dry_run = kube::api::PostParams { dry_run: true, ..kube::api::PostParams::default() };
+    let objects = models.api(&kinds::scaled_object());
+    let in_force = async || objects.create(&dry_run, &probe).await.map_or_else(|error| error.to_string(), |_| String::new());
+    wait::until_asked("the policy is in force", in_force, |answer| answer.contains("not before Monday")).await;
+
+    let chat = models.model_serving("chat").opts_in().create().await;
+    let message = chat.says("ScaledObjectNotReady", "not before Monday").await;
+    assert!(message.contains("ScaledObject chat is refused"), "{message}");
+    events(&chat, "Warning", "ScaledObjectNotReady", "not before Monday").await;
+    let all: Api<DynamicObject> = Api::all_with(models.client.clone(), &bindings);
+    all.delete(&name, &DeleteParams::default()).await.unwrap();
+    wait::until_asked("the policy is in force no more", in_force, |answer| !answer.contains("not before Monday")).await;
+    // It would be tried again in some minutes; a change is at once.
+    chat.annotate(&[("autoscaling.kthena.io/max-replicas", Some("4"))]).await;
+    chat.scaled_object().await;
+    chat.reason("Pending").await;
+}

@@ -61,6 +61,8 @@ fn planned(name: &str, namespace: &str, annotations: &BTreeMap<String, String>) 
         hpa: None,
         rivals: Vec::new(),
         sights: std::sync::Arc::default(),
+        mismatch: None,
+        refusal: None,
         model_serving,
         scaled_object: None,
         pod_monitor: None,

@@ -195,6 +195,32 @@ async fn scaling_goes_on_without_the_operator() {
     .await;
 }
 
+/// Pods that go while Kthena's controller is away leave a status behind that says otherwise, for ever.
+#[tokio::test]
+async fn a_status_that_contradicts_the_pods_matters_where_pods_are_multiplied_by() {
+    with_a_fleet("mismatch", async |held| {
+        let level = json!([{"name": "level", "query": "vector(10)", "target": "10", "metricType": "Value"}]);
+        let mut profile: serde_json::Value = serde_saphyr::from_str(&settings().profile).unwrap();
+        profile["metadata"]["name"] = json!("levels");
+        profile["spec"]["customSignals"] = level;
+        harness::objects::apply(held.chat.client(), profile).await;
+        held.chat.serving.annotate(&[("autoscaling.kthena.io/profile", Some("levels"))]).await;
+        held.chat.serving.until("is well", |found| harness::condition(found).is_some_and(|found| found["status"] == "True")).await;
+        held.chain.kthena.controller.kill();
+        let selector = held.chat.serving.get().await.data["status"]["labelSelector"].as_str().unwrap().to_owned();
+        let pods = held.chat.serving.namespace.api(&kinds::pod());
+        let one = pods.list(&kube::api::ListParams::default().labels(&selector)).await.unwrap().items.remove(0);
+        pods.delete(one.metadata.name.as_deref().unwrap(), &DeleteParams::default()).await.unwrap();
+        held.chat.serving.within(Duration::from_mins(1)).says("SelectorMismatch", "matches 2 pods and status.replicas says 3").await;
+        // Without a level nobody multiplies by pods.
+        held.chat.serving.annotate(&[("autoscaling.kthena.io/profile", None)]).await;
+        held.chat.serving.until("is well", |found| harness::condition(found).is_some_and(|found| found["status"] == "True")).await;
+        held.chain.kthena.controller.start();
+        held.chat.has_replicas(3).await;
+    })
+    .await;
+}
+
 /// What Kthena does before 1.0: nobody fills the selector, and the HPA does nothing at all without it.
 #[tokio::test]
 async fn an_empty_selector_is_filled_and_scaling_goes_on() {

@@ -219,3 +219,20 @@ async fn from_a_prometheus_that_lets_nobody_in_without_credentials() {
 async fn barred(chain: &Chain, url: &str) -> String {
     profile(chain, "barred", &json!({"prometheus": {"url": url, "unsafeSsl": true}})).await
 }
+
+/// Nothing divided by nothing is no number, and no reason to scale in.
+#[tokio::test]
+async fn a_query_that_answers_no_number_holds() {
+    let Some(chain) = chain().await else { return };
+    let query = "sum(kthena_router_active_downstream_requests{model=~{{model}}}) / (sum(kthena_router_active_downstream_requests{model=~{{model}}}) > bool 0)";
+    let signals = json!([{"name": "ratio", "query": query, "target": "1"}]);
+    let profile = profile(chain, "no-number", &json!({"signals": [], "customSignals": signals})).await;
+    let chat = chain.model_with("no-number", |builder| builder.annotated("autoscaling.kthena.io/profile", &profile)).await;
+    chat.serves(chain).await;
+    let load = chain.load_of("no-number", ENDLESS);
+    load.hold(3);
+    chat.has_replicas(3).await;
+    load.hold(0);
+    chat.serving.says("ScaledObjectNotReady", "KEDA says TriggerError").await;
+    chat.keeps_replicas(3, SETTLED).await;
+}

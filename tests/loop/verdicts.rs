@@ -1,6 +1,6 @@
 //! The condition follows what KEDA and the HPA really say.
 
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 use harness::{Identity, Model, control_plane::binary, stack::resource, wait::until_asked};
 use kube::api::{DynamicObject, ListParams, Patch, PatchParams};
@@ -51,11 +51,8 @@ fn explain(chain: &harness::Chain, chat: &Model) -> (serde_json::Value, Option<i
     let kubeconfig = chain.stack.control_plane.kubeconfig(&Identity::Admin);
     let model = format!("{}/chat", chat.serving.namespace.name);
     let url = format!("--prometheus-url={}", chain.prometheus.url);
-    let output =
-        Command::new(super::shared::BINARY).args(["explain", &model, "-o", "json", &url]).env("KUBECONFIG", kubeconfig).output().unwrap();
-    let value =
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
-    (value, output.status.code())
+    let (said, code) = harness::explain(Path::new(super::shared::BINARY), &kubeconfig, &[&model, &url]);
+    (said.unwrap_or_else(|error| panic!("{error}")), code)
 }
 
 /// Whether `explain` says what the condition does, and breaks at this link.

@@ -92,6 +92,9 @@ pub struct ModelServingStatus {
     /// Selects one pod per ServingGroup; the HPA does nothing without it.
     #[serde(default, deserialize_with = "lenient")]
     pub label_selector: Option<String>,
+    /// How many ServingGroups there are, those that come and go included.
+    #[serde(default, deserialize_with = "lenient")]
+    pub replicas: Option<i32>,
     /// How many ServingGroups can serve.
     #[serde(default, deserialize_with = "lenient")]
     pub available_replicas: Option<i32>,

@@ -97,7 +97,15 @@ where
     let namespace = model_serving.namespace().ok_or(Error::Malformed("a namespace"))?;
     let (kind, name) = (K::kind(&()), wanted.name_any());
     let api: Api<L> = Api::namespaced(models.context.client.clone(), &namespace);
-    let live = apply::bring(&api, existing, found, wanted, fingerprint).await?;
+    let written = apply::bring(&api, existing, found, wanted, fingerprint).await;
+    // What heals by itself is tried again without a word.
+    let refusal = written
+        .as_ref()
+        .err()
+        .filter(|error| error.class().needs_people())
+        .map(|error| format!("{kind} {name} is refused: {}", error.words()));
+    models.memory.refused(&super::identity(model_serving), refusal);
+    let live = written?;
     let as_before = models.memory.wanted(&format!("{kind}/{}", super::identity(model_serving)), fingerprint);
     if live.is_some() {
         tracing::info!(namespace, name, %kind, "applied");

@@ -39,6 +39,7 @@ impl Default for Memory {
 struct Remembered {
     told: Option<Instant>,
     wanted: Option<Fingerprint>,
+    refusal: Option<String>,
 }
 
 impl Memory {
@@ -57,6 +58,19 @@ impl Memory {
     /// Remembers what an object was to look like; answers whether it was to look like that before, too.
     pub(super) fn wanted(&self, identity: &str, fingerprint: Fingerprint) -> bool {
         self.all().entry(identity.to_owned()).or_default().wanted.replace(fingerprint) == Some(fingerprint)
+    }
+
+    /// Remembers why the API server did not take what was wanted, or that it did.
+    pub(super) fn refused(&self, identity: &str, refusal: Option<String>) {
+        match refusal {
+            Some(_) => self.all().entry(identity.to_owned()).or_default().refusal = refusal,
+            None => drop(self.all().get_mut(identity).and_then(|remembered| remembered.refusal.take())),
+        }
+    }
+
+    /// Why the API server did not take what was wanted the last time.
+    pub(super) fn refusal(&self, identity: &str) -> Option<String> {
+        self.all().get(identity)?.refusal.clone()
     }
 
     /// Forgets a model that is gone, or not scaled any more.

@@ -54,7 +54,9 @@ impl Models {
     fn observe(&self, model_serving: &ModelServing) -> Option<(Observed, Served)> {
         let served = (*self.context.served.borrow())?;
         let router = self.router.borrow().clone()?;
-        Some((self.context.stores.observe(model_serving, served, router)?, served))
+        let mut observed = self.context.stores.observe(model_serving, served, router)?;
+        observed.refusal = self.memory.refusal(&identity(model_serving));
+        Some((observed, served))
     }
 }
 
@@ -67,10 +69,13 @@ async fn reconcile(model_serving: Arc<ModelServing>, models: Arc<Models>) -> Res
     let Some((observed, served)) = models.observe(&model_serving) else {
         return Ok(Action::await_change());
     };
+    let was_refused = observed.refusal.is_some();
     let plan = plan(&observed, served.plan, &models.context.settings.defaults);
     let held = apply::apply(&models, observed, plan, served.plan).await?;
     models.failures.forget(&identity(&model_serving));
-    Ok(held.map_or_else(Action::await_change, Action::requeue))
+    // What was just accepted is no news to the watch, and the condition still speaks of the refusal.
+    let again = if was_refused { Some(Duration::ZERO) } else { held };
+    Ok(again.map_or_else(Action::await_change, Action::requeue))
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the signature is kube's")]

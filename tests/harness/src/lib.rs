@@ -30,7 +30,7 @@ pub use certificates::Identity;
 pub use chain::{Chain, ChainSettings, Model};
 pub use crds::Crds;
 pub use model_serving::{ModelServing, ModelServingBuilder, condition};
-pub use operator::{OPERATOR, Settings};
+pub use operator::{OPERATOR, Settings, explain};
 pub use process::Process;
 pub use proxy::{Fault, FaultProxy};
 pub use stack::{Namespace, Stack, kinds};

@@ -8,6 +8,15 @@ use std::{
 
 use crate::{certificates::Identity, process::Process};
 
+/// What `explain` says of a model as JSON, and with which exit code, or what it complains about.
+pub fn explain(binary: &Path, kubeconfig: &Path, arguments: &[&str]) -> (Result<serde_json::Value, String>, Option<i32>) {
+    let mut command = Command::new(binary);
+    command.arg("explain").args(arguments).args(["-o", "json"]).env("KUBECONFIG", kubeconfig);
+    let output = command.output().expect("the operator's binary");
+    let said = serde_json::from_slice(&output.stdout).map_err(|_| String::from_utf8_lossy(&output.stderr).into_owned());
+    (said, output.status.code())
+}
+
 /// Who the operator is.
 pub const OPERATOR: Identity = Identity::ServiceAccount("kthena-keda", "kthena-keda");
 

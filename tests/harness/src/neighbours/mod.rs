@@ -15,7 +15,7 @@ pub use controller_manager::ControllerManager;
 pub use keda::Keda;
 pub use kthena::{Kthena, Router};
 pub use kwok::{Kwok, LOADING, NODE};
-pub use prometheus::{Guarded, Prometheus, PrometheusSettings};
+pub use prometheus::{Bare, Guarded, Prometheus, PrometheusSettings};
 
 use crate::{control_plane::built, process::Process};
 

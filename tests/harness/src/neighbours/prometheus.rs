@@ -45,6 +45,25 @@ pub struct Prometheus {
     data: PathBuf,
 }
 
+/// A Prometheus that scrapes nothing and counts what it is asked.
+#[derive(Debug)]
+pub struct Bare {
+    /// Where it answers.
+    pub url: String,
+    _server: Program,
+}
+
+impl Bare {
+    /// How many questions it was asked so far.
+    pub async fn questions(&self) -> u64 {
+        let request = http::Request::get(format!("{}/metrics", self.url)).body(String::new()).expect("a request");
+        let text = String::from_utf8(send(request).await.expect("its own metrics")).expect("text");
+        let asked =
+            text.lines().filter(|line| line.starts_with("prometheus_http_requests_total") && line.contains("handler=\"/api/v1/query\""));
+        asked.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
+    }
+}
+
 /// A second Prometheus, which lets nobody in without a client certificate and a password.
 #[derive(Debug)]
 pub struct Guarded {
@@ -80,6 +99,17 @@ impl Prometheus {
         let prometheus = Self { operator, server, url, configuration, data };
         prometheus.ready().await;
         prometheus
+    }
+
+    /// Starts one that scrapes nothing, with no operator beside it.
+    pub async fn bare(folder: &Path) -> Bare {
+        let folder = folder.join("prometheus-bare");
+        fs::create_dir_all(&folder).expect("a folder");
+        let port = free_port();
+        let server =
+            Program::new("prometheus-bare", &folder, command(&write(folder.join("prometheus.yaml"), ""), &folder.join("data"), port));
+        until_listening("Prometheus", port).await;
+        Bare { url: format!("http://127.0.0.1:{port}"), _server: server }
     }
 
     /// Starts another one with the same configuration, once the router is scraped by it.
