@@ -75,6 +75,7 @@ pub async fn run(settings: Settings, run_settings: RunSettings, stop: impl Futur
         router: series.clone(),
         failures: Failures::default(),
         memory: Memory::default(),
+        writes_conditions: run_settings.write_conditions,
         events,
     });
     let changes = gate::watch(Api::<ModelServing>::all(client.clone()), gate(|served| served.model_servings)).reflect(writer);

@@ -22,4 +22,6 @@ pub struct RunSettings {
     pub check: Duration,
     /// How the operator itself is let in there.
     pub access: Access,
+    /// Whether to write the condition on ModelServings.
+    pub write_conditions: bool,
 }

@@ -13,6 +13,7 @@
 mod closed_loop {
     mod holding;
     mod lifecycle;
+    mod reasons;
     mod scaling;
     mod shared;
     mod sharing;

@@ -27,7 +27,6 @@ pub(crate) struct LeanMetadata<F> {
     uid: Option<String>,
     resource_version: Option<String>,
     generation: Option<i64>,
-    creation_timestamp: Option<Time>,
     deletion_timestamp: Option<Time>,
     #[serde(default)]
     owner_references: Vec<OwnerReference>,
@@ -45,7 +44,6 @@ struct Managed<F> {
     #[serde(default)]
     manager: String,
     subresource: Option<String>,
-    time: Option<Time>,
     #[serde(rename = "fieldsV1", default = "Option::default")]
     fields: Option<F>,
 }
@@ -95,10 +93,9 @@ fn values(all: &BTreeMap<String, String>, fields: &BTreeMap<String, serde_json::
 }
 
 impl<F> LeanMetadata<F> {
-    /// Who wrote the object itself, not a subresource of it, and when: with what each of them owns.
-    pub(crate) fn writers(&self) -> impl Iterator<Item = (&str, &Time, &F)> {
-        let itself = self.managed_fields.iter().filter(|entry| entry.subresource.is_none());
-        itself.filter_map(|entry| Some((entry.manager.as_str(), entry.time.as_ref()?, entry.fields.as_ref()?)))
+    /// Who wrote what, and by which subresource.
+    pub(crate) fn writers(&self) -> impl Iterator<Item = (&str, Option<&str>, &F)> {
+        self.managed_fields.iter().filter_map(|entry| Some((entry.manager.as_str(), entry.subresource.as_deref(), entry.fields.as_ref()?)))
     }
 
     /// What one manager owns, an entry for each way in which it writes.
@@ -117,7 +114,6 @@ impl<F> From<LeanMetadata<F>> for ObjectMeta {
             uid: read.uid,
             resource_version: read.resource_version,
             generation: read.generation,
-            creation_timestamp: read.creation_timestamp,
             deletion_timestamp: read.deletion_timestamp,
             owner_references: Some(read.owner_references).filter(|owners| !owners.is_empty()),
             labels: Some(read.labels).filter(|labels| !labels.is_empty()),

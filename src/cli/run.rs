@@ -30,6 +30,10 @@ pub(super) struct Run {
     /// A file of certificate authorities (PEM) that the operator trusts at Prometheus, besides the system's.
     #[arg(long, env = "KTHENA_KEDA_PROMETHEUS_CA_FILE", value_name = "FILE")]
     prometheus_ca_file: Option<PathBuf>,
+    /// Whether to write the condition AutoscalingReady on ModelServings; false where only Kthena may write that status. Events tell all
+    /// the same, and so does explain.
+    #[arg(long, env = "KTHENA_KEDA_WRITE_CONDITIONS", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    write_conditions: bool,
     /// What to log, as tracing directives such as info,kube=debug.
     #[arg(long, env = "KTHENA_KEDA_LOG_LEVEL", value_name = "DIRECTIVES", default_value = "info")]
     log_level: EnvFilter,
@@ -68,6 +72,7 @@ impl Run {
         let run_settings = RunSettings {
             discovery: Duration::from_secs(self.discovery_interval),
             check: Duration::from_secs(self.check_interval),
+            write_conditions: self.write_conditions,
             access: Access { bearer_token_file: self.prometheus_bearer_token_file.clone(), ca_file: self.prometheus_ca_file.clone() },
         };
         runtime.block_on(async {

@@ -78,7 +78,7 @@ fn cut(note: &str) -> String {
 impl Teller {
     /// Tells for life, at its own pace.
     pub async fn run(mut self, client: Client) {
-        let recorder = Recorder::new(client, Reporter { controller: OPERATOR.to_owned(), instance: None });
+        let reporter = Reporter { controller: OPERATOR.to_owned(), instance: None };
         let mut tokens = BURST;
         while let Some((about, event)) = self.0.recv().await {
             if tokens == 0 {
@@ -89,6 +89,9 @@ impl Teller {
             if self.0.is_empty() {
                 tokens = tokens.saturating_add(1).min(BURST);
             }
+            // A recorder of its own for each: one that remembers would take an event for a repetition of an earlier one with the same
+            // reason, and drop what it says.
+            let recorder = Recorder::new(client.clone(), reporter.clone());
             if let Err(error) = recorder.publish(&event, &about).await {
                 tracing::debug!(error = &error as &dyn std::error::Error, reason = event.reason, "an event could not be told");
             }

@@ -7,7 +7,7 @@ use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
 };
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use serde::Serialize;
 
 use crate::api::metadata::{MANAGED_BY, OPERATOR, OwnMetadata};
@@ -32,8 +32,6 @@ pub struct Generated {
     pub name: String,
     /// Its identity.
     pub uid: String,
-    /// When it was made.
-    pub created: Option<Time>,
     /// The fields that we would write.
     pub fingerprint: Fingerprint,
     /// Who controls it.
@@ -55,7 +53,6 @@ impl Generated {
         Self {
             name: metadata.name.clone().unwrap_or_default(),
             uid: metadata.uid.clone().unwrap_or_default(),
-            created: metadata.creation_timestamp.clone(),
             fingerprint: Fingerprint::of(&own.labels, &own.annotations, controller, spec),
             controller: controller.map(|owner| owner.uid.clone()),
             marked: managed || (own.touched && controller.is_some()),

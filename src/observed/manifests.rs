@@ -92,6 +92,7 @@ impl Manifests {
             sights: Arc::default(),
             mismatch: None,
             refusal: None,
+            second_writer: None,
             scaled_object: self.scaled_objects.get(&(namespace, scaled_object_name(model_serving))).cloned(),
             pod_monitor: pod_monitor.map(|digest| digest.generated.clone()),
             router,

@@ -52,6 +52,8 @@ pub struct Observed {
     pub pod_monitor: Option<Generated>,
     /// How the router's series are found.
     pub router: RouterSeries,
+    /// Who sets the number of ServingGroups although autoscalers did before.
+    pub second_writer: Option<String>,
     /// Why the API server did not take what was planned the last time.
     pub refusal: Option<String>,
     /// What Prometheus showed last.

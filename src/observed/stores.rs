@@ -1,6 +1,9 @@
 //! What the watches of `run` have seen: the source of every [`Observed`].
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, PoisonError, RwLock},
+};
 
 use kube::{
     ResourceExt as _,
@@ -46,6 +49,8 @@ pub struct Stores {
     pub service_monitors: Digests<MonitorDigest>,
     /// The cluster's PodMonitors.
     pub pod_monitors: Digests<MonitorDigest>,
+    /// The reason that each model's last plan led to.
+    pub reasons: Reasons,
     /// What Prometheus showed last.
     pub checks: Checks,
     /// The cluster's ModelRoutes.
@@ -68,6 +73,7 @@ impl Stores {
             services: Digests::default(),
             service_monitors: Digests::default(),
             pod_monitors: Digests::default(),
+            reasons: Reasons::default(),
             checks: Checks::default(),
             routes: Digests::default(),
             servers: Digests::default(),
@@ -87,6 +93,7 @@ impl Stores {
             rivals: self.rivals(model_serving),
             sights: self.checks.last(),
             refusal: None,
+            second_writer: None,
             mismatch: self.checks.mismatch(&(namespace.clone(), model_serving.name_any())),
             pod_monitor: self.pod_monitors.get(&namespace, &pod_monitor_name(model_serving)).map(|digest| digest.generated),
             router,
@@ -128,7 +135,7 @@ impl Stores {
     /// Whether a change of one ModelServing can change the plan of another: because both have a name in common, or a ModelServer; or
     /// because they had, which shows by the reason that the other is not scaled for.
     pub fn are_related(&self, other: &ModelServing, (namespace, name): &Key) -> bool {
-        let was_shared = has_reason(other, Reason::SharedModelName);
+        let was_shared = self.reasons.is(other, Reason::SharedModelName);
         let changed = self.model_servings.get(&ObjectRef::new(name).within(namespace));
         was_shared || changed.is_some_and(|changed| have_a_name_in_common(&changed, other) || self.have_a_server_in_common(&changed, other))
     }
@@ -139,7 +146,7 @@ impl Stores {
         model_serving.namespace().as_ref() == Some(namespace)
             && (*name == scaled_object_name(model_serving)
                 || *name == hpa_name(model_serving)
-                || has_reason(model_serving, Reason::ConflictingAutoscaler)
+                || self.reasons.is(model_serving, Reason::ConflictingAutoscaler)
                 || self.scaled_objects.get(namespace, name).is_some_and(|found| found.target.is(&target))
                 || self.hpas.get(namespace, name).is_some_and(|found| found.target.is(&target)))
     }
@@ -204,8 +211,25 @@ impl Stores {
     }
 }
 
-fn has_reason(model_serving: &ModelServing, reason: Reason) -> bool {
-    model_serving.status.autoscaling_ready.as_ref().is_some_and(|found| found.reason == reason.as_str())
+/// The reason that each model's last plan led to: whoever was held up by others has to be looked at when these change.
+#[derive(Debug, Default)]
+pub struct Reasons(RwLock<HashMap<Key, &'static str>>);
+
+impl Reasons {
+    /// Takes the reason of a model; none if it is not scaled.
+    pub fn take(&self, model_serving: &ModelServing, reason: Option<&'static str>) {
+        let key = (model_serving.namespace().unwrap_or_default(), model_serving.name_any());
+        let mut reasons = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        match reason {
+            Some(reason) => reasons.insert(key, reason),
+            None => reasons.remove(&key),
+        };
+    }
+
+    fn is(&self, model_serving: &ModelServing, reason: Reason) -> bool {
+        let key = (model_serving.namespace().unwrap_or_default(), model_serving.name_any());
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&key) == Some(&reason.as_str())
+    }
 }
 
 fn have_a_name_in_common(a: &ModelServing, b: &ModelServing) -> bool {

@@ -21,7 +21,7 @@ pub struct Told {
 }
 
 /// The longest text that is taken over, in characters.
-const LONGEST: usize = 320;
+const LONGEST: usize = 480;
 
 fn settled<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     Ok(lenient::<D, String>(deserializer)?.map(|text| settle(&text)).unwrap_or_default())
@@ -61,9 +61,9 @@ pub(super) fn told<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Tol
     Ok(lenient(deserializer)?.unwrap_or_default())
 }
 
-/// Finds the condition about something.
+/// Finds the condition about something; KEDA begins with ones that say nothing yet.
 pub fn about<'a>(told: &'a [Told], kind: &str) -> Option<&'a Told> {
-    told.iter().find(|told| told.kind == kind)
+    told.iter().find(|told| told.kind == kind && !told.reason.is_empty())
 }
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ use crate::{
     observed::{Existing, Generated, Observed},
 };
 pub use triggers::{Question, Triggers};
-use verdict::Report;
+use verdict::{HELP, Report};
 
 /// What the cluster's API can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -251,15 +251,6 @@ fn owner(model_serving: &ModelServing) -> Option<OwnerReference> {
     })
 }
 
-/// Whoever set the number of ServingGroups past the autoscalers since there is a ScaledObject, and so undoes their work.
-fn second_writer(observed: &Observed) -> Option<String> {
-    let (manager, time) = observed.model_serving.replicas_set_by.as_ref()?;
-    let since = observed.generated()?.created.as_ref()?;
-    (time.0 > since.0).then(|| {
-        format!("{manager} set spec.replicas after autoscaling began, which undoes it; have {manager} leave that field alone, see docs/troubleshooting.md")
-    })
-}
-
 fn warnings(observed: &Observed, asked: &Asked, capabilities: Capabilities, keda: Keda) -> Vec<String> {
     let Asked { intent, triggers } = asked;
     let mut warnings: Vec<String> = scaled_object::left_out(keda, intent).into_iter().collect();
@@ -268,7 +259,9 @@ fn warnings(observed: &Observed, asked: &Asked, capabilities: Capabilities, keda
             "the cluster does not serve PodMonitors, so the engines are not scraped by us; install the Prometheus Operator".to_owned(),
         );
     }
-    warnings.extend(second_writer(observed));
+    warnings.extend(observed.second_writer.iter().map(|manager| {
+        format!("{manager} set spec.replicas after autoscaling began, which undoes it; have {manager} leave that field alone, see {HELP}#somebody-resets-the-number-of-servinggroups")
+    }));
     warnings.extend(health::harmless_mismatch(observed, triggers));
     let levels = triggers.questions.iter().filter(|question| question.metric_type == MetricType::Value);
     warnings.extend(levels.map(|question| {

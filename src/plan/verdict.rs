@@ -68,7 +68,7 @@ pub(super) struct Report<'a> {
 }
 
 /// Where each reason has an entry.
-const HELP: &str = "https://github.com/volcano-sh/kthena-keda/blob/main/docs/troubleshooting.md";
+pub(super) const HELP: &str = "https://github.com/volcano-sh/kthena-keda/blob/main/docs/troubleshooting.md";
 
 /// What stands in a message between what users caused and what others say.
 const BESIDES: &str = "; besides ";

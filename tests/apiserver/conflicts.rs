@@ -154,9 +154,15 @@ async fn kedas_own_hpa_is_none() {
 async fn whoever_resets_the_number_of_serving_groups_is_named() {
     let chat = namespace().await.model_serving("chat").opts_in().create().await;
     chat.scaled_object().await;
-    // Times of managed fields have a resolution of a second.
-    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
     let api: Api<DynamicObject> = chat.namespace.api(&kinds::model_serving());
+    // As the HPA does it; until then everybody's manifest has a number, and nobody is in anybody's way.
+    let scale = Patch::Merge(json!({"spec": {"replicas": 2}}));
+    api.patch_subresource("scale", "chat", &PatchParams::default(), &scale).await.unwrap();
+    let seen = |found: &DynamicObject| found.data["spec"]["replicas"] == 2;
+    chat.until("is scaled", seen).await;
+    chat.annotate(&[("autoscaling.kthena.io/max-replicas", Some("8"))]).await;
+    chat.scaled_object_until("has a maximum of 8", |found| found.data["spec"]["maxReplicaCount"] == 8).await;
+    assert!(!chat.reason("Pending").await.contains("set spec.replicas"));
     let reset = json!({
         "apiVersion": "workload.serving.volcano.sh/v1alpha1", "kind": "ModelServing", "metadata": {"name": "chat"}, "spec": {"replicas": 3},
     });
@@ -229,4 +235,24 @@ async fn what_the_api_server_refuses_is_said_and_tried_again() {
     chat.annotate(&[("autoscaling.kthena.io/max-replicas", Some("4"))]).await;
     chat.scaled_object().await;
     chat.reason("Pending").await;
+}
+
+#[tokio::test]
+async fn where_no_condition_may_be_written_events_tell() {
+    let stack = Stack::start(&[Crds::kthena(), Crds::keda()]).await;
+    let _operator = stack.start_operator(&Settings::new(BINARY).with("--write-conditions=false"));
+    let chat = stack.namespace().await.model_serving("chat").opts_in().annotated("autoscaling.kthena.io/paused", "perhaps").create().await;
+    events(&chat, "Warning", "InvalidConfiguration", "perhaps").await;
+    chat.annotate(&[("autoscaling.kthena.io/paused", None)]).await;
+    events(&chat, "Normal", "Resolved", "InvalidConfiguration is over").await;
+    chat.scaled_object().await;
+    // Whoever waits for the other to go is woken by that, too.
+    let hpa_of_theirs = chat.namespace.create(&hpa(), json!({"metadata": {"name": "theirs"}, "spec": hpa_spec()})).await;
+    events(&chat, "Warning", "ConflictingAutoscaler", "theirs").await;
+    chat.scaled_object_gone().await;
+    chat.namespace.api(&hpa()).delete(&hpa_of_theirs.name_any(), &DeleteParams::default()).await.unwrap();
+    chat.scaled_object().await;
+    chat.annotate(&[("kthena.io/model-name", None)]).await;
+    events(&chat, "Normal", "OptedOut", "not scaled any more").await;
+    assert_eq!(harness::condition(&chat.get().await), None);
 }

@@ -63,6 +63,7 @@ fn planned(name: &str, namespace: &str, annotations: &BTreeMap<String, String>) 
         sights: std::sync::Arc::default(),
         mismatch: None,
         refusal: None,
+        second_writer: None,
         model_serving,
         scaled_object: None,
         pod_monitor: None,

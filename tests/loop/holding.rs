@@ -13,7 +13,7 @@ use kube::{
 use serde_json::json;
 use tokio::sync::Mutex;
 
-use super::shared::{BINARY, can_run};
+use super::shared::{BINARY, agree, can_run, event};
 
 /// Longer than the scale-down window and a few polls of everybody: whoever takes no data for no load has acted by then.
 const LONG_ENOUGH: Duration = Duration::from_secs(12);
@@ -110,6 +110,8 @@ async fn keda_may_not_scale_model_servings() {
         all.replace("keda-operator", &kube::api::PostParams::default(), &role).await.unwrap();
         let message = held.chat.serving.says("ScaledObjectNotReady", "is forbidden").await;
         assert!(message.contains("get and update on modelservings/scale"), "{message}");
+        agree(&held.chain, &held.chat, "ScaledObjectNotReady", Some("ScaledObject")).await;
+        event(&held.chat, "Warning", "ScaledObjectNotReady", "is forbidden").await;
         let back = DynamicObject { metadata: kube::api::ObjectMeta { resource_version: None, ..whole.metadata }, ..whole };
         all.replace("keda-operator", &kube::api::PostParams::default(), &back).await.unwrap();
         held.chat.serving.until("is well again", |found| harness::condition(found).is_some_and(|found| found["status"] == "True")).await;
@@ -144,6 +146,8 @@ async fn the_router_is_no_longer_scraped() {
         held.chain.create_monitors(json!(false)).await;
         let message = held.chat.serving.says("RouterNotScraped", "the ServiceMonitor kthena-system/kthena-keda-router").await;
         assert!(message.contains("serviceMonitorSelector") && message.contains("besides ScaledObjectNotReady"), "{message}");
+        agree(&held.chain, &held.chat, "RouterNotScraped", Some("scraping")).await;
+        event(&held.chat, "Warning", "RouterNotScraped", "serviceMonitorSelector").await;
         held.chain.create_monitors(json!(true)).await;
         held.chat.serving.says("Idle", "").await;
     })
@@ -195,6 +199,25 @@ async fn scaling_goes_on_without_the_operator() {
     .await;
 }
 
+/// KEDA itself is well; what the HPA asks is down.
+#[tokio::test]
+async fn kedas_metrics_server_is_down_and_comes_back() {
+    with_a_fleet("no-adapter", async |held| {
+        held.chain.keda.adapter.kill();
+        held.load.hold(0);
+        held.chat.serving.says("HpaNotScaling", "external.metrics.k8s.io").await;
+        agree(&held.chain, &held.chat, "HpaNotScaling", Some("HPA")).await;
+        event(&held.chat, "Warning", "HpaNotScaling", "").await;
+        held.chat.keeps_replicas(3, LONG_ENOUGH).await;
+        held.chain.keda.adapter.start();
+        held.chain.keda.ready(held.chat.client()).await;
+        held.chat.has_replicas(1).await;
+        held.chat.serving.until("is well again", |found| harness::condition(found).is_some_and(|found| found["status"] == "True")).await;
+        event(&held.chat, "Normal", "Resolved", "HpaNotScaling is over").await;
+    })
+    .await;
+}
+
 /// Pods that go while Kthena's controller is away leave a status behind that says otherwise, for ever.
 #[tokio::test]
 async fn a_status_that_contradicts_the_pods_matters_where_pods_are_multiplied_by() {
@@ -212,6 +235,8 @@ async fn a_status_that_contradicts_the_pods_matters_where_pods_are_multiplied_by
         let one = pods.list(&kube::api::ListParams::default().labels(&selector)).await.unwrap().items.remove(0);
         pods.delete(one.metadata.name.as_deref().unwrap(), &DeleteParams::default()).await.unwrap();
         held.chat.serving.within(Duration::from_mins(1)).says("SelectorMismatch", "matches 2 pods and status.replicas says 3").await;
+        agree(&held.chain, &held.chat, "SelectorMismatch", Some("selector")).await;
+        event(&held.chat, "Warning", "SelectorMismatch", "restart Kthena's controller manager").await;
         // Without a level nobody multiplies by pods.
         held.chat.serving.annotate(&[("autoscaling.kthena.io/profile", None)]).await;
         held.chat.serving.until("is well", |found| harness::condition(found).is_some_and(|found| found["status"] == "True")).await;

@@ -1,8 +1,9 @@
 //! One chain for all tests that do not disturb each other.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
-use harness::{Chain, ChainSettings, chain::is_in_namespace};
+use harness::{Chain, ChainSettings, Identity, Model, chain::is_in_namespace, stack::resource, wait::until_asked};
+use kube::api::{DynamicObject, ListParams};
 use tokio::sync::OnceCell;
 
 static CHAIN: OnceCell<Chain> = OnceCell::const_new();
@@ -30,4 +31,53 @@ pub async fn chain() -> Option<&'static Chain> {
         return None;
     }
     Some(CHAIN.get_or_init(async || Chain::start(&ChainSettings::quick(BINARY)).await).await)
+}
+
+/// What `explain` says of the model, and with which exit code.
+fn explain(chain: &harness::Chain, chat: &Model) -> (serde_json::Value, Option<i32>) {
+    let kubeconfig = chain.stack.control_plane.kubeconfig(&Identity::Admin);
+    let model = format!("{}/chat", chat.serving.namespace.name);
+    let url = format!("--prometheus-url={}", chain.prometheus.url);
+    let (said, code) = harness::explain(Path::new(BINARY), &kubeconfig, &[&model, &url]);
+    (said.unwrap_or_else(|error| panic!("{error}")), code)
+}
+
+/// Whether `explain` says what the condition does, and breaks at this link.
+pub async fn agree(chain: &harness::Chain, chat: &Model, reason: &str, link: Option<&str>) -> serde_json::Value {
+    let both = async || {
+        let ((found, code), live) = (explain(chain, chat), chat.serving.get().await);
+        let condition = harness::condition(&live).cloned().unwrap_or_default();
+        (found, code, condition)
+    };
+    let agree = |(found, _, condition): &(serde_json::Value, Option<i32>, serde_json::Value)| {
+        found["reason"] == reason && condition["reason"] == reason && condition["status"] == found["status"]
+    };
+    let (found, code, _) = until_asked(&format!("explain and the condition say {reason}"), both, agree).await;
+    let broken: Vec<&str> = found["links"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|link| link["state"] == "broken")
+        .filter_map(|link| link["name"].as_str())
+        .collect();
+    assert_eq!(broken, link.into_iter().collect::<Vec<_>>(), "{found}");
+    assert_eq!(
+        code,
+        Some(match found["status"].as_str() {
+            Some("True") => 0,
+            Some("False") => 3,
+            _ => 4,
+        })
+    );
+    found
+}
+
+/// Waits until there is such an event about the model.
+pub async fn event(chat: &Model, kind: &str, reason: &str, note: &str) {
+    let api = chat.serving.namespace.api(&resource("events.k8s.io", "v1", "Event", "events"));
+    let found = async || api.list(&ListParams::default()).await.unwrap().items;
+    let is_it = |event: &DynamicObject| {
+        event.data["type"] == kind && event.data["reason"] == reason && event.data["note"].as_str().is_some_and(|text| text.contains(note))
+    };
+    until_asked(&format!("there is the event {reason}: {note}"), found, |events| events.iter().any(is_it)).await;
 }

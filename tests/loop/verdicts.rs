@@ -1,12 +1,15 @@
 //! The condition follows what KEDA and the HPA really say.
 
-use std::{path::Path, process::Command};
+use std::process::Command;
 
-use harness::{Identity, Model, control_plane::binary, stack::resource, wait::until_asked};
-use kube::api::{DynamicObject, ListParams, Patch, PatchParams};
+use harness::{Identity, control_plane::binary};
+use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
-use super::{shared::chain, signals::profile};
+use super::{
+    shared::{agree, chain, event},
+    signals::profile,
+};
 
 #[tokio::test]
 async fn busy_and_idle_and_waited_for_by_kubectl() {
@@ -23,7 +26,7 @@ async fn busy_and_idle_and_waited_for_by_kubectl() {
     chat.has_replicas(2).await;
     // At most once a minute, since a model may be asked for now and then.
     chat.serving.within(std::time::Duration::from_secs(90)).says("Scaling", "scaled by active-requests").await;
-    let found = explained(chain, &chat, "Scaling", None).await;
+    let found = agree(chain, &chat, "Scaling", None).await;
     let signal = &found["signals"][0];
     assert_eq!((&signal["value"], &signal["target"], &signal["wanted"]), (&json!(17.0), &json!("10"), &json!(2.0)), "{found}");
     assert_eq!((&found["replicas"]["now"], &found["replicas"]["wanted"]), (&json!(2), &json!(2.0)), "{found}");
@@ -37,62 +40,13 @@ async fn paused_by_whomever() {
     chat.serving.says("Idle", "").await;
     chat.serving.annotate(&[("autoscaling.kthena.io/paused", Some("true"))]).await;
     chat.serving.says("Paused", "autoscaling.kthena.io/paused").await;
-    explained(chain, &chat, "Paused", None).await;
+    agree(chain, &chat, "Paused", None).await;
     chat.serving.annotate(&[("autoscaling.kthena.io/paused", None)]).await;
     chat.serving.says("Idle", "").await;
     let theirs = Patch::Merge(json!({"metadata": {"annotations": {"autoscaling.keda.sh/paused-replicas": "2"}}}));
     chat.serving.scaled_objects().patch("chat", &PatchParams::default(), &theirs).await.unwrap();
     chat.serving.says("Paused", "which somebody else set").await;
     chat.has_replicas(2).await;
-}
-
-/// What `explain` says of the model, and with which exit code.
-fn explain(chain: &harness::Chain, chat: &Model) -> (serde_json::Value, Option<i32>) {
-    let kubeconfig = chain.stack.control_plane.kubeconfig(&Identity::Admin);
-    let model = format!("{}/chat", chat.serving.namespace.name);
-    let url = format!("--prometheus-url={}", chain.prometheus.url);
-    let (said, code) = harness::explain(Path::new(super::shared::BINARY), &kubeconfig, &[&model, &url]);
-    (said.unwrap_or_else(|error| panic!("{error}")), code)
-}
-
-/// Whether `explain` says what the condition does, and breaks at this link.
-async fn explained(chain: &harness::Chain, chat: &Model, reason: &str, link: Option<&str>) -> serde_json::Value {
-    let both = async || {
-        let ((found, code), live) = (explain(chain, chat), chat.serving.get().await);
-        let condition = harness::condition(&live).cloned().unwrap_or_default();
-        (found, code, condition)
-    };
-    let agree = |(found, _, condition): &(serde_json::Value, Option<i32>, serde_json::Value)| {
-        found["reason"] == reason && condition["reason"] == reason && condition["status"] == found["status"]
-    };
-    let (found, code, _) = until_asked(&format!("explain and the condition say {reason}"), both, agree).await;
-    let broken: Vec<&str> = found["links"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter(|link| link["state"] == "broken")
-        .filter_map(|link| link["name"].as_str())
-        .collect();
-    assert_eq!(broken, link.into_iter().collect::<Vec<_>>(), "{found}");
-    assert_eq!(
-        code,
-        Some(match found["status"].as_str() {
-            Some("True") => 0,
-            Some("False") => 3,
-            _ => 4,
-        })
-    );
-    found
-}
-
-/// Waits until there is such an event about the model.
-async fn event(chat: &Model, kind: &str, reason: &str, note: &str) {
-    let api = chat.serving.namespace.api(&resource("events.k8s.io", "v1", "Event", "events"));
-    let found = async || api.list(&ListParams::default()).await.unwrap().items;
-    let is_it = |event: &DynamicObject| {
-        event.data["type"] == kind && event.data["reason"] == reason && event.data["note"].as_str().is_some_and(|text| text.contains(note))
-    };
-    until_asked(&format!("there is the event {reason}: {note}"), found, |events| events.iter().any(is_it)).await;
 }
 
 /// The one failure that no front-end to KEDA notices: everything is green, and nothing ever happens.
@@ -103,7 +57,7 @@ async fn a_name_that_nobody_routes_is_found_and_the_right_one_suggested() {
     chat.serving.annotate(&[("kthena.io/model-name", Some("lama-of-verdicts"))]).await;
     let message = chat.serving.says("ModelNotSeen", "\"lama-of-verdicts\"").await;
     assert!(message.contains("the most similar one that is routed here is \"llama-of-verdicts\""), "{message}");
-    explained(chain, &chat, "ModelNotSeen", Some("model")).await;
+    agree(chain, &chat, "ModelNotSeen", Some("model")).await;
     event(&chat, "Warning", "ModelNotSeen", "lama-of-verdicts").await;
     // A client with the same typo makes series, and proves nothing.
     let typo = chain.load_of("lama-of-verdicts", 1);
@@ -129,7 +83,7 @@ async fn engines_that_are_not_scraped() {
     let chat = chain.model_with("unscraped", annotated).await;
     let message = chat.serving.says("EngineNotScraped", "PodMonitor kthena-keda-chat").await;
     assert!(message.contains("podMonitorSelector"), "{message}");
-    explained(chain, &chat, "EngineNotScraped", Some("scraping")).await;
+    agree(chain, &chat, "EngineNotScraped", Some("scraping")).await;
     event(&chat, "Warning", "EngineNotScraped", "podMonitorSelector").await;
     chat.serving.annotate(&[("autoscaling.kthena.io/profile", None)]).await;
     chat.serving.says("Idle", "").await;

@@ -8,4 +8,6 @@ mod model_serving;
 pub use autoscaling_policy::{AutoscalingPolicy, AutoscalingPolicyBinding, PolicyTargets};
 pub use model_route::{ModelRoute, ModelRouteSpec, RouteRule, TargetModel};
 pub use model_server::{ModelServer, ModelServerSpec, WorkloadPort, WorkloadSelector};
-pub use model_serving::{AUTOSCALING_READY, ModelServing, ModelServingSpec, ModelServingStatus, Role, ServingGroupTemplate};
+pub use model_serving::{
+    AUTOSCALING_READY, ModelServing, ModelServingSpec, ModelServingStatus, ReplicasWriter, Role, ServingGroupTemplate,
+};

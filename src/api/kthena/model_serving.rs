@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::BTreeMap};
 
 use k8s_openapi::{
     NamespaceResourceScope,
-    apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time},
+    apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta},
 };
 use kube::Resource;
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
@@ -34,8 +34,20 @@ pub struct ModelServing {
     pub status: ModelServingStatus,
     /// Whether `status.labelSelector` is what this operator wrote.
     pub selector_is_ours: bool,
-    /// Who set `spec.replicas` last without the scale subresource, and when; none if that was an autoscaler.
-    pub replicas_set_by: Option<(String, Time)>,
+    /// Who set `spec.replicas` last.
+    pub replicas_set_by: ReplicasWriter,
+}
+
+/// Who set the number of ServingGroups last.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ReplicasWriter {
+    /// Nobody that is known.
+    #[default]
+    Unknown,
+    /// An autoscaler, or a person, by the scale subresource.
+    Scale,
+    /// Whoever has this field manager, in the ModelServing itself.
+    Manager(String),
 }
 
 /// What its users want.
@@ -148,8 +160,12 @@ impl From<Wire> for ModelServing {
         let wrote_selector = |fields: &ManagedFields| fields.status.as_ref().is_some_and(|status| status.label_selector.is_some());
         let wrote_replicas = |fields: &ManagedFields| fields.spec.as_ref().is_some_and(|spec| spec.replicas.is_some());
         let selector_is_ours = wire.metadata.fields_of(OPERATOR).any(wrote_selector);
-        let replicas_set_by = wire.metadata.writers().filter(|(_, _, fields)| wrote_replicas(fields)).max_by_key(|(_, time, _)| time.0);
-        let replicas_set_by = replicas_set_by.map(|(manager, time, _)| (manager.to_owned(), time.clone()));
+        let replicas_set_by = wire.metadata.writers().find(|(_, _, fields)| wrote_replicas(fields));
+        let replicas_set_by = match replicas_set_by {
+            None => ReplicasWriter::Unknown,
+            Some((_, Some("scale"), _)) => ReplicasWriter::Scale,
+            Some((manager, ..)) => ReplicasWriter::Manager(manager.to_owned()),
+        };
         Self { metadata: wire.metadata.into(), spec: wire.spec, status: wire.status, selector_is_ours, replicas_set_by }
     }
 }

@@ -12,6 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use tokio::time::Instant;
 
 use crate::{
+    api::kthena::ReplicasWriter,
     observed::Fingerprint,
     plan::{Verdict, is_of_load, is_of_others, own_part},
 };
@@ -40,6 +41,15 @@ struct Remembered {
     told: Option<Instant>,
     wanted: Option<Fingerprint>,
     refusal: Option<String>,
+    said: Option<Said>,
+    autoscaled: bool,
+}
+
+/// What was last said of a model, where no condition holds it.
+#[derive(Clone, Debug)]
+pub(super) struct Said {
+    pub(super) is_good: bool,
+    pub(super) reason: String,
 }
 
 impl Memory {
@@ -58,6 +68,31 @@ impl Memory {
     /// Remembers what an object was to look like; answers whether it was to look like that before, too.
     pub(super) fn wanted(&self, identity: &str, fingerprint: Fingerprint) -> bool {
         self.all().entry(identity.to_owned()).or_default().wanted.replace(fingerprint) == Some(fingerprint)
+    }
+
+    /// What was last said of a model.
+    pub(super) fn said(&self, identity: &str) -> Option<Said> {
+        self.all().get(identity)?.said.clone()
+    }
+
+    /// Remembers what is said of a model.
+    pub(super) fn say(&self, identity: &str, verdict: &Verdict) {
+        let said = Said { is_good: verdict.is_good(), reason: verdict.reason.to_owned() };
+        self.all().entry(identity.to_owned()).or_default().said = Some(said);
+    }
+
+    /// Who sets the number of ServingGroups now, although autoscalers did before. One that has not been scaled yet is no matter of
+    /// dispute, and every manifest sets a number at first.
+    pub(super) fn second_writer(&self, identity: &str, writer: &ReplicasWriter) -> Option<String> {
+        let mut all = self.all();
+        match writer {
+            ReplicasWriter::Unknown => None,
+            ReplicasWriter::Scale => {
+                all.entry(identity.to_owned()).or_default().autoscaled = true;
+                None
+            }
+            ReplicasWriter::Manager(manager) => all.get(identity).filter(|remembered| remembered.autoscaled).map(|_| manager.clone()),
+        }
     }
 
     /// Remembers why the API server did not take what was wanted, or that it did.

@@ -46,6 +46,8 @@ pub struct Models {
     pub failures: Failures,
     /// What was told and wanted of each model.
     pub memory: Memory,
+    /// Whether to write the condition.
+    pub writes_conditions: bool,
     /// Takes what is told as events.
     pub events: Events,
 }
@@ -56,6 +58,7 @@ impl Models {
         let router = self.router.borrow().clone()?;
         let mut observed = self.context.stores.observe(model_serving, served, router)?;
         observed.refusal = self.memory.refusal(&identity(model_serving));
+        observed.second_writer = self.memory.second_writer(&identity(model_serving), &model_serving.replicas_set_by);
         Some((observed, served))
     }
 }
@@ -71,6 +74,7 @@ async fn reconcile(model_serving: Arc<ModelServing>, models: Arc<Models>) -> Res
     };
     let was_refused = observed.refusal.is_some();
     let plan = plan(&observed, served.plan, &models.context.settings.defaults);
+    models.context.stores.reasons.take(&model_serving, plan.explanation.as_ref().map(|explanation| explanation.verdict.reason));
     let held = apply::apply(&models, observed, plan, served.plan).await?;
     models.failures.forget(&identity(&model_serving));
     // What was just accepted is no news to the watch, and the condition still speaks of the refusal.

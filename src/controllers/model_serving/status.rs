@@ -13,7 +13,7 @@ use kube::{
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Models, identity};
+use super::{Models, identity, memory::Said};
 use crate::{
     api::kthena::{AUTOSCALING_READY, ModelServing},
     cluster::{Error, apply, events::Events},
@@ -54,6 +54,7 @@ pub(super) async fn write(
     capabilities: Capabilities,
 ) -> Result<Option<Written>, Error> {
     let context = &models.context;
+    tell_end_without_condition(models, &observed, &current);
     let (mut current, mut held) = damped(models, &observed, current);
     if !is_due(&current) {
         return Ok(Some(Written { observed, plan: current, held }));
@@ -83,11 +84,16 @@ pub(super) async fn write(
     Err(Error::Contended)
 }
 
-/// The plan without a condition that would be rewritten too soon, and how long that has to wait.
+/// The plan without a condition that would be rewritten too soon, or is not to be written at all; and how long it has to wait.
 fn damped(models: &Models, observed: &Observed, mut plan: Plan) -> (Plan, Option<Duration>) {
     let Desired::Apply(verdict) = &plan.condition else { return (plan, None) };
-    let before = observed.model_serving.status.autoscaling_ready.as_ref();
-    let held = models.memory.hold(&identity(&observed.model_serving), before, verdict);
+    let identity = identity(&observed.model_serving);
+    if !models.writes_conditions {
+        tell_change(models, &observed.model_serving, models.memory.said(&identity), verdict);
+        plan.condition = Desired::Keep;
+        return (plan, None);
+    }
+    let held = models.memory.hold(&identity, observed.model_serving.status.autoscaling_ready.as_ref(), verdict);
     if held.is_some() {
         plan.condition = Desired::Keep;
     }
@@ -97,7 +103,6 @@ fn damped(models: &Models, observed: &Observed, mut plan: Plan) -> (Plan, Option
 /// Remembers what was written, and tells what is news to people: a problem, its end, and the end of autoscaling.
 fn told(models: &Models, observed: &Observed, plan: &Plan) {
     let (model_serving, identity) = (&observed.model_serving, identity(&observed.model_serving));
-    let before = model_serving.status.autoscaling_ready.as_ref();
     match &plan.condition {
         Desired::Keep => {}
         Desired::Remove => {
@@ -106,8 +111,20 @@ fn told(models: &Models, observed: &Observed, plan: &Plan) {
         }
         Desired::Apply(verdict) => {
             models.memory.told(&identity);
-            tell_change(&models.events, model_serving, before, verdict);
+            let before = model_serving.status.autoscaling_ready.as_ref();
+            let said = |before: &Condition| Said { is_good: before.status == Status::True.as_str(), reason: before.reason.clone() };
+            tell_change(models, model_serving, before.map(said), verdict);
         }
+    }
+}
+
+/// Where no condition is written, none is removed when autoscaling ends.
+fn tell_end_without_condition(models: &Models, observed: &Observed, plan: &Plan) {
+    let identity = identity(&observed.model_serving);
+    let has_ended = plan.explanation.is_none() && plan.condition == Desired::Keep;
+    if has_ended && models.memory.said(&identity).is_some() {
+        models.memory.forget(&identity);
+        tell_end(&models.events, &observed.model_serving);
     }
 }
 
@@ -123,15 +140,16 @@ fn tell_end(events: &Events, model_serving: &ModelServing) {
     events.warn(model_serving, "OptedOut", &note);
 }
 
-fn tell_change(events: &Events, model_serving: &ModelServing, before: Option<&Condition>, verdict: &Verdict) {
+fn tell_change(models: &Models, model_serving: &ModelServing, before: Option<Said>, verdict: &Verdict) {
+    models.memory.say(&identity(model_serving), verdict);
     let is_problem = |is_good: bool, reason: &str| !is_good && reason != PENDING;
-    let problem_before = before.filter(|before| is_problem(before.status == Status::True.as_str(), &before.reason));
+    let problem_before = before.filter(|before| is_problem(before.is_good, &before.reason));
     if is_problem(verdict.is_good(), verdict.reason) {
         if problem_before.is_none_or(|before| before.reason != verdict.reason) {
-            events.warn(model_serving, verdict.reason, &verdict.message);
+            models.events.warn(model_serving, verdict.reason, &verdict.message);
         }
     } else if let Some(before) = problem_before {
-        events.inform(model_serving, "Resolved", &format!("{} is over; {}", before.reason, verdict.message));
+        models.events.inform(model_serving, "Resolved", &format!("{} is over; {}", before.reason, verdict.message));
     }
 }
 
