@@ -10,10 +10,14 @@ use super::shared::{BINARY, stack};
 
 /// What both say: status and reason, and the link that is broken.
 async fn agree(stack: &Stack, chat: &ModelServing, reason: &str, link: Option<&str>) {
+    agree_with(stack, chat, reason, link, &["--prometheus-url=http://prometheus:9090"]).await;
+}
+
+async fn agree_with(stack: &Stack, chat: &ModelServing, reason: &str, link: Option<&str>, arguments: &[&str]) {
     let kubeconfig = stack.control_plane.kubeconfig(&Identity::Admin);
     let model = format!("{}/{}", chat.namespace.name, chat.name);
     let both = async || {
-        let (said, code) = harness::explain(Path::new(BINARY), &kubeconfig, &[&model, "--prometheus-url=http://prometheus:9090"]);
+        let (said, code) = harness::explain(Path::new(BINARY), &kubeconfig, &[&[model.as_str()], arguments].concat());
         (said.unwrap_or_else(|error| panic!("{error}")), code, condition(&chat.get().await).cloned().unwrap_or_default())
     };
     let same = |(said, _, condition): &(Value, Option<i32>, Value)| {
@@ -70,6 +74,19 @@ async fn of_what_others_have() {
     models.create(&kinds::scaled_object(), theirs).await;
     let named = models.model_serving("named").opted_in("named.like-others").create().await;
     agree(stack, &named, "NameConflict", Some("other autoscalers")).await;
+}
+
+#[tokio::test]
+async fn of_a_prometheus_that_nobody_named() {
+    let stack = Stack::start(&[Crds::kthena_0_4(), Crds::keda()]).await;
+    let _operator = stack.start_operator(&Settings::new(BINARY).without("--prometheus-url"));
+    let models = stack.namespace().await;
+    let chat = models.model_serving("chat").opts_in().create().await;
+    agree_with(&stack, &chat, "PrometheusNotConfigured", Some("profile"), &[]).await;
+    let spec = json!({"prometheus": {"url": "http://prometheus:9090"}});
+    let profile = json!({"apiVersion": "autoscaling.kthena.io/v1alpha1", "kind": "AutoscalingProfile", "metadata": {"name": "default"}, "spec": spec});
+    harness::objects::apply(&models.client, profile).await;
+    agree_with(&stack, &chat, "Pending", None, &[]).await;
 }
 
 #[tokio::test]
