@@ -18,7 +18,8 @@ async fn agree_with(stack: &Stack, chat: &ModelServing, reason: &str, link: Opti
     let model = format!("{}/{}", chat.namespace.name, chat.name);
     let both = async || {
         let (said, code) = harness::explain(Path::new(BINARY), &kubeconfig, &[&[model.as_str()], arguments].concat());
-        (said.unwrap_or_else(|error| panic!("{error}")), code, condition(&chat.get().await).cloned().unwrap_or_default())
+        // A kind that has just been installed may not be described yet.
+        (said.unwrap_or_else(|error| json!({"error": error})), code, condition(&chat.get().await).cloned().unwrap_or_default())
     };
     let same = |(said, _, condition): &(Value, Option<i32>, Value)| {
         said["reason"] == reason && condition["reason"] == reason && condition["status"] == said["status"]
