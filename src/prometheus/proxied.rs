@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use kube::Client;
+use reqwest::Url;
 use serde::Deserialize;
 
 use super::Element;
@@ -31,8 +32,13 @@ struct Sample {
 pub(super) async fn ask(client: &Client, settings: &PrometheusSettings, query: &str) -> Result<Vec<Element>, String> {
     let url = settings.url.to_string();
     let path = proxy_path(&url).ok_or_else(|| format!("{url} names no Service of the cluster"))?;
-    let request = http::Request::get(format!("{path}/api/v1/query?query={}", escaped(query))).body(Vec::new());
-    let answer: Answer = client.request(request.map_err(|error| error.to_string())?).await.map_err(|error| error.to_string())?;
+    // Any host will do: the path and the query are all that is taken of it.
+    let address =
+        Url::parse_with_params(&format!("http://api{path}/api/v1/query"), [("query", query)]).map_err(|error| error.to_string())?;
+    let request = http::Request::get(format!("{}?{}", address.path(), address.query().unwrap_or_default()))
+        .body(Vec::new())
+        .map_err(|error| error.to_string())?;
+    let answer: Answer = client.request(request).await.map_err(|error| error.to_string())?;
     let samples = answer.data.map(|data| data.result).unwrap_or_default();
     let element = |sample: Sample| Some(Element { labels: sample.metric, value: sample.value.1.parse().ok()? });
     Ok(samples.into_iter().filter_map(element).collect())
@@ -46,11 +52,6 @@ fn proxy_path(url: &str) -> Option<String> {
     let mut parts = host.split('.');
     let (name, namespace) = (parts.next()?, parts.next()?);
     (parts.next()? == "svc").then(|| format!("/api/v1/namespaces/{namespace}/services/{scheme}:{name}:{port}/proxy{path}"))
-}
-
-/// Everything but letters and digits as `%NN`.
-fn escaped(text: &str) -> String {
-    text.bytes().map(|byte| if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
 #[cfg(test)]
