@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{Context, model_serving::Routers};
 use crate::{
-    intent::PrometheusSettings,
+    intent::{Profile, PrometheusSettings},
     observed::{Key, Mismatches, Sight, Sights, Source, mismatch},
     process::backoff,
     prometheus::{Asker, Element},
@@ -87,7 +87,7 @@ impl Selectors {
 fn sources(context: &Context, routers: &Routers) -> HashSet<Source> {
     let Some(found) = routers.borrow().clone() else { return HashSet::new() };
     let profiles = context.stores.profiles_in_use(&context.settings.defaults);
-    let source = |profile: crate::intent::Profile| {
+    let source = |profile: Profile| {
         let router = found.under(&profile.router);
         profile.prometheus.map(|prometheus| Source { prometheus, router })
     };

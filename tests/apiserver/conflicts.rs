@@ -7,7 +7,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use super::shared::{BINARY, namespace};
+use super::shared::{BINARY, log, namespace};
 
 fn hpa() -> ApiResource {
     resource("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
@@ -228,6 +228,17 @@ async fn what_the_api_server_refuses_is_said_and_tried_again() {
     let message = chat.says("ScaledObjectNotReady", "not before Monday").await;
     assert!(message.contains("ScaledObject chat is refused"), "{message}");
     events(&chat, "Warning", "ScaledObjectNotReady", "not before Monday").await;
+    // Where nothing is wanted any more nothing is refused, and no pass leads to the next.
+    chat.annotate(&[("autoscaling.kthena.io/paused", Some("perhaps"))]).await;
+    chat.reason("InvalidConfiguration").await;
+    for sentinel in ["one", "two", "three"] {
+        models.model_serving(sentinel).opted_in(sentinel).create().await.reason("ScaledObjectNotReady").await;
+    }
+    let log = log().await;
+    let passes = log.lines().filter(|line| line.contains(&models.name) && line.contains("InvalidConfiguration")).count();
+    assert!((1..30).contains(&passes), "{passes} passes");
+    chat.annotate(&[("autoscaling.kthena.io/paused", None)]).await;
+    chat.says("ScaledObjectNotReady", "not before Monday").await;
     let all: Api<DynamicObject> = Api::all_with(models.client.clone(), &bindings);
     all.delete(&name, &DeleteParams::default()).await.unwrap();
     wait::until_asked("the policy is in force no more", in_force, |answer| !answer.contains("not before Monday")).await;

@@ -6,7 +6,7 @@ use kube::{Api, Resource, ResourceExt as _, core::NamespaceResourceScope};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    Context, Models,
+    Context, Models, identity,
     status::{self, Written},
 };
 use crate::{
@@ -97,16 +97,13 @@ where
     let namespace = model_serving.namespace().ok_or(Error::Malformed("a namespace"))?;
     let (kind, name) = (K::kind(&()), wanted.name_any());
     let api: Api<L> = Api::namespaced(models.context.client.clone(), &namespace);
-    let written = apply::bring(&api, existing, found, wanted, fingerprint).await;
-    // What heals by itself is tried again without a word.
-    let refusal = written
-        .as_ref()
-        .err()
-        .filter(|error| error.class().needs_people())
-        .map(|error| format!("{kind} {name} is refused: {}", error.words()));
-    models.memory.refused(&super::identity(model_serving), refusal);
-    let live = written?;
-    let as_before = models.memory.wanted(&format!("{kind}/{}", super::identity(model_serving)), fingerprint);
+    let live = apply::bring(&api, existing, found, wanted, fingerprint).await.inspect_err(|error| {
+        // What heals by itself is tried again without a word.
+        if error.class().needs_people() {
+            models.memory.refused(&identity(model_serving), format!("{kind} {name} is refused: {}", error.words()));
+        }
+    })?;
+    let as_before = models.memory.wanted(&identity(model_serving), K::kind(&()), fingerprint);
     if live.is_some() {
         tracing::info!(namespace, name, %kind, "applied");
         if as_before {

@@ -3,6 +3,7 @@
 //! Nothing is lost with it: after a restart a condition waits as if it had just been written, so that a restart writes nothing.
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -39,7 +40,8 @@ impl Default for Memory {
 #[derive(Debug, Default)]
 struct Remembered {
     told: Option<Instant>,
-    wanted: Option<Fingerprint>,
+    /// By kind.
+    wanted: HashMap<Cow<'static, str>, Fingerprint>,
     refusal: Option<String>,
     said: Option<Said>,
     autoscaled: bool,
@@ -66,8 +68,8 @@ impl Memory {
     }
 
     /// Remembers what an object was to look like; answers whether it was to look like that before, too.
-    pub(super) fn wanted(&self, identity: &str, fingerprint: Fingerprint) -> bool {
-        self.all().entry(identity.to_owned()).or_default().wanted.replace(fingerprint) == Some(fingerprint)
+    pub(super) fn wanted(&self, identity: &str, kind: Cow<'static, str>, fingerprint: Fingerprint) -> bool {
+        self.all().entry(identity.to_owned()).or_default().wanted.insert(kind, fingerprint) == Some(fingerprint)
     }
 
     /// What was last said of a model.
@@ -95,11 +97,15 @@ impl Memory {
         }
     }
 
-    /// Remembers why the API server did not take what was wanted, or that it did.
-    pub(super) fn refused(&self, identity: &str, refusal: Option<String>) {
-        match refusal {
-            Some(_) => self.all().entry(identity.to_owned()).or_default().refusal = refusal,
-            None => drop(self.all().get_mut(identity).and_then(|remembered| remembered.refusal.take())),
+    /// Remembers why the API server did not take what was wanted.
+    pub(super) fn refused(&self, identity: &str, refusal: String) {
+        self.all().entry(identity.to_owned()).or_default().refusal = Some(refusal);
+    }
+
+    /// Remembers that nothing is refused: everything that is wanted stands, or nothing is wanted.
+    pub(super) fn accepted(&self, identity: &str) {
+        if let Some(remembered) = self.all().get_mut(identity) {
+            remembered.refusal = None;
         }
     }
 

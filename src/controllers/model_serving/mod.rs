@@ -77,6 +77,7 @@ async fn reconcile(model_serving: Arc<ModelServing>, models: Arc<Models>) -> Res
     models.context.stores.reasons.take(&model_serving, plan.explanation.as_ref().map(|explanation| explanation.verdict.reason));
     let held = apply::apply(&models, observed, plan, served.plan).await?;
     models.failures.forget(&identity(&model_serving));
+    models.memory.accepted(&identity(&model_serving));
     // What was just accepted is no news to the watch, and the condition still speaks of the refusal.
     let again = if was_refused { Some(Duration::ZERO) } else { held };
     Ok(again.map_or_else(Action::await_change, Action::requeue))
