@@ -154,9 +154,11 @@ impl Explain {
         let models: Vec<Arc<ModelServing>> =
             live.objects.model_servings.iter().map(|(_, found)| found.clone()).filter(|found| is_wanted(found)).collect();
         let way = Way::new(&client, self.prometheus_url.clone())?;
+        let mut asked: Vec<Looked> = models.iter().map(|model| looked(&live, model, served.plan, &self.router_namespace, &way)).collect();
+        ask(&mut asked, &way).await;
         let mut all = Vec::new();
-        for model in models {
-            all.extend(explained(&live, &model, served.plan, &self.router_namespace, &way, wanted.is_some()).await);
+        for looked in asked {
+            all.extend(explained(looked, &live.missing, served.plan, &way, wanted.is_some()).await);
         }
         all.sort_by_key(|found| (rank(found.status), found.namespace.clone(), found.name.clone()));
         Ok((all, live.missing))
@@ -209,30 +211,46 @@ impl Way {
     }
 }
 
-async fn explained(
-    live: &Live,
-    model: &ModelServing,
-    capabilities: plan::Capabilities,
-    router_namespace: &str,
-    way: &Way,
-    in_full: bool,
-) -> Option<Explained> {
-    let (namespace, name) = (model.namespace().unwrap_or_default(), model.name_any());
+/// What the cluster holds of one model, and where its signals are.
+struct Looked {
+    observed: Observed,
+    defaults: Profile,
+    source: Option<Source>,
+}
+
+fn looked(live: &Live, model: &ModelServing, capabilities: plan::Capabilities, router_namespace: &str, way: &Way) -> Looked {
     let mut defaults = Profile::built_in();
     // What `run` was told is not known here; what it made of that is.
+    let namespace = model.namespace().unwrap_or_default();
     let told = live.objects.server_address(&namespace, &scaled_object_name(model)).and_then(|url| url.parse().ok());
     defaults.prometheus = told.or_else(|| way.reachable.clone()).map(PrometheusSettings::from);
     let (router, _) = live.objects.observe_router(router_namespace);
     let router = plan_router(&router, live.objects.default_profile().as_ref(), &defaults, true).series;
-    let mut observed = live.objects.observe(model, router);
+    let observed = live.objects.observe(model, router);
     let first = plan::plan(&observed, capabilities, &defaults);
-    if let Some(source) = first.explanation.as_ref().and_then(|found| found.asked.as_ref()).and_then(source) {
-        let reached = Source { prometheus: way.as_reached(&source.prometheus), router: source.router.clone() };
-        let looked = signals_check::look(&way.asker, [reached]).await;
-        observed.sights = Arc::new(looked.into_values().map(|sight| (source.clone(), sight)).collect());
+    let source = first.explanation.as_ref().and_then(|found| found.asked.as_ref()).and_then(source);
+    Looked { observed, defaults, source }
+}
+
+/// Asks the same few questions for all models: once for each source, however many are scaled by it.
+async fn ask(all: &mut [Looked], way: &Way) {
+    let reached = |source: &Source| Source { prometheus: way.as_reached(&source.prometheus), router: source.router.clone() };
+    let sights = signals_check::look(&way.asker, all.iter().filter_map(|looked| looked.source.as_ref()).map(reached)).await;
+    for Looked { observed, source, .. } in all {
+        let seen = source.as_ref().and_then(|source| Some((source.clone(), sights.get(&reached(source))?.clone())));
+        observed.sights = Arc::new(seen.into_iter().collect());
     }
+}
+
+async fn explained(
+    Looked { mut observed, defaults, .. }: Looked,
+    missing: &[String],
+    capabilities: plan::Capabilities,
+    way: &Way,
+    in_full: bool,
+) -> Option<Explained> {
     // A right that is missing leaves the pods uncounted.
-    observed.mismatch = mismatch(&way.client, model).await.ok().flatten();
+    observed.mismatch = mismatch(&way.client, &observed.model_serving).await.ok().flatten();
     let plan = plan::plan(&observed, capabilities, &defaults);
     let explanation = plan.explanation.as_ref()?;
     let signals = match &explanation.asked {
@@ -242,8 +260,8 @@ async fn explained(
     let links = plan::chain(&observed, &plan, explanation).into_iter().map(seen).collect();
     let Explanation { verdict, asked, .. } = explanation;
     Some(Explained {
-        namespace,
-        name,
+        namespace: observed.model_serving.namespace().unwrap_or_default(),
+        name: observed.model_serving.name_any(),
         status: verdict.status.as_str(),
         reason: verdict.reason,
         message: verdict.message.clone(),
@@ -251,7 +269,7 @@ async fn explained(
         replicas: asked.as_ref().map(|asked| replicas(&observed, asked, &signals)),
         signals,
         warnings: plan.warnings.clone(),
-        not_looked_at: live.missing.clone(),
+        not_looked_at: missing.to_vec(),
     })
 }
 
