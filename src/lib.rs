@@ -24,3 +24,4 @@ pub mod prometheus;
 pub mod promql;
 pub mod settings;
 pub mod signals;
+pub mod telemetry;

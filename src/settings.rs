@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
-use crate::{intent::Profile, prometheus::Access};
+use crate::{
+    intent::{LabelSelector, Profile},
+    process::{digests::Scope, lease::Candidate},
+    prometheus::Access,
+    telemetry::server::Listen,
+};
 
 /// What `run` and `render` need to know besides the cluster.
 #[derive(Clone, Debug)]
@@ -24,4 +29,44 @@ pub struct RunSettings {
     pub access: Access,
     /// Whether to write the condition on ModelServings.
     pub write_conditions: bool,
+    /// Where metrics and probes are served.
+    pub listen: Listen,
+    /// How it is decided who of several instances writes; without, this one does.
+    pub election: Option<Candidate>,
+    /// Which part of the work is this instance's.
+    pub share: Share,
+}
+
+/// The part of the work that is one instance's, where several share it.
+#[derive(Clone, Debug)]
+pub struct Share {
+    /// Which ModelServings, by their labels; without, all of them.
+    pub selector: Option<LabelSelector>,
+    /// The namespaces whose ModelServings these are; none named means all.
+    pub namespaces: Vec<String>,
+    /// Whether this is the instance that does what is to be done once for all models.
+    pub cluster_duties: bool,
+}
+
+impl Share {
+    /// What is watched of kinds that belong to ModelServings.
+    pub fn scopes(&self) -> Vec<Scope> {
+        if self.namespaces.is_empty() { vec![None] } else { self.namespaces.iter().cloned().map(Some).collect() }
+    }
+
+    /// Whether there are ModelServings that are not this instance's.
+    fn is_partial(&self) -> bool {
+        self.selector.is_some() || !self.namespaces.is_empty()
+    }
+
+    /// What is watched of monitors, which may stand beside the router, too.
+    pub fn scopes_with(&self, namespace: &str) -> Vec<Scope> {
+        let router = self.scopes().iter().all(Option::is_some).then(|| Some(namespace.to_owned()));
+        self.scopes().into_iter().chain(router).collect()
+    }
+
+    /// What is watched only to know how many models there are in all; nothing where that is known anyhow, or is not this instance's to know.
+    pub fn census(&self) -> Vec<Scope> {
+        if self.cluster_duties && self.is_partial() { vec![None] } else { Vec::new() }
+    }
 }

@@ -64,20 +64,29 @@ pub struct Policies {
 }
 
 impl Served {
-    /// Everything that may be there or not.
-    const fn parts(self) -> [bool; 8] {
+    /// Everything that may be there or not, by name.
+    pub const fn neighbours(self) -> [(&'static str, bool); 8] {
         let Self { model_servings, profiles, service_monitors, network: Network { routes, servers }, policies: _, plan } = self;
         let Capabilities { keda, scale, pod_monitors } = plan;
-        [model_servings, profiles, service_monitors, pod_monitors, routes, servers, scale, keda.is_some()]
+        [
+            ("modelservings", model_servings),
+            ("scale", scale),
+            ("keda", keda.is_some()),
+            ("autoscalingprofiles", profiles),
+            ("servicemonitors", service_monitors),
+            ("podmonitors", pod_monitors),
+            ("modelroutes", routes),
+            ("modelservers", servers),
+        ]
     }
 
     fn is_complete(self) -> bool {
-        self.parts().into_iter().all(|part| part)
+        self.neighbours().into_iter().all(|(_, is_served)| is_served)
     }
 
     /// Whether something is missing that `self` has.
     fn loses(self, next: Self) -> bool {
-        self.parts().into_iter().zip(next.parts()).any(|(had, has)| had && !has)
+        self.neighbours().into_iter().zip(next.neighbours()).any(|((_, had), (_, has))| had && !has)
     }
 }
 

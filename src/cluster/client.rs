@@ -1,11 +1,19 @@
-//! The client, with a limit to every request.
+//! The clients, with a limit to every request.
 
 use std::time::Duration;
 
-use kube::{Client, Config, client::ClientBuilder};
-use tower::timeout::TimeoutLayer;
+use http::{Method, Request};
+use kube::{
+    Client, Config,
+    client::{Body, ClientBuilder},
+};
+use tower::{BoxError, filter::FilterLayer, layer::layer_fn, timeout::TimeoutLayer};
 
-use super::Error;
+use super::{Error, counted::Counted};
+use crate::{
+    process::lease::{Candidate, Mandate},
+    telemetry::metrics::Metrics,
+};
 
 /// How long the API server may take to start answering; KEDA's admission webhook alone may take 10 s.
 ///
@@ -18,7 +26,48 @@ const LIMIT: Duration = Duration::from_secs(12);
 /// # Errors
 /// When there is neither, or they cannot be read; nothing is sent yet.
 pub async fn connect() -> Result<Client, Error> {
-    let config = Config::infer().await.map_err(|error| Error::Config(Box::new(error)))?;
-    let builder = ClientBuilder::try_from(config).map_err(Error::from)?;
+    let builder = ClientBuilder::try_from(config().await?).map_err(Error::from)?;
     Ok(builder.with_layer(&TimeoutLayer::new(LIMIT)).build())
+}
+
+/// The clients of the controller manager.
+#[derive(Clone)]
+pub struct Clients {
+    /// For everything: its writes start only while the mandate holds.
+    pub all: Client,
+    /// For the Lease alone, which is what gives the mandate.
+    pub lease: Client,
+}
+
+impl Clients {
+    /// Connects likewise; what is asked is counted. Nothing is retried underneath, where a retry would not ask for the mandate: whoever
+    /// asks has delays of its own.
+    ///
+    /// # Errors
+    /// As [`connect`].
+    pub async fn connect(mandate: Mandate, metrics: &Metrics, election: Option<&Candidate>) -> Result<Self, Error> {
+        let mut config = config().await?;
+        config.default_retry = false;
+        let counted = layer_fn(|inner| Counted { inner, metrics: metrics.clone() });
+        let fence = FilterLayer::new(move |request: Request<Body>| fence(&mandate, request));
+        let builder = || ClientBuilder::try_from(config.clone()).map(|builder| builder.with_layer(&counted)).map_err(Error::from);
+        Ok(Self {
+            all: builder()?.with_layer(&fence).with_layer(&TimeoutLayer::new(LIMIT)).build(),
+            lease: builder()?.with_layer(&TimeoutLayer::new(election.map_or(LIMIT, Candidate::request_limit))).build(),
+        })
+    }
+}
+
+/// Somebody else may lead by now.
+#[derive(Debug, thiserror::Error)]
+#[error("not written, since the lease is no longer ours")]
+struct NoMandate;
+
+fn fence(mandate: &Mandate, request: Request<Body>) -> Result<Request<Body>, BoxError> {
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    if reads || mandate.holds() { Ok(request) } else { Err(NoMandate.into()) }
+}
+
+async fn config() -> Result<Config, Error> {
+    Config::infer().await.map_err(|error| Error::Config(Box::new(error)))
 }

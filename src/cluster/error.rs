@@ -1,6 +1,8 @@
 //! One closed set of error classes: it decides the log level and the delay.
 
-use std::time::Duration;
+use std::{io, time::Duration};
+
+use crate::telemetry::server::Listen;
 
 /// What went wrong in the shell around the pure core.
 #[derive(Debug, thiserror::Error)]
@@ -11,6 +13,12 @@ pub enum Error {
     /// The operator cannot ask Prometheus as it was told to.
     #[error(transparent)]
     Prometheus(#[from] crate::prometheus::AccessError),
+    /// Metrics and probes cannot be served.
+    #[error("cannot listen on {0}: {1}; name another address with --listen")]
+    Listen(Listen, #[source] io::Error),
+    /// Somebody else may lead by now.
+    #[error("the lease {0} is lost")]
+    LeaseLost(String),
     /// The API server refused or did not answer.
     #[error("the API server: {0}")]
     Api(#[source] Box<kube::Error>),
@@ -46,6 +54,18 @@ pub enum Class {
 }
 
 impl Class {
+    /// The word that metrics carry.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Transient => "transient",
+            Self::Forbidden => "forbidden",
+            Self::Denied => "denied",
+            Self::Rejected => "rejected",
+            Self::Unserved => "unserved",
+            Self::Bug => "bug",
+        }
+    }
+
     /// Whether somebody has to do something before it can succeed.
     pub const fn needs_people(self) -> bool {
         match self {
@@ -69,7 +89,7 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::Contended => Class::Transient,
-            Self::Config(_) | Self::Prometheus(_) | Self::Malformed(_) => Class::Bug,
+            Self::Config(_) | Self::Prometheus(_) | Self::Listen(..) | Self::LeaseLost(_) | Self::Malformed(_) => Class::Bug,
             Self::Api(error) if is_denied(error) => Class::Denied,
             Self::Api(error) => match code(error) {
                 Some(401 | 403) => Class::Forbidden,
@@ -79,6 +99,14 @@ impl Error {
                 _ => Class::Transient,
             },
         }
+    }
+
+    /// How long the API server asks to be left alone, which it does where it is overloaded.
+    pub fn retry_after(&self) -> Duration {
+        let Self::Api(error) = self else { return Duration::ZERO };
+        let kube::Error::Api(status) = &**error else { return Duration::ZERO };
+        let seconds = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
+        Duration::from_secs(seconds.into())
     }
 
     /// What it says to people: of an API server's answer the text alone.

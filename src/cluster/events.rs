@@ -2,13 +2,7 @@
 //!
 //! Whoever has something to tell hands it over and goes on; what comes faster than the worker may tell is dropped and counted.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::time::Duration;
 
 use kube::{
     Client, Resource as _,
@@ -16,7 +10,10 @@ use kube::{
 };
 use tokio::{sync::mpsc, time::sleep};
 
-use crate::api::{kthena::ModelServing, metadata::OPERATOR};
+use crate::{
+    api::{kthena::ModelServing, metadata::OPERATOR},
+    telemetry::metrics::Metrics,
+};
 
 /// How many may wait to be told.
 const WAITING: usize = 256;
@@ -34,7 +31,7 @@ type Told = (k8s_openapi::api::core::v1::ObjectReference, Event);
 #[derive(Clone, Debug)]
 pub struct Events {
     sender: mpsc::Sender<Told>,
-    dropped: Arc<AtomicU64>,
+    metrics: Metrics,
 }
 
 /// Tells it.
@@ -42,9 +39,9 @@ pub struct Events {
 pub struct Teller(mpsc::Receiver<Told>);
 
 /// The two ends.
-pub fn events() -> (Events, Teller) {
+pub fn events(metrics: Metrics) -> (Events, Teller) {
     let (sender, receiver) = mpsc::channel(WAITING);
-    (Events { sender, dropped: Arc::default() }, Teller(receiver))
+    (Events { sender, metrics }, Teller(receiver))
 }
 
 impl Events {
@@ -61,7 +58,7 @@ impl Events {
     fn tell(&self, about: &ModelServing, type_: EventType, reason: &str, note: &str) {
         let event = Event { type_, reason: reason.to_owned(), note: Some(cut(note)), action: "Reconcile".to_owned(), secondary: None };
         if self.sender.try_send((about.object_ref(&()), event)).is_err() {
-            let dropped = self.dropped.fetch_add(1, Ordering::Relaxed) + 1;
+            let dropped = self.metrics.dropped_event();
             tracing::debug!(dropped, "too many events at once; one is dropped");
         }
     }

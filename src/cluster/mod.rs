@@ -3,8 +3,9 @@
 pub mod apply;
 pub mod capabilities;
 mod client;
+mod counted;
 mod error;
 pub mod events;
 
-pub use client::connect;
+pub use client::{Clients, connect};
 pub use error::{Class, Error};

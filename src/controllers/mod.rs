@@ -10,7 +10,7 @@ use std::sync::Arc;
 use kube::Client;
 use tokio::sync::{Notify, watch};
 
-use crate::{cluster::capabilities::Served, observed::Stores, settings::Settings};
+use crate::{cluster::capabilities::Served, observed::Stores, settings::Settings, telemetry::metrics::Metrics};
 
 /// What every controller works with: handles, no state of its own.
 #[derive(Clone)]
@@ -19,10 +19,14 @@ pub struct Context {
     pub client: Client,
     /// What the process was told.
     pub settings: Settings,
+    /// Whether this is the instance that writes what there is once for all models.
+    pub cluster_duties: bool,
     /// What the cluster serves.
     pub served: watch::Receiver<Option<Served>>,
     /// Asks for discovery at once.
     pub rediscover: Arc<Notify>,
     /// What the watches have seen.
     pub stores: Arc<Stores>,
+    /// What is counted.
+    pub metrics: Metrics,
 }

@@ -57,12 +57,13 @@ pub async fn run(context: Context, wake: &Notify) {
 async fn pass(context: &Context) -> Result<(), Error> {
     let stores = &context.stores;
     let served = context.served.borrow().is_some_and(|served| served.profiles);
-    if !served || !stores.profiles.is_complete() {
+    if !context.cluster_duties || !served || !stores.profiles.is_complete() {
         return Ok(());
     }
     let api: Api<AutoscalingProfile> = Api::all(context.client.clone());
     for ((_, name), profile) in stores.profiles.all() {
-        let status = status(&profile, stores.users(&name));
+        let Some(users) = stores.users(&name) else { return Ok(()) };
+        let status = status(&profile, users);
         if status != profile.status {
             let written = apply::status(&api, &name, profile.resource_version, status).await?;
             stores.profiles.wrote(&written);

@@ -64,14 +64,18 @@ async fn pass(context: &Context, known: &watch::Sender<Option<RouterSeries>>, to
     let Some((observed, served)) = observe(context) else {
         return Ok(());
     };
+    let Some(any_opted_in) = context.stores.any_opted_in() else { return Ok(()) };
     let profile = context.stores.default_profile();
     let RouterPlan { service_monitor, series, problem } =
-        plan_router(&observed, profile.as_ref(), &context.settings.defaults, context.stores.any_opted_in());
+        plan_router(&observed, profile.as_ref(), &context.settings.defaults, any_opted_in);
     known.send_if_modified(|known| {
         let news = known.as_ref() != Some(&series);
         *known = Some(series);
         news
     });
+    if !context.cluster_duties {
+        return Ok(());
+    }
     tell_once(problem, told);
     let api: Api<LiveServiceMonitor> = Api::namespaced(context.client.clone(), &observed.namespace);
     match service_monitor {

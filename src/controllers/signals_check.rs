@@ -21,6 +21,7 @@ use crate::{
     process::backoff,
     prometheus::{Asker, Element},
     signals,
+    telemetry::scraped::unix_time,
 };
 
 /// How many questions are under way at a time.
@@ -36,6 +37,8 @@ pub async fn run(context: Context, routers: Routers, prometheus: Asker, period: 
     loop {
         let sources = sources(&context, &routers);
         let sights = look(&prometheus, sources).await;
+        let failed = sights.values().filter(|sight| sight.is_err()).count();
+        context.metrics.checked(sights.len() - failed, failed, unix_time());
         if let Some(error) = sights.values().find_map(|sight| sight.as_ref().err()) {
             tracing::debug!(error, "a check of the signals could not run");
         }

@@ -66,6 +66,28 @@ impl Namespace {
     }
 }
 
+/// The name of an object, as most kinds accept it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectName(String);
+
+impl FromStr for ObjectName {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        if is_dns(text) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(ValueError::new(format!("{text:?} cannot be the name of an object; write a lower-case DNS name such as kthena-keda")))
+    }
+}
+
+impl ObjectName {
+    /// The name as text.
+    pub fn into_string(self) -> String {
+        self.0
+    }
+}
+
 fn is_dns(prefix: &str) -> bool {
     prefix.len() <= 253 && prefix.split('.').all(is_dns_label)
 }

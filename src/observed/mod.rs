@@ -30,7 +30,7 @@ pub use router::{Key, ObservedRouter, RouterPort, RouterService};
 pub use scaled_object::{LiveScaledObject, ScaledObjectDigest};
 pub use selected::{Mismatch, Mismatches, mismatch};
 pub use sight::{Answered, Checks, Sight, Sights, Source};
-pub use stores::Stores;
+pub use stores::{Said, Stores};
 pub use told::{Told, about, settle};
 
 use std::sync::Arc;

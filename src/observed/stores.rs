@@ -21,18 +21,22 @@ use crate::{
     },
     cluster::capabilities::Served,
     intent::{DEFAULT_PROFILE, Profile},
-    plan::{Reason, SERVICE_MONITOR, hpa_name, pod_monitor_name, scaled_object_name},
-    process::follow::{Digests, Key},
+    plan::{Reason, SERVICE_MONITOR, Status, Verdict, hpa_name, pod_monitor_name, scaled_object_name},
+    process::digests::{Digests, Key, Part, key},
+    settings::Share,
     signals::RouterSeries,
 };
+use futures::FutureExt as _;
 
 /// Everything that is watched.
 #[derive(Debug)]
 pub struct Stores {
-    /// The cluster's ModelServings, opted in or not.
+    /// The ModelServings that are this instance's, opted in or not.
     pub model_servings: Store<ModelServing>,
     /// What of ModelServings matters to other ones.
-    pub peers: Digests<Peer>,
+    pub peers: Part<Peer>,
+    /// What the ModelServings of the whole cluster ask for, where not all of them are this instance's and it has to know.
+    pub census: Digests<Wish>,
     /// The cluster's ScaledObjects.
     pub scaled_objects: Digests<ScaledObjectDigest>,
     /// The cluster's HPAs.
@@ -57,26 +61,29 @@ pub struct Stores {
     pub routes: Digests<RouteDigest>,
     /// The cluster's ModelServers.
     pub servers: Digests<ServerDigest>,
+    watches_all: bool,
 }
 
 impl Stores {
-    /// Nothing seen yet.
-    pub fn new(model_servings: Store<ModelServing>) -> Self {
+    /// Nothing seen yet of what one instance watches. `router` is the router's namespace.
+    pub fn new(model_servings: Store<ModelServing>, share: &Share, router: &str) -> Self {
         Self {
             model_servings,
-            peers: Digests::default(),
-            scaled_objects: Digests::default(),
-            hpas: Digests::default(),
-            policies: Digests::default(),
-            bindings: Digests::default(),
+            peers: Part::default(),
+            census: Digests::of(share.census()),
+            scaled_objects: Digests::of(share.scopes()),
+            hpas: Digests::of(share.scopes()),
+            policies: Digests::of(share.scopes()),
+            bindings: Digests::of(share.scopes()),
             profiles: Digests::default(),
-            services: Digests::default(),
-            service_monitors: Digests::default(),
-            pod_monitors: Digests::default(),
+            services: Digests::of([Some(router.to_owned())]),
+            service_monitors: Digests::of(share.scopes_with(router)),
+            pod_monitors: Digests::of(share.scopes_with(router)),
             reasons: Reasons::default(),
             checks: Checks::default(),
-            routes: Digests::default(),
-            servers: Digests::default(),
+            routes: Digests::of(share.scopes()),
+            servers: Digests::of(share.scopes()),
+            watches_all: share.census().is_empty(),
         }
     }
 
@@ -103,14 +110,29 @@ impl Stores {
     }
 
     fn is_complete(&self, served: Served) -> bool {
-        (served.plan.keda.is_none() || self.scaled_objects.is_complete())
-            && (!served.profiles || self.profiles.is_complete())
-            && (!served.plan.pod_monitors || self.pod_monitors.is_complete())
-            && (!served.network.routes || self.routes.is_complete())
-            && (!served.network.servers || self.servers.is_complete())
-            && self.hpas.is_complete()
-            && (!served.policies.policies || self.policies.is_complete())
-            && (!served.policies.bindings || self.bindings.is_complete())
+        self.needed(served).into_iter().all(|(_, is_seen)| is_seen)
+    }
+
+    /// What plans need and the cluster serves, and whether it has been seen.
+    fn needed(&self, served: Served) -> impl IntoIterator<Item = (&'static str, bool)> {
+        let Served { model_servings: _, profiles, service_monitors: _, network, policies, plan } = served;
+        [
+            ("scaledobjects", plan.keda.is_none() || self.scaled_objects.is_complete()),
+            ("autoscalingprofiles", !profiles || self.profiles.is_complete()),
+            ("podmonitors", !plan.pod_monitors || self.pod_monitors.is_complete()),
+            ("modelroutes", !network.routes || self.routes.is_complete()),
+            ("modelservers", !network.servers || self.servers.is_complete()),
+            ("horizontalpodautoscalers", self.hpas.is_complete()),
+            ("autoscalingpolicies", !policies.policies || self.policies.is_complete()),
+            ("autoscalingpolicybindings", !policies.bindings || self.bindings.is_complete()),
+        ]
+    }
+
+    /// What has not been seen in full yet of what is served.
+    pub fn unseen(&self, served: Served) -> Vec<&'static str> {
+        let model_servings = !served.model_servings || self.model_servings.wait_until_ready().now_or_never().is_some();
+        let all = self.needed(served).into_iter().chain([("modelservings", model_servings)]);
+        all.filter(|(_, is_seen)| !is_seen).map(|(kind, _)| kind).collect()
     }
 
     fn rivals(&self, model_serving: &ModelServing) -> Vec<Rival> {
@@ -199,36 +221,80 @@ impl Stores {
         self.model_servings.state_filter(uses_levels)
     }
 
-    /// How many opted-in models use this profile.
-    pub fn users(&self, profile: &str) -> i32 {
-        let uses = |found: &ModelServing| found.is_opted_in() && found.profile() == profile;
-        i32::try_from(self.model_servings.state_filter(uses).len()).unwrap_or(i32::MAX)
+    /// How many opted-in models of the cluster use this profile; nothing while that is not known.
+    pub fn users(&self, profile: &str) -> Option<i32> {
+        let users = if self.watches_all {
+            self.model_servings.state_filter(|found| found.is_opted_in() && found.profile() == profile).len()
+        } else {
+            self.count(|wish| wish.profile.as_deref() == Some(profile))?
+        };
+        Some(i32::try_from(users).unwrap_or(i32::MAX))
     }
 
-    /// Whether any model asks for autoscaling.
-    pub fn any_opted_in(&self) -> bool {
-        self.model_servings.find(|found| found.is_opted_in() && found.metadata.deletion_timestamp.is_none()).is_some()
+    /// Whether any model of the cluster asks for autoscaling; nothing while that is not known.
+    pub fn any_opted_in(&self) -> Option<bool> {
+        let stays = |found: &ModelServing| found.is_opted_in() && found.metadata.deletion_timestamp.is_none();
+        if self.watches_all {
+            return Some(self.model_servings.find(stays).is_some());
+        }
+        self.count(|wish| wish.profile.is_some() && !wish.is_leaving).map(|count| count > 0)
+    }
+
+    fn count(&self, counts: impl Fn(&Wish) -> bool) -> Option<usize> {
+        self.census.is_complete().then(|| self.census.view(|all| all.iter().filter(|(_, wish)| counts(wish)).count()))
+    }
+
+    /// What is said of each opted-in model.
+    pub fn said(&self) -> Vec<(Arc<ModelServing>, Said)> {
+        let said = |found: Arc<ModelServing>| self.reasons.of(&found).map(|said| (found, said));
+        self.model_servings.state_filter(ModelServing::is_opted_in).into_iter().filter_map(said).collect()
     }
 }
 
-/// The reason that each model's last plan led to: whoever was held up by others has to be looked at when these change.
+/// What is said of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// Whether it is scaled.
+    pub status: Status,
+    /// Why.
+    pub reason: &'static str,
+}
+
+/// What each model's last plan led to: whoever was held up by others has to be looked at when these change.
 #[derive(Debug, Default)]
-pub struct Reasons(RwLock<HashMap<Key, &'static str>>);
+pub struct Reasons(RwLock<HashMap<Key, Said>>);
 
 impl Reasons {
-    /// Takes the reason of a model; none if it is not scaled.
-    pub fn take(&self, model_serving: &ModelServing, reason: Option<&'static str>) {
-        let key = (model_serving.namespace().unwrap_or_default(), model_serving.name_any());
+    /// Takes the verdict on a model; none if it is not scaled, or gone.
+    pub fn take(&self, model_serving: &ModelServing, verdict: Option<&Verdict>) {
+        let key = key(model_serving);
         let mut reasons = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        match reason {
-            Some(reason) => reasons.insert(key, reason),
+        match verdict {
+            Some(Verdict { status, reason, message: _ }) => reasons.insert(key, Said { status: *status, reason }),
             None => reasons.remove(&key),
         };
     }
 
+    fn of(&self, model_serving: &ModelServing) -> Option<Said> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&key(model_serving)).copied()
+    }
+
     fn is(&self, model_serving: &ModelServing, reason: Reason) -> bool {
-        let key = (model_serving.namespace().unwrap_or_default(), model_serving.name_any());
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&key) == Some(&reason.as_str())
+        self.of(model_serving).is_some_and(|said| said.reason == reason.as_str())
+    }
+}
+
+/// What a ModelServing asks for, of whichever instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// The profile that it uses, if it is opted in.
+    profile: Option<String>,
+    is_leaving: bool,
+}
+
+impl From<&ModelServing> for Wish {
+    fn from(found: &ModelServing) -> Self {
+        Self { profile: found.is_opted_in().then(|| found.profile().to_owned()), is_leaving: found.metadata.deletion_timestamp.is_some() }
     }
 }
 

@@ -8,10 +8,12 @@ use std::{fmt::Debug, sync::Arc};
 use futures::{Stream, StreamExt as _, future, stream};
 use kube::{
     Api, Resource,
-    runtime::{WatchStreamExt as _, watcher},
+    runtime::{WatchStreamExt as _, reflector::Store, watcher},
 };
 use serde::de::DeserializeOwned;
 use tokio::sync::watch as channel;
+
+use super::merge::Merge;
 
 /// How long the API server lets a watch stand, in seconds: a connection that fell silent is replaced soon after.
 pub(super) const WATCH_SECONDS: u32 = 60;
@@ -48,25 +50,48 @@ impl<S> Gate<S> {
     }
 }
 
-/// Watches a kind whenever it is served; never fails.
-pub fn watch<K, S>(api: Api<K>, gate: Gate<S>) -> impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send
+/// Watches a kind whenever it is served, at one place or at several, and of it what `selector` matches; never fails.
+///
+/// `store` is what the events are written to.
+pub fn watch<K, S>(
+    apis: Vec<Api<K>>,
+    selector: Option<String>,
+    gate: Gate<S>,
+    store: Store<K>,
+) -> impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send
 where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     S: Send + Sync + 'static,
 {
-    let openings = stream::unfold((gate, api), |(mut gate, api)| async move {
-        gate.opened().await.then(|| (one_watch(api.clone(), gate.clone()), (gate, api)))
+    let config = watcher::Config { label_selector: selector, ..watcher::Config::default().timeout(WATCH_SECONDS) };
+    let openings = stream::unfold((gate, apis), move |(mut gate, apis)| {
+        let (config, store) = (config.clone(), store.clone());
+        async move { gate.opened().await.then(|| (one_opening(&apis, &config, gate.clone(), store), (gate, apis))) }
     });
     openings.flatten().map(Ok)
 }
 
-fn one_watch<K, S>(api: Api<K>, mut gate: Gate<S>) -> impl Stream<Item = watcher::Event<K>> + Send
+fn one_opening<K, S>(
+    apis: &[Api<K>],
+    config: &watcher::Config,
+    mut gate: Gate<S>,
+    store: Store<K>,
+) -> impl Stream<Item = watcher::Event<K>> + Send + use<K, S>
 where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     S: Send + Sync + 'static,
 {
-    let events = watcher(api, watcher::Config::default().timeout(WATCH_SECONDS)).default_backoff();
-    told_once(events).take_until(Box::pin(async move { gate.closed().await }))
+    let one = |api: &Api<K>| told_once(watcher(api.clone(), config.clone()).default_backoff()).boxed();
+    let events = match apis {
+        [api] => one(api),
+        apis => {
+            let mut merge = Merge::of(apis.len());
+            let watches = apis.iter().enumerate().map(|(i, api)| one(api).map(move |event| (i, event)));
+            let told = stream::select_all(watches).map(move |(i, event)| stream::iter(merge.take(i, event, &store)));
+            told.flatten().boxed()
+        }
+    };
+    events.take_until(Box::pin(async move { gate.closed().await }))
 }
 
 /// Drops errors, which the watch itself recovers from; tells the first of several in a row.

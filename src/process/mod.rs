@@ -1,5 +1,8 @@
-//! What any controller process needs: delays, followed kinds, an orderly end.
+//! What any controller process needs: delays, followed kinds, an election, an orderly end.
 
 pub mod backoff;
+pub mod digests;
 pub mod follow;
 pub mod gate;
+pub mod lease;
+mod merge;

@@ -17,7 +17,7 @@ use kube::{
         watcher,
     },
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use super::Context;
 use crate::{
@@ -31,7 +31,7 @@ use crate::{
 pub use memory::Memory;
 
 /// How many ModelServings are worked on at a time.
-const CONCURRENCY: u16 = 8;
+pub(crate) const CONCURRENCY: u16 = 8;
 
 /// Tells how the router's series are found.
 pub type Routers = watch::Receiver<Option<RouterSeries>>;
@@ -61,10 +61,31 @@ impl Models {
         observed.second_writer = self.memory.second_writer(&identity(model_serving), &model_serving.replicas_set_by);
         Some((observed, served))
     }
+
+    /// Forgets one that is gone, or is another instance's now.
+    pub fn forget(&self, model_serving: &ModelServing) {
+        self.context.stores.reasons.take(model_serving, None);
+        self.failures.forget(&identity(model_serving));
+        self.memory.forget(&identity(model_serving));
+    }
+}
+
+/// One pass over one ModelServing, counted.
+async fn reconcile(model_serving: Arc<ModelServing>, models: Arc<Models>) -> Result<Action, Error> {
+    let (started, metrics) = (Instant::now(), models.context.metrics.clone());
+    let _under_way = metrics.pass();
+    let result = Box::pin(pass(model_serving, models)).await;
+    let word = match &result {
+        Ok(action) if *action == Action::await_change() => "success",
+        Ok(_) => "requeue_after",
+        Err(_) => "error",
+    };
+    metrics.passed(word, started.elapsed());
+    result
 }
 
 /// One pass over one ModelServing.
-async fn reconcile(model_serving: Arc<ModelServing>, models: Arc<Models>) -> Result<Action, Error> {
+async fn pass(model_serving: Arc<ModelServing>, models: Arc<Models>) -> Result<Action, Error> {
     // What is being deleted takes its ScaledObject with it. What is not seen in full yet comes again when it is.
     if model_serving.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
@@ -74,7 +95,7 @@ async fn reconcile(model_serving: Arc<ModelServing>, models: Arc<Models>) -> Res
     };
     let was_refused = observed.refusal.is_some();
     let plan = plan(&observed, served.plan, &models.context.settings.defaults);
-    models.context.stores.reasons.take(&model_serving, plan.explanation.as_ref().map(|explanation| explanation.verdict.reason));
+    models.context.stores.reasons.take(&model_serving, plan.explanation.as_ref().map(|explanation| &explanation.verdict));
     let held = apply::apply(&models, observed, plan, served.plan).await?;
     models.failures.forget(&identity(&model_serving));
     models.memory.accepted(&identity(&model_serving));
@@ -90,7 +111,8 @@ fn on_error(model_serving: Arc<ModelServing>, error: &Error, models: Arc<Models>
     if class == Class::Unserved {
         models.context.rediscover.notify_one();
     }
-    let delay = backoff::delay(failures, class.longest_delay());
+    models.context.metrics.failed(class.as_str());
+    let delay = backoff::delay(failures, class.longest_delay()).max(error.retry_after());
     let object = ObjectRef::from_obj(&*model_serving);
     let chain = error as &dyn std::error::Error;
     match class {

@@ -34,6 +34,7 @@ impl Settings {
             "run",
             "--prometheus-url=http://prometheus:9090",
             "--discovery-interval=1",
+            "--listen=127.0.0.1:0",
             "--check-interval=1",
             "--log-level=info,kthena_keda=debug",
         ];

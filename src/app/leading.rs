@@ -1,0 +1,187 @@
+//! What the process does while it is its turn: every watch and every controller, joined.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use futures::{FutureExt as _, StreamExt as _, stream};
+use k8s_openapi::{NamespaceResourceScope, api::core::v1::Service};
+use kube::{
+    Api, Client, Resource,
+    runtime::{WatchStreamExt as _, reflector::store::Writer, watcher},
+};
+use tokio::{
+    sync::{mpsc, watch},
+    time::sleep,
+};
+
+use super::wake::{Singletons, Wake};
+use crate::{
+    api::{kthena::ModelServing, profile::AutoscalingProfile},
+    cluster::{
+        capabilities::{self, Served},
+        events,
+    },
+    controllers::{
+        Context,
+        model_serving::{self, Memory},
+        profile, router_monitor, signals_check,
+    },
+    observed::{
+        LiveBinding, LiveHpa, LiveModelRoute, LiveModelServer, LivePodMonitor, LivePolicy, LiveScaledObject, LiveServiceMonitor, Stores,
+    },
+    process::{
+        backoff::Failures,
+        digests::{Change, Scope},
+        follow::follow,
+        gate::{self, Gate},
+    },
+    prometheus::Asker,
+    settings::RunSettings,
+};
+
+/// How long what was begun may take to finish once the process is told to end; Kubernetes kills it after 30 s.
+const DRAIN: Duration = Duration::from_secs(7);
+
+/// What there is to work with.
+pub(super) struct Leading<F> {
+    /// What every controller works with.
+    pub(super) context: Context,
+    /// Fills the store of ModelServings.
+    pub(super) writer: Writer<ModelServing>,
+    /// Tells what the cluster serves.
+    pub(super) served: watch::Sender<Option<Served>>,
+    /// Answers what is measured.
+    pub(super) prometheus: Asker,
+    /// What the process was told.
+    pub(super) run_settings: RunSettings,
+    /// Is done when the process is told to end.
+    pub(super) stop: F,
+}
+
+impl<F: Future<Output = ()>> Leading<F> {
+    /// Works until told to end and what was begun is finished.
+    pub(super) async fn run(self) {
+        let Self { context, writer, served: served_tx, prometheus, run_settings, stop } = self;
+        let (client, stores, served) = (context.client.clone(), context.stores.clone(), context.served.clone());
+        let rediscover = context.rediscover.clone();
+        let (series_tx, series) = watch::channel(None);
+        let gate = |is_open: fn(Served) -> bool| Gate::new(served.clone(), move |served: &Option<Served>| served.is_some_and(is_open));
+        let (wake, woken) = mpsc::unbounded_channel();
+        let singletons = Arc::new(Singletons::default());
+        let wake = Wake { stores: stores.clone(), models: wake, singletons: singletons.clone() };
+
+        let (events, teller) = events::events(context.metrics.clone());
+        let models = Arc::new(model_serving::Models {
+            context: context.clone(),
+            router: series.clone(),
+            failures: Failures::default(),
+            memory: Memory::default(),
+            writes_conditions: run_settings.write_conditions,
+            events,
+        });
+        let share = &run_settings.share;
+        let model_servings = share.scopes().iter().map(namespaced(&client)).collect();
+        let selector = share.selector.as_ref().map(ToString::to_string);
+        let changes =
+            gate::watch(model_servings, selector, gate(|served| served.model_servings), stores.model_servings.clone()).reflect(writer);
+        // Behind the reflector, so that whoever is woken finds the change in the store. A list comes in pages, of which the store shows
+        // nothing before the last: then all are looked at again.
+        let (on_change, known) = (wake.clone(), models.clone());
+        let mut listed = BTreeSet::new();
+        let changes = changes.inspect(move |event| {
+            singletons.wake();
+            let Ok(event) = event else { return };
+            if let watcher::Event::Delete(gone) = event {
+                known.forget(gone);
+            }
+            for change in on_change.stores.peers.take(event, &mut listed) {
+                on_change.singletons.checks.notify_one();
+                on_change.peers(&change);
+            }
+            if matches!(event, watcher::Event::InitDone) {
+                on_change.models(&Change::All);
+            }
+        });
+        let changes = changes.touched_objects();
+        let woken = stream::unfold(woken, |mut woken| async { woken.recv().await.map(|object| (object, woken)) });
+        let (stopping_tx, stopping) = watch::channel(false);
+
+        let router = |_: Change| wake.singletons.router.notify_one();
+        let census = |_: Change| wake.singletons.wake();
+        let profile = |change: Change| {
+            wake.singletons.wake();
+            wake.singletons.checks.notify_one();
+            wake.users(&change);
+        };
+        let network = |_: Change| wake.opted_in();
+        let autoscaler = |change: Change| wake.scaled(&change);
+        let pod_monitor = |change: Change| {
+            wake.singletons.router.notify_one();
+            wake.models(&change);
+        };
+        let profiles = |_: &Scope| Api::<AutoscalingProfile>::all(client.clone());
+        let all_model_servings = follow(namespaced::<ModelServing>(&client), gate(|served| served.model_servings), &stores.census, census);
+        tokio::select! {
+            () = model_serving::run(changes, woken, told(stopping), models) => tracing::info!("stopped"),
+            () = router_monitor::run(context.clone(), series_tx, &wake.singletons.router) => {}
+            () = profile::run(context.clone(), &wake.singletons.profiles) => {}
+            () = signals_check::run(context, series.clone(), prometheus, run_settings.check, &wake.singletons.checks, || wake.opted_in()) => {}
+            () = teller.run(client.clone()) => {}
+            () = capabilities::follow(client.clone(), run_settings.discovery, &rediscover, &served_tx) => {}
+            () = follow(namespaced::<Service>(&client), gate(|_| true), &stores.services, router) => {}
+            () = follow(namespaced::<LiveServiceMonitor>(&client), gate(|served| served.service_monitors), &stores.service_monitors, router) => {}
+            () = follow(namespaced::<LivePodMonitor>(&client), gate(|served| served.plan.pod_monitors), &stores.pod_monitors, pod_monitor) => {}
+            () = follow(namespaced::<LiveScaledObject>(&client), gate(|served| served.plan.keda.is_some()), &stores.scaled_objects, autoscaler) => {}
+            () = follow(namespaced::<LiveHpa>(&client), gate(|_| true), &stores.hpas, autoscaler) => {}
+            () = follow(namespaced::<LivePolicy>(&client), gate(|served| served.policies.policies), &stores.policies, network) => {}
+            () = follow(namespaced::<LiveBinding>(&client), gate(|served| served.policies.bindings), &stores.bindings, network) => {}
+            () = follow(namespaced::<LiveModelRoute>(&client), gate(|served| served.network.routes), &stores.routes, network) => {}
+            () = follow(namespaced::<LiveModelServer>(&client), gate(|served| served.network.servers), &stores.servers, network) => {}
+            () = follow(profiles, gate(|served| served.profiles), &stores.profiles, profile) => {}
+            () = all_model_servings => {}
+            () = replan(served.clone(), series, &wake) => {}
+            () = drain(stop, &stopping_tx, &stores) => {}
+        }
+    }
+}
+
+/// Where a kind is watched: one namespace, or all of them.
+fn namespaced<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(client: &Client) -> impl Fn(&Scope) -> Api<K> + use<K> {
+    let client = client.clone();
+    move |scope| match scope {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+/// Plans everything again when the cluster serves something else, or the router's series are found elsewhere.
+async fn replan<S, R>(mut served: watch::Receiver<S>, mut series: watch::Receiver<R>, wake: &Wake) {
+    loop {
+        let changed = tokio::select! {
+            changed = served.changed() => changed,
+            changed = series.changed() => changed,
+        };
+        if changed.is_err() {
+            return;
+        }
+        wake.singletons.wake();
+        wake.singletons.checks.notify_one();
+        wake.models(&Change::All);
+    }
+}
+
+async fn told(mut stopping: watch::Receiver<bool>) {
+    let _ = stopping.wait_for(|stopping| *stopping).await;
+}
+
+/// Ends a while after `stop` is done, whatever is still under way.
+async fn drain(stop: impl Future<Output = ()>, stopping: &watch::Sender<bool>, stores: &Stores) {
+    stop.await;
+    stopping.send_replace(true);
+    // A controller that has not seen its first list has begun nothing, and does not end by itself.
+    if stores.model_servings.wait_until_ready().now_or_never().is_none() {
+        tracing::info!("stopped");
+        return;
+    }
+    sleep(DRAIN).await;
+    tracing::warn!("stopped; something that was begun did not finish in time");
+}

@@ -1,0 +1,92 @@
+//! The composition root: builds every task and joins them. Any task that ends ends the process.
+
+mod leading;
+mod wake;
+
+use std::sync::Arc;
+
+use futures::FutureExt as _;
+use kube::runtime::reflector;
+use prometheus_client::registry::Registry;
+use tokio::sync::watch;
+
+use crate::{
+    cluster::{Clients, Error},
+    controllers::Context,
+    observed::Stores,
+    process::lease::{Elector, Mandate},
+    prometheus::{Asker, Prometheus},
+    settings::{RunSettings, Settings},
+    telemetry::{
+        metrics::Metrics,
+        scraped::{Cluster, Process},
+        server::{Readiness, serve},
+    },
+};
+use leading::Leading;
+
+/// Runs the controller manager until `stop` is done.
+///
+/// # Errors
+/// When there is no way to a cluster, when the port is taken, and when the lease is lost. Everything else is survived.
+pub async fn run(settings: Settings, run_settings: RunSettings, stop: impl Future<Output = ()> + Send + 'static) -> Result<(), Error> {
+    let RunSettings { listen, election, .. } = run_settings.clone();
+    let prometheus = Asker::Direct(Prometheus::new(run_settings.access.clone())?);
+    let mut registry = Registry::default();
+    let metrics = Metrics::new(&mut registry);
+    let mandate = if election.is_some() { Mandate::by_election() } else { Mandate::for_life() };
+    let clients = Clients::connect(mandate.clone(), &metrics, election.as_ref()).await?;
+    let (reader, writer) = reflector::store();
+    let stores = Arc::new(Stores::new(reader, &run_settings.share, &settings.router_namespace));
+    let (served_tx, served) = watch::channel(None);
+    registry.register_collector(Box::new(Cluster { stores: stores.clone(), served: served.clone() }));
+    registry.register_collector(Box::new(Process::started_now()));
+    let readiness = Readiness::waiting(stores.clone(), served.clone());
+    let listener = listen.open().await.map_err(|error| Error::Listen(listen, error))?;
+    tracing::info!(address = listener.local_addr().ok().map(tracing::field::display), "serves metrics and probes");
+
+    let cluster_duties = run_settings.share.cluster_duties;
+    let context =
+        Context { client: clients.all, settings, cluster_duties, served, rediscover: Arc::default(), stores, metrics: metrics.clone() };
+    let stop = stop.shared();
+    let leading = Leading { context, writer, served: served_tx, prometheus, run_settings, stop: stop.clone() };
+    let elector = election.map(|candidate| Elector::new(clients.lease, candidate, mandate));
+    let leads = readiness.clone();
+    tokio::select! {
+        result = lead(elector, &metrics, || leads.leads(), leading.run(), stop) => result,
+        failed = serve(listener, Arc::new(registry), readiness) => failed.map_err(|error| Error::Listen(listen, error)),
+    }
+}
+
+/// Waits until it is our turn, and does the work until it ends by itself, which is when the process is told to, or the lease is lost.
+async fn lead(
+    elector: Option<Elector>,
+    metrics: &Metrics,
+    begins: impl FnOnce(),
+    work: impl Future<Output = ()>,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    let Some(mut elector) = elector else {
+        begins();
+        work.await;
+        return Ok(());
+    };
+    let lease = elector.lease().to_owned();
+    metrics.leads(&lease, false);
+    tokio::select! {
+        () = elector.win() => {}
+        () = stop => return Ok(()),
+    }
+    metrics.leads(&lease, true);
+    begins();
+    let is_lost = tokio::select! {
+        () = work => false,
+        () = elector.keep() => true,
+    };
+    metrics.leads(&lease, false);
+    if is_lost {
+        return Err(Error::LeaseLost(lease));
+    }
+    elector.release().await;
+    Ok(())
+}
