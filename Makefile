@@ -10,7 +10,7 @@ help: ## List the targets
 # What demo and tests run on; see tests/stack/build.
 CONTROL_PLANE := etcd kubernetes manifests
 CHAIN := $(CONTROL_PLANE) controller-manager kthena prometheus prometheus-operator kwok keda
-STACK := cargo-deny $(CHAIN)
+STACK := cargo-deny helm $(CHAIN)
 # How test binaries are run: those of the chain where each pod has an address of its own.
 TIMED := --config 'target."cfg(target_os=\"linux\")".runner="tests/stack/timed"'
 IN_NAMESPACE := --config 'target."cfg(target_os=\"linux\")".runner="tests/stack/namespace"'
@@ -36,6 +36,12 @@ check: ## The quick inner loop: format, lints, pure tests
 .PHONY: crds
 crds: ## Write the definition of AutoscalingProfile as the code has it
 	cargo run --locked --quiet -- crds > crds/autoscaling.kthena.io_autoscalingprofiles.yaml
+	cp crds/*.yaml charts/kthena-keda/crds/
+
+.PHONY: config
+config: crds ## Write the manifests for kustomize as the chart has them
+	@tests/stack/build helm
+	charts/generate
 
 .PHONY: docs
 docs: ## Write the tables of the documentation that are generated
@@ -44,10 +50,13 @@ docs: ## Write the tables of the documentation that are generated
 .PHONY: verify
 verify: ## Fail where something that is generated is not what is checked in
 	cargo run --locked --quiet -- crds | diff - crds/autoscaling.kthena.io_autoscalingprofiles.yaml
+	diff -r crds charts/kthena-keda/crds
+	@tests/stack/build helm
+	@charts/generate target/config && diff -r --exclude samples target/config config && echo "config/ is what the chart says"
 	cargo test --locked --quiet --test golden docs::
 
 .PHONY: test
-test: doctor check stack ## Every check; what CI runs
+test: doctor check stack verify ## Every check; what CI runs
 	target/stack/bin/cargo-deny --log-level error check --hide-inclusion-graph licenses bans sources
 	cargo test --locked $(TIMED) --test promql --test apiserver --test faults $(TIMES) | tee $(LOG)
 	cargo test --locked $(TIMED_IN_NAMESPACE) --test loop $(TIMES) --test-threads=8 | tee -a $(LOG)
