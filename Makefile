@@ -59,6 +59,7 @@ verify: ## Fail where something that is generated is not what is checked in
 test: doctor check stack verify ## Every check; what CI runs
 	target/stack/bin/cargo-deny --log-level error check --hide-inclusion-graph licenses bans sources
 	cargo test --locked $(TIMED) --test promql --test apiserver --test faults $(TIMES) | tee $(LOG)
+	cargo test --locked $(TIMED_IN_NAMESPACE) --test chart $(TIMES) --test-threads=4 | tee -a $(LOG)
 	cargo test --locked $(TIMED_IN_NAMESPACE) --test loop $(TIMES) --test-threads=8 | tee -a $(LOG)
 	@tests/stack/slowest $(LOG)
 

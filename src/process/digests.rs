@@ -35,6 +35,11 @@ impl<D> Digests<D> {
         Self(scopes.into_iter().map(|scope| (scope, Part::default())).collect())
     }
 
+    /// Whether no watch fills them.
+    pub(super) fn is_of_nothing(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// What each watch fills.
     pub(super) fn parts(&self) -> impl Iterator<Item = (&Scope, &Part<D>)> {
         self.0.iter()

@@ -4,7 +4,10 @@
 
 use std::{collections::BTreeSet, fmt::Debug, pin::pin};
 
-use futures::{StreamExt as _, TryStreamExt as _, future::join_all};
+use futures::{
+    StreamExt as _, TryStreamExt as _,
+    future::{self, join_all},
+};
 use kube::{
     Api, Resource,
     runtime::{WatchStreamExt as _, watcher},
@@ -16,12 +19,16 @@ use super::{
     gate::{Gate, WATCH_SECONDS, told_once},
 };
 
-/// Follows the kind while `gate` says that it is served, until the process ends. `api` is where each scope is watched.
+/// Follows the kind while `gate` says that it is served, until the process ends. `api` is where each scope is watched; without any scope there is nothing
+/// to do.
 pub async fn follow<K, D, S>(api: impl Fn(&Scope) -> Api<K>, mut gate: Gate<S>, digests: &Digests<D>, changed: impl Fn(Change))
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
     D: Clone + PartialEq + for<'a> From<&'a K>,
 {
+    if digests.is_of_nothing() {
+        return future::pending().await;
+    }
     while gate.opened().await {
         let mut closing = gate.clone();
         tokio::select! {

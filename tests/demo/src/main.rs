@@ -35,7 +35,7 @@ async fn main() -> ExitCode {
 
 async fn show(operator: PathBuf) {
     say(
-        "Starting Kubernetes' control plane, KEDA, Prometheus and its operator, Kthena, and kthena-keda under the rights in config/rbac.yaml.",
+        "Starting Kubernetes' control plane, KEDA, Prometheus and its operator, Kthena, and kthena-keda under the rights in config/install/rbac.yaml.",
     );
     let mut settings = ChainSettings::quick(operator);
     // Slow enough to be watched.

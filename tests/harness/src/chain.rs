@@ -103,8 +103,19 @@ impl Chain {
     /// # Panics
     /// When something does not become ready.
     pub async fn start(settings: &ChainSettings) -> Self {
-        assert!(is_in_namespace(), "the chain needs a network namespace: run this under tests/stack/namespace");
         let stack = Stack::start(&[Crds::kthena(), Crds::keda(), Crds::prometheus_operator()]).await;
+        let mut chain = Self::around(stack, settings).await;
+        chain.apply_profile(&settings.profile).await;
+        chain.start_operator();
+        chain
+    }
+
+    /// Starts everything around a control plane that has the neighbours' definitions, without the operator and its profile.
+    ///
+    /// # Panics
+    /// When something does not become ready.
+    pub async fn around(stack: Stack, settings: &ChainSettings) -> Self {
+        assert!(is_in_namespace(), "the chain needs a network namespace: run this under tests/stack/namespace");
         let client = stack.client().await;
         let control_plane = &stack.control_plane;
         let controller_manager = ControllerManager::start(control_plane, settings.hpa_sync_seconds);
@@ -115,12 +126,18 @@ impl Chain {
             Prometheus::start(control_plane, &client, settings.prometheus),
         );
         let router = Router::start(control_plane, &client, "kthena-router-0").await;
-        apply(&client, serde_saphyr::from_str(&settings.profile).expect("a profile")).await;
         let operator_settings =
             Settings::new(&settings.operator).without("--prometheus-url").with(&format!("--prometheus-url={}", prometheus.url));
-        let operator = Some(stack.start_operator(&operator_settings));
         let engine = Engine::start(settings.engine.clone());
-        Self { operator, operator_settings, router, prometheus, keda, kthena, controller_manager, kwok, engine, stack }
+        Self { operator: None, operator_settings, router, prometheus, keda, kthena, controller_manager, kwok, engine, stack }
+    }
+
+    /// Applies an AutoscalingProfile.
+    ///
+    /// # Panics
+    /// When it is none.
+    pub async fn apply_profile(&self, profile: &str) {
+        apply(&self.stack.client().await, serde_saphyr::from_str(profile).expect("a profile")).await;
     }
 
     /// Starts the operator, if it does not run.

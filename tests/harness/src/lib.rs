@@ -23,8 +23,10 @@ pub mod operator;
 pub mod owned;
 pub mod process;
 pub mod proxy;
+pub mod release;
 pub mod stack;
 pub mod wait;
+pub mod web;
 
 pub use certificates::Identity;
 pub use chain::{Chain, ChainSettings, Model};
@@ -33,4 +35,5 @@ pub use model_serving::{ModelServing, ModelServingBuilder, condition};
 pub use operator::{OPERATOR, Settings, explain};
 pub use process::Process;
 pub use proxy::{Fault, FaultProxy};
+pub use release::Release;
 pub use stack::{Namespace, Stack, kinds};

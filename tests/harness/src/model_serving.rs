@@ -95,6 +95,12 @@ impl ModelServingBuilder {
         self
     }
 
+    /// Sets the label by which shards tell theirs.
+    pub fn in_shard(mut self, shard: &str) -> Self {
+        self.object.labels_mut().insert("shard".to_owned(), shard.to_owned());
+        self
+    }
+
     /// Sets the number of ServingGroups.
     pub fn replicas(mut self, replicas: i32) -> Self {
         self.replicas = replicas;

@@ -31,15 +31,24 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// Starts one with these definitions, and with our own.
+    /// Starts one with these definitions, with our own, and with the rights that we are shipped with.
     pub async fn start(crds: &[Crds]) -> Self {
+        let ours = Crds::ours();
+        let stack = Self::bare(&crds.iter().cloned().chain([ours]).collect::<Vec<_>>()).await;
+        let client = stack.client().await;
+        for file in ["namespace", "serviceaccount", "rbac"] {
+            apply_file(&client, &root().join(format!("config/install/{file}.yaml"))).await;
+        }
+        stack
+    }
+
+    /// Starts one with these definitions and nothing of ours.
+    pub async fn bare(crds: &[Crds]) -> Self {
         let stack = Self { control_plane: ControlPlane::start().await };
         let client = stack.client().await;
-        let ours = Crds::ours();
-        futures::future::join_all(crds.iter().chain([&ours]).map(|crds| crds.install(&client))).await;
+        futures::future::join_all(crds.iter().map(|crds| crds.install(&client))).await;
         // Kthena's, with or without Kthena.
         stack.create_namespace(&client, "kthena-system").await;
-        apply_file(&client, &root().join("config/rbac.yaml")).await;
         stack
     }
 

@@ -8,7 +8,7 @@ use crate::{
     control_plane::{ControlPlane, binary, free_port},
 };
 
-const CONTROLLERS: &str = "horizontal-pod-autoscaler-controller,garbage-collector-controller,namespace-controller,serviceaccount-controller,serviceaccount-token-controller,root-ca-certificate-publisher-controller,endpointslice-controller";
+const CONTROLLERS: &str = "horizontal-pod-autoscaler-controller,garbage-collector-controller,namespace-controller,serviceaccount-controller,serviceaccount-token-controller,root-ca-certificate-publisher-controller,endpointslice-controller,deployment-controller,replicaset-controller";
 
 /// The running kube-controller-manager.
 #[derive(Debug)]

@@ -20,6 +20,7 @@ use crate::{
     objects::apply,
     process::write,
     wait::{until_asked, until_listening},
+    web,
 };
 
 const NAMESPACE: &str = "monitoring";
@@ -56,8 +57,7 @@ pub struct Bare {
 impl Bare {
     /// How many questions it was asked so far.
     pub async fn questions(&self) -> u64 {
-        let request = http::Request::get(format!("{}/metrics", self.url)).body(String::new()).expect("a request");
-        let text = String::from_utf8(send(request).await.expect("its own metrics")).expect("text");
+        let (_, text) = web::get(&format!("{}/metrics", self.url)).await.expect("its own metrics");
         let asked =
             text.lines().filter(|line| line.starts_with("prometheus_http_requests_total") && line.contains("handler=\"/api/v1/query\""));
         asked.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
@@ -149,6 +149,13 @@ impl Prometheus {
         fs::remove_dir_all(&self.data).expect("to remove its data");
     }
 
+    /// The values of all elements that a query answers.
+    pub async fn values(&self, query: &str) -> Vec<f64> {
+        let answer = get(&self.url, "/api/v1/query", &[("query", query)]).await.unwrap_or_default();
+        let elements = answer.pointer("/data/result").and_then(Value::as_array).cloned().unwrap_or_default();
+        elements.iter().filter_map(|element| element.pointer("/value/1")?.as_str()?.parse().ok()).collect()
+    }
+
     /// The value of a query that answers one element; none for any other answer.
     pub async fn query(&self, query: &str) -> Option<f64> {
         let answer = get(&self.url, "/api/v1/query", &[("query", query)]).await?;
@@ -225,19 +232,11 @@ fn replace(path: &Path, zipped: &[u8]) {
 
 async fn get(base: &str, path: &str, query: &[(&str, &str)]) -> Option<Value> {
     let query: Vec<String> = query.iter().map(|(key, value)| format!("{key}={}", escaped(value))).collect();
-    let request = http::Request::get(format!("{base}{path}?{}", query.join("&"))).body(String::new()).ok()?;
-    serde_json::from_slice(&send(request).await?).ok()
+    serde_json::from_str(&web::get(&format!("{base}{path}?{}", query.join("&"))).await?.1).ok()
 }
 
 async fn post(base: &str, path: &str) -> Option<Vec<u8>> {
-    send(http::Request::post(format!("{base}{path}")).body(String::new()).ok()?).await
-}
-
-async fn send(request: http::Request<String>) -> Option<Vec<u8>> {
-    use http_body_util::BodyExt as _;
-    let client = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new()).build_http();
-    let response = client.request(request).await.ok()?;
-    Some(response.into_body().collect().await.ok()?.to_bytes().to_vec())
+    web::send(http::Request::post(format!("{base}{path}")).body(String::new()).ok()?).await.map(|(_, body)| body)
 }
 
 /// Everything but letters and digits as `%NN`.

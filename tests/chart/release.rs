@@ -1,0 +1,154 @@
+//! A release's life: installed, used, orphaned by its leader, upgraded, uninstalled.
+
+use std::fs;
+
+use harness::{
+    Chain, ChainSettings, Crds, Model, Release, Stack,
+    audit::summary,
+    chain::is_in_namespace,
+    kinds,
+    release::RELEASE,
+    stack::resource,
+    wait::{until, until_asked},
+};
+use kube::{Api, api::DynamicObject};
+use serde_json::Value;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_kthena-keda");
+
+/// What stands without data on a healthy system: errors, and what other components than ours would have to be scraped for.
+const EMPTY_WHEN_WELL: [&str; 7] = [
+    "Not ready",
+    "Not ready, by name",
+    "Unknown",
+    "KEDA's errors, by ScaledObject",
+    "What KEDA reads, by signal",
+    "Events dropped",
+    "Errors, by class",
+];
+
+fn values(chain: &Chain, more: &[&str]) -> Vec<String> {
+    let given = [format!("prometheus.url={}", chain.prometheus.url), "metrics.serviceMonitor.interval=1s".to_owned()];
+    given.into_iter().chain(more.iter().map(|value| (*value).to_owned())).collect()
+}
+
+fn writes(chain: &Chain) -> Vec<harness::audit::Request> {
+    chain.stack.writes().into_iter().filter(|write| write.object_ref.resource != "leases").collect()
+}
+
+async fn leader(chain: &Chain) -> String {
+    let leases: Api<DynamicObject> =
+        Api::namespaced_with(chain.stack.client().await, RELEASE, &resource("coordination.k8s.io", "v1", "Lease", "leases"));
+    let holder = |found: Option<&DynamicObject>| {
+        found?.data["spec"]["holderIdentity"].as_str().filter(|holder| !holder.is_empty()).map(str::to_owned)
+    };
+    let found = until(&leases, RELEASE, "is held", |found| holder(found).is_some()).await;
+    holder(found.as_ref()).unwrap()
+}
+
+async fn has_two_replicas(chain: &Chain, release: &Release) {
+    let deployments: Api<DynamicObject> =
+        Api::namespaced_with(chain.stack.client().await, RELEASE, &resource("apps", "v1", "Deployment", "deployments"));
+    let rolled_out = |found: Option<&DynamicObject>| {
+        found.is_some_and(|found| {
+            let (status, generation) = (&found.data["status"], found.metadata.generation);
+            status["observedGeneration"].as_i64() == generation
+                && status["updatedReplicas"] == 2
+                && status["replicas"] == 2
+                && status["availableReplicas"] == 2
+        })
+    };
+    until(&deployments, RELEASE, "is rolled out", rolled_out).await;
+    until_asked("two pods run", async || release.pods().len(), |count| *count == 2).await;
+}
+
+#[tokio::test]
+async fn from_install_to_uninstall() {
+    if !is_in_namespace() {
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "this needs a network namespace, and none can be made here");
+        eprintln!("SKIPPED chart::release: it needs a network namespace; run `make test`, or see what `make doctor` says of it");
+        return;
+    }
+    let stack = Stack::bare(&[Crds::kthena(), Crds::keda(), Crds::prometheus_operator()]).await;
+    let settings = ChainSettings::quick(BINARY);
+    let chain = Chain::around(stack, &settings).await;
+    let release = Release::prepare(&chain.stack.control_plane, BINARY.as_ref()).await;
+
+    // Only a Prometheus URL is needed; our own definition comes with the chart.
+    let notes = release.upgrade(&values(&chain, &[])).unwrap();
+    assert!(notes.contains("kubectl get scaledobjects") && notes.contains("kthena.io/model-name"), "{notes}");
+    has_two_replicas(&chain, &release).await;
+    chain.apply_profile(&settings.profile).await;
+    let chat = chain.model("chat").await;
+    chat.hpa().await;
+    let load = chain.load(&chat);
+    load.hold(25);
+    chat.has_replicas(3).await;
+    shows_data_in_every_panel(&chain, &chat).await;
+
+    // The leader dies while clients wait: the other one takes over, writes what is new and nothing again, and the model goes on scaling.
+    let (first, before) = (leader(&chain).await, writes(&chain).len());
+    release.kill(&first);
+    load.hold(45);
+    chat.has_replicas(5).await;
+    until_asked("another one leads", async || leader(&chain).await, |holder| *holder != first).await;
+    chat.serving.annotate(&[("autoscaling.kthena.io/max-replicas", Some("6"))]).await;
+    chat.serving.scaled_object_until("has a maximum of 6", |found| found.data["spec"]["maxReplicaCount"] == 6).await;
+    load.hold(100);
+    chat.has_replicas(6).await;
+    let since = writes(&chain).split_off(before);
+    let of_scaled_objects = since.iter().filter(|write| write.object_ref.resource == "scaledobjects").count();
+    assert_eq!(of_scaled_objects, 1, "one for one change: {:?}\n{}", summary(&since), release.logs());
+
+    // An upgrade of the chart starts new pods, and touches nothing that they keep.
+    load.hold(25);
+    chat.has_replicas(3).await;
+    let (kept, before) = (chat.serving.scaled_object().await, writes(&chain).len());
+    release.upgrade(&values(&chain, &["log.level=debug"])).unwrap();
+    has_two_replicas(&chain, &release).await;
+    let pods = release.pods();
+    until_asked("a new pod leads", async || leader(&chain).await, |holder| pods.contains(holder)).await;
+    let other = chain.model("other").await;
+    other.serving.scaled_object().await;
+    let since: Vec<_> =
+        writes(&chain).split_off(before).into_iter().filter(|write| write.object_ref.namespace == chat.serving.namespace.name).collect();
+    assert!(since.is_empty(), "{:?}\n{}", summary(&since), release.logs());
+    assert_eq!(chat.serving.scaled_object().await.metadata.uid, kept.metadata.uid);
+
+    // What was made for models stays, and goes on scaling them; so do definitions and profiles.
+    release.uninstall().unwrap();
+    until_asked("no pod runs", async || release.pods().len(), |count| *count == 0).await;
+    load.hold(45);
+    chat.has_replicas(5).await;
+    assert_eq!(chat.serving.scaled_object().await.metadata.uid, kept.metadata.uid);
+    let profiles: Api<DynamicObject> = Api::all_with(chain.stack.client().await, &kinds::profile());
+    profiles.get("default").await.expect("the profile stays");
+}
+
+/// The dashboard as it is shipped, asked of the Prometheus that scrapes the release by its own ServiceMonitor.
+async fn shows_data_in_every_panel(chain: &Chain, chat: &Model) {
+    let dashboard: Value = serde_json::from_str(&fs::read_to_string("charts/kthena-keda/dashboards/kthena-keda.json").unwrap()).unwrap();
+    let mut queries = Vec::new();
+    collect(&dashboard["panels"], &mut queries);
+    assert!(queries.len() > 20, "{queries:?}");
+    let one = format!("kthena_router_active_downstream_requests{{model=\"{}\"}}", chat.name);
+    chain.prometheus.until(&format!("sum({one})"), |found| found.is_some_and(|found| found > 0.0)).await;
+    for (title, query) in queries {
+        // Without what stands in for nothing, where there is to be something.
+        let bare = query.replace(" or on () vector(0)", "");
+        let query = if EMPTY_WHEN_WELL.contains(&title.as_str()) { query } else { bare };
+        let query = query.replace("$__rate_interval", "30s");
+        let ask = async || chain.prometheus.values(&query).await;
+        let has_data = |values: &Vec<f64>| !values.is_empty() && values.iter().any(|value| value.is_finite());
+        until_asked(&format!("{title} has data: {query}"), ask, has_data).await;
+    }
+}
+
+fn collect(panels: &Value, queries: &mut Vec<(String, String)>) {
+    for panel in panels.as_array().into_iter().flatten() {
+        let title = panel["title"].as_str().unwrap_or_default();
+        let of_panel = panel["targets"].as_array().into_iter().flatten().filter_map(|target| target["expr"].as_str());
+        queries.extend(of_panel.map(|query| (title.to_owned(), query.to_owned())));
+        collect(&panel["panels"], queries);
+    }
+}

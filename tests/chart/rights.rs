@@ -1,0 +1,112 @@
+//! The rights that the chart grants are those that the operator uses: none is missing, none is left over.
+
+use std::collections::BTreeSet;
+
+use harness::{Crds, OPERATOR, Settings, Stack, audit, kinds, objects, objects::apply, wait::until_asked};
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_kthena-keda");
+
+/// Such as `patch modelservings/status`.
+fn granted() -> BTreeSet<String> {
+    let words = |rule: &Value, field: &str| -> Vec<String> {
+        rule[field].as_array().into_iter().flatten().map(|word| word.as_str().unwrap().to_owned()).collect()
+    };
+    let rules: Vec<Value> = objects::read(&harness::stack::root().join("config/install/rbac.yaml"))
+        .into_iter()
+        .flat_map(|object| object["rules"].as_array().cloned().unwrap_or_default())
+        .collect();
+    assert!(!serde_json::to_string(&rules).unwrap().contains('*') && !serde_json::to_string(&rules).unwrap().contains("secrets"));
+    let all = rules.iter().flat_map(|rule| {
+        let verbs = words(rule, "verbs");
+        words(rule, "resources")
+            .into_iter()
+            .flat_map(move |resource| verbs.clone().into_iter().map(move |verb| format!("{verb} {resource}")))
+    });
+    all.collect()
+}
+
+fn used(stack: &Stack) -> BTreeSet<String> {
+    let requests = stack.requests();
+    let about = requests.iter().filter(|request| !request.object_ref.resource.is_empty());
+    about
+        .flat_map(|request| {
+            let object = &request.object_ref;
+            let resource =
+                if object.subresource.is_empty() { object.resource.clone() } else { format!("{}/{}", object.resource, object.subresource) };
+            // A patch that made the object needed the right to create it, too.
+            let created = (request.verb == "patch" && request.code() == 201).then(|| format!("create {resource}"));
+            [Some(format!("{} {resource}", request.verb)), created].into_iter().flatten()
+        })
+        .collect()
+}
+
+const LEVEL: &str = "
+apiVersion: autoscaling.kthena.io/v1alpha1
+kind: AutoscalingProfile
+metadata: {name: level}
+spec:
+  customSignals: [{name: level, query: 'max(level{model={{model}}})', target: '1', metricType: Value}]
+";
+
+#[tokio::test]
+async fn every_right_is_used_and_none_is_missing() {
+    // Kthena 0.4 has kinds for its own autoscaler that later releases dropped.
+    let stack = Stack::start(&[Crds::kthena(), Crds::keda(), Crds::prometheus_operator()]).await;
+    let client = stack.client().await;
+    for definition in objects::read(&harness::stack::root().join("tests/harness/crds/kthena-v0.4.yaml")) {
+        if definition["spec"]["names"]["plural"] == "autoscalingpolicybindings" {
+            apply(&client, definition).await;
+        }
+    }
+    let settings = Settings::new(BINARY).with("--leader-elect=true").with("--lease-duration=3");
+    let operator = stack.start_operator(&settings.clone().with("--lease-identity=first"));
+    let second = stack.start_operator(&settings.with("--lease-identity=second"));
+    let models = stack.namespace().await;
+    for file in ["config/samples/autoscaling-profile.yaml", "config/samples/router-service.yaml"] {
+        objects::apply_file(&models.client, &harness::stack::root().join(file)).await;
+    }
+    apply(&models.client, serde_saphyr::from_str(LEVEL).unwrap()).await;
+    // A model with an engine signal that is then without, and one that is scaled by a level.
+    let engine = ("autoscaling.kthena.io/signals", "engine-queue=4");
+    let chat = models.model_serving("chat").opts_in().create().await;
+    chat.annotate(&[(engine.0, Some(engine.1)), ("autoscaling.kthena.io/engine", Some("vllm"))]).await;
+    chat.scaled_object().await;
+    let level = models.model_serving("level").opted_in("level").create().await;
+    level.annotate(&[("autoscaling.kthena.io/profile", Some("level"))]).await;
+    level.scaled_object().await;
+    let monitors = models.api(&kinds::pod_monitor());
+    harness::wait::until(&monitors, "kthena-keda-chat", "exists", |found| found.is_some()).await;
+    until_asked("pods are counted", async || used(&stack).contains("list pods"), |counts| *counts).await;
+    // Bad annotations are told of by an event.
+    chat.annotate(&[("autoscaling.kthena.io/max-replicas", Some("x"))]).await;
+    chat.reason("InvalidConfiguration").await;
+    chat.annotate(&[("autoscaling.kthena.io/max-replicas", None), (engine.0, None)]).await;
+    harness::wait::until(&monitors, "kthena-keda-chat", "is gone", |found| found.is_none()).await;
+    // Somebody else writes the status all the time, until one of our writes comes too late.
+    let api = models.api(&kinds::model_serving());
+    let collide = async || {
+        for i in 0..5 {
+            let ours = (i % 2 == 0).then_some("x");
+            chat.annotate(&[("autoscaling.kthena.io/max-replicas", ours)]).await;
+            let status = Patch::Merge(json!({"status": {"availableReplicas": i}}));
+            api.patch_status("chat", &PatchParams::default(), &status).await.expect("a patch");
+        }
+        used(&stack).contains("get modelservings")
+    };
+    until_asked("a write of the status comes too late", collide, |has_collided| *has_collided).await;
+    chat.annotate(&[("autoscaling.kthena.io/max-replicas", None)]).await;
+    for model in [&chat, &level] {
+        model.annotate(&[("kthena.io/model-name", None)]).await;
+        harness::wait::until(&model.scaled_objects(), &model.name, "is gone", |found| found.is_none()).await;
+    }
+    let asked = async || granted().difference(&used(&stack)).cloned().collect::<Vec<_>>();
+    until_asked("every right is used", asked, Vec::is_empty).await;
+    assert!(operator.terminate() && second.terminate());
+    let used = used(&stack);
+    let missing: Vec<String> = used.difference(&granted()).cloned().collect();
+    assert!(missing.is_empty(), "used and not granted: {missing:?}");
+    let refused: Vec<_> = audit::requests(&stack.control_plane, &OPERATOR).into_iter().filter(|request| request.code() == 403).collect();
+    assert!(refused.is_empty(), "{:?}", audit::summary(&refused));
+}
