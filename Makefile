@@ -10,11 +10,13 @@ help: ## List the targets
 # What demo and tests run on; see tests/stack/build.
 CONTROL_PLANE := etcd kubernetes manifests
 CHAIN := $(CONTROL_PLANE) controller-manager kthena prometheus prometheus-operator kwok keda
-STACK := cargo-deny helm $(CHAIN)
+STACK := cargo-deny helm hadolint $(CHAIN)
 # How test binaries are run: those of the chain where each pod has an address of its own.
 TIMED := --config 'target."cfg(target_os=\"linux\")".runner="tests/stack/timed"'
 IN_NAMESPACE := --config 'target."cfg(target_os=\"linux\")".runner="tests/stack/namespace"'
 TIMED_IN_NAMESPACE := --config 'target."cfg(target_os=\"linux\")".runner=["tests/stack/timed", "tests/stack/namespace"]'
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
+IMAGE := ghcr.io/volcano-sh/kthena-keda:$(VERSION)
 LOG := target/stack/tests.log
 TIMES := -- -Z unstable-options --report-time
 
@@ -56,12 +58,38 @@ verify: ## Fail where something that is generated is not what is checked in
 	cargo test --locked --quiet --test golden docs::
 
 .PHONY: test
-test: doctor check stack verify ## Every check; what CI runs
+test: doctor check stack verify image-check ## Every check; what CI runs
 	target/stack/bin/cargo-deny --log-level error check --hide-inclusion-graph licenses bans sources
 	cargo test --locked $(TIMED) --test promql --test apiserver --test faults $(TIMES) | tee $(LOG)
 	cargo test --locked $(TIMED_IN_NAMESPACE) --test chart $(TIMES) --test-threads=4 | tee -a $(LOG)
 	cargo test --locked $(TIMED_IN_NAMESPACE) --test loop $(TIMES) --test-threads=8 | tee -a $(LOG)
 	@tests/stack/slowest $(LOG)
+
+.PHONY: image
+image: ## Build the container image, with docker or buildah
+	@engine=$$(command -v docker || command -v buildah) || { echo "neither docker nor buildah is here; make image-check builds what the image holds" >&2; exit 1; }; \
+	case $$engine in \
+	  *docker) docker buildx build --load --tag $(IMAGE) --build-arg VERSION=$(VERSION) . ;; \
+	  *buildah) buildah build --tag $(IMAGE) --build-arg VERSION=$(VERSION) --build-arg TARGETARCH=$$(uname -m | sed 's/x86_64/amd64/; s/aarch64/arm64/') --build-arg BUILDPLATFORM=linux . ;; \
+	esac
+
+.PHONY: image-check
+image-check: ## Build what the image holds, without a container engine, and see that it is static
+	@tests/stack/build hadolint
+	target/stack/bin/hadolint Dockerfile
+	image/check
+
+.PHONY: sbom
+sbom: ## Write what the binary is made of (CycloneDX) to target/sbom/
+	@tests/stack/build cargo-cyclonedx
+	@mkdir -p target/sbom
+	PATH="$(CURDIR)/target/stack/bin:$$PATH" cargo cyclonedx --format json --override-filename kthena-keda.cdx
+	@mv kthena-keda.cdx.json target/sbom/ && rm -f tests/*/kthena-keda.cdx.json && echo "target/sbom/kthena-keda.cdx.json"
+
+.PHONY: audit
+audit: ## Look for advisories on dependencies; needs the advisory database, from the network
+	@tests/stack/build cargo-deny
+	target/stack/bin/cargo-deny check advisories
 
 .PHONY: soak
 soak: ## What takes minutes: a step of load while models load slowly, and waking from zero

@@ -11,6 +11,7 @@
 
 #[path = "chart"]
 mod chart {
+    mod commands;
     mod election;
     mod policy;
     mod release;

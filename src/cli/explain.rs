@@ -36,6 +36,12 @@ pub(super) struct Explain {
     /// A ModelServing; without it one line for each model that opted in, the worst first.
     #[arg(value_name = "NAMESPACE/NAME")]
     model: Option<String>,
+    /// The namespace of a ModelServing that is given by its name alone; without a name, of all that are shown.
+    #[arg(short, long, value_parser = namespace)]
+    namespace: Option<String>,
+    /// The context of the kubeconfig to use instead of its current one.
+    #[arg(long)]
+    context: Option<String>,
     /// How to print.
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
     output: Format,
@@ -141,15 +147,15 @@ impl Explain {
 
     /// What there is to say of each model, and what could not be looked at.
     async fn look(&self) -> Result<(Vec<Explained>, Vec<String>), String> {
-        let wanted =
-            self.model.as_deref().map(|model| model.split_once('/').ok_or_else(|| format!("{model:?} is no model; write NAMESPACE/NAME")));
-        let wanted = wanted.transpose()?;
-        let client = cluster::connect().await.map_err(|error| error.to_string())?;
+        let wanted = self.model.as_deref().map(|model| self.find(model)).transpose()?;
+        let within = wanted.map(|(namespace, _)| namespace).or(self.namespace.as_deref());
+        let client = cluster::connect(self.context.clone()).await.map_err(|error| error.to_string())?;
         let served = capabilities::discover(&client).await.map_err(|error| format!("cannot find out what the cluster serves: {error}"))?;
-        let live = live::read(&client, served, wanted.map(|(namespace, _)| namespace), &self.router_namespace).await;
+        let live = live::read(&client, served, within, &self.router_namespace).await;
         let is_wanted = |found: &ModelServing| {
             found.is_opted_in()
-                && wanted.is_none_or(|(namespace, name)| found.namespace().as_deref() == Some(namespace) && found.name_any() == name)
+                && within.is_none_or(|namespace| found.namespace().as_deref() == Some(namespace))
+                && wanted.is_none_or(|(_, name)| found.name_any() == name)
         };
         let models: Vec<Arc<ModelServing>> =
             live.objects.model_servings.iter().map(|(_, found)| found.clone()).filter(|found| is_wanted(found)).collect();
@@ -162,6 +168,18 @@ impl Explain {
         }
         all.sort_by_key(|found| (rank(found.status), found.namespace.clone(), found.name.clone()));
         Ok((all, live.missing))
+    }
+
+    /// The namespace and name that are meant.
+    fn find<'a>(&'a self, model: &'a str) -> Result<(&'a str, &'a str), String> {
+        match (model.split_once('/'), self.namespace.as_deref()) {
+            (Some((namespace, _)), Some(other)) if namespace != other => {
+                Err(format!("{model:?} is not in the namespace {other}; give one of the two"))
+            }
+            (Some(both), _) => Ok(both),
+            (None, Some(namespace)) => Ok((namespace, model)),
+            (None, None) => Err(format!("{model:?} is no model; write NAMESPACE/NAME, or -n NAMESPACE NAME")),
+        }
     }
 
     fn print(&self, all: &[Explained]) -> io::Result<()> {
@@ -249,8 +267,11 @@ async fn explained(
     way: &Way,
     in_full: bool,
 ) -> Option<Explained> {
-    // A right that is missing leaves the pods uncounted.
-    observed.mismatch = mismatch(&way.client, &observed.model_serving).await.ok().flatten();
+    // A right that is missing leaves the pods uncounted. Of many models those alone are looked at that are not scaled for what is wrong.
+    let has_levels = observed.profile.as_ref().is_some_and(|profile| profile.as_ref().is_ok_and(Profile::has_levels));
+    if in_full || has_levels {
+        observed.mismatch = mismatch(&way.client, &observed.model_serving).await.ok().flatten();
+    }
     let plan = plan::plan(&observed, capabilities, &defaults);
     let explanation = plan.explanation.as_ref()?;
     let signals = match &explanation.asked {

@@ -2,13 +2,14 @@
 
 mod crds;
 mod explain;
+mod manual;
 mod plan_args;
 mod render;
 mod run;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 /// Autoscales Kthena ModelServings with KEDA: one annotation gives a ScaledObject.
 #[derive(Parser)]
@@ -32,6 +33,10 @@ enum Command {
     Explain(explain::Explain),
     /// Print the definition of AutoscalingProfile: `kthena-keda crds | kubectl apply --server-side -f -`.
     Crds,
+    /// Print a script that completes this command line in a shell: `source <(kthena-keda completion bash)`.
+    Completion(manual::Completion),
+    /// Print the manual page: `kthena-keda man run | man -l -`.
+    Man(manual::Manual),
 }
 
 /// Runs the command that the arguments name.
@@ -41,5 +46,7 @@ pub fn main() -> ExitCode {
         Command::Render(render) => render.run(),
         Command::Explain(explain) => explain.run(),
         Command::Crds => crds::run(),
+        Command::Completion(completion) => completion.run(Cli::command()),
+        Command::Man(manual) => manual.run(Cli::command()),
     }
 }

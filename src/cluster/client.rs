@@ -6,6 +6,7 @@ use http::{Method, Request};
 use kube::{
     Client, Config,
     client::{Body, ClientBuilder},
+    config::KubeConfigOptions,
 };
 use tower::{BoxError, filter::FilterLayer, layer::layer_fn, timeout::TimeoutLayer};
 
@@ -21,12 +22,19 @@ use crate::{
 /// and never answer. It counts until the response's headers, so that watches are not cut.
 const LIMIT: Duration = Duration::from_secs(12);
 
-/// Connects as kubectl would: from `KUBECONFIG`, else as the pod's service account.
+/// Connects as kubectl would: from `KUBECONFIG`, there by `context` if one is named, else as the pod's service account.
 ///
 /// # Errors
 /// When there is neither, or they cannot be read; nothing is sent yet.
-pub async fn connect() -> Result<Client, Error> {
-    let builder = ClientBuilder::try_from(config().await?).map_err(Error::from)?;
+pub async fn connect(context: Option<String>) -> Result<Client, Error> {
+    let config = match context {
+        None => config().await?,
+        context => {
+            let options = KubeConfigOptions { context, ..KubeConfigOptions::default() };
+            Config::from_kubeconfig(&options).await.map_err(|error| Error::Kubeconfig(Box::new(error)))?
+        }
+    };
+    let builder = ClientBuilder::try_from(config).map_err(Error::from)?;
     Ok(builder.with_layer(&TimeoutLayer::new(LIMIT)).build())
 }
 

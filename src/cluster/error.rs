@@ -10,6 +10,9 @@ pub enum Error {
     /// There is no way to the cluster.
     #[error("cannot find a cluster: set KUBECONFIG, or run in a pod with a service account")]
     Config(#[source] Box<kube::config::InferConfigError>),
+    /// The kubeconfig has no such context, or cannot be read.
+    #[error("cannot use the kubeconfig: {0}")]
+    Kubeconfig(#[source] Box<kube::config::KubeconfigError>),
     /// The operator cannot ask Prometheus as it was told to.
     #[error(transparent)]
     Prometheus(#[from] crate::prometheus::AccessError),
@@ -89,7 +92,9 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::Contended => Class::Transient,
-            Self::Config(_) | Self::Prometheus(_) | Self::Listen(..) | Self::LeaseLost(_) | Self::Malformed(_) => Class::Bug,
+            Self::Config(_) | Self::Kubeconfig(_) | Self::Prometheus(_) | Self::Listen(..) | Self::LeaseLost(_) | Self::Malformed(_) => {
+                Class::Bug
+            }
             Self::Api(error) if is_denied(error) => Class::Denied,
             Self::Api(error) => match code(error) {
                 Some(401 | 403) => Class::Forbidden,

@@ -203,6 +203,11 @@ pub enum PolicyKind {
 }
 
 impl Profile {
+    /// Whether it has queries that answer a level, by which the HPA multiplies the pods that it finds.
+    pub fn has_levels(&self) -> bool {
+        self.custom_signals.iter().any(|custom| custom.metric_type == MetricType::Value)
+    }
+
     /// These settings, with the operator's own flags for what a profile leaves to them.
     #[must_use]
     pub fn or(mut self, flags: &Self) -> Self {

@@ -15,10 +15,7 @@ use super::{
     RouterService, Routing, ScaledObjectDigest, ServerDigest,
 };
 use crate::{
-    api::{
-        keda::MetricType,
-        kthena::{ModelServing, Role},
-    },
+    api::kthena::{ModelServing, Role},
     cluster::capabilities::Served,
     intent::{DEFAULT_PROFILE, Profile},
     plan::{Reason, SERVICE_MONITOR, Status, Verdict, hpa_name, pod_monitor_name, scaled_object_name},
@@ -213,10 +210,9 @@ impl Stores {
 
     /// The opted-in models that are scaled by a level, which the HPA multiplies their pods by.
     pub fn scaled_by_levels(&self) -> Vec<Arc<ModelServing>> {
-        let by_level = |profile: &Profile| profile.custom_signals.iter().any(|custom| custom.metric_type == MetricType::Value);
         let uses_levels = |found: &ModelServing| {
             let profile = self.profiles.get("", found.profile());
-            found.is_opted_in() && profile.is_some_and(|digest| digest.settings.as_ref().is_ok_and(by_level))
+            found.is_opted_in() && profile.is_some_and(|digest| digest.settings.as_ref().is_ok_and(Profile::has_levels))
         };
         self.model_servings.state_filter(uses_levels)
     }

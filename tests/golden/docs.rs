@@ -7,6 +7,7 @@ use kthena_keda::{
     intent::{ANNOTATIONS, MODEL_NAME, PREFIX},
     plan::Reason,
     signals::Signal,
+    telemetry::metrics::Declared,
 };
 use kube::CustomResourceExt as _;
 use serde_json::Value;
@@ -61,7 +62,25 @@ fn every_field_of_a_profile_has_a_row() {
     let spec = definition.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec").unwrap();
     let mut rows = vec!["| field | default | |".to_owned(), "|---|---|---|".to_owned()];
     fields("", spec, spec.get("default"), &mut rows);
-    let (page, start, end) = ("docs/profiles.md", "<!-- fields: generated from the code -->\n", "<!-- end -->");
+    generated("docs/profiles.md", "<!-- fields: generated from the code -->\n", &rows);
+}
+
+/// Every metric, as the code declares it; `make docs` writes it.
+#[test]
+fn every_metric_has_a_row() {
+    let row = |metric: &&Declared| {
+        let kind = format!("{:?}", metric.kind).to_lowercase();
+        let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+        format!("| `{}` | {kind} | {} | {} |", metric.name(), labels.join(", "), metric.help.replace('<', "\\<"))
+    };
+    let head = ["| metric | kind | labels | what it says |", "|---|---|---|---|"].map(str::to_owned);
+    let rows: Vec<String> = head.into_iter().chain(Declared::ALL.iter().map(row)).collect();
+    generated("docs/metrics.md", "<!-- metrics: generated from the code -->\n", &rows);
+}
+
+/// The lines behind a mark are these.
+fn generated(page: &str, start: &str, rows: &[String]) {
+    let end = "<!-- end -->";
     let text = read(page);
     let (before, rest) = text.split_once(start).unwrap();
     let (_, after) = rest.split_once(end).unwrap();

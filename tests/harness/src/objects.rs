@@ -26,6 +26,11 @@ pub async fn apply_file(client: &Client, path: &Path) {
 
 /// Applies one object.
 pub async fn apply(client: &Client, object: Value) -> DynamicObject {
+    apply_as(client, "harness", object).await
+}
+
+/// Applies one object in somebody's name.
+pub async fn apply_as(client: &Client, manager: &str, object: Value) -> DynamicObject {
     let object: DynamicObject = serde_json::from_value(object).expect("an object");
     let types = object.types.clone().expect("a kind");
     let gvk = GroupVersionKind::try_from(&types).expect("a kind");
@@ -35,6 +40,6 @@ pub async fn apply(client: &Client, object: Value) -> DynamicObject {
         (Scope::Namespaced, None) => Api::default_namespaced_with(client.clone(), &resource),
         (Scope::Cluster, _) => Api::all_with(client.clone(), &resource),
     };
-    let applied = api.patch(&object.name_any(), &PatchParams::apply("harness").force(), &Patch::Apply(&object)).await;
+    let applied = api.patch(&object.name_any(), &PatchParams::apply(manager).force(), &Patch::Apply(&object)).await;
     applied.unwrap_or_else(|error| panic!("{} {}: {error}", gvk.kind, object.name_any()))
 }
