@@ -14,6 +14,7 @@ mod chart {
     mod commands;
     mod election;
     mod policy;
+    mod promises;
     mod release;
     mod rights;
     mod shards;

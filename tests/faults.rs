@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use harness::{Crds, Fault, FaultProxy, OPERATOR, Settings, Stack};
+use harness::{Crds, Fault, FaultProxy, OPERATOR, Settings, Stack, ask, wait::until_asked};
 use rstest::rstest;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -48,7 +48,10 @@ async fn keda_comes_goes_and_comes_back() {
 #[tokio::test]
 async fn kthena_comes_late() {
     let (stack, _permit) = stack(&[Crds::keda()]).await;
-    let _operator = stack.start_operator(&Settings::new(BINARY));
+    let operator = stack.start_operator(&Settings::new(BINARY));
+    // Which is no reason to restart it, or to send it away.
+    assert_eq!(ask(&operator, "/healthz").await.0, 200);
+    until_asked("it is ready", async || ask(&operator, "/readyz").await, |(code, _)| *code == 200).await;
     let models = stack.namespace().await;
     Crds::kthena().install(&models.client).await;
     models.model_serving("chat").opts_in().create().await.scaled_object().await;
@@ -128,6 +131,9 @@ async fn an_api_server_that_fails_at_start_and_later(#[case] fault: Fault) {
     let proxy = FaultProxy::start(&stack.control_plane, &OPERATOR, fault).await;
     let settings = Settings::new(BINARY);
     let mut operator = settings.start(&stack.control_plane.folder, &proxy.kubeconfig());
+    assert_eq!(ask(&operator, "/healthz").await.0, 200);
+    let (code, what) = ask(&operator, "/readyz").await;
+    assert!(code == 503 && what.contains("not seen yet"), "{code} {what}");
     let models = stack.namespace().await;
     let chat = models.model_serving("chat").opts_in().create().await;
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -136,6 +142,8 @@ async fn an_api_server_that_fails_at_start_and_later(#[case] fault: Fault) {
     proxy.set(fault);
     chat.annotate(&[("autoscaling.kthena.io/max-replicas", Some("7"))]).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
+    // It has seen everything once; an API server that fails later is no reason to send it away.
+    assert_eq!(ask(&operator, "/readyz").await.0, 200);
     proxy.set(Fault::None);
     chat.scaled_object_until("has a maximum of 7", |found| found.data["spec"]["maxReplicaCount"] == 7).await;
     assert!(!operator.has_ended());

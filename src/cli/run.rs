@@ -145,6 +145,8 @@ impl From<LogFormat> for Format {
 
 impl Run {
     pub(super) fn run(self) -> ExitCode {
+        // Two providers can be compiled in by dependencies; naming one keeps the TLS library from guessing. Traces need it, too.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let traces = self.otlp_endpoint.as_deref().filter(|endpoint| !endpoint.is_empty());
         let traces = traces.map(|endpoint| Traces::start(endpoint, env::var("OTEL_SERVICE_NAME").ok())).transpose();
         let layer = traces.as_ref().ok().and_then(Option::as_ref).map(Traces::layer);
@@ -164,8 +166,6 @@ impl Run {
     }
 
     fn start(&self) -> Result<(), Box<dyn std::error::Error>> {
-        // Two providers can be compiled in by dependencies; naming one keeps the TLS library from guessing.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let settings = self.plan.settings();
         let run_settings = RunSettings {

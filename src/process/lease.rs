@@ -27,7 +27,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::{backoff, gate::WATCH_SECONDS};
 
 /// How long giving the Lease back may take: the process is ending.
-const RELEASE: Duration = Duration::from_secs(2);
+const RELEASE: Duration = Duration::from_secs(1);
 
 /// What is elected.
 #[derive(Clone, Debug)]

@@ -1,5 +1,7 @@
 //! Traces by OTLP, where an endpoint is named: one for each pass, with its requests to the API server.
 
+use std::time::Duration;
+
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
@@ -7,6 +9,9 @@ use tracing::{Level, Subscriber};
 use tracing_subscriber::{Layer, filter::Targets, registry::LookupSpan};
 
 use crate::api::metadata::OPERATOR;
+
+/// How long sending the last spans may take: the process is ending.
+const FLUSH: Duration = Duration::from_secs(1);
 
 /// Collects spans and sends them; to be shut down at the end, or the last ones are lost.
 #[derive(Debug)]
@@ -39,7 +44,7 @@ impl Traces {
 
     /// Sends what is left.
     pub fn shut_down(&self) {
-        if let Err(error) = self.0.shutdown() {
+        if let Err(error) = self.0.shutdown_with_timeout(FLUSH) {
             tracing::warn!(error = &error as &dyn std::error::Error, "the last traces were not sent");
         }
     }

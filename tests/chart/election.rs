@@ -1,7 +1,7 @@
 //! Of two instances one writes: real processes, one of which is killed, told to end, or held up.
 
 use harness::{
-    Crds, Process, Settings, Stack,
+    Crds, Process, Settings, Stack, ask,
     stack::resource,
     wait::{until, until_asked},
 };
@@ -23,7 +23,9 @@ impl Instances {
         let settings = Settings::new(BINARY)
             .with("--leader-elect=true")
             .with(&format!("--lease-duration={}", self.lease_seconds))
-            .with(&format!("--lease-identity={name}"));
+            .with(&format!("--lease-identity={name}"))
+            // Nobody takes the traces, which holds nothing up, the end of the process least of all.
+            .with("--otlp-endpoint=http://127.0.0.1:9");
         self.stack.start_operator(&settings)
     }
 
@@ -38,16 +40,6 @@ impl Instances {
     fn writes(&self) -> usize {
         self.stack.writes().iter().filter(|write| write.object_ref.resource != "leases").count()
     }
-}
-
-/// What it answers at a path of its own port, and with which status.
-async fn ask(process: &Process, path: &str) -> (u16, String) {
-    let address = async || {
-        let log = process.log();
-        log.lines().find(|line| line.contains("serves metrics and probes"))?.rsplit_once("address=").map(|(_, address)| address.to_owned())
-    };
-    let address = until_asked("it serves metrics and probes", address, Option::is_some).await.unwrap();
-    harness::web::get(&format!("http://{address}{path}")).await.unwrap()
 }
 
 /// The value of a series in what it shows.

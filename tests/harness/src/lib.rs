@@ -32,7 +32,7 @@ pub use certificates::Identity;
 pub use chain::{Chain, ChainSettings, Model};
 pub use crds::Crds;
 pub use model_serving::{ModelServing, ModelServingBuilder, condition};
-pub use operator::{OPERATOR, Settings, explain};
+pub use operator::{OPERATOR, Settings, ask, explain};
 pub use process::Process;
 pub use proxy::{Fault, FaultProxy};
 pub use release::Release;

@@ -1,0 +1,39 @@
+//! What an earlier release left behind: names, labels and the field manager are promises to clusters that upgrade.
+
+use std::fs;
+
+use harness::{Crds, Settings, Stack, objects, stack::root};
+use kube::ResourceExt as _;
+use serde_json::{Value, json};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_kthena-keda");
+
+/// Every earlier release, as it wrote the objects of the same model.
+#[rstest::rstest]
+#[case("0.1.0")]
+#[tokio::test]
+async fn what_an_earlier_release_wrote_is_kept_without_a_write(#[case] release: &str) {
+    let stack = Stack::start(&[Crds::kthena(), Crds::keda(), Crds::prometheus_operator()]).await;
+    let models = stack.namespace().await;
+    let chat =
+        models.model_serving("chat").opted_in("llama").annotated("autoscaling.kthena.io/signals", "active-requests=10,engine-queue=4");
+    let chat = chat.annotated("autoscaling.kthena.io/engine", "vllm").create().await;
+    let owner = chat.get().await;
+    let selector = "modelserving.volcano.sh/entry=true,modelserving.volcano.sh/name=chat,modelserving.volcano.sh/role-id=engine-0,modelserving.volcano.sh/role=engine";
+    chat.patch_status("kthena", json!({"labelSelector": selector})).await.unwrap();
+    objects::apply_file(&models.client, &root().join("config/samples/router-service.yaml")).await;
+    let left = fs::read_to_string(root().join(format!("tests/chart/releases/{release}.yaml"))).unwrap();
+    let left = left.replace("$NAMESPACE", &models.name).replace("$UID", &owner.uid().unwrap());
+    let left: Vec<Value> = serde_saphyr::from_multiple(&left).unwrap();
+    let left: Vec<Value> = left.into_iter().filter(|object| !object.is_null()).collect();
+    assert_eq!(left.len(), 2, "a ScaledObject and a PodMonitor");
+    for object in left {
+        objects::apply_as(&models.client, "kthena-keda", object).await;
+    }
+    let _operator = stack.start_operator(&Settings::new(BINARY));
+    chat.reason("Pending").await;
+    models.model_serving("sentinel").opted_in("sentinel").create().await.scaled_object().await;
+    let written = stack.writes().into_iter().filter(|write| write.object_ref.name != "sentinel" && write.object_ref.subresource.is_empty());
+    let written: Vec<_> = written.filter(|write| write.object_ref.namespace == models.name).collect();
+    assert!(written.is_empty(), "{:?}", harness::audit::summary(&written));
+}
