@@ -54,7 +54,10 @@ impl Clients {
     /// # Errors
     /// As [`connect`].
     pub async fn connect(mandate: Mandate, metrics: &Metrics, election: Option<&Candidate>) -> Result<Self, Error> {
-        let mut config = config().await?;
+        Self::of(config().await?, mandate, metrics, election)
+    }
+
+    fn of(mut config: Config, mandate: Mandate, metrics: &Metrics, election: Option<&Candidate>) -> Result<Self, Error> {
         config.default_retry = false;
         let counted = layer_fn(|inner| Counted { inner, metrics: metrics.clone() });
         let fence = FilterLayer::new(move |request: Request<Body>| fence(&mandate, request));
@@ -78,4 +81,32 @@ fn fence(mandate: &Mandate, request: Request<Body>) -> Result<Request<Body>, Box
 
 async fn config() -> Result<Config, Error> {
     Config::infer().await.map_err(|error| Error::Config(Box::new(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Uri;
+    use prometheus_client::registry::Registry;
+
+    async fn asked(client: &Client, method: Method) -> String {
+        let request = Request::builder().method(method).uri("/api/v1/namespaces/models/pods/chat").body(Vec::new()).unwrap();
+        format!("{:?}", client.request_text(request).await.unwrap_err())
+    }
+
+    /// Nobody listens there: whatever gets as far as that fails otherwise.
+    #[tokio::test]
+    async fn no_write_starts_without_a_mandate() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let config = || Config::new(Uri::from_static("http://127.0.0.1:9"));
+        let metrics = Metrics::new(&mut Registry::default());
+        let clients = |mandate| Clients::of(config(), mandate, &metrics, None).unwrap();
+        let waiting = clients(Mandate::by_election());
+        for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
+            assert!(asked(&waiting.all, method.clone()).await.contains("NoMandate"), "{method}");
+            assert!(!asked(&waiting.lease, method.clone()).await.contains("NoMandate"), "{method}");
+            assert!(!asked(&clients(Mandate::for_life()).all, method.clone()).await.contains("NoMandate"), "{method}");
+        }
+        assert!(!asked(&waiting.all, Method::GET).await.contains("NoMandate"));
+    }
 }
