@@ -79,6 +79,10 @@ image-check: ## Build what the image holds, without a container engine, and see 
 	target/stack/bin/hadolint Dockerfile
 	image/check
 
+.PHONY: krew
+krew: ## Pack the plugin of kubectl and its krew manifest for both architectures to target/krew/
+	krew/build target/krew amd64 arm64
+
 .PHONY: sbom
 sbom: ## Write what the binary is made of (CycloneDX) to target/sbom/
 	@tests/stack/build cargo-cyclonedx

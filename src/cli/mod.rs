@@ -31,7 +31,7 @@ enum Command {
     Render(render::Render),
     /// Say why a model scales, or why it does not and what to do, from the live cluster and its Prometheus.
     Explain(explain::Explain),
-    /// Print the definition of AutoscalingProfile: `kthena-keda crds | kubectl apply --server-side -f -`.
+    /// Print the definition of AutoscalingProfile: `kthena-keda crds | kubectl apply --server-side --force-conflicts -f -`.
     Crds,
     /// Print a script that completes this command line in a shell: `source <(kthena-keda completion bash)`.
     Completion(manual::Completion),
