@@ -13,8 +13,6 @@ use crate::signals::{Engine, Signal};
 pub const MODEL_NAME: &str = "kthena.io/model-name";
 /// The annotation that names a profile.
 pub const PROFILE: &str = "autoscaling.kthena.io/profile";
-/// The profile that counts where no other is named.
-pub const DEFAULT_PROFILE: &str = "default";
 /// What all other annotations of ours start with.
 pub const PREFIX: &str = "autoscaling.kthena.io/";
 

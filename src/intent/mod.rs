@@ -10,12 +10,12 @@ mod read_profile;
 mod selector;
 mod values;
 
-pub use annotations::{ANNOTATIONS, AnnotationError, Annotations, DEFAULT_PROFILE, MODEL_NAME, PREFIX, PROFILE};
+pub use annotations::{ANNOTATIONS, AnnotationError, Annotations, MODEL_NAME, PREFIX, PROFILE};
 pub use label::{Label, Namespace, ObjectName};
 pub use nearest::nearest;
 pub use profile::{
-    Behavior, CreateMonitors, CustomSignal, Direction, Measure, MonitorSettings, Policy, PolicyKind, Profile, PrometheusSettings,
-    RouterSettings, Select, SignalTarget,
+    Behavior, CreateMonitors, CustomSignal, DEFAULT_PROFILE, Direction, Measure, MonitorSettings, NoProfile, Policy, PolicyKind, Profile,
+    PrometheusSettings, RouterSettings, Select, SignalTarget,
 };
 pub use selector::LabelSelector;
 pub use values::{Activation, ModelName, ModelNames, Pause, PrometheusUrl, ReplicaBounds, ScrapeInterval, Target, ValueError};

@@ -12,6 +12,9 @@ use crate::{
     signals::{Demand, Signal},
 };
 
+/// The profile that counts where no other is named.
+pub const DEFAULT_PROFILE: &str = "default";
+
 const ACTIVE_REQUESTS: Signal = Signal::Demand(Demand::ActiveRequests);
 
 /// Settings that many models share.
@@ -202,10 +205,32 @@ pub enum PolicyKind {
     Percent,
 }
 
+/// Why there are no settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoProfile<'a> {
+    /// There is no profile of the name.
+    NotFound,
+    /// It is wrong, and this is what is wrong with it.
+    Unusable(&'a str),
+}
+
 impl Profile {
     /// Whether it has queries that answer a level, by which the HPA multiplies the pods that it finds.
     pub fn has_levels(&self) -> bool {
         self.custom_signals.iter().any(|custom| custom.metric_type == MetricType::Value)
+    }
+
+    /// The one that counts for whoever names `name`: what was found under it, and for the default one the built-in settings where there is none.
+    ///
+    /// # Errors
+    /// Where there is none, or what is wrong with it.
+    pub fn that_counts<'a>(name: &str, found: Option<&'a Result<Self, String>>, defaults: &'a Self) -> Result<&'a Self, NoProfile<'a>> {
+        match found {
+            Some(Ok(profile)) => Ok(profile),
+            Some(Err(errors)) => Err(NoProfile::Unusable(errors)),
+            None if name == DEFAULT_PROFILE => Ok(defaults),
+            None => Err(NoProfile::NotFound),
+        }
     }
 
     /// These settings, with the operator's own flags for what a profile leaves to them.

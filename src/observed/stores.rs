@@ -201,9 +201,9 @@ impl Stores {
     pub fn profiles_in_use(&self, defaults: &Profile) -> Vec<Profile> {
         let models = self.model_servings.state_filter(ModelServing::is_opted_in);
         let names: BTreeSet<&str> = models.iter().map(|found| found.profile()).collect();
-        let of = |name: &str| match self.profiles.get("", name).map(|digest| digest.settings) {
-            Some(settings) => settings.ok().map(|settings| settings.or(defaults)),
-            None => (name == DEFAULT_PROFILE).then(|| defaults.clone()),
+        let of = |name: &str| {
+            let found = self.profiles.get("", name).map(|digest| digest.settings);
+            Profile::that_counts(name, found.as_ref(), defaults).ok().map(|profile| profile.clone().or(defaults))
         };
         names.into_iter().filter_map(of).collect()
     }

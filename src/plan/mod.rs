@@ -31,7 +31,7 @@ use crate::{
         kthena::ModelServing,
         monitoring::PodMonitor,
     },
-    intent::{self, AnnotationError, Annotations, CustomSignal, DEFAULT_PROFILE, Intent, Profile},
+    intent::{self, AnnotationError, Annotations, CustomSignal, DEFAULT_PROFILE, Intent, NoProfile, Profile},
     observed::{Existing, Generated, Observed},
 };
 pub use triggers::{Question, Triggers};
@@ -132,11 +132,8 @@ pub fn plan(observed: &Observed, capabilities: Capabilities, defaults: &Profile)
 
 /// The signals of the profile that counts; unknown where that cannot be had.
 fn custom_signals<'a>(observed: &'a Observed, defaults: &'a Profile) -> Option<&'a [CustomSignal]> {
-    match &observed.profile {
-        Some(Ok(profile)) => Some(&profile.custom_signals),
-        Some(Err(_)) => None,
-        None => (observed.model_serving.profile() == DEFAULT_PROFILE).then_some(&defaults.custom_signals),
-    }
+    let name = observed.model_serving.profile();
+    Profile::that_counts(name, observed.profile.as_ref(), defaults).ok().map(|profile| profile.custom_signals.as_slice())
 }
 
 fn opted_out(observed: &Observed, selector: Desired<String>) -> Plan {
@@ -273,12 +270,11 @@ fn warnings(observed: &Observed, asked: &Asked, capabilities: Capabilities, keda
 /// Without a profile of that name the built-in defaults apply, unless it was asked for.
 fn asked_for(annotations: Annotations, observed: &Observed, defaults: &Profile) -> Result<Intent, Finding> {
     let name = annotations.profile.as_deref().unwrap_or(DEFAULT_PROFILE);
-    let profile = match &observed.profile {
-        Some(Ok(profile)) => profile.clone().or(defaults),
-        Some(Err(errors)) => return Err(Finding::profile_unusable(name, errors)),
-        None if name == DEFAULT_PROFILE => defaults.clone(),
-        None => return Err(Finding::profile_not_found(name)),
-    };
+    let profile = Profile::that_counts(name, observed.profile.as_ref(), defaults).map_err(|problem| match problem {
+        NoProfile::NotFound => Finding::profile_not_found(name),
+        NoProfile::Unusable(errors) => Finding::profile_unusable(name, errors),
+    })?;
+    let profile = profile.clone().or(defaults);
     intent::merge(annotations, &profile).map_err(|error| Finding::invalid(&[error]))
 }
 

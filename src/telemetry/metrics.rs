@@ -187,6 +187,7 @@ pub struct Metrics {
     reconcile_errors: Counters<1>,
     reconcile_time: Family<Labels<1>, Histogram>,
     workers: Gauges<1>,
+    most_workers: Gauges<1>,
     errors: Counters<1>,
     writes: Counters<2>,
     requests: Counters<2>,
@@ -204,6 +205,7 @@ impl Metrics {
             reconcile_errors: Family::default(),
             reconcile_time: Family::new_with_constructor(|| Histogram::new(PASS_SECONDS)),
             workers: Family::default(),
+            most_workers: Family::default(),
             errors: Family::default(),
             writes: Family::default(),
             requests: Family::default(),
@@ -212,11 +214,10 @@ impl Metrics {
             events_dropped: Counter::default(),
             leader: Family::default(),
         };
-        let (build, most_workers) = (Gauges::<1>::default(), Gauges::<1>::default());
+        let build = Gauges::<1>::default();
         build.get_or_create(&[("version", env!("CARGO_PKG_VERSION").to_owned())]).set(1);
-        most_workers.get_or_create(&controller()).set(i64::from(crate::controllers::model_serving::CONCURRENCY));
         add(registry, &BUILD, build);
-        add(registry, &MOST_WORKERS, most_workers);
+        add(registry, &MOST_WORKERS, metrics.most_workers.clone());
         add(registry, &RECONCILES, metrics.reconciles.clone());
         add(registry, &RECONCILE_ERRORS, metrics.reconcile_errors.clone());
         add(registry, &RECONCILE_TIME, metrics.reconcile_time.clone());
@@ -229,6 +230,11 @@ impl Metrics {
         add(registry, &EVENTS_DROPPED, metrics.events_dropped.clone());
         add(registry, &LEADER, metrics.leader.clone());
         metrics
+    }
+
+    /// How many passes may be under way at a time.
+    pub fn allows(&self, passes: u16) {
+        self.most_workers.get_or_create(&controller()).set(passes.into());
     }
 
     /// A pass began; it ends when what is returned is dropped.

@@ -31,7 +31,7 @@ use crate::{
 pub use memory::Memory;
 
 /// How many ModelServings are worked on at a time.
-pub(crate) const CONCURRENCY: u16 = 8;
+const CONCURRENCY: u16 = 8;
 
 /// Tells how the router's series are found.
 pub type Routers = watch::Receiver<Option<RouterSeries>>;
@@ -137,6 +137,7 @@ pub async fn run(
     stop: impl Future<Output = ()> + Send + Sync + 'static,
     models: Arc<Models>,
 ) {
+    models.context.metrics.allows(CONCURRENCY);
     let config = Config::default().concurrency(CONCURRENCY).debounce(Duration::ZERO);
     let passes = Controller::for_stream(changes, models.context.stores.model_servings.clone())
         .with_config(config)

@@ -1,16 +1,18 @@
 //! `explain`: walks the chain of one model against a live cluster and its Prometheus, with the caller's own rights.
 
+mod said;
+
 use std::{
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, Write as _},
     process::ExitCode,
     sync::Arc,
     time::Duration,
 };
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use kube::{Client, ResourceExt as _};
-use serde::Serialize;
 
+use self::said::{Explained, Format, Replicas, Seen, Signal, rank};
 use super::plan_args::namespace;
 use crate::{
     api::{keda::MetricType, kthena::ModelServing},
@@ -22,7 +24,7 @@ use crate::{
         live::{self, Live},
         mismatch,
     },
-    plan::{self, Asked, Explanation, Link, LinkState, Question, Status, plan_router, scaled_object_name},
+    plan::{self, Asked, Explanation, Link, LinkState, Question, plan_router, scaled_object_name},
     prometheus::{Access, Asker, Prometheus, external},
 };
 
@@ -56,62 +58,6 @@ pub(super) struct Explain {
     router_namespace: String,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    Text,
-    Json,
-}
-
-/// Everything that is said of one model.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Explained {
-    namespace: String,
-    name: String,
-    status: &'static str,
-    reason: &'static str,
-    message: String,
-    links: Vec<Seen>,
-    signals: Vec<Signal>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    replicas: Option<Replicas>,
-    warnings: Vec<String>,
-    not_looked_at: Vec<String>,
-}
-
-#[derive(Serialize)]
-struct Seen {
-    name: &'static str,
-    state: &'static str,
-    says: String,
-}
-
-#[derive(Serialize)]
-struct Signal {
-    name: String,
-    query: String,
-    target: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    value: Option<f64>,
-    /// How many ServingGroups it asks for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    wanted: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    problem: Option<String>,
-}
-
-#[derive(Serialize)]
-struct Replicas {
-    now: i32,
-    min: i32,
-    max: i32,
-    /// What the signals ask for, within the bounds.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    wanted: Option<f64>,
-    /// What the HPA says of what it does next.
-    hpa: Vec<String>,
-}
-
 impl Explain {
     pub(super) fn run(&self) -> ExitCode {
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -137,9 +83,9 @@ impl Explain {
                 };
                 return Err([nothing].into_iter().chain(missing).collect::<Vec<_>>().join("; "));
             }
-            self.print(&all).map_err(|error| format!("cannot print: {error}"))?;
+            said::print(&all, self.output, self.model.is_some()).map_err(|error| format!("cannot print: {error}"))?;
             if !self.watch {
-                return Ok(code(&all));
+                return Ok(said::code(&all));
             }
             tokio::time::sleep(AGAIN).await;
         }
@@ -179,24 +125,6 @@ impl Explain {
             (Some(both), _) => Ok(both),
             (None, Some(namespace)) => Ok((namespace, model)),
             (None, None) => Err(format!("{model:?} is no model; write NAMESPACE/NAME, or -n NAMESPACE NAME")),
-        }
-    }
-
-    fn print(&self, all: &[Explained]) -> io::Result<()> {
-        let mut out = io::stdout().lock();
-        if self.output == Format::Json {
-            return match (&self.model, all) {
-                (Some(_), [one]) => writeln!(out, "{}", serde_json::to_string_pretty(one)?),
-                _ => writeln!(out, "{}", serde_json::to_string_pretty(all)?),
-            };
-        }
-        let paint = Paint { on: io::stdout().is_terminal() };
-        match (&self.model, all) {
-            (Some(_), [one]) => print_one(&mut out, one, paint),
-            _ => all.iter().try_for_each(|found| {
-                let mark = paint.mark(found.status, if found.status == "True" { "✓" } else { "✗" });
-                writeln!(out, "{mark} {}/{}  {}  {}", found.namespace, found.name, found.reason, first_sentence(&found.message))
-            }),
         }
     }
 }
@@ -358,69 +286,5 @@ fn replicas(observed: &Observed, asked: &Asked, signals: &[Signal]) -> Replicas 
         max: bounds.max(),
         wanted: most.map(|most| most.clamp(f64::from(bounds.min()), f64::from(bounds.max()))),
         hpa: hpa.collect(),
-    }
-}
-
-fn print_one(out: &mut impl io::Write, found: &Explained, paint: Paint) -> io::Result<()> {
-    writeln!(out, "{}/{}: {}", found.namespace, found.name, paint.mark(found.status, found.reason))?;
-    for Seen { name, state, says } in &found.links {
-        let (status, mark) = match *state {
-            "holds" => ("True", "✓"),
-            "broken" => ("False", "✗"),
-            "affected" => ("Unknown", "!"),
-            _ => ("Unknown", "?"),
-        };
-        writeln!(out, "{} {name:<18} {says}", paint.mark(status, mark))?;
-    }
-    for signal in &found.signals {
-        let value =
-            signal.value.map_or_else(|| signal.problem.clone().unwrap_or_default(), |value| format!("{value} for {} each", signal.target));
-        let wanted = signal.wanted.map(|wanted| format!(" → {wanted}")).unwrap_or_default();
-        writeln!(out, "  {:<18} {value}{wanted}", signal.name)?;
-    }
-    if let Some(Replicas { now, min, max, wanted, hpa }) = &found.replicas {
-        let wanted = wanted.map(|wanted| format!(", {wanted} asked for")).unwrap_or_default();
-        writeln!(out, "  {:<18} {now} wanted now{wanted}, from {min} to {max}", "ServingGroups")?;
-        hpa.iter().try_for_each(|says| writeln!(out, "  {:<18} {says}", "next"))?;
-    }
-    found.warnings.iter().try_for_each(|warning| writeln!(out, "! {warning}"))?;
-    found.not_looked_at.iter().try_for_each(|missing| writeln!(out, "? {missing}"))
-}
-
-/// Colour, only where somebody looks.
-#[derive(Clone, Copy)]
-struct Paint {
-    on: bool,
-}
-
-impl Paint {
-    fn mark(self, status: &str, text: &str) -> String {
-        let colour = match status {
-            "True" => 32,
-            "False" => 31,
-            _ => 33,
-        };
-        if self.on { format!("\u{1b}[{colour}m{text}\u{1b}[0m") } else { text.to_owned() }
-    }
-}
-
-fn first_sentence(message: &str) -> &str {
-    message.split("; ").next().unwrap_or_default()
-}
-
-fn rank(status: &str) -> u8 {
-    match status {
-        "False" => 0,
-        "Unknown" => 1,
-        _ => 2,
-    }
-}
-
-/// 0 where every model is well, 3 where one is broken, 4 where nobody can tell yet.
-fn code(all: &[Explained]) -> ExitCode {
-    match all.iter().map(|found| found.status).min_by_key(|status| rank(status)) {
-        Some(status) if status == Status::False.as_str() => ExitCode::from(3),
-        Some(status) if status == Status::Unknown.as_str() => ExitCode::from(4),
-        _ => ExitCode::SUCCESS,
     }
 }
