@@ -32,7 +32,7 @@ pub struct Stores {
     pub model_servings: Store<ModelServing>,
     /// What of ModelServings matters to other ones.
     pub peers: Part<Peer>,
-    /// What the ModelServings of the whole cluster ask for, where not all of them are this instance's and it has to know.
+    /// What the ModelServings of the whole cluster ask for; of nothing where this instance's are all of them, or are all that it has to know.
     pub census: Digests<Wish>,
     /// The cluster's ScaledObjects.
     pub scaled_objects: Digests<ScaledObjectDigest>,
@@ -58,7 +58,6 @@ pub struct Stores {
     pub routes: Digests<RouteDigest>,
     /// The cluster's ModelServers.
     pub servers: Digests<ServerDigest>,
-    watches_all: bool,
 }
 
 impl Stores {
@@ -80,7 +79,6 @@ impl Stores {
             checks: Checks::default(),
             routes: Digests::of(share.scopes()),
             servers: Digests::of(share.scopes()),
-            watches_all: share.census().is_empty(),
         }
     }
 
@@ -219,7 +217,7 @@ impl Stores {
 
     /// How many opted-in models of the cluster use this profile; nothing while that is not known.
     pub fn users(&self, profile: &str) -> Option<i32> {
-        let users = if self.watches_all {
+        let users = if self.census.is_of_nothing() {
             self.model_servings.state_filter(|found| found.is_opted_in() && found.profile() == profile).len()
         } else {
             self.count(|wish| wish.profile.as_deref() == Some(profile))?
@@ -230,7 +228,7 @@ impl Stores {
     /// Whether any model of the cluster asks for autoscaling; nothing while that is not known.
     pub fn any_opted_in(&self) -> Option<bool> {
         let stays = |found: &ModelServing| found.is_opted_in() && found.metadata.deletion_timestamp.is_none();
-        if self.watches_all {
+        if self.census.is_of_nothing() {
             return Some(self.model_servings.find(stays).is_some());
         }
         self.count(|wish| wish.profile.is_some() && !wish.is_leaving).map(|count| count > 0)

@@ -36,7 +36,7 @@ impl<D> Digests<D> {
     }
 
     /// Whether no watch fills them.
-    pub(super) fn is_of_nothing(&self) -> bool {
+    pub fn is_of_nothing(&self) -> bool {
         self.0.is_empty()
     }
 
