@@ -175,3 +175,44 @@ async fn an_api_server_that_restarts() {
     chat.annotate(&[("autoscaling.kthena.io/max-replicas", Some("7"))]).await;
     chat.scaled_object_until("has a maximum of 7", |found| found.data["spec"]["maxReplicaCount"] == 7).await;
 }
+
+/// Each kill comes at a moment that the seed decides: `FAULT_SEED=…` repeats a run.
+#[tokio::test]
+async fn killed_again_and_again_during_a_burst_nothing_is_lost_or_changed() {
+    const MODELS: usize = 150;
+    let seed = std::env::var("FAULT_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| u64::from(std::process::id()));
+    let (stack, _permit) = stack(&[Crds::kthena(), Crds::keda()]).await;
+    let models = stack.namespace().await;
+    let burst = {
+        let models = models.clone();
+        tokio::spawn(async move {
+            for i in 0..MODELS {
+                models.model_serving(&format!("chat-{i}")).opted_in(&format!("llama-{i}")).create().await;
+            }
+        })
+    };
+    let (mut random, mut kills) = (seed, 0);
+    while !burst.is_finished() {
+        let operator = stack.start_operator(&Settings::new(BINARY));
+        // A step of splitmix64.
+        random = random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (random ^ (random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        tokio::time::sleep(Duration::from_millis(150 + (mixed >> 32) % 400)).await;
+        drop(operator);
+        kills += 1;
+    }
+    burst.await.unwrap();
+    let _operator = stack.start_operator(&Settings::new(BINARY));
+    let api = models.api(&harness::kinds::scaled_object());
+    let count = async || api.list(&kube::api::ListParams::default()).await.unwrap().items.len();
+    until_asked(&format!("there is a ScaledObject each (seed {seed})"), count, |count| *count == MODELS).await;
+    models.model_serving("sentinel").opted_in("sentinel").create().await.scaled_object().await;
+    // What a killed process had on the wire may still land after the next one has looked, and changes nothing then.
+    for found in api.list(&kube::api::ListParams::default()).await.unwrap() {
+        assert_eq!(found.metadata.generation, Some(1), "seed {seed}: {:?} was changed", found.metadata.name);
+    }
+    let written = harness::audit::summary(&stack.writes());
+    let again: usize = written.values().map(|count| count - 1).sum();
+    assert_eq!(written.len(), 2 * (MODELS + 1), "seed {seed}: {written:?}");
+    assert!(again <= kills * 8, "seed {seed}: {again} writes more than were needed after {kills} kills: {written:?}");
+}
