@@ -82,6 +82,10 @@ async fn of_the_readme_and_the_quick_start_do_what_they_say() {
     let mut quick_start = commands("docs/quick-start.md");
     let readme: Vec<String> = commands("README.md").into_iter().map(|line| line.replace(" NAME ", " chat ")).collect();
     let readme: Vec<String> = readme.into_iter().filter(|line| !NOT_HERE.iter().any(|here| line.starts_with(here))).collect();
+    // The first taste needs no cluster, and no compiler where there is a program.
+    let taste =
+        commands("README.md").into_iter().find_map(|line| line.strip_prefix("cargo run -- ").map(|rest| format!("kthena-keda {rest}")));
+    assert!(shell.succeeds(&taste.expect("a first taste")).contains("kind: ScaledObject"));
     assert_eq!(readme[0], quick_start[0], "the README and the quick start install alike");
     assert!(readme[0].starts_with("helm install") && shell.succeeds(&readme[0]).contains("kubectl get scaledobjects"));
     let operator = stack.start_operator(&harness::Settings::new(BINARY));
