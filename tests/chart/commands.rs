@@ -88,6 +88,17 @@ async fn of_the_readme_and_the_quick_start_do_what_they_say() {
     assert!(shell.succeeds(&taste.expect("a first taste")).contains("kind: ScaledObject"));
     assert_eq!(readme[0], quick_start[0], "the README and the quick start install alike");
     assert!(readme[0].starts_with("helm install") && shell.succeeds(&readme[0]).contains("kubectl get scaledobjects"));
+    // KEDA, which has no other rights here, may do what scaling takes, and no more.
+    let keda = "kubectl auth can-i --as system:serviceaccount:keda:keda-operator";
+    for (right, is_given) in [
+        ("get modelservings.workload.serving.volcano.sh", true),
+        ("get modelservings.workload.serving.volcano.sh --subresource=scale", true),
+        ("update modelservings.workload.serving.volcano.sh --subresource=scale", true),
+        ("update modelservings.workload.serving.volcano.sh", false),
+        ("patch modelservings.workload.serving.volcano.sh --subresource=status", false),
+    ] {
+        assert_eq!(shell.run(&format!("{keda} {right}")).status.success(), is_given, "{right}");
+    }
     let operator = stack.start_operator(&harness::Settings::new(BINARY));
     let scaled: Api<DynamicObject> = Api::all_with(stack.client().await, &kinds::scaled_object());
     let scaled_objects = async || scaled.list(&ListParams::default()).await.unwrap().items.len();
