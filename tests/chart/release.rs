@@ -27,8 +27,10 @@ const EMPTY_WHEN_WELL: [&str; 7] = [
     "Errors, by class",
 ];
 
+/// Where our Prometheus is; and everything quick, since a check that comes before the first scrape is believed until the next one.
 fn values(chain: &Chain, more: &[&str]) -> Vec<String> {
-    let given = [format!("prometheus.url={}", chain.prometheus.url), "metrics.serviceMonitor.interval=1s".to_owned()];
+    let given =
+        [format!("prometheus.url={}", chain.prometheus.url), "metrics.serviceMonitor.interval=1s".to_owned(), "checkInterval=1".to_owned()];
     given.into_iter().chain(more.iter().map(|value| (*value).to_owned())).collect()
 }
 
