@@ -11,12 +11,12 @@ use super::shared::{agree, chain, event};
 
 /// A model of a chain that is scraped, so that nothing but what is tested is wrong.
 async fn well(chain: &Chain, name: &str) -> Model {
-    // A router shows nothing of requests before the first one.
+    // The router is scraped once there is a model, and shows nothing of requests before the first one.
+    let chat = chain.model(name).await;
     let first = chain.load_named("nobody-routes-this");
     first.hold(1);
     chain.prometheus.until("max(kthena_router_active_requests)", |value| value.is_some()).await;
     first.hold(0);
-    let chat = chain.model(name).await;
     chat.serving.says("Idle", "").await;
     chat
 }
