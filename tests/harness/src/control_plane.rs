@@ -132,6 +132,11 @@ impl ControlPlane {
         self.api_server = None;
     }
 
+    /// The API server's process, while it runs.
+    pub fn api_server(&self) -> Option<&Process> {
+        self.api_server.as_ref()
+    }
+
     /// The API server's port on loopback.
     pub fn port(&self) -> u16 {
         self.port
@@ -251,6 +256,8 @@ fn api_server(folder: &Path, authority: &Authority, signing: &SigningKey, etcd: 
     command
         .arg(format!("--etcd-servers=http://127.0.0.1:{etcd}"))
         .arg(format!("--secure-port={port}"))
+        // In megabytes: whoever counts requests wants them all.
+        .arg("--audit-log-maxsize=4000")
         .args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", "--endpoint-reconciler-type=none"])
         .args(["--authorization-mode=RBAC", "--service-cluster-ip-range=10.0.0.0/24"])
         .args(["--service-account-issuer=https://kubernetes.default.svc", "--requestheader-allowed-names=front-proxy-client"])

@@ -74,6 +74,15 @@ impl Process {
         Some((field("VmRSS:")?, field("VmHWM:")?))
     }
 
+    /// The time that it has been working, on all cores; the kernel counts in hundredths of a second.
+    pub fn cpu(&self) -> Option<Duration> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid()?)).ok()?;
+        // The name of the program stands in brackets and may hold anything (proc_pid_stat(5): utime is field 14, stime 15).
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+        let ticks = |i: usize| fields.get(i)?.parse::<u64>().ok();
+        Some(Duration::from_millis(10 * (ticks(11)? + ticks(12)?)))
+    }
+
     /// Sends a signal by its name, such as `TERM`.
     pub fn signal(&mut self, signal: &str) {
         if let Some(control) = &mut self.control {

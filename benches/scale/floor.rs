@@ -1,0 +1,102 @@
+//! The floor: a bare client that makes the very writes that the operator makes, as many at a time, with no watching and no thinking.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use futures::{StreamExt as _, stream};
+use harness::{OPERATOR, Process, Stack, kinds};
+use kthena_keda::{
+    intent::{Profile, PrometheusSettings, PrometheusUrl},
+    observed::Manifests,
+    plan::{Capabilities, Desired, Plan, plan},
+    signals::RouterSeries,
+};
+use kube::{
+    Client, Config, Resource as _, ResourceExt as _,
+    api::{ApiResource, DynamicObject, Patch, PatchParams, Request},
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
+use serde_json::{Value, json};
+
+use crate::models::Models;
+
+/// As many as the operator has under way.
+const CONCURRENCY: usize = 8;
+const MANAGER: &str = "kthena-keda";
+
+/// The two writes that a model needs.
+#[derive(Serialize, Deserialize)]
+struct Writes {
+    namespace: String,
+    name: String,
+    status: Value,
+    scaled_object: Value,
+}
+
+/// Writes down what is to be written for the models as they stand, and answers how to start the client that does it.
+pub async fn prepared(stack: &Stack, models: &Models, prometheus: &str) -> impl Fn() -> Vec<Process> + use<> {
+    let mut defaults = Profile::built_in();
+    defaults.prometheus = prometheus.parse::<PrometheusUrl>().ok().map(PrometheusSettings::from);
+    let profile = models.profile().await;
+    let writes: Vec<Writes> = models.list().await.iter().map(|model| writes(&profile, model, &defaults)).collect();
+    let (folder, kubeconfig) = (stack.control_plane.folder.clone(), stack.control_plane.kubeconfig(&OPERATOR));
+    let file = folder.join("floor.json");
+    fs::write(&file, serde_json::to_vec(&writes).expect("JSON")).expect("a file");
+    let mut command = Command::new(std::env::current_exe().expect("this program"));
+    command.arg("floor").arg(kubeconfig).arg(file);
+    move || vec![Process::start(&folder, "floor", &command)]
+}
+
+fn writes(profile: &DynamicObject, model: &DynamicObject, defaults: &Profile) -> Writes {
+    let mut manifests = Manifests::default();
+    for object in [profile, model] {
+        manifests.add("the cluster", serde_json::to_value(object).expect("JSON")).expect("an object");
+    }
+    let (_, model_serving) = manifests.model_servings.first().expect("a ModelServing");
+    let observed = manifests.observe(model_serving, RouterSeries::assumed("kthena-system"));
+    let Plan { scaled_object: Desired::Apply(scaled_object), selector: Desired::Apply(selector), condition: Desired::Apply(verdict), .. } =
+        plan(&observed, Capabilities::NEWEST, defaults)
+    else {
+        panic!("there is something to write");
+    };
+    let condition = json!({
+        "type": "AutoscalingReady", "status": verdict.status.as_str(), "reason": verdict.reason, "message": verdict.message,
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    });
+    Writes {
+        namespace: model.namespace().unwrap_or_default(),
+        name: model.name_any(),
+        status: status(model, &selector, &condition),
+        scaled_object: serde_json::to_value(&*scaled_object).expect("JSON"),
+    }
+}
+
+fn status(model: &DynamicObject, selector: &str, condition: &Value) -> Value {
+    json!({
+        "metadata": {"resourceVersion": model.resource_version()},
+        "status": {"labelSelector": selector, "conditions": [condition]},
+    })
+}
+
+/// Makes all the writes, then waits to be looked at and ended.
+pub async fn run(kubeconfig: PathBuf, file: &Path) {
+    let kubeconfig = Kubeconfig::read_from(kubeconfig).expect("a kubeconfig");
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.expect("a kubeconfig");
+    let client = Client::try_from(config).expect("a client");
+    let all: Vec<Writes> = serde_json::from_slice(&fs::read(file).expect("a file")).expect("writes");
+    stream::iter(all).for_each_concurrent(CONCURRENCY, |writes| write(&client, writes)).await;
+    std::future::pending().await
+}
+
+async fn write(client: &Client, writes: Writes) {
+    let of = |kind: &ApiResource| Request::new(DynamicObject::url_path(kind, Some(&writes.namespace)));
+    let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+    let status = of(&kinds::model_serving()).patch_subresource("status", &writes.name, &params, &Patch::Merge(&writes.status));
+    client.request::<IgnoredAny>(status.expect("a request")).await.expect("a status");
+    let applied = of(&kinds::scaled_object()).patch(&writes.name, &PatchParams::apply(MANAGER), &Patch::Apply(&writes.scaled_object));
+    client.request::<IgnoredAny>(applied.expect("a request")).await.expect("a ScaledObject");
+}

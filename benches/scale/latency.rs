@@ -1,0 +1,76 @@
+//! How soon a change of one model is answered while everything else is at rest, as a third party sees it: by watching both objects.
+
+use std::time::{Duration, Instant};
+
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
+use harness::kinds;
+use kube::{
+    Api, ResourceExt as _,
+    api::{DynamicObject, WatchEvent, WatchParams},
+};
+
+use crate::models::{Models, name};
+
+/// The model that is changed.
+const CHANGED: usize = 0;
+
+/// Times of many changes, in milliseconds, in order of size.
+pub struct Latency {
+    /// From the event of the ModelServing to that of the ScaledObject.
+    pub events: Vec<f64>,
+    /// From the answer to whoever changed the annotation to the event of the ScaledObject.
+    pub answers: Vec<f64>,
+}
+
+/// Changes an annotation again and again, each time after the last was answered.
+pub async fn latency(models: &Models, changes: usize) -> Latency {
+    let mut model_servings = events(models.namespace().api(&kinds::model_serving())).await;
+    let mut scaled_objects = events(models.namespace().api(&kinds::scaled_object())).await;
+    let (mut latency, mut max) = (Latency { events: Vec::new(), answers: Vec::new() }, 30);
+    for _ in 0..changes {
+        max += 1;
+        let wanted = max.to_string();
+        let change = async {
+            models.annotate(CHANGED, "autoscaling.kthena.io/max-replicas", Some(&wanted)).await;
+            Instant::now()
+        };
+        let changed = async {
+            while model_servings.next().await.expect("a change").annotations().get("autoscaling.kthena.io/max-replicas") != Some(&wanted) {}
+            Instant::now()
+        };
+        let followed = async {
+            while scaled_objects.next().await.expect("a change").data["spec"]["maxReplicaCount"] != max {}
+            Instant::now()
+        };
+        let (answered, changed, followed) = tokio::join!(change, changed, followed);
+        latency.events.push(milliseconds(followed.saturating_duration_since(changed)));
+        latency.answers.push(milliseconds(followed.saturating_duration_since(answered)));
+        // The operator's own echo is over by then.
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+    latency.events.sort_by(f64::total_cmp);
+    latency.answers.sort_by(f64::total_cmp);
+    latency
+}
+
+/// What so many percent of them stay within.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "it is a place in a short list")]
+pub fn percentile(sorted: &[f64], percent: f64) -> f64 {
+    let rank = (percent / 100.0 * sorted.len() as f64).ceil() as usize;
+    sorted.get(rank.saturating_sub(1)).copied().unwrap_or(f64::NAN)
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
+
+/// The states of the one object that come after now.
+async fn events(api: Api<DynamicObject>) -> impl Stream<Item = DynamicObject> + Unpin {
+    let now = api.get(&name(CHANGED)).await.expect("the object").resource_version().unwrap_or_default();
+    let params = WatchParams::default().fields(&format!("metadata.name={}", name(CHANGED))).timeout(290);
+    let events = api.watch(&params, &now).await.expect("a watch");
+    Box::pin(events.into_stream().filter_map(async |event| match event.expect("an event") {
+        WatchEvent::Added(object) | WatchEvent::Modified(object) => Some(object),
+        _ => None,
+    }))
+}
