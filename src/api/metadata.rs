@@ -3,11 +3,12 @@
 //! Managed fields and `last-applied-configuration` are most of an object's size: of the first only what a kind asks for is decoded,
 //! of annotations only ours and KEDA's switches stay.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
-use serde::Deserialize;
+use serde::de::{IgnoredAny, MapAccess};
 
+use super::{Lenient, fields};
 use crate::intent;
 
 /// The label that marks what this operator generates.
@@ -19,8 +20,10 @@ pub const OPERATOR: &str = "kthena-keda";
 const KEPT_ANNOTATIONS: [&str; 3] = [intent::MODEL_NAME, intent::PREFIX, "autoscaling.keda.sh/"];
 
 /// Metadata as the API server sends it; `F` is what matters of a manager's fields.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", bound = "F: Deserialize<'de>")]
+///
+/// The API server sees to it that metadata has its shape, whatever is written. Should it not, an object is left with what could be read: without
+/// a name it is left out by whoever watches.
+#[derive(Default)]
 pub(crate) struct LeanMetadata<F> {
     name: Option<String>,
     namespace: Option<String>,
@@ -28,39 +31,62 @@ pub(crate) struct LeanMetadata<F> {
     resource_version: Option<String>,
     generation: Option<i64>,
     deletion_timestamp: Option<Time>,
-    #[serde(default)]
     owner_references: Vec<OwnerReference>,
-    #[serde(default)]
     labels: BTreeMap<String, String>,
-    #[serde(default)]
     annotations: BTreeMap<String, String>,
-    #[serde(default = "Vec::new")]
     managed_fields: Vec<Managed<F>>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", bound = "F: Deserialize<'de>")]
+fields!(LeanMetadata<F> where F {
+    "name" => name,
+    "namespace" => namespace,
+    "uid" => uid,
+    "resourceVersion" => resource_version,
+    "generation" => generation,
+    "deletionTimestamp" => deletion_timestamp,
+    "ownerReferences" => owner_references,
+    "labels" => labels,
+    "annotations" => annotations,
+    "managedFields" => managed_fields,
+});
+
+#[derive(Default)]
 struct Managed<F> {
-    #[serde(default)]
     manager: String,
     subresource: Option<String>,
-    #[serde(rename = "fieldsV1", default = "Option::default")]
-    fields: Option<F>,
+    fields: F,
 }
 
+fields!(Managed<F> where F { "manager" => manager, "subresource" => subresource, "fieldsV1" => fields });
+
 /// Of a manager's fields, labels and annotations.
-#[derive(Deserialize)]
+#[derive(Default)]
 pub(crate) struct ManagedMetadata {
-    #[serde(default, rename = "f:metadata")]
     metadata: ManagedKeys,
 }
 
-#[derive(Default, Deserialize)]
+fields!(ManagedMetadata { "f:metadata" => metadata });
+
+#[derive(Default)]
 struct ManagedKeys {
-    #[serde(default, rename = "f:labels")]
-    labels: BTreeMap<String, serde_json::Value>,
-    #[serde(default, rename = "f:annotations")]
-    annotations: BTreeMap<String, serde_json::Value>,
+    labels: Keys,
+    annotations: Keys,
+}
+
+fields!(ManagedKeys { "f:labels" => labels, "f:annotations" => annotations });
+
+/// The names of an object's fields.
+#[derive(Default)]
+struct Keys(BTreeSet<String>);
+
+impl Lenient for Keys {
+    fn of_object<'de, A: MapAccess<'de>>(mut object: A) -> Result<Self, A::Error> {
+        let mut keys = BTreeSet::new();
+        while let Some((key, _)) = object.next_entry::<_, IgnoredAny>()? {
+            keys.insert(key);
+        }
+        Ok(Self(keys))
+    }
 }
 
 /// What of an object's metadata we wrote and nobody changed since.
@@ -88,19 +114,19 @@ impl LeanMetadata<ManagedMetadata> {
 }
 
 /// The entries that a set of managed fields (`f:<key>`) speaks of.
-fn values(all: &BTreeMap<String, String>, fields: &BTreeMap<String, serde_json::Value>) -> BTreeMap<String, String> {
-    all.iter().filter(|(key, _)| fields.contains_key(&format!("f:{key}"))).map(|(key, value)| (key.clone(), value.clone())).collect()
+fn values(all: &BTreeMap<String, String>, fields: &Keys) -> BTreeMap<String, String> {
+    all.iter().filter(|(key, _)| fields.0.contains(&format!("f:{key}"))).map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
 impl<F> LeanMetadata<F> {
     /// Who wrote what, and by which subresource.
     pub(crate) fn writers(&self) -> impl Iterator<Item = (&str, Option<&str>, &F)> {
-        self.managed_fields.iter().filter_map(|entry| Some((entry.manager.as_str(), entry.subresource.as_deref(), entry.fields.as_ref()?)))
+        self.managed_fields.iter().map(|entry| (entry.manager.as_str(), entry.subresource.as_deref(), &entry.fields))
     }
 
     /// What one manager owns, an entry for each way in which it writes.
     pub(crate) fn fields_of(&self, manager: &str) -> impl Iterator<Item = &F> {
-        self.managed_fields.iter().filter(move |entry| entry.manager == manager).filter_map(|entry| entry.fields.as_ref())
+        self.managed_fields.iter().filter(move |entry| entry.manager == manager).map(|entry| &entry.fields)
     }
 }
 

@@ -2,9 +2,9 @@
 
 pub mod keda;
 pub mod kthena;
-mod lenient;
+pub(crate) mod lenient;
 pub mod metadata;
 pub mod monitoring;
 pub mod profile;
 
-pub(crate) use lenient::lenient;
+pub(crate) use lenient::{Lenient, Present, Read, Whole, fields, lenient};

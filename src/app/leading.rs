@@ -15,7 +15,7 @@ use tokio::{
 
 use super::wake::{Singletons, Wake};
 use crate::{
-    api::{kthena::ModelServing, profile::AutoscalingProfile},
+    api::kthena::ModelServing,
     cluster::{
         capabilities::{self, Served},
         events,
@@ -26,7 +26,8 @@ use crate::{
         profile, router_monitor, signals_check,
     },
     observed::{
-        LiveBinding, LiveHpa, LiveModelRoute, LiveModelServer, LivePodMonitor, LivePolicy, LiveScaledObject, LiveServiceMonitor, Stores,
+        LiveBinding, LiveHpa, LiveModelRoute, LiveModelServer, LivePodMonitor, LivePolicy, LiveProfile, LiveScaledObject,
+        LiveServiceMonitor, Stores,
     },
     process::{
         backoff::Failures,
@@ -118,7 +119,7 @@ impl<F: Future<Output = ()>> Leading<F> {
             wake.singletons.router.notify_one();
             wake.models(&change);
         };
-        let profiles = |_: &Scope| Api::<AutoscalingProfile>::all(client.clone());
+        let profiles = |_: &Scope| Api::<LiveProfile>::all(client.clone());
         let all_model_servings = follow(namespaced::<ModelServing>(&client), gate(|served| served.model_servings), &stores.census, census);
         tokio::select! {
             () = model_serving::run(changes, woken, told(stopping), models) => tracing::info!("stopped"),

@@ -14,9 +14,9 @@ use tokio::{
 
 use super::Context;
 use crate::{
-    api::profile::{AutoscalingProfile, AutoscalingProfileStatus},
+    api::profile::AutoscalingProfileStatus,
     cluster::{Error, apply},
-    observed::ProfileDigest,
+    observed::{LiveProfile, ProfileDigest},
     process::backoff,
 };
 
@@ -60,7 +60,7 @@ async fn pass(context: &Context) -> Result<(), Error> {
     if !context.cluster_duties || !served || !stores.profiles.is_complete() {
         return Ok(());
     }
-    let api: Api<AutoscalingProfile> = Api::all(context.client.clone());
+    let api: Api<LiveProfile> = Api::all(context.client.clone());
     for ((_, name), profile) in stores.profiles.all() {
         let Some(users) = stores.users(&name) else { return Ok(()) };
         let status = status(&profile, users);

@@ -4,23 +4,22 @@ use k8s_openapi::{api::autoscaling::v2::HorizontalPodAutoscaler, apimachinery::p
 use kube::Resource;
 use serde::{Deserialize, de::IgnoredAny};
 
-use super::told::{Told, told};
-use crate::api::{keda::ScaleTargetRef, kthena::ModelServing, lenient, metadata::LeanMetadata};
+use super::told::Told;
+use crate::api::{Read, fields, kthena::ModelServing, metadata::LeanMetadata};
 
 /// An HPA as the API server sends it.
 #[derive(Resource, Clone, Debug, Deserialize)]
 #[resource(inherit = HorizontalPodAutoscaler)]
-#[serde(from = "Wire")]
+#[serde(from = "Read<Wire>")]
 pub struct LiveHpa {
     /// Name, identity and owners.
     pub metadata: ObjectMeta,
-    target: Option<ScaleTarget>,
+    target: ScaleTarget,
     told: Vec<Told>,
 }
 
 /// What is scaled.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ScaleTarget {
     /// Group and version.
     api_version: String,
@@ -30,39 +29,34 @@ pub struct ScaleTarget {
     name: String,
 }
 
-#[derive(Deserialize)]
+fields!(ScaleTarget { "apiVersion" => api_version, "kind" => kind, "name" => name });
+
+#[derive(Default)]
 struct Wire {
     metadata: LeanMetadata<IgnoredAny>,
-    #[serde(default)]
     spec: Spec,
-    #[serde(default)]
     status: Status,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+fields!(Wire { "metadata" => metadata, "spec" => spec, "status" => status });
+
+#[derive(Default)]
 struct Spec {
-    #[serde(deserialize_with = "lenient")]
-    scale_target_ref: Option<ScaleTarget>,
+    scale_target_ref: ScaleTarget,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+fields!(Spec { "scaleTargetRef" => scale_target_ref });
+
+#[derive(Default)]
 struct Status {
-    #[serde(deserialize_with = "told")]
     conditions: Vec<Told>,
 }
 
-impl From<Wire> for LiveHpa {
-    fn from(wire: Wire) -> Self {
-        Self { metadata: wire.metadata.into(), target: wire.spec.scale_target_ref, told: wire.status.conditions }
-    }
-}
+fields!(Status { "conditions" => conditions });
 
-impl From<&ScaleTargetRef> for ScaleTarget {
-    fn from(target: &ScaleTargetRef) -> Self {
-        let ScaleTargetRef { api_version, kind, name } = target.clone();
-        Self { api_version, kind, name }
+impl From<Read<Wire>> for LiveHpa {
+    fn from(Read(wire): Read<Wire>) -> Self {
+        Self { metadata: wire.metadata.into(), target: wire.spec.scale_target_ref, told: wire.status.conditions }
     }
 }
 
@@ -89,7 +83,7 @@ impl From<&LiveHpa> for HpaDigest {
     fn from(live: &LiveHpa) -> Self {
         let owners = live.metadata.owner_references.iter().flatten();
         Self {
-            target: live.target.clone().unwrap_or_default(),
+            target: live.target.clone(),
             is_kedas: owners.into_iter().any(|owner| owner.kind == "ScaledObject"),
             told: live.told.clone(),
         }

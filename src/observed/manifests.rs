@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::{api::core::v1::Service, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::ResourceExt as _;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize as _, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{
@@ -176,8 +176,22 @@ fn is_empty(value: &Value) -> bool {
         || value.as_array().is_some_and(Vec::is_empty)
 }
 
+/// Kinds pass over what does not have its shape, since the API server refuses most of it. Nobody has refused a manifest yet: an annotation that is
+/// no text, such as a bare number, would be left out without a word.
 fn decode<T: DeserializeOwned>(place: &str, object: Value) -> Result<T, String> {
+    let metadata =
+        object.get("metadata").map(ObjectMeta::deserialize).transpose().map_err(|error| format!("{place}: metadata: {error}"))?;
+    if metadata.and_then(|metadata| metadata.name).is_none_or(|name| name.is_empty()) {
+        return Err(format!("{place}: metadata.name is missing"));
+    }
+    if object.pointer("/spec/template/roles").is_some_and(|roles| !are_named(roles)) {
+        return Err(format!("{place}: spec.template.roles is no list of roles that have a name each"));
+    }
     serde_json::from_value(object).map_err(|error| format!("{place}: {error}"))
+}
+
+fn are_named(roles: &Value) -> bool {
+    roles.as_array().is_some_and(|roles| roles.iter().all(|role| role.get("name").is_some_and(Value::is_string)))
 }
 
 fn insert<K: kube::Resource, D: for<'a> From<&'a K>>(into: &mut BTreeMap<Key, D>, object: &K) {

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::generated::{Fingerprint, Generated};
 use crate::api::{
-    lenient,
+    Read, Whole, fields,
     metadata::{LeanMetadata, ManagedMetadata, OwnMetadata},
     monitoring::{Endpoint, NamespaceSelector, PodMonitor, PodMonitorSpec, ServiceMonitor, ServiceMonitorSpec},
 };
@@ -14,7 +14,7 @@ use crate::api::{
 /// A ServiceMonitor as the API server sends it.
 #[derive(Resource, Clone, Debug, Deserialize)]
 #[resource(inherit = ServiceMonitor)]
-#[serde(from = "Wire<ServiceMonitorSpec>")]
+#[serde(from = "Read<Wire<Whole<ServiceMonitorSpec>>>")]
 pub struct LiveServiceMonitor {
     /// Name, identity and owners.
     pub metadata: ObjectMeta,
@@ -25,7 +25,7 @@ pub struct LiveServiceMonitor {
 /// A PodMonitor as the API server sends it.
 #[derive(Resource, Clone, Debug, Deserialize)]
 #[resource(inherit = PodMonitor)]
-#[serde(from = "Wire<PodMonitorSpec>")]
+#[serde(from = "Read<Wire<Whole<PodMonitorSpec>>>")]
 pub struct LivePodMonitor {
     /// Name, identity and owners.
     pub metadata: ObjectMeta,
@@ -33,23 +33,23 @@ pub struct LivePodMonitor {
     own: OwnMetadata,
 }
 
-#[derive(Deserialize)]
-#[serde(bound = "S: serde::de::DeserializeOwned")]
+#[derive(Default)]
 struct Wire<S> {
     metadata: LeanMetadata<ManagedMetadata>,
-    #[serde(default, deserialize_with = "lenient")]
-    spec: Option<S>,
+    spec: S,
 }
 
-impl From<Wire<ServiceMonitorSpec>> for LiveServiceMonitor {
-    fn from(wire: Wire<ServiceMonitorSpec>) -> Self {
-        Self { own: wire.metadata.own(), metadata: wire.metadata.into(), spec: wire.spec }
+fields!(Wire<S> where S { "metadata" => metadata, "spec" => spec });
+
+impl From<Read<Wire<Whole<ServiceMonitorSpec>>>> for LiveServiceMonitor {
+    fn from(Read(wire): Read<Wire<Whole<ServiceMonitorSpec>>>) -> Self {
+        Self { own: wire.metadata.own(), metadata: wire.metadata.into(), spec: wire.spec.0 }
     }
 }
 
-impl From<Wire<PodMonitorSpec>> for LivePodMonitor {
-    fn from(wire: Wire<PodMonitorSpec>) -> Self {
-        Self { own: wire.metadata.own(), metadata: wire.metadata.into(), spec: wire.spec }
+impl From<Read<Wire<Whole<PodMonitorSpec>>>> for LivePodMonitor {
+    fn from(Read(wire): Read<Wire<Whole<PodMonitorSpec>>>) -> Self {
+        Self { own: wire.metadata.own(), metadata: wire.metadata.into(), spec: wire.spec.0 }
     }
 }
 

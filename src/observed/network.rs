@@ -9,8 +9,8 @@ use serde::{Deserialize, de::IgnoredAny};
 use super::Key;
 use crate::{
     api::{
+        Read, Whole, fields,
         kthena::{ModelRoute, ModelRouteSpec, ModelServer, ModelServerSpec, ModelServing, Role},
-        lenient,
         metadata::LeanMetadata,
     },
     intent::nearest,
@@ -20,7 +20,7 @@ use crate::{
 /// A ModelRoute as the API server sends it.
 #[derive(Resource, Clone, Debug, Deserialize)]
 #[resource(inherit = ModelRoute)]
-#[serde(from = "Wire<ModelRouteSpec>")]
+#[serde(from = "Read<Wire<Whole<ModelRouteSpec>>>")]
 pub struct LiveModelRoute {
     /// Name and identity.
     pub metadata: ObjectMeta,
@@ -30,30 +30,30 @@ pub struct LiveModelRoute {
 /// A ModelServer as the API server sends it.
 #[derive(Resource, Clone, Debug, Deserialize)]
 #[resource(inherit = ModelServer)]
-#[serde(from = "Wire<ModelServerSpec>")]
+#[serde(from = "Read<Wire<Whole<ModelServerSpec>>>")]
 pub struct LiveModelServer {
     /// Name and identity.
     pub metadata: ObjectMeta,
     spec: ModelServerSpec,
 }
 
-#[derive(Deserialize)]
-#[serde(bound = "S: serde::de::DeserializeOwned")]
+#[derive(Default)]
 struct Wire<S> {
     metadata: LeanMetadata<IgnoredAny>,
-    #[serde(default, deserialize_with = "lenient")]
-    spec: Option<S>,
+    spec: S,
 }
 
-impl From<Wire<ModelRouteSpec>> for LiveModelRoute {
-    fn from(wire: Wire<ModelRouteSpec>) -> Self {
-        Self { metadata: wire.metadata.into(), spec: wire.spec.unwrap_or_default() }
+fields!(Wire<S> where S { "metadata" => metadata, "spec" => spec });
+
+impl From<Read<Wire<Whole<ModelRouteSpec>>>> for LiveModelRoute {
+    fn from(Read(wire): Read<Wire<Whole<ModelRouteSpec>>>) -> Self {
+        Self { metadata: wire.metadata.into(), spec: wire.spec.0.unwrap_or_default() }
     }
 }
 
-impl From<Wire<ModelServerSpec>> for LiveModelServer {
-    fn from(wire: Wire<ModelServerSpec>) -> Self {
-        Self { metadata: wire.metadata.into(), spec: wire.spec.unwrap_or_default() }
+impl From<Read<Wire<Whole<ModelServerSpec>>>> for LiveModelServer {
+    fn from(Read(wire): Read<Wire<Whole<ModelServerSpec>>>) -> Self {
+        Self { metadata: wire.metadata.into(), spec: wire.spec.0.unwrap_or_default() }
     }
 }
 

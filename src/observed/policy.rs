@@ -6,15 +6,15 @@ use serde::{Deserialize, de::IgnoredAny};
 
 use super::Key;
 use crate::api::{
+    Read, Whole, fields,
     kthena::{AutoscalingPolicy, AutoscalingPolicyBinding, PolicyTargets},
-    lenient,
     metadata::LeanMetadata,
 };
 
 /// An AutoscalingPolicy as the API server sends it.
 #[derive(Resource, Clone, Debug, Deserialize)]
 #[resource(inherit = AutoscalingPolicy)]
-#[serde(from = "Wire")]
+#[serde(from = "Read<Wire>")]
 pub struct LivePolicy {
     /// Name and identity.
     pub metadata: ObjectMeta,
@@ -24,29 +24,30 @@ pub struct LivePolicy {
 /// An AutoscalingPolicyBinding as the API server sends it.
 #[derive(Resource, Clone, Debug, Deserialize)]
 #[resource(inherit = AutoscalingPolicyBinding)]
-#[serde(from = "Wire")]
+#[serde(from = "Read<Wire>")]
 pub struct LiveBinding {
     /// Name and identity.
     pub metadata: ObjectMeta,
     targets: PolicyTargets,
 }
 
-#[derive(Deserialize)]
+#[derive(Default)]
 struct Wire {
     metadata: LeanMetadata<IgnoredAny>,
-    #[serde(default, deserialize_with = "lenient")]
-    spec: Option<PolicyTargets>,
+    spec: Whole<PolicyTargets>,
 }
 
-impl From<Wire> for LivePolicy {
-    fn from(wire: Wire) -> Self {
-        Self { metadata: wire.metadata.into(), targets: wire.spec.unwrap_or_default() }
+fields!(Wire { "metadata" => metadata, "spec" => spec });
+
+impl From<Read<Wire>> for LivePolicy {
+    fn from(Read(wire): Read<Wire>) -> Self {
+        Self { metadata: wire.metadata.into(), targets: wire.spec.0.unwrap_or_default() }
     }
 }
 
-impl From<Wire> for LiveBinding {
-    fn from(wire: Wire) -> Self {
-        Self { metadata: wire.metadata.into(), targets: wire.spec.unwrap_or_default() }
+impl From<Read<Wire>> for LiveBinding {
+    fn from(Read(wire): Read<Wire>) -> Self {
+        Self { metadata: wire.metadata.into(), targets: wire.spec.0.unwrap_or_default() }
     }
 }
 

@@ -3,50 +3,61 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource, ResourceExt as _};
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::{
     generated::{Fingerprint, Generated},
     hpa::ScaleTarget,
-    told::{Told, told},
+    told::Told,
 };
 use crate::api::{
+    Read, Whole, fields,
     keda::{ScaledObject, ScaledObjectSpec},
-    lenient,
     metadata::{LeanMetadata, ManagedMetadata, OwnMetadata},
 };
 
 /// A ScaledObject as the API server sends it.
 #[derive(Resource, Clone, Debug, Deserialize)]
 #[resource(inherit = ScaledObject)]
-#[serde(from = "Wire")]
+#[serde(from = "Read<Wire>")]
 pub struct LiveScaledObject {
     /// Name, identity and owners.
     pub metadata: ObjectMeta,
-    /// The fields that we would write, as they stand.
+    /// The fields that we would write, as they stand; none where we would never write them so.
     spec: Option<ScaledObjectSpec>,
+    target: ScaleTarget,
     own: OwnMetadata,
     told: Vec<Told>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default)]
 struct Wire {
     metadata: LeanMetadata<ManagedMetadata>,
-    #[serde(default, deserialize_with = "lenient")]
-    spec: Option<ScaledObjectSpec>,
-    #[serde(default)]
+    spec: Whole<Value>,
     status: Status,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+fields!(Wire { "metadata" => metadata, "spec" => spec, "status" => status });
+
+#[derive(Default)]
 struct Status {
-    #[serde(deserialize_with = "told")]
     conditions: Vec<Told>,
 }
 
-impl From<Wire> for LiveScaledObject {
-    fn from(wire: Wire) -> Self {
-        Self { own: wire.metadata.own(), metadata: wire.metadata.into(), spec: wire.spec, told: wire.status.conditions }
+fields!(Status { "conditions" => conditions });
+
+impl From<Read<Wire>> for LiveScaledObject {
+    /// What others scale is known whatever else they write, such as a metric type that is never ours.
+    fn from(Read(wire): Read<Wire>) -> Self {
+        let spec = wire.spec.0.unwrap_or_default();
+        let target = spec.get("scaleTargetRef").and_then(|target| Read::<ScaleTarget>::deserialize(target).ok());
+        Self {
+            own: wire.metadata.own(),
+            metadata: wire.metadata.into(),
+            target: target.map(|Read(target)| target).unwrap_or_default(),
+            spec: serde_json::from_value(spec).ok(),
+            told: wire.status.conditions,
+        }
     }
 }
 
@@ -80,7 +91,7 @@ impl From<&LiveScaledObject> for ScaledObjectDigest {
                 .iter()
                 .flat_map(|spec| &spec.triggers)
                 .find_map(|trigger| trigger.metadata.get("serverAddress").cloned()),
-            target: live.spec.as_ref().map(|spec| ScaleTarget::from(&spec.scale_target_ref)).unwrap_or_default(),
+            target: live.target.clone(),
             paused_by: [PAUSED_AT, PAUSED].into_iter().find(pauses),
             told: live.told.clone(),
         }

@@ -1,30 +1,38 @@
 //! What other controllers say of an object, in a form that changes only when what they say does.
 
-use serde::{Deserialize, Deserializer};
-
-use crate::api::lenient;
+use crate::api::{Lenient, fields};
 
 /// A condition of somebody else's, without its times.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Told {
     /// What it is about.
-    #[serde(rename = "type")]
     pub kind: String,
     /// `True`, `False` or `Unknown`.
     pub status: String,
     /// Why, in one word.
     pub reason: String,
     /// Why, in words of theirs that settle: cut, and without numbers, which change at every look.
-    #[serde(deserialize_with = "settled")]
     pub message: String,
 }
+
+fields!(Told { "type" => kind, "status" => status, "reason" => reason, "message" => message as Settled });
 
 /// The longest text that is taken over, in characters.
 const LONGEST: usize = 480;
 
-fn settled<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    Ok(lenient::<D, String>(deserializer)?.map(|text| settle(&text)).unwrap_or_default())
+#[derive(Default)]
+struct Settled(String);
+
+impl Lenient for Settled {
+    fn of_text(text: &str) -> Self {
+        Self(settle(text))
+    }
+}
+
+impl From<Settled> for String {
+    fn from(Settled(text): Settled) -> Self {
+        text
+    }
 }
 
 /// Cuts a text and takes ports, addresses, times and other numbers out of it; an HTTP status stays, since it tells the cure.
@@ -54,11 +62,6 @@ pub fn settle(text: &str) -> String {
         Some((cut, _)) => format!("{}…", settled.get(..cut).unwrap_or_default()),
         None => settled,
     }
-}
-
-/// Decodes a list of conditions, or an empty one if it has another shape.
-pub(super) fn told<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Told>, D::Error> {
-    Ok(lenient(deserializer)?.unwrap_or_default())
 }
 
 /// Finds the condition about something; KEDA begins with ones that say nothing yet.

@@ -11,12 +11,13 @@ pub fn canonical_selector(name: &str, first_role: &str) -> String {
     [label("entry", "true"), label("name", name), label("role-id", &format!("{first_role}-0")), label("role", first_role)].join(",")
 }
 
-/// What the selector should be. One that somebody else wrote is never changed; ours follows the first role.
+/// What the selector should be. One that somebody else wrote is never changed; ours follows the first role, unless its name could not be
+/// read.
 pub(super) fn selector(model_serving: &ModelServing, capabilities: Capabilities) -> Desired<String> {
     let (Some(name), Some(role)) = (&model_serving.metadata.name, model_serving.spec.template.roles.first()) else {
         return Desired::Keep;
     };
-    if !capabilities.scale {
+    if !capabilities.scale || role.name.is_empty() {
         return Desired::Keep;
     }
     let wanted = canonical_selector(name, &role.name);

@@ -94,11 +94,12 @@ where
     events.take_until(Box::pin(async move { gate.closed().await }))
 }
 
-/// Drops errors, which the watch itself recovers from; tells the first of several in a row.
+/// Drops errors, which the watch itself recovers from, and objects without a name; tells the first of several in a row.
 pub(super) fn told_once<K: Resource<DynamicType = ()>>(
     events: impl Stream<Item = Result<watcher::Event<K>, watcher::Error>>,
 ) -> impl Stream<Item = watcher::Event<K>> {
     let mut failing = false;
+    let mut nameless = false;
     events.filter_map(move |event| {
         let event = event
             .inspect_err(|error| {
@@ -108,6 +109,48 @@ pub(super) fn told_once<K: Resource<DynamicType = ()>>(
             })
             .ok();
         failing = event.is_none();
-        future::ready(event)
+        future::ready(event.filter(|event| has_a_name(event, &mut nameless)))
     })
+}
+
+/// Whether an event speaks of something that can be told from others; says so of the first that does not.
+///
+/// The API server gives every object a name. One whose metadata could not be read has none, and would be taken for others of its kind.
+fn has_a_name<K: Resource<DynamicType = ()>>(event: &watcher::Event<K>, said: &mut bool) -> bool {
+    let (watcher::Event::Apply(object) | watcher::Event::InitApply(object) | watcher::Event::Delete(object)) = event else {
+        return true;
+    };
+    let metadata = object.meta();
+    let has = metadata.name.as_ref().is_some_and(|name| !name.is_empty());
+    if !has && !*said {
+        *said = true;
+        let (namespace, uid) = (metadata.namespace.as_deref(), metadata.uid.as_deref());
+        tracing::warn!(kind = %K::kind(&()), namespace, uid, "the metadata of an object cannot be read; left out");
+    }
+    has
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::Service;
+
+    fn service(name: Option<&str>) -> Service {
+        serde_json::from_value(serde_json::json!({"metadata": {"name": name, "namespace": "n"}})).unwrap()
+    }
+
+    /// The store of kube-runtime panics at an object without a name.
+    #[test]
+    fn what_has_no_name_is_left_out_and_said_once() {
+        let mut said = false;
+        for event in
+            [watcher::Event::Apply(service(None)), watcher::Event::InitApply(service(Some(""))), watcher::Event::Delete(service(None))]
+        {
+            assert!(!has_a_name(&event, &mut said));
+            assert!(said);
+        }
+        for event in [watcher::Event::Apply(service(Some("s"))), watcher::Event::Init, watcher::Event::InitDone] {
+            assert!(has_a_name(&event, &mut said));
+        }
+    }
 }

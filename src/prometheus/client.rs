@@ -1,13 +1,14 @@
 //! One client for every Prometheus.
 
-use std::{collections::HashMap, fs, path::PathBuf, time::Duration};
+use std::{fs, path::PathBuf, time::Duration};
 
-use prometheus_http_query::{Client, Error as QueryError};
+use prometheus_http_query::Client;
 use reqwest::{
-    Certificate, StatusCode,
+    Certificate, Response, StatusCode,
     header::{AUTHORIZATION, HeaderName, HeaderValue},
 };
 
+use super::answer::{self, Element};
 use crate::intent::PrometheusSettings;
 
 /// How long an answer may take.
@@ -16,6 +17,8 @@ const LIMIT: Duration = Duration::from_secs(8);
 const EVALUATION: i64 = 5000;
 /// How long it may take to reach it.
 const CONNECT: Duration = Duration::from_secs(3);
+/// How long an answer may be, in bytes: hundreds of thousands of elements. Whatever else stands under the address may answer without end.
+const LONGEST: usize = 64 << 20;
 
 /// How the operator itself is let in.
 #[derive(Clone, Debug, Default)]
@@ -35,15 +38,6 @@ pub enum AccessError {
     /// It does not hold what it should, or there are no system certificates.
     #[error("cannot make a client for Prometheus")]
     Client(#[source] reqwest::Error),
-}
-
-/// One element of an answer.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Element {
-    /// Its labels.
-    pub labels: HashMap<String, String>,
-    /// Its value.
-    pub value: f64,
 }
 
 /// Asks any Prometheus.
@@ -92,9 +86,14 @@ impl Prometheus {
                 question = question.header(name, value);
             }
         }
-        let result = question.get().await.map_err(|error| words(&error))?;
-        let elements = result.data().clone().into_vector().map_err(|_| "the answer is no vector".to_owned())?;
-        Ok(elements.into_iter().map(|element| Element { value: element.sample().value(), labels: element.metric().clone() }).collect())
+        let response = question.get_raw().await.map_err(|error| words(&error))?;
+        let status = response.status();
+        let body = body(response).await?;
+        match answer::said(&body) {
+            Ok(said) => said,
+            Err(_) if !status.is_success() => Err(status_words(status)),
+            Err(error) => Err(answer::unlike(&error)),
+        }
     }
 
     fn token(&self) -> Result<Option<HeaderValue>, String> {
@@ -107,18 +106,27 @@ impl Prometheus {
     }
 }
 
-/// The innermost cause tells most, and an HTTP status tells the cure.
-fn words(error: &QueryError) -> String {
-    let mut source: &dyn std::error::Error = error;
-    while let Some(inner) = source.source() {
-        if let Some(status) = inner.downcast_ref::<reqwest::Error>().and_then(reqwest::Error::status) {
-            return status_words(status);
+async fn body(mut response: Response) -> Result<Vec<u8>, String> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| words(&error))? {
+        if body.len() + chunk.len() > LONGEST {
+            return Err(format!("it answers more than {LONGEST} bytes"));
         }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+/// The innermost cause tells most.
+fn words(error: &dyn std::error::Error) -> String {
+    let mut source = error;
+    while let Some(inner) = source.source() {
         source = inner;
     }
     source.to_string()
 }
 
+/// An HTTP status tells the cure.
 fn status_words(status: StatusCode) -> String {
     let cure = match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {

@@ -2,11 +2,13 @@
 //!
 //! In: where Prometheus is and what is asked. Out: elements, or why there are none, in words for a message.
 
+mod answer;
 mod client;
 mod external;
 mod proxied;
 
-pub use client::{Access, AccessError, Element, Prometheus};
+pub use answer::{Element, read};
+pub use client::{Access, AccessError, Prometheus};
 pub use external::external;
 
 use kube::Client;

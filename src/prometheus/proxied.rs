@@ -1,29 +1,10 @@
 //! Asks a Prometheus in the cluster through the API server, for who is not in the cluster.
 
-use std::collections::HashMap;
-
 use kube::Client;
 use reqwest::Url;
-use serde::Deserialize;
 
-use super::Element;
+use super::answer::{self, Element};
 use crate::intent::PrometheusSettings;
-
-#[derive(Deserialize)]
-struct Answer {
-    data: Option<Data>,
-}
-
-#[derive(Deserialize)]
-struct Data {
-    result: Vec<Sample>,
-}
-
-#[derive(Deserialize)]
-struct Sample {
-    metric: HashMap<String, String>,
-    value: (f64, String),
-}
 
 /// Asks once, by the service proxy, with the caller's own rights.
 ///
@@ -38,10 +19,8 @@ pub(super) async fn ask(client: &Client, settings: &PrometheusSettings, query: &
     let request = http::Request::get(format!("{}?{}", address.path(), address.query().unwrap_or_default()))
         .body(Vec::new())
         .map_err(|error| error.to_string())?;
-    let answer: Answer = client.request(request).await.map_err(|error| error.to_string())?;
-    let samples = answer.data.map(|data| data.result).unwrap_or_default();
-    let element = |sample: Sample| Some(Element { labels: sample.metric, value: sample.value.1.parse().ok()? });
-    Ok(samples.into_iter().filter_map(element).collect())
+    let body = client.request_text(request).await.map_err(|error| error.to_string())?;
+    answer::read(body.as_bytes())
 }
 
 /// `http://name.namespace.svc:9090/path` as the API server's proxy has it.

@@ -146,6 +146,22 @@ fn bad_annotations_are_named(#[case] annotations: &[(&str, &str)], #[case] why: 
     assert!(text(&output.stderr).contains(why), "{}", text(&output.stderr));
 }
 
+/// What the API server would refuse, and whoever watches passes over.
+#[rstest]
+#[case::number(
+    "metadata: {name: chat, annotations: {kthena.io/model-name: m, autoscaling.kthena.io/max-replicas: 4}}",
+    "expected a string"
+)]
+#[case::no_name("metadata: {namespace: models}", "metadata.name is missing")]
+#[case::no_metadata("metadata: chat", "metadata: invalid type")]
+#[case::roles("metadata: {name: chat}\nspec: {template: {roles: {name: engine}}}", "spec.template.roles is no list")]
+#[case::role("metadata: {name: chat}\nspec: {template: {roles: [engine]}}", "spec.template.roles is no list")]
+fn a_manifest_of_another_shape_is_named(#[case] fields: &str, #[case] why: &str) {
+    let output = stdin(&format!("apiVersion: workload.serving.volcano.sh/v1alpha1\nkind: ModelServing\n{fields}\n"), &[PROMETHEUS]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains(why), "{}", text(&output.stderr));
+}
+
 #[test]
 fn a_file_that_is_no_yaml_is_named() {
     let output = stdin("a: [", &[]);

@@ -4,14 +4,14 @@ use std::{borrow::Cow, collections::BTreeMap};
 
 use k8s_openapi::{
     NamespaceResourceScope,
-    apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta},
+    apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time},
 };
 use kube::Resource;
-use serde::{Deserialize, Deserializer, de::IgnoredAny};
+use serde::{Deserialize, de::SeqAccess};
 
 use crate::{
     api::{
-        lenient::lenient,
+        Lenient, Present, Read, fields,
         metadata::{LeanMetadata, OPERATOR},
     },
     intent::{DEFAULT_PROFILE, MODEL_NAME, PROFILE},
@@ -24,7 +24,7 @@ pub const AUTOSCALING_READY: &str = "AutoscalingReady";
 ///
 /// Source: Kthena `pkg/apis/workload/v1alpha1/model_serving_types.go`.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(from = "Wire")]
+#[serde(from = "Read<Wire>")]
 pub struct ModelServing {
     /// Name, identity, owners, and our annotations.
     pub metadata: ObjectMeta,
@@ -51,114 +51,168 @@ pub enum ReplicasWriter {
 }
 
 /// What its users want.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default)]
 pub struct ModelServingSpec {
     /// The number of ServingGroups; 1 where it is absent.
-    #[serde(default, deserialize_with = "lenient")]
     pub replicas: Option<i32>,
     /// What each ServingGroup consists of.
-    #[serde(default)]
     pub template: ServingGroupTemplate,
 }
 
+fields!(ModelServingSpec { "replicas" => replicas, "template" => template });
+
 /// What each ServingGroup consists of.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default)]
 pub struct ServingGroupTemplate {
     /// The roles; Kthena's own label selector speaks of the first.
-    #[serde(default)]
     pub roles: Vec<Role>,
 }
 
+fields!(ServingGroupTemplate { "roles" => roles });
+
 /// One role of a ServingGroup.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Role {
     /// Unique within the ServingGroup.
-    #[serde(default)]
     pub name: String,
     /// Labels of its entry pods, besides those that Kthena adds.
-    #[serde(default, rename = "entryTemplate", deserialize_with = "labels")]
     pub labels: BTreeMap<String, String>,
 }
 
-fn labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
-    #[derive(Default, Deserialize)]
-    struct Template {
-        #[serde(default)]
-        metadata: Metadata,
-    }
+fields!(Role { "name" => name, "entryTemplate" => labels as EntryTemplate });
 
-    #[derive(Default, Deserialize)]
-    struct Metadata {
-        #[serde(default)]
-        labels: BTreeMap<String, String>,
-    }
+#[derive(Default)]
+struct EntryTemplate {
+    metadata: EntryMetadata,
+}
 
-    Ok(lenient::<D, Template>(deserializer)?.unwrap_or_default().metadata.labels)
+fields!(EntryTemplate { "metadata" => metadata });
+
+#[derive(Default)]
+struct EntryMetadata {
+    labels: BTreeMap<String, String>,
+}
+
+fields!(EntryMetadata { "labels" => labels });
+
+impl From<EntryTemplate> for BTreeMap<String, String> {
+    fn from(template: EntryTemplate) -> Self {
+        template.metadata.labels
+    }
 }
 
 /// What Kthena reports.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, Default)]
 pub struct ModelServingStatus {
     /// Selects one pod per ServingGroup; the HPA does nothing without it.
-    #[serde(default, deserialize_with = "lenient")]
     pub label_selector: Option<String>,
     /// How many ServingGroups there are, those that come and go included.
-    #[serde(default, deserialize_with = "lenient")]
     pub replicas: Option<i32>,
     /// How many ServingGroups can serve.
-    #[serde(default, deserialize_with = "lenient")]
     pub available_replicas: Option<i32>,
     /// Our own condition, if it is there; all others stay with their owners.
-    #[serde(default, rename = "conditions", deserialize_with = "our_condition")]
     pub autoscaling_ready: Option<Condition>,
 }
 
-fn our_condition<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Condition>, D::Error> {
-    let conditions: Option<Vec<serde_json::Value>> = lenient(deserializer)?;
-    Ok(conditions
-        .into_iter()
-        .flatten()
-        .find(|condition| condition.get("type").is_some_and(|t| t == AUTOSCALING_READY))
-        .and_then(|condition| serde_json::from_value(condition).ok()))
+fields!(ModelServingStatus {
+    "labelSelector" => label_selector,
+    "replicas" => replicas,
+    "availableReplicas" => available_replicas,
+    "conditions" => autoscaling_ready as OurCondition,
+});
+
+/// Our own condition among others.
+#[derive(Default)]
+struct OurCondition(Option<Condition>);
+
+impl Lenient for OurCondition {
+    fn of_list<'de, A: SeqAccess<'de>>(mut list: A) -> Result<Self, A::Error> {
+        let mut ours = None;
+        while let Some(Read(found)) = list.next_element::<Read<AnyCondition>>()? {
+            if ours.is_none() && found.kind == AUTOSCALING_READY {
+                ours = Some(found);
+            }
+        }
+        Ok(Self(ours.and_then(AnyCondition::complete)))
+    }
+}
+
+impl From<OurCondition> for Option<Condition> {
+    fn from(OurCondition(condition): OurCondition) -> Self {
+        condition
+    }
+}
+
+#[derive(Default)]
+struct AnyCondition {
+    kind: String,
+    status: Option<String>,
+    reason: Option<String>,
+    message: Option<String>,
+    since: Option<Time>,
+    observed_generation: Option<i64>,
+}
+
+fields!(AnyCondition {
+    "type" => kind,
+    "status" => status,
+    "reason" => reason,
+    "message" => message,
+    "lastTransitionTime" => since,
+    "observedGeneration" => observed_generation,
+});
+
+impl AnyCondition {
+    /// As a condition, which lacks nothing.
+    fn complete(self) -> Option<Condition> {
+        Some(Condition {
+            type_: self.kind,
+            status: self.status?,
+            reason: self.reason?,
+            message: self.message?,
+            last_transition_time: self.since?,
+            observed_generation: self.observed_generation,
+        })
+    }
 }
 
 /// A ModelServing as the API server sends it.
-#[derive(Deserialize)]
+#[derive(Default)]
 struct Wire {
     metadata: LeanMetadata<ManagedFields>,
-    #[serde(default)]
     spec: ModelServingSpec,
-    #[serde(default)]
     status: ModelServingStatus,
 }
 
+fields!(Wire { "metadata" => metadata, "spec" => spec, "status" => status });
+
 /// Of a manager's fields, those that tell who wrote the selector, and who the number of ServingGroups.
-#[derive(Deserialize)]
+#[derive(Default)]
 struct ManagedFields {
-    #[serde(default, rename = "f:status")]
-    status: Option<ManagedSelector>,
-    #[serde(default, rename = "f:spec")]
-    spec: Option<ManagedReplicas>,
+    status: ManagedSelector,
+    spec: ManagedReplicas,
 }
 
-#[derive(Deserialize)]
+fields!(ManagedFields { "f:status" => status, "f:spec" => spec });
+
+#[derive(Default)]
 struct ManagedReplicas {
-    #[serde(default, rename = "f:replicas")]
-    replicas: Option<IgnoredAny>,
+    replicas: Present,
 }
 
-#[derive(Deserialize)]
+fields!(ManagedReplicas { "f:replicas" => replicas });
+
+#[derive(Default)]
 struct ManagedSelector {
-    #[serde(default, rename = "f:labelSelector")]
-    label_selector: Option<IgnoredAny>,
+    label_selector: Present,
 }
 
-impl From<Wire> for ModelServing {
-    fn from(wire: Wire) -> Self {
-        let wrote_selector = |fields: &ManagedFields| fields.status.as_ref().is_some_and(|status| status.label_selector.is_some());
-        let wrote_replicas = |fields: &ManagedFields| fields.spec.as_ref().is_some_and(|spec| spec.replicas.is_some());
+fields!(ManagedSelector { "f:labelSelector" => label_selector });
+
+impl From<Read<Wire>> for ModelServing {
+    fn from(Read(wire): Read<Wire>) -> Self {
+        let wrote_selector = |fields: &ManagedFields| fields.status.label_selector.0;
+        let wrote_replicas = |fields: &ManagedFields| fields.spec.replicas.0;
         let selector_is_ours = wire.metadata.fields_of(OPERATOR).any(wrote_selector);
         let replicas_set_by = wire.metadata.writers().find(|(_, _, fields)| wrote_replicas(fields));
         let replicas_set_by = match replicas_set_by {
