@@ -45,10 +45,13 @@ fn plans(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(1));
     let cases = [
         ("one annotation", json!({"kthena.io/model-name": "llama-3"})),
-        ("many annotations", json!({
-            "kthena.io/model-name": "llama-3", "autoscaling.kthena.io/min-replicas": "2", "autoscaling.kthena.io/max-replicas": "30",
-            "autoscaling.kthena.io/signals": "active-requests=20, request-rate=5",
-        })),
+        (
+            "many annotations",
+            json!({
+                "kthena.io/model-name": "llama-3", "autoscaling.kthena.io/min-replicas": "2", "autoscaling.kthena.io/max-replicas": "30",
+                "autoscaling.kthena.io/signals": "active-requests=20, request-rate=5",
+            }),
+        ),
         ("not opted in", json!({})),
     ];
     for (name, annotations) in cases {

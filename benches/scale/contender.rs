@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use harness::{OPERATOR, Process, Stack, audit::{Log, Request}};
+use harness::{
+    OPERATOR, Process, Stack,
+    audit::{Log, Request},
+};
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use tokio::time::sleep;
@@ -51,7 +54,8 @@ impl<'a> Contender<'a> {
     pub async fn start(stack: &'a Stack, start: impl FnOnce() -> Vec<Process>) -> Self {
         let mut log = Log::of(&stack.control_plane, &OPERATOR);
         log.fresh();
-        let began = Began { at: Timestamp::now(), cpu: Vec::new(), server_cpu: server_cpu(stack), watched: watched(&stack.client().await).await };
+        let began =
+            Began { at: Timestamp::now(), cpu: Vec::new(), server_cpu: server_cpu(stack), watched: watched(&stack.client().await).await };
         let mut this = Self { stack, client: stack.client().await, log, processes: Vec::new(), began };
         this.began.at = Timestamp::now();
         this.processes = start();
@@ -158,6 +162,8 @@ async fn watched(client: &Client) -> f64 {
     let request = http::Request::get("/metrics").body(Vec::new()).expect("a request");
     let text = client.request_text(request).await.expect("metrics");
     let groups = ["serving.volcano.sh", "keda.sh", "kthena.io", "monitoring.coreos.com"];
-    let sums = text.lines().filter(|line| line.starts_with("apiserver_watch_events_sizes_sum{") && groups.iter().any(|group| line.contains(group)));
+    let sums = text
+        .lines()
+        .filter(|line| line.starts_with("apiserver_watch_events_sizes_sum{") && groups.iter().any(|group| line.contains(group)));
     sums.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
 }

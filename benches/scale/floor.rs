@@ -58,8 +58,9 @@ fn writes(profile: &DynamicObject, model: &DynamicObject, defaults: &Profile) ->
     }
     let (_, model_serving) = manifests.model_servings.first().expect("a ModelServing");
     let observed = manifests.observe(model_serving, RouterSeries::assumed("kthena-system"));
-    let Plan { scaled_object: Desired::Apply(scaled_object), selector: Desired::Apply(selector), condition: Desired::Apply(verdict), .. } =
-        plan(&observed, Capabilities::NEWEST, defaults)
+    let Plan {
+        scaled_object: Desired::Apply(scaled_object), selector: Desired::Apply(selector), condition: Desired::Apply(verdict), ..
+    } = plan(&observed, Capabilities::NEWEST, defaults)
     else {
         panic!("there is something to write");
     };
@@ -89,7 +90,7 @@ pub async fn run(kubeconfig: PathBuf, file: &Path) {
     let client = Client::try_from(config).expect("a client");
     let all: Vec<Writes> = serde_json::from_slice(&fs::read(file).expect("a file")).expect("writes");
     stream::iter(all).for_each_concurrent(CONCURRENCY, |writes| write(&client, writes)).await;
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 async fn write(client: &Client, writes: Writes) {

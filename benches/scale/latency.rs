@@ -34,7 +34,7 @@ pub async fn latency(models: &Models, changes: usize) -> Latency {
             models.annotate(CHANGED, "autoscaling.kthena.io/max-replicas", Some(&wanted)).await;
             Instant::now()
         };
-        let changed = async {
+        let seen = async {
             while model_servings.next().await.expect("a change").annotations().get("autoscaling.kthena.io/max-replicas") != Some(&wanted) {}
             Instant::now()
         };
@@ -42,8 +42,8 @@ pub async fn latency(models: &Models, changes: usize) -> Latency {
             while scaled_objects.next().await.expect("a change").data["spec"]["maxReplicaCount"] != max {}
             Instant::now()
         };
-        let (answered, changed, followed) = tokio::join!(change, changed, followed);
-        latency.events.push(milliseconds(followed.saturating_duration_since(changed)));
+        let (answered, seen, followed) = tokio::join!(change, seen, followed);
+        latency.events.push(milliseconds(followed.saturating_duration_since(seen)));
         latency.answers.push(milliseconds(followed.saturating_duration_since(answered)));
         // The operator's own echo is over by then.
         tokio::time::sleep(Duration::from_millis(30)).await;

@@ -32,7 +32,9 @@ impl Models {
         let models = Self { namespace, count };
         let api = models.api();
         stream::iter(0..count)
-            .for_each_concurrent(CONCURRENCY, async |i| drop(api.create(&PostParams::default(), &models.object(i)).await.expect("a ModelServing")))
+            .for_each_concurrent(CONCURRENCY, async |i| {
+                api.create(&PostParams::default(), &models.object(i)).await.expect("a ModelServing");
+            })
             .await;
         models
     }
@@ -99,7 +101,8 @@ impl Models {
         for model in self.list().await {
             let status = &model.data["status"];
             let conditions: Vec<Condition> = serde_json::from_value(status["conditions"].clone()).expect("conditions");
-            let reason = conditions.iter().find(|condition| condition.type_ == "AutoscalingReady").map(|condition| condition.reason.as_str());
+            let reason =
+                conditions.iter().find(|condition| condition.type_ == "AutoscalingReady").map(|condition| condition.reason.as_str());
             assert!(status["labelSelector"].is_string() && reason == Some("Pending"), "{}: {status}", model.name_any());
         }
     }
@@ -122,7 +125,8 @@ pub fn name(i: usize) -> String {
 
 /// A pod as an inference engine needs it; what makes most of a ModelServing's size.
 fn pod(what: &str) -> Value {
-    let env: Vec<Value> = (0..20).map(|i| json!({"name": format!("ENGINE_SETTING_{i}"), "value": format!("a value of {what} that is {i}")})).collect();
+    let env: Vec<Value> =
+        (0..42).map(|i| json!({"name": format!("ENGINE_SETTING_{i}"), "value": format!("a value of {what} that is {i}")})).collect();
     let mounts: Vec<Value> = (0..4).map(|i| json!({"name": format!("volume-{i}"), "mountPath": format!("/mnt/volume-{i}")})).collect();
     let volumes: Vec<Value> = (0..4).map(|i| json!({"name": format!("volume-{i}"), "emptyDir": {}})).collect();
     let resources = json!({"limits": {"cpu": "8", "memory": "64Gi", "nvidia.com/gpu": "1"}, "requests": {"cpu": "8", "memory": "64Gi"}});

@@ -68,7 +68,7 @@ impl<F: Future<Output = ()>> Leading<F> {
         let gate = |is_open: fn(Served) -> bool| Gate::new(served.clone(), move |served: &Option<Served>| served.is_some_and(is_open));
         let (wake, woken) = mpsc::unbounded_channel();
         let singletons = Arc::new(Singletons::default());
-        let wake = Wake { stores: stores.clone(), models: wake, singletons: singletons.clone() };
+        let wake = Wake { stores: stores.clone(), models: wake, singletons: singletons.clone(), gathered: Arc::default() };
 
         let (events, teller) = events::events(context.metrics.clone());
         let models = Arc::new(model_serving::Models {
@@ -89,17 +89,19 @@ impl<F: Future<Output = ()>> Leading<F> {
         let (on_change, known) = (wake.clone(), models.clone());
         let mut listed = BTreeSet::new();
         let changes = changes.inspect(move |event| {
-            singletons.wake();
             let Ok(event) = event else { return };
             if let watcher::Event::Delete(gone) = event {
                 known.forget(gone);
             }
             for change in on_change.stores.peers.take(event, &mut listed) {
-                on_change.singletons.checks.notify_one();
+                singletons.wake();
+                singletons.checks.notify_one();
                 on_change.peers(&change);
             }
             if matches!(event, watcher::Event::InitDone) {
-                on_change.models(&Change::All);
+                singletons.wake();
+                known.memory.forget_versions();
+                on_change.everything();
             }
         });
         let changes = changes.touched_objects();
@@ -113,11 +115,12 @@ impl<F: Future<Output = ()>> Leading<F> {
             wake.singletons.checks.notify_one();
             wake.users(&change);
         };
-        let network = |_: Change| wake.opted_in();
-        let autoscaler = |change: Change| wake.scaled(&change);
+        let model_routes = |change: Change| wake.routed(&change);
+        let model_servers = |change: Change| wake.served(&change);
+        let autoscaler = |change: Change| wake.concerned(&change);
         let pod_monitor = |change: Change| {
             wake.singletons.router.notify_one();
-            wake.models(&change);
+            wake.concerned(&change);
         };
         let profiles = |_: &Scope| Api::<LiveProfile>::all(client.clone());
         let all_model_servings = follow(namespaced::<ModelServing>(&client), gate(|served| served.model_servings), &stores.census, census);
@@ -133,12 +136,13 @@ impl<F: Future<Output = ()>> Leading<F> {
             () = follow(namespaced::<LivePodMonitor>(&client), gate(|served| served.plan.pod_monitors), &stores.pod_monitors, pod_monitor) => {}
             () = follow(namespaced::<LiveScaledObject>(&client), gate(|served| served.plan.keda.is_some()), &stores.scaled_objects, autoscaler) => {}
             () = follow(namespaced::<LiveHpa>(&client), gate(|_| true), &stores.hpas, autoscaler) => {}
-            () = follow(namespaced::<LivePolicy>(&client), gate(|served| served.policies.policies), &stores.policies, network) => {}
-            () = follow(namespaced::<LiveBinding>(&client), gate(|served| served.policies.bindings), &stores.bindings, network) => {}
-            () = follow(namespaced::<LiveModelRoute>(&client), gate(|served| served.network.routes), &stores.routes, network) => {}
-            () = follow(namespaced::<LiveModelServer>(&client), gate(|served| served.network.servers), &stores.servers, network) => {}
+            () = follow(namespaced::<LivePolicy>(&client), gate(|served| served.policies.policies), &stores.policies, autoscaler) => {}
+            () = follow(namespaced::<LiveBinding>(&client), gate(|served| served.policies.bindings), &stores.bindings, autoscaler) => {}
+            () = follow(namespaced::<LiveModelRoute>(&client), gate(|served| served.network.routes), &stores.routes, model_routes) => {}
+            () = follow(namespaced::<LiveModelServer>(&client), gate(|served| served.network.servers), &stores.servers, model_servers) => {}
             () = follow(profiles, gate(|served| served.profiles), &stores.profiles, profile) => {}
             () = all_model_servings => {}
+            () = wake.run() => {}
             () = replan(served.clone(), series, &wake) => {}
             () = drain(stop, &stopping_tx, &stores) => {}
         }
@@ -166,7 +170,7 @@ async fn replan<S, R>(mut served: watch::Receiver<S>, mut series: watch::Receive
         }
         wake.singletons.wake();
         wake.singletons.checks.notify_one();
-        wake.models(&Change::All);
+        wake.everything();
     }
 }
 

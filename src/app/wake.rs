@@ -1,16 +1,29 @@
 //! Who has to be looked at again when something changed.
 
-use std::sync::Arc;
+use std::{
+    collections::BTreeSet,
+    mem,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-use kube::{ResourceExt as _, runtime::reflector::ObjectRef};
-use tokio::sync::{Notify, mpsc};
+use kube::runtime::reflector::ObjectRef;
+use tokio::{
+    sync::{Notify, mpsc},
+    time::sleep,
+};
 
 use crate::{
     api::kthena::ModelServing,
-    observed::Stores,
-    plan::{pod_monitor_name, scaled_object_name},
-    process::digests::Change,
+    observed::{Stores, topics},
+    process::{
+        digests::{Change, Key},
+        index::Topic,
+    },
 };
+
+/// How long what changes of the models' surroundings is gathered: it comes in crowds, and each of a crowd may concern the same models.
+const GATHER: Duration = Duration::from_millis(100);
 
 /// What there is once for all models, and is looked at again when something that it depends on changes.
 #[derive(Default)]
@@ -33,35 +46,53 @@ pub(super) struct Wake {
     pub(super) stores: Arc<Stores>,
     pub(super) models: mpsc::UnboundedSender<ObjectRef<ModelServing>>,
     pub(super) singletons: Arc<Singletons>,
+    pub(super) gathered: Arc<Gathered>,
+}
+
+/// What changed that several models may have in common.
+#[derive(Default)]
+pub(super) struct Gathered {
+    topics: Mutex<BTreeSet<Topic>>,
+    any: Notify,
 }
 
 impl Wake {
-    /// The models of which something that is generated changed.
-    pub(super) fn models(&self, change: &Change) {
-        let is_named = |object: &ModelServing, name: &String| scaled_object_name(object) == *name || pod_monitor_name(object) == *name;
-        self.those(|object| match change {
-            Change::All => true,
-            Change::One((namespace, name)) => object.namespace().as_ref() == Some(namespace) && is_named(object, name),
-        });
-    }
-
-    /// The models that a ScaledObject or HPA scales or scaled, whoever's it is.
-    pub(super) fn scaled(&self, change: &Change) {
-        self.those(|object| match change {
-            Change::All => true,
-            Change::One(key) => self.stores.is_scaled_by(object, key),
-        });
+    /// The models that an object of this name is generated for, whoever's it is, and those that it speaks of or spoke of.
+    pub(super) fn concerned(&self, change: &Change) {
+        match change {
+            Change::All => self.everything(),
+            Change::One((namespace, name), topics) => {
+                let named = topics::generated(namespace, name);
+                topics.iter().chain([&named]).for_each(|topic| self.about(*topic, |_| true));
+            }
+        }
     }
 
     /// The models that a change of a ModelServing concerns, itself aside.
     pub(super) fn peers(&self, change: &Change) {
         match change {
             Change::All => self.opted_in(),
-            Change::One(key) => self.those(|object| object.is_opted_in() && self.stores.are_related(object, key)),
+            Change::One(_, topics) => self.gather(self.stores.shared_by(topics)),
         }
     }
 
-    /// Every model: who serves whose names may have changed.
+    /// The models whose names a ModelRoute carries or carried.
+    pub(super) fn routed(&self, change: &Change) {
+        match change {
+            Change::All => self.opted_in(),
+            Change::One(_, topics) => self.gather(topics.iter().copied().filter(|topic| topic.is_of(topics::MODEL_NAME))),
+        }
+    }
+
+    /// The models that a ModelServer selects or selected, and those whose names are led to it.
+    pub(super) fn served(&self, change: &Change) {
+        match change {
+            Change::All => self.opted_in(),
+            Change::One(key, topics) => self.gather(topics.iter().copied().chain(self.stores.led_to(key))),
+        }
+    }
+
+    /// Every model that asks for autoscaling.
     pub(super) fn opted_in(&self) {
         self.those(ModelServing::is_opted_in);
     }
@@ -70,12 +101,45 @@ impl Wake {
     pub(super) fn users(&self, change: &Change) {
         self.those(|object| match change {
             Change::All => true,
-            Change::One((_, name)) => object.profile() == *name,
+            Change::One((_, name), _) => object.profile() == *name,
         });
     }
 
+    /// Every model, opted in or not.
+    pub(super) fn everything(&self) {
+        self.those(|_| true);
+    }
+
+    /// Runs for life: has those looked at that what was gathered concerns.
+    pub(super) async fn run(&self) {
+        loop {
+            self.gathered.any.notified().await;
+            sleep(GATHER).await;
+            let topics = mem::take(&mut *self.gathered.topics.lock().unwrap_or_else(PoisonError::into_inner));
+            let is_opted_in = |key: &Key| self.stores.model_serving(key).is_some_and(|found| found.is_opted_in());
+            for topic in topics {
+                self.about(topic, is_opted_in);
+            }
+        }
+    }
+
+    fn gather(&self, topics: impl IntoIterator<Item = Topic>) {
+        self.gathered.topics.lock().unwrap_or_else(PoisonError::into_inner).extend(topics);
+        self.gathered.any.notify_one();
+    }
+
+    fn about(&self, topic: Topic, counts: impl Fn(&Key) -> bool) {
+        for key in self.stores.peers.first(topic, usize::MAX, |key, _| counts(key)) {
+            self.wake(ObjectRef::new(&key.1).within(&key.0));
+        }
+    }
+
     fn those(&self, concerned: impl Fn(&ModelServing) -> bool) {
+        self.stores.model_servings.state_filter(concerned).iter().for_each(|object| self.wake(ObjectRef::from_obj(&**object)));
+    }
+
+    fn wake(&self, object: ObjectRef<ModelServing>) {
         // Nobody listens any more only when the process is ending.
-        self.stores.model_servings.state_filter(concerned).iter().for_each(|object| drop(self.models.send(ObjectRef::from_obj(&**object))));
+        drop(self.models.send(object));
     }
 }

@@ -88,6 +88,18 @@ where
     Ok(api.patch_status(name, &params, &Patch::Merge(patch)).await?)
 }
 
+/// Changes the status of an object by operations of which the first tests its version.
+///
+/// # Errors
+/// Any refusal of the API server; one that [may be late](Error::may_be_late) where the version is another.
+pub async fn patch_status<L>(api: &Api<L>, name: &str, operations: json_patch::Patch) -> Result<L, Error>
+where
+    L: Clone + DeserializeOwned + Debug,
+{
+    let params = PatchParams { field_manager: Some(OPERATOR.to_owned()), ..PatchParams::default() };
+    Ok(api.patch_status(name, &params, &Patch::<()>::Json(operations)).await?)
+}
+
 /// Deletes exactly this object; it is no error if it is gone already.
 ///
 /// # Errors

@@ -130,6 +130,14 @@ impl Error {
         matches!(self, Self::Api(error) if code(error) == Some(409))
     }
 
+    /// Whether a change that was made for one version of an object may have met another; the object tells.
+    ///
+    /// A JSON patch whose test fails is refused as invalid, with no more of a reason (Kubernetes
+    /// `staging/src/k8s.io/apiserver/pkg/endpoints/handlers/patch.go`).
+    pub fn may_be_late(&self) -> bool {
+        matches!(self, Self::Api(error) if matches!(code(error), Some(409 | 422)))
+    }
+
     /// Whether the object or its kind does not exist.
     ///
     /// By code alone: for a kind that is not served the answer is plain text, without a reason.

@@ -4,8 +4,9 @@ use k8s_openapi::{api::autoscaling::v2::HorizontalPodAutoscaler, apimachinery::p
 use kube::Resource;
 use serde::{Deserialize, de::IgnoredAny};
 
-use super::told::Told;
+use super::{Key, told::Told, topics};
 use crate::api::{Read, fields, kthena::ModelServing, metadata::LeanMetadata};
+use crate::process::index::{Digest, Topic};
 
 /// An HPA as the API server sends it.
 #[derive(Resource, Clone, Debug, Deserialize)]
@@ -63,8 +64,23 @@ impl From<Read<Wire>> for LiveHpa {
 impl ScaleTarget {
     /// Whether it is the ModelServing of this name, whatever the version.
     pub fn is(&self, name: &str) -> bool {
+        self.is_a_model_serving() && self.name == name
+    }
+
+    /// The ModelServing that it is, if it is one.
+    pub(super) fn topic(&self, namespace: &str) -> Option<Topic> {
+        self.is_a_model_serving().then(|| topics::model_serving(namespace, &self.name))
+    }
+
+    fn is_a_model_serving(&self) -> bool {
         let group = self.api_version.split_once('/').map_or("", |(group, _)| group);
-        group == ModelServing::GROUP && self.kind == ModelServing::KIND && self.name == name
+        group == ModelServing::GROUP && self.kind == ModelServing::KIND
+    }
+}
+
+impl Digest for HpaDigest {
+    fn topics(&self, (namespace, _): &Key) -> Vec<Topic> {
+        self.target.topic(namespace).into_iter().collect()
     }
 }
 

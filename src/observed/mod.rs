@@ -17,6 +17,7 @@ mod selected;
 mod sight;
 mod stores;
 mod told;
+pub mod topics;
 
 pub use generated::{Existing, Fingerprint, Generated};
 pub use hpa::{HpaDigest, LiveHpa, ScaleTarget};
@@ -208,7 +209,7 @@ mod tests {
         assert_eq!(found.metadata.annotations.as_ref().unwrap()["kthena.io/model-name"], "llama");
         assert_eq!((found.replicas(), found.label_selector(), found.selector_is_ours), (2, Some("a=b"), true));
         assert_eq!(found.replicas_set_by, ReplicasWriter::Scale);
-        assert_eq!(found.status.autoscaling_ready.unwrap().reason, "R");
+        assert_eq!(found.condition().unwrap().reason, "R");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::api::{
     metadata::{LeanMetadata, ManagedMetadata, OwnMetadata},
     monitoring::{Endpoint, NamespaceSelector, PodMonitor, PodMonitorSpec, ServiceMonitor, ServiceMonitorSpec},
 };
+use crate::process::index::Digest;
 
 /// A ServiceMonitor as the API server sends it.
 #[derive(Resource, Clone, Debug, Deserialize)]
@@ -72,6 +73,8 @@ pub struct Scrapes {
     /// What is scraped of each.
     pub endpoints: Vec<Endpoint>,
 }
+
+impl Digest for MonitorDigest {}
 
 impl From<&LiveServiceMonitor> for MonitorDigest {
     fn from(live: &LiveServiceMonitor) -> Self {

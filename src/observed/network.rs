@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource, ResourceExt as _};
 use serde::{Deserialize, de::IgnoredAny};
 
-use super::Key;
+use super::{Key, topics};
 use crate::{
     api::{
         Read, Whole, fields,
@@ -14,6 +14,10 @@ use crate::{
         metadata::LeanMetadata,
     },
     intent::nearest,
+    process::{
+        digests::key,
+        index::{Digest, Topic},
+    },
     signals::Engine,
 };
 
@@ -109,7 +113,35 @@ impl From<&LiveModelServer> for ServerDigest {
     }
 }
 
+impl Digest for RouteDigest {
+    fn topics(&self, (namespace, _): &Key) -> Vec<Topic> {
+        let names = self.model.iter().chain(&self.adapters).map(|name| topics::model_name(name));
+        let servers = self.targets.iter().flatten().map(|server| topics::model_server(namespace, server));
+        names.chain(servers).chain([topics::namespace(namespace)]).collect()
+    }
+}
+
+impl Digest for ServerDigest {
+    /// The label by which the fewest ModelServings are selected: Kthena's own of their name, else one that users gave, else no other.
+    fn topics(&self, (namespace, _): &Key) -> Vec<Topic> {
+        let name = self.labels.get("modelserving.volcano.sh/name").map(|name| topics::model_serving(namespace, name));
+        let given = self.labels.iter().find(|(key, _)| !key.starts_with("modelserving.volcano.sh/"));
+        let given = given.map(|(key, value)| topics::label(namespace, key, value));
+        vec![name.or(given).unwrap_or_else(|| topics::namespace(namespace))]
+    }
+}
+
 impl RouteDigest {
+    /// The names that lead to a ModelServing with one of these: their adapters, too.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.model.iter().chain(&self.adapters).map(String::as_str)
+    }
+
+    /// The ModelServers of its namespace that it leads to.
+    pub(super) fn servers(&self) -> impl Iterator<Item = &str> {
+        self.targets.iter().flatten().map(String::as_str)
+    }
+
     fn carries(&self, name: &str) -> bool {
         self.model.as_deref() == Some(name) || self.adapters.iter().any(|adapter| adapter == name)
     }
@@ -137,7 +169,7 @@ pub struct Routing {
     /// Those of its names that no route of its namespace carries, each with the most similar one that is routed; empty where there are
     /// no routes to be had.
     pub unrouted: Vec<(String, Option<String>)>,
-    /// Other ModelServings that opted in with one of its names, as `<namespace>/<name>`.
+    /// Other ModelServings that opted in with one of its names, as `<namespace>/<name>`; the first few of them.
     pub claimants: Vec<String>,
 }
 
@@ -152,6 +184,9 @@ pub struct Server {
     pub port: Option<u16>,
 }
 
+/// The most others that are named: people need to know of some of them, and nobody of thousands.
+pub(super) const NAMED: usize = 6;
+
 /// Where requests for a model go.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Destination {
@@ -163,7 +198,7 @@ pub enum Destination {
         is_own: bool,
         /// Whether prefill and decode are done by different pods, so that a request counts up to twice.
         disaggregated: bool,
-        /// Other ModelServings whose pods it selects, as `<namespace>/<name>`.
+        /// Other ModelServings whose pods it selects, as `<namespace>/<name>`; the first few of them.
         others: Vec<String>,
     },
     /// A provider outside the cluster.
@@ -242,19 +277,26 @@ impl Network<'_> {
             name: format!("{namespace}/{name}"),
             is_own: !own.is_empty(),
             disaggregated: server.disaggregated,
-            others: sorted(others.into_iter().map(full_name)),
+            others: first(others.into_iter()),
         })
     }
 
     fn claimants(&self, model_serving: &ModelServing, names: &[&str]) -> Vec<String> {
         let others = self.present().filter(|other| !is_same(other, model_serving));
-        sorted(others.filter(|other| other.model_names().any(|name| names.contains(&name))).map(full_name))
+        first(others.filter(|other| other.model_names().any(|name| names.contains(&name))))
     }
 
     /// The ModelServings that are not about to go.
     fn present(&self) -> impl Iterator<Item = &ModelServing> {
         self.model_servings.iter().map(AsRef::as_ref).filter(|found| found.metadata.deletion_timestamp.is_none())
     }
+}
+
+/// The first few, by namespace and name.
+fn first<'a>(found: impl Iterator<Item = &'a ModelServing>) -> Vec<String> {
+    let mut keys = sorted(found.map(key));
+    keys.truncate(NAMED);
+    keys.into_iter().map(|(namespace, name)| format!("{namespace}/{name}")).collect()
 }
 
 fn sorted<T: Ord>(found: impl Iterator<Item = T>) -> Vec<T> {
@@ -266,8 +308,4 @@ fn sorted<T: Ord>(found: impl Iterator<Item = T>) -> Vec<T> {
 
 fn is_same(a: &ModelServing, b: &ModelServing) -> bool {
     (a.namespace(), a.name_any()) == (b.namespace(), b.name_any())
-}
-
-fn full_name(model_serving: &ModelServing) -> String {
-    format!("{}/{}", model_serving.namespace().unwrap_or_default(), model_serving.name_any())
 }

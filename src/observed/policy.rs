@@ -4,12 +4,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource, ResourceExt as _};
 use serde::{Deserialize, de::IgnoredAny};
 
-use super::Key;
+use super::{Key, topics};
 use crate::api::{
     Read, Whole, fields,
     kthena::{AutoscalingPolicy, AutoscalingPolicyBinding, PolicyTargets},
     metadata::LeanMetadata,
 };
+use crate::process::index::{Digest, Topic};
 
 /// An AutoscalingPolicy as the API server sends it.
 #[derive(Resource, Clone, Debug, Deserialize)]
@@ -59,6 +60,12 @@ impl PolicyDigest {
     /// Whether it scales this ModelServing.
     pub fn scales(&self, namespace: &str, name: &str) -> bool {
         self.0.iter().any(|(of, found)| of == namespace && found == name)
+    }
+}
+
+impl Digest for PolicyDigest {
+    fn topics(&self, _: &Key) -> Vec<Topic> {
+        self.0.iter().map(|(namespace, name)| topics::model_serving(namespace, name)).collect()
     }
 }
 

@@ -12,6 +12,7 @@ use crate::{
         profile::{AutoscalingProfile, AutoscalingProfileSpec, AutoscalingProfileStatus},
     },
     intent::Profile,
+    process::index::Digest,
 };
 
 /// An AutoscalingProfile as the API server sends it, whatever a newer definition lets it say.
@@ -65,6 +66,8 @@ impl PartialEq for ProfileDigest {
         (self.generation, &self.settings) == (other.generation, &other.settings)
     }
 }
+
+impl Digest for ProfileDigest {}
 
 impl From<&LiveProfile> for ProfileDigest {
     fn from(live: &LiveProfile) -> Self {

@@ -6,6 +6,7 @@ use k8s_openapi::{api::core::v1::Service, apimachinery::pkg::util::intstr::IntOr
 use kube::ResourceExt as _;
 
 use super::{Existing, MonitorDigest};
+use crate::process::index::Digest;
 
 /// Everything that the plan for the router's ServiceMonitor depends on.
 #[derive(Clone, Debug, Default)]
@@ -53,6 +54,8 @@ pub struct RouterPort {
     /// The container's port, by name or number.
     pub target: IntOrString,
 }
+
+impl Digest for RouterService {}
 
 impl From<&Service> for RouterService {
     fn from(service: &Service) -> Self {

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
+    Key,
     generated::{Fingerprint, Generated},
     hpa::ScaleTarget,
     told::Told,
@@ -15,6 +16,7 @@ use crate::api::{
     keda::{ScaledObject, ScaledObjectSpec},
     metadata::{LeanMetadata, ManagedMetadata, OwnMetadata},
 };
+use crate::process::index::{Digest, Topic};
 
 /// A ScaledObject as the API server sends it.
 #[derive(Resource, Clone, Debug, Deserialize)]
@@ -79,6 +81,12 @@ pub struct ScaledObjectDigest {
 /// KEDA's annotations that pause all scaling (`apis/keda/v1alpha1/scaledobject_types.go`); the first does so whatever its value.
 const PAUSED_AT: &str = "autoscaling.keda.sh/paused-replicas";
 const PAUSED: &str = "autoscaling.keda.sh/paused";
+
+impl Digest for ScaledObjectDigest {
+    fn topics(&self, (namespace, _): &Key) -> Vec<Topic> {
+        self.target.topic(namespace).into_iter().collect()
+    }
+}
 
 impl From<&LiveScaledObject> for ScaledObjectDigest {
     fn from(live: &LiveScaledObject) -> Self {

@@ -1,7 +1,7 @@
 //! What the watches of `run` have seen: the source of every [`Observed`].
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, PoisonError, RwLock},
 };
 
@@ -12,14 +12,17 @@ use kube::{
 
 use super::{
     Autoscalers, Checks, HpaDigest, MonitorDigest, Network, Observed, ObservedRouter, PolicyDigest, ProfileDigest, Rival, RouteDigest,
-    RouterService, Routing, ScaledObjectDigest, ServerDigest,
+    RouterService, Routing, ScaledObjectDigest, ServerDigest, network::NAMED, topics,
 };
 use crate::{
     api::kthena::{ModelServing, Role},
     cluster::capabilities::Served,
     intent::{DEFAULT_PROFILE, Profile},
-    plan::{Reason, SERVICE_MONITOR, Status, Verdict, hpa_name, pod_monitor_name, scaled_object_name},
-    process::digests::{Digests, Key, Part, key},
+    plan::{SERVICE_MONITOR, Status, Verdict, hpa_name, pod_monitor_name, scaled_object_name},
+    process::{
+        digests::{Digests, Key, Part, key},
+        index::{Digest, Topic},
+    },
     settings::Share,
     signals::RouterSeries,
 };
@@ -131,48 +134,86 @@ impl Stores {
     }
 
     fn rivals(&self, model_serving: &ModelServing) -> Vec<Rival> {
-        self.scaled_objects.view(|scaled_objects| {
-            self.hpas.view(|hpas| {
-                self.policies.view(|policies| {
-                    self.bindings.view(|bindings| Autoscalers { scaled_objects, hpas, policies, bindings }.rivals(model_serving))
+        let about = [topics::model_serving(&model_serving.namespace().unwrap_or_default(), &model_serving.name_any())];
+        self.scaled_objects.pick(&about, &[], |scaled_objects| {
+            self.hpas.pick(&about, &[], |hpas| {
+                self.policies.pick(&about, &[], |policies| {
+                    self.bindings
+                        .pick(&about, &[], |bindings| Autoscalers { scaled_objects, hpas, policies, bindings }.rivals(model_serving))
                 })
             })
         })
     }
 
+    /// Told by those parts of the network alone that concern the model: there may be many others.
     fn routing(&self, model_serving: &ModelServing, served: Served) -> Routing {
-        let model_servings = self.model_servings.state();
-        self.routes.view(|routes| {
-            self.servers.view(|servers| {
+        if !model_serving.is_opted_in() {
+            return Routing::default();
+        }
+        let (namespace, own) = (model_serving.namespace().unwrap_or_default(), key(model_serving));
+        let (names, routes) = self.names_and_routes(model_serving, &namespace);
+        let targets: Vec<Key> = self.routes.pick(&routes, &[], |routes| {
+            let targets = routes.iter().flat_map(|(key, route)| route.servers().map(|server| (key.0.clone(), server.to_owned())));
+            targets.collect()
+        });
+        let selecting = selecting(&namespace, &own.1, &model_serving.spec.template.roles);
+        self.servers.pick(&selecting, &targets, |servers| {
+            let claiming =
+                names.iter().flat_map(|name| self.peers.first(topics::model_name(name), NAMED, |of, peer| peer.stays() && *of != own));
+            let selected = servers.iter().flat_map(|(key, server)| self.selected(key, server, &own));
+            let others: BTreeMap<Key, Arc<ModelServing>> =
+                claiming.chain(selected).filter_map(|key| Some((key.clone(), self.model_serving(&key)?))).collect();
+            let model_servings: Vec<_> = others.into_values().chain(self.model_serving(&own)).collect();
+            self.routes.pick(&routes, &[], |routes| {
                 Network { are_served: served.network.routes, routes, servers, model_servings: &model_servings }.routing(model_serving)
             })
         })
     }
 
-    /// Whether a change of one ModelServing can change the plan of another: because both have a name in common, or a ModelServer; or
-    /// because they had, which shows by the reason that the other is not scaled for.
-    pub fn are_related(&self, other: &ModelServing, (namespace, name): &Key) -> bool {
-        let was_shared = self.reasons.is(other, Reason::SharedModelName);
-        let changed = self.model_servings.get(&ObjectRef::new(name).within(namespace));
-        was_shared || changed.is_some_and(|changed| have_a_name_in_common(&changed, other) || self.have_a_server_in_common(&changed, other))
+    /// The names that clients send to a model, adapters included, and what the routes speak of that matter to it.
+    fn names_and_routes(&self, model_serving: &ModelServing, namespace: &str) -> (Vec<String>, Vec<Topic>) {
+        let mut names: Vec<String> = model_serving.model_names().map(str::to_owned).collect();
+        let about = |names: &[String]| names.iter().map(|name| topics::model_name(name)).collect::<Vec<_>>();
+        let own = names.len();
+        let (mut adapters, routed) = self.routes.pick(&about(&names), &[], |routes| {
+            let here: Vec<_> = routes.iter().filter(|(key, _)| key.0 == namespace).flat_map(|(_, route)| route.names()).collect();
+            let routed = names.iter().all(|name| here.contains(&name.as_str()));
+            (here.into_iter().map(str::to_owned).collect::<Vec<String>>(), routed)
+        });
+        adapters.retain(|name| !names.iter().take(own).any(|known| known == name));
+        names.append(&mut adapters);
+        let mut topics = about(&names);
+        // Whoever misspelt a name is told which of the others may be meant.
+        topics.extend((!routed).then(|| topics::namespace(namespace)));
+        (names, topics)
     }
 
-    /// Whether a ScaledObject or HPA of this name scales a ModelServing, is named as ours would be, or may just have stopped to.
-    pub fn is_scaled_by(&self, model_serving: &ModelServing, (namespace, name): &Key) -> bool {
-        let target = model_serving.name_any();
-        model_serving.namespace().as_ref() == Some(namespace)
-            && (*name == scaled_object_name(model_serving)
-                || *name == hpa_name(model_serving)
-                || self.reasons.is(model_serving, Reason::ConflictingAutoscaler)
-                || self.scaled_objects.get(namespace, name).is_some_and(|found| found.target.is(&target))
-                || self.hpas.get(namespace, name).is_some_and(|found| found.target.is(&target)))
-    }
-
-    fn have_a_server_in_common(&self, a: &ModelServing, b: &ModelServing) -> bool {
-        let selects_both = |key: &Key, server: &ServerDigest| {
-            [a, b].iter().all(|found| found.namespace().as_ref() == Some(&key.0) && server.selects(found))
+    /// The first few ModelServings besides one whose pods a ModelServer selects.
+    fn selected(&self, (namespace, name): &Key, server: &ServerDigest, besides: &Key) -> Vec<Key> {
+        let is_selected = |of: &Key, peer: &Peer| {
+            of.0 == *namespace && peer.stays() && of != besides && self.model_serving(of).is_some_and(|found| server.selects(&found))
         };
-        self.servers.view(|servers| servers.iter().any(|(key, server)| selects_both(key, server)))
+        let about = server.topics(&(namespace.clone(), name.clone()));
+        about.into_iter().flat_map(|topic| self.peers.first(topic, NAMED, is_selected)).collect()
+    }
+
+    /// A ModelServing of this instance.
+    pub fn model_serving(&self, (namespace, name): &Key) -> Option<Arc<ModelServing>> {
+        self.model_servings.get(&ObjectRef::new(name).within(namespace))
+    }
+
+    /// What others have in common with a ModelServing that speaks of these topics, or spoke of them: names, and the ModelServers that
+    /// select both.
+    pub fn shared_by(&self, topics: &[Topic]) -> Vec<Topic> {
+        let selecting =
+            self.servers.pick(topics, &[], |servers| servers.iter().flat_map(|(key, server)| server.topics(key)).collect::<Vec<_>>());
+        topics.iter().copied().filter(|topic| topic.is_of(topics::MODEL_NAME)).chain(selecting).collect()
+    }
+
+    /// The names that routes lead to a ModelServer.
+    pub fn led_to(&self, (namespace, name): &Key) -> Vec<Topic> {
+        let about = [topics::model_server(namespace, name)];
+        self.routes.pick(&about, &[], |routes| routes.iter().flat_map(|(_, route)| route.names()).map(topics::model_name).collect())
     }
 
     /// What is there of the router; `None` while not everything has been seen.
@@ -218,24 +259,19 @@ impl Stores {
     /// How many opted-in models of the cluster use this profile; nothing while that is not known.
     pub fn users(&self, profile: &str) -> Option<i32> {
         let users = if self.census.is_of_nothing() {
-            self.model_servings.state_filter(|found| found.is_opted_in() && found.profile() == profile).len()
+            self.peers.count(topics::profile(profile))
         } else {
-            self.count(|wish| wish.profile.as_deref() == Some(profile))?
+            self.census.is_complete().then(|| self.census.count(topics::profile(profile)))?
         };
         Some(i32::try_from(users).unwrap_or(i32::MAX))
     }
 
     /// Whether any model of the cluster asks for autoscaling; nothing while that is not known.
     pub fn any_opted_in(&self) -> Option<bool> {
-        let stays = |found: &ModelServing| found.is_opted_in() && found.metadata.deletion_timestamp.is_none();
         if self.census.is_of_nothing() {
-            return Some(self.model_servings.find(stays).is_some());
+            return Some(self.peers.any(topics::opted_in()));
         }
-        self.count(|wish| wish.profile.is_some() && !wish.is_leaving).map(|count| count > 0)
-    }
-
-    fn count(&self, counts: impl Fn(&Wish) -> bool) -> Option<usize> {
-        self.census.is_complete().then(|| self.census.view(|all| all.iter().filter(|(_, wish)| counts(wish)).count()))
+        self.census.is_complete().then(|| self.census.any(topics::opted_in()))
     }
 
     /// What is said of each opted-in model.
@@ -272,10 +308,6 @@ impl Reasons {
     fn of(&self, model_serving: &ModelServing) -> Option<Said> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(&key(model_serving)).copied()
     }
-
-    fn is(&self, model_serving: &ModelServing, reason: Reason) -> bool {
-        self.of(model_serving).is_some_and(|said| said.reason == reason.as_str())
-    }
 }
 
 /// What a ModelServing asks for, of whichever instance.
@@ -292,24 +324,52 @@ impl From<&ModelServing> for Wish {
     }
 }
 
-fn have_a_name_in_common(a: &ModelServing, b: &ModelServing) -> bool {
-    a.model_names().any(|name| b.model_names().any(|other| other == name))
+impl Digest for Wish {
+    fn topics(&self, _: &Key) -> Vec<Topic> {
+        let counts = self.profile.is_some() && !self.is_leaving;
+        self.profile.iter().map(|profile| topics::profile(profile)).chain(counts.then(topics::opted_in)).collect()
+    }
 }
 
-/// What of a ModelServing matters to other ones: the names that it claims, and the labels of its pods.
+/// What of a ModelServing matters to other ones and to what there is once for all: what it asks for, the names that it claims, and the
+/// labels of its pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
+    wish: Wish,
     names: Vec<String>,
     roles: Vec<Role>,
-    leaving: bool,
+    /// Its ScaledObject's, its HPA's and its PodMonitor's.
+    generated: [String; 3],
+}
+
+impl Peer {
+    fn stays(&self) -> bool {
+        !self.wish.is_leaving
+    }
+}
+
+impl Digest for Peer {
+    fn topics(&self, key: &Key) -> Vec<Topic> {
+        let (namespace, name) = key;
+        let generated = self.generated.iter().map(|name| topics::generated(namespace, name));
+        let names = self.names.iter().map(|name| topics::model_name(name));
+        self.wish.topics(key).into_iter().chain(generated).chain(names).chain(selecting(namespace, name, &self.roles)).collect()
+    }
+}
+
+/// What ModelServers speak of that may select a ModelServing.
+fn selecting(namespace: &str, name: &str, roles: &[Role]) -> Vec<Topic> {
+    let labels = roles.iter().flat_map(|role| &role.labels).map(|(key, value)| topics::label(namespace, key, value));
+    labels.chain([topics::model_serving(namespace, name), topics::namespace(namespace)]).collect()
 }
 
 impl From<&ModelServing> for Peer {
     fn from(found: &ModelServing) -> Self {
         Self {
+            wish: Wish::from(found),
             names: found.model_names().map(str::to_owned).collect(),
             roles: found.spec.template.roles.clone(),
-            leaving: found.metadata.deletion_timestamp.is_some(),
+            generated: [scaled_object_name(found), hpa_name(found), pod_monitor_name(found)],
         }
     }
 }

@@ -137,7 +137,7 @@ fn custom_signals<'a>(observed: &'a Observed, defaults: &'a Profile) -> Option<&
 }
 
 fn opted_out(observed: &Observed, selector: Desired<String>) -> Plan {
-    let condition = match observed.model_serving.status.autoscaling_ready {
+    let condition = match observed.model_serving.status.conditions.place {
         Some(_) => Desired::Remove,
         None => Desired::Keep,
     };

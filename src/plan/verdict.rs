@@ -89,10 +89,10 @@ const PAUSED: &str = "Paused";
 
 /// Writes the verdict as condition, where that does not say so already.
 pub(super) fn condition(observed: &Observed, verdict: &Verdict) -> Desired<Verdict> {
-    let says_so =
-        observed.model_serving.status.autoscaling_ready.as_ref().is_some_and(|found| {
-            found.status == verdict.status.as_str() && found.reason == verdict.reason && found.message == verdict.message
-        });
+    let says_so = observed
+        .model_serving
+        .condition()
+        .is_some_and(|found| found.status == verdict.status.as_str() && found.reason == verdict.reason && found.message == verdict.message);
     if says_so { Desired::Keep } else { Desired::Apply(verdict.clone()) }
 }
 

@@ -5,13 +5,15 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
-        PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicU64, Ordering},
     },
 };
 
 use kube::{Resource, ResourceExt as _, runtime::watcher};
 use tokio::sync::watch;
+
+use super::index::{Digest, Index, Topic};
 
 /// Namespace and name.
 pub type Key = (String, String);
@@ -56,7 +58,7 @@ impl<D> Digests<D> {
     }
 }
 
-impl<D: Clone + PartialEq> Digests<D> {
+impl<D: Digest> Digests<D> {
     /// What is known under this name.
     pub fn get(&self, namespace: &str, name: &str) -> Option<D> {
         self.part(namespace)?.get(namespace, name)
@@ -64,14 +66,27 @@ impl<D: Clone + PartialEq> Digests<D> {
 
     /// Everything that is known.
     pub fn all(&self) -> Vec<(Key, D)> {
-        self.view(|all| all.iter().map(|(key, digest)| ((*key).clone(), (*digest).clone())).collect())
+        let known = self.0.values().map(Part::read);
+        known.flat_map(|known| known.all().map(|(key, digest)| (key.clone(), digest.clone())).collect::<Vec<_>>()).collect()
     }
 
-    /// Looks at everything that is known, without copying it.
-    pub fn view<R>(&self, look: impl FnOnce(&[(&Key, &D)]) -> R) -> R {
+    /// Looks at what speaks of any of these topics, and at what has any of these keys, without copying it.
+    pub fn pick<R>(&self, topics: &[Topic], keys: &[Key], look: impl FnOnce(&[(&Key, &D)]) -> R) -> R {
         let known: Vec<_> = self.0.values().map(Part::read).collect();
-        let all: Vec<(&Key, &D)> = known.iter().flat_map(|known| known.iter()).map(|(key, versioned)| (key, &versioned.digest)).collect();
-        look(&all)
+        let about = known.iter().flat_map(|known| topics.iter().flat_map(|topic| known.about(*topic)));
+        let keyed = known.iter().flat_map(|known| keys.iter().filter_map(|key| known.get(key)));
+        let found: BTreeMap<&Key, &D> = about.chain(keyed).collect();
+        look(&found.into_iter().collect::<Vec<_>>())
+    }
+
+    /// Whether anything speaks of a topic.
+    pub fn any(&self, topic: Topic) -> bool {
+        self.0.values().any(|part| part.any(topic))
+    }
+
+    /// How much speaks of a topic.
+    pub fn count(&self, topic: Topic) -> usize {
+        self.0.values().map(|part| part.read().about(topic).count()).sum()
     }
 
     /// Takes what the API server answered to a write, so that the next pass reads it although the watch may be behind.
@@ -88,7 +103,7 @@ impl<D: Clone + PartialEq> Digests<D> {
 /// What one watch tells.
 #[derive(Debug)]
 pub struct Part<D> {
-    known: RwLock<BTreeMap<Key, Versioned<D>>>,
+    known: RwLock<Known<D>>,
     /// The newest version of any object that the watch told of: what is not newer than that, it has told of already.
     watched: AtomicU64,
     sight: watch::Sender<Sight>,
@@ -112,6 +127,62 @@ struct Versioned<D> {
     digest: D,
 }
 
+/// What is known, and how it is found.
+#[derive(Debug)]
+struct Known<D> {
+    digests: BTreeMap<Arc<Key>, Versioned<D>>,
+    index: Index,
+}
+
+impl<D> Default for Known<D> {
+    fn default() -> Self {
+        Self { digests: BTreeMap::new(), index: Index::default() }
+    }
+}
+
+impl<D> Known<D> {
+    fn all(&self) -> impl Iterator<Item = (&Key, &D)> {
+        self.digests.iter().map(|(key, versioned)| (&**key, &versioned.digest))
+    }
+
+    fn get(&self, key: &Key) -> Option<(&Key, &D)> {
+        self.digests.get_key_value(key).map(|(key, versioned)| (&**key, &versioned.digest))
+    }
+
+    fn about(&self, topic: Topic) -> impl Iterator<Item = (&Key, &D)> {
+        self.index.about(topic).filter_map(|key| self.get(key))
+    }
+}
+
+impl<D: Digest> Known<D> {
+    /// Puts a digest in the place of what is known; answers what both speak of, if they differ.
+    fn insert(&mut self, key: Key, new: Versioned<D>) -> Option<Vec<Topic>> {
+        if let Some(before) = self.digests.get_mut(&key)
+            && before.digest == new.digest
+        {
+            before.version = new.version;
+            return None;
+        }
+        let mut topics = self.remove(&key).unwrap_or_default();
+        let spoken_of = new.digest.topics(&key);
+        let key = Arc::new(key);
+        self.index.add(&key, &spoken_of);
+        self.digests.insert(key, new);
+        topics.extend(spoken_of);
+        topics.sort_unstable();
+        topics.dedup();
+        Some(topics)
+    }
+
+    /// Answers what it spoke of, if it was known.
+    fn remove(&mut self, key: &Key) -> Option<Vec<Topic>> {
+        let (key, before) = self.digests.remove_entry(key)?;
+        let topics = before.digest.topics(&key);
+        self.index.remove(&key, &topics);
+        Some(topics)
+    }
+}
+
 impl<D> Default for Part<D> {
     fn default() -> Self {
         Self { known: RwLock::default(), watched: AtomicU64::new(0), sight: watch::Sender::new(Sight::Partial) }
@@ -119,7 +190,7 @@ impl<D> Default for Part<D> {
 }
 
 impl<D> Part<D> {
-    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<Key, Versioned<D>>> {
+    fn read(&self) -> RwLockReadGuard<'_, Known<D>> {
         self.known.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -129,12 +200,28 @@ impl<D> Part<D> {
     }
 }
 
-impl<D: Clone + PartialEq> Part<D> {
+impl<D: Digest> Part<D> {
     fn get(&self, namespace: &str, name: &str) -> Option<D> {
-        self.read().get(&(namespace.to_owned(), name.to_owned())).map(|versioned| versioned.digest.clone())
+        self.read().get(&(namespace.to_owned(), name.to_owned())).map(|(_, digest)| digest.clone())
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<Key, Versioned<D>>> {
+    /// The keys of what speaks of a topic, in order, the first that `counts` lets pass, and no more than so many.
+    pub fn first(&self, topic: Topic, most: usize, counts: impl Fn(&Key, &D) -> bool) -> Vec<Key> {
+        let known = self.read();
+        known.about(topic).filter(|(key, digest)| counts(key, digest)).take(most).map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Whether anything speaks of a topic.
+    pub fn any(&self, topic: Topic) -> bool {
+        self.read().about(topic).next().is_some()
+    }
+
+    /// How much speaks of a topic.
+    pub fn count(&self, topic: Topic) -> usize {
+        self.read().about(topic).count()
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Known<D>> {
         self.known.write().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -159,7 +246,7 @@ impl<D: Clone + PartialEq> Part<D> {
     where
         D: for<'a> From<&'a K>,
     {
-        let one = |object: &K, is_news: bool| is_news.then(|| Change::One(key(object))).into_iter().collect();
+        let one = |object: &K, news: Option<Vec<Topic>>| news.map(|topics| Change::One(key(object), topics)).into_iter().collect();
         match event {
             watcher::Event::Init => {
                 listed.clear();
@@ -167,10 +254,10 @@ impl<D: Clone + PartialEq> Part<D> {
             }
             watcher::Event::InitApply(object) => {
                 listed.insert(key(object));
-                one(object, self.told(object) && self.is_complete())
+                one(object, self.told(object).filter(|_| self.is_complete()))
             }
             watcher::Event::InitDone => {
-                let gone = self.retain(listed).into_iter().map(Change::One);
+                let gone = self.retain(listed).into_iter().map(|(key, topics)| Change::One(key, topics));
                 gone.chain(self.sees(Sight::Complete).then_some(Change::All)).collect()
             }
             watcher::Event::Apply(object) => one(object, self.told(object)),
@@ -178,41 +265,42 @@ impl<D: Clone + PartialEq> Part<D> {
         }
     }
 
-    /// Takes what the watch tells; answers whether the digest changed.
-    fn told<K: Resource>(&self, object: &K) -> bool
+    /// Takes what the watch tells; answers what it is about if the digest changed.
+    fn told<K: Resource>(&self, object: &K) -> Option<Vec<Topic>>
     where
         D: for<'a> From<&'a K>,
     {
         let (key, version, digest) = (key(object), version(object), D::from(object));
         let mut known = self.write();
         self.watched.fetch_max(version, Ordering::Relaxed);
-        if known.get(&key).is_some_and(|before| before.version > version) {
-            return false;
+        if known.digests.get(&key).is_some_and(|before| before.version > version) {
+            return None;
         }
-        let before = known.insert(key, Versioned { version, digest: digest.clone() });
-        before.is_none_or(|before| before.digest != digest)
+        known.insert(key, Versioned { version, digest })
     }
 
-    /// Forgets what the watch tells to be gone; answers whether it was known.
-    fn gone<K: Resource>(&self, object: &K) -> bool {
+    /// Forgets what the watch tells to be gone; answers what it was about if it was known.
+    fn gone<K: Resource>(&self, object: &K) -> Option<Vec<Topic>> {
         let mut known = self.write();
         self.watched.fetch_max(version(object), Ordering::Relaxed);
-        known.remove(&key(object)).is_some()
+        known.remove(&key(object))
     }
 
     /// Drops whatever is not in a list, unless it was written after the list was made; answers what changed.
-    fn retain(&self, listed: &BTreeSet<Key>) -> Vec<Key> {
+    fn retain(&self, listed: &BTreeSet<Key>) -> Vec<(Key, Vec<Topic>)> {
         let mut known = self.write();
         let watched = self.watched.load(Ordering::Relaxed);
         let stays = |key: &Key, found: &Versioned<D>| listed.contains(key) || found.version > watched;
-        let gone = known.iter().filter(|(key, found)| !stays(key, found)).map(|(key, _)| key.clone()).collect();
-        known.retain(|key, found| stays(key, found));
-        gone
+        let gone: Vec<Key> = known.digests.iter().filter(|(key, found)| !stays(key, found)).map(|(key, _)| (**key).clone()).collect();
+        gone.into_iter().filter_map(|key| known.remove(&key).map(|topics| (key, topics))).collect()
     }
 
     /// Forgets everything: the kind is no longer served.
     pub(super) fn clear(&self) {
-        self.write().clear();
+        let mut known = self.write();
+        known.digests.clear();
+        known.index.clear();
+        drop(known);
         self.watched.store(0, Ordering::Relaxed);
         self.sees(Sight::Partial);
     }
@@ -231,8 +319,8 @@ fn version<K: Resource>(object: &K) -> u64 {
 /// What happened to the digests.
 #[derive(Debug)]
 pub enum Change {
-    /// One of them.
-    One(Key),
+    /// One of them, and what it speaks of or spoke of.
+    One(Key, Vec<Topic>),
     /// All have been seen, or none can be any more.
     All,
 }
@@ -244,6 +332,16 @@ mod tests {
 
     #[derive(Clone, Debug, PartialEq)]
     struct Label(Option<String>);
+
+    impl Digest for Label {
+        fn topics(&self, _: &Key) -> Vec<Topic> {
+            self.0.iter().map(|label| topic(label)).collect()
+        }
+    }
+
+    fn topic(label: &str) -> Topic {
+        Topic::of("label", &[label])
+    }
 
     impl From<&Service> for Label {
         fn from(service: &Service) -> Self {
@@ -263,11 +361,24 @@ mod tests {
     #[test]
     fn only_a_change_of_the_digest_is_news() {
         let digests = Part::<Label>::default();
-        assert!(digests.told(&service(1, "a")));
-        assert!(!digests.told(&service(2, "a")));
-        assert!(digests.told(&service(3, "b")));
-        assert!(digests.gone(&service(4, "b")));
-        assert!(!digests.gone(&service(4, "b")));
+        assert_eq!(digests.told(&service(1, "a")), Some(vec![topic("a")]));
+        assert_eq!(digests.told(&service(2, "a")), None);
+        assert!(digests.told(&service(3, "b")).is_some());
+        assert!(digests.gone(&service(4, "b")).is_some());
+        assert_eq!(digests.gone(&service(4, "b")), None);
+    }
+
+    #[test]
+    fn what_speaks_of_a_topic_is_found_while_it_does() {
+        let digests = Part::<Label>::default();
+        let about = |label: &str| digests.first(topic(label), 9, |_, _| true).len();
+        digests.told(&service(1, "a"));
+        assert_eq!((about("a"), about("b")), (1, 0));
+        let touched = digests.told(&service(2, "b")).unwrap();
+        assert!(touched.contains(&topic("a")) && touched.contains(&topic("b")), "whoever asked for either is to know");
+        assert_eq!((about("a"), about("b")), (0, 1));
+        assert_eq!(digests.retain(&BTreeSet::new()), [(("n".to_owned(), "s".to_owned()), vec![topic("b")])]);
+        assert_eq!((about("a"), about("b")), (0, 0));
     }
 
     #[test]
@@ -276,10 +387,10 @@ mod tests {
         digests.told(&service(1, "a"));
         digests.wrote(&service(5, "ours"));
         // What the watch has yet to tell from before the write is not news.
-        assert!(!digests.told(&service(3, "b")));
+        assert_eq!(digests.told(&service(3, "b")), None);
         assert_eq!(known(&digests).as_deref(), Some("ours"));
         // Nor is the write itself.
-        assert!(!digests.told(&service(5, "ours")));
+        assert_eq!(digests.told(&service(5, "ours")), None);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use super::{
     digests::{Change, Digests, Part, Scope, Sight},
     gate::{Gate, WATCH_SECONDS, told_once},
+    index::Digest,
 };
 
 /// Follows the kind while `gate` says that it is served, until the process ends. `api` is where each scope is watched; without any scope there is nothing
@@ -24,7 +25,7 @@ use super::{
 pub async fn follow<K, D, S>(api: impl Fn(&Scope) -> Api<K>, mut gate: Gate<S>, digests: &Digests<D>, changed: impl Fn(Change))
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
-    D: Clone + PartialEq + for<'a> From<&'a K>,
+    D: Digest + for<'a> From<&'a K>,
 {
     if digests.is_of_nothing() {
         return future::pending().await;
@@ -44,7 +45,7 @@ where
 async fn watch_kind<K, D>(api: Api<K>, digests: &Part<D>, changed: &impl Fn(Change))
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
-    D: Clone + PartialEq + for<'a> From<&'a K>,
+    D: Digest + for<'a> From<&'a K>,
 {
     let events = watcher(api, watcher::Config::default().timeout(WATCH_SECONDS)).default_backoff();
     let events = events.inspect_err(|error| {

@@ -4,5 +4,6 @@ pub mod backoff;
 pub mod digests;
 pub mod follow;
 pub mod gate;
+pub mod index;
 pub mod lease;
 mod merge;

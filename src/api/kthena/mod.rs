@@ -9,5 +9,5 @@ pub use autoscaling_policy::{AutoscalingPolicy, AutoscalingPolicyBinding, Policy
 pub use model_route::{ModelRoute, ModelRouteSpec, RouteRule, TargetModel};
 pub use model_server::{ModelServer, ModelServerSpec, WorkloadPort, WorkloadSelector};
 pub use model_serving::{
-    AUTOSCALING_READY, ModelServing, ModelServingSpec, ModelServingStatus, ReplicasWriter, Role, ServingGroupTemplate,
+    AUTOSCALING_READY, Conditions, ModelServing, ModelServingSpec, ModelServingStatus, ReplicasWriter, Role, ServingGroupTemplate,
 };

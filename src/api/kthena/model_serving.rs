@@ -7,7 +7,10 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time},
 };
 use kube::Resource;
-use serde::{Deserialize, de::SeqAccess};
+use serde::{
+    Deserialize,
+    de::{MapAccess, SeqAccess},
+};
 
 use crate::{
     api::{
@@ -32,6 +35,8 @@ pub struct ModelServing {
     pub spec: ModelServingSpec,
     /// What Kthena reports.
     pub status: ModelServingStatus,
+    /// Whether there is a status at all.
+    pub has_status: bool,
     /// Whether `status.labelSelector` is what this operator wrote.
     pub selector_is_ours: bool,
     /// Who set `spec.replicas` last.
@@ -110,7 +115,18 @@ pub struct ModelServingStatus {
     pub replicas: Option<i32>,
     /// How many ServingGroups can serve.
     pub available_replicas: Option<i32>,
-    /// Our own condition, if it is there; all others stay with their owners.
+    /// What is said of it.
+    pub conditions: Conditions,
+}
+
+/// The list of conditions: of all but ours, which stay with their owners, only where they are.
+#[derive(Clone, Debug, Default)]
+pub struct Conditions {
+    /// Whether there is a list.
+    pub are_there: bool,
+    /// Where in the list ours is.
+    pub place: Option<usize>,
+    /// Our own condition, if it is there and complete.
     pub autoscaling_ready: Option<Condition>,
 }
 
@@ -118,28 +134,30 @@ fields!(ModelServingStatus {
     "labelSelector" => label_selector,
     "replicas" => replicas,
     "availableReplicas" => available_replicas,
-    "conditions" => autoscaling_ready as OurCondition,
+    "conditions" => conditions,
 });
 
-/// Our own condition among others.
+/// A status, if there is one.
 #[derive(Default)]
-struct OurCondition(Option<Condition>);
+struct Status(Option<ModelServingStatus>);
 
-impl Lenient for OurCondition {
-    fn of_list<'de, A: SeqAccess<'de>>(mut list: A) -> Result<Self, A::Error> {
-        let mut ours = None;
-        while let Some(Read(found)) = list.next_element::<Read<AnyCondition>>()? {
-            if ours.is_none() && found.kind == AUTOSCALING_READY {
-                ours = Some(found);
-            }
-        }
-        Ok(Self(ours.and_then(AnyCondition::complete)))
+impl Lenient for Status {
+    fn of_object<'de, A: MapAccess<'de>>(object: A) -> Result<Self, A::Error> {
+        ModelServingStatus::of_object(object).map(Some).map(Self)
     }
 }
 
-impl From<OurCondition> for Option<Condition> {
-    fn from(OurCondition(condition): OurCondition) -> Self {
-        condition
+impl Lenient for Conditions {
+    fn of_list<'de, A: SeqAccess<'de>>(mut list: A) -> Result<Self, A::Error> {
+        let (mut ours, mut length) = (None, 0);
+        while let Some(Read(found)) = list.next_element::<Read<AnyCondition>>()? {
+            if ours.is_none() && found.kind == AUTOSCALING_READY {
+                ours = Some((length, found));
+            }
+            length += 1;
+        }
+        let (place, found) = ours.unzip();
+        Ok(Self { are_there: true, place, autoscaling_ready: found.and_then(AnyCondition::complete) })
     }
 }
 
@@ -181,7 +199,7 @@ impl AnyCondition {
 struct Wire {
     metadata: LeanMetadata<ManagedFields>,
     spec: ModelServingSpec,
-    status: ModelServingStatus,
+    status: Status,
 }
 
 fields!(Wire { "metadata" => metadata, "spec" => spec, "status" => status });
@@ -220,7 +238,10 @@ impl From<Read<Wire>> for ModelServing {
             Some((_, Some("scale"), _)) => ReplicasWriter::Scale,
             Some((manager, ..)) => ReplicasWriter::Manager(manager.to_owned()),
         };
-        Self { metadata: wire.metadata.into(), spec: wire.spec, status: wire.status, selector_is_ours, replicas_set_by }
+        let Status(status) = wire.status;
+        let has_status = status.is_some();
+        let status = status.unwrap_or_default();
+        Self { metadata: wire.metadata.into(), spec: wire.spec, status, has_status, selector_is_ours, replicas_set_by }
     }
 }
 
@@ -273,6 +294,11 @@ impl ModelServing {
             Some("revision" | "role-template-hash") => true,
             _ => role.labels.get(key).is_some_and(|found| found == value),
         }
+    }
+
+    /// Our own condition, if it is there and complete.
+    pub fn condition(&self) -> Option<&Condition> {
+        self.status.conditions.autoscaling_ready.as_ref()
     }
 
     /// The label selector that reached the scale subresource, if any.
@@ -340,9 +366,10 @@ mod tests {
         assert_eq!(read.metadata.annotations.as_ref().unwrap().keys().collect::<Vec<_>>(), ["kthena.io/model-name"]);
         assert_eq!((read.metadata.labels.as_ref(), read.metadata.managed_fields.as_ref()), (None, None));
         assert_eq!(read.replicas(), 1);
+        assert_eq!((read.has_status, read.status.conditions.are_there, read.status.conditions.place), (true, true, Some(1)));
         assert_eq!(read.label_selector(), Some("a=b"));
         assert!(read.selector_is_ours);
-        assert_eq!(read.status.autoscaling_ready.unwrap().reason, "Pending");
+        assert_eq!(read.condition().unwrap().reason, "Pending");
     }
 
     #[test]

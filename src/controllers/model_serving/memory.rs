@@ -10,10 +10,11 @@ use std::{
 };
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::ResourceExt as _;
 use tokio::time::Instant;
 
 use crate::{
-    api::kthena::ReplicasWriter,
+    api::kthena::{ModelServing, ReplicasWriter},
     observed::Fingerprint,
     plan::{Verdict, is_of_load, is_of_others, own_part},
 };
@@ -45,6 +46,8 @@ struct Remembered {
     refusal: Option<String>,
     said: Option<Said>,
     autoscaled: bool,
+    /// The version of the ModelServing that our last write made.
+    written: Option<String>,
 }
 
 /// What was last said of a model, where no condition holds it.
@@ -70,6 +73,25 @@ impl Memory {
     /// Remembers what an object was to look like; answers whether it was to look like that before, too.
     pub(super) fn wanted(&self, identity: &str, kind: Cow<'static, str>, fingerprint: Fingerprint) -> bool {
         self.all().entry(identity.to_owned()).or_default().wanted.insert(kind, fingerprint) == Some(fingerprint)
+    }
+
+    /// Remembers the version of a ModelServing that our own write made.
+    pub(super) fn wrote(&self, written: &ModelServing) {
+        let identity = written.uid().unwrap_or_default();
+        self.all().entry(identity).or_default().written = written.resource_version();
+    }
+
+    /// Whether our own write is yet to be seen. It will be, and what was planned without it would only be refused.
+    pub(super) fn is_behind(&self, seen: &ModelServing) -> bool {
+        let number = |version: Option<String>| version.and_then(|version| version.parse::<u64>().ok());
+        let identity = seen.uid().unwrap_or_default();
+        let Some(written) = number(self.all().get(&identity).and_then(|remembered| remembered.written.clone())) else { return false };
+        number(seen.resource_version()).is_some_and(|seen| seen < written)
+    }
+
+    /// Forgets which versions our writes made: a list tells what there is, whatever was there before.
+    pub fn forget_versions(&self) {
+        self.all().values_mut().for_each(|remembered| remembered.written = None);
     }
 
     /// What was last said of a model.

@@ -86,8 +86,11 @@ async fn reconcile(model_serving: Arc<ModelServing>, models: Arc<Models>) -> Res
 
 /// One pass over one ModelServing.
 async fn pass(model_serving: Arc<ModelServing>, models: Arc<Models>) -> Result<Action, Error> {
-    // What is being deleted takes its ScaledObject with it. What is not seen in full yet comes again when it is.
+    // What is being deleted takes its ScaledObject with it. What is not seen in full yet, or is older than our last write, comes again.
     if model_serving.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    if models.memory.is_behind(&model_serving) {
         return Ok(Action::await_change());
     }
     let Some((observed, served)) = models.observe(&model_serving) else {

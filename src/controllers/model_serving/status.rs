@@ -2,20 +2,17 @@
 
 use std::time::Duration;
 
+use json_patch::{AddOperation, Patch, PatchOperation, RemoveOperation, ReplaceOperation, TestOperation, jsonptr::PointerBuf};
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
     jiff::Timestamp,
 };
-use kube::{
-    Api, ResourceExt as _,
-    api::{ApiResource, DynamicObject},
-};
-use serde::Serialize;
-use serde_json::Value;
+use kube::{Api, ResourceExt as _};
+use serde_json::{Map, Value};
 
 use super::{Models, identity, memory::Said};
 use crate::{
-    api::kthena::{AUTOSCALING_READY, ModelServing},
+    api::kthena::{AUTOSCALING_READY, Conditions, ModelServing},
     cluster::{Error, apply, events::Events},
     observed::Observed,
     plan::{Capabilities, Desired, PENDING, Plan, Status, Verdict, plan},
@@ -23,16 +20,6 @@ use crate::{
 
 /// How often a lost race is run again at once.
 const TRIES: u32 = 3;
-
-/// What is changed of the status.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Changes {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    label_selector: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    conditions: Option<Vec<Value>>,
-}
 
 /// What the rest of a pass goes by.
 pub(super) struct Written {
@@ -46,7 +33,7 @@ pub(super) struct Written {
 
 /// Writes what the plan wants of the status, and tells of it; answers nothing where the ModelServing is gone.
 ///
-/// The list of conditions is replaced as a whole by whoever writes it, so it is read fresh, and the plan made again from what was read.
+/// It is written over exactly the version that the plan was made for. Where that is history the ModelServing is read, and planned again.
 pub(super) async fn write(
     models: &Models,
     mut observed: Observed,
@@ -61,24 +48,28 @@ pub(super) async fn write(
     }
     let namespace = observed.model_serving.namespace().ok_or(Error::Malformed("a namespace"))?;
     let name = observed.model_serving.name_any();
-    let api: Api<DynamicObject> = Api::namespaced_with(context.client.clone(), &namespace, &ApiResource::erase::<ModelServing>(&()));
+    let api: Api<ModelServing> = Api::namespaced(context.client.clone(), &namespace);
     for _ in 0..TRIES {
+        let refusal = match apply::patch_status(&api, &name, changes(&observed.model_serving, &current)?).await {
+            Ok(written) => {
+                told(models, &observed, &current);
+                models.memory.wrote(&written);
+                return Ok(Some(Written { observed, plan: current, held }));
+            }
+            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) if error.may_be_late() => error,
+            Err(error) => return Err(error),
+        };
         let Some(live) = api.get_opt(&name).await?.filter(|live| live.metadata.deletion_timestamp.is_none()) else {
             return Ok(None);
         };
-        observed.model_serving = decode(&live)?;
+        if live.resource_version() == observed.model_serving.resource_version() {
+            return Err(refusal);
+        }
+        observed.model_serving = live;
         (current, held) = damped(models, &observed, plan(&observed, capabilities, &context.settings.defaults));
         if !is_due(&current) {
             return Ok(Some(Written { observed, plan: current, held }));
-        }
-        let changes = changes(&live, &observed, &current)?;
-        match apply::status(&api, &name, live.resource_version(), changes).await {
-            Ok(_) => {
-                told(models, &observed, &current);
-                return Ok(Some(Written { observed, plan: current, held }));
-            }
-            Err(error) if error.is_conflict() => {}
-            Err(error) => return Err(error),
         }
     }
     Err(Error::Contended)
@@ -93,7 +84,7 @@ fn damped(models: &Models, observed: &Observed, mut plan: Plan) -> (Plan, Option
         plan.condition = Desired::Keep;
         return (plan, None);
     }
-    let held = models.memory.hold(&identity, observed.model_serving.status.autoscaling_ready.as_ref(), verdict);
+    let held = models.memory.hold(&identity, observed.model_serving.condition(), verdict);
     if held.is_some() {
         plan.condition = Desired::Keep;
     }
@@ -111,7 +102,7 @@ fn told(models: &Models, observed: &Observed, plan: &Plan) {
         }
         Desired::Apply(verdict) => {
             models.memory.told(&identity);
-            let before = model_serving.status.autoscaling_ready.as_ref();
+            let before = model_serving.condition();
             let said = |before: &Condition| Said { is_good: before.status == Status::True.as_str(), reason: before.reason.clone() };
             tell_change(models, model_serving, before.map(said), verdict);
         }
@@ -157,32 +148,44 @@ fn is_due(plan: &Plan) -> bool {
     plan.selector != Desired::Keep || plan.condition != Desired::Keep
 }
 
-fn decode(live: &DynamicObject) -> Result<ModelServing, Error> {
-    let value = serde_json::to_value(live).map_err(kube::Error::SerdeError)?;
-    Ok(serde_json::from_value(value).map_err(kube::Error::SerdeError)?)
+/// What changes of this version of a ModelServing. Everybody else's conditions are not even sent.
+fn changes(of: &ModelServing, plan: &Plan) -> Result<Patch, Error> {
+    let mut operations = vec![PatchOperation::Test(TestOperation {
+        path: path(&["metadata", "resourceVersion"]),
+        value: of.resource_version().unwrap_or_default().into(),
+    })];
+    if !of.has_status {
+        operations.push(add(&["status"], Value::Object(Map::new())));
+    }
+    if let Desired::Apply(selector) = &plan.selector {
+        operations.push(add(&["status", "labelSelector"], selector.as_str().into()));
+    }
+    operations.extend(change_of_condition(of, plan)?);
+    Ok(Patch(operations))
 }
 
-fn changes(live: &DynamicObject, observed: &Observed, plan: &Plan) -> Result<Changes, Error> {
-    let before = observed.model_serving.status.autoscaling_ready.as_ref();
-    let conditions = match &plan.condition {
-        Desired::Keep => None,
-        Desired::Remove => Some(others(live).collect()),
-        Desired::Apply(verdict) => {
-            let ours = serde_json::to_value(condition(verdict, before)).map_err(kube::Error::SerdeError)?;
-            Some(others(live).chain([ours]).collect())
-        }
+fn change_of_condition(of: &ModelServing, plan: &Plan) -> Result<Option<PatchOperation>, Error> {
+    let Conditions { are_there, place, autoscaling_ready } = &of.status.conditions;
+    let place = place.map(|place| path(&["status", "conditions", &place.to_string()]));
+    let verdict = match &plan.condition {
+        Desired::Keep => return Ok(None),
+        Desired::Remove => return Ok(place.map(|path| PatchOperation::Remove(RemoveOperation { path }))),
+        Desired::Apply(verdict) => verdict,
     };
-    let label_selector = match &plan.selector {
-        Desired::Apply(selector) => Some(selector.clone()),
-        Desired::Keep | Desired::Remove => None,
-    };
-    Ok(Changes { label_selector, conditions })
+    let value = serde_json::to_value(condition(verdict, autoscaling_ready.as_ref())).map_err(kube::Error::SerdeError)?;
+    Ok(Some(match place {
+        Some(path) => PatchOperation::Replace(ReplaceOperation { path, value }),
+        None if *are_there => add(&["status", "conditions", "-"], value),
+        None => add(&["status", "conditions"], Value::Array(vec![value])),
+    }))
 }
 
-/// Everybody else's conditions, as they stand.
-fn others(live: &DynamicObject) -> impl Iterator<Item = Value> {
-    let conditions = live.data.pointer("/status/conditions").and_then(Value::as_array);
-    conditions.into_iter().flatten().filter(|condition| condition.get("type").is_none_or(|t| t != AUTOSCALING_READY)).cloned()
+fn add(to: &[&str], value: Value) -> PatchOperation {
+    PatchOperation::Add(AddOperation { path: path(to), value })
+}
+
+fn path(tokens: &[&str]) -> PointerBuf {
+    PointerBuf::from_tokens(tokens.iter().copied())
 }
 
 /// The time of transition moves only with the status. No observed generation: it would be out of date at every scaling, and

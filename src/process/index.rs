@@ -1,0 +1,64 @@
+//! Which digests speak of a topic, found without looking at all of them.
+
+use std::{
+    collections::BTreeSet,
+    hash::{DefaultHasher, Hash, Hasher as _},
+    sync::Arc,
+};
+
+use super::digests::Key;
+
+/// What a digest may speak of. Two that differ may be taken for one, so whoever asks looks at what is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Topic {
+    kind: &'static str,
+    hash: u64,
+}
+
+impl Topic {
+    /// The topic of some kind that these words name.
+    pub fn of(kind: &'static str, words: &[&str]) -> Self {
+        let mut hasher = DefaultHasher::new();
+        words.hash(&mut hasher);
+        Self { kind, hash: hasher.finish() }
+    }
+
+    /// Whether it is of a kind.
+    pub fn is_of(self, kind: &str) -> bool {
+        self.kind == kind
+    }
+}
+
+/// What is kept of an object.
+pub trait Digest: Clone + PartialEq {
+    /// What it speaks of, where others ask for that.
+    fn topics(&self, _: &Key) -> Vec<Topic> {
+        Vec::new()
+    }
+}
+
+/// The keys of what speaks of each topic.
+#[derive(Debug, Default)]
+pub(super) struct Index(BTreeSet<(Topic, Arc<Key>)>);
+
+impl Index {
+    pub(super) fn add(&mut self, key: &Arc<Key>, topics: &[Topic]) {
+        self.0.extend(topics.iter().map(|topic| (*topic, key.clone())));
+    }
+
+    pub(super) fn remove(&mut self, key: &Arc<Key>, topics: &[Topic]) {
+        for topic in topics {
+            self.0.remove(&(*topic, key.clone()));
+        }
+    }
+
+    /// In the order of their keys.
+    pub(super) fn about(&self, topic: Topic) -> impl Iterator<Item = &Arc<Key>> {
+        let first = (topic, Arc::new(Key::default()));
+        self.0.range(first..).take_while(move |(found, _)| *found == topic).map(|(_, key)| key)
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+}
