@@ -31,6 +31,11 @@ impl Figures {
         self.0.get(name)?.last().copied()
     }
 
+    /// One for each round.
+    pub fn all(&self, name: &str) -> &[f64] {
+        self.0.get(name).map_or(&[], Vec::as_slice)
+    }
+
     /// Over all rounds.
     pub fn spread(&self, name: &str) -> Option<Spread> {
         let mut all = self.0.get(name)?.clone();

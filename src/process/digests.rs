@@ -160,7 +160,8 @@ impl<D: Digest> Known<D> {
         if let Some(before) = self.digests.get_mut(&key)
             && before.digest == new.digest
         {
-            before.version = new.version;
+            // Equal is what is no news; it may hold more, such as the version of a status that was written.
+            *before = new;
             return None;
         }
         let mut topics = self.remove(&key).unwrap_or_default();

@@ -1,0 +1,26 @@
+//! What was measured, for people: tables and plots in `docs/benchmarks/`, from the runs that lie there.
+
+mod plot;
+mod table;
+
+use std::{fs, path::Path};
+
+use crate::figures::Run;
+
+/// Writes a run down, and then the pages from all runs that were written down.
+pub fn write(folder: &Path, run: &Run) {
+    fs::create_dir_all(folder).expect("a folder");
+    fs::write(folder.join(format!("{}.json", run.models)), serde_json::to_string_pretty(run).expect("JSON") + "\n").expect("a file");
+    let runs = read(folder);
+    fs::write(folder.join("README.md"), table::page(&runs)).expect("a file");
+    plot::time(&folder.join("time.svg"), &runs);
+    plot::memory(&folder.join("memory.svg"), &runs);
+}
+
+fn read(folder: &Path) -> Vec<Run> {
+    let files = fs::read_dir(folder).expect("a folder").flatten().map(|entry| entry.path());
+    let texts = files.filter(|path| path.extension().is_some_and(|extension| extension == "json")).map(fs::read_to_string);
+    let mut runs: Vec<Run> = texts.map(|text| serde_json::from_str(&text.expect("a file")).expect("a run")).collect();
+    runs.sort_by_key(|run| run.models);
+    runs
+}

@@ -1,0 +1,65 @@
+//! The figures as plots, over the number of models.
+
+use std::path::Path;
+
+use plotters::prelude::*;
+
+use crate::figures::Run;
+
+const SIZE: (u32, u32) = (720, 360);
+const FONT: (&str, u32) = ("sans-serif", 14);
+
+/// What is drawn: a figure, how it is called, and in which colour.
+type Line = (&'static str, &'static str, RGBColor);
+
+/// How long each model takes, in milliseconds.
+pub fn time(path: &Path, runs: &[Run]) {
+    let lines = [
+        ("floor.seconds", "floor: the writes alone", RGBColor(130, 130, 130)),
+        ("start.seconds", "one instance", RGBColor(0, 90, 181)),
+        ("shards.seconds", "two shards", RGBColor(220, 50, 32)),
+    ];
+    draw(path, runs, "Start to all written, for each model (ms)", &lines, |run, seconds| seconds * 1000.0 / count(run));
+}
+
+/// The most memory, in MiB.
+pub fn memory(path: &Path, runs: &[Run]) {
+    let lines = [
+        ("start.rss_peak", "at most, at the first start", RGBColor(0, 90, 181)),
+        ("restart.rss_peak", "at most, at a restart", RGBColor(220, 50, 32)),
+    ];
+    draw(path, runs, "Memory (MiB)", &lines, |_, mebibytes| mebibytes);
+}
+
+fn count(run: &Run) -> f64 {
+    f64::from(u32::try_from(run.models).unwrap_or(u32::MAX))
+}
+
+/// Medians as lines, and each round as a point.
+fn draw(path: &Path, runs: &[Run], title: &str, lines: &[Line], value: impl Fn(&Run, f64) -> f64) {
+    let rounds = |name: &str| {
+        runs.iter().flat_map(|run| run.figures.all(name).iter().map(|found| (count(run), value(run, *found)))).collect::<Vec<_>>()
+    };
+    let medians =
+        |name: &str| runs.iter().filter_map(|run| Some((count(run), value(run, run.figures.spread(name)?.median)))).collect::<Vec<_>>();
+    let top = lines.iter().flat_map(|(name, ..)| rounds(name)).map(|(_, y)| y).fold(1.0, f64::max) * 1.25;
+    let (least, most) = (runs.first().map_or(100.0, count) * 0.8, runs.last().map_or(10_000.0, count) * 1.25);
+    let root = SVGBackend::new(path, SIZE).into_drawing_area();
+    root.fill(&WHITE).expect("a drawing");
+    let mut chart = ChartBuilder::on(&root)
+        .caption(title, FONT)
+        .margin(12)
+        .x_label_area_size(36)
+        .y_label_area_size(48)
+        .build_cartesian_2d((least..most).log_scale(), 0.0..top)
+        .expect("a chart");
+    chart.configure_mesh().x_desc("models").x_label_formatter(&|x| format!("{x:.0}")).label_style(FONT).draw().expect("a mesh");
+    for (name, called, colour) in lines {
+        let line = chart.draw_series(LineSeries::new(medians(name), colour.stroke_width(2))).expect("a line");
+        let colour = *colour;
+        line.label(*called).legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
+        chart.draw_series(rounds(name).into_iter().map(|at| Circle::new(at, 3, colour.filled()))).expect("points");
+    }
+    chart.configure_series_labels().border_style(BLACK).background_style(WHITE).label_font(FONT).draw().expect("labels");
+    root.present().expect("a file");
+}
