@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, fmt, marker::PhantomData};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use serde::{
     Deserialize, Deserializer,
-    de::{DeserializeOwned, DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
+    de::{DeserializeOwned, DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::Value;
 
@@ -228,6 +228,72 @@ impl Lenient for Present {
     }
 }
 
+/// How deep objects are buffered, in levels; nothing of use is deeper, and the parser gives up somewhere below.
+const DEPTH: u8 = 32;
+
+/// Buffers a value down to so many levels; what is deeper is passed over.
+#[derive(Clone, Copy)]
+struct Shallow(u8);
+
+impl<'de> DeserializeSeed<'de> for Shallow {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        if self.0 == 0 {
+            return IgnoredAny::deserialize(deserializer).map(|_| Value::Null);
+        }
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Shallow {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("anything")
+    }
+
+    fn visit_bool<E>(self, switch: bool) -> Result<Value, E> {
+        Ok(switch.into())
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Value, E> {
+        Ok(number.into())
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
+        Ok(number.into())
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Value, E> {
+        Ok(number.into())
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
+        Ok(text.into())
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
+        let mut read = Vec::new();
+        while let Some(element) = list.next_element_seed(Self(self.0.saturating_sub(1)))? {
+            read.push(element);
+        }
+        Ok(read.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Value, A::Error> {
+        let mut read = serde_json::Map::new();
+        while let Some(key) = object.next_key()? {
+            read.insert(key, object.next_value_seed(Self(self.0.saturating_sub(1)))?);
+        }
+        Ok(read.into())
+    }
+}
+
 /// An object that is of use as a whole or not at all; buffered.
 #[derive(Clone, Debug)]
 pub(crate) struct Whole<T>(pub(crate) Option<T>);
@@ -240,6 +306,7 @@ impl<T> Default for Whole<T> {
 
 impl<T: DeserializeOwned> Lenient for Whole<T> {
     fn of_object<'de, A: MapAccess<'de>>(object: A) -> Result<Self, A::Error> {
-        lenient(MapAccessDeserializer::new(object)).map(Self)
+        let value = Shallow(DEPTH).visit_map(object)?;
+        Ok(Self(serde_json::from_value(value).ok()))
     }
 }

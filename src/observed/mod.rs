@@ -196,6 +196,19 @@ mod tests {
         assert_eq!((found.metadata.name.as_deref(), found.replicas()), (Some("chat"), 2));
     }
 
+    /// The parser gives up at 128 levels of what it is to keep.
+    #[test]
+    fn nothing_is_too_deep() {
+        let deep = format!("{}3{}", r#"{"a":["#.repeat(500), "]}".repeat(500));
+        let text =
+            format!(r#"{{"metadata":{{"name":"chat","labels":{deep}}},"spec":{deep},"status":{{"conditions":[{deep}],"a":{deep}}}}}"#);
+        assert_eq!(read::<ModelServing>(&text).metadata.name.as_deref(), Some("chat"));
+        read::<LiveScaledObject>(&text);
+        read::<LivePodMonitor>(&text);
+        read::<LiveModelRoute>(&text);
+        read::<LiveProfile>(&text);
+    }
+
     /// What can be read of an object counts although something else of it is odd.
     #[rstest]
     #[case::template("/spec/template", json!("odd"))]

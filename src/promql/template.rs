@@ -130,6 +130,11 @@ fn place(before: &str, after: &str, name: &str) -> Result<Place, QueryError> {
     if before.ends_with(quotes) || after.starts_with(quotes) {
         return Err(QueryError(format!("{{{{{name}}}}} brings its own quotes; remove those around it")));
     }
+    if is_in_a_string(before) {
+        return Err(QueryError(format!(
+            "{{{{{name}}}}} stands within a string, which what it becomes could end; write it as a string of its own"
+        )));
+    }
     let before = before.trim_end();
     Ok(if before.ends_with("=~") || before.ends_with("!~") {
         Place::Pattern
@@ -138,6 +143,22 @@ fn place(before: &str, after: &str, name: &str) -> Result<Place, QueryError> {
     } else {
         Place::Other
     })
+}
+
+/// Whether a string is open at the end of a text, by the rules of Prometheus' lexer (`promql/parser/lex.go`).
+fn is_in_a_string(text: &str) -> bool {
+    let mut open = None;
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match (open, c) {
+            (None, '"' | '\'' | '`' | '#') => open = Some(c),
+            (Some('"' | '\''), '\\') => drop(chars.next()),
+            (Some('#'), '\n') => open = None,
+            (Some(quote), _) if quote == c && quote != '#' => open = None,
+            _ => {}
+        }
+    }
+    open.is_some_and(|quote| quote != '#')
 }
 
 #[cfg(test)]
@@ -157,6 +178,7 @@ mod tests {
     #[case("sum(q{ns={{namespace}},n=~{{name}}})", r#"sum(q{ns="team-a",n=~"chat\\.v1"})"#)]
     #[case("sum(label_replace(q, 'x', {{name}}, '', ''))", r"sum(label_replace(q, 'x', 'chat.v1', '', ''))")]
     #[case("sum(q)", "sum(q)")]
+    #[case("# it's 5\\\nsum(q{a='\\'',n={{name}}})", "# it's 5\\\nsum(q{a='\\'',n='chat.v1'})")]
     fn placeholders_become_strings(#[case] text: &str, #[case] expected: &str) {
         assert_eq!(fill(text, &["a\"b", "c"]).unwrap().replace("\"chat.v1\"", "'chat.v1'"), expected);
     }
@@ -171,6 +193,9 @@ mod tests {
     #[case("sum(q{model=~{{modle}}})", "unknown placeholder {{modle}}")]
     #[case("sum(q{model=~{{model})", "not closed")]
     #[case("sum(q{model=\"{{model}}\"})", "brings its own quotes")]
+    #[case("sum(q{a='x={{model}} y'})", "within a string")]
+    #[case("sum(q{a=`x=~ {{name}} y`})", "within a string")]
+    #[case(r#"sum(q{a="\\\"x={{model}} y"})"#, "within a string")]
     #[case("sum(q) > {{model}}", "after =, !=")]
     #[case("sum(q) == {{model}}", "after =, !=")]
     #[case("sum(q{model=~{{model}}}", "does not parse")]
