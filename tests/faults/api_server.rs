@@ -22,7 +22,7 @@ async fn sent(operator: &harness::Process) -> usize {
 async fn an_api_server_that_is_killed_during_a_burst() {
     const MODELS: usize = 120;
     let mut world = World::start().await;
-    let mut operator = world.start_operator();
+    let mut operator = world.start_operator().await;
     let burst = world.burst(MODELS);
     burst.has_made(world.midst(MODELS)).await;
     let (began, before) = (Instant::now(), sent(&operator).await);
@@ -51,7 +51,7 @@ enum Outage {
 async fn a_store_that_is_away_for_half_a_minute_during_a_burst(#[case] outage: Outage) {
     const MODELS: usize = 120;
     let mut world = World::start().await;
-    let mut operator = world.start_operator();
+    let mut operator = world.start_operator().await;
     let burst = world.burst(MODELS);
     burst.has_made(world.midst(MODELS)).await;
     let (began, before) = (Instant::now(), sent(&operator).await);

@@ -41,13 +41,13 @@ async fn killed_again_and_again_during_a_burst_nothing_is_lost_or_changed() {
     let burst = Burst::plain(&world.models, MODELS);
     let mut kills = 0;
     while !burst.is_over() {
-        let operator = world.start_operator();
+        let operator = world.stack.start_operator(&Settings::new(BINARY));
         sleep(world.random.millis(150, 550)).await;
         drop(operator);
         kills += 1;
     }
     burst.ends().await;
-    let mut operator = world.start_operator();
+    let mut operator = world.start_operator().await;
     settled(&world, &mut operator).await;
     // What a killed process had on the wire may still land after the next one has looked, and changes nothing then.
     for found in world.models.api(&kinds::scaled_object()).list(&ListParams::default()).await.unwrap() {

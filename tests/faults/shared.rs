@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use harness::{Crds, FaultProxy, Namespace, OPERATOR, Process, Random, Settings, Stack, kinds, proxy::Fault, random::seed};
+use harness::{
+    Crds, Fault, FaultProxy, Namespace, OPERATOR, Process, Random, Settings, Stack, ask, kinds, random::seed, wait::until_asked,
+};
 use kube::{
     ResourceExt as _,
     api::{ApiResource, DynamicObject},
@@ -71,15 +73,16 @@ impl World {
         }
     }
 
-    /// The operator, straight at the API server.
-    pub fn start_operator(&self) -> Process {
-        self.stack.start_operator(&Settings::new(BINARY))
+    /// The operator, straight at the API server, once it is ready.
+    pub async fn start_operator(&self) -> Process {
+        ready(self.stack.start_operator(&Settings::new(BINARY))).await
     }
 
-    /// The operator, with somebody in between.
+    /// The operator, with somebody in between, once it is ready.
     pub async fn start_operator_behind_proxy(&self) -> (Process, FaultProxy) {
         let proxy = FaultProxy::start(&self.stack.control_plane, &OPERATOR, Fault::None).await;
-        (Settings::new(BINARY).start(&self.stack.control_plane.folder, &proxy.kubeconfig()), proxy)
+        let operator = Settings::new(BINARY).start(&self.stack.control_plane.folder, &proxy.kubeconfig());
+        (ready(operator).await, proxy)
     }
 
     /// Begins to create so many models.
@@ -112,6 +115,11 @@ impl Drop for World {
             eprintln!("FAULT_SEED={} repeats this", self.seed);
         }
     }
+}
+
+async fn ready(operator: Process) -> Process {
+    until_asked("it is ready", async || ask(&operator, "/readyz").await, |(code, _)| *code == 200).await;
+    operator
 }
 
 /// How often the operator may ask, at most, between a fault's begin and now, with so many models.

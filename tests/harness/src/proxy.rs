@@ -52,7 +52,7 @@ pub enum Fault {
     Hang,
     /// Those that would change something are taken and never answered; everything else passes.
     HangWrites,
-    /// Answers begin, and their bodies never come; watches that stand fall silent.
+    /// Answers begin, and their bodies never come, not even once everything else passes again; watches that stand fall silent.
     HangBodies,
     /// Connections are cut, and new ones closed at once.
     Close,
@@ -232,10 +232,11 @@ impl Streamed {
                 return Some(Ok(Frame::data(too_old())));
             }
         };
-        let _ = self.fault.wait_for(|fault| !matches!(fault, Fault::Hang | Fault::HangBodies)).await;
-        if self.is_watch && self.given_up.has_changed().unwrap_or_default() {
+        let is_lost = !self.is_watch && *self.fault.borrow() == Fault::HangBodies;
+        if is_lost || self.is_watch && self.given_up.has_changed().unwrap_or_default() {
             std::future::pending::<()>().await;
         }
+        let _ = self.fault.wait_for(|fault| !matches!(fault, Fault::Hang | Fault::HangBodies)).await;
         if let Some(Ok(frame)) = &frame {
             self.is_between_lines = frame.data_ref().is_none_or(|data| data.ends_with(b"\n"));
         }
