@@ -3,7 +3,10 @@
 use std::time::{Duration, Instant};
 
 use harness::{Crds, condition, kinds, neighbours::ControllerManager, wait::until_asked_within};
-use kube::api::ListParams;
+use kube::{
+    ResourceExt as _,
+    api::{DynamicObject, ListParams},
+};
 
 use super::{
     settled::{settled, settled_within},
@@ -12,8 +15,8 @@ use super::{
 
 const MODELS: usize = 60;
 
-/// Waits until every model that asks for autoscaling, and for nothing that cannot be, has one of these reasons.
-async fn all_say(world: &World, reason: &'static str, concerned: impl Fn(&kube::api::DynamicObject) -> bool) {
+/// Waits until all those models that are concerned, and ask for autoscaling, have this reason.
+async fn all_say(world: &World, reason: &str, concerned: impl Fn(&DynamicObject) -> bool) {
     let api = world.models.api(&kinds::model_serving());
     let differ = async || {
         let all = api.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();
@@ -32,12 +35,9 @@ async fn kedas_go_in_a_burst_and_come_back() {
     let began = Instant::now();
     Crds::keda().remove(&world.models.client).await;
     burst.ends().await;
-    all_say(&world, "KedaNotInstalled", |model| {
-        model.metadata.annotations.as_ref().is_some_and(|a| !a.contains_key("autoscaling.kthena.io/paused"))
-    })
-    .await;
+    all_say(&world, "KedaNotInstalled", |model| !model.annotations().contains_key("autoscaling.kthena.io/paused")).await;
     Crds::keda().install(&world.models.client).await;
-    world.add_strangers().await;
+    world.add_strangers_scaled_object().await;
     settled(&world, &mut operator).await;
     // Each model is written before, while and after they are gone.
     let asked = world.stack.requests().len();
@@ -53,10 +53,7 @@ async fn our_own_goes_in_a_burst_and_comes_back() {
     let began = Instant::now();
     Crds::ours().remove(&world.models.client).await;
     burst.ends().await;
-    all_say(&world, "ProfileNotFound", |model| {
-        model.metadata.annotations.as_ref().is_some_and(|annotations| annotations.contains_key("autoscaling.kthena.io/profile"))
-    })
-    .await;
+    all_say(&world, "ProfileNotFound", |model| model.annotations().contains_key("autoscaling.kthena.io/profile")).await;
     Crds::ours().install(&world.models.client).await;
     world.add_profile().await;
     settled(&world, &mut operator).await;

@@ -9,7 +9,7 @@ use kube::{
     ResourceExt as _,
     api::{ApiResource, DynamicObject},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::burst::Burst;
@@ -43,7 +43,8 @@ impl World {
         let seed = seed();
         let mut world = Self { stack, models, random: Random::of(seed), strangers: Vec::new(), seed, _permit: permit };
         world.add_profile().await;
-        world.add_strangers().await;
+        world.add_strangers_scaled_object().await;
+        world.add_stranger(&kinds::service(), json!({"ports": [{"port": 80}]})).await;
         world
     }
 
@@ -56,21 +57,19 @@ impl World {
         harness::objects::apply(&self.models.client, profile).await;
     }
 
-    /// What others have beside the models, and nobody touches.
-    pub async fn add_strangers(&mut self) {
-        let target = json!({"name": "shop"});
+    /// A ScaledObject of somebody else's, which nobody touches.
+    pub async fn add_strangers_scaled_object(&mut self) {
         let trigger =
             json!({"type": "cron", "metadata": {"timezone": "UTC", "start": "0 8 * * *", "end": "0 18 * * *", "desiredReplicas": "2"}});
-        let spec = json!({"scaleTargetRef": target, "triggers": [trigger]});
-        let contents = [
-            (kinds::scaled_object(), json!({"metadata": {"name": "shop"}, "spec": spec})),
-            (kinds::service(), json!({"metadata": {"name": "shop"}, "spec": {"ports": [{"port": 80}]}})),
-        ];
-        self.strangers.clear();
-        for (kind, content) in contents {
-            let created = self.models.create(&kind, content).await;
-            self.strangers.push((kind, created));
-        }
+        let scaled_object = json!({"scaleTargetRef": {"name": "shop"}, "triggers": [trigger]});
+        self.add_stranger(&kinds::scaled_object(), scaled_object).await;
+    }
+
+    /// Takes the place of one that went with its definition.
+    async fn add_stranger(&mut self, kind: &ApiResource, spec: Value) {
+        let created = self.models.create(kind, json!({"metadata": {"name": "shop"}, "spec": spec})).await;
+        self.strangers.retain(|(of, _)| of.kind != kind.kind);
+        self.strangers.push((kind.clone(), created));
     }
 
     /// The operator, straight at the API server, once it is ready.
@@ -126,8 +125,8 @@ async fn ready(operator: Process) -> Process {
 ///
 /// A model's n-th failure in a row is followed by a rest of at least 250 ms × 2ⁿ⁻¹, up to 15 s. A try is `requests` long: one where all
 /// fail, and three where only some do, since a model is read, and its status and ScaledObject are written. Besides, each model may come
-/// and change once meanwhile, which counts as tries that succeed. The dozen watches each list and watch again after at least 400 ms,
-/// doubling; discovery asks twice as often as every half second; events are 25 at first, then one a second.
+/// and change once meanwhile, which are tries that succeed. The dozen watches each list and watch again after at least 400 ms, doubling.
+/// Discovery asks two questions twice a second, since something is missing in every world; events are 25 at first, then one a second.
 pub fn most_requests(models: usize, began: Instant, requests: usize) -> usize {
     let lasted = began.elapsed();
     let rests = |first: Duration| {

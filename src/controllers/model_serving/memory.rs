@@ -244,4 +244,20 @@ mod tests {
         pace.step();
         assert_eq!(pace.rest(), None);
     }
+
+    /// The wall clock may have stepped since the condition was written, by whatever process.
+    #[rstest]
+    fn the_time_in_a_condition_decides_nothing(#[values(-3600, 0, 3600)] step: i64) {
+        let before = Condition {
+            status: "True".to_owned(),
+            reason: "Scaling".to_owned(),
+            message: String::new(),
+            type_: String::new(),
+            last_transition_time: Time(Timestamp::from_second(Timestamp::now().as_second() + step).unwrap()),
+            observed_generation: None,
+        };
+        let verdict = Verdict { status: Status::True, reason: "Idle", message: String::new() };
+        let held = Memory::default().hold("a", Some(&before), &verdict);
+        assert!(held.is_some_and(|held| held <= SAME_STATUS && held > SAME_STATUS / 2), "{held:?}");
+    }
 }
