@@ -95,6 +95,16 @@ audit: ## Look for advisories on dependencies; needs the advisory database, from
 	@tests/stack/build cargo-deny
 	target/stack/bin/cargo-deny check advisories
 
+ROUNDS ?= 20
+.PHONY: faults
+faults: ## The tests of faults ROUNDS times, with the seeds from 1 on, until one fails; four minutes each
+	@tests/stack/build $(CONTROL_PLANE) controller-manager keda
+	cargo test --locked --no-run --test faults
+	@for seed in $$(seq $(ROUNDS)); do \
+	  echo "round $$seed of $(ROUNDS)"; \
+	  FAULT_SEED=$$seed cargo test --locked --quiet --test faults || { echo "failed: FAULT_SEED=$$seed repeats it" >&2; exit 1; }; \
+	done
+
 .PHONY: soak
 soak: ## What takes minutes: a step of load while models load slowly, and waking from zero
 	@tests/stack/build $(CHAIN)

@@ -23,7 +23,7 @@ async fn all_say(world: &World, reason: &str, concerned: impl Fn(&DynamicObject)
         let others = all.iter().filter(|model| concerned(model)).filter_map(condition).filter(|found| found["reason"] != reason);
         (all.len(), others.map(ToString::to_string).collect::<Vec<_>>())
     };
-    until_asked_within(Duration::from_secs(60), reason, differ, |(count, others)| *count == MODELS && others.is_empty()).await;
+    until_asked_within(Duration::from_mins(1), reason, differ, |(count, others)| *count == MODELS && others.is_empty()).await;
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::shared::{BINARY, World};
 
 /// How long after a fault has ended everything may take to be as it should.
-pub const LIMIT: Duration = Duration::from_secs(60);
+pub const LIMIT: Duration = Duration::from_mins(1);
 
 /// What a model should have.
 struct Expected {

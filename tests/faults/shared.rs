@@ -129,16 +129,19 @@ async fn ready(operator: Process) -> Process {
 /// Discovery asks two questions twice a second, since something is missing in every world; events are 25 at first, then one a second.
 pub fn most_requests(models: usize, began: Instant, requests: usize) -> usize {
     let lasted = began.elapsed();
-    let rests = |first: Duration| {
-        let rest = |n: u32| (first * (1 << n.min(10))).min(Duration::from_secs(15));
-        (0..)
-            .map(rest)
-            .scan(Duration::ZERO, |sum, rest| Some(*sum + rest).inspect(|now| *sum = *now))
-            .take_while(|sum| *sum <= lasted)
-            .count()
-    };
-    let tries = 1 + rests(Duration::from_millis(250));
-    let watches = 12 * 2 * (1 + rests(Duration::from_millis(400)));
+    let tries = 1 + rests(Duration::from_millis(250), lasted);
+    let watches = 12 * 2 * (1 + rests(Duration::from_millis(400), lasted));
     let seconds = usize::try_from(lasted.as_secs()).unwrap() + 1;
     models * (tries * requests + 2 * 3) + watches + seconds * 5 + 25
+}
+
+/// How many rests, of which the first is that long and each further one twice as long, up to 15 s, fit into a time.
+fn rests(first: Duration, lasted: Duration) -> usize {
+    let (mut rest, mut sum, mut count) = (first, first, 0);
+    while sum <= lasted {
+        rest = (rest * 2).min(Duration::from_secs(15));
+        sum += rest;
+        count += 1;
+    }
+    count
 }

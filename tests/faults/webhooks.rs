@@ -24,7 +24,7 @@ async fn models(world: &World) -> Vec<ModelServing> {
 /// Waits until each says that its ScaledObject is not let in, and why.
 async fn say(models: &[ModelServing], why: &str) {
     for model in models {
-        let message = model.within(Duration::from_secs(60)).says("ScaledObjectNotReady", why).await;
+        let message = model.within(Duration::from_mins(1)).says("ScaledObjectNotReady", why).await;
         assert!(message.starts_with("ScaledObject ") && message.contains(" is refused"), "{message}");
     }
 }

@@ -36,7 +36,8 @@ impl Random {
         Duration::from_millis(shortest + self.below(longest - shortest))
     }
 
-    /// A seed for somebody else's stream.
+    /// A stream for somebody else.
+    #[must_use]
     pub const fn fork(&mut self) -> Self {
         Self(self.number())
     }
