@@ -60,7 +60,8 @@ verify: ## Fail where something that is generated is not what is checked in
 .PHONY: test
 test: doctor check stack verify image-check ## Every check; what CI runs
 	target/stack/bin/cargo-deny --log-level error check --hide-inclusion-graph licenses bans sources
-	cargo test --locked $(TIMED) --test promql --test apiserver --test faults $(TIMES) | tee $(LOG)
+	cargo test --locked $(TIMED) --test promql --test apiserver $(TIMES) | tee $(LOG)
+	cargo test --locked $(TIMED) --test faults $(TIMES) --test-threads=4 | tee -a $(LOG)
 	cargo test --locked $(TIMED_IN_NAMESPACE) --test chart $(TIMES) --test-threads=4 | tee -a $(LOG)
 	cargo test --locked $(TIMED_IN_NAMESPACE) --test loop $(TIMES) --test-threads=8 | tee -a $(LOG)
 	@tests/stack/slowest $(LOG)
@@ -102,7 +103,7 @@ faults: ## The tests of faults ROUNDS times, with the seeds from 1 on, until one
 	cargo test --locked --no-run --test faults
 	@for seed in $$(seq $(ROUNDS)); do \
 	  echo "round $$seed of $(ROUNDS)"; \
-	  FAULT_SEED=$$seed cargo test --locked --quiet --test faults || { echo "failed: FAULT_SEED=$$seed repeats it" >&2; exit 1; }; \
+	  FAULT_SEED=$$seed cargo test --locked --quiet --test faults -- --test-threads=4 || { echo "failed: FAULT_SEED=$$seed repeats it" >&2; exit 1; }; \
 	done
 
 .PHONY: soak

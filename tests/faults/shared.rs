@@ -17,7 +17,7 @@ use super::burst::Burst;
 pub const BINARY: &str = env!("CARGO_BIN_EXE_kthena-keda");
 
 /// A control plane takes most of a core while it starts.
-static STACKS: Semaphore = Semaphore::const_new(3);
+static STACKS: Semaphore = Semaphore::const_new(4);
 
 pub async fn stack(crds: &[Crds]) -> (Stack, SemaphorePermit<'static>) {
     let permit = STACKS.acquire().await.unwrap();
