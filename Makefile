@@ -60,7 +60,8 @@ verify: ## Fail where something that is generated is not what is checked in
 .PHONY: test
 test: doctor check stack verify image-check ## Every check; what CI runs
 	target/stack/bin/cargo-deny --log-level error check --hide-inclusion-graph licenses bans sources
-	cargo test --locked $(TIMED) --test promql --test apiserver --test faults $(TIMES) | tee $(LOG)
+	cargo test --locked $(TIMED) --test promql --test apiserver $(TIMES) | tee $(LOG)
+	cargo test --locked $(TIMED) --test faults $(TIMES) --test-threads=4 | tee -a $(LOG)
 	cargo test --locked $(TIMED_IN_NAMESPACE) --test chart $(TIMES) --test-threads=4 | tee -a $(LOG)
 	cargo test --locked $(TIMED_IN_NAMESPACE) --test loop $(TIMES) --test-threads=8 | tee -a $(LOG)
 	@tests/stack/slowest $(LOG)
@@ -94,6 +95,16 @@ sbom: ## Write what the binary is made of (CycloneDX) to target/sbom/
 audit: ## Look for advisories on dependencies; needs the advisory database, from the network
 	@tests/stack/build cargo-deny
 	target/stack/bin/cargo-deny check advisories
+
+ROUNDS ?= 20
+.PHONY: faults
+faults: ## The tests of faults ROUNDS times, with the seeds from 1 on, until one fails; four minutes each
+	@tests/stack/build $(CONTROL_PLANE) controller-manager keda
+	cargo test --locked --no-run --test faults
+	@for seed in $$(seq $(ROUNDS)); do \
+	  echo "round $$seed of $(ROUNDS)"; \
+	  FAULT_SEED=$$seed cargo test --locked --quiet --test faults -- --test-threads=4 || { echo "failed: FAULT_SEED=$$seed repeats it" >&2; exit 1; }; \
+	done
 
 .PHONY: soak
 soak: ## What takes minutes: a step of load while models load slowly, and waking from zero

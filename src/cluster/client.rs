@@ -22,6 +22,10 @@ use crate::{
 /// and never answer. It counts until the response's headers, so that watches are not cut.
 const LIMIT: Duration = Duration::from_secs(12);
 
+/// How long a connection may be silent once an answer has begun, which [`LIMIT`] no longer counts: a network that loses a connection
+/// tells neither end. The API server ends a watch after 60 s, so that none that is well is silent for longer.
+const SILENCE: Duration = Duration::from_secs(65);
+
 /// Connects as kubectl would: from `KUBECONFIG`, there by `context` if one is named, else as the pod's service account.
 ///
 /// # Errors
@@ -59,6 +63,7 @@ impl Clients {
 
     fn of(mut config: Config, mandate: Mandate, metrics: &Metrics, election: Option<&Candidate>) -> Result<Self, Error> {
         config.default_retry = false;
+        config.read_timeout = Some(SILENCE);
         let counted = layer_fn(|inner| Counted { inner, metrics: metrics.clone() });
         let fence = FilterLayer::new(move |request: Request<Body>| fence(&mandate, request));
         let builder = || ClientBuilder::try_from(config.clone()).map(|builder| builder.with_layer(&counted)).map_err(Error::from);

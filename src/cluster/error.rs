@@ -46,7 +46,7 @@ pub enum Class {
     Transient,
     /// A right is missing.
     Forbidden,
-    /// A webhook does not accept the object as things are; they may change at any time.
+    /// A webhook does not accept the object as things are, or does not answer; that may change at any time.
     Denied,
     /// The API server or a webhook does not accept the object.
     Rejected,
@@ -146,9 +146,15 @@ impl Error {
     }
 }
 
-/// A webhook's refusal has the code of a missing right; only its text tells (Kubernetes `pkg/admission/plugin/webhook/errors`).
+/// A webhook's refusal has the code of a missing right, and one that could not be asked that of the API server's own failures; only the
+/// text tells (Kubernetes `apiserver/pkg/admission/plugin/webhook/errors` and `apiserver/pkg/util/webhook/error.go`).
 fn is_denied(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.code == 403 && status.message.starts_with("admission webhook "))
+    let kube::Error::Api(status) = error else { return false };
+    match status.code {
+        403 => status.message.starts_with("admission webhook "),
+        500 => status.message.contains("failed calling webhook "),
+        _ => false,
+    }
 }
 
 fn code(error: &kube::Error) -> Option<u16> {

@@ -143,13 +143,15 @@ pub struct Elector {
     candidate: Candidate,
     mandate: Mandate,
     seen: Sighting,
+    /// What people read in the Lease; nothing is decided by it, since it may step.
+    wall_clock: fn() -> Timestamp,
 }
 
 impl Elector {
     /// One that has seen nothing yet. The client limits requests to [`Candidate::request_limit`].
     pub fn new(client: kube::Client, candidate: Candidate, mandate: Mandate) -> Self {
         let api = Api::namespaced(client, &candidate.namespace);
-        Self { api, candidate, mandate, seen: Sighting { lease: None, since: Instant::now() } }
+        Self { api, candidate, mandate, seen: Sighting { lease: None, since: Instant::now() }, wall_clock: Timestamp::now }
     }
 
     /// The Lease's name.
@@ -280,7 +282,7 @@ impl Elector {
 
     /// Writes the Lease in our name, as a change of exactly what was seen, and extends the mandate from before it was sent.
     async fn write(&mut self) -> Result<(), kube::Error> {
-        let (started, lease) = (Instant::now(), self.ours(Timestamp::now()));
+        let (started, lease) = (Instant::now(), self.ours((self.wall_clock)()));
         let written = match &self.seen.lease {
             Some(_) => self.api.replace(&self.candidate.name, &PostParams::default(), &lease).await?,
             None => self.api.create(&PostParams::default(), &lease).await?,
@@ -327,6 +329,10 @@ fn tell_once(error: &kube::Error, told: &mut Option<String>) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    use kube::client::Body;
+
     use super::*;
 
     fn held_by(holder: &str, renewed: i64) -> Lease {
@@ -373,5 +379,61 @@ mod tests {
         mandate.expired().await;
         assert!(!mandate.holds());
         assert!(Mandate::for_life().holds());
+    }
+
+    /// A clock that steps by an hour, forward and backward, each time somebody looks.
+    fn stepping() -> Timestamp {
+        static LOOKS: AtomicI64 = AtomicI64::new(0);
+        Timestamp::from_second(1_800_000_000 + 3600 * (LOOKS.fetch_add(1, Ordering::Relaxed) % 3)).unwrap()
+    }
+
+    /// An elector whose writes are all taken as they are, and what it wrote.
+    fn elector(mandate: Mandate, wall_clock: fn() -> Timestamp) -> (Elector, Arc<Mutex<Vec<Lease>>>) {
+        let written = Arc::<Mutex<Vec<Lease>>>::default();
+        let taken = written.clone();
+        let answer = move |request: http::Request<Body>| {
+            let taken = taken.clone();
+            async move {
+                let body = request.into_body().collect_bytes().await?;
+                taken.lock().unwrap().push(serde_json::from_slice(&body).unwrap());
+                Ok::<_, kube::Error>(http::Response::new(Body::from(body)))
+            }
+        };
+        let candidate =
+            Candidate { namespace: "n".to_owned(), name: "l".to_owned(), identity: "me".to_owned(), duration: Duration::from_secs(15) };
+        let client = kube::Client::new(tower::service_fn(answer), "n");
+        (Elector { wall_clock, ..Elector::new(client, candidate, mandate) }, written)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wall_clock_that_steps_neither_loses_nor_prolongs_a_mandate_nor_makes_writes() {
+        for clock in [Timestamp::now, stepping] {
+            let mandate = Mandate::by_election();
+            let (mut elector, written) = elector(mandate.clone(), clock);
+            elector.write().await.unwrap();
+            // Kept for an hour: a renewal each three seconds, and not one more.
+            assert!(timeout(Duration::from_secs(3601), elector.keep()).await.is_err());
+            assert!(mandate.holds());
+            assert_eq!(written.lock().unwrap().len(), 1 + 3600 / 3);
+            // Not renewed any more: it ends ten seconds after the last renewal was sent, one second ago.
+            tokio::time::advance(Duration::from_millis(8990)).await;
+            assert!(mandate.holds());
+            tokio::time::advance(Duration::from_millis(20)).await;
+            assert!(!mandate.holds());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_goes_by_its_own_clock_alone() {
+        let (mut elector, written) = elector(Mandate::by_election(), stepping);
+        for _ in 0..3 {
+            elector.write().await.unwrap();
+        }
+        let (mut seen, start) = (nothing_seen(), Instant::now());
+        for (second, lease) in (0..).zip(written.lock().unwrap().clone()) {
+            let now = start + Duration::from_secs(second);
+            seen.see(Some(lease), now);
+            assert_eq!(seen.free_at("another"), now + Duration::from_secs(15));
+        }
     }
 }

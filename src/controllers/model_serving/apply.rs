@@ -29,14 +29,18 @@ pub(super) async fn apply(models: &Models, observed: Observed, plan: Plan, capab
         return Ok(None);
     };
     let Plan { scaled_object, pod_monitor, selector: _, condition: _, findings, warnings: _, explanation: _ } = plan;
-    match pod_monitor {
+    let of_pod_monitor = match pod_monitor {
         Desired::Apply(pod_monitor) => write_pod_monitor(models, &observed, *pod_monitor).await?,
-        Desired::Remove => remove::<LivePodMonitor>(context, observed.pod_monitor.as_ref(), &observed).await?,
-        Desired::Keep => {}
-    }
-    if let Desired::Apply(scaled_object) = scaled_object {
-        write_scaled_object(models, &observed, *scaled_object).await?;
-    }
+        Desired::Remove => {
+            remove::<LivePodMonitor>(context, observed.pod_monitor.as_ref(), &observed).await?;
+            None
+        }
+        Desired::Keep => None,
+    };
+    let of_scaled_object = match scaled_object {
+        Desired::Apply(scaled_object) => write_scaled_object(models, &observed, *scaled_object).await?,
+        Desired::Remove | Desired::Keep => None,
+    };
     for finding in &findings {
         tracing::debug!(
             namespace = observed.model_serving.namespace(),
@@ -45,7 +49,7 @@ pub(super) async fn apply(models: &Models, observed: Observed, plan: Plan, capab
             "not scaled"
         );
     }
-    Ok(held)
+    Ok([held, of_pod_monitor, of_scaled_object].into_iter().flatten().min())
 }
 
 async fn remove<L>(context: &Context, found: Option<&Generated>, observed: &Observed) -> Result<(), Error>
@@ -61,54 +65,55 @@ where
     Ok(())
 }
 
-async fn write_scaled_object(models: &Models, observed: &Observed, wanted: ScaledObject) -> Result<(), Error> {
+async fn write_scaled_object(models: &Models, observed: &Observed, wanted: ScaledObject) -> Result<Option<Duration>, Error> {
     let fingerprint = wanted.fingerprint();
-    if let Some(live) =
-        bring::<LiveScaledObject, _>(models, observed, observed.existing(), observed.generated(), wanted, fingerprint).await?
-    {
-        models.context.stores.scaled_objects.wrote(&live);
-    }
-    Ok(())
+    let (existing, found) = (observed.existing(), observed.generated());
+    let wrote = |live: &LiveScaledObject| models.context.stores.scaled_objects.wrote(live);
+    bring(models, observed, existing, found, (wanted, fingerprint), wrote).await
 }
 
-async fn write_pod_monitor(models: &Models, observed: &Observed, wanted: PodMonitor) -> Result<(), Error> {
+async fn write_pod_monitor(models: &Models, observed: &Observed, wanted: PodMonitor) -> Result<Option<Duration>, Error> {
     let fingerprint = wanted.fingerprint();
     let (existing, found) = (observed.existing_pod_monitor(), observed.pod_monitor.as_ref());
-    if let Some(live) = bring::<LivePodMonitor, _>(models, observed, existing, found, wanted, fingerprint).await? {
-        models.context.stores.pod_monitors.wrote(&live);
-    }
-    Ok(())
+    let wrote = |live: &LivePodMonitor| models.context.stores.pod_monitors.wrote(live);
+    bring(models, observed, existing, found, (wanted, fingerprint), wrote).await
 }
 
-/// Writes an object if it does not stand already; tells of it where somebody else had changed it.
+/// Writes an object if it does not stand already; tells of it where somebody else had changed it. Answers how long that has to wait
+/// where somebody changes it again and again.
 async fn bring<L, K>(
     models: &Models,
     observed: &Observed,
     existing: Existing,
     found: Option<&Generated>,
-    wanted: K,
-    fingerprint: Fingerprint,
-) -> Result<Option<L>, Error>
+    (wanted, fingerprint): (K, Fingerprint),
+    wrote: impl FnOnce(&L),
+) -> Result<Option<Duration>, Error>
 where
     L: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
     K: Resource<DynamicType = ()> + Serialize + Debug,
 {
-    let model_serving = &observed.model_serving;
+    let (memory, model_serving) = (&models.memory, &observed.model_serving);
+    let (identity, kind, name) = (identity(model_serving), K::kind(&()), wanted.name_any());
+    let stands = found.is_some_and(|found| found.fingerprint == fingerprint);
+    if let Some(rest) = memory.rest(&identity, &kind, fingerprint).filter(|_| !stands) {
+        return Ok(Some(rest));
+    }
     let namespace = model_serving.namespace().ok_or(Error::Malformed("a namespace"))?;
-    let (kind, name) = (K::kind(&()), wanted.name_any());
     let api: Api<L> = Api::namespaced(models.context.client.clone(), &namespace);
     let live = apply::bring(&api, existing, found, wanted, fingerprint).await.inspect_err(|error| {
         // What heals by itself is tried again without a word.
         if error.class().needs_people() {
-            models.memory.refused(&identity(model_serving), format!("{kind} {name} is refused: {}", error.words()));
+            memory.refused(&identity, format!("{kind} {name} is refused: {}", error.words()));
         }
     })?;
-    let as_before = models.memory.wanted(&identity(model_serving), K::kind(&()), fingerprint);
-    if live.is_some() {
-        tracing::info!(namespace, name, %kind, "applied");
-        if as_before {
-            models.events.inform(model_serving, "Repaired", &format!("{kind} {name} was changed by somebody else and is as it was again"));
-        }
+    let as_before = memory.wanted(&identity, K::kind(&()), fingerprint);
+    let Some(live) = live else { return Ok(None) };
+    wrote(&live);
+    tracing::info!(namespace, name, %kind, "applied");
+    if as_before {
+        memory.repaired(&identity, &kind);
+        models.events.inform(model_serving, "Repaired", &format!("{kind} {name} was changed by somebody else and is as it was again"));
     }
-    Ok(live)
+    Ok(None)
 }

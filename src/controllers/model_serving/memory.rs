@@ -24,6 +24,13 @@ const SAME_REASON: Duration = Duration::from_mins(10);
 /// How often a model may turn from idle to busy and back.
 const SAME_STATUS: Duration = Duration::from_mins(1);
 
+/// How long to wait before the third write of the same within [`CALM`]; twice as long before each further one.
+const FIRST_REST: Duration = Duration::from_millis(250);
+/// The longest such wait.
+const LONGEST_REST: Duration = Duration::from_secs(30);
+/// After how long the next write of the same is the first again.
+const CALM: Duration = Duration::from_mins(2);
+
 /// What is remembered, by the model's identity.
 #[derive(Debug)]
 pub struct Memory {
@@ -40,14 +47,43 @@ impl Default for Memory {
 
 #[derive(Debug, Default)]
 struct Remembered {
-    told: Option<Instant>,
+    told: Pace,
     /// By kind.
-    wanted: HashMap<Cow<'static, str>, Fingerprint>,
+    wanted: HashMap<Cow<'static, str>, Wanted>,
     refusal: Option<String>,
     said: Option<Said>,
     autoscaled: bool,
     /// The version of the ModelServing that our last write made.
     written: Option<String>,
+}
+
+/// What an object was to look like when it was last written, and how it has been brought back to that since.
+#[derive(Debug)]
+struct Wanted {
+    fingerprint: Fingerprint,
+    repairs: Pace,
+}
+
+/// How often in a row the same was written, so that somebody who undoes it each time is not fought as fast as both can write.
+#[derive(Debug, Default)]
+struct Pace {
+    last: Option<Instant>,
+    times: u32,
+}
+
+impl Pace {
+    fn step(&mut self) {
+        let goes_on = self.last.is_some_and(|last| last.elapsed() < CALM);
+        self.times = if goes_on { self.times.saturating_add(1) } else { 1 };
+        self.last = Some(Instant::now());
+    }
+
+    /// How long the next one has to wait, if at all.
+    fn rest(&self) -> Option<Duration> {
+        let doublings = self.times.checked_sub(2)?.min(20);
+        let rest = FIRST_REST.saturating_mul(1 << doublings).min(LONGEST_REST);
+        rest.checked_sub(self.last?.elapsed()).filter(|rest| !rest.is_zero())
+    }
 }
 
 /// What was last said of a model, where no condition holds it.
@@ -60,19 +96,43 @@ pub(super) struct Said {
 impl Memory {
     /// How long a condition has to wait with this verdict, so that nothing is rewritten all the time.
     pub(super) fn hold(&self, identity: &str, before: Option<&Condition>, verdict: &Verdict) -> Option<Duration> {
-        let pause = pause(before?, verdict)?;
-        let told = self.all().get(identity).and_then(|remembered| remembered.told).unwrap_or(self.began);
+        let Some(before) = before else {
+            // Somebody dropped it, if it was written before.
+            return self.all().get(identity)?.told.rest();
+        };
+        let pause = pause(before, verdict)?;
+        let told = self.all().get(identity).and_then(|remembered| remembered.told.last).unwrap_or(self.began);
         pause.checked_sub(told.elapsed()).filter(|rest| !rest.is_zero())
     }
 
     /// Remembers that a condition was written.
     pub(super) fn told(&self, identity: &str) {
-        self.all().entry(identity.to_owned()).or_default().told = Some(Instant::now());
+        self.all().entry(identity.to_owned()).or_default().told.step();
     }
 
     /// Remembers what an object was to look like; answers whether it was to look like that before, too.
     pub(super) fn wanted(&self, identity: &str, kind: Cow<'static, str>, fingerprint: Fingerprint) -> bool {
-        self.all().entry(identity.to_owned()).or_default().wanted.insert(kind, fingerprint) == Some(fingerprint)
+        let mut all = self.all();
+        let wanted = &mut all.entry(identity.to_owned()).or_default().wanted;
+        let as_before = wanted.get(&kind).is_some_and(|wanted| wanted.fingerprint == fingerprint);
+        if !as_before {
+            wanted.insert(kind, Wanted { fingerprint, repairs: Pace::default() });
+        }
+        as_before
+    }
+
+    /// Remembers that an object was brought back to what it was to look like.
+    pub(super) fn repaired(&self, identity: &str, kind: &str) {
+        if let Some(wanted) = self.all().get_mut(identity).and_then(|remembered| remembered.wanted.get_mut(kind)) {
+            wanted.repairs.step();
+        }
+    }
+
+    /// How long bringing an object back to this has to wait, if at all.
+    pub(super) fn rest(&self, identity: &str, kind: &str, fingerprint: Fingerprint) -> Option<Duration> {
+        let all = self.all();
+        let wanted = all.get(identity)?.wanted.get(kind)?;
+        wanted.repairs.rest().filter(|_| wanted.fingerprint == fingerprint)
     }
 
     /// Remembers the version of a ModelServing that our own write made.
@@ -189,5 +249,37 @@ mod tests {
         };
         let verdict = Verdict { status: after.0, reason: after.1, message: after.2.to_owned() };
         assert_eq!(pause(&before, &verdict), expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_undoes_the_same_each_time_is_answered_ever_more_slowly() {
+        let mut pace = Pace::default();
+        let mut rests = Vec::new();
+        for _ in 0..12 {
+            let rest = pace.rest().unwrap_or_default();
+            tokio::time::advance(rest).await;
+            rests.push(rest.as_millis());
+            pace.step();
+        }
+        assert_eq!(rests, [0, 0, 250, 500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000]);
+        tokio::time::advance(CALM).await;
+        pace.step();
+        assert_eq!(pace.rest(), None);
+    }
+
+    /// The wall clock may have stepped since the condition was written, by whatever process.
+    #[rstest]
+    fn the_time_in_a_condition_decides_nothing(#[values(-3600, 0, 3600)] step: i64) {
+        let before = Condition {
+            status: "True".to_owned(),
+            reason: "Scaling".to_owned(),
+            message: String::new(),
+            type_: String::new(),
+            last_transition_time: Time(Timestamp::from_second(Timestamp::now().as_second() + step).unwrap()),
+            observed_generation: None,
+        };
+        let verdict = Verdict { status: Status::True, reason: "Idle", message: String::new() };
+        let held = Memory::default().hold("a", Some(&before), &verdict);
+        assert!(held.is_some_and(|held| held <= SAME_STATUS && held > SAME_STATUS / 2), "{held:?}");
     }
 }

@@ -74,7 +74,8 @@ pub struct ControlPlane {
     api_server: Option<Process>,
     command: Command,
     port: u16,
-    _etcd: Process,
+    etcd_command: Command,
+    etcd: Option<Process>,
 }
 
 impl ControlPlane {
@@ -84,11 +85,12 @@ impl ControlPlane {
         let folder = folder();
         let authority = Authority::new(&folder, "cluster-ca");
         let etcd_port = free_port();
-        let etcd = etcd(&folder, etcd_port);
+        let etcd_command = etcd(&folder, etcd_port);
+        let etcd = Some(Process::start(&folder, "etcd", &etcd_command));
         let port = free_port();
         let signing = signing_key(&folder);
         let command = api_server(&folder, &authority, &signing, etcd_port, port);
-        let mut this = Self { folder, authority, signing_key: signing.private, api_server: None, command, port, _etcd: etcd };
+        let mut this = Self { folder, authority, signing_key: signing.private, api_server: None, command, port, etcd_command, etcd };
         this.start_api_server().await;
         this
     }
@@ -135,6 +137,25 @@ impl ControlPlane {
     /// The API server's process, while it runs.
     pub fn api_server(&self) -> Option<&Process> {
         self.api_server.as_ref()
+    }
+
+    /// Kills the store of the API server, which goes on without it.
+    pub fn stop_etcd(&mut self) {
+        self.etcd = None;
+    }
+
+    /// Starts the store again, with what it held.
+    pub fn start_etcd(&mut self) {
+        if self.etcd.is_none() {
+            self.etcd = Some(Process::start(&self.folder, "etcd", &self.etcd_command));
+        }
+    }
+
+    /// Sends the store a signal by its name, such as `STOP`, after which it takes requests and answers none.
+    pub fn signal_etcd(&mut self, signal: &str) {
+        if let Some(etcd) = &mut self.etcd {
+            etcd.signal(signal);
+        }
     }
 
     /// The API server's port on loopback.
@@ -219,7 +240,7 @@ impl Drop for ControlPlane {
     }
 }
 
-fn etcd(folder: &Path, port: u16) -> Process {
+fn etcd(folder: &Path, port: u16) -> Command {
     let (client, peer) = (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{}", free_port()));
     let mut command = Command::new(binary("etcd"));
     command
@@ -230,7 +251,7 @@ fn etcd(folder: &Path, port: u16) -> Process {
         .arg(format!("--initial-advertise-peer-urls={peer}"))
         .arg(format!("--initial-cluster=default={peer}"))
         .arg("--unsafe-no-fsync");
-    Process::start(folder, "etcd", &command)
+    command
 }
 
 fn api_server(folder: &Path, authority: &Authority, signing: &SigningKey, etcd: u16, port: u16) -> Command {

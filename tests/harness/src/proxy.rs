@@ -15,25 +15,31 @@ use futures::{StreamExt as _, stream};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, BodyStream, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
-    body::{Bytes, Incoming},
+    body::{Bytes, Frame, Incoming},
     server::conn::http1,
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
 use kube::Client;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
     task::JoinHandle,
+    time::sleep,
 };
 
 use crate::{
     certificates::Identity,
     control_plane::{ControlPlane, kubeconfig},
+    random::Random,
 };
 
 type Body = UnsyncBoxBody<Bytes, kube::Error>;
+type Frames = BodyStream<kube::client::Body>;
+
+/// How long a watch stands before it is told that it is too old.
+const AGE: Duration = Duration::from_millis(500);
 
 /// What happens to requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,22 +52,36 @@ pub enum Fault {
     Hang,
     /// Those that would change something are taken and never answered; everything else passes.
     HangWrites,
+    /// Answers begin, and their bodies never come, not even once everything else passes again; watches that stand fall silent.
+    HangBodies,
     /// Connections are cut, and new ones closed at once.
     Close,
     /// They are answered with this status.
     Status(u16),
-    /// Watches are told that their resource version is too old; everything else passes.
+    /// Watches are answered that their resource version is too old; everything else passes.
     Expired,
+    /// Watches are told so in the midst of their stream, which ends with that; everything else passes.
+    ExpiredMidway,
+    /// Each meets something else, as this seed decides: overload with the wish to be left alone for a second, failures, a slow
+    /// answer, an answer that is lost after all was done, or nothing.
+    Mixed(u64),
 }
 
 /// A proxy that serves until it is dropped.
-#[derive(Debug)]
 pub struct FaultProxy {
-    fault: Arc<watch::Sender<Fault>>,
-    hanging: Arc<AtomicUsize>,
+    state: Arc<State>,
     port: u16,
     accepting: JoinHandle<()>,
     folder: PathBuf,
+}
+
+struct State {
+    client: Client,
+    fault: watch::Sender<Fault>,
+    /// How many times the watches that stood were given up.
+    given_up: watch::Sender<usize>,
+    asked: AtomicUsize,
+    hanging: AtomicUsize,
 }
 
 impl FaultProxy {
@@ -70,20 +90,26 @@ impl FaultProxy {
         let client = control_plane.client(identity).await;
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("an address").port();
-        let fault = Arc::new(watch::Sender::new(fault));
-        let hanging = Arc::new(AtomicUsize::new(0));
-        let accepting = tokio::spawn(accept(listener, client, fault.clone(), hanging.clone()));
-        Self { fault, hanging, port, accepting, folder: control_plane.folder.clone() }
+        let (fault, given_up) = (watch::Sender::new(fault), watch::Sender::new(0));
+        let state = Arc::new(State { client, fault, given_up, asked: AtomicUsize::new(0), hanging: AtomicUsize::new(0) });
+        let accepting = tokio::spawn(accept(listener, state.clone()));
+        Self { state, port, accepting, folder: control_plane.folder.clone() }
     }
 
-    /// Spoils from now on, connections that stand included.
-    pub fn set(&self, fault: Fault) {
-        self.fault.send_replace(fault);
+    /// Spoils from now on, connections that stand included; answers how much was asked since this was last called.
+    pub fn set(&self, fault: Fault) -> usize {
+        self.state.fault.send_replace(fault);
+        self.state.asked.swap(0, Ordering::Relaxed)
+    }
+
+    /// Lets every watch that stands fall silent for good, as a network does that has lost them; new ones pass.
+    pub fn give_up_watches(&self) {
+        self.state.given_up.send_modify(|times| *times += 1);
     }
 
     /// How many requests were taken and are not answered.
     pub fn hanging(&self) -> usize {
-        self.hanging.load(Ordering::Relaxed)
+        self.state.hanging.load(Ordering::Relaxed)
     }
 
     /// A kubeconfig that leads through the proxy.
@@ -99,18 +125,18 @@ impl Drop for FaultProxy {
     }
 }
 
-async fn accept(listener: TcpListener, client: Client, fault: Arc<watch::Sender<Fault>>, hanging: Arc<AtomicUsize>) {
+async fn accept(listener: TcpListener, state: Arc<State>) {
     loop {
         let Ok((connection, _)) = listener.accept().await else { continue };
-        if *fault.borrow() != Fault::Close {
-            tokio::spawn(serve(connection, client.clone(), fault.subscribe(), hanging.clone()));
+        if *state.fault.borrow() != Fault::Close {
+            tokio::spawn(serve(connection, state.clone()));
         }
     }
 }
 
-async fn serve(connection: TcpStream, client: Client, mut fault: watch::Receiver<Fault>, hanging: Arc<AtomicUsize>) {
-    let state = fault.clone();
-    let service = service_fn(move |request| answer(request, client.clone(), state.clone(), hanging.clone()));
+async fn serve(connection: TcpStream, state: Arc<State>) {
+    let mut fault = state.fault.subscribe();
+    let service = service_fn(move |request| answer(request, state.clone()));
     let serving = http1::Builder::new().serve_connection(TokioIo::new(connection), service);
     tokio::select! {
         _ = serving => {}
@@ -118,52 +144,132 @@ async fn serve(connection: TcpStream, client: Client, mut fault: watch::Receiver
     }
 }
 
-async fn answer(
-    request: Request<Incoming>,
-    client: Client,
-    mut fault: watch::Receiver<Fault>,
-    hanging: Arc<AtomicUsize>,
-) -> Result<Response<Body>, Infallible> {
-    let now = *fault.borrow_and_update();
-    let is_watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
+async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Response<Body>, Infallible> {
+    let number = state.asked.fetch_add(1, Ordering::Relaxed);
+    let now = *state.fault.borrow();
     match now {
         Fault::Hang => std::future::pending().await,
         Fault::HangWrites if request.method() != http::Method::GET => {
-            hanging.fetch_add(1, Ordering::Relaxed);
+            state.hanging.fetch_add(1, Ordering::Relaxed);
             std::future::pending::<()>().await;
         }
-        Fault::Delay(time) => tokio::time::sleep(time).await,
-        Fault::Status(code) => return Ok(status(code)),
-        Fault::Expired if is_watch => return Ok(status(410)),
-        Fault::None | Fault::Close | Fault::Expired | Fault::HangWrites => {}
+        Fault::Delay(time) => sleep(time).await,
+        Fault::Status(code) => return Ok(failure(code)),
+        Fault::Expired if is_watch(&request) => return Ok(failure(410)),
+        Fault::Mixed(seed) => return Ok(mixed(request, &state, Random::of(seed ^ number as u64)).await),
+        Fault::None | Fault::Close | Fault::Expired | Fault::ExpiredMidway | Fault::HangWrites | Fault::HangBodies => {}
     }
-    Ok(forward(request, &client, fault).await.unwrap_or_else(|_| status(502)))
+    Ok(forward(request, &state).await)
 }
 
-async fn forward(request: Request<Incoming>, client: &Client, fault: watch::Receiver<Fault>) -> Result<Response<Body>, Box<dyn Error>> {
+fn is_watch<B>(request: &Request<B>) -> bool {
+    request.uri().query().is_some_and(|query| query.contains("watch=true"))
+}
+
+/// More than half of the requests pass, or nothing would ever be done.
+async fn mixed(request: Request<Incoming>, state: &Arc<State>, mut random: Random) -> Response<Body> {
+    match random.below(10) {
+        0 => failure(429),
+        1 => failure(500),
+        2 => failure(503),
+        3 => {
+            sleep(random.millis(100, 1500)).await;
+            forward(request, state).await
+        }
+        4 => {
+            drop(forward(request, state).await);
+            failure(504)
+        }
+        _ => forward(request, state).await,
+    }
+}
+
+async fn forward(request: Request<Incoming>, state: &Arc<State>) -> Response<Body> {
+    let is_watch = is_watch(&request);
+    match send(request, &state.client).await {
+        Ok(answer) => answer.map(|body| Streamed::new(body, is_watch, state).into_body()),
+        Err(_) => failure(502),
+    }
+}
+
+async fn send(request: Request<Incoming>, client: &Client) -> Result<Response<kube::client::Body>, Box<dyn Error>> {
     let (mut head, body) = request.into_parts();
     head.headers.remove(http::header::HOST);
     let body = kube::client::Body::from(body.collect().await?.to_bytes());
-    let answer = client.send(Request::from_parts(head, body)).await?;
-    Ok(answer.map(|body| silent_while_hanging(body, fault)))
+    Ok(client.send(Request::from_parts(head, body)).await?)
 }
 
-/// A watch's answer goes on for ever; it falls silent with everything else.
-fn silent_while_hanging(body: kube::client::Body, fault: watch::Receiver<Fault>) -> Body {
-    let frames = stream::unfold((BodyStream::new(body), fault), |(mut frames, mut fault)| async move {
-        let frame = frames.next().await?;
-        let _ = fault.wait_for(|fault| *fault != Fault::Hang).await;
-        Some((frame, (frames, fault)))
-    });
-    StreamBody::new(Box::pin(frames)).boxed_unsync()
+/// The body of an answer on its way; a watch's goes on for ever.
+struct Streamed {
+    frames: Frames,
+    is_watch: bool,
+    fault: watch::Receiver<Fault>,
+    given_up: watch::Receiver<usize>,
+    is_between_lines: bool,
+    has_ended: bool,
 }
 
-fn status(code: u16) -> Response<Body> {
+impl Streamed {
+    fn new(body: kube::client::Body, is_watch: bool, state: &State) -> Self {
+        let (fault, given_up) = (state.fault.subscribe(), state.given_up.subscribe());
+        Self { frames: BodyStream::new(body), is_watch, fault, given_up, is_between_lines: true, has_ended: false }
+    }
+
+    fn into_body(self) -> Body {
+        let frames = stream::unfold(self, |mut this| async move { this.next().await.map(|frame| (frame, this)) });
+        StreamBody::new(Box::pin(frames)).boxed_unsync()
+    }
+
+    async fn next(&mut self) -> Option<Result<Frame<Bytes>, kube::Error>> {
+        if self.has_ended {
+            return None;
+        }
+        let can_expire = self.is_watch && self.is_between_lines;
+        let frame = tokio::select! {
+            frame = self.frames.next() => frame,
+            () = expired(self.fault.clone()), if can_expire => {
+                self.has_ended = true;
+                return Some(Ok(Frame::data(too_old())));
+            }
+        };
+        let is_lost = !self.is_watch && *self.fault.borrow() == Fault::HangBodies;
+        if is_lost || self.is_watch && self.given_up.has_changed().unwrap_or_default() {
+            std::future::pending::<()>().await;
+        }
+        let _ = self.fault.wait_for(|fault| !matches!(fault, Fault::Hang | Fault::HangBodies)).await;
+        if let Some(Ok(frame)) = &frame {
+            self.is_between_lines = frame.data_ref().is_none_or(|data| data.ends_with(b"\n"));
+        }
+        frame
+    }
+}
+
+async fn expired(mut fault: watch::Receiver<Fault>) {
+    let _ = fault.wait_for(|fault| *fault == Fault::ExpiredMidway).await;
+    sleep(AGE).await;
+}
+
+fn too_old() -> Bytes {
+    Bytes::from(format!("{}\n", json!({"type": "ERROR", "object": status(410)})))
+}
+
+fn status(code: u16) -> Value {
     let reason = StatusCode::from_u16(code).ok().and_then(|code| code.canonical_reason()).unwrap_or_default().replace(' ', "");
-    let body =
+    let mut status =
         json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": "spoiled on purpose"});
-    let mut response = Response::new(Full::from(body.to_string()).map_err(|never| match never {}).boxed_unsync());
+    if code == 429 {
+        status["details"] = json!({"retryAfterSeconds": 1});
+    }
+    status
+}
+
+fn failure(code: u16) -> Response<Body> {
+    let body = Full::from(status(code).to_string()).map_err(|never| match never {}).boxed_unsync();
+    let mut response = Response::new(body);
     *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    if code == 429 {
+        response.headers_mut().insert(http::header::RETRY_AFTER, http::HeaderValue::from_static("1"));
+    }
     response
 }

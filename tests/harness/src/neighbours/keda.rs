@@ -35,22 +35,24 @@ pub struct Keda {
 impl Keda {
     /// Starts it, with the rights and webhooks that it is shipped with. Its definitions must be there.
     pub async fn start(control_plane: &ControlPlane, client: &Client) -> Self {
-        apply(client, json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "keda"}})).await;
-        for file in ["rbac/role.yaml", "rbac/role_binding.yaml", "metrics-server/role.yaml", "metrics-server/role_binding.yaml"] {
-            apply_file(client, &manifests("keda").join(file)).await;
-        }
-        let certificates = control_plane.authority().folder_of("keda", &HOSTS);
-        let authority = fs::read(certificates.join("ca.crt")).expect("a certificate");
-        let starter = Starter { control_plane, kubeconfig: control_plane.kubeconfig(&OPERATOR), certificates };
+        let starter = Starter::prepare(control_plane, client).await;
         let grpc = free_port();
         let operator = starter.operator(grpc);
         let (port, adapter) = starter.adapter(grpc);
         let (webhook_port, webhooks) = starter.webhooks();
-        serve_metrics(client, port, &authority).await;
-        register_webhooks(client, webhook_port, &authority).await;
+        serve_metrics(client, port, &starter.authority).await;
+        register_webhooks(client, webhook_port, &starter.authority).await;
         let keda = Self { operator, adapter, webhooks };
         keda.ready(client).await;
         keda
+    }
+
+    /// Starts its admission webhooks alone: nothing is scaled, and what cannot work is refused.
+    pub async fn start_webhooks(control_plane: &ControlPlane, client: &Client) -> Program {
+        let starter = Starter::prepare(control_plane, client).await;
+        let (port, webhooks) = starter.webhooks();
+        register_webhooks(client, port, &starter.authority).await;
+        webhooks
     }
 
     /// Waits until the HPA can ask for metrics.
@@ -67,9 +69,20 @@ struct Starter<'a> {
     control_plane: &'a ControlPlane,
     kubeconfig: PathBuf,
     certificates: PathBuf,
+    authority: Vec<u8>,
 }
 
-impl Starter<'_> {
+impl<'a> Starter<'a> {
+    async fn prepare(control_plane: &'a ControlPlane, client: &Client) -> Self {
+        apply(client, json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "keda"}})).await;
+        for file in ["rbac/role.yaml", "rbac/role_binding.yaml", "metrics-server/role.yaml", "metrics-server/role_binding.yaml"] {
+            apply_file(client, &manifests("keda").join(file)).await;
+        }
+        let certificates = control_plane.authority().folder_of("keda", &HOSTS);
+        let authority = fs::read(certificates.join("ca.crt")).expect("a certificate");
+        Self { control_plane, kubeconfig: control_plane.kubeconfig(&OPERATOR), certificates, authority }
+    }
+
     fn command(&self, name: &str) -> Command {
         let mut command = Command::new(binary(name));
         command

@@ -49,6 +49,13 @@ impl Program {
         self.process = None;
     }
 
+    /// Sends it a signal by its name, such as `STOP`, after which it takes requests and answers none.
+    pub fn signal(&mut self, signal: &str) {
+        if let Some(process) = &mut self.process {
+            process.signal(signal);
+        }
+    }
+
     /// Where the log of its last start is.
     pub fn log(&self) -> String {
         self.process.as_ref().map(Process::log).unwrap_or_default()
