@@ -332,7 +332,8 @@ const NAMED: usize = 5;
 
 fn listed(names: &[&str]) -> String {
     match names.get(..NAMED) {
-        Some(first) if names.len() > NAMED => format!("{} and {} more", first.join(", "), names.len() - NAMED),
+        // No number: it would change with every one that comes or goes.
+        Some(first) if names.len() > NAMED => format!("{} and others", first.join(", ")),
         _ => names.join(", "),
     }
 }
