@@ -126,9 +126,22 @@ playground: ## Leave a control plane and the operator running to try things out
 	@cargo build --locked --quiet --bin kthena-keda
 	@cargo run --locked --quiet -p harness --bin playground -- target/debug/kthena-keda
 
+BENCH_MODELS ?= 1000
+# More models in fewer rounds.
+BENCH_ROUNDS ?= $(if $(filter 1000,$(BENCH_MODELS)),7,3)
+BENCH_REST ?= 300
 .PHONY: bench
-bench: ## What the operator costs, and how long a step of load takes to be answered
+bench: ## What BENCH_MODELS models cost, beside a bare client; writes docs/benchmarks/ (a quarter of an hour for 1000)
+	@tests/stack/build $(CONTROL_PLANE)
+	cargo build --locked --release -p kthena-keda -p benches
+	target/release/scale rounds target/release/kthena-keda --models $(BENCH_MODELS) --rounds $(BENCH_ROUNDS) --rest $(BENCH_REST) --to docs/benchmarks
+
+.PHONY: bench-plan
+bench-plan: ## How many plans one core makes in a second
+	cargo bench --locked -p benches --bench plan
+
+.PHONY: bench-reaction
+bench-reaction: ## How long a step of load takes to be answered, through the whole chain
 	@tests/stack/build $(CHAIN)
 	cargo build --locked --release
-	cargo run --locked --quiet -p harness --bin cost -- target/release/kthena-keda
-	cargo run --locked --quiet $(IN_NAMESPACE) -p harness --bin reaction -- target/release/kthena-keda
+	cargo run --locked --quiet $(IN_NAMESPACE) -p benches --bin reaction -- target/release/kthena-keda

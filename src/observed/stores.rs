@@ -1,32 +1,26 @@
 //! What the watches of `run` have seen: the source of every [`Observed`].
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Arc, PoisonError, RwLock},
-};
+use std::{collections::BTreeSet, sync::Arc};
 
+use futures::FutureExt as _;
 use kube::{
     ResourceExt as _,
     runtime::reflector::{ObjectRef, Store},
 };
 
 use super::{
-    Autoscalers, Checks, HpaDigest, MonitorDigest, Network, Observed, ObservedRouter, PolicyDigest, ProfileDigest, Rival, RouteDigest,
-    RouterService, Routing, ScaledObjectDigest, ServerDigest, network::NAMED, topics,
+    Autoscalers, Checks, HpaDigest, MonitorDigest, Observed, ObservedRouter, Peer, PolicyDigest, ProfileDigest, Reasons, Rival,
+    RouteDigest, RouterService, Said, ScaledObjectDigest, ServerDigest, Wish, topics,
 };
 use crate::{
-    api::kthena::{ModelServing, Role},
+    api::kthena::ModelServing,
     cluster::capabilities::Served,
     intent::{DEFAULT_PROFILE, Profile},
-    plan::{SERVICE_MONITOR, Status, Verdict, hpa_name, pod_monitor_name, scaled_object_name},
-    process::{
-        digests::{Digests, Key, Part, key},
-        index::{Digest, Topic},
-    },
+    plan::{SERVICE_MONITOR, hpa_name, pod_monitor_name, scaled_object_name},
+    process::digests::{Digests, Key, Part},
     settings::Share,
     signals::RouterSeries,
 };
-use futures::FutureExt as _;
 
 /// Everything that is watched.
 #[derive(Debug)]
@@ -145,75 +139,9 @@ impl Stores {
         })
     }
 
-    /// Told by those parts of the network alone that concern the model: there may be many others.
-    fn routing(&self, model_serving: &ModelServing, served: Served) -> Routing {
-        if !model_serving.is_opted_in() {
-            return Routing::default();
-        }
-        let (namespace, own) = (model_serving.namespace().unwrap_or_default(), key(model_serving));
-        let (names, routes) = self.names_and_routes(model_serving, &namespace);
-        let targets: Vec<Key> = self.routes.pick(&routes, &[], |routes| {
-            let targets = routes.iter().flat_map(|(key, route)| route.servers().map(|server| (key.0.clone(), server.to_owned())));
-            targets.collect()
-        });
-        let selecting = selecting(&namespace, &own.1, &model_serving.spec.template.roles);
-        self.servers.pick(&selecting, &targets, |servers| {
-            let claiming =
-                names.iter().flat_map(|name| self.peers.first(topics::model_name(name), NAMED, |of, peer| peer.stays() && *of != own));
-            let selected = servers.iter().flat_map(|(key, server)| self.selected(key, server, &own));
-            let others: BTreeMap<Key, Arc<ModelServing>> =
-                claiming.chain(selected).filter_map(|key| Some((key.clone(), self.model_serving(&key)?))).collect();
-            let model_servings: Vec<_> = others.into_values().chain(self.model_serving(&own)).collect();
-            self.routes.pick(&routes, &[], |routes| {
-                Network { are_served: served.network.routes, routes, servers, model_servings: &model_servings }.routing(model_serving)
-            })
-        })
-    }
-
-    /// The names that clients send to a model, adapters included, and what the routes speak of that matter to it.
-    fn names_and_routes(&self, model_serving: &ModelServing, namespace: &str) -> (Vec<String>, Vec<Topic>) {
-        let mut names: Vec<String> = model_serving.model_names().map(str::to_owned).collect();
-        let about = |names: &[String]| names.iter().map(|name| topics::model_name(name)).collect::<Vec<_>>();
-        let own = names.len();
-        let (mut adapters, routed) = self.routes.pick(&about(&names), &[], |routes| {
-            let here: Vec<_> = routes.iter().filter(|(key, _)| key.0 == namespace).flat_map(|(_, route)| route.names()).collect();
-            let routed = names.iter().all(|name| here.contains(&name.as_str()));
-            (here.into_iter().map(str::to_owned).collect::<Vec<String>>(), routed)
-        });
-        adapters.retain(|name| !names.iter().take(own).any(|known| known == name));
-        names.append(&mut adapters);
-        let mut topics = about(&names);
-        // Whoever misspelt a name is told which of the others may be meant.
-        topics.extend((!routed).then(|| topics::namespace(namespace)));
-        (names, topics)
-    }
-
-    /// The first few ModelServings besides one whose pods a ModelServer selects.
-    fn selected(&self, (namespace, name): &Key, server: &ServerDigest, besides: &Key) -> Vec<Key> {
-        let is_selected = |of: &Key, peer: &Peer| {
-            of.0 == *namespace && peer.stays() && of != besides && self.model_serving(of).is_some_and(|found| server.selects(&found))
-        };
-        let about = server.topics(&(namespace.clone(), name.clone()));
-        about.into_iter().flat_map(|topic| self.peers.first(topic, NAMED, is_selected)).collect()
-    }
-
     /// A ModelServing of this instance.
     pub fn model_serving(&self, (namespace, name): &Key) -> Option<Arc<ModelServing>> {
         self.model_servings.get(&ObjectRef::new(name).within(namespace))
-    }
-
-    /// What others have in common with a ModelServing that speaks of these topics, or spoke of them: names, and the ModelServers that
-    /// select both.
-    pub fn shared_by(&self, topics: &[Topic]) -> Vec<Topic> {
-        let selecting =
-            self.servers.pick(topics, &[], |servers| servers.iter().flat_map(|(key, server)| server.topics(key)).collect::<Vec<_>>());
-        topics.iter().copied().filter(|topic| topic.is_of(topics::MODEL_NAME)).chain(selecting).collect()
-    }
-
-    /// The names that routes lead to a ModelServer.
-    pub fn led_to(&self, (namespace, name): &Key) -> Vec<Topic> {
-        let about = [topics::model_server(namespace, name)];
-        self.routes.pick(&about, &[], |routes| routes.iter().flat_map(|(_, route)| route.names()).map(topics::model_name).collect())
     }
 
     /// What is there of the router; `None` while not everything has been seen.
@@ -278,98 +206,5 @@ impl Stores {
     pub fn said(&self) -> Vec<(Arc<ModelServing>, Said)> {
         let said = |found: Arc<ModelServing>| self.reasons.of(&found).map(|said| (found, said));
         self.model_servings.state_filter(ModelServing::is_opted_in).into_iter().filter_map(said).collect()
-    }
-}
-
-/// What is said of a model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Said {
-    /// Whether it is scaled.
-    pub status: Status,
-    /// Why.
-    pub reason: &'static str,
-}
-
-/// What each model's last plan led to: whoever was held up by others has to be looked at when these change.
-#[derive(Debug, Default)]
-pub struct Reasons(RwLock<HashMap<Key, Said>>);
-
-impl Reasons {
-    /// Takes the verdict on a model; none if it is not scaled, or gone.
-    pub fn take(&self, model_serving: &ModelServing, verdict: Option<&Verdict>) {
-        let key = key(model_serving);
-        let mut reasons = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        match verdict {
-            Some(Verdict { status, reason, message: _ }) => reasons.insert(key, Said { status: *status, reason }),
-            None => reasons.remove(&key),
-        };
-    }
-
-    fn of(&self, model_serving: &ModelServing) -> Option<Said> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&key(model_serving)).copied()
-    }
-}
-
-/// What a ModelServing asks for, of whichever instance.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wish {
-    /// The profile that it uses, if it is opted in.
-    profile: Option<String>,
-    is_leaving: bool,
-}
-
-impl From<&ModelServing> for Wish {
-    fn from(found: &ModelServing) -> Self {
-        Self { profile: found.is_opted_in().then(|| found.profile().to_owned()), is_leaving: found.metadata.deletion_timestamp.is_some() }
-    }
-}
-
-impl Digest for Wish {
-    fn topics(&self, _: &Key) -> Vec<Topic> {
-        let counts = self.profile.is_some() && !self.is_leaving;
-        self.profile.iter().map(|profile| topics::profile(profile)).chain(counts.then(topics::opted_in)).collect()
-    }
-}
-
-/// What of a ModelServing matters to other ones and to what there is once for all: what it asks for, the names that it claims, and the
-/// labels of its pods.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer {
-    wish: Wish,
-    names: Vec<String>,
-    roles: Vec<Role>,
-    /// Its ScaledObject's, its HPA's and its PodMonitor's.
-    generated: [String; 3],
-}
-
-impl Peer {
-    fn stays(&self) -> bool {
-        !self.wish.is_leaving
-    }
-}
-
-impl Digest for Peer {
-    fn topics(&self, key: &Key) -> Vec<Topic> {
-        let (namespace, name) = key;
-        let generated = self.generated.iter().map(|name| topics::generated(namespace, name));
-        let names = self.names.iter().map(|name| topics::model_name(name));
-        self.wish.topics(key).into_iter().chain(generated).chain(names).chain(selecting(namespace, name, &self.roles)).collect()
-    }
-}
-
-/// What ModelServers speak of that may select a ModelServing.
-fn selecting(namespace: &str, name: &str, roles: &[Role]) -> Vec<Topic> {
-    let labels = roles.iter().flat_map(|role| &role.labels).map(|(key, value)| topics::label(namespace, key, value));
-    labels.chain([topics::model_serving(namespace, name), topics::namespace(namespace)]).collect()
-}
-
-impl From<&ModelServing> for Peer {
-    fn from(found: &ModelServing) -> Self {
-        Self {
-            wish: Wish::from(found),
-            names: found.model_names().map(str::to_owned).collect(),
-            roles: found.spec.template.roles.clone(),
-            generated: [scaled_object_name(found), hpa_name(found), pod_monitor_name(found)],
-        }
     }
 }

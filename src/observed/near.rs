@@ -1,0 +1,201 @@
+//! What of everything that was seen is near to one model: there may be thousands of others, and nobody looks at all of them.
+//!
+//! In: a ModelServing, or what changed. Out: how requests reach it, and what others have in common with it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use kube::ResourceExt as _;
+
+use super::{
+    Network, Routing, ServerDigest, Stores,
+    network::NAMED,
+    peer::{Peer, selecting},
+    topics,
+};
+use crate::{
+    api::kthena::ModelServing,
+    cluster::capabilities::Served,
+    process::{
+        digests::{Key, key},
+        index::{Digest as _, Topic},
+    },
+};
+
+impl Stores {
+    /// Told by those parts of the network alone that concern the model: there may be many others.
+    pub(super) fn routing(&self, model_serving: &ModelServing, served: Served) -> Routing {
+        if !model_serving.is_opted_in() {
+            return Routing::default();
+        }
+        let (namespace, own) = (model_serving.namespace().unwrap_or_default(), key(model_serving));
+        let (names, routes) = self.names_and_routes(model_serving, &namespace);
+        let targets: Vec<Key> = self.routes.pick(&routes, &[], |routes| {
+            let targets = routes.iter().flat_map(|(key, route)| route.servers().map(|server| (key.0.clone(), server.to_owned())));
+            targets.collect()
+        });
+        let selecting = selecting(&namespace, &own.1, &model_serving.spec.template.roles);
+        self.servers.pick(&selecting, &targets, |servers| {
+            let claiming =
+                names.iter().flat_map(|name| self.peers.first(topics::model_name(name), NAMED, |of, peer| peer.stays() && *of != own));
+            let selected = servers.iter().flat_map(|(key, server)| self.selected(key, server, &own));
+            let others: BTreeMap<Key, Arc<ModelServing>> =
+                claiming.chain(selected).filter_map(|key| Some((key.clone(), self.model_serving(&key)?))).collect();
+            let model_servings: Vec<_> = others.into_values().chain(self.model_serving(&own)).collect();
+            self.routes.pick(&routes, &[], |routes| {
+                Network { are_served: served.network.routes, routes, servers, model_servings: &model_servings }.routing(model_serving)
+            })
+        })
+    }
+
+    /// The names that clients send to a model, adapters included, and what the routes speak of that matter to it.
+    fn names_and_routes(&self, model_serving: &ModelServing, namespace: &str) -> (Vec<String>, Vec<Topic>) {
+        let mut names: Vec<String> = model_serving.model_names().map(str::to_owned).collect();
+        let about = |names: &[String]| names.iter().map(|name| topics::model_name(name)).collect::<Vec<_>>();
+        let own = names.len();
+        let (mut adapters, routed) = self.routes.pick(&about(&names), &[], |routes| {
+            let here: Vec<_> = routes.iter().filter(|(key, _)| key.0 == namespace).flat_map(|(_, route)| route.names()).collect();
+            let routed = names.iter().all(|name| here.contains(&name.as_str()));
+            (here.into_iter().map(str::to_owned).collect::<Vec<String>>(), routed)
+        });
+        adapters.retain(|name| !names.iter().take(own).any(|known| known == name));
+        names.append(&mut adapters);
+        let mut topics = about(&names);
+        // Whoever misspelt a name is told which of the others may be meant.
+        topics.extend((!routed).then(|| topics::namespace(namespace)));
+        (names, topics)
+    }
+
+    /// The first few ModelServings besides one whose pods a ModelServer selects.
+    fn selected(&self, (namespace, name): &Key, server: &ServerDigest, besides: &Key) -> Vec<Key> {
+        let is_selected = |of: &Key, peer: &Peer| {
+            of.0 == *namespace && peer.stays() && of != besides && self.model_serving(of).is_some_and(|found| server.selects(&found))
+        };
+        let about = server.topics(&(namespace.clone(), name.clone()));
+        about.into_iter().flat_map(|topic| self.peers.first(topic, NAMED, is_selected)).collect()
+    }
+
+    /// What others have in common with a ModelServing that speaks of these topics, or spoke of them: names, and the ModelServers that
+    /// select both.
+    pub fn shared_by(&self, topics: &[Topic]) -> Vec<Topic> {
+        let selecting =
+            self.servers.pick(topics, &[], |servers| servers.iter().flat_map(|(key, server)| server.topics(key)).collect::<Vec<_>>());
+        topics.iter().copied().filter(|topic| topic.is_of(topics::MODEL_NAME)).chain(selecting).collect()
+    }
+
+    /// The names that routes lead to a ModelServer.
+    pub fn led_to(&self, (namespace, name): &Key) -> Vec<Topic> {
+        let about = [topics::model_server(namespace, name)];
+        self.routes.pick(&about, &[], |routes| routes.iter().flat_map(|(_, route)| route.names()).map(topics::model_name).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        cluster::capabilities::{self, Policies},
+        observed::{LiveModelRoute, LiveModelServer, RouteDigest},
+        plan::Capabilities,
+        settings::Share,
+    };
+    use kube::runtime::{reflector, watcher::Event};
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+    use std::collections::BTreeSet;
+
+    const SERVED: Served = Served {
+        model_servings: true,
+        profiles: true,
+        service_monitors: true,
+        network: capabilities::Network { routes: true, servers: true },
+        policies: Policies { policies: true, bindings: true },
+        plan: Capabilities::NEWEST,
+    };
+
+    /// Few of everything, so that much is shared.
+    #[derive(Clone, Debug)]
+    struct World {
+        model_servings: Vec<Value>,
+        routes: Vec<Value>,
+        servers: Vec<Value>,
+    }
+
+    fn metadata(namespace: u8, name: u8) -> Value {
+        json!({"namespace": format!("n{namespace}"), "name": format!("o{name}"), "resourceVersion": "1"})
+    }
+
+    prop_compose! {
+        fn model_serving()(namespace in 0..2u8, name in 0..9u8, names in prop::collection::vec(0..3u8, 0..3), team in 0..2u8, leaves in prop::bool::weighted(0.1)) -> Value {
+            let mut metadata = metadata(namespace, name);
+            let names: Vec<String> = names.iter().map(|name| format!("m{name}")).collect();
+            if !names.is_empty() {
+                metadata["annotations"] = json!({"kthena.io/model-name": names.join(",")});
+            }
+            if leaves {
+                metadata["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+            }
+            let labels = json!({"team": format!("t{team}")});
+            json!({"metadata": metadata, "spec": {"template": {"roles": [{"name": "engine", "entryTemplate": {"metadata": {"labels": labels}}}]}}})
+        }
+    }
+
+    prop_compose! {
+        fn route()(namespace in 0..2u8, name in 0..4u8, model in prop::option::of(0..4u8), adapters in prop::collection::vec(0..4u8, 0..2), targets in prop::collection::vec(prop::option::of(0..4u8), 0..3)) -> Value {
+            let targets: Vec<Value> = targets.iter().map(|server| json!({"modelServerName": server.map(|server| format!("o{server}"))})).collect();
+            let adapters: Vec<String> = adapters.iter().map(|name| format!("m{name}")).collect();
+            let model = model.map(|name| format!("m{name}"));
+            json!({"metadata": metadata(namespace, name), "spec": {"modelName": model, "loraAdapters": adapters, "rules": [{"targetModels": targets}]}})
+        }
+    }
+
+    prop_compose! {
+        fn server()(namespace in 0..2u8, name in 0..4u8, label in prop_oneof![
+            (0..9u8).prop_map(|name| json!({"modelserving.volcano.sh/name": format!("o{name}")})),
+            (0..9u8, 0..2u8).prop_map(|(name, team)| json!({"modelserving.volcano.sh/name": format!("o{name}"), "team": format!("t{team}")})),
+            (0..2u8).prop_map(|team| json!({"team": format!("t{team}")})),
+            Just(json!({"modelserving.volcano.sh/role": "engine"})),
+            Just(json!({})),
+        ]) -> Value {
+            json!({"metadata": metadata(namespace, name), "spec": {"workloadSelector": {"matchLabels": label}}})
+        }
+    }
+
+    prop_compose! {
+        fn world()(
+            model_servings in prop::collection::vec(model_serving(), 0..20),
+            routes in prop::collection::vec(route(), 0..6),
+            servers in prop::collection::vec(server(), 0..6),
+        ) -> World {
+            World { model_servings, routes, servers }
+        }
+    }
+
+    fn stores(world: &World) -> Stores {
+        let (store, mut writer) = reflector::store::<ModelServing>();
+        let share = Share { selector: None, namespaces: Vec::new(), cluster_duties: true };
+        let stores = Stores::new(store, &share, "kthena-system");
+        for object in &world.model_servings {
+            let event = Event::Apply(serde_json::from_value::<ModelServing>(object.clone()).unwrap());
+            writer.apply_watcher_event(&event);
+            stores.peers.take(&event, &mut BTreeSet::new());
+        }
+        world.routes.iter().for_each(|object| stores.routes.wrote(&serde_json::from_value::<LiveModelRoute>(object.clone()).unwrap()));
+        world.servers.iter().for_each(|object| stores.servers.wrote(&serde_json::from_value::<LiveModelServer>(object.clone()).unwrap()));
+        stores
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_near_tells_as_much_as_everything(world in world()) {
+            let stores = stores(&world);
+            let (routes, servers): (Vec<(Key, RouteDigest)>, Vec<(Key, ServerDigest)>) = (stores.routes.all(), stores.servers.all());
+            let (routes, servers): (Vec<_>, Vec<_>) = (routes.iter().map(|(key, route)| (key, route)).collect(), servers.iter().map(|(key, server)| (key, server)).collect());
+            let model_servings = stores.model_servings.state();
+            let everything = Network { are_served: true, routes: &routes, servers: &servers, model_servings: &model_servings };
+            for model_serving in &model_servings {
+                let near = stores.routing(model_serving, SERVED);
+                prop_assert_eq!(near, if model_serving.is_opted_in() { everything.routing(model_serving) } else { Routing::default() });
+            }
+        }
+    }
+}
