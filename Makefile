@@ -10,7 +10,7 @@ help: ## List the targets
 # What demo and tests run on; see tests/stack/build.
 CONTROL_PLANE := etcd kubernetes manifests
 CHAIN := $(CONTROL_PLANE) controller-manager kthena prometheus prometheus-operator kwok keda
-STACK := cargo-deny helm hadolint $(CHAIN)
+STACK := cargo-deny cargo-fuzz helm hadolint $(CHAIN)
 # How test binaries are run: those of the chain where each pod has an address of its own.
 TIMED := --config 'target."cfg(target_os=\"linux\")".runner="tests/stack/timed"'
 IN_NAMESPACE := --config 'target."cfg(target_os=\"linux\")".runner="tests/stack/namespace"'
@@ -19,6 +19,8 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 IMAGE := ghcr.io/volcano-sh/kthena-keda:$(VERSION)
 LOG := target/stack/tests.log
 TIMES := -- -Z unstable-options --report-time
+# How long each target is fuzzed; an hour and more by hand.
+FUZZ_SECONDS ?= 10
 
 .PHONY: doctor
 doctor: ## What is needed and missing here, what will be built, and how long that takes
@@ -31,6 +33,7 @@ stack: ## Build the real neighbours that tests run on, each once
 .PHONY: check
 check: ## The quick inner loop: format, lints, pure tests
 	cargo fmt --all --check
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo test --locked --workspace --lib
 	cargo test --locked --test golden
@@ -65,6 +68,12 @@ test: doctor check stack verify image-check ## Every check; what CI runs
 	cargo test --locked $(TIMED_IN_NAMESPACE) --test chart $(TIMES) --test-threads=4 | tee -a $(LOG)
 	cargo test --locked $(TIMED_IN_NAMESPACE) --test loop $(TIMES) --test-threads=8 | tee -a $(LOG)
 	@tests/stack/slowest $(LOG)
+	@$(MAKE) --no-print-directory fuzz
+
+.PHONY: fuzz
+fuzz: ## Feed what reads and plans with anything, from a saved corpus on; FUZZ_SECONDS=3600 by hand
+	@tests/stack/build cargo-fuzz manifests
+	@fuzz/run $(FUZZ_SECONDS)
 
 .PHONY: image
 image: ## Build the container image, with docker or buildah

@@ -1,0 +1,109 @@
+//! Objects of any shape: decoding never fails, neither alone nor in a list nor by a watch, and planning what came of it is total.
+//!
+//! In: JSON, or lines that change an object that is as it should be, such as `spec/template/roles/0/name=3`.
+
+use std::{fmt::Debug, sync::Arc};
+
+use kthena_keda::{
+    api::kthena::ModelServing,
+    intent::Profile,
+    observed::{
+        HpaDigest, LiveBinding, LiveHpa, LiveModelRoute, LiveModelServer, LivePodMonitor, LivePolicy, LiveProfile, LiveScaledObject,
+        LiveServiceMonitor, MonitorDigest, Network, Observed, PolicyDigest, ProfileDigest, RouteDigest, ScaledObjectDigest, ServerDigest,
+    },
+    plan::{Capabilities, plan},
+    signals::RouterSeries,
+};
+use kube::{
+    Resource,
+    core::{ObjectList, WatchEvent},
+};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::lines::{lines, set};
+
+/// Checks every kind that is watched.
+pub fn model_serving(data: &[u8]) {
+    let Some((text, object)) = read(data) else { return };
+    let model_serving: ModelServing = decoded(&text, &object);
+    let scaled_object = ScaledObjectDigest::from(&decoded::<LiveScaledObject>(&text, &object));
+    let hpa = HpaDigest::from(&decoded::<LiveHpa>(&text, &object));
+    let pod_monitor = MonitorDigest::from(&decoded::<LivePodMonitor>(&text, &object));
+    let _ = MonitorDigest::from(&decoded::<LiveServiceMonitor>(&text, &object));
+    let _ = PolicyDigest::from(&decoded::<LivePolicy>(&text, &object));
+    let _ = PolicyDigest::from(&decoded::<LiveBinding>(&text, &object));
+    let route = RouteDigest::from(&decoded::<LiveModelRoute>(&text, &object));
+    let server = ServerDigest::from(&decoded::<LiveModelServer>(&text, &object));
+    let profile = ProfileDigest::from(&decoded::<LiveProfile>(&text, &object));
+
+    let key = ("models".to_owned(), "chat".to_owned());
+    let (routes, servers, model_servings) = ([(&key, &route)], [(&key, &server)], [Arc::new(model_serving.clone())]);
+    let network = Network { are_served: true, routes: &routes, servers: &servers, model_servings: &model_servings };
+    let observed = Observed {
+        routing: network.routing(&model_serving),
+        scaled_object: Some(scaled_object),
+        hpa: Some(hpa),
+        rivals: Vec::new(),
+        pod_monitor: Some(pod_monitor.generated),
+        router: RouterSeries::assumed("kthena-system"),
+        second_writer: None,
+        refusal: None,
+        sights: Arc::default(),
+        mismatch: None,
+        profile: Some(profile.settings),
+        model_serving,
+    };
+    let _ = plan(&observed, Capabilities::NEWEST, &Profile::built_in());
+}
+
+/// An object as text, with fields that may be there twice, and without.
+fn read(data: &[u8]) -> Option<(String, Value)> {
+    let text = std::str::from_utf8(data).ok()?;
+    if let Ok(object) = serde_json::from_str(text) {
+        return Some((text.to_owned(), object));
+    }
+    let mut object = sound();
+    lines(text).take(16).for_each(|(path, value)| set(&mut object, path, value));
+    Some((object.to_string(), object))
+}
+
+fn decoded<K: Resource + Clone + Debug + DeserializeOwned>(text: &str, object: &Value) -> K {
+    let beside = r#"{"metadata":{"name":"beside"}}"#;
+    let list = format!(r#"{{"kind":"List","apiVersion":"v1","metadata":{{}},"items":[{text},{beside}]}}"#);
+    let list: ObjectList<K> = serde_json::from_str(&list).unwrap_or_else(|error| panic!("the list fails: {error}: {text}"));
+    let [of_list, other] = list.items.as_slice() else { panic!("{} of two are left of {text}", list.items.len()) };
+    assert_eq!(other.meta().name.as_deref(), Some("beside"));
+    let event: Result<WatchEvent<K>, _> = serde_json::from_str(&format!(r#"{{"type":"ADDED","object":{text}}}"#));
+    let WatchEvent::Added(of_watch) = event.unwrap_or_else(|error| panic!("the watch fails: {error}: {text}")) else {
+        panic!("another event: {text}")
+    };
+    let of_value: K = serde_json::from_value(object.clone()).unwrap_or_else(|error| panic!("decoding fails: {error}: {text}"));
+    assert_eq!(of_value.meta().name.as_deref(), object.pointer("/metadata/name").and_then(Value::as_str), "the name is lost: {text}");
+    let shown = format!("{of_value:?}");
+    assert_eq!(format!("{of_list:?}"), shown, "in a list: {text}");
+    assert_eq!(format!("{of_watch:?}"), shown, "by a watch: {text}");
+    of_value
+}
+
+fn sound() -> Value {
+    let condition =
+        json!({"type": "AutoscalingReady", "status": "True", "reason": "R", "message": "m", "lastTransitionTime": "2026-01-01T00:00:00Z"});
+    let fields = json!({"f:metadata": {"f:labels": {"f:a": {}}}, "f:spec": {"f:replicas": {}}, "f:status": {"f:labelSelector": {}}});
+    let target = json!({"apiVersion": "workload.serving.volcano.sh/v1alpha1", "kind": "ModelServing", "name": "chat"});
+    json!({
+        "metadata": {
+            "name": "chat", "namespace": "models", "uid": "u", "resourceVersion": "7", "generation": 2, "labels": {"a": "1"},
+            "annotations": {"kthena.io/model-name": "llama"}, "ownerReferences": [{"apiVersion": "v1", "kind": "K", "name": "o", "uid": "o", "controller": true}],
+            "managedFields": [{"manager": "kthena-keda", "subresource": "status", "fieldsV1": fields}],
+        },
+        "spec": {
+            "replicas": 2, "template": {"roles": [{"name": "prefill", "entryTemplate": {"metadata": {"labels": {"a": "b"}}}}]},
+            "scaleTargetRef": target, "triggers": [{"type": "prometheus", "metadata": {}}], "modelName": "llama", "loraAdapters": ["l"],
+            "rules": [{"targetModels": [{"modelServerName": "chat", "weight": 1}]}], "workloadSelector": {"matchLabels": {"a": "b"}},
+            "workloadPort": {"port": 8000}, "inferenceEngine": "vLLM", "signals": [{"name": "kv-cache", "target": "1"}],
+            "homogeneousTarget": {"target": {"targetRef": {"name": "chat"}}}, "selector": {"matchLabels": {}}, "endpoints": [{"port": "http"}],
+        },
+        "status": {"labelSelector": "a=b", "replicas": 1, "availableReplicas": 1, "conditions": [condition]},
+    })
+}

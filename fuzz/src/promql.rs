@@ -1,0 +1,184 @@
+//! Texts of anybody's in queries: each is data, and the query's structure is what it was meant to be.
+//!
+//! In: texts with the byte 0xff between them, which is in none: a template, a namespace, a name, then model names or whatever else.
+
+use kthena_keda::{
+    intent::ModelNames,
+    promql::{Query, Subject, Template, alternation, quote},
+    signals::{Demand, Demanded, Engine, EngineSeries, RouterSeries, Saturation, ScrapeSource, activation},
+};
+use promql_parser::{
+    label::{MatchOp, Matcher},
+    parser::{self, Expr},
+};
+
+/// What stands for a text where the structure is looked at.
+const PLAIN: [&str; 4] = ["zz-namespace", "zz-name", "zz-model", "zz-adapter"];
+
+/// Checks quoting, the builders of queries, and templates.
+pub fn promql(data: &[u8]) {
+    let texts: Vec<String> = data.split(|byte| *byte == 0xff).map(|text| String::from_utf8_lossy(text).into_owned()).collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let [template, namespace, name, models @ ..] = texts.as_slice() else { return };
+    check_quotes(&texts);
+    if !models.is_empty() {
+        check_alternation(models);
+    }
+    check_builders(namespace, name, models);
+    check_template(template, namespace, name, models);
+}
+
+fn check_quotes(texts: &[&str]) {
+    let quoted: Vec<String> = texts.iter().map(|text| format!("l={}", quote(text))).collect();
+    let query = format!("m{{{}}}", quoted.join(","));
+    let found = matchers(&parse(&query));
+    assert!(found.iter().all(|matcher| matcher.name == "l" && matcher.op == MatchOp::Equal), "{query}");
+    let values: Vec<&str> = found.iter().map(|matcher| matcher.value.as_str()).collect();
+    assert_eq!(values, texts, "{query}");
+}
+
+fn check_alternation(texts: &[&str]) {
+    let query = format!("m{{l=~{}}}", alternation(texts.iter().copied()));
+    let [matcher] = matchers(&parse(&query)).try_into().unwrap_or_else(|_| panic!("another number of matchers: {query}"));
+    for text in texts {
+        assert!(matcher.is_match(text), "{text:?} is not matched by {query}");
+        for other in [format!("{text}x"), format!("x{text}"), text.chars().skip(1).collect()] {
+            assert_eq!(matcher.is_match(&other), texts.contains(&other.as_str()), "{other:?} by {query}");
+        }
+    }
+}
+
+/// Every query of ours, with every text in its place.
+fn check_builders(namespace: &str, name: &str, texts: &[&str]) {
+    let servers: Vec<String> = texts.iter().map(|text| (*text).to_owned()).collect();
+    let names = texts.join(",").parse::<ModelNames>().ok();
+    let service = RouterSeries { namespace: namespace.to_owned(), source: ScrapeSource::Service(name.to_owned()) };
+    let job = RouterSeries { namespace: namespace.to_owned(), source: ScrapeSource::Job(name.to_owned()) };
+    let mut queries = Vec::new();
+    for router in [&service, &job] {
+        let of_servers = (!servers.is_empty()).then(|| Demanded::Servers(servers.clone()));
+        for demanded in names.clone().map(Demanded::Models).into_iter().chain(of_servers) {
+            let demands = [Demand::ActiveRequests, Demand::QueuedRequests, Demand::RequestRate, Demand::OutputTokens];
+            queries.extend(demands.iter().filter_map(|demand| demand.query(&demanded, router)));
+        }
+        queries.extend(names.as_ref().map(|names| activation(names, router)));
+    }
+    for (engine, at_zero) in [(Engine::Vllm, None), (Engine::Sglang, Some(service))] {
+        let series = EngineSeries { engine, namespace: namespace.to_owned(), model_serving: name.to_owned(), at_zero };
+        queries.extend([Saturation::Queue, Saturation::Running, Saturation::KvCache].map(|signal| signal.query(&series)));
+    }
+    for query in queries {
+        let query = query.to_string();
+        for matcher in matchers(&parse(&query)) {
+            check_matcher(&matcher, namespace, name, names.as_ref(), texts, &query);
+        }
+    }
+}
+
+fn check_matcher(matcher: &Matcher, namespace: &str, name: &str, names: Option<&ModelNames>, servers: &[&str], query: &str) {
+    let is = |text: &str| matcher.op == MatchOp::Equal && matcher.value == text;
+    let right = match matcher.name.as_str() {
+        // An engine's own series and the router's are told apart by nothing else, and both may be meant.
+        "namespace" => is(namespace),
+        "service" | "job" | "modelserving_volcano_sh_name" => is(name),
+        "model" => names.is_some_and(|names| names.iter().all(|name| matcher.is_match(name))),
+        "model_server" => servers.iter().all(|server| matcher.is_match(server)),
+        "__name__" | "token_type" => true,
+        other => panic!("a matcher that nobody wrote: {other} in {query}"),
+    };
+    assert!(right, "{} is matched by something else in {query}", matcher.name);
+}
+
+/// What a template accepts for one model it accepts for all, and they differ by their texts alone.
+fn check_template(template: &str, namespace: &str, name: &str, texts: &[&str]) {
+    let Ok(template) = Template::parse(template) else { return };
+    let models = texts.get(..1).unwrap_or_default();
+    let adapters = texts.get(1..).unwrap_or_default();
+    if models.is_empty() {
+        return;
+    }
+    let [plain_namespace, plain_name, plain_model, plain_adapter] = PLAIN;
+    let plain_adapters = vec![plain_adapter; adapters.len()];
+    let filled = template.fill(&Subject { models, adapters, namespace, name }).expect("one model always fits").to_string();
+    let plain = Subject { models: &[plain_model], adapters: &plain_adapters, namespace: plain_namespace, name: plain_name };
+    let plain = template.fill(&plain).expect("one model always fits").to_string();
+    assert!(Query::parse(&filled).is_ok(), "{:?}: {filled}", Query::parse(&filled));
+    let (mut filled_tree, mut plain_tree) = (parse(&filled), parse(&plain));
+    let (found, meant) = (take_texts(&mut filled_tree), take_texts(&mut plain_tree));
+    assert_eq!(format!("{filled_tree:?}"), format!("{plain_tree:?}"), "another structure: {filled}");
+    assert_eq!(found.len(), meant.len(), "{filled}");
+    for (found, meant) in found.iter().zip(&meant) {
+        let text = match meant.as_str() {
+            text if text == plain_namespace => namespace,
+            text if text == plain_name => name,
+            text if text == plain_model && adapters.is_empty() => models[0],
+            text if !PLAIN.iter().any(|plain| text.contains(plain)) => text,
+            _ => continue,
+        };
+        let pattern = unquoted(&alternation([text]));
+        assert!(*found == text || *found == pattern, "{found:?} stands for {text:?} in {filled}");
+    }
+}
+
+/// A quoted text as the parser reads it.
+fn unquoted(quoted: &str) -> String {
+    matchers(&parse(&format!("m{{l={quoted}}}")))[0].value.clone()
+}
+
+fn parse(query: &str) -> Expr {
+    parser::parse(query).unwrap_or_else(|error| panic!("{error}: {query}"))
+}
+
+fn matchers(expr: &Expr) -> Vec<Matcher> {
+    let mut found = Vec::new();
+    visit(&mut expr.clone(), &mut |part| {
+        if let Part::Matcher(matcher) = part {
+            found.push(matcher.clone());
+        }
+    });
+    found
+}
+
+/// Every text in a query; blanks them.
+fn take_texts(expr: &mut Expr) -> Vec<String> {
+    let mut found = Vec::new();
+    visit(expr, &mut |part| match part {
+        Part::Matcher(matcher) => {
+            found.push(std::mem::take(&mut matcher.value));
+            // A pattern carries its text twice.
+            if !matches!(matcher.op, MatchOp::Equal | MatchOp::NotEqual) {
+                matcher.op = MatchOp::Equal;
+            }
+        }
+        Part::Text(text) => found.push(std::mem::take(text)),
+    });
+    found
+}
+
+enum Part<'a> {
+    Matcher(&'a mut Matcher),
+    Text(&'a mut String),
+}
+
+fn visit(expr: &mut Expr, look: &mut impl FnMut(Part<'_>)) {
+    match expr {
+        Expr::Aggregate(aggregate) => {
+            visit(&mut aggregate.expr, look);
+            if let Some(parameter) = &mut aggregate.param {
+                visit(parameter, look);
+            }
+        }
+        Expr::Binary(binary) => {
+            visit(&mut binary.lhs, look);
+            visit(&mut binary.rhs, look);
+        }
+        Expr::Paren(paren) => visit(&mut paren.expr, look),
+        Expr::Unary(unary) => visit(&mut unary.expr, look),
+        Expr::Subquery(subquery) => visit(&mut subquery.expr, look),
+        Expr::Call(call) => call.args.args.iter_mut().for_each(|arg| visit(arg, look)),
+        Expr::VectorSelector(selector) => selector.matchers.matchers.iter_mut().for_each(|matcher| look(Part::Matcher(matcher))),
+        Expr::MatrixSelector(selector) => selector.vs.matchers.matchers.iter_mut().for_each(|matcher| look(Part::Matcher(matcher))),
+        Expr::StringLiteral(literal) => look(Part::Text(&mut literal.val)),
+        Expr::NumberLiteral(_) | Expr::Extension(_) => {}
+    }
+}
