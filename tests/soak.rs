@@ -10,6 +10,10 @@
     reason = "a test says what went wrong by panicking"
 )]
 
+mod soak {
+    mod cycles;
+}
+
 use std::{fs, time::Duration};
 
 use demo::{Picture, Recorder, draw};

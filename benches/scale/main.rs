@@ -41,13 +41,13 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Measures.
-    Rounds(Rounds),
+    Rounds(Bench),
     /// Is the floor: makes the writes that a file holds.
     Floor { kubeconfig: PathBuf, file: PathBuf },
 }
 
 #[derive(clap::Args)]
-struct Rounds {
+struct Bench {
     /// The operator.
     binary: PathBuf,
     /// How many models.
@@ -78,11 +78,11 @@ enum Who {
 async fn main() {
     match Cli::parse().command {
         Command::Floor { kubeconfig, file } => floor::run(kubeconfig, &file).await,
-        Command::Rounds(rounds) => rounds.run().await,
+        Command::Rounds(bench) => bench.run().await,
     }
 }
 
-impl Rounds {
+impl Bench {
     async fn run(&self) {
         let mut figures = Figures::default();
         let mut of = (0, String::new());
@@ -94,7 +94,9 @@ impl Rounds {
             }
             let over = |part: &str| Some(figures.last(part)? / figures.last("floor.seconds")?);
             for (ratio, value) in [("start.over_floor", over("start.seconds")), ("shards.over_floor", over("shards.seconds"))] {
-                value.into_iter().for_each(|value| figures.push(ratio, value));
+                if let Some(value) = value {
+                    figures.push(ratio, value);
+                }
             }
         }
         println!("{}", serde_json::to_string_pretty(&figures).expect("JSON"));

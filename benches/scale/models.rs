@@ -45,7 +45,7 @@ impl Models {
 
     fn object(&self, i: usize) -> DynamicObject {
         let mut object = DynamicObject::new(&name(i), &kinds::model_serving()).within(&self.namespace.name);
-        object.labels_mut().insert("shard".to_owned(), if i % 2 == 0 { "a" } else { "b" }.to_owned());
+        object.labels_mut().insert("shard".to_owned(), if i.is_multiple_of(2) { "a" } else { "b" }.to_owned());
         object.annotations_mut().insert(MODEL_NAME.to_owned(), format!("llama-{i}"));
         object.annotations_mut().insert("autoscaling.kthena.io/profile".to_owned(), PROFILE.to_owned());
         object.data = json!({"spec": {"schedulerName": "volcano", "replicas": 1, "template": {"roles": [{

@@ -94,7 +94,7 @@ mod tests {
     use super::*;
     use crate::{
         cluster::capabilities::{self, Policies},
-        observed::{LiveModelRoute, LiveModelServer, RouteDigest},
+        observed::{LiveModelRoute, LiveModelServer},
         plan::Capabilities,
         settings::Share,
     };
@@ -188,7 +188,7 @@ mod tests {
         #[test]
         fn what_is_near_tells_as_much_as_everything(world in world()) {
             let stores = stores(&world);
-            let (routes, servers): (Vec<(Key, RouteDigest)>, Vec<(Key, ServerDigest)>) = (stores.routes.all(), stores.servers.all());
+            let (routes, servers) = (stores.routes.all(), stores.servers.all());
             let (routes, servers): (Vec<_>, Vec<_>) = (routes.iter().map(|(key, route)| (key, route)).collect(), servers.iter().map(|(key, server)| (key, server)).collect());
             let model_servings = stores.model_servings.state();
             let everything = Network { are_served: true, routes: &routes, servers: &servers, model_servings: &model_servings };
