@@ -28,10 +28,11 @@ async fn models(world: &World) -> Vec<ModelServing> {
     models
 }
 
-/// How often the operator wrote that, and how often it was too late, since somebody else had written meanwhile.
+/// How often the operator wrote that, and how often it was too late, since somebody else had written meanwhile: a conflict, or a patch whose
+/// test of the version fails.
 fn written(world: &World, what: &str) -> (usize, usize) {
     let all: Vec<_> = world.stack.writes().into_iter().filter(|write| write.describe().starts_with(what)).collect();
-    let late = all.iter().filter(|write| write.code() == 409).count();
+    let late = all.iter().filter(|write| [409, 422].contains(&write.code())).count();
     (all.len() - late, late)
 }
 
