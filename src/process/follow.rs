@@ -8,15 +8,12 @@ use futures::{
     StreamExt as _, TryStreamExt as _,
     future::{self, join_all},
 };
-use kube::{
-    Api, Resource,
-    runtime::{WatchStreamExt as _, watcher},
-};
+use kube::{Api, Resource, runtime::watcher};
 use serde::de::DeserializeOwned;
 
 use super::{
     digests::{Change, Digests, Part, Scope, Sight},
-    gate::{Gate, WATCH_SECONDS, told_once},
+    gate::{Gate, WATCH_SECONDS, lasting, told_once},
 };
 
 /// Follows the kind while `gate` says that it is served, until the process ends. `api` is where each scope is watched; without any scope there is nothing
@@ -46,7 +43,7 @@ where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
     D: Clone + PartialEq + for<'a> From<&'a K>,
 {
-    let events = watcher(api, watcher::Config::default().timeout(WATCH_SECONDS)).default_backoff();
+    let events = lasting(api, watcher::Config::default().timeout(WATCH_SECONDS));
     let events = events.inspect_err(|error| {
         if is_denied(error) && !digests.is_complete() && digests.sees(Sight::Denied) {
             changed(Change::All);
