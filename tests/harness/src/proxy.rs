@@ -213,7 +213,7 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Respons
         Fault::Hang => state.never().await,
         Fault::HangWrites if request.method() != http::Method::GET => {
             state.hanging.fetch_add(1, Ordering::Relaxed);
-            state.never().await
+            state.never::<()>().await;
         }
         Fault::Delay(time) => sleep(time).await,
         Fault::Status(code) => return Ok(state.failure(code)),
