@@ -80,8 +80,8 @@ async fn watches_that_are_silent_for_good() {
     burst.has_made(world.midst(MODELS)).await;
     let began = Instant::now();
     proxy.give_up_watches();
-    world.lose_some().await;
     burst.ends().await;
+    world.lose_some().await;
     settled_within(Duration::from_secs(75), &world, &mut operator).await;
     ends(Fault::None, &proxy, began, 3);
 }

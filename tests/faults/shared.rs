@@ -94,13 +94,14 @@ impl World {
         count / 4 + usize::try_from(self.random.below(count as u64 / 2)).unwrap()
     }
 
-    /// Somebody deletes a few of the ScaledObjects that there are, which are not missed as long as nobody looks.
+    /// Somebody deletes a few of the ScaledObjects that there are.
     pub async fn lose_some(&mut self) {
         let api = self.models.api(&kinds::scaled_object());
         let ours = api.list(&ListParams::default()).await.unwrap().items.into_iter().map(|found| found.name_any());
         for name in ours.filter(|name| !self.is_a_strangers(name)).collect::<Vec<_>>() {
             if self.random.below(10) == 0 {
-                api.delete(&name, &DeleteParams::default()).await.unwrap();
+                // The operator may have removed it itself by now.
+                let _ = api.delete(&name, &DeleteParams::default()).await;
             }
         }
     }
