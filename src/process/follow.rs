@@ -8,15 +8,12 @@ use futures::{
     StreamExt as _, TryStreamExt as _,
     future::{self, join_all},
 };
-use kube::{
-    Api, Resource,
-    runtime::{WatchStreamExt as _, watcher},
-};
+use kube::{Api, Resource, runtime::watcher};
 use serde::de::DeserializeOwned;
 
 use super::{
     digests::{Change, Digests, Part, Scope, Sight},
-    gate::{Gate, WATCH_SECONDS, told_once},
+    gate::{Gate, WATCH_SECONDS, lasting, told_once},
     index::Digest,
 };
 
@@ -47,7 +44,7 @@ where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
     D: Digest + for<'a> From<&'a K>,
 {
-    let events = watcher(api, watcher::Config::default().timeout(WATCH_SECONDS)).default_backoff();
+    let events = lasting(api, watcher::Config::default().timeout(WATCH_SECONDS));
     let events = events.inspect_err(|error| {
         if is_denied(error) && !digests.is_complete() && digests.sees(Sight::Denied) {
             changed(Change::All);

@@ -81,7 +81,7 @@ where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     S: Send + Sync + 'static,
 {
-    let one = |api: &Api<K>| told_once(watcher(api.clone(), config.clone()).default_backoff()).boxed();
+    let one = |api: &Api<K>| told_once(lasting(api.clone(), config.clone())).boxed();
     let events = match apis {
         [api] => one(api),
         apis => {
@@ -92,6 +92,28 @@ where
         }
     };
     events.take_until(Box::pin(async move { gate.closed().await }))
+}
+
+/// A watch that lasts, and lists anew when it is refused as too old.
+///
+/// kube's own does that only where a watch that stands is told so, and asks for ever from a version that is refused (kube-runtime
+/// `watcher.rs`, `State::InitListed`); client-go lists anew in both cases.
+pub(super) fn lasting<K>(api: Api<K>, config: watcher::Config) -> impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    let begin = |(api, config): &(Api<K>, watcher::Config)| watcher(api.clone(), config.clone()).boxed();
+    let events = stream::unfold(((api, config), None), move |(way, under_way)| async move {
+        let mut watch = under_way.unwrap_or_else(|| begin(&way));
+        let event = watch.next().await?;
+        let goes_on = !is_too_old(&event);
+        Some((event, (way, goes_on.then_some(watch))))
+    });
+    events.default_backoff()
+}
+
+fn is_too_old<K>(event: &Result<watcher::Event<K>, watcher::Error>) -> bool {
+    matches!(event, Err(watcher::Error::WatchStartFailed(kube::Error::Api(status))) if status.code == 410)
 }
 
 /// Drops errors, which the watch itself recovers from, and objects without a name; tells the first of several in a row.

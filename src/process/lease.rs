@@ -20,11 +20,14 @@ use k8s_openapi::{
 use kube::{
     Api, ResourceExt as _,
     api::{ObjectMeta, PostParams},
-    runtime::{WatchStreamExt as _, watcher},
+    runtime::watcher,
 };
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::{backoff, gate::WATCH_SECONDS};
+use super::{
+    backoff,
+    gate::{WATCH_SECONDS, lasting},
+};
 
 /// How long giving the Lease back may take: the process is ending.
 const RELEASE: Duration = Duration::from_secs(1);
@@ -162,7 +165,7 @@ impl Elector {
     /// Waits until the Lease is ours; failures are survived.
     pub async fn win(&mut self) {
         let config = watcher::Config::default().fields(&format!("metadata.name={}", self.candidate.name)).timeout(WATCH_SECONDS);
-        let mut changes = pin!(watcher(self.api.clone(), config).default_backoff());
+        let mut changes = pin!(lasting(self.api.clone(), config));
         tracing::info!(lease = self.candidate.name, identity = self.candidate.identity, "waiting for the lease");
         let mut told = None;
         let mut next = Instant::now();

@@ -15,7 +15,9 @@ use super::{
 async fn sent(operator: &harness::Process) -> usize {
     let (_, text) = ask(operator, "/metrics").await;
     let counts = text.lines().filter(|line| line.starts_with("rest_client_requests_total{"));
-    counts.filter_map(|line| line.rsplit_once(' ')?.1.parse::<usize>().ok()).sum()
+    let sum = counts.filter_map(|line| line.rsplit_once(' ')?.1.parse::<usize>().ok()).sum();
+    assert!(sum > 0, "it has asked nothing, or does not count: {text}");
+    sum
 }
 
 #[tokio::test]
@@ -69,6 +71,7 @@ async fn a_store_that_is_away_for_half_a_minute_during_a_burst(#[case] outage: O
     burst.ends().await;
     settled(&world, &mut operator).await;
 }
+
 #[rstest]
 #[case::closed(Fault::Close)]
 #[case::silent(Fault::Hang)]

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use harness::{Fault, FaultProxy};
+use harness::{Fault, FaultProxy, proxy::Passed};
 use rstest::rstest;
 use tokio::time::sleep;
 
@@ -13,9 +13,10 @@ use super::{
 
 const MODELS: usize = 100;
 
-/// Ends a fault, and sees that it did not make the operator ask more than it should.
+/// Ends a fault, and sees that the operator met it, and did not ask more than it should for that.
 fn ends(fault: Fault, proxy: &FaultProxy, began: Instant, requests: usize) {
-    let asked = proxy.set(Fault::None);
+    let Passed { asked, spoiled } = proxy.set(Fault::None);
+    assert!(spoiled > 0, "nothing met {fault:?}");
     let most = most_requests(MODELS, began, requests);
     assert!(asked <= most, "{asked} requests in {:?} of {fault:?}, and not {most}", began.elapsed());
 }
@@ -29,11 +30,11 @@ async fn watches_that_are_too_old(#[case] fault: Fault) {
     let (mut operator, proxy) = world.start_operator_behind_proxy().await;
     let burst = world.burst(MODELS);
     burst.has_made(world.midst(MODELS)).await;
-    // Whatever stands has to begin anew, and is told then.
-    proxy.set(Fault::Close);
-    proxy.set(fault);
     let began = Instant::now();
+    proxy.set(fault);
+    proxy.cut();
     burst.ends().await;
+    world.lose_some().await;
     sleep(world.random.millis(2000, 8000)).await;
     ends(fault, &proxy, began, 3);
     settled(&world, &mut operator).await;
@@ -80,8 +81,24 @@ async fn watches_that_are_silent_for_good() {
     let began = Instant::now();
     proxy.give_up_watches();
     burst.ends().await;
+    world.lose_some().await;
     settled_within(Duration::from_secs(75), &world, &mut operator).await;
     ends(Fault::None, &proxy, began, 3);
+}
+
+/// The watches go on, so that the operator sees all that it cannot do.
+#[tokio::test]
+async fn failures_of_one_kind_for_a_while() {
+    let mut world = World::start().await;
+    let (mut operator, proxy) = world.start_operator_behind_proxy().await;
+    let fault = Fault::Status(if world.random.below(2) == 0 { 500 } else { 503 });
+    let began = Instant::now();
+    proxy.set(fault);
+    let burst = world.burst(MODELS);
+    burst.ends().await;
+    sleep(world.random.millis(8000, 15_000)).await;
+    ends(fault, &proxy, began, 1);
+    settled(&world, &mut operator).await;
 }
 
 #[tokio::test]

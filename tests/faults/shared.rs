@@ -7,7 +7,7 @@ use harness::{
 };
 use kube::{
     ResourceExt as _,
-    api::{ApiResource, DynamicObject},
+    api::{ApiResource, DeleteParams, DynamicObject, ListParams},
 };
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -92,6 +92,18 @@ impl World {
     /// Some moment in the course of a burst of so many.
     pub fn midst(&mut self, count: usize) -> usize {
         count / 4 + usize::try_from(self.random.below(count as u64 / 2)).unwrap()
+    }
+
+    /// Somebody deletes a few of the ScaledObjects that there are.
+    pub async fn lose_some(&mut self) {
+        let api = self.models.api(&kinds::scaled_object());
+        let ours = api.list(&ListParams::default()).await.unwrap().items.into_iter().map(|found| found.name_any());
+        for name in ours.filter(|name| !self.is_a_strangers(name)).collect::<Vec<_>>() {
+            if self.random.below(10) == 0 {
+                // The operator may have removed it itself by now.
+                let _ = api.delete(&name, &DeleteParams::default()).await;
+            }
+        }
     }
 
     pub fn is_a_strangers(&self, name: &str) -> bool {

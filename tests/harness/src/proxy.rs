@@ -1,11 +1,12 @@
 //! Stands between the operator and the real API server, and spoils what passes as it is told.
 
 use std::{
+    collections::HashMap,
     convert::Infallible,
     error::Error,
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -58,7 +59,8 @@ pub enum Fault {
     Close,
     /// They are answered with this status.
     Status(u16),
-    /// Watches are answered that their resource version is too old; everything else passes.
+    /// Watches are answered that their resource version is too old; everything else passes. What is first refused of each kind stays too
+    /// old for good.
     Expired,
     /// Watches are told so in the midst of their stream, which ends with that; everything else passes.
     ExpiredMidway,
@@ -80,8 +82,54 @@ struct State {
     fault: watch::Sender<Fault>,
     /// How many times the watches that stood were given up.
     given_up: watch::Sender<usize>,
+    /// How many times the connections that stood were cut.
+    cuts: watch::Sender<usize>,
     asked: AtomicUsize,
+    spoiled: AtomicUsize,
     hanging: AtomicUsize,
+    /// The resource version that is too old for good, by the path of the watch.
+    too_old: Mutex<HashMap<String, String>>,
+}
+
+impl State {
+    /// Whether a request is a watch from a version that is too old, now or for good.
+    fn is_too_old(&self, request: &Request<Incoming>, now: Fault) -> bool {
+        if !is_watch(request) {
+            return false;
+        }
+        let query = request.uri().query().unwrap_or_default();
+        let version = query.split('&').find(|part| part.starts_with("resourceVersion=")).unwrap_or_default();
+        let mut too_old = self.too_old.lock().expect("a lock");
+        if now == Fault::Expired {
+            too_old.entry(request.uri().path().to_owned()).or_insert_with(|| version.to_owned());
+            return true;
+        }
+        too_old.get(request.uri().path()).is_some_and(|found| found == version)
+    }
+
+    fn failure(&self, code: u16) -> Response<Body> {
+        self.spoils();
+        failure(code)
+    }
+
+    /// For what never comes.
+    async fn never<T>(&self) -> T {
+        self.spoils();
+        std::future::pending().await
+    }
+
+    fn spoils(&self) {
+        self.spoiled.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// What passed, or did not, for a while.
+#[derive(Clone, Copy, Debug)]
+pub struct Passed {
+    /// How many requests came.
+    pub asked: usize,
+    /// How many requests or answers were spoiled.
+    pub spoiled: usize,
 }
 
 impl FaultProxy {
@@ -90,16 +138,29 @@ impl FaultProxy {
         let client = control_plane.client(identity).await;
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("an address").port();
-        let (fault, given_up) = (watch::Sender::new(fault), watch::Sender::new(0));
-        let state = Arc::new(State { client, fault, given_up, asked: AtomicUsize::new(0), hanging: AtomicUsize::new(0) });
+        let state = Arc::new(State {
+            client,
+            fault: watch::Sender::new(fault),
+            given_up: watch::Sender::new(0),
+            cuts: watch::Sender::new(0),
+            asked: AtomicUsize::new(0),
+            spoiled: AtomicUsize::new(0),
+            hanging: AtomicUsize::new(0),
+            too_old: Mutex::default(),
+        });
         let accepting = tokio::spawn(accept(listener, state.clone()));
         Self { state, port, accepting, folder: control_plane.folder.clone() }
     }
 
-    /// Spoils from now on, connections that stand included; answers how much was asked since this was last called.
-    pub fn set(&self, fault: Fault) -> usize {
+    /// Spoils from now on, connections that stand included; answers what passed since this was last called.
+    pub fn set(&self, fault: Fault) -> Passed {
         self.state.fault.send_replace(fault);
-        self.state.asked.swap(0, Ordering::Relaxed)
+        Passed { asked: self.state.asked.swap(0, Ordering::Relaxed), spoiled: self.state.spoiled.swap(0, Ordering::Relaxed) }
+    }
+
+    /// Cuts the connections that stand; new ones pass.
+    pub fn cut(&self) {
+        self.state.cuts.send_modify(|times| *times += 1);
     }
 
     /// Lets every watch that stands fall silent for good, as a network does that has lost them; new ones pass.
@@ -135,12 +196,13 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
 }
 
 async fn serve(connection: TcpStream, state: Arc<State>) {
-    let mut fault = state.fault.subscribe();
+    let (mut fault, mut cuts) = (state.fault.subscribe(), state.cuts.subscribe());
     let service = service_fn(move |request| answer(request, state.clone()));
     let serving = http1::Builder::new().serve_connection(TokioIo::new(connection), service);
     tokio::select! {
         _ = serving => {}
         _ = fault.wait_for(|fault| *fault == Fault::Close) => {}
+        _ = cuts.changed() => {}
     }
 }
 
@@ -148,14 +210,14 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Respons
     let number = state.asked.fetch_add(1, Ordering::Relaxed);
     let now = *state.fault.borrow();
     match now {
-        Fault::Hang => std::future::pending().await,
+        Fault::Hang => state.never().await,
         Fault::HangWrites if request.method() != http::Method::GET => {
             state.hanging.fetch_add(1, Ordering::Relaxed);
-            std::future::pending::<()>().await;
+            state.never::<()>().await;
         }
         Fault::Delay(time) => sleep(time).await,
-        Fault::Status(code) => return Ok(failure(code)),
-        Fault::Expired if is_watch(&request) => return Ok(failure(410)),
+        Fault::Status(code) => return Ok(state.failure(code)),
+        _ if state.is_too_old(&request, now) => return Ok(state.failure(410)),
         Fault::Mixed(seed) => return Ok(mixed(request, &state, Random::of(seed ^ number as u64)).await),
         Fault::None | Fault::Close | Fault::Expired | Fault::ExpiredMidway | Fault::HangWrites | Fault::HangBodies => {}
     }
@@ -169,16 +231,16 @@ fn is_watch<B>(request: &Request<B>) -> bool {
 /// More than half of the requests pass, or nothing would ever be done.
 async fn mixed(request: Request<Incoming>, state: &Arc<State>, mut random: Random) -> Response<Body> {
     match random.below(10) {
-        0 => failure(429),
-        1 => failure(500),
-        2 => failure(503),
+        0 => state.failure(429),
+        1 => state.failure(500),
+        2 => state.failure(503),
         3 => {
             sleep(random.millis(100, 1500)).await;
             forward(request, state).await
         }
         4 => {
             drop(forward(request, state).await);
-            failure(504)
+            state.failure(504)
         }
         _ => forward(request, state).await,
     }
@@ -203,6 +265,7 @@ async fn send(request: Request<Incoming>, client: &Client) -> Result<Response<ku
 struct Streamed {
     frames: Frames,
     is_watch: bool,
+    state: Arc<State>,
     fault: watch::Receiver<Fault>,
     given_up: watch::Receiver<usize>,
     is_between_lines: bool,
@@ -210,9 +273,9 @@ struct Streamed {
 }
 
 impl Streamed {
-    fn new(body: kube::client::Body, is_watch: bool, state: &State) -> Self {
+    fn new(body: kube::client::Body, is_watch: bool, state: &Arc<State>) -> Self {
         let (fault, given_up) = (state.fault.subscribe(), state.given_up.subscribe());
-        Self { frames: BodyStream::new(body), is_watch, fault, given_up, is_between_lines: true, has_ended: false }
+        Self { frames: BodyStream::new(body), is_watch, state: state.clone(), fault, given_up, is_between_lines: true, has_ended: false }
     }
 
     fn into_body(self) -> Body {
@@ -229,12 +292,13 @@ impl Streamed {
             frame = self.frames.next() => frame,
             () = expired(self.fault.clone()), if can_expire => {
                 self.has_ended = true;
+                self.state.spoils();
                 return Some(Ok(Frame::data(too_old())));
             }
         };
         let is_lost = !self.is_watch && *self.fault.borrow() == Fault::HangBodies;
         if is_lost || self.is_watch && self.given_up.has_changed().unwrap_or_default() {
-            std::future::pending::<()>().await;
+            self.state.never::<()>().await;
         }
         let _ = self.fault.wait_for(|fault| !matches!(fault, Fault::Hang | Fault::HangBodies)).await;
         if let Some(Ok(frame)) = &frame {
