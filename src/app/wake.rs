@@ -68,7 +68,7 @@ impl Wake {
         }
     }
 
-    /// The models that a change of a ModelServing concerns, itself aside.
+    /// The models that have or had something in common with a ModelServing that changed; itself is among them.
     pub(super) fn peers(&self, change: &Change) {
         match change {
             Change::All => self.opted_in(),

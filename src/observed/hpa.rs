@@ -5,8 +5,10 @@ use kube::Resource;
 use serde::{Deserialize, de::IgnoredAny};
 
 use super::{Key, told::Told, topics};
-use crate::api::{Read, fields, kthena::ModelServing, metadata::LeanMetadata};
-use crate::process::index::{Digest, Topic};
+use crate::{
+    api::{Read, fields, kthena::ModelServing, metadata::LeanMetadata},
+    process::index::{Digest, Topic},
+};
 
 /// An HPA as the API server sends it.
 #[derive(Resource, Clone, Debug, Deserialize)]

@@ -5,12 +5,14 @@ use kube::Resource;
 use serde::Deserialize;
 
 use super::generated::{Fingerprint, Generated};
-use crate::api::{
-    Read, Whole, fields,
-    metadata::{LeanMetadata, ManagedMetadata, OwnMetadata},
-    monitoring::{Endpoint, NamespaceSelector, PodMonitor, PodMonitorSpec, ServiceMonitor, ServiceMonitorSpec},
+use crate::{
+    api::{
+        Read, Whole, fields,
+        metadata::{LeanMetadata, ManagedMetadata, OwnMetadata},
+        monitoring::{Endpoint, NamespaceSelector, PodMonitor, PodMonitorSpec, ServiceMonitor, ServiceMonitorSpec},
+    },
+    process::index::Digest,
 };
-use crate::process::index::Digest;
 
 /// A ServiceMonitor as the API server sends it.
 #[derive(Resource, Clone, Debug, Deserialize)]

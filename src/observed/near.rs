@@ -2,7 +2,7 @@
 //!
 //! In: a ModelServing, or what changed. Out: how requests reach it, and what others have in common with it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc};
 
 use kube::ResourceExt as _;
 
@@ -28,41 +28,39 @@ impl Stores {
             return Routing::default();
         }
         let (namespace, own) = (model_serving.namespace().unwrap_or_default(), key(model_serving));
-        let (names, routes) = self.names_and_routes(model_serving, &namespace);
-        let targets: Vec<Key> = self.routes.pick(&routes, &[], |routes| {
-            let targets = routes.iter().flat_map(|(key, route)| route.servers().map(|server| (key.0.clone(), server.to_owned())));
-            targets.collect()
-        });
+        let (names, topics) = self.names_and_topics(model_serving, &namespace);
         let selecting = selecting(&namespace, &own.1, &model_serving.spec.template.roles);
-        self.servers.pick(&selecting, &targets, |servers| {
-            let claiming =
-                names.iter().flat_map(|name| self.peers.first(topics::model_name(name), NAMED, |of, peer| peer.stays() && *of != own));
-            let selected = servers.iter().flat_map(|(key, server)| self.selected(key, server, &own));
-            let others: BTreeMap<Key, Arc<ModelServing>> =
-                claiming.chain(selected).filter_map(|key| Some((key.clone(), self.model_serving(&key)?))).collect();
-            let model_servings: Vec<_> = others.into_values().chain(self.model_serving(&own)).collect();
-            self.routes.pick(&routes, &[], |routes| {
+        self.routes.pick(&topics, &[], |routes| {
+            let targets = routes.iter().flat_map(|(key, route)| route.servers().map(|server| (key.0.clone(), server.to_owned())));
+            self.servers.pick(&selecting, &targets.collect::<Vec<_>>(), |servers| {
+                let model_servings = self.others_and(&own, &names, servers);
                 Network { are_served: served.network.routes, routes, servers, model_servings: &model_servings }.routing(model_serving)
             })
         })
     }
 
-    /// The names that clients send to a model, adapters included, and what the routes speak of that matter to it.
-    fn names_and_routes(&self, model_serving: &ModelServing, namespace: &str) -> (Vec<String>, Vec<Topic>) {
-        let mut names: Vec<String> = model_serving.model_names().map(str::to_owned).collect();
-        let about = |names: &[String]| names.iter().map(|name| topics::model_name(name)).collect::<Vec<_>>();
-        let own = names.len();
-        let (mut adapters, routed) = self.routes.pick(&about(&names), &[], |routes| {
-            let here: Vec<_> = routes.iter().filter(|(key, _)| key.0 == namespace).flat_map(|(_, route)| route.names()).collect();
-            let routed = names.iter().all(|name| here.contains(&name.as_str()));
-            (here.into_iter().map(str::to_owned).collect::<Vec<String>>(), routed)
+    /// The names that clients send for a model, adapters included, and what the routes speak of that matter to it.
+    fn names_and_topics(&self, model_serving: &ModelServing, namespace: &str) -> (BTreeSet<String>, Vec<Topic>) {
+        let mut names: BTreeSet<String> = model_serving.model_names().map(str::to_owned).collect();
+        let about = |names: &BTreeSet<String>| names.iter().map(|name| topics::model_name(name)).collect::<Vec<_>>();
+        let carried: BTreeSet<String> = self.routes.pick(&about(&names), &[], |routes| {
+            let here = routes.iter().filter(|(key, _)| key.0 == namespace);
+            here.flat_map(|(_, route)| route.names()).map(str::to_owned).collect()
         });
-        adapters.retain(|name| !names.iter().take(own).any(|known| known == name));
-        names.append(&mut adapters);
-        let mut topics = about(&names);
         // Whoever misspelt a name is told which of the others may be meant.
-        topics.extend((!routed).then(|| topics::namespace(namespace)));
+        let all = (!names.is_subset(&carried)).then(|| topics::namespace(namespace));
+        names.extend(carried);
+        let topics = about(&names).into_iter().chain(all).collect();
         (names, topics)
+    }
+
+    /// The first few ModelServings that claim one of the names or are selected by one of the servers, and the one that it is about.
+    fn others_and(&self, own: &Key, names: &BTreeSet<String>, servers: &[(&Key, &ServerDigest)]) -> Vec<Arc<ModelServing>> {
+        let claiming =
+            names.iter().flat_map(|name| self.peers.first(topics::model_name(name), NAMED, |of, peer| peer.stays() && of != own));
+        let selected = servers.iter().flat_map(|(key, server)| self.selected(key, server, own));
+        let keys: BTreeSet<Key> = claiming.chain(selected).chain([own.clone()]).collect();
+        keys.iter().filter_map(|key| self.model_serving(key)).collect()
     }
 
     /// The first few ModelServings besides one whose pods a ModelServer selects.
@@ -101,7 +99,6 @@ mod tests {
     use kube::runtime::{reflector, watcher::Event};
     use proptest::prelude::*;
     use serde_json::{Value, json};
-    use std::collections::BTreeSet;
 
     const SERVED: Served = Served {
         model_servings: true,

@@ -115,9 +115,8 @@ impl From<&LiveModelServer> for ServerDigest {
 
 impl Digest for RouteDigest {
     fn topics(&self, (namespace, _): &Key) -> Vec<Topic> {
-        let names = self.model.iter().chain(&self.adapters).map(|name| topics::model_name(name));
-        let servers = self.targets.iter().flatten().map(|server| topics::model_server(namespace, server));
-        names.chain(servers).chain([topics::namespace(namespace)]).collect()
+        let servers = self.servers().map(|server| topics::model_server(namespace, server));
+        self.names().map(topics::model_name).chain(servers).chain([topics::namespace(namespace)]).collect()
     }
 }
 
@@ -132,7 +131,7 @@ impl Digest for ServerDigest {
 }
 
 impl RouteDigest {
-    /// The names that lead to a ModelServing with one of these: their adapters, too.
+    /// The names that clients may send for it.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.model.iter().chain(&self.adapters).map(String::as_str)
     }
@@ -143,7 +142,7 @@ impl RouteDigest {
     }
 
     fn carries(&self, name: &str) -> bool {
-        self.model.as_deref() == Some(name) || self.adapters.iter().any(|adapter| adapter == name)
+        self.names().any(|carried| carried == name)
     }
 }
 
@@ -249,7 +248,7 @@ impl Network<'_> {
 
     fn unrouted(&self, namespace: &str, names: &[&str]) -> Vec<(String, Option<String>)> {
         let routes = || self.routes.iter().filter(|(key, _)| key.0 == namespace).map(|(_, route)| route);
-        let all: Vec<&str> = routes().flat_map(|route| route.model.iter().chain(&route.adapters)).map(String::as_str).collect();
+        let all: Vec<&str> = routes().flat_map(|route| route.names()).collect();
         let missing = names.iter().filter(|name| self.are_served && !routes().any(|route| route.carries(name)));
         missing.map(|name| ((*name).to_owned(), nearest(name, all.iter().copied()).map(str::to_owned))).collect()
     }
@@ -307,5 +306,5 @@ fn sorted<T: Ord>(found: impl Iterator<Item = T>) -> Vec<T> {
 }
 
 fn is_same(a: &ModelServing, b: &ModelServing) -> bool {
-    (a.namespace(), a.name_any()) == (b.namespace(), b.name_any())
+    key(a) == key(b)
 }

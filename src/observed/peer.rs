@@ -3,7 +3,7 @@
 use super::topics;
 use crate::{
     api::kthena::{ModelServing, Role},
-    plan::{hpa_name, pod_monitor_name, scaled_object_name},
+    plan::generated_names,
     process::{
         digests::Key,
         index::{Digest, Topic},
@@ -38,8 +38,6 @@ pub struct Peer {
     wish: Wish,
     names: Vec<String>,
     roles: Vec<Role>,
-    /// Its ScaledObject's, its HPA's and its PodMonitor's.
-    generated: [String; 3],
 }
 
 impl Peer {
@@ -51,7 +49,7 @@ impl Peer {
 impl Digest for Peer {
     fn topics(&self, key: &Key) -> Vec<Topic> {
         let (namespace, name) = key;
-        let generated = self.generated.iter().map(|name| topics::generated(namespace, name));
+        let generated = generated_names(name).map(|name| topics::generated(namespace, &name));
         let names = self.names.iter().map(|name| topics::model_name(name));
         self.wish.topics(key).into_iter().chain(generated).chain(names).chain(selecting(namespace, name, &self.roles)).collect()
     }
@@ -65,11 +63,6 @@ pub(super) fn selecting(namespace: &str, name: &str, roles: &[Role]) -> Vec<Topi
 
 impl From<&ModelServing> for Peer {
     fn from(found: &ModelServing) -> Self {
-        Self {
-            wish: Wish::from(found),
-            names: found.model_names().map(str::to_owned).collect(),
-            roles: found.spec.template.roles.clone(),
-            generated: [scaled_object_name(found), hpa_name(found), pod_monitor_name(found)],
-        }
+        Self { wish: Wish::from(found), names: found.model_names().map(str::to_owned).collect(), roles: found.spec.template.roles.clone() }
     }
 }

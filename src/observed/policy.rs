@@ -5,12 +5,14 @@ use kube::{Resource, ResourceExt as _};
 use serde::{Deserialize, de::IgnoredAny};
 
 use super::{Key, topics};
-use crate::api::{
-    Read, Whole, fields,
-    kthena::{AutoscalingPolicy, AutoscalingPolicyBinding, PolicyTargets},
-    metadata::LeanMetadata,
+use crate::{
+    api::{
+        Read, Whole, fields,
+        kthena::{AutoscalingPolicy, AutoscalingPolicyBinding, PolicyTargets},
+        metadata::LeanMetadata,
+    },
+    process::index::{Digest, Topic},
 };
-use crate::process::index::{Digest, Topic};
 
 /// An AutoscalingPolicy as the API server sends it.
 #[derive(Resource, Clone, Debug, Deserialize)]

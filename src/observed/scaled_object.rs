@@ -11,12 +11,14 @@ use super::{
     hpa::ScaleTarget,
     told::Told,
 };
-use crate::api::{
-    Read, Whole, fields,
-    keda::{ScaledObject, ScaledObjectSpec},
-    metadata::{LeanMetadata, ManagedMetadata, OwnMetadata},
+use crate::{
+    api::{
+        Read, Whole, fields,
+        keda::{ScaledObject, ScaledObjectSpec},
+        metadata::{LeanMetadata, ManagedMetadata, OwnMetadata},
+    },
+    process::index::{Digest, Topic},
 };
-use crate::process::index::{Digest, Topic};
 
 /// A ScaledObject as the API server sends it.
 #[derive(Resource, Clone, Debug, Deserialize)]

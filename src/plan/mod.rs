@@ -19,7 +19,7 @@ mod verdict;
 pub use chain::{Link, LinkState, chain};
 pub use companion::canonical_selector;
 pub use finding::{Finding, Reason, is_of_others};
-pub use name::{hpa_name, pod_monitor_name, scaled_object_name};
+pub use name::{generated_names, hpa_name, pod_monitor_name, scaled_object_name};
 pub use router::{RouterPlan, SERVICE_MONITOR, assumed_service, plan_router};
 pub use verdict::{PENDING, Status, Verdict, is_of_load, own_part};
 

@@ -7,7 +7,10 @@ const MAX: usize = 54;
 
 /// The ModelServing's own name, or, where that is too long for KEDA, its start and a stable hash.
 pub fn scaled_object_name(model_serving: &ModelServing) -> String {
-    let name = model_serving.metadata.name.as_deref().unwrap_or_default();
+    of_scaled_object(model_serving.metadata.name.as_deref().unwrap_or_default())
+}
+
+fn of_scaled_object(name: &str) -> String {
     if name.len() <= MAX {
         return name.to_owned();
     }
@@ -19,12 +22,26 @@ pub fn scaled_object_name(model_serving: &ModelServing) -> String {
 
 /// The name of the HPA that KEDA makes for the ScaledObject (KEDA `controllers/keda/hpa.go`).
 pub fn hpa_name(model_serving: &ModelServing) -> String {
-    format!("keda-hpa-{}", scaled_object_name(model_serving))
+    of_hpa(&scaled_object_name(model_serving))
+}
+
+fn of_hpa(scaled_object: &str) -> String {
+    format!("keda-hpa-{scaled_object}")
 }
 
 /// The name of the PodMonitor; not the model's own, which users take for monitors of theirs.
 pub fn pod_monitor_name(model_serving: &ModelServing) -> String {
-    format!("kthena-keda-{}", scaled_object_name(model_serving))
+    of_pod_monitor(&scaled_object_name(model_serving))
+}
+
+fn of_pod_monitor(scaled_object: &str) -> String {
+    format!("kthena-keda-{scaled_object}")
+}
+
+/// All of them, for a ModelServing of this name.
+pub fn generated_names(name: &str) -> [String; 3] {
+    let scaled_object = of_scaled_object(name);
+    [of_hpa(&scaled_object), of_pod_monitor(&scaled_object), scaled_object]
 }
 
 /// FNV-1a, 64 bits: the same in every release of this program, unlike the standard library's hasher.

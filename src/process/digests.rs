@@ -5,7 +5,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -13,7 +13,10 @@ use std::{
 use kube::{Resource, ResourceExt as _, runtime::watcher};
 use tokio::sync::watch;
 
-use super::index::{Digest, Index, Topic};
+use super::{
+    index::{Digest, Topic},
+    known::{Known, Versioned},
+};
 
 /// Namespace and name.
 pub type Key = (String, String);
@@ -120,70 +123,6 @@ pub(super) enum Sight {
     Denied,
 }
 
-#[derive(Clone, Debug)]
-struct Versioned<D> {
-    /// The resource version as a number; they are ordered within one kind.
-    version: u64,
-    digest: D,
-}
-
-/// What is known, and how it is found.
-#[derive(Debug)]
-struct Known<D> {
-    digests: BTreeMap<Arc<Key>, Versioned<D>>,
-    index: Index,
-}
-
-impl<D> Default for Known<D> {
-    fn default() -> Self {
-        Self { digests: BTreeMap::new(), index: Index::default() }
-    }
-}
-
-impl<D> Known<D> {
-    fn all(&self) -> impl Iterator<Item = (&Key, &D)> {
-        self.digests.iter().map(|(key, versioned)| (&**key, &versioned.digest))
-    }
-
-    fn get(&self, key: &Key) -> Option<(&Key, &D)> {
-        self.digests.get_key_value(key).map(|(key, versioned)| (&**key, &versioned.digest))
-    }
-
-    fn about(&self, topic: Topic) -> impl Iterator<Item = (&Key, &D)> {
-        self.index.about(topic).filter_map(|key| self.get(key))
-    }
-}
-
-impl<D: Digest> Known<D> {
-    /// Puts a digest in the place of what is known; answers what both speak of, if they differ.
-    fn insert(&mut self, key: Key, new: Versioned<D>) -> Option<Vec<Topic>> {
-        if let Some(before) = self.digests.get_mut(&key)
-            && before.digest == new.digest
-        {
-            // Equal is what is no news; it may hold more, such as the version of a status that was written.
-            *before = new;
-            return None;
-        }
-        let mut topics = self.remove(&key).unwrap_or_default();
-        let spoken_of = new.digest.topics(&key);
-        let key = Arc::new(key);
-        self.index.add(&key, &spoken_of);
-        self.digests.insert(key, new);
-        topics.extend(spoken_of);
-        topics.sort_unstable();
-        topics.dedup();
-        Some(topics)
-    }
-
-    /// Answers what it spoke of, if it was known.
-    fn remove(&mut self, key: &Key) -> Option<Vec<Topic>> {
-        let (key, before) = self.digests.remove_entry(key)?;
-        let topics = before.digest.topics(&key);
-        self.index.remove(&key, &topics);
-        Some(topics)
-    }
-}
-
 impl<D> Default for Part<D> {
     fn default() -> Self {
         Self { known: RwLock::default(), watched: AtomicU64::new(0), sight: watch::Sender::new(Sight::Partial) }
@@ -274,7 +213,7 @@ impl<D: Digest> Part<D> {
         let (key, version, digest) = (key(object), version(object), D::from(object));
         let mut known = self.write();
         self.watched.fetch_max(version, Ordering::Relaxed);
-        if known.digests.get(&key).is_some_and(|before| before.version > version) {
+        if known.version(&key).is_some_and(|before| before > version) {
             return None;
         }
         known.insert(key, Versioned { version, digest })
@@ -291,17 +230,12 @@ impl<D: Digest> Part<D> {
     fn retain(&self, listed: &BTreeSet<Key>) -> Vec<(Key, Vec<Topic>)> {
         let mut known = self.write();
         let watched = self.watched.load(Ordering::Relaxed);
-        let stays = |key: &Key, found: &Versioned<D>| listed.contains(key) || found.version > watched;
-        let gone: Vec<Key> = known.digests.iter().filter(|(key, found)| !stays(key, found)).map(|(key, _)| (**key).clone()).collect();
-        gone.into_iter().filter_map(|key| known.remove(&key).map(|topics| (key, topics))).collect()
+        known.retain(|key, version| listed.contains(key) || version > watched)
     }
 
     /// Forgets everything: the kind is no longer served.
     pub(super) fn clear(&self) {
-        let mut known = self.write();
-        known.digests.clear();
-        known.index.clear();
-        drop(known);
+        *self.write() = Known::default();
         self.watched.store(0, Ordering::Relaxed);
         self.sees(Sight::Partial);
     }
@@ -313,7 +247,7 @@ pub fn key<K: Resource>(object: &K) -> Key {
 }
 
 /// Resource versions are numbers that grow (Kubernetes API concepts, "resource versions"); one that is not counts as newest.
-fn version<K: Resource>(object: &K) -> u64 {
+pub fn version<K: Resource>(object: &K) -> u64 {
     object.resource_version().and_then(|version| version.parse().ok()).unwrap_or(u64::MAX)
 }
 

@@ -57,8 +57,4 @@ impl Index {
         let first = (topic, Arc::new(Key::default()));
         self.0.range(first..).take_while(move |(found, _)| *found == topic).map(|(_, key)| key)
     }
-
-    pub(super) fn clear(&mut self) {
-        self.0.clear();
-    }
 }

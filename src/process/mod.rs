@@ -5,5 +5,6 @@ pub mod digests;
 pub mod follow;
 pub mod gate;
 pub mod index;
+mod known;
 pub mod lease;
 mod merge;

@@ -17,6 +17,7 @@ use crate::{
     api::kthena::{ModelServing, ReplicasWriter},
     observed::Fingerprint,
     plan::{Verdict, is_of_load, is_of_others, own_part},
+    process::digests::version,
 };
 
 /// How often the text of a condition may change while its reason stays.
@@ -54,7 +55,7 @@ struct Remembered {
     said: Option<Said>,
     autoscaled: bool,
     /// The version of the ModelServing that our last write made.
-    written: Option<String>,
+    written: Option<u64>,
 }
 
 /// What an object was to look like when it was last written, and how it has been brought back to that since.
@@ -138,15 +139,13 @@ impl Memory {
     /// Remembers the version of a ModelServing that our own write made.
     pub(super) fn wrote(&self, written: &ModelServing) {
         let identity = written.uid().unwrap_or_default();
-        self.all().entry(identity).or_default().written = written.resource_version();
+        self.all().entry(identity).or_default().written = Some(version(written));
     }
 
     /// Whether our own write is yet to be seen. It will be, and what was planned without it would only be refused.
     pub(super) fn is_behind(&self, seen: &ModelServing) -> bool {
-        let number = |version: Option<String>| version.and_then(|version| version.parse::<u64>().ok());
-        let identity = seen.uid().unwrap_or_default();
-        let Some(written) = number(self.all().get(&identity).and_then(|remembered| remembered.written.clone())) else { return false };
-        number(seen.resource_version()).is_some_and(|seen| seen < written)
+        let written = self.all().get(&seen.uid().unwrap_or_default()).and_then(|remembered| remembered.written);
+        written.is_some_and(|written| version(seen) < written)
     }
 
     /// Forgets which versions our writes made: a list tells what there is, whatever was there before.
