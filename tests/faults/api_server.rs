@@ -25,8 +25,7 @@ async fn an_api_server_that_is_killed_during_a_burst() {
     const MODELS: usize = 120;
     let mut world = World::start().await;
     let mut operator = world.start_operator().await;
-    let burst = world.burst(MODELS);
-    burst.has_made(world.midst(MODELS)).await;
+    let burst = world.in_the_midst_of_a_burst(MODELS).await;
     let (began, before) = (Instant::now(), sent(&operator).await);
     world.stack.control_plane.stop_api_server();
     sleep(world.random.millis(500, 5000)).await;
@@ -54,8 +53,7 @@ async fn a_store_that_is_away_for_half_a_minute_during_a_burst(#[case] outage: O
     const MODELS: usize = 120;
     let mut world = World::start().await;
     let mut operator = world.start_operator().await;
-    let burst = world.burst(MODELS);
-    burst.has_made(world.midst(MODELS)).await;
+    let burst = world.in_the_midst_of_a_burst(MODELS).await;
     let (began, before) = (Instant::now(), sent(&operator).await);
     match outage {
         Outage::Hung => world.stack.control_plane.signal_etcd("STOP"),

@@ -28,8 +28,7 @@ fn ends(fault: Fault, proxy: &FaultProxy, began: Instant, requests: usize) {
 async fn watches_that_are_too_old(#[case] fault: Fault) {
     let mut world = World::start().await;
     let (mut operator, proxy) = world.start_operator_behind_proxy().await;
-    let burst = world.burst(MODELS);
-    burst.has_made(world.midst(MODELS)).await;
+    let burst = world.in_the_midst_of_a_burst(MODELS).await;
     let began = Instant::now();
     proxy.set(fault);
     proxy.cut();
@@ -45,8 +44,7 @@ async fn watches_that_are_too_old(#[case] fault: Fault) {
 async fn silence_for_a_while() {
     let mut world = World::start().await;
     let (mut operator, proxy) = world.start_operator_behind_proxy().await;
-    let burst = world.burst(MODELS);
-    burst.has_made(world.midst(MODELS)).await;
+    let burst = world.in_the_midst_of_a_burst(MODELS).await;
     let began = Instant::now();
     proxy.set(Fault::Hang);
     burst.ends().await;
@@ -60,8 +58,7 @@ async fn silence_for_a_while() {
 async fn answers_that_never_end() {
     let mut world = World::start().await;
     let (mut operator, proxy) = world.start_operator_behind_proxy().await;
-    let burst = world.burst(MODELS);
-    burst.has_made(world.midst(MODELS)).await;
+    let burst = world.in_the_midst_of_a_burst(MODELS).await;
     let began = Instant::now();
     proxy.set(Fault::HangBodies);
     sleep(world.random.millis(1000, 5000)).await;
@@ -76,8 +73,7 @@ async fn answers_that_never_end() {
 async fn watches_that_are_silent_for_good() {
     let mut world = World::start().await;
     let (mut operator, proxy) = world.start_operator_behind_proxy().await;
-    let burst = world.burst(MODELS);
-    burst.has_made(world.midst(MODELS)).await;
+    let burst = world.in_the_midst_of_a_burst(MODELS).await;
     let began = Instant::now();
     proxy.give_up_watches();
     burst.ends().await;

@@ -30,8 +30,7 @@ async fn all_say(world: &World, reason: &str, concerned: impl Fn(&DynamicObject)
 async fn kedas_go_in_a_burst_and_come_back() {
     let mut world = World::start().await;
     let mut operator = world.start_operator().await;
-    let burst = world.burst(MODELS);
-    burst.has_made(world.midst(MODELS)).await;
+    let burst = world.in_the_midst_of_a_burst(MODELS).await;
     let began = Instant::now();
     Crds::keda().remove(&world.models.client).await;
     burst.ends().await;
@@ -48,8 +47,7 @@ async fn kedas_go_in_a_burst_and_come_back() {
 async fn our_own_goes_in_a_burst_and_comes_back() {
     let mut world = World::start().await;
     let mut operator = world.start_operator().await;
-    let burst = world.burst(MODELS);
-    burst.has_made(world.midst(MODELS)).await;
+    let burst = world.in_the_midst_of_a_burst(MODELS).await;
     let began = Instant::now();
     Crds::ours().remove(&world.models.client).await;
     burst.ends().await;

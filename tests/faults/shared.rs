@@ -89,9 +89,12 @@ impl World {
         Burst::of(&self.models, count, self.random.fork())
     }
 
-    /// Some moment in the course of a burst of so many.
-    pub fn midst(&mut self, count: usize) -> usize {
-        count / 4 + usize::try_from(self.random.below(count as u64 / 2)).unwrap()
+    /// Begins to create so many, and waits for some moment in the course of it.
+    pub async fn in_the_midst_of_a_burst(&mut self, count: usize) -> Burst {
+        let made = count / 4 + usize::try_from(self.random.below(count as u64 / 2)).unwrap();
+        let burst = self.burst(count);
+        burst.has_made(made).await;
+        burst
     }
 
     /// Somebody deletes a few of the ScaledObjects that there are.
