@@ -52,12 +52,10 @@ pub struct Span {
 impl<'a> Contender<'a> {
     /// Begins to measure; `start` starts the processes.
     pub async fn start(stack: &'a Stack, start: impl FnOnce() -> Vec<Process>) -> Self {
-        let mut log = Log::of(&stack.control_plane, &OPERATOR);
-        log.fresh();
-        let began =
-            Began { at: Timestamp::now(), cpu: Vec::new(), server_cpu: server_cpu(stack), watched: watched(&stack.client().await).await };
+        let log = Log::of(&stack.control_plane, &OPERATOR);
+        let began = Began { at: Timestamp::now(), cpu: Vec::new(), server_cpu: Duration::ZERO, watched: 0.0 };
         let mut this = Self { stack, client: stack.client().await, log, processes: Vec::new(), began };
-        this.began.at = Timestamp::now();
+        this.begin().await;
         this.processes = start();
         this
     }

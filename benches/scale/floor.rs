@@ -33,7 +33,7 @@ const MANAGER: &str = "kthena-keda";
 struct Writes {
     namespace: String,
     name: String,
-    status: Value,
+    status: json_patch::Patch,
     scaled_object: Value,
 }
 
@@ -76,11 +76,14 @@ fn writes(profile: &DynamicObject, model: &DynamicObject, defaults: &Profile) ->
     }
 }
 
-fn status(model: &DynamicObject, selector: &str, condition: &Value) -> Value {
-    json!({
-        "metadata": {"resourceVersion": model.resource_version()},
-        "status": {"labelSelector": selector, "conditions": [condition]},
-    })
+fn status(model: &DynamicObject, selector: &str, condition: &Value) -> json_patch::Patch {
+    let operations = json!([
+        {"op": "test", "path": "/metadata/resourceVersion", "value": model.resource_version()},
+        {"op": "add", "path": "/status", "value": {}},
+        {"op": "add", "path": "/status/labelSelector", "value": selector},
+        {"op": "add", "path": "/status/conditions", "value": [condition]},
+    ]);
+    serde_json::from_value(operations).expect("operations")
 }
 
 /// Makes all the writes, then waits to be looked at and ended.
@@ -96,7 +99,7 @@ pub async fn run(kubeconfig: PathBuf, file: &Path) {
 async fn write(client: &Client, writes: Writes) {
     let of = |kind: &ApiResource| Request::new(DynamicObject::url_path(kind, Some(&writes.namespace)));
     let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-    let status = of(&kinds::model_serving()).patch_subresource("status", &writes.name, &params, &Patch::Merge(&writes.status));
+    let status = of(&kinds::model_serving()).patch_subresource("status", &writes.name, &params, &Patch::<()>::Json(writes.status));
     client.request::<IgnoredAny>(status.expect("a request")).await.expect("a status");
     let applied = of(&kinds::scaled_object()).patch(&writes.name, &PatchParams::apply(MANAGER), &Patch::Apply(&writes.scaled_object));
     client.request::<IgnoredAny>(applied.expect("a request")).await.expect("a ScaledObject");
