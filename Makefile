@@ -140,7 +140,7 @@ BENCH_MODELS ?= 1000
 BENCH_ROUNDS ?= $(if $(filter 1000,$(BENCH_MODELS)),7,3)
 BENCH_REST ?= 300
 .PHONY: bench
-bench: ## What BENCH_MODELS models cost, beside a bare client; writes docs/benchmarks/ (a quarter of an hour for 1000)
+bench: ## What BENCH_MODELS models cost, beside a bare client; writes docs/benchmarks/
 	@tests/stack/build $(CONTROL_PLANE)
 	cargo build --locked --release -p kthena-keda -p benches
 	target/release/scale rounds target/release/kthena-keda --models $(BENCH_MODELS) --rounds $(BENCH_ROUNDS) --rest $(BENCH_REST) --to docs/benchmarks
