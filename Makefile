@@ -142,8 +142,9 @@ BENCH_REST ?= 300
 .PHONY: bench
 bench: ## What BENCH_MODELS models cost, beside a bare client; writes docs/benchmarks/
 	@tests/stack/build $(CONTROL_PLANE)
-	cargo build --locked --release -p kthena-keda -p benches
-	target/release/scale rounds target/release/kthena-keda --models $(BENCH_MODELS) --rounds $(BENCH_ROUNDS) --rest $(BENCH_REST) --to docs/benchmarks
+	cargo build --locked --release -p benches
+	image/check target/image/kthena-keda
+	target/release/scale rounds target/image/kthena-keda --models $(BENCH_MODELS) --rounds $(BENCH_ROUNDS) --rest $(BENCH_REST) --to docs/benchmarks
 
 .PHONY: bench-plan
 bench-plan: ## How many plans one core makes in a second

@@ -126,7 +126,7 @@ pub fn name(i: usize) -> String {
 /// A pod as an inference engine needs it; what makes most of a ModelServing's size.
 fn pod(what: &str) -> Value {
     let env: Vec<Value> =
-        (0..42).map(|i| json!({"name": format!("ENGINE_SETTING_{i}"), "value": format!("a value of {what} that is {i}")})).collect();
+        (0..56).map(|i| json!({"name": format!("ENGINE_SETTING_{i}"), "value": format!("a value of {what} that is {i}")})).collect();
     let mounts: Vec<Value> = (0..4).map(|i| json!({"name": format!("volume-{i}"), "mountPath": format!("/mnt/volume-{i}")})).collect();
     let volumes: Vec<Value> = (0..4).map(|i| json!({"name": format!("volume-{i}"), "emptyDir": {}})).collect();
     let resources = json!({"limits": {"cpu": "8", "memory": "64Gi", "nvidia.com/gpu": "1"}, "requests": {"cpu": "8", "memory": "64Gi"}});

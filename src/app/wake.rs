@@ -17,12 +17,13 @@ use crate::{
     api::kthena::ModelServing,
     observed::{Stores, topics},
     process::{
-        digests::{Change, Key},
+        digests::{Change, Key, key},
         index::Topic,
     },
 };
 
-/// How long what changes of the models' surroundings is gathered: it comes in crowds, and each of a crowd may concern the same models.
+/// How long what concerns many models is gathered: it comes in crowds, and each of a crowd may concern the same models. At a start it is all of
+/// them, once for each kind.
 const GATHER: Duration = Duration::from_millis(100);
 
 /// What there is once for all models, and is looked at again when something that it depends on changes.
@@ -49,11 +50,19 @@ pub(super) struct Wake {
     pub(super) gathered: Arc<Gathered>,
 }
 
-/// What changed that several models may have in common.
+/// What changed that many models may have in common.
 #[derive(Default)]
 pub(super) struct Gathered {
-    topics: Mutex<BTreeSet<Topic>>,
+    concerned: Mutex<Concerned>,
     any: Notify,
+}
+
+#[derive(Default)]
+struct Concerned {
+    /// Every model, opted in or not.
+    all: bool,
+    /// Those that ask for autoscaling and speak of one of these.
+    about: BTreeSet<Topic>,
 }
 
 impl Wake {
@@ -94,20 +103,20 @@ impl Wake {
 
     /// Every model that asks for autoscaling.
     pub(super) fn opted_in(&self) {
-        self.those(ModelServing::is_opted_in);
+        self.gather([topics::opted_in()]);
     }
 
     /// The models that use a profile.
     pub(super) fn users(&self, change: &Change) {
-        self.those(|object| match change {
-            Change::All => true,
-            Change::One((_, name), _) => object.profile() == *name,
-        });
+        match change {
+            Change::All => self.opted_in(),
+            Change::One((_, name), _) => self.gather([topics::profile(name)]),
+        }
     }
 
     /// Every model, opted in or not.
     pub(super) fn everything(&self) {
-        self.those(|_| true);
+        self.concerned_later(|concerned| concerned.all = true);
     }
 
     /// Runs for life: has those looked at that what was gathered concerns.
@@ -115,31 +124,33 @@ impl Wake {
         loop {
             self.gathered.any.notified().await;
             sleep(GATHER).await;
-            let topics = mem::take(&mut *self.gathered.topics.lock().unwrap_or_else(PoisonError::into_inner));
+            let Concerned { all, about } = mem::take(&mut *self.gathered.concerned.lock().unwrap_or_else(PoisonError::into_inner));
+            if all {
+                self.stores.model_servings.state().iter().for_each(|object| self.wake(&key(&**object)));
+                continue;
+            }
             let is_opted_in = |key: &Key| self.stores.model_serving(key).is_some_and(|found| found.is_opted_in());
-            for topic in topics {
+            for topic in about {
                 self.about(topic, is_opted_in);
             }
         }
     }
 
     fn gather(&self, topics: impl IntoIterator<Item = Topic>) {
-        self.gathered.topics.lock().unwrap_or_else(PoisonError::into_inner).extend(topics);
+        self.concerned_later(|concerned| concerned.about.extend(topics));
+    }
+
+    fn concerned_later(&self, add: impl FnOnce(&mut Concerned)) {
+        add(&mut self.gathered.concerned.lock().unwrap_or_else(PoisonError::into_inner));
         self.gathered.any.notify_one();
     }
 
     fn about(&self, topic: Topic, counts: impl Fn(&Key) -> bool) {
-        for key in self.stores.peers.first(topic, usize::MAX, |key, _| counts(key)) {
-            self.wake(ObjectRef::new(&key.1).within(&key.0));
-        }
+        self.stores.peers.first(topic, usize::MAX, |key, _| counts(key)).iter().for_each(|key| self.wake(key));
     }
 
-    fn those(&self, concerned: impl Fn(&ModelServing) -> bool) {
-        self.stores.model_servings.state_filter(concerned).iter().for_each(|object| self.wake(ObjectRef::from_obj(&**object)));
-    }
-
-    fn wake(&self, object: ObjectRef<ModelServing>) {
+    fn wake(&self, (namespace, name): &Key) {
         // Nobody listens any more only when the process is ending.
-        drop(self.models.send(object));
+        drop(self.models.send(ObjectRef::new(name).within(namespace)));
     }
 }

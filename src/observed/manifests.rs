@@ -16,6 +16,7 @@ use crate::{
     api::{kthena::ModelServing, profile::AutoscalingProfile},
     intent::{DEFAULT_PROFILE, Profile},
     plan::{SERVICE_MONITOR, assumed_service, hpa_name, pod_monitor_name, scaled_object_name},
+    process::digests::key,
     signals::RouterSeries,
 };
 
@@ -35,6 +36,7 @@ pub struct Manifests {
     routes: BTreeMap<Key, RouteDigest>,
     servers: BTreeMap<Key, ServerDigest>,
     has_route_kind: bool,
+    server_addresses: BTreeMap<Key, String>,
 }
 
 impl Manifests {
@@ -45,7 +47,7 @@ impl Manifests {
 
     /// Where the Prometheus is that KEDA asks for a model now.
     pub fn server_address(&self, namespace: &str, name: &str) -> Option<&str> {
-        self.scaled_objects.get(&(namespace.to_owned(), name.to_owned())).and_then(|found| found.server_address.as_deref())
+        self.server_addresses.get(&(namespace.to_owned(), name.to_owned())).map(String::as_str)
     }
 
     /// Takes one object.
@@ -60,7 +62,11 @@ impl Manifests {
                 self.model_servings.push((place.to_owned(), Arc::new(decode(place, object)?)));
             }
             ("autoscaling.kthena.io", "AutoscalingProfile") => insert(&mut self.profiles, &profile(place, &object)?),
-            ("keda.sh", "ScaledObject") => insert(&mut self.scaled_objects, &decode::<LiveScaledObject>(place, object)?),
+            ("keda.sh", "ScaledObject") => {
+                let found = decode::<LiveScaledObject>(place, object)?;
+                self.server_addresses.extend(found.server_address().map(|address| (key(&found), address.to_owned())));
+                insert(&mut self.scaled_objects, &found);
+            }
             ("", "Service") => insert(&mut self.services, &decode::<Service>(place, object)?),
             ("monitoring.coreos.com", "ServiceMonitor") => {
                 insert(&mut self.service_monitors, &decode::<LiveServiceMonitor>(place, object)?);

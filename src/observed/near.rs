@@ -8,7 +8,7 @@ use kube::ResourceExt as _;
 
 use super::{
     Network, Routing, ServerDigest, Stores,
-    network::NAMED,
+    network::{COMPARED, NAMED},
     peer::{Peer, selecting},
     topics,
 };
@@ -21,6 +21,14 @@ use crate::{
     },
 };
 
+/// The names that clients send for a model.
+struct Names {
+    /// Adapters included.
+    all: BTreeSet<String>,
+    /// The routes among whose names one may be meant that no route carries.
+    similar_in: Vec<Key>,
+}
+
 impl Stores {
     /// Told by those parts of the network alone that concern the model: there may be many others.
     pub(super) fn routing(&self, model_serving: &ModelServing, served: Served) -> Routing {
@@ -28,30 +36,29 @@ impl Stores {
             return Routing::default();
         }
         let (namespace, own) = (model_serving.namespace().unwrap_or_default(), key(model_serving));
-        let (names, topics) = self.names_and_topics(model_serving, &namespace);
+        let names = self.names(model_serving, &namespace);
+        let about: Vec<Topic> = names.all.iter().map(|name| topics::model_name(name)).collect();
         let selecting = selecting(&namespace, &own.1, &model_serving.spec.template.roles);
-        self.routes.pick(&topics, &[], |routes| {
+        self.routes.pick(&about, &names.similar_in, |routes| {
             let targets = routes.iter().flat_map(|(key, route)| route.servers().map(|server| (key.0.clone(), server.to_owned())));
             self.servers.pick(&selecting, &targets.collect::<Vec<_>>(), |servers| {
-                let model_servings = self.others_and(&own, &names, servers);
+                let model_servings = self.others_and(&own, &names.all, servers);
                 Network { are_served: served.network.routes, routes, servers, model_servings: &model_servings }.routing(model_serving)
             })
         })
     }
 
-    /// The names that clients send for a model, adapters included, and what the routes speak of that matter to it.
-    fn names_and_topics(&self, model_serving: &ModelServing, namespace: &str) -> (BTreeSet<String>, Vec<Topic>) {
-        let mut names: BTreeSet<String> = model_serving.model_names().map(str::to_owned).collect();
-        let about = |names: &BTreeSet<String>| names.iter().map(|name| topics::model_name(name)).collect::<Vec<_>>();
-        let carried: BTreeSet<String> = self.routes.pick(&about(&names), &[], |routes| {
+    fn names(&self, model_serving: &ModelServing, namespace: &str) -> Names {
+        let mut all: BTreeSet<String> = model_serving.model_names().map(str::to_owned).collect();
+        let about: Vec<Topic> = all.iter().map(|name| topics::model_name(name)).collect();
+        let carried: BTreeSet<String> = self.routes.pick(&about, &[], |routes| {
             let here = routes.iter().filter(|(key, _)| key.0 == namespace);
             here.flat_map(|(_, route)| route.names()).map(str::to_owned).collect()
         });
-        // Whoever misspelt a name is told which of the others may be meant.
-        let all = (!names.is_subset(&carried)).then(|| topics::namespace(namespace));
-        names.extend(carried);
-        let topics = about(&names).into_iter().chain(all).collect();
-        (names, topics)
+        let is_misspelt = !all.is_subset(&carried);
+        let similar_in = if is_misspelt { self.routes.first(topics::namespace(namespace), COMPARED) } else { Vec::new() };
+        all.extend(carried);
+        Names { all, similar_in }
     }
 
     /// The first few ModelServings that claim one of the names or are selected by one of the servers, and the one that it is about.
@@ -179,6 +186,28 @@ mod tests {
         world.routes.iter().for_each(|object| stores.routes.wrote(&serde_json::from_value::<LiveModelRoute>(object.clone()).unwrap()));
         world.servers.iter().for_each(|object| stores.servers.wrote(&serde_json::from_value::<LiveModelServer>(object.clone()).unwrap()));
         stores
+    }
+
+    #[test]
+    fn one_that_was_meant_is_looked_for_among_the_first_of_many() {
+        let name = |i: usize| format!("a-name-that-is-long-{i:03}");
+        let route =
+            |i: usize| json!({"metadata": {"namespace": "n0", "name": name(i), "resourceVersion": "1"}, "spec": {"modelName": name(i)}});
+        let model_serving =
+            |name: &str| json!({"metadata": {"namespace": "n0", "name": "chat", "annotations": {"kthena.io/model-name": name}}});
+        let world = |name: &str| World {
+            model_servings: vec![model_serving(name)],
+            routes: (0..2 * COMPARED).map(route).collect(),
+            servers: Vec::new(),
+        };
+        let found = |typed: &str| {
+            let stores = stores(&world(typed));
+            let [model_serving] = &stores.model_servings.state()[..] else { panic!("one ModelServing") };
+            stores.routing(model_serving, SERVED).unrouted
+        };
+        let suggestion = |suggested: usize| [(name(COMPARED + 7) + "x", Some(name(suggested)))];
+        assert_eq!(found(&name(COMPARED + 7)), []);
+        assert_eq!(found(&(name(COMPARED + 7) + "x")), suggestion(7));
     }
 
     proptest! {

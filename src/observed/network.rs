@@ -186,6 +186,10 @@ pub struct Server {
 /// The most others that are named: people need to know of some of them, and nobody of thousands.
 pub(super) const NAMED: usize = 6;
 
+/// Among the names of how many routes of a namespace, the first by name, one is looked for that may have been meant. Thousands of models may wait
+/// for their routes, beside thousands of others that have theirs.
+pub(super) const COMPARED: usize = 200;
+
 /// Where requests for a model go.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Destination {
@@ -248,7 +252,7 @@ impl Network<'_> {
 
     fn unrouted(&self, namespace: &str, names: &[&str]) -> Vec<(String, Option<String>)> {
         let routes = || self.routes.iter().filter(|(key, _)| key.0 == namespace).map(|(_, route)| route);
-        let all: Vec<&str> = routes().flat_map(|route| route.names()).collect();
+        let all: Vec<&str> = routes().take(COMPARED).flat_map(|route| route.names()).collect();
         let missing = names.iter().filter(|name| self.are_served && !routes().any(|route| route.carries(name)));
         missing.map(|name| ((*name).to_owned(), nearest(name, all.iter().copied()).map(str::to_owned))).collect()
     }

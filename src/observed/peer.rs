@@ -1,5 +1,7 @@
 //! What of a ModelServing matters to others.
 
+use std::sync::Arc;
+
 use super::topics;
 use crate::{
     api::kthena::{ModelServing, Role},
@@ -36,8 +38,8 @@ impl Digest for Wish {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     wish: Wish,
-    names: Vec<String>,
-    roles: Vec<Role>,
+    names: Box<[String]>,
+    roles: Arc<[Role]>,
 }
 
 impl Peer {

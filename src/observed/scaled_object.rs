@@ -72,8 +72,6 @@ pub struct ScaledObjectDigest {
     pub generated: Generated,
     /// What it scales.
     pub target: ScaleTarget,
-    /// Where KEDA asks Prometheus.
-    pub server_address: Option<String>,
     /// The annotation by which it is paused as a whole, if any.
     pub paused_by: Option<&'static str>,
     /// What KEDA says of it.
@@ -94,17 +92,15 @@ impl From<&LiveScaledObject> for ScaledObjectDigest {
     fn from(live: &LiveScaledObject) -> Self {
         let generated = Generated::new(&live.metadata, &live.own, live.spec.as_ref());
         let pauses = |key: &&str| live.annotations().get(*key).is_some_and(|value| *key == PAUSED_AT || value != "false");
-        Self {
-            generated,
-            server_address: live
-                .spec
-                .iter()
-                .flat_map(|spec| &spec.triggers)
-                .find_map(|trigger| trigger.metadata.get("serverAddress").cloned()),
-            target: live.target.clone(),
-            paused_by: [PAUSED_AT, PAUSED].into_iter().find(pauses),
-            told: live.told.clone(),
-        }
+        Self { generated, target: live.target.clone(), paused_by: [PAUSED_AT, PAUSED].into_iter().find(pauses), told: live.told.clone() }
+    }
+}
+
+impl LiveScaledObject {
+    /// Where KEDA asks Prometheus.
+    pub(super) fn server_address(&self) -> Option<&str> {
+        let mut triggers = self.spec.iter().flat_map(|spec| &spec.triggers);
+        triggers.find_map(|trigger| trigger.metadata.get("serverAddress")).map(String::as_str)
     }
 }
 

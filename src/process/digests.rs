@@ -82,6 +82,11 @@ impl<D: Digest> Digests<D> {
         look(&found.into_iter().collect::<Vec<_>>())
     }
 
+    /// The keys of what speaks of a topic, no more than so many; in order within each watch.
+    pub fn first(&self, topic: Topic, most: usize) -> Vec<Key> {
+        self.0.values().flat_map(|part| part.first(topic, most, |_, _| true)).take(most).collect()
+    }
+
     /// Whether anything speaks of a topic.
     pub fn any(&self, topic: Topic) -> bool {
         self.0.values().any(|part| part.any(topic))

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 use super::{
     digests::{Change, Digests, Part, Scope, Sight},
-    gate::{Gate, WATCH_SECONDS, lasting, told_once},
+    gate::{Gate, config, lasting, told_once},
     index::Digest,
 };
 
@@ -44,7 +44,7 @@ where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
     D: Digest + for<'a> From<&'a K>,
 {
-    let events = lasting(api, watcher::Config::default().timeout(WATCH_SECONDS));
+    let events = lasting(api, config());
     let events = events.inspect_err(|error| {
         if is_denied(error) && !digests.is_complete() && digests.sees(Sight::Denied) {
             changed(Change::All);

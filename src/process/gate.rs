@@ -16,7 +16,15 @@ use tokio::sync::watch as channel;
 use super::merge::Merge;
 
 /// How long the API server lets a watch stand, in seconds: a connection that fell silent is replaced soon after.
-pub(super) const WATCH_SECONDS: u32 = 60;
+const WATCH_SECONDS: u32 = 60;
+
+/// How many objects are listed at a time. A page is held twice while it is read, as bytes and as objects, and ModelServings have 10 KB.
+const PAGE: u32 = 100;
+
+/// How everything is watched.
+pub(super) fn config() -> watcher::Config {
+    watcher::Config::default().page_size(PAGE).timeout(WATCH_SECONDS)
+}
 
 /// Open while a kind is served.
 pub struct Gate<S> {
@@ -63,7 +71,7 @@ where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     S: Send + Sync + 'static,
 {
-    let config = watcher::Config { label_selector: selector, ..watcher::Config::default().timeout(WATCH_SECONDS) };
+    let config = watcher::Config { label_selector: selector, ..config() };
     let openings = stream::unfold((gate, apis), move |(mut gate, apis)| {
         let (config, store) = (config.clone(), store.clone());
         async move { gate.opened().await.then(|| (one_opening(&apis, &config, gate.clone(), store), (gate, apis))) }

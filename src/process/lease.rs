@@ -26,7 +26,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{
     backoff,
-    gate::{WATCH_SECONDS, lasting},
+    gate::{config, lasting},
 };
 
 /// How long giving the Lease back may take: the process is ending.
@@ -164,7 +164,7 @@ impl Elector {
 
     /// Waits until the Lease is ours; failures are survived.
     pub async fn win(&mut self) {
-        let config = watcher::Config::default().fields(&format!("metadata.name={}", self.candidate.name)).timeout(WATCH_SECONDS);
+        let config = config().fields(&format!("metadata.name={}", self.candidate.name));
         let mut changes = pin!(lasting(self.api.clone(), config));
         tracing::info!(lease = self.candidate.name, identity = self.candidate.identity, "waiting for the lease");
         let mut told = None;

@@ -73,6 +73,7 @@ const HEAD: &str = "# What many models cost
 
 Measured on a real API server by `make bench`, which writes this page. `BENCH_MODELS=10000 make bench` takes other numbers of models.
 
+- What is measured is the static binary that the container image holds, with its flags as they are by default.
 - **Floor** is a bare client that makes the very writes that the operator makes, eight at a time, with no watching and no thinking. It is bound by the API server, so time beyond it is what the operator takes, and what the API server takes to serve its watches.
 - Each contender has an API server of its own, with the same models in it: opted in, all of one profile. Their order changes from round to round. KEDA itself is absent, so that conditions say `Pending`; its definitions are there, and the Prometheus Operator's.
 - A figure is the median of all rounds, and their range. A goal is **met** where all rounds are within it, and *met within noise* where the median is.

@@ -1,6 +1,6 @@
 //! `ModelServing`: the workload that serves a model; `spec.replicas` counts its ServingGroups.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::{
     NamespaceResourceScope,
@@ -69,19 +69,19 @@ fields!(ModelServingSpec { "replicas" => replicas, "template" => template });
 /// What each ServingGroup consists of.
 #[derive(Clone, Debug, Default)]
 pub struct ServingGroupTemplate {
-    /// The roles; Kthena's own label selector speaks of the first.
-    pub roles: Vec<Role>,
+    /// The roles; Kthena's own label selector speaks of the first. Shared, since others keep them as well.
+    pub roles: Arc<[Role]>,
 }
 
-fields!(ServingGroupTemplate { "roles" => roles });
+fields!(ServingGroupTemplate { "roles" => roles as Vec<Role> });
 
 /// One role of a ServingGroup.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Role {
     /// Unique within the ServingGroup.
     pub name: String,
-    /// Labels of its entry pods, besides those that Kthena adds.
-    pub labels: BTreeMap<String, String>,
+    /// Labels of its entry pods, besides those that Kthena adds; few, and a list of them is a fraction of a map's size.
+    pub labels: Box<[(String, String)]>,
 }
 
 fields!(Role { "name" => name, "entryTemplate" => labels as EntryTemplate });
@@ -100,9 +100,9 @@ struct EntryMetadata {
 
 fields!(EntryMetadata { "labels" => labels });
 
-impl From<EntryTemplate> for BTreeMap<String, String> {
+impl From<EntryTemplate> for Box<[(String, String)]> {
     fn from(template: EntryTemplate) -> Self {
-        template.metadata.labels
+        template.metadata.labels.into_iter().collect()
     }
 }
 
@@ -292,7 +292,7 @@ impl ModelServing {
             Some("role-id") => is_instance_of(&role.name),
             Some("group-name") => is_instance_of(name),
             Some("revision" | "role-template-hash") => true,
-            _ => role.labels.get(key).is_some_and(|found| found == value),
+            _ => role.labels.iter().any(|(found, of)| found == key && of == value),
         }
     }
 

@@ -49,8 +49,8 @@ impl Default for Memory {
 #[derive(Debug, Default)]
 struct Remembered {
     told: Pace,
-    /// By kind.
-    wanted: HashMap<Cow<'static, str>, Wanted>,
+    /// One of each kind.
+    wanted: Vec<Wanted>,
     refusal: Option<String>,
     said: Option<Said>,
     autoscaled: bool,
@@ -61,6 +61,7 @@ struct Remembered {
 /// What an object was to look like when it was last written, and how it has been brought back to that since.
 #[derive(Debug)]
 struct Wanted {
+    kind: Cow<'static, str>,
     fingerprint: Fingerprint,
     repairs: Pace,
 }
@@ -115,24 +116,27 @@ impl Memory {
     pub(super) fn wanted(&self, identity: &str, kind: Cow<'static, str>, fingerprint: Fingerprint) -> bool {
         let mut all = self.all();
         let wanted = &mut all.entry(identity.to_owned()).or_default().wanted;
-        let as_before = wanted.get(&kind).is_some_and(|wanted| wanted.fingerprint == fingerprint);
+        let as_before = wanted.iter().any(|wanted| wanted.kind == kind && wanted.fingerprint == fingerprint);
         if !as_before {
-            wanted.insert(kind, Wanted { fingerprint, repairs: Pace::default() });
+            wanted.retain(|wanted| wanted.kind != kind);
+            // Most models have one of them only.
+            wanted.reserve_exact(1);
+            wanted.push(Wanted { kind, fingerprint, repairs: Pace::default() });
         }
         as_before
     }
 
     /// Remembers that an object was brought back to what it was to look like.
     pub(super) fn repaired(&self, identity: &str, kind: &str) {
-        if let Some(wanted) = self.all().get_mut(identity).and_then(|remembered| remembered.wanted.get_mut(kind)) {
-            wanted.repairs.step();
+        if let Some(remembered) = self.all().get_mut(identity) {
+            remembered.wanted.iter_mut().filter(|wanted| wanted.kind == kind).for_each(|wanted| wanted.repairs.step());
         }
     }
 
     /// How long bringing an object back to this has to wait, if at all.
     pub(super) fn rest(&self, identity: &str, kind: &str, fingerprint: Fingerprint) -> Option<Duration> {
         let all = self.all();
-        let wanted = all.get(identity)?.wanted.get(kind)?;
+        let wanted = all.get(identity)?.wanted.iter().find(|wanted| wanted.kind == kind)?;
         wanted.repairs.rest().filter(|_| wanted.fingerprint == fingerprint)
     }
 
