@@ -3,7 +3,10 @@
 //! Managed fields and `last-applied-configuration` are most of an object's size: of the first only what a kind asks for is decoded,
 //! of annotations only ours and KEDA's switches stay.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use serde::de::{IgnoredAny, MapAccess};
@@ -18,6 +21,9 @@ pub const OPERATOR: &str = "kthena-keda";
 
 /// What annotations that we keep start with; the last is KEDA's.
 const KEPT_ANNOTATIONS: [&str; 3] = [intent::MODEL_NAME, intent::PREFIX, "autoscaling.keda.sh/"];
+
+/// A map of few entries that is kept for long: the smallest node of a [`BTreeMap`] has room for eleven.
+pub type Few = Box<[(String, String)]>;
 
 /// Metadata as the API server sends it; `F` is what matters of a manager's fields.
 ///
@@ -119,6 +125,11 @@ fn values(all: &BTreeMap<String, String>, fields: &Keys) -> BTreeMap<String, Str
 }
 
 impl<F> LeanMetadata<F> {
+    /// Takes the annotations that are kept.
+    pub(crate) fn take_annotations(&mut self) -> Few {
+        mem::take(&mut self.annotations).into_iter().filter(|(key, _)| is_kept(key)).collect()
+    }
+
     /// Who wrote what, and by which subresource.
     pub(crate) fn writers(&self) -> impl Iterator<Item = (&str, Option<&str>, &F)> {
         self.managed_fields.iter().map(|entry| (entry.manager.as_str(), entry.subresource.as_deref(), &entry.fields))
@@ -130,10 +141,14 @@ impl<F> LeanMetadata<F> {
     }
 }
 
+fn is_kept(annotation: &str) -> bool {
+    KEPT_ANNOTATIONS.iter().any(|kept| annotation.starts_with(kept))
+}
+
 impl<F> From<LeanMetadata<F>> for ObjectMeta {
     fn from(mut read: LeanMetadata<F>) -> Self {
         read.labels.retain(|key, _| key == MANAGED_BY);
-        read.annotations.retain(|key, _| KEPT_ANNOTATIONS.iter().any(|kept| key.starts_with(kept)));
+        read.annotations.retain(|key, _| is_kept(key));
         Self {
             name: read.name,
             namespace: read.namespace,

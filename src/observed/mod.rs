@@ -224,7 +224,7 @@ mod tests {
         let mut object = whole();
         *object.pointer_mut(path).unwrap() = odd;
         let found: ModelServing = read(&object.to_string());
-        assert_eq!(found.metadata.annotations.as_ref().unwrap()["kthena.io/model-name"], "llama");
+        assert_eq!(found.model_names().collect::<Vec<_>>(), ["llama"]);
         assert_eq!((found.replicas(), found.label_selector(), found.selector_is_ours), (2, Some("a=b"), true));
         assert_eq!(found.replicas_set_by, ReplicasWriter::Scale);
         assert_eq!(found.condition().unwrap().reason, "R");

@@ -123,7 +123,7 @@ pub struct Asked {
 /// Plans everything about one ModelServing.
 pub fn plan(observed: &Observed, capabilities: Capabilities, defaults: &Profile) -> Plan {
     let selector = companion::selector(&observed.model_serving, capabilities);
-    let annotations = observed.model_serving.metadata.annotations.clone().unwrap_or_default();
+    let annotations = observed.model_serving.annotations.iter().cloned().collect();
     match Annotations::read(&annotations, custom_signals(observed, defaults)) {
         None => opted_out(observed, selector),
         Some(annotations) => opted_in(observed, selector, annotations, capabilities, defaults),

@@ -280,7 +280,7 @@ mod tests {
     }
 
     fn topic(label: &str) -> Topic {
-        Topic::of("label", &[label])
+        Topic::of(0, &[label])
     }
 
     impl From<&Service> for Label {

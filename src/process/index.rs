@@ -8,24 +8,23 @@ use std::{
 
 use super::digests::Key;
 
-/// What a digest may speak of. Two that differ may be taken for one, so whoever asks looks at what is found.
+/// What a digest may speak of, of some kind. Two that differ may be taken for one, so whoever asks looks at what is found.
+///
+/// There are ten for each model: a number holds the kind in its lowest byte, and a hash of the words in the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Topic {
-    kind: &'static str,
-    hash: u64,
-}
+pub struct Topic(u64);
 
 impl Topic {
-    /// The topic of some kind that these words name.
-    pub fn of(kind: &'static str, words: &[&str]) -> Self {
+    /// The topic of a kind that these words name.
+    pub fn of(kind: u8, words: &[&str]) -> Self {
         let mut hasher = DefaultHasher::new();
         words.hash(&mut hasher);
-        Self { kind, hash: hasher.finish() }
+        Self(hasher.finish() << 8 | u64::from(kind))
     }
 
     /// Whether it is of a kind.
-    pub fn is_of(self, kind: &str) -> bool {
-        self.kind == kind
+    pub fn is_of(self, kind: u8) -> bool {
+        self.0 & 0xff == u64::from(kind)
     }
 }
 

@@ -15,7 +15,7 @@ use serde::{
 use crate::{
     api::{
         Lenient, Present, Read, fields,
-        metadata::{LeanMetadata, OPERATOR},
+        metadata::{Few, LeanMetadata, OPERATOR},
     },
     intent::{DEFAULT_PROFILE, MODEL_NAME, PROFILE},
 };
@@ -29,8 +29,10 @@ pub const AUTOSCALING_READY: &str = "AutoscalingReady";
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(from = "Read<Wire>")]
 pub struct ModelServing {
-    /// Name, identity, owners, and our annotations.
+    /// Name, identity and owners.
     pub metadata: ObjectMeta,
+    /// Our annotations.
+    pub annotations: Few,
     /// What its users want.
     pub spec: ModelServingSpec,
     /// What Kthena reports.
@@ -80,8 +82,8 @@ fields!(ServingGroupTemplate { "roles" => roles as Vec<Role> });
 pub struct Role {
     /// Unique within the ServingGroup.
     pub name: String,
-    /// Labels of its entry pods, besides those that Kthena adds; few, and a list of them is a fraction of a map's size.
-    pub labels: Box<[(String, String)]>,
+    /// Labels of its entry pods, besides those that Kthena adds.
+    pub labels: Few,
 }
 
 fields!(Role { "name" => name, "entryTemplate" => labels as EntryTemplate });
@@ -100,7 +102,7 @@ struct EntryMetadata {
 
 fields!(EntryMetadata { "labels" => labels });
 
-impl From<EntryTemplate> for Box<[(String, String)]> {
+impl From<EntryTemplate> for Few {
     fn from(template: EntryTemplate) -> Self {
         template.metadata.labels.into_iter().collect()
     }
@@ -228,7 +230,7 @@ struct ManagedSelector {
 fields!(ManagedSelector { "f:labelSelector" => label_selector });
 
 impl From<Read<Wire>> for ModelServing {
-    fn from(Read(wire): Read<Wire>) -> Self {
+    fn from(Read(mut wire): Read<Wire>) -> Self {
         let wrote_selector = |fields: &ManagedFields| fields.status.label_selector.0;
         let wrote_replicas = |fields: &ManagedFields| fields.spec.replicas.0;
         let selector_is_ours = wire.metadata.fields_of(OPERATOR).any(wrote_selector);
@@ -241,7 +243,8 @@ impl From<Read<Wire>> for ModelServing {
         let Status(status) = wire.status;
         let has_status = status.is_some();
         let status = status.unwrap_or_default();
-        Self { metadata: wire.metadata.into(), spec: wire.spec, status, has_status, selector_is_ours, replicas_set_by }
+        let annotations = wire.metadata.take_annotations();
+        Self { metadata: wire.metadata.into(), annotations, spec: wire.spec, status, has_status, selector_is_ours, replicas_set_by }
     }
 }
 
@@ -257,6 +260,10 @@ impl ModelServing {
     /// Group and version as `apiVersion` writes them.
     pub const API_VERSION: &'static str = "workload.serving.volcano.sh/v1alpha1";
 
+    fn annotation(&self, name: &str) -> Option<&str> {
+        self.annotations.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
     /// The number of ServingGroups that are wanted now.
     pub fn replicas(&self) -> i32 {
         self.spec.replicas.unwrap_or(1)
@@ -264,18 +271,17 @@ impl ModelServing {
 
     /// Whether it asks for autoscaling, correctly or not.
     pub fn is_opted_in(&self) -> bool {
-        self.metadata.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(MODEL_NAME))
+        self.annotation(MODEL_NAME).is_some()
     }
 
     /// The name of the profile that counts for it.
     pub fn profile(&self) -> &str {
-        self.metadata.annotations.as_ref().and_then(|annotations| annotations.get(PROFILE)).map_or(DEFAULT_PROFILE, String::as_str)
+        self.annotation(PROFILE).unwrap_or(DEFAULT_PROFILE)
     }
 
     /// The model names that it opted in with, as they were written.
     pub fn model_names(&self) -> impl Iterator<Item = &str> {
-        let annotation = self.metadata.annotations.as_ref().and_then(|annotations| annotations.get(MODEL_NAME));
-        annotation.into_iter().flat_map(|names| names.split(',')).map(|name| name.trim_matches(' '))
+        self.annotation(MODEL_NAME).into_iter().flat_map(|names| names.split(',')).map(|name| name.trim_matches(' '))
     }
 
     /// Whether entry pods of a role have this label.
@@ -363,7 +369,7 @@ mod tests {
             }]},
         }))
         .unwrap();
-        assert_eq!(read.metadata.annotations.as_ref().unwrap().keys().collect::<Vec<_>>(), ["kthena.io/model-name"]);
+        assert_eq!(read.annotations.iter().map(|(key, _)| key).collect::<Vec<_>>(), ["kthena.io/model-name"]);
         assert_eq!((read.metadata.labels.as_ref(), read.metadata.managed_fields.as_ref()), (None, None));
         assert_eq!(read.replicas(), 1);
         assert_eq!((read.has_status, read.status.conditions.are_there, read.status.conditions.place), (true, true, Some(1)));
