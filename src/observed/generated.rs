@@ -28,8 +28,6 @@ pub enum Existing {
 /// What matters of an object under a name of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Generated {
-    /// Its name.
-    pub name: String,
     /// Its identity.
     pub uid: String,
     /// The fields that we would write.
@@ -51,7 +49,6 @@ impl Generated {
         let controller = controller(metadata);
         let managed = is_managed(metadata);
         Self {
-            name: metadata.name.clone().unwrap_or_default(),
             uid: metadata.uid.clone().unwrap_or_default(),
             fingerprint: Fingerprint::of(&own.labels, &own.annotations, controller, spec),
             controller: controller.map(|owner| owner.uid.clone()),

@@ -18,7 +18,8 @@ pub(super) struct Versioned<D> {
 /// What is known, and how it is found.
 #[derive(Debug)]
 pub(super) struct Known<D> {
-    digests: BTreeMap<Arc<Key>, Versioned<D>>,
+    /// Boxed, since half of the room in a map's nodes is spare.
+    digests: BTreeMap<Arc<Key>, Box<Versioned<D>>>,
     index: Index,
 }
 
@@ -53,14 +54,14 @@ impl<D: Digest> Known<D> {
             && before.digest == new.digest
         {
             // Equal is what is no news; it may hold more, such as the version of a status that was written.
-            *before = new;
+            **before = new;
             return None;
         }
         let mut topics = self.remove(&key).unwrap_or_default();
         let spoken_of = new.digest.topics(&key);
         let key = Arc::new(key);
         self.index.add(&key, &spoken_of);
-        self.digests.insert(key, new);
+        self.digests.insert(key, Box::new(new));
         topics.extend(spoken_of);
         topics.sort_unstable();
         topics.dedup();
@@ -77,8 +78,8 @@ impl<D: Digest> Known<D> {
 
     /// Drops what does not stay, as its key and its version tell; answers what each of it spoke of.
     pub(super) fn retain(&mut self, stays: impl Fn(&Key, u64) -> bool) -> Vec<(Key, Vec<Topic>)> {
-        let goes = |(key, found): &(&Arc<Key>, &Versioned<D>)| !stays(key, found.version);
-        let gone: Vec<Key> = self.digests.iter().filter(goes).map(|(key, _)| (**key).clone()).collect();
+        let goes = self.digests.iter().filter(|(key, found)| !stays(key, found.version));
+        let gone: Vec<Key> = goes.map(|(key, _)| (**key).clone()).collect();
         gone.into_iter().filter_map(|key| self.remove(&key).map(|topics| (key, topics))).collect()
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     api::{keda::ScaledObject, monitoring::PodMonitor},
     cluster::{Error, apply},
     observed::{Existing, Fingerprint, Generated, LivePodMonitor, LiveScaledObject, Observed},
-    plan::{Capabilities, Desired, Plan},
+    plan::{Capabilities, Desired, Plan, pod_monitor_name, scaled_object_name},
 };
 
 /// Writes what the plan wants and the cluster does not have; answers when to look again although nothing changes.
@@ -23,7 +23,7 @@ use crate::{
 pub(super) async fn apply(models: &Models, observed: Observed, plan: Plan, capabilities: Capabilities) -> Result<Option<Duration>, Error> {
     let context = &models.context;
     if matches!(plan.scaled_object, Desired::Remove) {
-        remove::<LiveScaledObject>(context, observed.generated(), &observed).await?;
+        remove::<LiveScaledObject>(context, &scaled_object_name(&observed.model_serving), observed.generated(), &observed).await?;
     }
     let Some(Written { observed, plan, held }) = status::write(models, observed, plan, capabilities).await? else {
         return Ok(None);
@@ -32,7 +32,7 @@ pub(super) async fn apply(models: &Models, observed: Observed, plan: Plan, capab
     let of_pod_monitor = match pod_monitor {
         Desired::Apply(pod_monitor) => write_pod_monitor(models, &observed, *pod_monitor).await?,
         Desired::Remove => {
-            remove::<LivePodMonitor>(context, observed.pod_monitor.as_ref(), &observed).await?;
+            remove::<LivePodMonitor>(context, &pod_monitor_name(&observed.model_serving), observed.pod_monitor.as_ref(), &observed).await?;
             None
         }
         Desired::Keep => None,
@@ -52,7 +52,7 @@ pub(super) async fn apply(models: &Models, observed: Observed, plan: Plan, capab
     Ok([held, of_pod_monitor, of_scaled_object].into_iter().flatten().min())
 }
 
-async fn remove<L>(context: &Context, found: Option<&Generated>, observed: &Observed) -> Result<(), Error>
+async fn remove<L>(context: &Context, name: &str, found: Option<&Generated>, observed: &Observed) -> Result<(), Error>
 where
     L: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
 {
@@ -60,8 +60,8 @@ where
         return Ok(());
     };
     let api: Api<L> = Api::namespaced(context.client.clone(), &namespace);
-    apply::delete(&api, &found.name, &found.uid).await?;
-    tracing::info!(namespace, name = found.name, kind = %L::kind(&()), "removed");
+    apply::delete(&api, name, &found.uid).await?;
+    tracing::info!(namespace, name, kind = %L::kind(&()), "removed");
     Ok(())
 }
 
