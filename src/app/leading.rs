@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use futures::{FutureExt as _, StreamExt as _, stream};
+use futures::{
+    FutureExt as _, StreamExt as _,
+    future::LocalBoxFuture,
+    stream::{self, FuturesUnordered},
+};
 use k8s_openapi::{NamespaceResourceScope, api::core::v1::Service};
 use kube::{
     Api, Client, Resource,
@@ -124,28 +128,35 @@ impl<F: Future<Output = ()>> Leading<F> {
         };
         let profiles = |_: &Scope| Api::<LiveProfile>::all(client.clone());
         let all_model_servings = follow(namespaced::<ModelServing>(&client), gate(|served| served.model_servings), &stores.census, census);
-        tokio::select! {
-            () = model_serving::run(changes, woken, told(stopping), models) => tracing::info!("stopped"),
-            () = router_monitor::run(context.clone(), series_tx, &wake.singletons.router) => {}
-            () = profile::run(context.clone(), &wake.singletons.profiles) => {}
-            () = signals_check::run(context, series.clone(), prometheus, run_settings.check, &wake.singletons.checks, || wake.opted_in()) => {}
-            () = teller.run(client.clone()) => {}
-            () = capabilities::follow(client.clone(), run_settings.discovery, &rediscover, &served_tx) => {}
-            () = follow(namespaced::<Service>(&client), gate(|_| true), &stores.services, router) => {}
-            () = follow(namespaced::<LiveServiceMonitor>(&client), gate(|served| served.service_monitors), &stores.service_monitors, router) => {}
-            () = follow(namespaced::<LivePodMonitor>(&client), gate(|served| served.plan.pod_monitors), &stores.pod_monitors, pod_monitor) => {}
-            () = follow(namespaced::<LiveScaledObject>(&client), gate(|served| served.plan.keda.is_some()), &stores.scaled_objects, autoscaler) => {}
-            () = follow(namespaced::<LiveHpa>(&client), gate(|_| true), &stores.hpas, autoscaler) => {}
-            () = follow(namespaced::<LivePolicy>(&client), gate(|served| served.policies.policies), &stores.policies, autoscaler) => {}
-            () = follow(namespaced::<LiveBinding>(&client), gate(|served| served.policies.bindings), &stores.bindings, autoscaler) => {}
-            () = follow(namespaced::<LiveModelRoute>(&client), gate(|served| served.network.routes), &stores.routes, model_routes) => {}
-            () = follow(namespaced::<LiveModelServer>(&client), gate(|served| served.network.servers), &stores.servers, model_servers) => {}
-            () = follow(profiles, gate(|served| served.profiles), &stores.profiles, profile) => {}
-            () = all_model_servings => {}
-            () = wake.run() => {}
-            () = replan(served.clone(), series, &wake) => {}
-            () = drain(stop, &stopping_tx, &stores) => {}
-        }
+        let tasks: Vec<LocalBoxFuture<'_, ()>> = vec![
+            model_serving::run(changes, woken, told(stopping), models).map(|()| tracing::info!("stopped")).boxed_local(),
+            router_monitor::run(context.clone(), series_tx, &wake.singletons.router).boxed_local(),
+            profile::run(context.clone(), &wake.singletons.profiles).boxed_local(),
+            signals_check::run(context, series.clone(), prometheus, run_settings.check, &wake.singletons.checks, || wake.opted_in())
+                .boxed_local(),
+            teller.run(client.clone()).boxed_local(),
+            capabilities::follow(client.clone(), run_settings.discovery, &rediscover, &served_tx).boxed_local(),
+            follow(namespaced::<Service>(&client), gate(|_| true), &stores.services, router).boxed_local(),
+            follow(namespaced::<LiveServiceMonitor>(&client), gate(|served| served.service_monitors), &stores.service_monitors, router)
+                .boxed_local(),
+            follow(namespaced::<LivePodMonitor>(&client), gate(|served| served.plan.pod_monitors), &stores.pod_monitors, pod_monitor)
+                .boxed_local(),
+            follow(namespaced::<LiveScaledObject>(&client), gate(|served| served.plan.keda.is_some()), &stores.scaled_objects, autoscaler)
+                .boxed_local(),
+            follow(namespaced::<LiveHpa>(&client), gate(|_| true), &stores.hpas, autoscaler).boxed_local(),
+            follow(namespaced::<LivePolicy>(&client), gate(|served| served.policies.policies), &stores.policies, autoscaler).boxed_local(),
+            follow(namespaced::<LiveBinding>(&client), gate(|served| served.policies.bindings), &stores.bindings, autoscaler).boxed_local(),
+            follow(namespaced::<LiveModelRoute>(&client), gate(|served| served.network.routes), &stores.routes, model_routes).boxed_local(),
+            follow(namespaced::<LiveModelServer>(&client), gate(|served| served.network.servers), &stores.servers, model_servers)
+                .boxed_local(),
+            follow(profiles, gate(|served| served.profiles), &stores.profiles, profile).boxed_local(),
+            all_model_servings.boxed_local(),
+            wake.run().boxed_local(),
+            replan(served.clone(), series, &wake).boxed_local(),
+            drain(stop, &stopping_tx, &stores).boxed_local(),
+        ];
+        // Each is polled when it is woken itself, and not whenever any of them is.
+        let _ = tasks.into_iter().collect::<FuturesUnordered<_>>().next().await;
     }
 }
 
@@ -183,7 +194,7 @@ async fn drain(stop: impl Future<Output = ()>, stopping: &watch::Sender<bool>, s
     stop.await;
     stopping.send_replace(true);
     // A controller that has not seen its first list has begun nothing, and does not end by itself.
-    if stores.model_servings.wait_until_ready().now_or_never().is_none() {
+    if !stores.peers.is_complete() {
         tracing::info!("stopped");
         return;
     }

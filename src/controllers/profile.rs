@@ -25,8 +25,7 @@ const GATHER: Duration = Duration::from_secs(1);
 
 /// Runs for life: a pass whenever `wake` is notified, and again after a failure.
 pub async fn run(context: Context, wake: &Notify) {
-    // An error means that nobody fills the store any more: the process is ending.
-    let _ = context.stores.model_servings.wait_until_ready().await;
+    context.stores.peers.seen().await;
     let mut failures = 0;
     loop {
         let pause = match pass(&context).await {

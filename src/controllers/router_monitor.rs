@@ -25,8 +25,7 @@ fn observe(context: &Context) -> Option<(ObservedRouter, Served)> {
 
 /// Runs for life: a pass whenever `wake` is notified, and again after a failure. `series` is where the models look.
 pub async fn run(context: Context, series: watch::Sender<Option<RouterSeries>>, wake: &Notify) {
-    // An error means that nobody fills the store any more: the process is ending.
-    let _ = context.stores.model_servings.wait_until_ready().await;
+    context.stores.peers.seen().await;
     let (mut failures, mut told) = (0, None);
     loop {
         let pause = match pass(&context, &series, &mut told).await {

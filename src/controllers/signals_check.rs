@@ -31,8 +31,7 @@ const GATHER: Duration = Duration::from_secs(3);
 
 /// Runs for life: asks after each `period` or once `wake` is notified, and calls `changed` when anything is to be seen that was not.
 pub async fn run(context: Context, routers: Routers, prometheus: Asker, period: Duration, wake: &Notify, changed: impl Fn()) {
-    // An error means that nobody fills the store any more: the process is ending.
-    let _ = context.stores.model_servings.wait_until_ready().await;
+    context.stores.peers.seen().await;
     let mut selectors = Selectors::default();
     loop {
         let sources = sources(&context, &routers);

@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use futures::FutureExt as _;
 use kube::{
     ResourceExt as _,
     runtime::reflector::{ObjectRef, Store},
@@ -26,6 +25,9 @@ use crate::{
 #[derive(Debug)]
 pub struct Stores {
     /// The ModelServings that are this instance's, opted in or not.
+    ///
+    /// Only its controller waits until it is ready, since kube wakes one of all that wait (kube-runtime `utils/delayed_init.rs`); whoever else
+    /// wants to know asks `peers`.
     pub model_servings: Store<ModelServing>,
     /// What of ModelServings matters to other ones.
     pub peers: Part<Peer>,
@@ -122,7 +124,7 @@ impl Stores {
 
     /// What has not been seen in full yet of what is served.
     pub fn unseen(&self, served: Served) -> Vec<&'static str> {
-        let model_servings = !served.model_servings || self.model_servings.wait_until_ready().now_or_never().is_some();
+        let model_servings = !served.model_servings || self.peers.is_complete();
         let all = self.needed(served).into_iter().chain([("modelservings", model_servings)]);
         all.filter(|(_, is_seen)| !is_seen).map(|(kind, _)| kind).collect()
     }

@@ -140,8 +140,14 @@ impl<D> Part<D> {
     }
 
     /// Whether every object has been seen that ever will be.
-    pub(super) fn is_complete(&self) -> bool {
+    pub fn is_complete(&self) -> bool {
         *self.sight.borrow() != Sight::Partial
+    }
+
+    /// Waits until every object has been seen that ever will be.
+    pub async fn seen(&self) {
+        // It fails without a sender, which is kept here.
+        let _ = self.sight.subscribe().wait_for(|sight| *sight != Sight::Partial).await;
     }
 }
 
