@@ -75,6 +75,7 @@ Measured on a real API server by `make bench`, which writes this page. `BENCH_MO
 
 - What is measured is the static binary that the container image holds, with its flags as they are by default.
 - **Floor** is a bare client that makes the very writes that the operator makes, eight at a time, with no watching and no thinking. It is bound by the API server, so time beyond it is what the operator takes, and what the API server takes to serve its watches.
+- What a start takes beyond it is mostly processor time: the API server lists all models once and tells a watch of each write, the operator reads both, and all of them share the same cores.
 - Each contender has an API server of its own, with the same models in it: opted in, all of one profile. Their order changes from round to round. KEDA itself is absent, so that conditions say `Pending`; its definitions are there, and the Prometheus Operator's.
 - A figure is the median of all rounds, and their range. A goal is **met** where all rounds are within it, and *met within noise* where the median is.
 - Who wrote what and when is told by the API server's audit log, what was sent on watches by its metrics, processor time and memory by the kernel.
