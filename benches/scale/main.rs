@@ -42,6 +42,8 @@ struct Cli {
 enum Command {
     /// Measures.
     Rounds(Bench),
+    /// Writes table and plots anew, from the runs that lie in a folder.
+    Report { folder: PathBuf },
     /// Is the floor: makes the writes that a file holds.
     Floor { kubeconfig: PathBuf, file: PathBuf },
 }
@@ -79,6 +81,7 @@ async fn main() {
     match Cli::parse().command {
         Command::Floor { kubeconfig, file } => floor::run(kubeconfig, &file).await,
         Command::Rounds(bench) => bench.run().await,
+        Command::Report { folder } => report::pages(&folder),
     }
 }
 

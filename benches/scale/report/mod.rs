@@ -11,6 +11,11 @@ use crate::figures::Run;
 pub fn write(folder: &Path, run: &Run) {
     fs::create_dir_all(folder).expect("a folder");
     fs::write(folder.join(format!("{}.json", run.models)), serde_json::to_string_pretty(run).expect("JSON") + "\n").expect("a file");
+    pages(folder);
+}
+
+/// Writes the pages from all runs that were written down.
+pub fn pages(folder: &Path) {
     let runs = read(folder);
     fs::write(folder.join("README.md"), table::page(&runs)).expect("a file");
     plot::time(&folder.join("time.svg"), &runs);

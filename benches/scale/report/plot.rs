@@ -53,13 +53,28 @@ fn draw(path: &Path, runs: &[Run], title: &str, lines: &[Line], value: impl Fn(&
         .y_label_area_size(48)
         .build_cartesian_2d((least..most).log_scale(), 0.0..top)
         .expect("a chart");
-    chart.configure_mesh().x_desc("models").x_label_formatter(&|x| format!("{x:.0}")).label_style(FONT).draw().expect("a mesh");
+    chart
+        .configure_mesh()
+        .max_light_lines(0)
+        .x_desc("models")
+        .x_label_formatter(&|x| format!("{x:.0}"))
+        .label_style(FONT)
+        .draw()
+        .expect("a mesh");
     for (name, called, colour) in lines {
         let line = chart.draw_series(LineSeries::new(medians(name), colour.stroke_width(2))).expect("a line");
         let colour = *colour;
         line.label(*called).legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
         chart.draw_series(rounds(name).into_iter().map(|at| Circle::new(at, 3, colour.filled()))).expect("points");
     }
-    chart.configure_series_labels().border_style(BLACK).background_style(WHITE).label_font(FONT).draw().expect("labels");
+    // Where no line is: they are high at the right, or far from zero everywhere.
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::LowerRight)
+        .border_style(BLACK)
+        .background_style(WHITE)
+        .label_font(FONT)
+        .draw()
+        .expect("labels");
     root.present().expect("a file");
 }
