@@ -12,7 +12,7 @@ pub struct Figures(BTreeMap<String, Vec<f64>>);
 /// Of several rounds.
 #[derive(Clone, Copy, Debug)]
 pub struct Spread {
-    /// The one in the middle.
+    /// The one in the middle, or what is halfway between the two.
     pub median: f64,
     /// The smallest.
     pub least: f64,
@@ -40,7 +40,8 @@ impl Figures {
     pub fn spread(&self, name: &str) -> Option<Spread> {
         let mut all = self.0.get(name)?.clone();
         all.sort_by(f64::total_cmp);
-        Some(Spread { median: *all.get(all.len() / 2)?, least: *all.first()?, most: *all.last()? })
+        let median = f64::midpoint(*all.get((all.len().checked_sub(1)?) / 2)?, *all.get(all.len() / 2)?);
+        Some(Spread { median, least: *all.first()?, most: *all.last()? })
     }
 }
 

@@ -274,6 +274,7 @@ pub enum Change {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
     use k8s_openapi::api::core::v1::Service;
 
     #[derive(Clone, Debug, PartialEq)]
@@ -312,6 +313,15 @@ mod tests {
         assert!(digests.told(&service(3, "b")).is_some());
         assert!(digests.gone(&service(4, "b")).is_some());
         assert_eq!(digests.gone(&service(4, "b")), None);
+    }
+
+    #[test]
+    fn all_who_wait_are_woken_when_everything_is_seen() {
+        let digests = Part::<Label>::default();
+        let mut waiting: FuturesUnordered<_> = (0..3).map(|_| digests.seen()).collect();
+        assert_eq!(waiting.next().now_or_never(), None);
+        digests.take::<Service>(&watcher::Event::InitDone, &mut BTreeSet::new());
+        assert_eq!(waiting.count().now_or_never(), Some(3));
     }
 
     #[test]
