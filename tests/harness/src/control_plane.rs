@@ -5,7 +5,7 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{self, Command},
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::atomic::{AtomicU32, AtomicUsize, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -44,9 +44,19 @@ pub fn binary(name: &str) -> PathBuf {
     path
 }
 
-/// A port that was free a moment ago.
+/// A port that nobody listens at, and that nobody here is told of again.
+///
+/// It lies below those that Linux gives to whoever opens a connection (32768 and up), so that nobody takes it before the process that it
+/// is for begins to listen, or while that process is stopped for a while.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
+    const FIRST: u32 = 12_000;
+    const COUNT: u32 = 18_000;
+    static TOLD: AtomicU32 = AtomicU32::new(0);
+    // Test binaries that run at once begin in different places.
+    let start = process::id() * 500;
+    let ports = (0..COUNT).map(|_| FIRST + (start + TOLD.fetch_add(1, Ordering::Relaxed)) % COUNT);
+    let mut ports = ports.filter_map(|port| u16::try_from(port).ok());
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a free port")
 }
 
 /// A folder for one stack; folders of processes that are gone are removed on the way.
