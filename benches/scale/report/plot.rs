@@ -12,14 +12,10 @@ const FONT: (&str, u32) = ("sans-serif", 14);
 /// What is drawn: a figure, how it is called, and in which colour.
 type Line = (&'static str, &'static str, RGBColor);
 
-/// How long each model takes, in milliseconds.
+/// How many times as long as the writes alone a start takes; a ratio, since machines differ in speed from run to run.
 pub fn time(path: &Path, runs: &[Run]) {
-    let lines = [
-        ("floor.seconds", "floor: the writes alone", RGBColor(130, 130, 130)),
-        ("start.seconds", "one instance", RGBColor(0, 90, 181)),
-        ("shards.seconds", "two shards", RGBColor(220, 50, 32)),
-    ];
-    draw(path, runs, "Start to all written, for each model (ms)", &lines, |run, seconds| seconds * 1000.0 / count(run));
+    let lines = [("start.over_floor", "one instance", RGBColor(0, 90, 181)), ("shards.over_floor", "two shards", RGBColor(220, 50, 32))];
+    draw(path, runs, "Start to all written ÷ the writes alone, in the same round", &lines);
 }
 
 /// The most memory, in MiB.
@@ -28,7 +24,7 @@ pub fn memory(path: &Path, runs: &[Run]) {
         ("start.rss_peak", "at most, at the first start", RGBColor(0, 90, 181)),
         ("restart.rss_peak", "at most, at a restart", RGBColor(220, 50, 32)),
     ];
-    draw(path, runs, "Memory (MiB)", &lines, |_, mebibytes| mebibytes);
+    draw(path, runs, "Memory (MiB)", &lines);
 }
 
 fn count(run: &Run) -> f64 {
@@ -36,12 +32,10 @@ fn count(run: &Run) -> f64 {
 }
 
 /// Medians as lines, and each round as a point.
-fn draw(path: &Path, runs: &[Run], title: &str, lines: &[Line], value: impl Fn(&Run, f64) -> f64) {
-    let rounds = |name: &str| {
-        runs.iter().flat_map(|run| run.figures.all(name).iter().map(|found| (count(run), value(run, *found)))).collect::<Vec<_>>()
-    };
-    let medians =
-        |name: &str| runs.iter().filter_map(|run| Some((count(run), value(run, run.figures.spread(name)?.median)))).collect::<Vec<_>>();
+fn draw(path: &Path, runs: &[Run], title: &str, lines: &[Line]) {
+    let rounds =
+        |name: &str| runs.iter().flat_map(|run| run.figures.all(name).iter().map(|found| (count(run), *found))).collect::<Vec<_>>();
+    let medians = |name: &str| runs.iter().filter_map(|run| Some((count(run), run.figures.spread(name)?.median))).collect::<Vec<_>>();
     let top = lines.iter().flat_map(|(name, ..)| rounds(name)).map(|(_, y)| y).fold(1.0, f64::max) * 1.25;
     let (least, most) = (runs.first().map_or(100.0, count) * 0.8, runs.last().map_or(10_000.0, count) * 1.25);
     let root = SVGBackend::new(path, SIZE).into_drawing_area();
