@@ -2,9 +2,11 @@
 
 use std::fmt::Debug;
 
+use http::header::{ACCEPT, HeaderValue};
 use kube::{
     Api, Resource,
-    api::{DeleteParams, Patch, PatchParams, Preconditions},
+    api::{DeleteParams, PartialObjectMeta, Patch, PatchParams, Preconditions},
+    core::Request,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -13,6 +15,9 @@ use crate::{
     api::metadata::OPERATOR,
     observed::{Existing, Fingerprint, Generated},
 };
+
+/// An answer of nothing but metadata (Kubernetes API concepts, "metadata-only fetches").
+const METADATA: HeaderValue = HeaderValue::from_static("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
 
 /// Brings what stands under a name to what is wanted; answers what was written, nothing where it stands so already or is not ours.
 ///
@@ -90,14 +95,19 @@ where
 
 /// Changes the status of an object by operations of which the first tests its version.
 ///
+/// Only metadata is asked for in answer: the API server would encode the whole object once more, of which nothing is news.
+///
 /// # Errors
 /// Any refusal of the API server; one that [may be late](Error::may_be_late) where the version is another.
-pub async fn patch_status<L>(api: &Api<L>, name: &str, operations: json_patch::Patch) -> Result<L, Error>
+pub async fn patch_status<L>(api: &Api<L>, name: &str, operations: json_patch::Patch) -> Result<PartialObjectMeta<L>, Error>
 where
-    L: Clone + DeserializeOwned + Debug,
+    L: Resource + Clone,
 {
     let params = PatchParams { field_manager: Some(OPERATOR.to_owned()), ..PatchParams::default() };
-    Ok(api.patch_status(name, &params, &Patch::<()>::Json(operations)).await?)
+    let request = Request::new(api.resource_url()).patch_subresource("status", name, &params, &Patch::<()>::Json(operations));
+    let mut request = request.map_err(kube::Error::BuildRequest)?;
+    request.headers_mut().insert(ACCEPT, METADATA);
+    Ok(api.clone().into_client().request(request).await?)
 }
 
 /// Deletes exactly this object; it is no error if it is gone already.

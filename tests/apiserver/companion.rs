@@ -1,13 +1,14 @@
 //! The label selector and the condition on the ModelServing, beside whatever others write there.
 
 use harness::kinds;
+use kthena_keda::{api::kthena::ModelServing, cluster::apply};
 use kube::{
-    ResourceExt as _,
+    Api, ResourceExt as _,
     api::{Patch, PatchParams},
 };
 use serde_json::json;
 
-use super::shared::namespace;
+use super::shared::{namespace, stack};
 
 fn canonical(name: &str, role: &str) -> String {
     format!(
@@ -73,4 +74,14 @@ async fn nobodys_condition_is_lost() {
     chat.annotate(&[("kthena.io/model-name", None)]).await;
     let found = chat.until("has no condition of ours", |found| harness::condition(found).is_none()).await;
     assert_eq!(found.data["status"]["conditions"][0]["type"], "Available");
+}
+
+/// A ModelServing is large, and nothing of it is news to whoever has just changed its status.
+#[tokio::test]
+async fn a_status_is_answered_with_metadata_alone() {
+    let chat = namespace().await.model_serving("chat").create().await;
+    let api: Api<ModelServing> = Api::namespaced(stack().await.client().await, &chat.namespace.name);
+    let written = apply::patch_status(&api, "chat", json_patch::Patch::default()).await.unwrap();
+    assert_eq!(written.types.map(|types| types.kind).as_deref(), Some("PartialObjectMetadata"));
+    assert_eq!(written.metadata.uid, chat.get().await.metadata.uid);
 }

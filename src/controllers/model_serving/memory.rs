@@ -10,7 +10,7 @@ use std::{
 };
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::ResourceExt as _;
+use kube::{ResourceExt as _, api::PartialObjectMeta};
 use tokio::time::Instant;
 
 use crate::{
@@ -141,7 +141,7 @@ impl Memory {
     }
 
     /// Remembers the version of a ModelServing that our own write made.
-    pub(super) fn wrote(&self, written: &ModelServing) {
+    pub(super) fn wrote(&self, written: &PartialObjectMeta<ModelServing>) {
         let identity = written.uid().unwrap_or_default();
         self.all().entry(identity).or_default().written = Some(version(written));
     }
