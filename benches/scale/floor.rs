@@ -8,6 +8,7 @@ use std::{
 
 use futures::{StreamExt as _, stream};
 use harness::{OPERATOR, Process, Stack, kinds};
+use http::header::{ACCEPT, HeaderValue};
 use kthena_keda::{
     intent::{Profile, PrometheusSettings, PrometheusUrl},
     observed::Manifests,
@@ -27,6 +28,8 @@ use crate::models::Models;
 /// As many as the operator has under way.
 const CONCURRENCY: usize = 8;
 const MANAGER: &str = "kthena-keda";
+/// As the operator, it asks for no more than metadata in answer to a status.
+const METADATA: HeaderValue = HeaderValue::from_static("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
 
 /// The two writes that a model needs.
 #[derive(Serialize, Deserialize)]
@@ -100,7 +103,9 @@ async fn write(client: &Client, writes: Writes) {
     let of = |kind: &ApiResource| Request::new(DynamicObject::url_path(kind, Some(&writes.namespace)));
     let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
     let status = of(&kinds::model_serving()).patch_subresource("status", &writes.name, &params, &Patch::<()>::Json(writes.status));
-    client.request::<IgnoredAny>(status.expect("a request")).await.expect("a status");
+    let mut status = status.expect("a request");
+    status.headers_mut().insert(ACCEPT, METADATA);
+    client.request::<IgnoredAny>(status).await.expect("a status");
     let applied = of(&kinds::scaled_object()).patch(&writes.name, &PatchParams::apply(MANAGER), &Patch::Apply(&writes.scaled_object));
     client.request::<IgnoredAny>(applied.expect("a request")).await.expect("a ScaledObject");
 }

@@ -34,7 +34,7 @@ use crate::{
         LiveServiceMonitor, Stores,
     },
     process::{
-        backoff::Failures,
+        backoff::{Failures, Truce},
         digests::{Change, Scope},
         follow::follow,
         gate::{self, Gate},
@@ -79,6 +79,7 @@ impl<F: Future<Output = ()>> Leading<F> {
             context: context.clone(),
             router: series.clone(),
             failures: Failures::default(),
+            truce: Truce::default(),
             memory: Memory::default(),
             writes_conditions: run_settings.write_conditions,
             events,
@@ -104,7 +105,7 @@ impl<F: Future<Output = ()>> Leading<F> {
             }
             if matches!(event, watcher::Event::InitDone) {
                 singletons.wake();
-                known.memory.forget_versions();
+                known.listed();
                 on_change.everything();
             }
         });

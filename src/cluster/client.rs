@@ -8,9 +8,9 @@ use kube::{
     client::{Body, ClientBuilder},
     config::KubeConfigOptions,
 };
-use tower::{BoxError, filter::FilterLayer, layer::layer_fn, timeout::TimeoutLayer};
+use tower::{BoxError, filter::FilterLayer, layer::layer_fn, timeout::TimeoutLayer, util::MapResultLayer};
 
-use super::{Error, counted::Counted};
+use super::{Error, counted::Counted, overload::heard};
 use crate::{
     process::lease::{Candidate, Mandate},
     telemetry::metrics::Metrics,
@@ -66,10 +66,14 @@ impl Clients {
         config.read_timeout = Some(SILENCE);
         let counted = layer_fn(|inner| Counted { inner, metrics: metrics.clone() });
         let fence = FilterLayer::new(move |request: Request<Body>| fence(&mandate, request));
-        let builder = || ClientBuilder::try_from(config.clone()).map(|builder| builder.with_layer(&counted)).map_err(Error::from);
+        // Counted outside the limit, so that what was not answered in time is counted, too.
+        let builder = |limit| {
+            let builder = ClientBuilder::try_from(config.clone()).map_err(Error::from)?;
+            Ok::<_, Error>(builder.with_layer(&TimeoutLayer::new(limit)).with_layer(&counted).with_layer(&MapResultLayer::new(heard)))
+        };
         Ok(Self {
-            all: builder()?.with_layer(&fence).with_layer(&TimeoutLayer::new(LIMIT)).build(),
-            lease: builder()?.with_layer(&TimeoutLayer::new(election.map_or(LIMIT, Candidate::request_limit))).build(),
+            all: builder(LIMIT)?.with_layer(&fence).build(),
+            lease: builder(election.map_or(LIMIT, Candidate::request_limit))?.build(),
         })
     }
 }

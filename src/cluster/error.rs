@@ -2,6 +2,7 @@
 
 use std::{io, time::Duration};
 
+use super::overload::Overloaded;
 use crate::telemetry::server::Listen;
 
 /// What went wrong in the shell around the pure core.
@@ -106,7 +107,14 @@ impl Error {
         }
     }
 
-    /// How long the API server asks to be left alone, which it does where it is overloaded.
+    /// How long the API server asks to be left alone by everybody, which it does where it is overloaded.
+    pub fn overload(&self) -> Option<Duration> {
+        let Self::Api(error) = self else { return None };
+        let kube::Error::Service(error) = &**error else { return None };
+        error.downcast_ref::<Overloaded>().map(|Overloaded(rest)| *rest)
+    }
+
+    /// How long to wait before the same is asked again, as the answer says.
     pub fn retry_after(&self) -> Duration {
         let Self::Api(error) = self else { return Duration::ZERO };
         let kube::Error::Api(status) = &**error else { return Duration::ZERO };

@@ -6,6 +6,7 @@ mod client;
 mod counted;
 mod error;
 pub mod events;
+mod overload;
 
 pub use client::{Clients, connect};
 pub use error::{Class, Error};

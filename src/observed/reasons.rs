@@ -35,6 +35,11 @@ impl Reasons {
         };
     }
 
+    /// Forgets all that are not there any more.
+    pub fn retain(&self, there: impl Fn(&Key) -> bool) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).retain(|key, _| there(key));
+    }
+
     pub(super) fn of(&self, model_serving: &ModelServing) -> Option<Said> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(&key(model_serving)).copied()
     }

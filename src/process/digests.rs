@@ -114,6 +114,10 @@ pub struct Part<D> {
     known: RwLock<Known<D>>,
     /// The newest version of any object that the watch told of: what is not newer than that, it has told of already.
     watched: AtomicU64,
+    /// The newest version of any object, told of or written.
+    newest: AtomicU64,
+    /// What was the newest when the last list began: whatever is written later and not in it was written after it was made.
+    listing: AtomicU64,
     sight: watch::Sender<Sight>,
 }
 
@@ -130,7 +134,13 @@ pub(super) enum Sight {
 
 impl<D> Default for Part<D> {
     fn default() -> Self {
-        Self { known: RwLock::default(), watched: AtomicU64::new(0), sight: watch::Sender::new(Sight::Partial) }
+        Self {
+            known: RwLock::default(),
+            watched: AtomicU64::new(0),
+            newest: AtomicU64::new(0),
+            listing: AtomicU64::new(0),
+            sight: watch::Sender::new(Sight::Partial),
+        }
     }
 }
 
@@ -187,6 +197,7 @@ impl<D: Digest> Part<D> {
         D: for<'a> From<&'a K>,
     {
         let mut known = self.write();
+        self.newest.fetch_max(version(object), Ordering::Relaxed);
         if version(object) > self.watched.load(Ordering::Relaxed) {
             known.insert(key(object), Versioned { version: version(object), digest: D::from(object) });
         }
@@ -201,6 +212,7 @@ impl<D: Digest> Part<D> {
         match event {
             watcher::Event::Init => {
                 listed.clear();
+                self.listing.store(self.newest.load(Ordering::Relaxed), Ordering::Relaxed);
                 Vec::new()
             }
             watcher::Event::InitApply(object) => {
@@ -223,7 +235,7 @@ impl<D: Digest> Part<D> {
     {
         let (key, version, digest) = (key(object), version(object), D::from(object));
         let mut known = self.write();
-        self.watched.fetch_max(version, Ordering::Relaxed);
+        self.watches(version);
         if known.version(&key).is_some_and(|before| before > version) {
             return None;
         }
@@ -233,21 +245,28 @@ impl<D: Digest> Part<D> {
     /// Forgets what the watch tells to be gone; answers what it was about if it was known.
     fn gone<K: Resource>(&self, object: &K) -> Option<Vec<Topic>> {
         let mut known = self.write();
-        self.watched.fetch_max(version(object), Ordering::Relaxed);
+        self.watches(version(object));
         known.remove(&key(object))
     }
 
-    /// Drops whatever is not in a list, unless it was written after the list was made; answers what changed.
+    fn watches(&self, version: u64) {
+        self.watched.fetch_max(version, Ordering::Relaxed);
+        self.newest.fetch_max(version, Ordering::Relaxed);
+    }
+
+    /// Drops whatever is not in a list, unless it was written after the list began; answers what changed.
     fn retain(&self, listed: &BTreeSet<Key>) -> Vec<(Key, Vec<Topic>)> {
         let mut known = self.write();
-        let watched = self.watched.load(Ordering::Relaxed);
-        known.retain(|key, version| listed.contains(key) || version > watched)
+        let before = self.listing.load(Ordering::Relaxed);
+        known.retain(|key, version| listed.contains(key) || version > before)
     }
 
     /// Forgets everything: the kind is no longer served.
     pub(super) fn clear(&self) {
         *self.write() = Known::default();
-        self.watched.store(0, Ordering::Relaxed);
+        for version in [&self.watched, &self.newest, &self.listing] {
+            version.store(0, Ordering::Relaxed);
+        }
         self.sees(Sight::Partial);
     }
 }
@@ -333,6 +352,7 @@ mod tests {
         let touched = digests.told(&service(2, "b")).unwrap();
         assert!(touched.contains(&topic("a")) && touched.contains(&topic("b")), "whoever asked for either is to know");
         assert_eq!((about("a"), about("b")), (0, 1));
+        digests.take::<Service>(&watcher::Event::Init, &mut BTreeSet::new());
         assert_eq!(digests.retain(&BTreeSet::new()), [(("n".to_owned(), "s".to_owned()), vec![topic("b")])]);
         assert_eq!((about("a"), about("b")), (0, 0));
     }
@@ -361,10 +381,16 @@ mod tests {
     #[test]
     fn a_list_drops_what_is_not_in_it_but_what_was_written_since() {
         let digests = Part::<Label>::default();
+        let begins = || digests.take::<Service>(&watcher::Event::Init, &mut BTreeSet::new());
+        let ends = || digests.take::<Service>(&watcher::Event::InitDone, &mut BTreeSet::new());
         digests.told(&service(3, "old"));
-        assert_eq!(digests.retain(&BTreeSet::new()).len(), 1);
+        begins();
         digests.wrote(&service(9, "new"));
-        assert!(digests.retain(&BTreeSet::new()).is_empty());
+        ends();
         assert_eq!(known(&digests).as_deref(), Some("new"));
+        // Written while nobody told of anything, and deleted by somebody else before the next list.
+        begins();
+        ends();
+        assert_eq!(known(&digests), None);
     }
 }

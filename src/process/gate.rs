@@ -13,7 +13,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::sync::watch as channel;
 
-use super::merge::Merge;
+use super::{backoff::WatchBackoff, merge::Merge};
 
 /// How long the API server lets a watch stand, in seconds: a connection that fell silent is replaced soon after.
 const WATCH_SECONDS: u32 = 60;
@@ -117,7 +117,7 @@ where
         let goes_on = !is_too_old(&event);
         Some((event, (way, goes_on.then_some(watch))))
     });
-    events.default_backoff()
+    events.backoff(WatchBackoff::default())
 }
 
 fn is_too_old<K>(event: &Result<watcher::Event<K>, watcher::Error>) -> bool {

@@ -71,6 +71,10 @@ where
 
     /// A watch has listed everything: it is held until all have, and told as changes thereafter.
     fn list(&mut self, listed: Vec<K>, gone: &[Key], store: &Store<K>) -> Vec<Event<K>> {
+        if let Some(held) = &mut self.held {
+            let again: BTreeSet<Key> = listed.iter().map(key).collect();
+            held.retain(|object| !gone.contains(&key(object)) && !again.contains(&key(object)));
+        }
         let changes = listed.into_iter().map(Event::Apply);
         let gone = gone.iter().filter_map(|(namespace, name)| store.get(&ObjectRef::new(name).within(namespace)));
         let told = self.tell(changes.chain(gone.map(|object| Event::Delete((*object).clone()))).collect());
@@ -136,6 +140,9 @@ mod tests {
         assert!(tell(0, list(vec![service("a", "1"), service("a", "2")])).is_empty());
         // Changes before the other watch has listed are part of the one list.
         assert!(tell(0, vec![Event::Delete(service("a", "2")), Event::Apply(service("a", "3"))]).is_empty());
+        // And so is a list that begins anew meanwhile.
+        assert!(tell(0, vec![Event::Apply(service("a", "4"))]).is_empty());
+        assert!(tell(0, list(vec![service("a", "1"), service("a", "3")])).is_empty());
         assert_eq!(tell(1, list(vec![service("b", "1")])), ["init", "=a/1", "=a/3", "=b/1", "done"]);
         assert_eq!(tell(1, vec![Event::Apply(service("b", "2"))]), ["+b/2"]);
         // A list that begins anew takes away what it lacks, and nothing of the other watch.

@@ -74,7 +74,7 @@ async fn a_store_that_is_away_for_half_a_minute_during_a_burst(#[case] outage: O
 #[case::closed(Fault::Close)]
 #[case::silent(Fault::Hang)]
 #[case::failing(Fault::Status(500))]
-#[case::overloaded(Fault::Status(429))]
+#[case::overloaded(Fault::Busy(Duration::from_secs(1)))]
 #[case::unavailable(Fault::Status(503))]
 #[tokio::test]
 async fn an_api_server_that_fails_at_start_and_later(#[case] fault: Fault) {
@@ -98,6 +98,30 @@ async fn an_api_server_that_fails_at_start_and_later(#[case] fault: Fault) {
     proxy.set(Fault::None);
     chat.scaled_object_until("has a maximum of 7", |found| found.data["spec"]["maxReplicaCount"] == 7).await;
     assert!(!operator.has_ended());
+}
+
+#[tokio::test]
+async fn an_overloaded_api_server_is_left_alone_for_as_long_as_it_asks() {
+    let (stack, _permit) = stack(&[Crds::kthena(), Crds::keda()]).await;
+    let proxy = FaultProxy::start(&stack.control_plane, &OPERATOR, Fault::None).await;
+    let operator = Settings::new(BINARY).start(&stack.control_plane.folder, &proxy.kubeconfig());
+    let chat = stack.namespace().await.model_serving("chat").opts_in().create().await;
+    chat.scaled_object().await;
+    proxy.set(Fault::Busy(Duration::from_secs(9)));
+    chat.annotate(&[("autoscaling.kthena.io/max-replicas", Some("7"))]).await;
+    let refused = async || {
+        let (_, text) = ask(&operator, "/metrics").await;
+        let counts = text.lines().filter(|line| line.contains("method=\"PATCH\"") && line.contains("code=\"429\""));
+        counts.filter_map(|line| line.rsplit_once(' ')?.1.parse::<usize>().ok()).sum::<usize>()
+    };
+    harness::wait::until_asked("a write is refused", refused, |count| *count > 0).await;
+    let before = refused().await;
+    // Its own delays would bring another two or three within that, and so would whatever else wakes the model.
+    chat.annotate(&[("autoscaling.kthena.io/max-replicas", Some("8"))]).await;
+    sleep(Duration::from_secs(4)).await;
+    assert_eq!(refused().await, before);
+    proxy.set(Fault::None);
+    chat.scaled_object_until("has a maximum of 8", |found| found.data["spec"]["maxReplicaCount"] == 8).await;
 }
 
 #[tokio::test]

@@ -1,6 +1,12 @@
 //! The operator itself ends, in order or not.
 
-use harness::{Crds, Settings, kinds};
+use std::time::Duration;
+
+use harness::{
+    Crds, OPERATOR, Settings,
+    audit::{Log, Request},
+    kinds,
+};
 use kube::api::ListParams;
 use tokio::time::sleep;
 
@@ -33,20 +39,38 @@ async fn a_restart_writes_nothing() {
     assert!(refused.is_empty(), "{:?}", harness::audit::summary(&refused));
 }
 
+/// Waits until the operator writes, but not for long: everything may be written by now.
+async fn is_writing(log: &mut Log) -> bool {
+    for _ in 0..250 {
+        if log.fresh().iter().any(Request::is_write) {
+            return true;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    false
+}
+
 /// Each kill comes at a moment that the seed decides.
 #[tokio::test]
 async fn killed_again_and_again_during_a_burst_nothing_is_lost_or_changed() {
     const MODELS: usize = 500;
     let mut world = World::start().await;
     let burst = Burst::plain(&world.models, MODELS);
-    let mut kills = 0;
-    while !burst.is_over() {
+    let mut log = Log::of(&world.stack.control_plane, &OPERATOR);
+    let (mut kills, mut midway) = (0, 0);
+    while !burst.is_over() || kills < 8 {
+        log.fresh();
         let operator = world.stack.start_operator(&Settings::new(BINARY));
-        sleep(world.random.millis(150, 550)).await;
+        // A few before they have seen anything, most while they write.
+        if world.random.below(4) > 0 {
+            midway += usize::from(is_writing(&mut log).await);
+        }
+        sleep(world.random.millis(0, 300)).await;
         drop(operator);
         kills += 1;
     }
     burst.ends().await;
+    assert!(midway >= 2, "only {midway} of {kills} were killed while they wrote");
     let mut operator = world.start_operator().await;
     settled(&world, &mut operator).await;
     // What a killed process had on the wire may still land after the next one has looked, and changes nothing then.

@@ -74,11 +74,11 @@ const HEAD: &str = "# What many models cost
 Measured on a real API server by `make bench`, which writes this page. `BENCH_MODELS=10000 make bench` takes other numbers of models.
 
 - What is measured is the static binary that the container image holds, with its flags as they are by default.
-- **Floor** is a bare client that makes the very writes that the operator makes, eight at a time, with no watching and no thinking. It takes the whole object in answer to each, as clients do; the operator asks for metadata alone where it needs no more. It is bound by the API server, so time beyond it is what the operator takes, and what the API server takes to serve its watches.
+- **Floor** is a bare client that makes the very writes that the operator makes, eight at a time, with no watching and no thinking. It is bound by the API server, so time beyond it is what the operator takes, and what the API server takes to serve its watches.
 - What a start takes beyond it is processor time, of which two cores have no more. With 10,000 models the API server needs an eighth more than for the writes alone. By its own profile that is, in hundredths of what the writes alone take: 2 to 3 to list the models and 3 to 4 to tell the watches of each write, where whole objects become JSON; 2 to collect that garbage; and 4 or 5 that the writes themselves cost more while more processes share the caches. The rest is the operator, whose profile is flat: decoding, allocation and system calls, nothing above 3 %.
 - Each contender has an API server of its own, with the same models in it: opted in, all of one profile. Their order changes from round to round. KEDA itself is absent, so that conditions say `Pending`; its definitions are there, and the Prometheus Operator's.
 - Sections were measured at different times, and the same machine is now faster and now slower, by half and more. What can be compared is what was measured in one run, such as a start and its floor.
-- A figure is the median of all rounds, and their range. A goal is **met** where all rounds are within it, and *met within noise* where the median is.
+- A figure is the median of all rounds, and their range. A goal is **met** where all rounds are within it, *met within noise* where the median is, *missed within noise* where another round is.
 - Who wrote what and when is told by the API server's audit log, what was sent on watches by its metrics, processor time and memory by the kernel.
 ";
 

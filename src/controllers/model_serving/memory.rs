@@ -4,7 +4,7 @@
 
 use std::{
     borrow::Cow,
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -152,11 +152,6 @@ impl Memory {
         written.is_some_and(|written| version(seen) < written)
     }
 
-    /// Forgets which versions our writes made: a list tells what there is, whatever was there before.
-    pub fn forget_versions(&self) {
-        self.all().values_mut().for_each(|remembered| remembered.written = None);
-    }
-
     /// What was last said of a model.
     pub(super) fn said(&self, identity: &str) -> Option<Said> {
         self.all().get(identity)?.said.clone()
@@ -202,6 +197,14 @@ impl Memory {
     /// Forgets a model that is gone, or not scaled any more.
     pub(super) fn forget(&self, identity: &str) {
         self.all().remove(identity);
+    }
+
+    /// Forgets all models that are not among these; of those that are, which versions our writes made: a list tells what there is, whatever
+    /// was there before.
+    pub(super) fn listed(&self, there: &HashSet<String>) {
+        let mut models = self.all();
+        models.retain(|identity, _| there.contains(identity));
+        models.values_mut().for_each(|remembered| remembered.written = None);
     }
 
     fn all(&self) -> MutexGuard<'_, HashMap<String, Remembered>> {

@@ -6,7 +6,7 @@ mod apply;
 mod memory;
 mod status;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt as _};
 use kube::{
@@ -25,7 +25,10 @@ use crate::{
     cluster::{Class, Error, capabilities::Served, events::Events},
     observed::Observed,
     plan::plan,
-    process::backoff::{self, Failures},
+    process::{
+        backoff::{self, Failures, Truce},
+        digests::key,
+    },
     signals::RouterSeries,
 };
 pub use memory::Memory;
@@ -44,6 +47,8 @@ pub struct Models {
     pub router: Routers,
     /// Failures in a row, by object.
     pub failures: Failures,
+    /// While the API server is overloaded, no model asks anything of it.
+    pub truce: Truce,
     /// What was told and wanted of each model.
     pub memory: Memory,
     /// Whether to write the condition.
@@ -60,6 +65,16 @@ impl Models {
         observed.refusal = self.memory.refusal(&identity(model_serving));
         observed.second_writer = self.memory.second_writer(&identity(model_serving), &model_serving.replicas_set_by);
         Some((observed, served))
+    }
+
+    /// Forgets what a list shows to be gone.
+    pub fn listed(&self) {
+        let there = self.context.stores.model_servings.state();
+        let keys: HashSet<_> = there.iter().map(|model_serving| key(&**model_serving)).collect();
+        self.context.stores.reasons.retain(|key| keys.contains(key));
+        let identities = there.iter().map(|model_serving| identity(model_serving)).collect();
+        self.failures.retain(&identities);
+        self.memory.listed(&identities);
     }
 
     /// Forgets one that is gone, or is another instance's now.
@@ -90,6 +105,9 @@ async fn pass(model_serving: Arc<ModelServing>, models: Arc<Models>) -> Result<A
     if model_serving.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
+    if let Some(rest) = models.truce.left() {
+        return Ok(Action::requeue(rest));
+    }
     if models.memory.is_behind(&model_serving) {
         return Ok(Action::await_change());
     }
@@ -115,7 +133,8 @@ fn on_error(model_serving: Arc<ModelServing>, error: &Error, models: Arc<Models>
         models.context.rediscover.notify_one();
     }
     models.context.metrics.failed(class.as_str());
-    let delay = backoff::delay(failures, class.longest_delay()).max(error.retry_after());
+    let overload = error.overload().inspect(|rest| models.truce.extend(*rest));
+    let delay = backoff::delay(failures, class.longest_delay()).max(error.retry_after()).max(overload.unwrap_or_default());
     let object = ObjectRef::from_obj(&*model_serving);
     let chain = error as &dyn std::error::Error;
     match class {

@@ -59,6 +59,8 @@ pub enum Fault {
     Close,
     /// They are answered with this status.
     Status(u16),
+    /// They are answered that there are too many, and for how long to stay away.
+    Busy(Duration),
     /// Watches are answered that their resource version is too old; everything else passes. What is first refused of each kind stays too
     /// old for good.
     Expired,
@@ -110,6 +112,11 @@ impl State {
     fn failure(&self, code: u16) -> Response<Body> {
         self.spoils();
         failure(code)
+    }
+
+    fn busy(&self, rest: Duration) -> Response<Body> {
+        self.spoils();
+        busy(rest)
     }
 
     /// For what never comes.
@@ -217,6 +224,7 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Respons
         }
         Fault::Delay(time) => sleep(time).await,
         Fault::Status(code) => return Ok(state.failure(code)),
+        Fault::Busy(rest) => return Ok(state.busy(rest)),
         _ if state.is_too_old(&request, now) => return Ok(state.failure(410)),
         Fault::Mixed(seed) => return Ok(mixed(request, &state, Random::of(seed ^ number as u64)).await),
         Fault::None | Fault::Close | Fault::Expired | Fault::ExpiredMidway | Fault::HangWrites | Fault::HangBodies => {}
@@ -231,7 +239,7 @@ fn is_watch<B>(request: &Request<B>) -> bool {
 /// More than half of the requests pass, or nothing would ever be done.
 async fn mixed(request: Request<Incoming>, state: &Arc<State>, mut random: Random) -> Response<Body> {
     match random.below(10) {
-        0 => state.failure(429),
+        0 => state.busy(Duration::from_secs(1)),
         1 => state.failure(500),
         2 => state.failure(503),
         3 => {
@@ -319,21 +327,24 @@ fn too_old() -> Bytes {
 
 fn status(code: u16) -> Value {
     let reason = StatusCode::from_u16(code).ok().and_then(|code| code.canonical_reason()).unwrap_or_default().replace(' ', "");
-    let mut status =
-        json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": "spoiled on purpose"});
-    if code == 429 {
-        status["details"] = json!({"retryAfterSeconds": 1});
-    }
-    status
+    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": "spoiled on purpose"})
 }
 
 fn failure(code: u16) -> Response<Body> {
-    let body = Full::from(status(code).to_string()).map_err(|never| match never {}).boxed_unsync();
-    let mut response = Response::new(body);
+    refusal(code, "application/json", status(code).to_string())
+}
+
+/// An overloaded API server answers with plain text and a header, and not with a status (Kubernetes
+/// `staging/src/k8s.io/apiserver/pkg/server/filters/priority-and-fairness.go`).
+fn busy(rest: Duration) -> Response<Body> {
+    let mut response = refusal(429, "text/plain; charset=utf-8", "Too many requests, please try again later.\n".to_owned());
+    response.headers_mut().insert(http::header::RETRY_AFTER, rest.as_secs().into());
+    response
+}
+
+fn refusal(code: u16, content: &'static str, body: String) -> Response<Body> {
+    let mut response = Response::new(Full::from(body).map_err(|never| match never {}).boxed_unsync());
     *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
-    if code == 429 {
-        response.headers_mut().insert(http::header::RETRY_AFTER, http::HeaderValue::from_static("1"));
-    }
+    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(content));
     response
 }
