@@ -12,6 +12,9 @@ use kthena_keda::{
 };
 use serde_json::{Value, json};
 
+/// The longest message that a condition can have, in characters (Kubernetes `meta/v1` `Condition`).
+const CONDITION: usize = 32_768;
+
 /// Checks the reading of an answer, and what is made of it.
 pub fn prometheus(data: &[u8]) {
     let answer = read(data);
@@ -35,7 +38,8 @@ pub fn prometheus(data: &[u8]) {
     observed.sights = Arc::new(HashMap::from([(Source { prometheus, router }, sight)]));
     let planned = plan(&observed, Capabilities::NEWEST, &defaults);
     let explanation = planned.explanation.expect("it opted in");
-    assert!(!explanation.verdict.message.is_empty());
+    let length = explanation.verdict.message.chars().count();
+    assert!((1..=CONDITION).contains(&length), "a condition holds no message of {length}");
 }
 
 /// How many elements of an answer have a number for a value.

@@ -116,6 +116,7 @@ async fn who_drops_our_condition_is_not_fought_without_end() {
     }
     let counts = storm.join_all().await;
     let (done, late) = written(&world, "patch modelservings/status");
+    assert!(done > before, "nothing was taken away");
     assert!(done - before <= MODELS * REPAIRS, "{} writes beside {counts:?}", done - before);
     assert!(late <= counts.iter().sum(), "{late} writes too late beside {counts:?}");
     settled(&world, &mut operator).await;
@@ -146,6 +147,7 @@ async fn who_takes_our_fields_back_each_time_is_not_fought_without_end() {
     }
     let counts = storm.join_all().await;
     let (done, late) = written(&world, "patch scaledobjects");
+    assert!(counts.iter().all(|count| *count > 1), "not all were brought back: {counts:?}");
     assert!(done + late - before <= MODELS * REPAIRS, "{} writes beside {counts:?}", done + late - before);
     settled(&world, &mut operator).await;
 }

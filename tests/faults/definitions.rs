@@ -20,8 +20,9 @@ async fn all_say(world: &World, reason: &str, concerned: impl Fn(&DynamicObject)
     let api = world.models.api(&kinds::model_serving());
     let differ = async || {
         let all = api.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();
-        let others = all.iter().filter(|model| concerned(model)).filter_map(condition).filter(|found| found["reason"] != reason);
-        (all.len(), others.map(ToString::to_string).collect::<Vec<_>>())
+        let asking = all.iter().filter(|model| model.annotations().contains_key("kthena.io/model-name") && concerned(model));
+        let others = asking.filter(|model| condition(model).is_none_or(|found| found["reason"] != reason));
+        (all.len(), others.map(|model| (model.name_any(), condition(model).cloned())).collect::<Vec<_>>())
     };
     until_asked_within(Duration::from_mins(1), reason, differ, |(count, others)| *count == MODELS && others.is_empty()).await;
 }

@@ -119,7 +119,7 @@ impl Drop for Process {
     }
 }
 
-/// An empty file that a program can read, with this content.
+/// A new file that a program can read, with this content.
 pub fn write(path: PathBuf, content: impl AsRef<[u8]>) -> PathBuf {
     let mut file = File::create(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     file.write_all(content.as_ref()).unwrap_or_else(|error| panic!("{}: {error}", path.display()));

@@ -1,4 +1,4 @@
-//! Numbers that a seed decides: the same seed, the same faults at the same moments.
+//! Numbers that a seed decides: the same seed draws the same numbers, in the order in which they are asked for.
 
 use std::{env, process, time::Duration};
 
