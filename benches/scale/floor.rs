@@ -8,8 +8,9 @@ use std::{
 
 use futures::{StreamExt as _, stream};
 use harness::{OPERATOR, Process, Stack, kinds};
-use http::header::{ACCEPT, HeaderValue};
+use http::header::ACCEPT;
 use kthena_keda::{
+    cluster::apply::METADATA,
     intent::{Profile, PrometheusSettings, PrometheusUrl},
     observed::Manifests,
     plan::{Capabilities, Desired, Plan, plan},
@@ -28,8 +29,6 @@ use crate::models::Models;
 /// As many as the operator has under way.
 const CONCURRENCY: usize = 8;
 const MANAGER: &str = "kthena-keda";
-/// As the operator, it asks for no more than metadata in answer to a status.
-const METADATA: HeaderValue = HeaderValue::from_static("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
 
 /// The two writes that a model needs.
 #[derive(Serialize, Deserialize)]
@@ -104,6 +103,7 @@ async fn write(client: &Client, writes: Writes) {
     let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
     let status = of(&kinds::model_serving()).patch_subresource("status", &writes.name, &params, &Patch::<()>::Json(writes.status));
     let mut status = status.expect("a request");
+    // As the operator, no more than it needs.
     status.headers_mut().insert(ACCEPT, METADATA);
     client.request::<IgnoredAny>(status).await.expect("a status");
     let applied = of(&kinds::scaled_object()).patch(&writes.name, &PatchParams::apply(MANAGER), &Patch::Apply(&writes.scaled_object));

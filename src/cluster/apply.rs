@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// An answer of nothing but metadata (Kubernetes API concepts, "metadata-only fetches").
-const METADATA: HeaderValue = HeaderValue::from_static("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
+pub const METADATA: HeaderValue = HeaderValue::from_static("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
 
 /// Brings what stands under a name to what is wanted; answers what was written, nothing where it stands so already or is not ours.
 ///

@@ -114,9 +114,7 @@ pub struct Part<D> {
     known: RwLock<Known<D>>,
     /// The newest version of any object that the watch told of: what is not newer than that, it has told of already.
     watched: AtomicU64,
-    /// The newest version of any object, told of or written.
-    newest: AtomicU64,
-    /// What was the newest when the last list began: whatever is written later and not in it was written after it was made.
+    /// The newest version that was known when the last list began: what is newer and not in it was written since.
     listing: AtomicU64,
     sight: watch::Sender<Sight>,
 }
@@ -134,13 +132,7 @@ pub(super) enum Sight {
 
 impl<D> Default for Part<D> {
     fn default() -> Self {
-        Self {
-            known: RwLock::default(),
-            watched: AtomicU64::new(0),
-            newest: AtomicU64::new(0),
-            listing: AtomicU64::new(0),
-            sight: watch::Sender::new(Sight::Partial),
-        }
+        Self { known: RwLock::default(), watched: AtomicU64::new(0), listing: AtomicU64::new(0), sight: watch::Sender::new(Sight::Partial) }
     }
 }
 
@@ -197,7 +189,6 @@ impl<D: Digest> Part<D> {
         D: for<'a> From<&'a K>,
     {
         let mut known = self.write();
-        self.newest.fetch_max(version(object), Ordering::Relaxed);
         if version(object) > self.watched.load(Ordering::Relaxed) {
             known.insert(key(object), Versioned { version: version(object), digest: D::from(object) });
         }
@@ -212,7 +203,7 @@ impl<D: Digest> Part<D> {
         match event {
             watcher::Event::Init => {
                 listed.clear();
-                self.listing.store(self.newest.load(Ordering::Relaxed), Ordering::Relaxed);
+                self.listing.store(self.read().newest(), Ordering::Relaxed);
                 Vec::new()
             }
             watcher::Event::InitApply(object) => {
@@ -235,7 +226,7 @@ impl<D: Digest> Part<D> {
     {
         let (key, version, digest) = (key(object), version(object), D::from(object));
         let mut known = self.write();
-        self.watches(version);
+        self.watched.fetch_max(version, Ordering::Relaxed);
         if known.version(&key).is_some_and(|before| before > version) {
             return None;
         }
@@ -245,13 +236,8 @@ impl<D: Digest> Part<D> {
     /// Forgets what the watch tells to be gone; answers what it was about if it was known.
     fn gone<K: Resource>(&self, object: &K) -> Option<Vec<Topic>> {
         let mut known = self.write();
-        self.watches(version(object));
+        self.watched.fetch_max(version(object), Ordering::Relaxed);
         known.remove(&key(object))
-    }
-
-    fn watches(&self, version: u64) {
-        self.watched.fetch_max(version, Ordering::Relaxed);
-        self.newest.fetch_max(version, Ordering::Relaxed);
     }
 
     /// Drops whatever is not in a list, unless it was written after the list began; answers what changed.
@@ -264,9 +250,8 @@ impl<D: Digest> Part<D> {
     /// Forgets everything: the kind is no longer served.
     pub(super) fn clear(&self) {
         *self.write() = Known::default();
-        for version in [&self.watched, &self.newest, &self.listing] {
-            version.store(0, Ordering::Relaxed);
-        }
+        self.watched.store(0, Ordering::Relaxed);
+        self.listing.store(0, Ordering::Relaxed);
         self.sees(Sight::Partial);
     }
 }

@@ -42,6 +42,11 @@ impl<D> Known<D> {
         self.digests.get(key).map(|found| found.version)
     }
 
+    /// The newest version of all.
+    pub(super) fn newest(&self) -> u64 {
+        self.digests.values().map(|found| found.version).max().unwrap_or_default()
+    }
+
     pub(super) fn about(&self, topic: Topic) -> impl Iterator<Item = (&Key, &D)> {
         self.index.about(topic).filter_map(|key| self.get(key))
     }

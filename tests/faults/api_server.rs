@@ -13,11 +13,17 @@ use super::{
 
 /// How many requests of any kind a running operator says that it has sent.
 async fn sent(operator: &harness::Process) -> usize {
+    let sum = sent_with(operator, &[]).await;
+    assert!(sum > 0, "it has asked nothing, or does not count");
+    sum
+}
+
+/// How many of those it counts with all of these labels.
+async fn sent_with(operator: &harness::Process, labels: &[&str]) -> usize {
     let (_, text) = ask(operator, "/metrics").await;
     let counts = text.lines().filter(|line| line.starts_with("rest_client_requests_total{"));
-    let sum = counts.filter_map(|line| line.rsplit_once(' ')?.1.parse::<usize>().ok()).sum();
-    assert!(sum > 0, "it has asked nothing, or does not count: {text}");
-    sum
+    let counts = counts.filter(|line| labels.iter().all(|label| line.contains(label)));
+    counts.filter_map(|line| line.rsplit_once(' ')?.1.parse::<usize>().ok()).sum()
 }
 
 #[tokio::test]
@@ -109,11 +115,7 @@ async fn an_overloaded_api_server_is_left_alone_for_as_long_as_it_asks() {
     chat.scaled_object().await;
     proxy.set(Fault::Busy(Duration::from_secs(9)));
     chat.annotate(&[("autoscaling.kthena.io/max-replicas", Some("7"))]).await;
-    let refused = async || {
-        let (_, text) = ask(&operator, "/metrics").await;
-        let counts = text.lines().filter(|line| line.contains("method=\"PATCH\"") && line.contains("code=\"429\""));
-        counts.filter_map(|line| line.rsplit_once(' ')?.1.parse::<usize>().ok()).sum::<usize>()
-    };
+    let refused = async || sent_with(&operator, &["method=\"PATCH\"", "code=\"429\""]).await;
     harness::wait::until_asked("a write is refused", refused, |count| *count > 0).await;
     let before = refused().await;
     // Its own delays would bring another two or three within that, and so would whatever else wakes the model.
