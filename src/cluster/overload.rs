@@ -11,6 +11,9 @@ use http::{
 };
 use tower::BoxError;
 
+/// The longest that is believed: whatever stands before the API server may say anything.
+const LONGEST: Duration = Duration::from_mins(1);
+
 /// The API server is overloaded.
 #[derive(Debug, thiserror::Error)]
 #[error("overloaded; it asks to be left alone for {0:?}")]
@@ -21,7 +24,7 @@ pub(super) fn heard<B>(answer: Result<Response<B>, BoxError>) -> Result<Response
     let answer = answer?;
     let is_overloaded = answer.status() == StatusCode::TOO_MANY_REQUESTS && !is_json(answer.headers());
     match seconds(answer.headers()).filter(|_| is_overloaded) {
-        Some(seconds) => Err(Overloaded(Duration::from_secs(seconds)).into()),
+        Some(seconds) => Err(Overloaded(Duration::from_secs(seconds).min(LONGEST)).into()),
         None => Ok(answer),
     }
 }
@@ -50,8 +53,10 @@ mod tests {
 
     #[test]
     fn an_overloaded_api_server_is_left_alone_for_as_long_as_it_asks() {
-        let error = heard(Ok(answer(429, "text/plain; charset=utf-8", Some("7")))).unwrap_err();
-        assert_eq!(Error::from(kube::Error::Service(error)).overload(), Some(Duration::from_secs(7)));
+        for (after, rest) in [("7", Duration::from_secs(7)), ("18446744073709551615", LONGEST)] {
+            let error = heard(Ok(answer(429, "text/plain; charset=utf-8", Some(after)))).unwrap_err();
+            assert_eq!(Error::from(kube::Error::Service(error)).overload(), Some(rest));
+        }
     }
 
     #[test]
