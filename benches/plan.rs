@@ -4,10 +4,12 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use kthena_keda::{
-    intent::{Profile, PrometheusSettings, PrometheusUrl},
-    observed::{Manifests, Observed},
-    plan::{Capabilities, plan},
+use kthena_keda::sources::Manifests;
+use kthena_keda_core::{
+    domain::{Capabilities, PrometheusUrl},
+    intent::{Profile, PrometheusSettings},
+    observed::Observed,
+    plan::plan,
     signals::RouterSeries,
 };
 use serde_json::{Value, json};
@@ -40,7 +42,8 @@ fn observed(annotations: &Value) -> Observed {
 
 fn plans(criterion: &mut Criterion) {
     let mut defaults = Profile::built_in();
-    defaults.prometheus = "http://prometheus:9090".parse::<PrometheusUrl>().ok().map(PrometheusSettings::from);
+    defaults.prometheus =
+        "http://prometheus:9090".parse::<PrometheusUrl>().ok().map(PrometheusSettings::from);
     let mut group = criterion.benchmark_group("plan");
     group.throughput(Throughput::Elements(1));
     let cases = [
@@ -58,7 +61,9 @@ fn plans(criterion: &mut Criterion) {
         let observed = observed(&annotations);
         let planned = plan(&observed, Capabilities::NEWEST, &defaults);
         assert!(planned.findings.is_empty(), "{name}: {:?}", planned.findings);
-        group.bench_function(name, |bencher| bencher.iter(|| plan(black_box(&observed), Capabilities::NEWEST, &defaults)));
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| plan(black_box(&observed), Capabilities::NEWEST, &defaults))
+        });
     }
     group.finish();
 }

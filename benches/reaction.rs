@@ -18,8 +18,9 @@ use tokio::time::sleep;
 
 #[tokio::main]
 async fn main() {
-    let binary =
-        std::env::args().nth(1).unwrap_or_else(|| panic!("usage: reaction OPERATOR-BINARY [--steps N] [--scrape SECONDS] [--hpa SECONDS]"));
+    let binary = std::env::args().nth(1).unwrap_or_else(|| {
+        panic!("usage: reaction OPERATOR-BINARY [--steps N] [--scrape SECONDS] [--hpa SECONDS]")
+    });
     let (steps, scrape, hpa) = (argument("--steps", 5), argument("--scrape", 1), argument("--hpa", 2));
     let mut settings = ChainSettings::quick(binary);
     settings.profile = settings.profile.replace("interval: 1s", &format!("interval: {scrape}s"));
@@ -29,16 +30,25 @@ async fn main() {
     chat.serves(&chain).await;
     chat.keda_says("Ready", "True").await;
     let load = chain.load(&chat);
-    println!("scrape every {scrape} s, HPA every {hpa} s; KEDA's own polls have no part between one and many");
-    println!("{:>4}  {:>18}  {:>18}  {:>8}  {:>20}", "step", "load → Prometheus", "→ spec.replicas", "sum", "the operator's share");
+    println!(
+        "scrape every {scrape} s, HPA every {hpa} s; KEDA's own polls have no part between one and many"
+    );
+    println!(
+        "{:>4}  {:>18}  {:>18}  {:>8}  {:>20}",
+        "step", "load → Prometheus", "→ spec.replicas", "sum", "the operator's share"
+    );
     for step in 0..steps {
         chat.has_replicas(1).await;
         // Not always at the same moment of everybody's periods.
         sleep(Duration::from_millis(u64::from(step) * 370)).await;
         let before = chain.stack.requests().len();
         let (known, raised) = one(&chain, &chat, &load).await;
-        let asked = chain.stack.requests().split_off(before).iter().filter(|request| request.verb != "watch").count();
-        println!("{step:>4}  {known:>18.1?}  {:>18.1?}  {raised:>8.1?}  {asked:>11} requests", raised.saturating_sub(known));
+        let asked =
+            chain.stack.requests().split_off(before).iter().filter(|request| request.verb != "watch").count();
+        println!(
+            "{step:>4}  {known:>18.1?}  {:>18.1?}  {raised:>8.1?}  {asked:>11} requests",
+            raised.saturating_sub(known)
+        );
         load.hold(0);
     }
 }

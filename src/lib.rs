@@ -1,27 +1,28 @@
 //! kthena-keda gives a Kthena ModelServing correct, safe and explained autoscaling by KEDA for one annotation.
 //!
-//! The tree tells the story of one ModelServing:
+//! The reconcile of one ModelServing reads as five lines in [`controllers::model_serving`]:
 //!
 //! ```text
-//!  observed   →   intent   →    plan    →   apply   →   report
-//!  what is there  what was      what should  the writes  condition
-//!                 asked for     be there
+//! observe → plan → write_status → apply → record
 //! ```
 //!
-//! `intent`, `promql`, `signals` and `plan` are pure: no client, clock, environment, `async` or log.
-//! `cli` is the only place that knows flags, environment and standard output.
+//! The crate `kthena-keda-core` decides; this crate watches, writes and serves:
+//!
+//! ```text
+//! telemetry, cache, runtime ← watch, cluster, prometheus ← settings ← sources ← controllers ← app ← cli
+//! ```
+//!
+//! No folder imports one to its right; `tests/golden/direction.rs` reads the imports. `cli` is the only folder that knows flags, the
+//! environment and standard output.
 
-pub mod api;
 pub mod app;
+pub mod cache;
 pub mod cli;
 pub mod cluster;
 pub mod controllers;
-pub mod intent;
-pub mod observed;
-pub mod plan;
-pub mod process;
 pub mod prometheus;
-pub mod promql;
+pub mod runtime;
 pub mod settings;
-pub mod signals;
+pub mod sources;
 pub mod telemetry;
+pub mod watch;

@@ -2,12 +2,8 @@
 
 use std::time::Duration;
 
-use crate::{
-    intent::{LabelSelector, Profile},
-    process::{digests::Scope, lease::Candidate},
-    prometheus::Access,
-    telemetry::server::Listen,
-};
+use crate::{cache::Scope, prometheus::ClientConfig, runtime::lease::Candidate, telemetry::server::Listen};
+use kthena_keda_core::{domain::LabelSelector, intent::Profile};
 
 /// What `run` and `render` need to know besides the cluster.
 #[derive(Clone, Debug)]
@@ -26,7 +22,7 @@ pub struct RunSettings {
     /// How often Prometheus is asked whether the signals are there.
     pub check: Duration,
     /// How the operator itself is let in there.
-    pub access: Access,
+    pub access: ClientConfig,
     /// Whether to write the condition on ModelServings.
     pub write_conditions: bool,
     /// Where metrics and probes are served.
@@ -34,12 +30,12 @@ pub struct RunSettings {
     /// How it is decided who of several instances writes; without, this one does.
     pub election: Option<Candidate>,
     /// Which part of the work is this instance's.
-    pub share: Share,
+    pub share: Shard,
 }
 
 /// The part of the work that is one instance's, where several share it.
 #[derive(Clone, Debug)]
-pub struct Share {
+pub struct Shard {
     /// Which ModelServings, by their labels; without, all of them.
     pub selector: Option<LabelSelector>,
     /// The namespaces whose ModelServings these are; none named means all.
@@ -48,10 +44,14 @@ pub struct Share {
     pub cluster_duties: bool,
 }
 
-impl Share {
+impl Shard {
     /// What is watched of kinds that belong to ModelServings.
     pub fn scopes(&self) -> Vec<Scope> {
-        if self.namespaces.is_empty() { vec![None] } else { self.namespaces.iter().cloned().map(Some).collect() }
+        if self.namespaces.is_empty() {
+            vec![None]
+        } else {
+            self.namespaces.iter().cloned().map(Some).collect()
+        }
     }
 
     /// Whether there are ModelServings that are not this instance's.

@@ -10,9 +10,9 @@
 use std::{env, fs, path::PathBuf, process::Command};
 
 use harness::control_plane::{binary, built};
-use kthena_keda::{
+use kthena_keda_core::{
     promql::Query,
-    signals::{Demanded, Engine, EngineSeries, RouterSeries, ScrapeSource, Signal, activation},
+    signals::{DemandScope, Engine, EngineSeries, RouterSeries, ScrapeSource, Signal, activation},
 };
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -27,7 +27,9 @@ fn router(metric: &str, pod: &str, labels: &str, values: &str) -> Value {
 
 fn scraped(metric: &str, pod: &str, instance: &str, labels: &str, values: &str) -> Value {
     let labels = if labels.is_empty() { String::new() } else { format!(",{labels}") };
-    let target = format!(r#"namespace="kthena-system",service="kthena-router",job="kthena-router",pod="{pod}",instance="{instance}""#);
+    let target = format!(
+        r#"namespace="kthena-system",service="kthena-router",job="kthena-router",pod="{pod}",instance="{instance}""#
+    );
     json!({"series": format!("{metric}{{{target}{labels}}}"), "values": values})
 }
 
@@ -37,7 +39,10 @@ fn in_flight(pod: &str, model: &str, values: &str) -> Value {
 
 /// What a router from Kthena 1.0 on exports at rest, and that its target is up.
 fn idle(pod: &str, samples: &str) -> Vec<Value> {
-    vec![router("kthena_router_active_requests", pod, "", &format!("0{samples}")), router("up", pod, "", &format!("1{samples}"))]
+    vec![
+        router("kthena_router_active_requests", pod, "", &format!("0{samples}")),
+        router("up", pod, "", &format!("1{samples}")),
+    ]
 }
 
 fn with(mut base: Vec<Value>, more: impl IntoIterator<Item = Value>) -> Vec<Value> {
@@ -47,8 +52,10 @@ fn with(mut base: Vec<Value>, more: impl IntoIterator<Item = Value>) -> Vec<Valu
 
 fn query(signal: &str, models: &str, source: ScrapeSource) -> String {
     let models = models.parse().unwrap();
-    match Signal::named(signal) {
-        Some(Signal::Demand(demand)) => demand.query(&Demanded::Models(models), &from(source)).unwrap().to_string(),
+    match Signal::from_name(signal) {
+        Some(Signal::Demand(demand)) => {
+            demand.query(&DemandScope::Models(models), &from(source)).unwrap().to_string()
+        }
         Some(Signal::Saturation(_)) => panic!("{signal} is not the router's"),
         None => activation(&models, &from(source)).to_string(),
     }
@@ -64,7 +71,8 @@ fn service() -> ScrapeSource {
 
 /// Has promtool evaluate the query over the series; it must answer one element with this value, or nothing.
 fn evaluate(name: &str, series: &[Value], query: &str, at: &str, expected: Option<f64>) {
-    let samples: Vec<Value> = expected.into_iter().map(|value| json!({"labels": "{}", "value": value})).collect();
+    let samples: Vec<Value> =
+        expected.into_iter().map(|value| json!({"labels": "{}", "value": value})).collect();
     let test = json!({
         "name": name, "interval": "15s", "input_series": series,
         "promql_expr_test": [{"expr": format!("round(({query}), 0.001)"), "eval_time": at, "exp_samples": samples}],
@@ -73,34 +81,50 @@ fn evaluate(name: &str, series: &[Value], query: &str, at: &str, expected: Optio
     fs::create_dir_all(&folder).unwrap();
     // One file for each test, since they run at the same time.
     let test_name = std::thread::current().name().unwrap_or_default().to_owned();
-    let file = folder.join(format!("{}.json", format!("{test_name}-{name}").replace(|c: char| !c.is_ascii_alphanumeric(), "-")));
+    let file = folder.join(format!(
+        "{}.json",
+        format!("{test_name}-{name}").replace(|c: char| !c.is_ascii_alphanumeric(), "-")
+    ));
     fs::write(&file, json!({"evaluation_interval": "15s", "tests": [test]}).to_string()).unwrap();
     let output = Command::new(binary("promtool")).args(["test", "rules"]).arg(&file).output().unwrap();
-    assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 const DEMAND: [&str; 4] = ["active-requests", "queued-requests", "request-rate", "output-tokens"];
 
 #[rstest]
 fn an_idle_router_is_no_demand(
-    #[values("active-requests", "queued-requests", "request-rate", "output-tokens", "activation")] signal: &str,
+    #[values("active-requests", "queued-requests", "request-rate", "output-tokens", "activation")]
+    signal: &str,
 ) {
     evaluate(&format!("idle-{signal}"), &idle("r-0", "x40"), &query(signal, "m", service()), AT, Some(0.0));
     // Before Kthena 1.0 a router at rest exports nothing at all: that its target is up tells.
     let old = [router("up", "r-0", "", "1x40")];
     evaluate(&format!("idle-old-{signal}"), &old, &query(signal, "m", service()), AT, Some(0.0));
-    let job = [json!({"series": r#"up{namespace="kthena-system",pod="r-0",job="kthena-system/theirs"}"#, "values": "1x40"})];
+    let job = [
+        json!({"series": r#"up{namespace="kthena-system",pod="r-0",job="kthena-system/theirs"}"#, "values": "1x40"}),
+    ];
     let theirs = ScrapeSource::Job("kthena-system/theirs".to_owned());
     evaluate(&format!("idle-theirs-{signal}"), &job, &query(signal, "m", theirs), AT, Some(0.0));
 }
 
 #[rstest]
 fn a_router_that_is_not_scraped_is_no_answer(
-    #[values("active-requests", "queued-requests", "request-rate", "output-tokens", "activation")] signal: &str,
+    #[values("active-requests", "queued-requests", "request-rate", "output-tokens", "activation")]
+    signal: &str,
 ) {
     // Somebody else's targets are up; the router's was, and is not any more.
     let others = json!({"series": r#"up{namespace="other",service="other",pod="p"}"#, "values": "1x40"});
-    let gone = [others, router("up", "r-0", "", "1x4 0x36"), router("kthena_router_active_requests", "r-0", "", "0x4 stale")];
+    let gone = [
+        others,
+        router("up", "r-0", "", "1x4 0x36"),
+        router("kthena_router_active_requests", "r-0", "", "0x4 stale"),
+    ];
     evaluate(&format!("gone-{signal}"), &gone, &query(signal, "m", service()), "8m", None);
 }
 
@@ -112,13 +136,17 @@ fn a_router_that_is_not_scraped_is_no_answer(
 #[case::activation("activation", None)]
 fn a_prometheus_that_has_just_started(#[case] signal: &str, #[case] expected: Option<f64>) {
     // The first sample is a minute old.
-    let series = with(idle("r-0", "x4"), [router("kthena_router_requests_total", "r-0", r#"model="m",path="/v1""#, "100+15x4")]);
+    let series = with(
+        idle("r-0", "x4"),
+        [router("kthena_router_requests_total", "r-0", r#"model="m",path="/v1""#, "100+15x4")],
+    );
     evaluate(&format!("new-{signal}"), &series, &query(signal, "m", service()), "1m", expected);
 }
 
 #[rstest]
 fn a_router_that_has_just_gone_has_no_rate(#[values("request-rate", "output-tokens")] signal: &str) {
-    let counter = |name: &str, labels: &str| router(name, "r-0", &format!(r#"model="m",{labels}"#), "0+15x40 stale");
+    let counter =
+        |name: &str, labels: &str| router(name, "r-0", &format!(r#"model="m",{labels}"#), "0+15x40 stale");
     let series = [
         counter("kthena_router_requests_total", r#"status_code="200""#),
         counter("kthena_router_tokens_total", r#"token_type="output""#),
@@ -132,7 +160,8 @@ fn a_router_that_has_just_gone_has_no_rate(#[values("request-rate", "output-toke
 #[rstest]
 fn a_router_whose_monitor_was_deleted_has_no_rate(#[values("request-rate", "output-tokens")] signal: &str) {
     // No mark is left: an instant selector sees the last samples for five minutes more.
-    let counter = |name: &str, labels: &str| router(name, "r-0", &format!(r#"model="m",{labels}"#), "0+15x40");
+    let counter =
+        |name: &str, labels: &str| router(name, "r-0", &format!(r#"model="m",{labels}"#), "0+15x40");
     let series = [
         counter("kthena_router_requests_total", r#"status_code="200""#),
         counter("kthena_router_tokens_total", r#"token_type="output""#),
@@ -148,8 +177,11 @@ fn a_router_whose_monitor_was_deleted_has_no_rate(#[values("request-rate", "outp
 #[rstest]
 fn a_prometheus_that_was_away_has_no_rate_at_first(#[values("request-rate", "output-tokens")] signal: &str) {
     // Three minutes without samples, from the tenth on.
-    let hole = |start: &str, step: &str| format!("{start}{step}x40 _x12 {}{step}x20", if step.is_empty() { start } else { "795" });
-    let counter = |name: &str, labels: &str| router(name, "r-0", &format!(r#"model="m",{labels}"#), &hole("0", "+15"));
+    let hole = |start: &str, step: &str| {
+        format!("{start}{step}x40 _x12 {}{step}x20", if step.is_empty() { start } else { "795" })
+    };
+    let counter =
+        |name: &str, labels: &str| router(name, "r-0", &format!(r#"model="m",{labels}"#), &hole("0", "+15"));
     let series = [
         counter("kthena_router_requests_total", r#"status_code="200""#),
         counter("kthena_router_tokens_total", r#"token_type="output""#),
@@ -182,17 +214,30 @@ fn another_monitor_of_the_same_router_wakes_nobody() {
 #[case::odd_names(r#"x"} or vector(99) #"#, vec![in_flight("r-0", r#"x"} or vector(99) #"#, "3x40")], 3.0)]
 fn in_flight_requests(#[case] models: &str, #[case] series: Vec<Value>, #[case] expected: f64) {
     let name = format!("active-{}-{}", models.len(), expected);
-    evaluate(&name, &with(idle("r-0", "x40"), series), &query("active-requests", models, service()), AT, Some(expected));
+    evaluate(
+        &name,
+        &with(idle("r-0", "x40"), series),
+        &query("active-requests", models, service()),
+        AT,
+        Some(expected),
+    );
 }
 
 #[test]
 fn queued_requests_of_both_queues() {
-    let fair =
-        |user: &str, values: &str| router("kthena_router_fairness_queue_size", "r-0", &format!(r#"model="m",user_id="{user}""#), values);
+    let fair = |user: &str, values: &str| {
+        router("kthena_router_fairness_queue_size", "r-0", &format!(r#"model="m",user_id="{user}""#), values)
+    };
     let series = with(idle("r-0", "x40"), [fair("a", "3x40"), fair("b", "2x40")]);
     evaluate("queued-fair", &series, &query("queued-requests", "m", service()), AT, Some(5.0));
     let boost = router("kthena_router_session_boost_queue_size", "r-0", r#"model="m""#, "4x40");
-    evaluate("queued-boost", &with(idle("r-0", "x40"), [boost]), &query("queued-requests", "m", service()), AT, Some(4.0));
+    evaluate(
+        "queued-boost",
+        &with(idle("r-0", "x40"), [boost]),
+        &query("queued-requests", "m", service()),
+        AT,
+        Some(4.0),
+    );
 }
 
 #[test]
@@ -207,12 +252,29 @@ fn rates_of_several_paths_and_answers_are_added_up() {
         // Scraped on a second port as well.
         requests("a:2", r#"path="/v1/completions",status_code="200""#, "0+15x40"),
     ];
-    evaluate("rates", &with(idle("r-0", "x40"), series), &query("request-rate", "m", service()), AT, Some(4.0));
+    evaluate(
+        "rates",
+        &with(idle("r-0", "x40"), series),
+        &query("request-rate", "m", service()),
+        AT,
+        Some(4.0),
+    );
     let tokens = |kind: &str, values: &str| {
-        router("kthena_router_tokens_total", "r-0", &format!(r#"model="m",path="/",token_type="{kind}""#), values)
+        router(
+            "kthena_router_tokens_total",
+            "r-0",
+            &format!(r#"model="m",path="/",token_type="{kind}""#),
+            values,
+        )
     };
     let series = [tokens("input", "0+3000x40"), tokens("output", "0+1500x40")];
-    evaluate("tokens", &with(idle("r-0", "x40"), series), &query("output-tokens", "m", service()), AT, Some(100.0));
+    evaluate(
+        "tokens",
+        &with(idle("r-0", "x40"), series),
+        &query("output-tokens", "m", service()),
+        AT,
+        Some(100.0),
+    );
 }
 
 #[rstest]
@@ -223,10 +285,18 @@ fn one_request_at_zero_is_seen_and_forgotten(#[case] at: &str, #[case] wakes: bo
     let born = |metric: &str, labels: &str, value: u32| {
         router(metric, "r-0", &format!(r#"model="m",path="/v1",{labels}"#), &format!("_x18 {value}x40"))
     };
-    let series =
-        [born("kthena_router_requests_total", r#"status_code="404""#, 1), born("kthena_router_tokens_total", r#"token_type="input""#, 8)];
+    let series = [
+        born("kthena_router_requests_total", r#"status_code="404""#, 1),
+        born("kthena_router_tokens_total", r#"token_type="input""#, 8),
+    ];
     let expected = if wakes { 9.0 } else { 0.0 };
-    evaluate(&format!("born-{at}"), &with(idle("r-0", "x80"), series), &query("activation", "m", service()), at, Some(expected));
+    evaluate(
+        &format!("born-{at}"),
+        &with(idle("r-0", "x80"), series),
+        &query("activation", "m", service()),
+        at,
+        Some(expected),
+    );
 }
 
 /// Answers of a real router in several states, where the recordings are at hand: in `KTHENA_METRICS`, or in a folder beside the project.
@@ -246,10 +316,13 @@ fn as_recorded_from_a_router(#[case] state: &str, #[case] expected: f64) {
         eprintln!("SKIPPED {state}: there is no {}", file.display());
         return;
     };
-    let samples = text.lines().filter(|line| line.starts_with("kthena_router_") && !line.contains("_bucket{"));
+    let samples =
+        text.lines().filter(|line| line.starts_with("kthena_router_") && !line.contains("_bucket{"));
     let series = samples.map(|line| {
         let (series, value) = line.rsplit_once(' ').unwrap();
-        let (metric, labels) = series.split_once('{').map_or((series, ""), |(metric, labels)| (metric, labels.trim_end_matches('}')));
+        let (metric, labels) = series
+            .split_once('{')
+            .map_or((series, ""), |(metric, labels)| (metric, labels.trim_end_matches('}')));
         router(metric, "r-0", labels, &format!("{value}x40"))
     });
     let series = with(vec![router("up", "r-0", "", "1x40")], series);
@@ -284,8 +357,10 @@ fn a_part_of_the_demand_by_model_server(#[case] servers: &str, #[case] expected:
             "4x40",
         ),
     ];
-    let servers = Demanded::Servers(servers.split(',').map(str::to_owned).collect());
-    let Some(Signal::Demand(demand)) = Signal::named("active-requests") else { panic!("a signal of the router") };
+    let servers = DemandScope::Servers(servers.split(',').map(str::to_owned).collect());
+    let Some(Signal::Demand(demand)) = Signal::from_name("active-requests") else {
+        panic!("a signal of the router")
+    };
     let query = demand.query(&servers, &from(service())).unwrap().to_string();
     evaluate(&format!("part-{expected}"), &with(idle("r-0", "x40"), series), &query, AT, Some(expected));
 }
@@ -295,16 +370,30 @@ fn engine(metric: &str, group: u32, pod: u32, labels: &str, values: &str) -> Val
     of_engine("team-a", "chat", metric, group, pod, labels, values)
 }
 
-fn of_engine(namespace: &str, name: &str, metric: &str, group: u32, pod: u32, labels: &str, values: &str) -> Value {
-    let job = format!(r#"job="{namespace}/kthena-keda-{name}",namespace="{namespace}",instance="10.0.{group}.{pod}:8000""#);
-    let kthena =
-        format!(r#"modelserving_volcano_sh_name="{name}",modelserving_volcano_sh_group_name="{name}-{group}",pod="{name}-{group}-{pod}""#);
+fn of_engine(
+    namespace: &str,
+    name: &str,
+    metric: &str,
+    group: u32,
+    pod: u32,
+    labels: &str,
+    values: &str,
+) -> Value {
+    let job = format!(
+        r#"job="{namespace}/kthena-keda-{name}",namespace="{namespace}",instance="10.0.{group}.{pod}:8000""#
+    );
+    let kthena = format!(
+        r#"modelserving_volcano_sh_name="{name}",modelserving_volcano_sh_group_name="{name}-{group}",pod="{name}-{group}-{pod}""#
+    );
     json!({"series": format!("{metric}{{{job},{kthena},{labels}}}"), "values": values})
 }
 
 fn engine_query(signal: &str, engine: Engine, at_zero: Option<RouterSeries>) -> String {
-    let series = EngineSeries { engine, namespace: "team-a".to_owned(), model_serving: "chat".to_owned(), at_zero };
-    let Some(Signal::Saturation(saturation)) = Signal::named(signal) else { panic!("{signal} is not the engines'") };
+    let series =
+        EngineSeries { engine, namespace: "team-a".to_owned(), model_serving: "chat".to_owned(), at_zero };
+    let Some(Signal::Saturation(saturation)) = Signal::from_name(signal) else {
+        panic!("{signal} is not the engines'")
+    };
     saturation.query(&series).to_string()
 }
 
@@ -345,7 +434,13 @@ fn parts_of_an_engine_are_added_up_and_caches_of_a_group_are_not() {
     };
     for (signal, [metric, _]) in SATURATION {
         let expected = if signal == "kv-cache" { 7.0 } else { 10.0 };
-        evaluate(&format!("parts-{signal}"), &parts(metric), &engine_query(signal, Engine::Vllm, None), AT, Some(expected));
+        evaluate(
+            &format!("parts-{signal}"),
+            &parts(metric),
+            &engine_query(signal, Engine::Vllm, None),
+            AT,
+            Some(expected),
+        );
     }
     let renamed = parts("vllm:gpu_cache_usage_perc");
     evaluate("parts-renamed", &renamed, &engine_query("kv-cache", Engine::Vllm, None), AT, Some(7.0));
@@ -356,15 +451,28 @@ fn without_engines_nobody_answers_unless_there_may_be_none() {
     for (signal, [metric, _]) in SATURATION {
         let gone = with(idle("r-0", "x40"), [engine(metric, 0, 0, r#"model_name="m""#, "3x8 stale")]);
         evaluate(&format!("missing-{signal}"), &gone, &engine_query(signal, Engine::Vllm, None), AT, None);
-        evaluate(&format!("none-{signal}"), &gone, &engine_query(signal, Engine::Vllm, Some(from(service()))), AT, Some(0.0));
+        evaluate(
+            &format!("none-{signal}"),
+            &gone,
+            &engine_query(signal, Engine::Vllm, Some(from(service()))),
+            AT,
+            Some(0.0),
+        );
         let unscraped = [router("up", "r-0", "", "0x40")];
-        evaluate(&format!("unseen-{signal}"), &unscraped, &engine_query(signal, Engine::Vllm, Some(from(service()))), AT, None);
+        evaluate(
+            &format!("unseen-{signal}"),
+            &unscraped,
+            &engine_query(signal, Engine::Vllm, Some(from(service()))),
+            AT,
+            None,
+        );
     }
 }
 
 #[rstest]
 fn the_platform_teams_own_sign_of_presence(
-    #[values("active-requests", "queued-requests", "request-rate", "output-tokens", "activation")] signal: &str,
+    #[values("active-requests", "queued-requests", "request-rate", "output-tokens", "activation")]
+    signal: &str,
 ) {
     let source = || ScrapeSource::Query(Query::parse("max(up{job=\"my-routers\"} == 1)").unwrap());
     let up = |values: &str| [json!({"series": r#"up{job="my-routers",pod="r-0"}"#, "values": values})];

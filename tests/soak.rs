@@ -87,10 +87,18 @@ async fn a_step_of_load_while_models_load_slowly(#[case] expected: Expected) {
     settings.profile = a_tenth(&text)
         .replace("name: steps", "name: default")
         .replace("  prometheus:\n    url: http://prometheus-operated.monitoring.svc:9090\n", "");
-    settings.engine = EngineSettings { concurrency: 10, token_time: Duration::from_millis(100), ..EngineSettings::default() };
+    settings.engine = EngineSettings {
+        concurrency: 10,
+        token_time: Duration::from_millis(100),
+        ..EngineSettings::default()
+    };
     let chain = Chain::start(&settings).await;
     let max = MAX.to_string();
-    let chat = chain.model_with("step", |builder| builder.loading("6s").annotated("autoscaling.kthena.io/max-replicas", &max)).await;
+    let chat = chain
+        .model_with("step", |builder| {
+            builder.loading("6s").annotated("autoscaling.kthena.io/max-replicas", &max)
+        })
+        .await;
     chat.serves(&chain).await;
     chat.keda_says("Ready", "True").await;
 
@@ -123,12 +131,20 @@ async fn a_step_of_load_while_models_load_slowly(#[case] expected: Expected) {
 fn judge(recorder: &Recorder, expected: Expected) {
     let peak = recorder.samples.iter().map(|sample| sample.wanted).max().unwrap();
     let last = recorder.samples.last().unwrap().wanted;
-    println!("{}: peak {peak} for a need of {NEED}, {:.1} times; {last} wanted at the end", expected.profile, peak as f64 / NEED as f64);
+    println!(
+        "{}: peak {peak} for a need of {NEED}, {:.1} times; {last} wanted at the end",
+        expected.profile,
+        peak as f64 / NEED as f64
+    );
     assert!(peak <= MAX);
     for (i, sample) in recorder.samples.iter().enumerate() {
         let since = sample.at.saturating_sub(SCALE_UP_PERIOD);
-        let base =
-            recorder.samples[..i].iter().filter(|before| before.at >= since).map(|before| before.wanted).min().unwrap_or(sample.wanted);
+        let base = recorder.samples[..i]
+            .iter()
+            .filter(|before| before.at >= since)
+            .map(|before| before.wanted)
+            .min()
+            .unwrap_or(sample.wanted);
         assert!(
             sample.wanted <= (2 * base).max(base + expected.step),
             "from {base} to {} within a period, at {:?}",
@@ -137,7 +153,10 @@ fn judge(recorder: &Recorder, expected: Expected) {
         );
     }
     let is_near = (last - NEED).abs() <= NEED / 5;
-    assert!(is_near || !expected.settles, "{last} are wanted three scale-down windows after the backlog is gone");
+    assert!(
+        is_near || !expected.settles,
+        "{last} are wanted three scale-down windows after the backlog is gone"
+    );
 }
 
 /// Everything at the intervals that it is shipped with, but for the time that a model must be idle before it goes to zero.
@@ -159,7 +178,12 @@ async fn falls_asleep(chat: &Model) {
     chat.wants_replicas_within(LOOK_BACK + 2 * A_MINUTE, 0).await;
     chat.has_replicas(0).await;
     let pods = chat.serving.namespace.api(&kinds::pod());
-    until_asked("its pods are gone", async || pods.list(&ListParams::default()).await.unwrap().items.len(), |count| *count == 0).await;
+    until_asked(
+        "its pods are gone",
+        async || pods.list(&ListParams::default()).await.unwrap().items.len(),
+        |count| *count == 0,
+    )
+    .await;
     sleep(Duration::from_secs(2)).await;
 }
 
@@ -171,13 +195,20 @@ async fn one_request_wakes_a_sleeping_model_and_a_lost_prometheus_does_not() {
     settings.hpa_sync_seconds = 15;
     settings.prometheus.lookback_seconds = 300;
     let mut chain = Chain::start(&settings).await;
-    let chat = chain.model_with("sleepy", |builder| builder.annotated("autoscaling.kthena.io/min-replicas", "0")).await;
+    let chat = chain
+        .model_with("sleepy", |builder| builder.annotated("autoscaling.kthena.io/min-replicas", "0"))
+        .await;
     chat.serves(&chain).await;
     // Nobody asks any more. What happened in the first minutes counts as demand until the queries do not look back on it.
     falls_asleep(&chat).await;
 
     // Exactly one request, which fails, without another try.
-    let once = LoadSettings { router: chain.router.url.clone(), model: chat.name.clone(), tokens: 1, most_requests: 1 };
+    let once = LoadSettings {
+        router: chain.router.url.clone(),
+        model: chat.name.clone(),
+        tokens: 1,
+        most_requests: 1,
+    };
     let load = engine::Load::start(once);
     load.hold(1);
     chat.wants_replicas_within(A_MINUTE, 1).await;

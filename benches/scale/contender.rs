@@ -69,7 +69,8 @@ impl<'a> Contender<'a> {
 
     /// Waits until so many writes of models and of their objects are answered and nothing happens any more.
     pub async fn until_written(&mut self, writes: usize) -> Span {
-        let limit = Instant::now() + Duration::from_secs(30) + PATIENCE * u32::try_from(writes).unwrap_or(u32::MAX);
+        let limit =
+            Instant::now() + Duration::from_secs(30) + PATIENCE * u32::try_from(writes).unwrap_or(u32::MAX);
         let mut requests = Vec::new();
         let of_models = |requests: &[Request]| requests.iter().filter(|request| is_of_model(request)).count();
         while of_models(&requests) < writes {
@@ -84,13 +85,23 @@ impl<'a> Contender<'a> {
 
     /// What was asked and spent since the beginning.
     pub async fn span(&self, requests: &[Request]) -> Span {
-        let written = requests.iter().filter(|request| is_of_model(request)).map(Request::at).max().unwrap_or(self.began.at);
+        let written = requests
+            .iter()
+            .filter(|request| is_of_model(request))
+            .map(Request::at)
+            .max()
+            .unwrap_or(self.began.at);
         let before = self.began.cpu.iter().copied().chain(std::iter::repeat(Duration::ZERO));
         Span {
             seconds: written.duration_since(self.began.at).as_secs_f64(),
             writes: count(requests),
             reads: requests.len() - count(requests),
-            cpu: self.cpu().into_iter().zip(before).map(|(now, before)| (now.saturating_sub(before)).as_secs_f64()).collect(),
+            cpu: self
+                .cpu()
+                .into_iter()
+                .zip(before)
+                .map(|(now, before)| (now.saturating_sub(before)).as_secs_f64())
+                .collect(),
             server_cpu: (server_cpu(self.stack).saturating_sub(self.began.server_cpu)).as_secs_f64(),
             watched: watched(&self.client).await - self.began.watched,
         }
@@ -120,7 +131,11 @@ impl<'a> Contender<'a> {
     /// Memory that is resident, now and at the most, of the largest process, in MiB.
     #[expect(clippy::cast_precision_loss, reason = "it is far from that large")]
     pub fn memory(&self) -> (f64, f64) {
-        let all = self.processes.iter().filter_map(Process::memory).map(|(now, peak)| (now as f64 / 1024.0, peak as f64 / 1024.0));
+        let all = self
+            .processes
+            .iter()
+            .filter_map(Process::memory)
+            .map(|(now, peak)| (now as f64 / 1024.0, peak as f64 / 1024.0));
         all.fold((0.0, 0.0), |most, one| (f64::max(most.0, one.0), f64::max(most.1, one.1)))
     }
 
@@ -166,8 +181,9 @@ async fn watched(client: &Client) -> f64 {
     let request = http::Request::get("/metrics").body(Vec::new()).expect("a request");
     let text = client.request_text(request).await.expect("metrics");
     let groups = ["serving.volcano.sh", "keda.sh", "kthena.io", "monitoring.coreos.com"];
-    let sums = text
-        .lines()
-        .filter(|line| line.starts_with("apiserver_watch_events_sizes_sum{") && groups.iter().any(|group| line.contains(group)));
+    let sums = text.lines().filter(|line| {
+        line.starts_with("apiserver_watch_events_sizes_sum{")
+            && groups.iter().any(|group| line.contains(group))
+    });
     sums.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
 }

@@ -9,11 +9,11 @@ use std::{
 use futures::{StreamExt as _, stream};
 use harness::{OPERATOR, Process, Stack, kinds};
 use http::header::ACCEPT;
-use kthena_keda::{
-    cluster::apply::METADATA,
-    intent::{Profile, PrometheusSettings, PrometheusUrl},
-    observed::Manifests,
-    plan::{Capabilities, Desired, Plan, plan},
+use kthena_keda::{cluster::server_side_apply::METADATA, sources::Manifests};
+use kthena_keda_core::{
+    domain::{Capabilities, PrometheusUrl},
+    intent::{Profile, PrometheusSettings},
+    plan::{Desired, Plan, plan},
     signals::RouterSeries,
 };
 use kube::{
@@ -44,8 +44,10 @@ pub async fn prepared(stack: &Stack, models: &Models, prometheus: &str) -> impl 
     let mut defaults = Profile::built_in();
     defaults.prometheus = prometheus.parse::<PrometheusUrl>().ok().map(PrometheusSettings::from);
     let profile = models.profile().await;
-    let writes: Vec<Writes> = models.list().await.iter().map(|model| writes(&profile, model, &defaults)).collect();
-    let (folder, kubeconfig) = (stack.control_plane.folder.clone(), stack.control_plane.kubeconfig(&OPERATOR));
+    let writes: Vec<Writes> =
+        models.list().await.iter().map(|model| writes(&profile, model, &defaults)).collect();
+    let (folder, kubeconfig) =
+        (stack.control_plane.folder.clone(), stack.control_plane.kubeconfig(&OPERATOR));
     let file = folder.join("floor.json");
     fs::write(&file, serde_json::to_vec(&writes).expect("JSON")).expect("a file");
     let mut command = Command::new(std::env::current_exe().expect("this program"));
@@ -61,7 +63,10 @@ fn writes(profile: &DynamicObject, model: &DynamicObject, defaults: &Profile) ->
     let (_, model_serving) = manifests.model_servings.first().expect("a ModelServing");
     let observed = manifests.observe(model_serving, RouterSeries::assumed("kthena-system"));
     let Plan {
-        scaled_object: Desired::Apply(scaled_object), selector: Desired::Apply(selector), condition: Desired::Apply(verdict), ..
+        scaled_object: Desired::Apply(scaled_object),
+        selector: Desired::Apply(selector),
+        condition: Desired::Apply(verdict),
+        ..
     } = plan(&observed, Capabilities::NEWEST, defaults)
     else {
         panic!("there is something to write");
@@ -91,7 +96,9 @@ fn status(model: &DynamicObject, selector: &str, condition: &Value) -> json_patc
 /// Makes all the writes, then waits to be looked at and ended.
 pub async fn run(kubeconfig: PathBuf, file: &Path) {
     let kubeconfig = Kubeconfig::read_from(kubeconfig).expect("a kubeconfig");
-    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.expect("a kubeconfig");
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .expect("a kubeconfig");
     let client = Client::try_from(config).expect("a client");
     let all: Vec<Writes> = serde_json::from_slice(&fs::read(file).expect("a file")).expect("writes");
     stream::iter(all).for_each_concurrent(CONCURRENCY, |writes| write(&client, writes)).await;
@@ -101,11 +108,20 @@ pub async fn run(kubeconfig: PathBuf, file: &Path) {
 async fn write(client: &Client, writes: Writes) {
     let of = |kind: &ApiResource| Request::new(DynamicObject::url_path(kind, Some(&writes.namespace)));
     let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-    let status = of(&kinds::model_serving()).patch_subresource("status", &writes.name, &params, &Patch::<()>::Json(writes.status));
+    let status = of(&kinds::model_serving()).patch_subresource(
+        "status",
+        &writes.name,
+        &params,
+        &Patch::<()>::Json(writes.status),
+    );
     let mut status = status.expect("a request");
     // As the operator, no more than it needs.
     status.headers_mut().insert(ACCEPT, METADATA);
     client.request::<IgnoredAny>(status).await.expect("a status");
-    let applied = of(&kinds::scaled_object()).patch(&writes.name, &PatchParams::apply(MANAGER), &Patch::Apply(&writes.scaled_object));
+    let applied = of(&kinds::scaled_object()).patch(
+        &writes.name,
+        &PatchParams::apply(MANAGER),
+        &Patch::Apply(&writes.scaled_object),
+    );
     client.request::<IgnoredAny>(applied.expect("a request")).await.expect("a ScaledObject");
 }

@@ -35,7 +35,14 @@ pub async fn latency(models: &Models, changes: usize) -> Latency {
             Instant::now()
         };
         let seen = async {
-            while model_servings.next().await.expect("a change").annotations().get("autoscaling.kthena.io/max-replicas") != Some(&wanted) {}
+            while model_servings
+                .next()
+                .await
+                .expect("a change")
+                .annotations()
+                .get("autoscaling.kthena.io/max-replicas")
+                != Some(&wanted)
+            {}
             Instant::now()
         };
         let followed = async {
@@ -54,7 +61,12 @@ pub async fn latency(models: &Models, changes: usize) -> Latency {
 }
 
 /// What so many percent of them stay within.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "it is a place in a short list")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "it is a place in a short list"
+)]
 pub fn percentile(sorted: &[f64], percent: f64) -> f64 {
     let rank = (percent / 100.0 * sorted.len() as f64).ceil() as usize;
     sorted.get(rank.saturating_sub(1)).copied().unwrap_or(f64::NAN)

@@ -96,7 +96,9 @@ impl Bench {
                 of = self.part(who, round, &mut figures).await;
             }
             let over = |part: &str| Some(figures.last(part)? / figures.last("floor.seconds")?);
-            for (ratio, value) in [("start.over_floor", over("start.seconds")), ("shards.over_floor", over("shards.seconds"))] {
+            for (ratio, value) in
+                [("start.over_floor", over("start.seconds")), ("shards.over_floor", over("shards.seconds"))]
+            {
                 if let Some(value) = value {
                     figures.push(ratio, value);
                 }
@@ -120,9 +122,15 @@ impl Bench {
     /// Answers how large the models were, and the version of Kubernetes.
     async fn part(&self, who: Who, round: usize, figures: &mut Figures) -> (usize, String) {
         let stack = Stack::start(&[Crds::kthena(), Crds::keda(), Crds::prometheus_operator()]).await;
-        let settings = Settings::new(&self.binary).without("--log-level").without("--check-interval").without("--discovery-interval");
+        let settings = Settings::new(&self.binary)
+            .without("--log-level")
+            .without("--check-interval")
+            .without("--discovery-interval");
         let models = Models::create(stack.namespace().await, self.models).await;
-        let of = (models.size().await, stack.client().await.apiserver_version().await.expect("a version").git_version);
+        let of = (
+            models.size().await,
+            stack.client().await.apiserver_version().await.expect("a version").git_version,
+        );
         println!("round {}, {who:?}: {} ModelServings of {} bytes", round + 1, self.models, of.0);
         settled(&stack).await;
         let rest = if round + 1 == self.rounds { Duration::from_secs(self.rest) } else { Duration::ZERO };
@@ -148,6 +156,10 @@ fn machine() -> String {
             .unwrap_or_default()
     };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let memory = field("/proc/meminfo", "MemTotal").split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or_default();
+    let memory = field("/proc/meminfo", "MemTotal")
+        .split_whitespace()
+        .next()
+        .and_then(|kib| kib.parse::<u64>().ok())
+        .unwrap_or_default();
     format!("{cores} × {}, {} GiB", field("/proc/cpuinfo", "model name"), memory / 1024 / 1024)
 }

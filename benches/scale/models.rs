@@ -45,7 +45,9 @@ impl Models {
 
     fn object(&self, i: usize) -> DynamicObject {
         let mut object = DynamicObject::new(&name(i), &kinds::model_serving()).within(&self.namespace.name);
-        object.labels_mut().insert("shard".to_owned(), if i.is_multiple_of(2) { "a" } else { "b" }.to_owned());
+        object
+            .labels_mut()
+            .insert("shard".to_owned(), if i.is_multiple_of(2) { "a" } else { "b" }.to_owned());
         object.annotations_mut().insert(MODEL_NAME.to_owned(), format!("llama-{i}"));
         object.annotations_mut().insert("autoscaling.kthena.io/profile".to_owned(), PROFILE.to_owned());
         object.data = json!({"spec": {"schedulerName": "volcano", "replicas": 1, "template": {"roles": [{
@@ -91,7 +93,9 @@ impl Models {
 
     /// Takes the opt-in of all of them back.
     pub async fn opt_out(&self) {
-        stream::iter(0..self.count).for_each_concurrent(CONCURRENCY, |i| self.annotate(i, MODEL_NAME, None)).await;
+        stream::iter(0..self.count)
+            .for_each_concurrent(CONCURRENCY, |i| self.annotate(i, MODEL_NAME, None))
+            .await;
     }
 
     /// Panics unless every model has its selector, its condition and its ScaledObject, and there is no ScaledObject besides.
@@ -100,16 +104,28 @@ impl Models {
         assert_eq!(scaled_objects.len(), self.count, "ScaledObjects");
         for model in self.list().await {
             let status = &model.data["status"];
-            let conditions: Vec<Condition> = serde_json::from_value(status["conditions"].clone()).expect("conditions");
-            let reason =
-                conditions.iter().find(|condition| condition.type_ == "AutoscalingReady").map(|condition| condition.reason.as_str());
-            assert!(status["labelSelector"].is_string() && reason == Some("Pending"), "{}: {status}", model.name_any());
+            let conditions: Vec<Condition> =
+                serde_json::from_value(status["conditions"].clone()).expect("conditions");
+            let reason = conditions
+                .iter()
+                .find(|condition| condition.type_ == "AutoscalingReady")
+                .map(|condition| condition.reason.as_str());
+            assert!(
+                status["labelSelector"].is_string() && reason == Some("Pending"),
+                "{}: {status}",
+                model.name_any()
+            );
         }
     }
 
     /// All ScaledObjects.
     pub async fn scaled_objects(&self) -> Vec<DynamicObject> {
-        self.namespace.api(&kinds::scaled_object()).list(&ListParams::default()).await.expect("ScaledObjects").items
+        self.namespace
+            .api(&kinds::scaled_object())
+            .list(&ListParams::default())
+            .await
+            .expect("ScaledObjects")
+            .items
     }
 
     /// Where they are.
@@ -127,10 +143,21 @@ pub fn name(i: usize) -> String {
 fn pod(what: &str) -> Value {
     let env: Vec<Value> =
         (0..56).map(|i| json!({"name": format!("ENGINE_SETTING_{i}"), "value": format!("a value of {what} that is {i}")})).collect();
-    let mounts: Vec<Value> = (0..4).map(|i| json!({"name": format!("volume-{i}"), "mountPath": format!("/mnt/volume-{i}")})).collect();
-    let volumes: Vec<Value> = (0..4).map(|i| json!({"name": format!("volume-{i}"), "emptyDir": {}})).collect();
+    let mounts: Vec<Value> = (0..4)
+        .map(|i| json!({"name": format!("volume-{i}"), "mountPath": format!("/mnt/volume-{i}")}))
+        .collect();
+    let volumes: Vec<Value> =
+        (0..4).map(|i| json!({"name": format!("volume-{i}"), "emptyDir": {}})).collect();
     let resources = json!({"limits": {"cpu": "8", "memory": "64Gi", "nvidia.com/gpu": "1"}, "requests": {"cpu": "8", "memory": "64Gi"}});
-    let command = json!(["python3", "-m", "vllm.entrypoints.openai.api_server", "--model", "/mnt/volume-0", "--tensor-parallel-size", "2"]);
+    let command = json!([
+        "python3",
+        "-m",
+        "vllm.entrypoints.openai.api_server",
+        "--model",
+        "/mnt/volume-0",
+        "--tensor-parallel-size",
+        "2"
+    ]);
     let engine = json!({"name": "engine", "image": "vllm/vllm-openai:v0.10.0", "command": command, "env": env, "volumeMounts": mounts, "resources": resources});
     json!({"metadata": {"labels": {"team": "a"}}, "spec": {"containers": [engine], "volumes": volumes}})
 }

@@ -88,7 +88,8 @@ async fn at_rest(operator: &mut Contender<'_>, rest: Duration, figures: &mut Fig
 pub async fn two(stack: &Stack, settings: &Settings, models: &Models, figures: &mut Figures) {
     let count = models.count();
     let shard = |settings: Settings, name: &str| settings.with(&format!("--selector=shard={name}"));
-    let settings = [shard(settings.clone(), "a"), shard(settings.clone(), "b").with("--cluster-duties=false")];
+    let settings =
+        [shard(settings.clone(), "a"), shard(settings.clone(), "b").with("--cluster-duties=false")];
     let start = || settings.iter().map(|settings| stack.start_operator(settings)).collect::<Vec<Process>>();
     let mut operators = Contender::start(stack, start).await;
     let span = operators.until_written(2 * count).await;
@@ -107,7 +108,12 @@ fn spent(figures: &mut Figures, part: &str, models: usize, span: &Span) {
 }
 
 /// The floor's part of a round.
-pub async fn floor(stack: &Stack, start: impl FnOnce() -> Vec<Process>, models: &Models, figures: &mut Figures) {
+pub async fn floor(
+    stack: &Stack,
+    start: impl FnOnce() -> Vec<Process>,
+    models: &Models,
+    figures: &mut Figures,
+) {
     let mut floor = Contender::start(stack, start).await;
     let span = floor.until_written(2 * models.count()).await;
     models.are_complete().await;

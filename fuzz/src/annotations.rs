@@ -4,18 +4,19 @@
 //! `route/spec/modelName=m`, `server/spec/workloadPort/port=8000`, `service/metadata/name=r` and `without=pod-monitors`.
 
 use kthena_keda::{
+    lines::{lines, set, text},
+    schema::{OLD_SCALED_OBJECT, POD_MONITOR, ROUTER_SERVICE_MONITOR, SCALED_OBJECT, Schema},
+    sources::Manifests,
+};
+use kthena_keda_core::{
     api::{keda::ScaledObject, kthena::ModelServing, monitoring::PodMonitor},
-    intent::{LabelSelector, Namespace, ObjectName, Profile, PrometheusSettings, PrometheusUrl},
-    observed::{LivePodMonitor, LiveScaledObject, LiveServiceMonitor, Manifests, MonitorDigest, ScaledObjectDigest},
-    plan::{Capabilities, Desired, Keda, Plan, plan, plan_router},
+    domain::{Capabilities, Keda, LabelSelector, Namespace, ObjectName, PrometheusUrl},
+    intent::{Profile, PrometheusSettings},
+    observed::{LivePodMonitor, LiveScaledObject, LiveServiceMonitor, MonitorDigest, ScaledObjectDigest},
+    plan::{Desired, Plan, plan, plan_router},
     promql::Query,
 };
 use serde_json::{Value, json};
-
-use crate::{
-    lines::{lines, set, text},
-    schema::{OLD_SCALED_OBJECT, POD_MONITOR, SCALED_OBJECT, SERVICE_MONITOR, Schema},
-};
 
 /// The label that Kthena gives the router's Service.
 const COMPONENT: &str = "app.kubernetes.io/component";
@@ -32,29 +33,44 @@ struct Case {
     capabilities: Capabilities,
 }
 
-/// Checks that a plan is made, that it is valid, and that nothing is to be done once it is carried out.
+/// ProbeCache that a plan is made, that it is valid, and that nothing is to be done once it is carried out.
 pub fn annotations(data: &[u8]) {
     let Ok(said) = std::str::from_utf8(data) else { return };
     let case = Case::read(said);
     let Some(model_serving) = case.model_serving() else { return };
     let mut manifests = Manifests::of_cluster(case.route.is_some());
-    for object in [Some(&case.serving), case.profile.as_ref(), case.route.as_ref(), case.server.as_ref(), case.service.as_ref()] {
+    for object in [
+        Some(&case.serving),
+        case.profile.as_ref(),
+        case.route.as_ref(),
+        case.server.as_ref(),
+        case.service.as_ref(),
+    ] {
         // What is refused is not there.
         let _ = object.map(|object| manifests.add("case", object.clone()));
     }
     let mut defaults = Profile::built_in();
-    defaults.prometheus = Some(PrometheusSettings::from("http://prometheus:9090".parse::<PrometheusUrl>().expect("an address")));
+    defaults.prometheus = Some(PrometheusSettings::from(
+        "http://prometheus:9090".parse::<PrometheusUrl>().expect("an address"),
+    ));
 
     let (router, _) = manifests.observe_router("kthena-system");
     let router = plan_router(&router, manifests.default_profile().as_ref(), &defaults, true);
     if let Desired::Apply(monitor) = &router.service_monitor {
-        let object = checked(&SERVICE_MONITOR, &**monitor);
+        let object = checked(&ROUTER_SERVICE_MONITOR, &**monitor);
         let live: LiveServiceMonitor = serde_json::from_value(as_it_stands(&object)).expect("any object");
-        assert!(MonitorDigest::from(&live).generated.fingerprint == monitor.fingerprint(), "written again and again: {object}");
+        assert!(
+            MonitorDigest::from(&live).generated.fingerprint == monitor.fingerprint(),
+            "written again and again: {object}"
+        );
     }
     let observed = manifests.observe(&model_serving, router.series);
     let planned = plan(&observed, case.capabilities, &defaults);
-    assert_eq!(format!("{planned:?}"), format!("{:?}", plan(&observed, case.capabilities, &defaults)), "planned twice");
+    assert_eq!(
+        format!("{planned:?}"),
+        format!("{:?}", plan(&observed, case.capabilities, &defaults)),
+        "planned twice"
+    );
     check(&model_serving, &planned, case.capabilities);
 }
 
@@ -79,10 +95,14 @@ fn check(model_serving: &ModelServing, planned: &Plan, capabilities: Capabilitie
 fn check_scaled_object(object: &ScaledObject, capabilities: Capabilities) {
     let keda = capabilities.keda.expect("nothing is written for a KEDA that is not there");
     let newest = capabilities == Capabilities::NEWEST;
-    let value = checked(if newest || keda.fallback_behavior { &SCALED_OBJECT } else { &OLD_SCALED_OBJECT }, object);
+    let value =
+        checked(if newest || keda.fallback_behavior { &SCALED_OBJECT } else { &OLD_SCALED_OBJECT }, object);
     let spec = &object.spec;
     assert!(spec.min_replica_count <= spec.max_replica_count, "{value}");
-    assert!(object.metadata.name.as_ref().is_some_and(|name| name.len() <= 54), "KEDA's HPA has too long a name: {value}");
+    assert!(
+        object.metadata.name.as_ref().is_some_and(|name| name.len() <= 54),
+        "KEDA's HPA has too long a name: {value}"
+    );
     let mut names: Vec<&String> = spec.triggers.iter().filter_map(|trigger| trigger.name.as_ref()).collect();
     assert_eq!(names.len(), spec.triggers.len(), "a trigger without a name: {value}");
     names.sort();
@@ -95,20 +115,38 @@ fn check_scaled_object(object: &ScaledObject, capabilities: Capabilities) {
         let threshold: f64 = trigger.metadata["threshold"].parse().expect("a number");
         assert!(threshold >= 0.001 && threshold.is_finite(), "the threshold {threshold}");
     }
-    let behavior = spec.advanced.iter().filter_map(|advanced| advanced.horizontal_pod_autoscaler_config.as_ref()?.behavior.as_ref());
+    let behavior = spec
+        .advanced
+        .iter()
+        .filter_map(|advanced| advanced.horizontal_pod_autoscaler_config.as_ref()?.behavior.as_ref());
     for rules in behavior.flat_map(|behavior| [&behavior.scale_up, &behavior.scale_down]).flatten() {
         // The bounds of the HPA (Kubernetes `pkg/apis/autoscaling/validation`), which KEDA would run into.
-        assert!(rules.stabilization_window_seconds.is_none_or(|seconds| (0..=3600).contains(&seconds)), "{value}");
-        assert!(rules.policies.iter().all(|policy| policy.value > 0 && (1..=1800).contains(&policy.period_seconds)), "{value}");
+        assert!(
+            rules.stabilization_window_seconds.is_none_or(|seconds| (0..=3600).contains(&seconds)),
+            "{value}"
+        );
+        assert!(
+            rules
+                .policies
+                .iter()
+                .all(|policy| policy.value > 0 && (1..=1800).contains(&policy.period_seconds)),
+            "{value}"
+        );
     }
     let live: LiveScaledObject = serde_json::from_value(as_it_stands(&value)).expect("any object");
-    assert!(ScaledObjectDigest::from(&live).generated.fingerprint == object.fingerprint(), "written again and again: {value}");
+    assert!(
+        ScaledObjectDigest::from(&live).generated.fingerprint == object.fingerprint(),
+        "written again and again: {value}"
+    );
 }
 
 fn check_pod_monitor(monitor: &PodMonitor) {
     let value = checked(&POD_MONITOR, monitor);
     let live: LivePodMonitor = serde_json::from_value(as_it_stands(&value)).expect("any object");
-    assert!(MonitorDigest::from(&live).generated.fingerprint == monitor.fingerprint(), "written again and again: {value}");
+    assert!(
+        MonitorDigest::from(&live).generated.fingerprint == monitor.fingerprint(),
+        "written again and again: {value}"
+    );
 }
 
 fn checked(schema: &Schema, object: &impl serde::Serialize) -> Value {
@@ -126,7 +164,8 @@ fn as_it_stands(object: &Value) -> Value {
     let fields = json!({"f:metadata": {"f:labels": owned("labels"), "f:annotations": owned("annotations")}});
     let mut live = object.clone();
     live["metadata"]["uid"] = json!("made");
-    live["metadata"]["managedFields"] = json!([{"manager": "kthena-keda", "operation": "Apply", "fieldsV1": fields}]);
+    live["metadata"]["managedFields"] =
+        json!([{"manager": "kthena-keda", "operation": "Apply", "fieldsV1": fields}]);
     live
 }
 
@@ -155,11 +194,17 @@ impl Case {
             _ if path == "without" => self.lack(value),
             Some(("serving", path)) => set(&mut self.serving, path, value),
             Some(("profile", path)) => {
-                let profile = self.profile.get_or_insert_with(|| made("AutoscalingProfile", "autoscaling.kthena.io", ""));
+                let profile = self
+                    .profile
+                    .get_or_insert_with(|| made("AutoscalingProfile", "autoscaling.kthena.io", ""));
                 set(&mut profile["spec"], path, value);
             }
-            Some(("route", path)) => set(self.route.get_or_insert_with(|| made("ModelRoute", networking, "models")), path, value),
-            Some(("server", path)) => set(self.server.get_or_insert_with(|| made("ModelServer", networking, "models")), path, value),
+            Some(("route", path)) => {
+                set(self.route.get_or_insert_with(|| made("ModelRoute", networking, "models")), path, value)
+            }
+            Some(("server", path)) => {
+                set(self.server.get_or_insert_with(|| made("ModelServer", networking, "models")), path, value)
+            }
             Some(("service", path)) => set(self.service.get_or_insert_with(service), path, value),
             // Annotations are text, whatever it looks like.
             Some(_) => self.annotate(path, value),
@@ -178,12 +223,19 @@ impl Case {
             "keda" => self.capabilities.keda = None,
             "scale" => self.capabilities.scale = false,
             "pod-monitors" => self.capabilities.pod_monitors = false,
-            "directional-pause" => self.capabilities.keda = keda.map(|keda| Keda { directional_pause: false, ..keda }),
+            "directional-pause" => {
+                self.capabilities.keda = keda.map(|keda| Keda { directional_pause: false, ..keda })
+            }
             "fallback-behavior" => {
-                self.capabilities.keda = keda.map(|keda| Keda { directional_pause: false, fallback_behavior: false, ..keda });
+                self.capabilities.keda =
+                    keda.map(|keda| Keda { directional_pause: false, fallback_behavior: false, ..keda });
             }
             "initial-cooldown" => {
-                self.capabilities.keda = keda.map(|_| Keda { directional_pause: false, fallback_behavior: false, initial_cooldown: false });
+                self.capabilities.keda = keda.map(|_| Keda {
+                    directional_pause: false,
+                    fallback_behavior: false,
+                    initial_cooldown: false,
+                });
             }
             _ => {}
         }
@@ -192,12 +244,17 @@ impl Case {
     /// The ModelServing, if the API server would let it be, as far as that is the API server's to see.
     fn model_serving(&self) -> Option<ModelServing> {
         let metadata = &self.serving["metadata"];
-        let is_named =
-            metadata["name"].as_str()?.parse::<ObjectName>().is_ok() && metadata["namespace"].as_str()?.parse::<Namespace>().is_ok();
-        let has_roles = self.serving.pointer("/spec/template/roles").and_then(Value::as_array).is_some_and(|roles| {
-            !roles.is_empty()
-                && roles.iter().all(|role| role["name"].as_str().is_some_and(|name| name.len() <= 12 && name.parse::<Namespace>().is_ok()))
-        });
+        let is_named = metadata["name"].as_str()?.parse::<ObjectName>().is_ok()
+            && metadata["namespace"].as_str()?.parse::<Namespace>().is_ok();
+        let has_roles =
+            self.serving.pointer("/spec/template/roles").and_then(Value::as_array).is_some_and(|roles| {
+                !roles.is_empty()
+                    && roles.iter().all(|role| {
+                        role["name"]
+                            .as_str()
+                            .is_some_and(|name| name.len() <= 12 && name.parse::<Namespace>().is_ok())
+                    })
+            });
         (is_named && metadata["uid"].as_str().is_some_and(|uid| !uid.is_empty()) && has_roles)
             .then(|| serde_json::from_value(self.serving.clone()).expect("any object"))
     }

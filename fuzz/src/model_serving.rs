@@ -4,14 +4,17 @@
 
 use std::{fmt::Debug, sync::Arc};
 
-use kthena_keda::{
+use kthena_keda::lines::{lines, set};
+use kthena_keda_core::{
     api::kthena::ModelServing,
+    domain::Capabilities,
     intent::Profile,
     observed::{
-        HpaDigest, LiveBinding, LiveHpa, LiveModelRoute, LiveModelServer, LivePodMonitor, LivePolicy, LiveProfile, LiveScaledObject,
-        LiveServiceMonitor, MonitorDigest, Network, Observed, PolicyDigest, ProfileDigest, RouteDigest, ScaledObjectDigest, ServerDigest,
+        HpaDigest, LiveBinding, LiveHpa, LiveModelRoute, LiveModelServer, LivePodMonitor, LivePolicy,
+        LiveProfile, LiveScaledObject, LiveServiceMonitor, MonitorDigest, Network, Observed, PolicyDigest,
+        ProfileDigest, RouteDigest, ScaledObjectDigest, ServerDigest,
     },
-    plan::{Capabilities, plan},
+    plan::plan,
     signals::RouterSeries,
 };
 use kube::{
@@ -21,9 +24,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::lines::{lines, set};
-
-/// Checks every kind that is watched.
+/// ProbeCache every kind that is watched.
 pub fn model_serving(data: &[u8]) {
     let Some((text, object)) = read(data) else { return };
     let model_serving: ModelServing = decoded(&text, &object);
@@ -38,21 +39,17 @@ pub fn model_serving(data: &[u8]) {
     let profile = ProfileDigest::from(&decoded::<LiveProfile>(&text, &object));
 
     let key = ("models".to_owned(), "chat".to_owned());
-    let (routes, servers, model_servings) = ([(&key, &route)], [(&key, &server)], [Arc::new(model_serving.clone())]);
-    let network = Network { are_served: true, routes: &routes, servers: &servers, model_servings: &model_servings };
+    let (routes, servers, model_servings) =
+        ([(&key, &route)], [(&key, &server)], [Arc::new(model_serving.clone())]);
+    let network =
+        Network { are_served: true, routes: &routes, servers: &servers, model_servings: &model_servings };
     let observed = Observed {
         routing: network.routing(&model_serving),
         scaled_object: Some(scaled_object),
         hpa: Some(hpa),
-        rivals: Vec::new(),
         pod_monitor: Some(pod_monitor.generated),
-        router: RouterSeries::assumed("kthena-system"),
-        second_writer: None,
-        refusal: None,
-        sights: Arc::default(),
-        mismatch: None,
         profile: Some(profile.settings),
-        model_serving,
+        ..Observed::of(model_serving.clone(), RouterSeries::assumed("kthena-system"))
     };
     let _ = plan(&observed, Capabilities::NEWEST, &Profile::built_in());
 }
@@ -71,15 +68,26 @@ fn read(data: &[u8]) -> Option<(String, Value)> {
 fn decoded<K: Resource + Clone + Debug + DeserializeOwned>(text: &str, object: &Value) -> K {
     let beside = r#"{"metadata":{"name":"beside"}}"#;
     let list = format!(r#"{{"kind":"List","apiVersion":"v1","metadata":{{}},"items":[{text},{beside}]}}"#);
-    let list: ObjectList<K> = serde_json::from_str(&list).unwrap_or_else(|error| panic!("the list fails: {error}: {text}"));
-    let [of_list, other] = list.items.as_slice() else { panic!("{} of two are left of {text}", list.items.len()) };
+    let list: ObjectList<K> =
+        serde_json::from_str(&list).unwrap_or_else(|error| panic!("the list fails: {error}: {text}"));
+    let [of_list, other] = list.items.as_slice() else {
+        panic!("{} of two are left of {text}", list.items.len())
+    };
     assert_eq!(other.meta().name.as_deref(), Some("beside"));
-    let event: Result<WatchEvent<K>, _> = serde_json::from_str(&format!(r#"{{"type":"ADDED","object":{text}}}"#));
-    let WatchEvent::Added(of_watch) = event.unwrap_or_else(|error| panic!("the watch fails: {error}: {text}")) else {
+    let event: Result<WatchEvent<K>, _> =
+        serde_json::from_str(&format!(r#"{{"type":"ADDED","object":{text}}}"#));
+    let WatchEvent::Added(of_watch) =
+        event.unwrap_or_else(|error| panic!("the watch fails: {error}: {text}"))
+    else {
         panic!("another event: {text}")
     };
-    let of_value: K = serde_json::from_value(object.clone()).unwrap_or_else(|error| panic!("decoding fails: {error}: {text}"));
-    assert_eq!(of_value.meta().name.as_deref(), object.pointer("/metadata/name").and_then(Value::as_str), "the name is lost: {text}");
+    let of_value: K = serde_json::from_value(object.clone())
+        .unwrap_or_else(|error| panic!("decoding fails: {error}: {text}"));
+    assert_eq!(
+        of_value.meta().name.as_deref(),
+        object.pointer("/metadata/name").and_then(Value::as_str),
+        "the name is lost: {text}"
+    );
     let shown = format!("{of_value:?}");
     assert_eq!(format!("{of_list:?}"), shown, "in a list: {text}");
     assert_eq!(format!("{of_watch:?}"), shown, "by a watch: {text}");
@@ -87,10 +95,10 @@ fn decoded<K: Resource + Clone + Debug + DeserializeOwned>(text: &str, object: &
 }
 
 fn sound() -> Value {
-    let condition =
-        json!({"type": "AutoscalingReady", "status": "True", "reason": "R", "message": "m", "lastTransitionTime": "2026-01-01T00:00:00Z"});
+    let condition = json!({"type": "AutoscalingReady", "status": "True", "reason": "R", "message": "m", "lastTransitionTime": "2026-01-01T00:00:00Z"});
     let fields = json!({"f:metadata": {"f:labels": {"f:a": {}}}, "f:spec": {"f:replicas": {}}, "f:status": {"f:labelSelector": {}}});
-    let target = json!({"apiVersion": "workload.serving.volcano.sh/v1alpha1", "kind": "ModelServing", "name": "chat"});
+    let target =
+        json!({"apiVersion": "workload.serving.volcano.sh/v1alpha1", "kind": "ModelServing", "name": "chat"});
     json!({
         "metadata": {
             "name": "chat", "namespace": "models", "uid": "u", "resourceVersion": "7", "generation": 2, "labels": {"a": "1"},

@@ -2,12 +2,13 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use kthena_keda::{
+use kthena_keda::{prometheus::read, sources::Manifests};
+use kthena_keda_core::{
     api::kthena::ModelServing,
-    intent::{Profile, PrometheusSettings, PrometheusUrl},
-    observed::{Manifests, Sight, Source},
-    plan::{Capabilities, plan},
-    prometheus::read,
+    domain::{Capabilities, PrometheusUrl},
+    intent::{Profile, PrometheusSettings},
+    observed::{ProbeResult, ProbeTarget},
+    plan::plan,
     signals::RouterSeries,
 };
 use serde_json::{Value, json};
@@ -15,12 +16,15 @@ use serde_json::{Value, json};
 /// The longest message that a condition can have, in characters (Kubernetes `meta/v1` `Condition`).
 const CONDITION: usize = 32_768;
 
-/// Checks the reading of an answer, and what is made of it.
+/// ProbeCache the reading of an answer, and what is made of it.
 pub fn prometheus(data: &[u8]) {
     let answer = read(data);
     match &answer {
         Ok(elements) => assert_eq!(elements.len(), numbers(data), "elements are lost"),
-        Err(words) => assert!(!words.is_empty() && words.chars().count() < 2000 + data.len(), "no words for a message: {words:?}"),
+        Err(words) => assert!(
+            !words.is_empty() && words.chars().count() < 2000 + data.len(),
+            "no words for a message: {words:?}"
+        ),
     }
     let model_serving: ModelServing = serde_json::from_value(json!({
         "metadata": {"name": "chat", "namespace": "models", "uid": "u", "annotations": {
@@ -30,12 +34,14 @@ pub fn prometheus(data: &[u8]) {
         "status": {"labelSelector": "a=b", "replicas": 1, "availableReplicas": 1},
     }))
     .expect("any object");
-    let prometheus = PrometheusSettings::from("http://prometheus:9090".parse::<PrometheusUrl>().expect("an address"));
+    let prometheus =
+        PrometheusSettings::from("http://prometheus:9090".parse::<PrometheusUrl>().expect("an address"));
     let defaults = Profile { prometheus: Some(prometheus.clone()), ..Profile::built_in() };
     let router = RouterSeries::assumed("kthena-system");
-    let sight = answer.map(|elements| Arc::new(Sight::read(&elements, elements.clone(), elements.clone())));
+    let probe =
+        answer.map(|elements| Arc::new(ProbeResult::read(&elements, elements.clone(), elements.clone())));
     let mut observed = Manifests::of_cluster(true).observe(&model_serving, router.clone());
-    observed.sights = Arc::new(HashMap::from([(Source { prometheus, router }, sight)]));
+    observed.probes = Arc::new(HashMap::from([(ProbeTarget { prometheus, router }, probe)]));
     let planned = plan(&observed, Capabilities::NEWEST, &defaults);
     let explanation = planned.explanation.expect("it opted in");
     let length = explanation.verdict.message.chars().count();
@@ -46,5 +52,9 @@ pub fn prometheus(data: &[u8]) {
 fn numbers(data: &[u8]) -> usize {
     let answer: Value = serde_json::from_slice(data).expect("it was read");
     let elements = answer.pointer("/data/result").and_then(Value::as_array).expect("it was read");
-    elements.iter().filter_map(|element| element.pointer("/value/1")?.as_str()).filter(|text| text.parse::<f64>().is_ok()).count()
+    elements
+        .iter()
+        .filter_map(|element| element.pointer("/value/1")?.as_str())
+        .filter(|text| text.parse::<f64>().is_ok())
+        .count()
 }

@@ -2,10 +2,12 @@
 //!
 //! In: texts with the byte 0xff between them, which is in none: a template, a namespace, a name, then model names or whatever else.
 
-use kthena_keda::{
-    intent::ModelNames,
+use kthena_keda_core::{
+    domain::ModelNames,
     promql::{Query, Subject, Template, alternation, quote},
-    signals::{Demand, Demanded, Engine, EngineSeries, RouterSeries, Saturation, ScrapeSource, activation},
+    signals::{
+        Demand, DemandScope, Engine, EngineSeries, RouterSeries, Saturation, ScrapeSource, activation,
+    },
 };
 use promql_parser::{
     label::{MatchOp, Matcher},
@@ -15,9 +17,10 @@ use promql_parser::{
 /// What stands for a text where the structure is looked at.
 const PLAIN: [&str; 4] = ["zz-namespace", "zz-name", "zz-model", "zz-adapter"];
 
-/// Checks quoting, the builders of queries, and templates.
+/// ProbeCache quoting, the builders of queries, and templates.
 pub fn promql(data: &[u8]) {
-    let texts: Vec<String> = data.split(|byte| *byte == 0xff).map(|text| String::from_utf8_lossy(text).into_owned()).collect();
+    let texts: Vec<String> =
+        data.split(|byte| *byte == 0xff).map(|text| String::from_utf8_lossy(text).into_owned()).collect();
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     let [template, namespace, name, models @ ..] = texts.as_slice() else { return };
     check_quotes(&texts);
@@ -39,7 +42,8 @@ fn check_quotes(texts: &[&str]) {
 
 fn check_alternation(texts: &[&str]) {
     let query = format!("m{{l=~{}}}", alternation(texts.iter().copied()));
-    let [matcher] = matchers(&parse(&query)).try_into().unwrap_or_else(|_| panic!("another number of matchers: {query}"));
+    let [matcher] =
+        matchers(&parse(&query)).try_into().unwrap_or_else(|_| panic!("another number of matchers: {query}"));
     for text in texts {
         assert!(matcher.is_match(text), "{text:?} is not matched by {query}");
         for other in [format!("{text}x"), format!("x{text}"), text.chars().skip(1).collect()] {
@@ -52,20 +56,25 @@ fn check_alternation(texts: &[&str]) {
 fn check_builders(namespace: &str, name: &str, texts: &[&str]) {
     let servers: Vec<String> = texts.iter().map(|text| (*text).to_owned()).collect();
     let names = texts.join(",").parse::<ModelNames>().ok();
-    let service = RouterSeries { namespace: namespace.to_owned(), source: ScrapeSource::Service(name.to_owned()) };
+    let service =
+        RouterSeries { namespace: namespace.to_owned(), source: ScrapeSource::Service(name.to_owned()) };
     let job = RouterSeries { namespace: namespace.to_owned(), source: ScrapeSource::Job(name.to_owned()) };
     let mut queries = Vec::new();
     for router in [&service, &job] {
-        let of_servers = (!servers.is_empty()).then(|| Demanded::Servers(servers.clone()));
-        for demanded in names.clone().map(Demanded::Models).into_iter().chain(of_servers) {
-            let demands = [Demand::ActiveRequests, Demand::QueuedRequests, Demand::RequestRate, Demand::OutputTokens];
+        let of_servers = (!servers.is_empty()).then(|| DemandScope::Servers(servers.clone()));
+        for demanded in names.clone().map(DemandScope::Models).into_iter().chain(of_servers) {
+            let demands =
+                [Demand::ActiveRequests, Demand::QueuedRequests, Demand::RequestRate, Demand::OutputTokens];
             queries.extend(demands.iter().filter_map(|demand| demand.query(&demanded, router)));
         }
         queries.extend(names.as_ref().map(|names| activation(names, router)));
     }
     for (engine, at_zero) in [(Engine::Vllm, None), (Engine::Sglang, Some(service))] {
-        let series = EngineSeries { engine, namespace: namespace.to_owned(), model_serving: name.to_owned(), at_zero };
-        queries.extend([Saturation::Queue, Saturation::Running, Saturation::KvCache].map(|signal| signal.query(&series)));
+        let series =
+            EngineSeries { engine, namespace: namespace.to_owned(), model_serving: name.to_owned(), at_zero };
+        queries.extend(
+            [Saturation::Queue, Saturation::Running, Saturation::KvCache].map(|signal| signal.query(&series)),
+        );
     }
     for query in queries {
         let query = query.to_string();
@@ -75,7 +84,14 @@ fn check_builders(namespace: &str, name: &str, texts: &[&str]) {
     }
 }
 
-fn check_matcher(matcher: &Matcher, namespace: &str, name: &str, names: Option<&ModelNames>, servers: &[&str], query: &str) {
+fn check_matcher(
+    matcher: &Matcher,
+    namespace: &str,
+    name: &str,
+    names: Option<&ModelNames>,
+    servers: &[&str],
+    query: &str,
+) {
     let is = |text: &str| matcher.op == MatchOp::Equal && matcher.value == text;
     let right = match matcher.name.as_str() {
         // An engine's own series and the router's are told apart by nothing else, and both may be meant.
@@ -99,8 +115,16 @@ fn check_template(template: &str, namespace: &str, name: &str, texts: &[&str]) {
     }
     let [plain_namespace, plain_name, plain_model, plain_adapter] = PLAIN;
     let plain_adapters = vec![plain_adapter; adapters.len()];
-    let filled = template.fill(&Subject { models, adapters, namespace, name }).expect("one model always fits").to_string();
-    let plain = Subject { models: &[plain_model], adapters: &plain_adapters, namespace: plain_namespace, name: plain_name };
+    let filled = template
+        .fill(&Subject { models, adapters, namespace, name })
+        .expect("one model always fits")
+        .to_string();
+    let plain = Subject {
+        models: &[plain_model],
+        adapters: &plain_adapters,
+        namespace: plain_namespace,
+        name: plain_name,
+    };
     let plain = template.fill(&plain).expect("one model always fits").to_string();
     assert!(Query::parse(&filled).is_ok(), "{:?}: {filled}", Query::parse(&filled));
     let (mut filled_tree, mut plain_tree) = (parse(&filled), parse(&plain));
@@ -176,8 +200,12 @@ fn visit(expr: &mut Expr, look: &mut impl FnMut(Part<'_>)) {
         Expr::Unary(unary) => visit(&mut unary.expr, look),
         Expr::Subquery(subquery) => visit(&mut subquery.expr, look),
         Expr::Call(call) => call.args.args.iter_mut().for_each(|arg| visit(arg, look)),
-        Expr::VectorSelector(selector) => selector.matchers.matchers.iter_mut().for_each(|matcher| look(Part::Matcher(matcher))),
-        Expr::MatrixSelector(selector) => selector.vs.matchers.matchers.iter_mut().for_each(|matcher| look(Part::Matcher(matcher))),
+        Expr::VectorSelector(selector) => {
+            selector.matchers.matchers.iter_mut().for_each(|matcher| look(Part::Matcher(matcher)))
+        }
+        Expr::MatrixSelector(selector) => {
+            selector.vs.matchers.matchers.iter_mut().for_each(|matcher| look(Part::Matcher(matcher)))
+        }
         Expr::StringLiteral(literal) => look(Part::Text(&mut literal.val)),
         Expr::NumberLiteral(_) | Expr::Extension(_) => {}
     }

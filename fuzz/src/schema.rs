@@ -4,17 +4,19 @@ use std::{fs, path::Path, sync::LazyLock};
 
 use jsonschema::Validator;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kthena_keda::intent::{Label, Namespace, ObjectName};
+use kthena_keda_core::domain::{Label, Namespace, ObjectName};
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 /// KEDA's, of the newest release and of the oldest that is supported.
-pub static SCALED_OBJECT: LazyLock<Schema> = LazyLock::new(|| Schema::read("keda/crds/keda.sh_scaledobjects.yaml"));
-pub static OLD_SCALED_OBJECT: LazyLock<Schema> = LazyLock::new(|| Schema::read("keda-2.14/crds/keda.sh_scaledobjects.yaml"));
+pub static SCALED_OBJECT: LazyLock<Schema> =
+    LazyLock::new(|| Schema::read("keda/crds/keda.sh_scaledobjects.yaml"));
+pub static OLD_SCALED_OBJECT: LazyLock<Schema> =
+    LazyLock::new(|| Schema::read("keda-2.14/crds/keda.sh_scaledobjects.yaml"));
 /// The Prometheus Operator's.
 pub static POD_MONITOR: LazyLock<Schema> =
     LazyLock::new(|| Schema::read("prometheus-operator/crds/monitoring.coreos.com_podmonitors.yaml"));
-pub static SERVICE_MONITOR: LazyLock<Schema> =
+pub static ROUTER_SERVICE_MONITOR: LazyLock<Schema> =
     LazyLock::new(|| Schema::read("prometheus-operator/crds/monitoring.coreos.com_servicemonitors.yaml"));
 
 /// The schema of a kind's first version.
@@ -23,9 +25,11 @@ pub struct Schema(Validator);
 impl Schema {
     fn read(file: &str) -> Self {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/stack/manifests").join(file);
-        let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}: run `make stack`", path.display()));
+        let text = fs::read_to_string(&path)
+            .unwrap_or_else(|error| panic!("{}: {error}: run `make stack`", path.display()));
         let definition: Value = serde_saphyr::from_str(&text).expect("YAML");
-        let mut schema = definition.pointer("/spec/versions/0/schema/openAPIV3Schema").expect("a schema").clone();
+        let mut schema =
+            definition.pointer("/spec/versions/0/schema/openAPIV3Schema").expect("a schema").clone();
         translate(&mut schema, true);
         schema["properties"]["metadata"] = json!(true);
         Self(jsonschema::draft7::new(&schema).expect("a JSON schema"))
@@ -33,7 +37,8 @@ impl Schema {
 
     /// Panics where the API server would refuse an object, or would drop a field of it.
     pub fn check(&self, object: &Value) {
-        let wrong: Vec<String> = self.0.iter_errors(object).map(|error| format!("{}: {error}", error.instance_path())).collect();
+        let wrong: Vec<String> =
+            self.0.iter_errors(object).map(|error| format!("{}: {error}", error.instance_path())).collect();
         assert!(wrong.is_empty(), "{wrong:?} of {object}");
         check_metadata(&object["metadata"]);
     }
@@ -43,7 +48,8 @@ impl Schema {
 fn translate(schema: &mut Value, is_whole: bool) {
     let Some(fields) = schema.as_object_mut() else { return };
     let has = |name: &str| fields.get(name).and_then(Value::as_bool) == Some(true);
-    let (any, is_either, is_nullable) = (has("x-kubernetes-preserve-unknown-fields"), has("x-kubernetes-int-or-string"), has("nullable"));
+    let (any, is_either, is_nullable) =
+        (has("x-kubernetes-preserve-unknown-fields"), has("x-kubernetes-int-or-string"), has("nullable"));
     let kind = fields.get("type").and_then(Value::as_str).map(str::to_owned);
     if is_either {
         fields.remove("anyOf");
@@ -93,7 +99,10 @@ fn check_metadata(metadata: &Value) {
     let read = ObjectMeta::deserialize(metadata).unwrap_or_else(|error| panic!("{error}: {metadata}"));
     let name = read.name.expect("a name");
     assert!(name.parse::<ObjectName>().is_ok(), "the name {name:?}");
-    assert!(read.namespace.is_some_and(|namespace| namespace.parse::<Namespace>().is_ok()), "the namespace: {metadata}");
+    assert!(
+        read.namespace.is_some_and(|namespace| namespace.parse::<Namespace>().is_ok()),
+        "the namespace: {metadata}"
+    );
     for (key, value) in read.labels.iter().flatten() {
         assert!(Label::new(key, value).is_ok(), "the label {key}={value:?}");
     }
@@ -101,6 +110,9 @@ fn check_metadata(metadata: &Value) {
         assert!(Label::new(&key.to_lowercase(), "").is_ok(), "the annotation {key}");
     }
     for owner in read.owner_references.iter().flatten() {
-        assert!(![&owner.api_version, &owner.kind, &owner.name, &owner.uid].iter().any(|text| text.is_empty()), "an owner: {metadata}");
+        assert!(
+            ![&owner.api_version, &owner.kind, &owner.name, &owner.uid].iter().any(|text| text.is_empty()),
+            "an owner: {metadata}"
+        );
     }
 }

@@ -1,7 +1,9 @@
 //! The composition root: builds every task and joins them. Any task that ends ends the process.
 
-mod leading;
-mod wake;
+mod collectors;
+mod manager;
+mod readiness;
+mod requeue;
 
 use std::sync::Arc;
 
@@ -13,47 +15,60 @@ use tokio::sync::watch;
 use crate::{
     cluster::{Clients, Error},
     controllers::Context,
-    observed::Stores,
-    process::lease::{Elector, Mandate},
-    prometheus::{Asker, Prometheus},
+    prometheus::{Prometheus, Querier},
+    runtime::lease::{Elector, WriteFence},
     settings::{RunSettings, Settings},
-    telemetry::{
-        metrics::Metrics,
-        scraped::{Cluster, Process},
-        server::{Readiness, serve},
-    },
+    sources::Caches,
+    telemetry::{metrics::Metrics, server::serve},
 };
-use leading::Leading;
+use collectors::{Cluster, Process};
+use manager::Manager;
+use readiness::Readiness;
 
 /// Runs the controller manager until `stop` is done.
 ///
 /// # Errors
 /// When there is no way to a cluster, when the port is taken, and when the lease is lost. Everything else is survived.
-pub async fn run(settings: Settings, run_settings: RunSettings, stop: impl Future<Output = ()> + Send + 'static) -> Result<(), Error> {
+pub async fn run(
+    settings: Settings,
+    run_settings: RunSettings,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), Error> {
     let RunSettings { listen, election, .. } = run_settings.clone();
-    let prometheus = Asker::Direct(Prometheus::new(run_settings.access.clone())?);
+    let prometheus = Querier::Direct(Prometheus::new(run_settings.access.clone())?);
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
-    let mandate = if election.is_some() { Mandate::by_election() } else { Mandate::for_life() };
+    let mandate = if election.is_some() { WriteFence::by_election() } else { WriteFence::for_life() };
     let clients = Clients::connect(mandate.clone(), &metrics, election.as_ref()).await?;
     let (reader, writer) = reflector::store();
-    let stores = Arc::new(Stores::new(reader, &run_settings.share, &settings.router_namespace));
+    let caches = Arc::new(Caches::new(reader, &run_settings.share, &settings.router_namespace));
     let (served_tx, served) = watch::channel(None);
-    registry.register_collector(Box::new(Cluster { stores: stores.clone(), served: served.clone() }));
+    registry.register_collector(Box::new(Cluster { caches: caches.clone(), served: served.clone() }));
     registry.register_collector(Box::new(Process::started_now()));
-    let readiness = Readiness::waiting(stores.clone(), served.clone());
+    let readiness = Readiness::follower(caches.clone(), served.clone());
     let listener = listen.open().await.map_err(|error| Error::Listen(listen, error))?;
-    tracing::info!(address = listener.local_addr().ok().map(tracing::field::display), "serves metrics and probes");
+    tracing::info!(
+        address = listener.local_addr().ok().map(tracing::field::display),
+        "serves metrics and probes"
+    );
 
     let cluster_duties = run_settings.share.cluster_duties;
-    let context =
-        Context { client: clients.all, settings, cluster_duties, served, rediscover: Arc::default(), stores, metrics: metrics.clone() };
+    let context = Context {
+        client: clients.all,
+        settings,
+        cluster_duties,
+        served,
+        rediscover: Arc::default(),
+        caches,
+        metrics: metrics.clone(),
+    };
     let stop = stop.shared();
-    let leading = Leading { context, writer, served: served_tx, prometheus, run_settings, stop: stop.clone() };
+    let leading =
+        Manager { context, writer, served: served_tx, prometheus, run_settings, stop: stop.clone() };
     let elector = election.map(|candidate| Elector::new(clients.lease, candidate, mandate));
     let leads = readiness.clone();
     tokio::select! {
-        result = lead(elector, &metrics, || leads.leads(), leading.run(), stop) => result,
+        result = lead(elector, &metrics, || leads.become_leader(), leading.run(), stop) => result,
         failed = serve(listener, Arc::new(registry), readiness) => failed.map_err(|error| Error::Listen(listen, error)),
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use kube::CustomResourceExt as _;
 
-use crate::api::profile::AutoscalingProfile;
+use kthena_keda_core::api::profile::AutoscalingProfile;
 
 pub(super) fn run() -> ExitCode {
     match print() {

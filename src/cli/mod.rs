@@ -1,9 +1,11 @@
 //! The command line: the only place that knows flags, environment and standard output.
 
+mod completion;
 mod crds;
 mod explain;
-mod manual;
+mod man;
 mod plan_args;
+mod print;
 mod render;
 mod run;
 
@@ -34,9 +36,9 @@ enum Command {
     /// Print the definition of AutoscalingProfile: `kthena-keda crds | kubectl apply --server-side --force-conflicts -f -`.
     Crds,
     /// Print a script that completes this command line in a shell: `source <(kthena-keda completion bash)`.
-    Completion(manual::Completion),
+    Completion(completion::Completion),
     /// Print the manual page: `kthena-keda man run | man -l -`.
-    Man(manual::Manual),
+    Man(man::Man),
 }
 
 /// Runs the command that the arguments name.
@@ -47,6 +49,6 @@ pub fn main() -> ExitCode {
         Command::Explain(explain) => explain.run(),
         Command::Crds => crds::run(),
         Command::Completion(completion) => completion.run(Cli::command()),
-        Command::Man(manual) => manual.run(Cli::command()),
+        Command::Man(man) => man.run(Cli::command()),
     }
 }

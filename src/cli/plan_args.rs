@@ -2,9 +2,10 @@
 
 use clap::{Args, ValueEnum};
 
-use crate::{
-    intent::{CreateMonitors, Label, Namespace, Profile, PrometheusSettings, PrometheusUrl, ScrapeInterval, ValueError},
-    settings::Settings,
+use crate::settings::Settings;
+use kthena_keda_core::{
+    domain::{Label, Namespace, PrometheusUrl, ScrapeInterval, ValueError},
+    intent::{CreateMonitors, Profile, PrometheusSettings},
 };
 
 #[derive(Args)]

@@ -12,11 +12,11 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::plan_args::PlanArgs;
-use crate::{
-    intent::MODEL_NAME,
-    observed::Manifests,
-    plan::{self, Capabilities, Desired, RouterPlan, SERVICE_MONITOR, plan_router},
-    settings::Settings,
+use crate::{settings::Settings, sources::Manifests};
+use kthena_keda_core::{
+    api::annotations::MODEL_NAME,
+    domain::{Capabilities, names::ROUTER_SERVICE_MONITOR},
+    plan::{self, Desired, RouterPlan, plan_router},
 };
 
 #[derive(Args)]
@@ -73,7 +73,11 @@ impl Render {
                 errors.push(error);
                 Vec::new()
             });
-            errors.extend(documents.into_iter().filter_map(|Document { place, object }| manifests.add(&place, object).err()));
+            errors.extend(
+                documents
+                    .into_iter()
+                    .filter_map(|Document { place, object }| manifests.add(&place, object).err()),
+            );
         }
         manifests
     }
@@ -102,7 +106,8 @@ fn read(file: &PathBuf) -> Result<Vec<Document>, String> {
         fs::read_to_string(file).map(|read| text = read)
     };
     done.map_err(|error| format!("{name}: {error}"))?;
-    let values: Vec<Value> = serde_saphyr::from_multiple(&text).map_err(|error| format!("{name}: {error}"))?;
+    let values: Vec<Value> =
+        serde_saphyr::from_multiple(&text).map_err(|error| format!("{name}: {error}"))?;
     let documents = values.into_iter().enumerate().filter(|(_, object)| !object.is_null());
     Ok(documents.flat_map(|(i, object)| items(format!("{name}, document {}", i + 1), object)).collect())
 }
@@ -110,36 +115,46 @@ fn read(file: &PathBuf) -> Result<Vec<Document>, String> {
 /// The objects of a `List`, or the object itself.
 fn items(place: String, mut object: Value) -> Vec<Document> {
     match object.get_mut("items").map(Value::take) {
-        Some(Value::Array(items)) => {
-            items.into_iter().enumerate().map(|(i, object)| Document { place: format!("{place}, item {}", i + 1), object }).collect()
-        }
+        Some(Value::Array(items)) => items
+            .into_iter()
+            .enumerate()
+            .map(|(i, object)| Document { place: format!("{place}, item {}", i + 1), object })
+            .collect(),
         _ => vec![Document { place, object }],
     }
 }
 
 fn render(manifests: &Manifests, settings: &Settings, output: &mut Output) {
     if !manifests.any_opted_in() {
-        output.notes.push(format!("no ModelServing here has the annotation {MODEL_NAME}, so there is nothing to print"));
+        output.notes.push(format!(
+            "no ModelServing here has the annotation {MODEL_NAME}, so there is nothing to print"
+        ));
         return;
     }
     output.notes.push("assuming the newest KEDA".to_owned());
     let (router, assumed) = manifests.observe_router(&settings.router_namespace);
     if assumed {
-        output
-            .notes
-            .push(format!("no Service of namespace {} is given: assuming kthena-router as Kthena's chart makes it", router.namespace));
+        output.notes.push(format!(
+            "no Service of namespace {} is given: assuming kthena-router as Kthena's chart makes it",
+            router.namespace
+        ));
     }
     let profile = manifests.default_profile();
-    let RouterPlan { service_monitor, series, problem } = plan_router(&router, profile.as_ref(), &settings.defaults, true);
+    let RouterPlan { service_monitor, series, problem } =
+        plan_router(&router, profile.as_ref(), &settings.defaults, true);
     output.notes.extend(problem);
     if !manifests.has_routes() {
         output.notes.push("no ModelRoute is given: assuming that requests for each model name come to its ModelServing alone".to_owned());
     }
-    push(service_monitor, SERVICE_MONITOR, output);
+    push(service_monitor, ROUTER_SERVICE_MONITOR, output);
     for (place, model_serving) in &manifests.model_servings {
         let observed = manifests.observe(model_serving, series.clone());
         let plan = plan::plan(&observed, Capabilities::NEWEST, &settings.defaults);
-        output.errors.extend(plan.findings.iter().map(|finding| format!("{place}: {}: {}", finding.reason.as_str(), finding.message)));
+        output.errors.extend(
+            plan.findings
+                .iter()
+                .map(|finding| format!("{place}: {}: {}", finding.reason.as_str(), finding.message)),
+        );
         output.notes.extend(plan.warnings.iter().map(|warning| format!("{place}: {warning}")));
         push(plan.pod_monitor, place, output);
         push(plan.scaled_object, place, output);

@@ -13,17 +13,19 @@ use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberI
 
 use super::plan_args::{PlanArgs, namespace};
 use crate::{
-    api::metadata::OPERATOR,
     app,
-    intent::{LabelSelector, ObjectName, ValueError},
-    process::lease::Candidate,
-    prometheus::Access,
-    settings::{RunSettings, Share},
+    prometheus::ClientConfig,
+    runtime::lease::Candidate,
+    settings::{RunSettings, Shard},
     telemetry::{
         logs::{self, Format},
         server::Listen,
         traces::Traces,
     },
+};
+use kthena_keda_core::{
+    api::metadata::OPERATOR,
+    domain::{LabelSelector, ObjectName, ValueError},
 };
 
 #[derive(Args)]
@@ -52,7 +54,7 @@ pub(super) struct Run {
     #[command(flatten)]
     election: ElectionArgs,
     #[command(flatten)]
-    share: ShareArgs,
+    share: ShardArgs,
     /// What to log, as tracing directives such as info,kube=debug.
     #[arg(long, env = "KTHENA_KEDA_LOG_LEVEL", value_name = "DIRECTIVES", default_value = "info")]
     log_level: EnvFilter,
@@ -89,7 +91,11 @@ impl ElectionArgs {
         self.leader_elect.then(|| Candidate {
             namespace: self.lease_namespace.clone(),
             name: self.lease_name.clone(),
-            identity: self.lease_identity.clone().filter(|name| !name.is_empty()).unwrap_or_else(process_identity),
+            identity: self
+                .lease_identity
+                .clone()
+                .filter(|name| !name.is_empty())
+                .unwrap_or_else(process_identity),
             duration: Duration::from_secs(self.lease_duration),
         })
     }
@@ -97,7 +103,7 @@ impl ElectionArgs {
 
 /// Which part of the work is this instance's, where several share it.
 #[derive(Args)]
-struct ShareArgs {
+struct ShardArgs {
     /// Which ModelServings are this instance's, by their labels, such as shard=a. One that leaves the selector keeps its ScaledObject.
     #[arg(long, env = "KTHENA_KEDA_SELECTOR", value_name = "SELECTOR")]
     selector: Option<LabelSelector>,
@@ -110,12 +116,12 @@ struct ShareArgs {
     cluster_duties: bool,
 }
 
-impl ShareArgs {
-    fn share(&self) -> Share {
+impl ShardArgs {
+    fn share(&self) -> Shard {
         let mut namespaces = self.watch_namespaces.clone();
         namespaces.sort();
         namespaces.dedup();
-        Share { selector: self.selector.clone(), namespaces, cluster_duties: self.cluster_duties }
+        Shard { selector: self.selector.clone(), namespaces, cluster_duties: self.cluster_duties }
     }
 }
 
@@ -148,9 +154,13 @@ impl Run {
         // Two providers can be compiled in by dependencies; naming one keeps the TLS library from guessing. Traces need it, too.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let traces = self.otlp_endpoint.as_deref().filter(|endpoint| !endpoint.is_empty());
-        let traces = traces.map(|endpoint| Traces::start(endpoint, env::var("OTEL_SERVICE_NAME").ok())).transpose();
+        let traces =
+            traces.map(|endpoint| Traces::start(endpoint, env::var("OTEL_SERVICE_NAME").ok())).transpose();
         let layer = traces.as_ref().ok().and_then(Option::as_ref).map(Traces::layer);
-        tracing_subscriber::registry().with(logs::layer(self.log_format.into(), self.log_level.clone())).with(layer).init();
+        tracing_subscriber::registry()
+            .with(logs::layer(self.log_format.into(), self.log_level.clone()))
+            .with(layer)
+            .init();
         let result = traces.map_err(Into::into).and_then(|traces| {
             let result = self.start();
             traces.iter().for_each(Traces::shut_down);
@@ -176,10 +186,14 @@ impl Run {
             listen: self.listen,
             election: self.election.candidate(),
             share: self.share.share(),
-            access: Access { bearer_token_file: self.prometheus_bearer_token_file.clone(), ca_file: self.prometheus_ca_file.clone() },
+            access: ClientConfig {
+                bearer_token_file: self.prometheus_bearer_token_file.clone(),
+                ca_file: self.prometheus_ca_file.clone(),
+            },
         };
         runtime.block_on(async {
-            let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+            let (mut terminate, mut interrupt) =
+                (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
             let stop = async move {
                 tokio::select! {
                     _ = terminate.recv() => {}

@@ -10,9 +10,9 @@ use kube::{
 };
 use tower::{BoxError, filter::FilterLayer, layer::layer_fn, timeout::TimeoutLayer, util::MapResultLayer};
 
-use super::{Error, counted::Counted, overload::heard};
+use super::{Error, request_metrics::RequestMetrics, retry_after::heard};
 use crate::{
-    process::lease::{Candidate, Mandate},
+    runtime::lease::{Candidate, WriteFence},
     telemetry::metrics::Metrics,
 };
 
@@ -57,19 +57,33 @@ impl Clients {
     ///
     /// # Errors
     /// As [`connect`].
-    pub async fn connect(mandate: Mandate, metrics: &Metrics, election: Option<&Candidate>) -> Result<Self, Error> {
+    pub async fn connect(
+        mandate: WriteFence,
+        metrics: &Metrics,
+        election: Option<&Candidate>,
+    ) -> Result<Self, Error> {
         Self::of(config().await?, mandate, metrics, election)
     }
 
-    fn of(mut config: Config, mandate: Mandate, metrics: &Metrics, election: Option<&Candidate>) -> Result<Self, Error> {
+    fn of(
+        mut config: Config,
+        mandate: WriteFence,
+        metrics: &Metrics,
+        election: Option<&Candidate>,
+    ) -> Result<Self, Error> {
         config.default_retry = false;
         config.read_timeout = Some(SILENCE);
-        let counted = layer_fn(|inner| Counted { inner, metrics: metrics.clone() });
+        let counted = layer_fn(|inner| RequestMetrics { inner, metrics: metrics.clone() });
         let fence = FilterLayer::new(move |request: Request<Body>| fence(&mandate, request));
         // Counted outside the limit, so that what was not answered in time is counted, too.
         let builder = |limit| {
             let builder = ClientBuilder::try_from(config.clone()).map_err(Error::from)?;
-            Ok::<_, Error>(builder.with_layer(&TimeoutLayer::new(limit)).with_layer(&counted).with_layer(&MapResultLayer::new(heard)))
+            Ok::<_, Error>(
+                builder
+                    .with_layer(&TimeoutLayer::new(limit))
+                    .with_layer(&counted)
+                    .with_layer(&MapResultLayer::new(heard)),
+            )
         };
         Ok(Self {
             all: builder(LIMIT)?.with_layer(&fence).build(),
@@ -81,11 +95,11 @@ impl Clients {
 /// Somebody else may lead by now.
 #[derive(Debug, thiserror::Error)]
 #[error("not written, since the lease is no longer ours")]
-struct NoMandate;
+struct NotLeader;
 
-fn fence(mandate: &Mandate, request: Request<Body>) -> Result<Request<Body>, BoxError> {
+fn fence(mandate: &WriteFence, request: Request<Body>) -> Result<Request<Body>, BoxError> {
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-    if reads || mandate.holds() { Ok(request) } else { Err(NoMandate.into()) }
+    if reads || mandate.holds() { Ok(request) } else { Err(NotLeader.into()) }
 }
 
 async fn config() -> Result<Config, Error> {
@@ -99,7 +113,11 @@ mod tests {
     use prometheus_client::registry::Registry;
 
     async fn asked(client: &Client, method: Method) -> String {
-        let request = Request::builder().method(method).uri("/api/v1/namespaces/models/pods/chat").body(Vec::new()).unwrap();
+        let request = Request::builder()
+            .method(method)
+            .uri("/api/v1/namespaces/models/pods/chat")
+            .body(Vec::new())
+            .unwrap();
         format!("{:?}", client.request_text(request).await.unwrap_err())
     }
 
@@ -110,12 +128,15 @@ mod tests {
         let config = || Config::new(Uri::from_static("http://127.0.0.1:9"));
         let metrics = Metrics::new(&mut Registry::default());
         let clients = |mandate| Clients::of(config(), mandate, &metrics, None).unwrap();
-        let waiting = clients(Mandate::by_election());
+        let waiting = clients(WriteFence::by_election());
         for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
-            assert!(asked(&waiting.all, method.clone()).await.contains("NoMandate"), "{method}");
-            assert!(!asked(&waiting.lease, method.clone()).await.contains("NoMandate"), "{method}");
-            assert!(!asked(&clients(Mandate::for_life()).all, method.clone()).await.contains("NoMandate"), "{method}");
+            assert!(asked(&waiting.all, method.clone()).await.contains("NotLeader"), "{method}");
+            assert!(!asked(&waiting.lease, method.clone()).await.contains("NotLeader"), "{method}");
+            assert!(
+                !asked(&clients(WriteFence::for_life()).all, method.clone()).await.contains("NotLeader"),
+                "{method}"
+            );
         }
-        assert!(!asked(&waiting.all, Method::GET).await.contains("NoMandate"));
+        assert!(!asked(&waiting.all, Method::GET).await.contains("NotLeader"));
     }
 }

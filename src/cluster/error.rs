@@ -2,7 +2,7 @@
 
 use std::{io, time::Duration};
 
-use super::overload::Overloaded;
+use super::retry_after::Overloaded;
 use crate::telemetry::server::Listen;
 
 /// What went wrong in the shell around the pure core.
@@ -16,7 +16,7 @@ pub enum Error {
     Kubeconfig(#[source] Box<kube::config::KubeconfigError>),
     /// The operator cannot ask Prometheus as it was told to.
     #[error(transparent)]
-    Prometheus(#[from] crate::prometheus::AccessError),
+    Prometheus(#[from] crate::prometheus::ClientConfigError),
     /// Metrics and probes cannot be served.
     #[error("cannot listen on {0}: {1}; name another address with --listen")]
     Listen(Listen, #[source] io::Error),
@@ -71,7 +71,7 @@ impl Class {
     }
 
     /// Whether somebody has to do something before it can succeed.
-    pub const fn needs_people(self) -> bool {
+    pub const fn needs_action(self) -> bool {
         match self {
             Self::Forbidden | Self::Denied | Self::Rejected => true,
             Self::Transient | Self::Unserved | Self::Bug => false,
@@ -93,9 +93,12 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::Contended => Class::Transient,
-            Self::Config(_) | Self::Kubeconfig(_) | Self::Prometheus(_) | Self::Listen(..) | Self::LeaseLost(_) | Self::Malformed(_) => {
-                Class::Bug
-            }
+            Self::Config(_)
+            | Self::Kubeconfig(_)
+            | Self::Prometheus(_)
+            | Self::Listen(..)
+            | Self::LeaseLost(_)
+            | Self::Malformed(_) => Class::Bug,
             Self::Api(error) if is_denied(error) => Class::Denied,
             Self::Api(error) => match code(error) {
                 Some(401 | 403) => Class::Forbidden,
@@ -142,7 +145,7 @@ impl Error {
     ///
     /// A JSON patch whose test fails is refused as invalid, with no more of a reason (Kubernetes
     /// `staging/src/k8s.io/apiserver/pkg/endpoints/handlers/patch.go`).
-    pub fn may_be_late(&self) -> bool {
+    pub fn is_stale_write(&self) -> bool {
         matches!(self, Self::Api(error) if matches!(code(error), Some(409 | 422)))
     }
 

@@ -10,10 +10,8 @@ use kube::{
 };
 use tokio::{sync::mpsc, time::sleep};
 
-use crate::{
-    api::{kthena::ModelServing, metadata::OPERATOR},
-    telemetry::metrics::Metrics,
-};
+use crate::telemetry::metrics::Metrics;
+use kthena_keda_core::api::{kthena::ModelServing, metadata::OPERATOR};
 
 /// How many may wait to be told.
 const WAITING: usize = 256;
@@ -25,23 +23,23 @@ const REFILL: Duration = Duration::from_secs(1);
 const NOTE_MAX: usize = 1024;
 
 /// What is told about a ModelServing.
-type Told = (k8s_openapi::api::core::v1::ObjectReference, Event);
+type QueuedEvent = (k8s_openapi::api::core::v1::ObjectReference, Event);
 
 /// Takes what is to be told.
 #[derive(Clone, Debug)]
 pub struct Events {
-    sender: mpsc::Sender<Told>,
+    sender: mpsc::Sender<QueuedEvent>,
     metrics: Metrics,
 }
 
 /// Tells it.
 #[derive(Debug)]
-pub struct Teller(mpsc::Receiver<Told>);
+pub struct EventPublisher(mpsc::Receiver<QueuedEvent>);
 
 /// The two ends.
-pub fn events(metrics: Metrics) -> (Events, Teller) {
+pub fn events(metrics: Metrics) -> (Events, EventPublisher) {
     let (sender, receiver) = mpsc::channel(WAITING);
-    (Events { sender, metrics }, Teller(receiver))
+    (Events { sender, metrics }, EventPublisher(receiver))
 }
 
 impl Events {
@@ -56,7 +54,13 @@ impl Events {
     }
 
     fn tell(&self, about: &ModelServing, type_: EventType, reason: &str, note: &str) {
-        let event = Event { type_, reason: reason.to_owned(), note: Some(cut(note)), action: "Reconcile".to_owned(), secondary: None };
+        let event = Event {
+            type_,
+            reason: reason.to_owned(),
+            note: Some(cut(note)),
+            action: "Reconcile".to_owned(),
+            secondary: None,
+        };
         if self.sender.try_send((about.object_ref(&()), event)).is_err() {
             let dropped = self.metrics.dropped_event();
             tracing::debug!(dropped, "too many events at once; one is dropped");
@@ -72,7 +76,7 @@ fn cut(note: &str) -> String {
     note.get(..end).unwrap_or_default().to_owned()
 }
 
-impl Teller {
+impl EventPublisher {
     /// Tells for life, at its own pace.
     pub async fn run(mut self, client: Client) {
         let reporter = Reporter { controller: OPERATOR.to_owned(), instance: None };
@@ -90,7 +94,11 @@ impl Teller {
             // reason, and drop what it says.
             let recorder = Recorder::new(client.clone(), reporter.clone());
             if let Err(error) = recorder.publish(&event, &about).await {
-                tracing::debug!(error = &error as &dyn std::error::Error, reason = event.reason, "an event could not be told");
+                tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    reason = event.reason,
+                    "an event could not be told"
+                );
             }
         }
     }

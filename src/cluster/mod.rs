@@ -1,12 +1,12 @@
-//! Everything that talks to the API server: client, discovery, writes, errors.
+//! Everything that talks to the API server: clients, discovery, writes, events, errors.
 
-pub mod apply;
-pub mod capabilities;
 mod client;
-mod counted;
+pub mod discovery;
 mod error;
 pub mod events;
-mod overload;
+mod request_metrics;
+mod retry_after;
+pub mod server_side_apply;
 
 pub use client::{Clients, connect};
 pub use error::{Class, Error};

@@ -3,14 +3,16 @@
 pub mod model_serving;
 pub mod profile;
 pub mod router_monitor;
-pub mod signals_check;
+pub mod signal_probe;
 
 use std::sync::Arc;
 
 use kube::Client;
 use tokio::sync::{Notify, watch};
 
-use crate::{cluster::capabilities::Served, observed::Stores, settings::Settings, telemetry::metrics::Metrics};
+use crate::{
+    cluster::discovery::ServedApis, settings::Settings, sources::Caches, telemetry::metrics::Metrics,
+};
 
 /// What every controller works with: handles, no state of its own.
 #[derive(Clone)]
@@ -22,11 +24,11 @@ pub struct Context {
     /// Whether this is the instance that writes what there is once for all models.
     pub cluster_duties: bool,
     /// What the cluster serves.
-    pub served: watch::Receiver<Option<Served>>,
+    pub served: watch::Receiver<Option<ServedApis>>,
     /// Asks for discovery at once.
     pub rediscover: Arc<Notify>,
     /// What the watches have seen.
-    pub stores: Arc<Stores>,
+    pub caches: Arc<Caches>,
     /// What is counted.
     pub metrics: Metrics,
 }

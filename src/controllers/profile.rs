@@ -14,18 +14,20 @@ use tokio::{
 
 use super::Context;
 use crate::{
+    cluster::{Error, server_side_apply},
+    runtime::backoff,
+};
+use kthena_keda_core::{
     api::profile::AutoscalingProfileStatus,
-    cluster::{Error, apply},
     observed::{LiveProfile, ProfileDigest},
-    process::backoff,
 };
 
-/// Models come and go in crowds: their number is written once for all that happened meanwhile.
+/// ModelServingContext come and go in crowds: their number is written once for all that happened meanwhile.
 const GATHER: Duration = Duration::from_secs(1);
 
 /// Runs for life: a pass whenever `wake` is notified, and again after a failure.
 pub async fn run(context: Context, wake: &Notify) {
-    context.stores.peers.seen().await;
+    context.caches.peers.wait_synced().await;
     let mut failures = 0;
     loop {
         let pause = match pass(&context).await {
@@ -54,18 +56,18 @@ pub async fn run(context: Context, wake: &Notify) {
 }
 
 async fn pass(context: &Context) -> Result<(), Error> {
-    let stores = &context.stores;
+    let caches = &context.caches;
     let served = context.served.borrow().is_some_and(|served| served.profiles);
-    if !context.cluster_duties || !served || !stores.profiles.is_complete() {
+    if !context.cluster_duties || !served || !caches.profiles.has_synced() {
         return Ok(());
     }
     let api: Api<LiveProfile> = Api::all(context.client.clone());
-    for ((_, name), profile) in stores.profiles.all() {
-        let Some(users) = stores.users(&name) else { return Ok(()) };
+    for ((_, name), profile) in caches.profiles.all() {
+        let Some(users) = caches.users(&name) else { return Ok(()) };
         let status = status(&profile, users);
         if status != profile.status {
-            let written = apply::status(&api, &name, profile.resource_version, status).await?;
-            stores.profiles.wrote(&written);
+            let written = server_side_apply::status(&api, &name, profile.resource_version, status).await?;
+            caches.profiles.wrote(&written);
         }
     }
     Ok(())
@@ -75,10 +77,13 @@ async fn pass(context: &Context) -> Result<(), Error> {
 fn status(profile: &ProfileDigest, users: i32) -> AutoscalingProfileStatus {
     let (status, reason, message) = match &profile.settings {
         Ok(_) => ("True", "Valid", "the profile can be used".to_owned()),
-        Err(errors) => ("False", "InvalidConfiguration", format!("{errors}; models that use it keep what they have")),
+        Err(errors) => {
+            ("False", "InvalidConfiguration", format!("{errors}; models that use it keep what they have"))
+        }
     };
     let before = profile.status.conditions.iter().find(|condition| condition.type_ == "Ready");
-    let since = before.filter(|before| before.status == status).map(|before| before.last_transition_time.clone());
+    let since =
+        before.filter(|before| before.status == status).map(|before| before.last_transition_time.clone());
     let ready = Condition {
         type_: "Ready".to_owned(),
         status: status.to_owned(),
@@ -88,5 +93,9 @@ fn status(profile: &ProfileDigest, users: i32) -> AutoscalingProfileStatus {
         observed_generation: profile.generation,
     };
     let others = profile.status.conditions.iter().filter(|condition| condition.type_ != "Ready").cloned();
-    AutoscalingProfileStatus { observed_generation: profile.generation, model_servings: users, conditions: others.chain([ready]).collect() }
+    AutoscalingProfileStatus {
+        observed_generation: profile.generation,
+        model_servings: users,
+        conditions: others.chain([ready]).collect(),
+    }
 }

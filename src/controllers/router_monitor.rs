@@ -10,22 +10,25 @@ use tokio::{
 
 use super::Context;
 use crate::{
+    cluster::{Class, Error, discovery::ServedApis, server_side_apply},
+    runtime::backoff,
+};
+use kthena_keda_core::{
     api::monitoring::ServiceMonitor,
-    cluster::{Class, Error, apply, capabilities::Served},
+    domain::names::ROUTER_SERVICE_MONITOR,
     observed::{LiveServiceMonitor, ObservedRouter},
-    plan::{Desired, RouterPlan, SERVICE_MONITOR, plan_router},
-    process::backoff,
+    plan::{Desired, RouterPlan, plan_router},
     signals::RouterSeries,
 };
 
-fn observe(context: &Context) -> Option<(ObservedRouter, Served)> {
+fn observe(context: &Context) -> Option<(ObservedRouter, ServedApis)> {
     let served = (*context.served.borrow())?;
-    Some((context.stores.observe_router(&context.settings.router_namespace, served)?, served))
+    Some((context.caches.observe_router(&context.settings.router_namespace, served)?, served))
 }
 
 /// Runs for life: a pass whenever `wake` is notified, and again after a failure. `series` is where the models look.
 pub async fn run(context: Context, series: watch::Sender<Option<RouterSeries>>, wake: &Notify) {
-    context.stores.peers.seen().await;
+    context.caches.peers.wait_synced().await;
     let (mut failures, mut told) = (0, None);
     loop {
         let pause = match pass(&context, &series, &mut told).await {
@@ -59,12 +62,16 @@ fn fail(context: &Context, error: &Error, failures: u32) -> Duration {
     delay
 }
 
-async fn pass(context: &Context, known: &watch::Sender<Option<RouterSeries>>, told: &mut Option<String>) -> Result<(), Error> {
+async fn pass(
+    context: &Context,
+    known: &watch::Sender<Option<RouterSeries>>,
+    told: &mut Option<String>,
+) -> Result<(), Error> {
     let Some((observed, served)) = observe(context) else {
         return Ok(());
     };
-    let Some(any_opted_in) = context.stores.any_opted_in() else { return Ok(()) };
-    let profile = context.stores.default_profile();
+    let Some(any_opted_in) = context.caches.any_opted_in() else { return Ok(()) };
+    let profile = context.caches.default_profile();
     let RouterPlan { service_monitor, series, problem } =
         plan_router(&observed, profile.as_ref(), &context.settings.defaults, any_opted_in);
     known.send_if_modified(|known| {
@@ -91,12 +98,22 @@ fn tell_once(problem: Option<String>, told: &mut Option<String>) {
     *told = problem;
 }
 
-async fn write(context: &Context, api: &Api<LiveServiceMonitor>, observed: &ObservedRouter, wanted: ServiceMonitor) -> Result<(), Error> {
+async fn write(
+    context: &Context,
+    api: &Api<LiveServiceMonitor>,
+    observed: &ObservedRouter,
+    wanted: ServiceMonitor,
+) -> Result<(), Error> {
     let fingerprint = wanted.fingerprint();
     let found = observed.service_monitor.as_ref().map(|digest| &digest.generated);
-    if let Some(live) = apply::bring(api, observed.existing(), found, wanted, fingerprint).await? {
-        context.stores.service_monitors.wrote(&live);
-        tracing::info!(namespace = observed.namespace, name = SERVICE_MONITOR, "applied the router's ServiceMonitor");
+    if let Some(live) = server_side_apply::bring(api, observed.existing(), found, wanted, fingerprint).await?
+    {
+        context.caches.service_monitors.wrote(&live);
+        tracing::info!(
+            namespace = observed.namespace,
+            name = ROUTER_SERVICE_MONITOR,
+            "applied the router's ServiceMonitor"
+        );
     }
     Ok(())
 }
@@ -105,7 +122,11 @@ async fn remove(api: &Api<LiveServiceMonitor>, observed: &ObservedRouter) -> Res
     let Some(digest) = &observed.service_monitor else {
         return Ok(());
     };
-    apply::delete(api, SERVICE_MONITOR, &digest.generated.uid).await?;
-    tracing::info!(namespace = observed.namespace, name = SERVICE_MONITOR, "removed the router's ServiceMonitor");
+    server_side_apply::delete(api, ROUTER_SERVICE_MONITOR, &digest.generated.uid).await?;
+    tracing::info!(
+        namespace = observed.namespace,
+        name = ROUTER_SERVICE_MONITOR,
+        "removed the router's ServiceMonitor"
+    );
     Ok(())
 }

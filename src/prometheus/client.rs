@@ -8,8 +8,8 @@ use reqwest::{
     header::{AUTHORIZATION, HeaderName, HeaderValue},
 };
 
-use super::answer::{self, Element};
-use crate::intent::PrometheusSettings;
+use super::response;
+use kthena_keda_core::{intent::PrometheusSettings, observed::Sample};
 
 /// How long an answer may take.
 const LIMIT: Duration = Duration::from_secs(8);
@@ -22,7 +22,7 @@ const LONGEST: usize = 64 << 20;
 
 /// How the operator itself is let in.
 #[derive(Clone, Debug, Default)]
-pub struct Access {
+pub struct ClientConfig {
     /// A file that holds a bearer token, read again for each question: such tokens are replaced from time to time.
     pub bearer_token_file: Option<PathBuf>,
     /// A file of certificate authorities besides the system's, PEM.
@@ -31,7 +31,7 @@ pub struct Access {
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
-pub enum AccessError {
+pub enum ClientConfigError {
     /// A file cannot be read.
     #[error("cannot read {0}")]
     File(PathBuf, #[source] std::io::Error),
@@ -45,7 +45,7 @@ pub enum AccessError {
 pub struct Prometheus {
     http: reqwest::Client,
     lenient: reqwest::Client,
-    access: Access,
+    access: ClientConfig,
 }
 
 impl Prometheus {
@@ -53,20 +53,24 @@ impl Prometheus {
     ///
     /// # Errors
     /// When the file of certificate authorities cannot be used.
-    pub fn new(access: Access) -> Result<Self, AccessError> {
+    pub fn new(access: ClientConfig) -> Result<Self, ClientConfigError> {
         let authorities = match &access.ca_file {
             Some(file) => {
-                let pem = fs::read(file).map_err(|error| AccessError::File(file.clone(), error))?;
-                Certificate::from_pem_bundle(&pem).map_err(AccessError::Client)?
+                let pem = fs::read(file).map_err(|error| ClientConfigError::File(file.clone(), error))?;
+                Certificate::from_pem_bundle(&pem).map_err(ClientConfigError::Client)?
             }
             None => Vec::new(),
         };
         let builder = || {
-            let builder = reqwest::Client::builder().timeout(LIMIT).connect_timeout(CONNECT).redirect(reqwest::redirect::Policy::none());
+            let builder = reqwest::Client::builder()
+                .timeout(LIMIT)
+                .connect_timeout(CONNECT)
+                .redirect(reqwest::redirect::Policy::none());
             builder.tls_certs_merge(authorities.clone())
         };
-        let http = builder().build().map_err(AccessError::Client)?;
-        let lenient = builder().tls_danger_accept_invalid_certs(true).build().map_err(AccessError::Client)?;
+        let http = builder().build().map_err(ClientConfigError::Client)?;
+        let lenient =
+            builder().tls_danger_accept_invalid_certs(true).build().map_err(ClientConfigError::Client)?;
         Ok(Self { http, lenient, access })
     }
 
@@ -74,33 +78,40 @@ impl Prometheus {
     ///
     /// # Errors
     /// Why there is no answer, in words for a message.
-    pub(super) async fn ask(&self, settings: &PrometheusSettings, query: &str) -> Result<Vec<Element>, String> {
+    pub(super) async fn ask(
+        &self,
+        settings: &PrometheusSettings,
+        query: &str,
+    ) -> Result<Vec<Sample>, String> {
         let http = if settings.unsafe_ssl { &self.lenient } else { &self.http };
-        let client = Client::from(http.clone(), &settings.url.to_string()).map_err(|error| error.to_string())?;
-        let mut question = client.query(query).timeout(EVALUATION);
+        let client =
+            Client::from(http.clone(), &settings.url.to_string()).map_err(|error| error.to_string())?;
+        let mut trigger = client.query(query).timeout(EVALUATION);
         if let Some(token) = self.token()? {
-            question = question.header(AUTHORIZATION, token);
+            trigger = trigger.header(AUTHORIZATION, token);
         }
         for (name, value) in &settings.headers {
             if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), value.parse::<HeaderValue>()) {
-                question = question.header(name, value);
+                trigger = trigger.header(name, value);
             }
         }
-        let response = question.get_raw().await.map_err(|error| words(&error))?;
+        let response = trigger.get_raw().await.map_err(|error| words(&error))?;
         let status = response.status();
         let body = body(response).await?;
-        match answer::said(&body) {
+        match response::said(&body) {
             Ok(said) => said,
             Err(_) if !status.is_success() => Err(status_words(status)),
-            Err(error) => Err(answer::unlike(&error)),
+            Err(error) => Err(response::unlike(&error)),
         }
     }
 
     fn token(&self) -> Result<Option<HeaderValue>, String> {
         let Some(file) = &self.access.bearer_token_file else { return Ok(None) };
-        let token = fs::read_to_string(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
-        let mut value: HeaderValue =
-            format!("Bearer {}", token.trim()).parse().map_err(|_| format!("{} holds no token", file.display()))?;
+        let token =
+            fs::read_to_string(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+        let mut value: HeaderValue = format!("Bearer {}", token.trim())
+            .parse()
+            .map_err(|_| format!("{} holds no token", file.display()))?;
         value.set_sensitive(true);
         Ok(Some(value))
     }
@@ -130,7 +141,7 @@ fn words(error: &dyn std::error::Error) -> String {
 fn status_words(status: StatusCode) -> String {
     let cure = match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            "; give the operator a token for its own questions by --prometheus-bearer-token-file"
+            "; give the operator a token for its own queries with --prometheus-bearer-token-file"
         }
         _ => "",
     };

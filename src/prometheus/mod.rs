@@ -2,34 +2,34 @@
 //!
 //! In: where Prometheus is and what is asked. Out: elements, or why there are none, in words for a message.
 
-mod answer;
 mod client;
-mod external;
-mod proxied;
+mod external_metrics;
+mod response;
+mod service_proxy;
 
-pub use answer::{Element, read};
-pub use client::{Access, AccessError, Prometheus};
-pub use external::external;
+pub use client::{ClientConfig, ClientConfigError, Prometheus};
+pub use external_metrics::external;
+pub use response::read;
 
 use kube::Client;
 
-use crate::{intent::PrometheusSettings, promql::Expr};
+use kthena_keda_core::{intent::PrometheusSettings, observed::Sample, promql::Expr};
 
 /// A way to Prometheus.
 #[derive(Clone)]
-pub enum Asker {
+pub enum Querier {
     /// At its own address.
     Direct(Prometheus),
     /// Through the API server.
     Proxied(Client),
 }
 
-impl Asker {
+impl Querier {
     /// Asks once.
     ///
     /// # Errors
     /// Why there is no answer, in words for a message.
-    pub async fn ask(&self, settings: &PrometheusSettings, query: &Expr) -> Result<Vec<Element>, String> {
+    pub async fn ask(&self, settings: &PrometheusSettings, query: &Expr) -> Result<Vec<Sample>, String> {
         self.ask_text(settings, &query.to_string()).await
     }
 
@@ -37,10 +37,10 @@ impl Asker {
     ///
     /// # Errors
     /// Why there is no answer, in words for a message.
-    pub async fn ask_text(&self, settings: &PrometheusSettings, query: &str) -> Result<Vec<Element>, String> {
+    pub async fn ask_text(&self, settings: &PrometheusSettings, query: &str) -> Result<Vec<Sample>, String> {
         match self {
             Self::Direct(prometheus) => prometheus.ask(settings, query).await,
-            Self::Proxied(client) => proxied::ask(client, settings, query).await,
+            Self::Proxied(client) => service_proxy::ask(client, settings, query).await,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Every metric, declared once: registration and `docs/metrics.md` both come from [`Declared::ALL`].
+//! Every metric, declared once: registration and `docs/metrics.md` both come from [`MetricSpec::ALL`].
 //!
 //! Names and labels are controller-runtime's and client-go's where these have the same, so that dashboards and alerts for them fit.
 
@@ -28,7 +28,7 @@ pub enum Kind {
 
 /// A metric that this process shows.
 #[derive(Debug)]
-pub struct Declared {
+pub struct MetricSpec {
     /// Without the suffix that counters get.
     name: &'static str,
     /// What kind of number it is.
@@ -39,7 +39,7 @@ pub struct Declared {
     pub help: &'static str,
 }
 
-impl Declared {
+impl MetricSpec {
     /// All of them, in the order in which they are documented.
     pub const ALL: [&'static Self; 20] = [
         &MODELS,
@@ -64,7 +64,12 @@ impl Declared {
         &STARTED,
     ];
 
-    const fn new(name: &'static str, kind: Kind, labels: &'static [&'static str], help: &'static str) -> Self {
+    const fn new(
+        name: &'static str,
+        kind: Kind,
+        labels: &'static [&'static str],
+        help: &'static str,
+    ) -> Self {
         Self { name, kind, labels, help }
     }
 
@@ -77,7 +82,7 @@ impl Declared {
     }
 
     /// The name as the library wants it, which adds a counter's suffix by itself.
-    pub(super) const fn bare_name(&self) -> &'static str {
+    pub const fn bare_name(&self) -> &'static str {
         self.name
     }
 
@@ -87,93 +92,130 @@ impl Declared {
     }
 }
 
-pub(super) const MODELS: Declared = Declared::new(
+/// Opted-in models by status and reason; read from the caches at each scrape.
+pub const MODELS: MetricSpec = MetricSpec::new(
     "kthena_keda_models",
     Kind::Gauge,
     &["status", "reason"],
     "Opted-in ModelServings by the status and reason of AutoscalingReady; their sum is how many are managed. Only on the leader.",
 );
-pub(super) const NOT_READY: Declared = Declared::new(
+/// Models whose condition is False; read from the caches at each scrape.
+pub const NOT_READY: MetricSpec = MetricSpec::new(
     "kthena_keda_model_not_ready",
     Kind::Gauge,
     &["namespace", "model_serving", "reason"],
     "1 for each ModelServing whose AutoscalingReady is False, and nothing for all others; look its reason up in the troubleshooting page.",
 );
-const WRITES: Declared = Declared::new(
+const WRITES: MetricSpec = MetricSpec::new(
     "kthena_keda_writes",
     Kind::Counter,
     &["resource", "verb"],
     "Writes that the API server accepted, by resource and verb. Nothing but the Lease is written while nothing changes: alert when it rises for long.",
 );
-const ERRORS: Declared = Declared::new(
+const ERRORS: MetricSpec = MetricSpec::new(
     "kthena_keda_reconcile_errors",
     Kind::Counter,
     &["class"],
     "Passes that failed, by what kind of failure it was: transient ones heal by themselves; forbidden, denied, rejected and unserved need somebody.",
 );
-const CHECKS: Declared = Declared::new(
+const CHECKS: MetricSpec = MetricSpec::new(
     "kthena_keda_signal_checks",
     Kind::Counter,
     &["result"],
     "Looks at a Prometheus for the signals of all its models: answered or failed.",
 );
-const CHECKED: Declared = Declared::new(
+const CHECKED: MetricSpec = MetricSpec::new(
     "kthena_keda_signal_check_timestamp_seconds",
     Kind::Gauge,
     &[],
     "When a Prometheus last answered, as Unix time; 0 before the first answer.",
 );
-pub(super) const SERVED: Declared = Declared::new(
+/// APIs that the cluster serves; read from discovery at each scrape.
+pub const SERVED: MetricSpec = MetricSpec::new(
     "kthena_keda_served",
     Kind::Gauge,
     &["neighbour"],
     "1 where the cluster serves a neighbour's API, 0 where it does not. Only on the leader.",
 );
-const EVENTS_DROPPED: Declared =
-    Declared::new("kthena_keda_events_dropped", Kind::Counter, &[], "Kubernetes Events that were not sent, since too many came at once.");
-const BUILD: Declared = Declared::new("kthena_keda_build_info", Kind::Gauge, &["version"], "1, with the version of the program.");
-const RECONCILES: Declared = Declared::new(
+const EVENTS_DROPPED: MetricSpec = MetricSpec::new(
+    "kthena_keda_events_dropped",
+    Kind::Counter,
+    &[],
+    "Kubernetes Events that were not sent, since too many came at once.",
+);
+const BUILD: MetricSpec = MetricSpec::new(
+    "kthena_keda_build_info",
+    Kind::Gauge,
+    &["version"],
+    "1, with the version of the program.",
+);
+const RECONCILES: MetricSpec = MetricSpec::new(
     "controller_runtime_reconcile",
     Kind::Counter,
     &["controller", "result"],
     "Passes over a ModelServing: success, requeue_after (looks again later by itself) or error.",
 );
-const RECONCILE_ERRORS: Declared =
-    Declared::new("controller_runtime_reconcile_errors", Kind::Counter, &["controller"], "Passes over a ModelServing that failed.");
-const RECONCILE_TIME: Declared = Declared::new(
+const RECONCILE_ERRORS: MetricSpec = MetricSpec::new(
+    "controller_runtime_reconcile_errors",
+    Kind::Counter,
+    &["controller"],
+    "Passes over a ModelServing that failed.",
+);
+const RECONCILE_TIME: MetricSpec = MetricSpec::new(
     "controller_runtime_reconcile_time_seconds",
     Kind::Histogram,
     &["controller"],
     "How long a pass takes, its writes included, in seconds.",
 );
-const WORKERS: Declared =
-    Declared::new("controller_runtime_active_workers", Kind::Gauge, &["controller"], "Passes that are under way at this moment.");
-const MOST_WORKERS: Declared = Declared::new(
+const WORKERS: MetricSpec = MetricSpec::new(
+    "controller_runtime_active_workers",
+    Kind::Gauge,
+    &["controller"],
+    "Passes that are under way at this moment.",
+);
+const MOST_WORKERS: MetricSpec = MetricSpec::new(
     "controller_runtime_max_concurrent_reconciles",
     Kind::Gauge,
     &["controller"],
     "How many passes may be under way at the same time.",
 );
-const REQUESTS: Declared = Declared::new(
+const REQUESTS: MetricSpec = MetricSpec::new(
     "rest_client_requests",
     Kind::Counter,
     &["code", "method"],
     "Requests to the API server by the status of the answer, or <error> where none came.",
 );
-const LEADER: Declared = Declared::new(
+const LEADER: MetricSpec = MetricSpec::new(
     "leader_election_master_status",
     Kind::Gauge,
     &["name"],
     "1 on the instance that holds the Lease of this name, 0 on those that wait; absent without leader election.",
 );
-pub(super) const CPU: Declared =
-    Declared::new("process_cpu_seconds", Kind::Counter, &[], "Time that the process spent on processors, in seconds.");
-pub(super) const MEMORY: Declared =
-    Declared::new("process_resident_memory_bytes", Kind::Gauge, &[], "Memory of the process that is resident, in bytes.");
-pub(super) const FILES: Declared = Declared::new("process_open_fds", Kind::Gauge, &[], "File descriptors that the process has open.");
+/// CPU time of the process.
+pub const CPU: MetricSpec = MetricSpec::new(
+    "process_cpu_seconds",
+    Kind::Counter,
+    &[],
+    "Time that the process spent on processors, in seconds.",
+);
+/// Resident memory of the process.
+pub const MEMORY: MetricSpec = MetricSpec::new(
+    "process_resident_memory_bytes",
+    Kind::Gauge,
+    &[],
+    "Resident memory of the process, in bytes.",
+);
+/// Open file descriptors of the process.
+pub const FILES: MetricSpec =
+    MetricSpec::new("process_open_fds", Kind::Gauge, &[], "File descriptors that the process has open.");
 
-pub(super) const STARTED: Declared =
-    Declared::new("process_start_time_seconds", Kind::Gauge, &[], "When the process started, as Unix time in seconds.");
+/// Start time of the process.
+pub const STARTED: MetricSpec = MetricSpec::new(
+    "process_start_time_seconds",
+    Kind::Gauge,
+    &[],
+    "When the process started, as Unix time in seconds.",
+);
 
 /// The labels of one series.
 type Labels<const N: usize> = [(&'static str, String); N];
@@ -246,7 +288,9 @@ impl Metrics {
 
     /// A pass is over.
     pub fn passed(&self, result: &str, took: Duration) {
-        self.reconciles.get_or_create(&[("controller", CONTROLLER.to_owned()), ("result", result.to_owned())]).inc();
+        self.reconciles
+            .get_or_create(&[("controller", CONTROLLER.to_owned()), ("result", result.to_owned())])
+            .inc();
         self.reconcile_time.get_or_create(&controller()).observe(took.as_secs_f64());
     }
 
@@ -270,7 +314,9 @@ impl Metrics {
     /// So many were looked at and answered, or did not, at this Unix time in seconds.
     pub fn checked(&self, answered: usize, failed: usize, at: f64) {
         for (result, count) in [("answered", answered), ("failed", failed)] {
-            self.checks.get_or_create(&[("result", result.to_owned())]).inc_by(count.try_into().unwrap_or(u64::MAX));
+            self.checks
+                .get_or_create(&[("result", result.to_owned())])
+                .inc_by(count.try_into().unwrap_or(u64::MAX));
         }
         if answered > 0 {
             self.checked.set(at);
@@ -288,7 +334,7 @@ impl Metrics {
     }
 }
 
-fn add(registry: &mut Registry, declared: &Declared, metric: impl Metric) {
+fn add(registry: &mut Registry, declared: &MetricSpec, metric: impl Metric) {
     registry.register(declared.name, declared.bare_help(), metric);
 }
 

@@ -8,10 +8,7 @@ use std::{
     io::{self, ErrorKind},
     net::{Ipv6Addr, SocketAddr},
     str::FromStr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
 };
 
 use axum::{
@@ -22,9 +19,7 @@ use axum::{
     routing::get,
 };
 use prometheus_client::{encoding::text::encode, registry::Registry};
-use tokio::{net::TcpListener, sync::watch};
-
-use crate::{cluster::capabilities::Served, observed::Stores};
+use tokio::net::TcpListener;
 
 /// The format's own media type (`OpenMetrics` 1.0).
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -73,76 +68,58 @@ impl Listen {
             Self::At(address) => TcpListener::bind(address).await,
             // Linux takes connections of IPv4 there, too; where it was built without IPv6 there is nothing but IPv4.
             Self::Everywhere(port) => match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
-                Err(error) if error.kind() != ErrorKind::AddrInUse => TcpListener::bind(("0.0.0.0", port)).await,
+                Err(error) if error.kind() != ErrorKind::AddrInUse => {
+                    TcpListener::bind(("0.0.0.0", port)).await
+                }
                 opened => opened,
             },
         }
     }
 }
 
-/// Whether everything has been seen that is needed.
-#[derive(Clone, Debug)]
-pub struct Readiness {
-    leads: Arc<AtomicBool>,
-    was_ready: Arc<AtomicBool>,
-    stores: Arc<Stores>,
-    served: watch::Receiver<Option<Served>>,
-}
-
-impl Readiness {
-    /// Of a process that waits for its turn: it needs nothing, and is ready.
-    pub fn waiting(stores: Arc<Stores>, served: watch::Receiver<Option<Served>>) -> Self {
-        Self { leads: Arc::default(), was_ready: Arc::default(), stores, served }
-    }
-
-    /// From now on it needs what the watches see.
-    pub fn leads(&self) {
-        self.leads.store(true, Ordering::Relaxed);
-    }
-
-    /// What has not been seen yet; nothing once everything was, whatever comes and goes afterwards.
-    fn missing(&self) -> Vec<&'static str> {
-        if !self.leads.load(Ordering::Relaxed) || self.was_ready.load(Ordering::Relaxed) {
-            return Vec::new();
-        }
-        let Some(served) = *self.served.borrow() else { return vec!["what the cluster serves"] };
-        let missing = self.stores.unseen(served);
-        self.was_ready.store(missing.is_empty(), Ordering::Relaxed);
-        missing
-    }
+/// What `/readyz` depends on.
+pub trait Readiness: Clone + Send + Sync + 'static {
+    /// Names of what the process still waits for; empty when it is ready.
+    fn missing(&self) -> Vec<&'static str>;
 }
 
 #[derive(Clone)]
-struct Shown {
+struct ServerState<R> {
     registry: Arc<Registry>,
-    readiness: Readiness,
+    readiness: R,
 }
 
 /// Serves for life.
 ///
 /// # Errors
 /// When the listener fails for good.
-pub async fn serve(listener: TcpListener, registry: Arc<Registry>, readiness: Readiness) -> io::Result<()> {
+pub async fn serve(
+    listener: TcpListener,
+    registry: Arc<Registry>,
+    readiness: impl Readiness,
+) -> io::Result<()> {
     let routes = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
-        .with_state(Shown { registry, readiness });
+        .with_state(ServerState { registry, readiness });
     axum::serve(listener, routes).await
 }
 
-async fn metrics(State(shown): State<Shown>) -> Response {
+async fn metrics<R>(State(server): State<ServerState<R>>) -> Response {
     let mut text = String::new();
-    match encode(&mut text, &shown.registry) {
+    match encode(&mut text, &server.registry) {
         Ok(()) => ([(CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
 }
 
-async fn ready(State(shown): State<Shown>) -> Response {
-    match shown.readiness.missing() {
+async fn ready<R: Readiness>(State(server): State<ServerState<R>>) -> Response {
+    match server.readiness.missing() {
         missing if missing.is_empty() => "ok\n".into_response(),
-        missing => (StatusCode::SERVICE_UNAVAILABLE, format!("not seen yet: {}\n", missing.join(", "))).into_response(),
+        missing => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("waiting for {}\n", missing.join(", "))).into_response()
+        }
     }
 }
 

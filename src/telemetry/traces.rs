@@ -8,7 +8,7 @@ use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
 use tracing::{Level, Subscriber};
 use tracing_subscriber::{Layer, filter::Targets, registry::LookupSpan};
 
-use crate::api::metadata::OPERATOR;
+use kthena_keda_core::api::metadata::OPERATOR;
 
 /// How long sending the last spans may take: the process is ending.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -26,7 +26,8 @@ impl Traces {
     pub fn start(endpoint: &str, service: Option<String>) -> Result<Self, ExporterBuildError> {
         let endpoint = format!("{}/v1/traces", endpoint.trim_end_matches('/'));
         let exporter = SpanExporter::builder().with_http().with_endpoint(endpoint).build()?;
-        let resource = Resource::builder().with_service_name(service.unwrap_or_else(|| OPERATOR.to_owned())).build();
+        let resource =
+            Resource::builder().with_service_name(service.unwrap_or_else(|| OPERATOR.to_owned())).build();
         Ok(Self(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build()))
     }
 

@@ -59,6 +59,12 @@ async fn opting_in_does_not_cut_a_running_fleet() {
 
 #[tokio::test]
 async fn a_profile_that_does_not_exist() {
-    let chat = namespace().await.model_serving("chat").opts_in().annotated("autoscaling.kthena.io/profile", "gold").create().await;
+    let chat = namespace()
+        .await
+        .model_serving("chat")
+        .opts_in()
+        .annotated("autoscaling.kthena.io/profile", "gold")
+        .create()
+        .await;
     assert!(chat.reason("ProfileNotFound").await.contains("gold"));
 }

@@ -1,7 +1,8 @@
 //! The label selector and the condition on the ModelServing, beside whatever others write there.
 
 use harness::kinds;
-use kthena_keda::{api::kthena::ModelServing, cluster::apply};
+use kthena_keda::cluster::server_side_apply;
+use kthena_keda_core::api::kthena::ModelServing;
 use kube::{
     Api, ResourceExt as _,
     api::{Patch, PatchParams},
@@ -54,9 +55,13 @@ async fn nobodys_condition_is_lost() {
         tokio::spawn(async move {
             for _ in 0..20 {
                 let found = chat.get().await;
-                let mut conditions = found.data["status"]["conditions"].as_array().cloned().unwrap_or_default();
+                let mut conditions =
+                    found.data["status"]["conditions"].as_array().cloned().unwrap_or_default();
                 // Between its own writes somebody else has written: theirs must have kept this one's.
-                assert!(conditions.iter().any(|condition| condition["type"] == "Available"), "{conditions:?}");
+                assert!(
+                    conditions.iter().any(|condition| condition["type"] == "Available"),
+                    "{conditions:?}"
+                );
                 conditions.retain(|condition| condition["type"] != "Available");
                 conditions.extend(theirs.as_array().cloned().unwrap_or_default());
                 // As it does, with the version that it read: a lost race is run again.
@@ -68,8 +73,11 @@ async fn nobodys_condition_is_lost() {
     };
     chat.annotate(&[("kthena.io/model-name", Some(&chat.namespace.model_name()))]).await;
     hostile.await.unwrap();
-    let found =
-        chat.until("has both conditions", |found| found.data["status"]["conditions"].as_array().is_some_and(|all| all.len() == 2)).await;
+    let found = chat
+        .until("has both conditions", |found| {
+            found.data["status"]["conditions"].as_array().is_some_and(|all| all.len() == 2)
+        })
+        .await;
     assert_eq!(harness::condition(&found).unwrap()["reason"], "Pending");
     chat.annotate(&[("kthena.io/model-name", None)]).await;
     let found = chat.until("has no condition of ours", |found| harness::condition(found).is_none()).await;
@@ -81,7 +89,7 @@ async fn nobodys_condition_is_lost() {
 async fn a_status_is_answered_with_metadata_alone() {
     let chat = namespace().await.model_serving("chat").create().await;
     let api: Api<ModelServing> = Api::namespaced(stack().await.client().await, &chat.namespace.name);
-    let written = apply::patch_status(&api, "chat", json_patch::Patch::default()).await.unwrap();
+    let written = server_side_apply::patch_status(&api, "chat", json_patch::Patch::default()).await.unwrap();
     assert_eq!(written.types.map(|types| types.kind).as_deref(), Some("PartialObjectMetadata"));
     assert_eq!(written.metadata.uid, chat.get().await.metadata.uid);
 }

@@ -18,7 +18,12 @@ fn policy() -> ApiResource {
 }
 
 fn binding() -> ApiResource {
-    resource("workload.serving.volcano.sh", "v1alpha1", "AutoscalingPolicyBinding", "autoscalingpolicybindings")
+    resource(
+        "workload.serving.volcano.sh",
+        "v1alpha1",
+        "AutoscalingPolicyBinding",
+        "autoscalingpolicybindings",
+    )
 }
 
 fn target() -> Value {
@@ -26,8 +31,7 @@ fn target() -> Value {
 }
 
 fn hpa_spec() -> Value {
-    let metric =
-        json!({"type": "External", "external": {"metric": {"name": "theirs"}, "target": {"type": "AverageValue", "averageValue": "1"}}});
+    let metric = json!({"type": "External", "external": {"metric": {"name": "theirs"}, "target": {"type": "AverageValue", "averageValue": "1"}}});
     json!({"scaleTargetRef": target(), "minReplicas": 1, "maxReplicas": 2, "metrics": [metric]})
 }
 
@@ -41,7 +45,11 @@ async fn steps_back(chat: &ModelServing, kind: &ApiResource, content: Value) {
     chat.scaled_object_gone().await;
     let api = chat.namespace.api(kind);
     let now = api.get(&theirs.name_any()).await.unwrap();
-    assert_eq!((now.uid(), now.resource_version()), (theirs.uid(), theirs.resource_version()), "theirs is never touched");
+    assert_eq!(
+        (now.uid(), now.resource_version()),
+        (theirs.uid(), theirs.resource_version()),
+        "theirs is never touched"
+    );
     events(chat, "Warning", "ConflictingAutoscaler", &full).await;
     api.delete(&theirs.name_any(), &DeleteParams::default()).await.unwrap();
     chat.scaled_object().await;
@@ -59,7 +67,10 @@ async fn events(chat: &ModelServing, kind: &str, reason: &str, note: &str) {
             && event.data["regarding"]["name"] == chat.name
             && event.data["note"].as_str().is_some_and(|text| text.contains(note))
     };
-    wait::until_asked(&format!("there is the event {reason}: {note}"), found, |events| events.iter().any(is_it)).await;
+    wait::until_asked(&format!("there is the event {reason}: {note}"), found, |events| {
+        events.iter().any(is_it)
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -71,8 +82,7 @@ async fn a_users_hpa() {
 #[tokio::test]
 async fn a_users_scaled_object() {
     let chat = namespace().await.model_serving("chat").opts_in().create().await;
-    let trigger =
-        json!({"type": "cron", "metadata": {"timezone": "UTC", "start": "0 8 * * *", "end": "0 18 * * *", "desiredReplicas": "2"}});
+    let trigger = json!({"type": "cron", "metadata": {"timezone": "UTC", "start": "0 8 * * *", "end": "0 18 * * *", "desiredReplicas": "2"}});
     let spec = json!({"scaleTargetRef": target(), "triggers": [trigger]});
     steps_back(&chat, &kinds::scaled_object(), json!({"metadata": {"name": "theirs"}, "spec": spec})).await;
 }
@@ -82,7 +92,12 @@ async fn kthenas_own_policy() {
     let chat = namespace().await.model_serving("chat").opts_in().create().await;
     let metrics = json!([{"name": "m", "targetValue": "1"}]);
     let target = json!({"target": {"targetRef": target()}, "minReplicas": 1, "maxReplicas": 2});
-    steps_back(&chat, &policy(), json!({"metadata": {"name": "theirs"}, "spec": {"metrics": metrics, "homogeneousTarget": target}})).await;
+    steps_back(
+        &chat,
+        &policy(),
+        json!({"metadata": {"name": "theirs"}, "spec": {"metrics": metrics, "homogeneousTarget": target}}),
+    )
+    .await;
 }
 
 /// What it scales may stand in another namespace; and before 1.0 a binding names it, in one of two shapes.
@@ -119,8 +134,7 @@ async fn kthenas_own_binding_in_every_shape_and_from_another_namespace() {
 async fn a_leader_worker_set_that_owns_it() {
     let chat = namespace().await.model_serving("chat").opts_in().create().await;
     chat.scaled_object().await;
-    let owner =
-        json!({"apiVersion": "leaderworkerset.x-k8s.io/v1", "kind": "LeaderWorkerSet", "name": "group", "uid": "7e1f", "controller": true});
+    let owner = json!({"apiVersion": "leaderworkerset.x-k8s.io/v1", "kind": "LeaderWorkerSet", "name": "group", "uid": "7e1f", "controller": true});
     chat.patch(json!({"metadata": {"ownerReferences": [owner]}})).await;
     chat.says("ConflictingAutoscaler", "LeaderWorkerSet").await;
     chat.scaled_object_gone().await;
@@ -145,7 +159,12 @@ async fn a_model_that_opts_in_beside_an_hpa_gets_nothing_written_until_that_goes
 async fn kedas_own_hpa_is_none() {
     let models = namespace().await;
     let owner = json!({"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "name": "chat", "uid": "gone", "controller": true});
-    models.create(&hpa(), json!({"metadata": {"name": "keda-hpa-chat", "ownerReferences": [owner]}, "spec": hpa_spec()})).await;
+    models
+        .create(
+            &hpa(),
+            json!({"metadata": {"name": "keda-hpa-chat", "ownerReferences": [owner]}, "spec": hpa_spec()}),
+        )
+        .await;
     let chat = models.model_serving("chat").opts_in().create().await;
     chat.scaled_object().await;
 }
@@ -174,12 +193,22 @@ async fn whoever_resets_the_number_of_serving_groups_is_named() {
 #[tokio::test]
 async fn opting_out_at_zero_says_that_nothing_will_wake_it() {
     let models = namespace().await;
-    let annotated = models.model_serving("chat").opts_in().replicas(0).annotated("autoscaling.kthena.io/min-replicas", "0");
+    let annotated = models
+        .model_serving("chat")
+        .opts_in()
+        .replicas(0)
+        .annotated("autoscaling.kthena.io/min-replicas", "0");
     let chat = annotated.create().await;
     chat.scaled_object().await;
     chat.annotate(&[("kthena.io/model-name", None)]).await;
     chat.scaled_object_gone().await;
-    events(&chat, "Warning", "OptedOut", &format!("kubectl scale modelserving chat -n {} --replicas=1", models.name)).await;
+    events(
+        &chat,
+        "Warning",
+        "OptedOut",
+        &format!("kubectl scale modelserving chat -n {} --replicas=1", models.name),
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -208,8 +237,18 @@ async fn what_the_api_server_refuses_is_said_and_tried_again() {
         "failurePolicy": "Fail", "matchConstraints": {"resourceRules": rules, "namespaceSelector": here},
         "validations": [{"expression": "false", "message": "not before Monday"}],
     });
-    let policies = resource("admissionregistration.k8s.io", "v1", "ValidatingAdmissionPolicy", "validatingadmissionpolicies");
-    let bindings = resource("admissionregistration.k8s.io", "v1", "ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings");
+    let policies = resource(
+        "admissionregistration.k8s.io",
+        "v1",
+        "ValidatingAdmissionPolicy",
+        "validatingadmissionpolicies",
+    );
+    let bindings = resource(
+        "admissionregistration.k8s.io",
+        "v1",
+        "ValidatingAdmissionPolicyBinding",
+        "validatingadmissionpolicybindings",
+    );
     let apply = async |kind: &ApiResource, spec: Value| {
         let object = json!({"apiVersion": kind.api_version, "kind": kind.kind, "metadata": {"name": name}, "spec": spec});
         harness::objects::apply(&models.client, object).await;
@@ -221,8 +260,11 @@ async fn what_the_api_server_refuses_is_said_and_tried_again() {
     let probe: DynamicObject = serde_json::from_value(probe).unwrap();
     let dry_run = kube::api::PostParams { dry_run: true, ..kube::api::PostParams::default() };
     let objects = models.api(&kinds::scaled_object());
-    let in_force = async || objects.create(&dry_run, &probe).await.map_or_else(|error| error.to_string(), |_| String::new());
-    wait::until_asked("the policy is in force", in_force, |answer| answer.contains("not before Monday")).await;
+    let in_force = async || {
+        objects.create(&dry_run, &probe).await.map_or_else(|error| error.to_string(), |_| String::new())
+    };
+    wait::until_asked("the policy is in force", in_force, |answer| answer.contains("not before Monday"))
+        .await;
 
     let chat = models.model_serving("chat").opts_in().create().await;
     let message = chat.says("ScaledObjectNotReady", "not before Monday").await;
@@ -235,13 +277,19 @@ async fn what_the_api_server_refuses_is_said_and_tried_again() {
         models.model_serving(sentinel).opted_in(sentinel).create().await.reason("ScaledObjectNotReady").await;
     }
     let log = log().await;
-    let passes = log.lines().filter(|line| line.contains(&models.name) && line.contains("InvalidConfiguration")).count();
+    let passes = log
+        .lines()
+        .filter(|line| line.contains(&models.name) && line.contains("InvalidConfiguration"))
+        .count();
     assert!((1..30).contains(&passes), "{passes} passes");
     chat.annotate(&[("autoscaling.kthena.io/paused", None)]).await;
     chat.says("ScaledObjectNotReady", "not before Monday").await;
     let all: Api<DynamicObject> = Api::all_with(models.client.clone(), &bindings);
     all.delete(&name, &DeleteParams::default()).await.unwrap();
-    wait::until_asked("the policy is in force no more", in_force, |answer| !answer.contains("not before Monday")).await;
+    wait::until_asked("the policy is in force no more", in_force, |answer| {
+        !answer.contains("not before Monday")
+    })
+    .await;
     // It would be tried again in some minutes; a change is at once.
     chat.annotate(&[("autoscaling.kthena.io/max-replicas", Some("4"))]).await;
     chat.scaled_object().await;
@@ -252,13 +300,21 @@ async fn what_the_api_server_refuses_is_said_and_tried_again() {
 async fn where_no_condition_may_be_written_events_tell() {
     let stack = Stack::start(&[Crds::kthena(), Crds::keda()]).await;
     let _operator = stack.start_operator(&Settings::new(BINARY).with("--write-conditions=false"));
-    let chat = stack.namespace().await.model_serving("chat").opts_in().annotated("autoscaling.kthena.io/paused", "perhaps").create().await;
+    let chat = stack
+        .namespace()
+        .await
+        .model_serving("chat")
+        .opts_in()
+        .annotated("autoscaling.kthena.io/paused", "perhaps")
+        .create()
+        .await;
     events(&chat, "Warning", "InvalidConfiguration", "perhaps").await;
     chat.annotate(&[("autoscaling.kthena.io/paused", None)]).await;
     events(&chat, "Normal", "Resolved", "InvalidConfiguration is over").await;
     chat.scaled_object().await;
     // Whoever waits for the other to go is woken by that, too.
-    let hpa_of_theirs = chat.namespace.create(&hpa(), json!({"metadata": {"name": "theirs"}, "spec": hpa_spec()})).await;
+    let hpa_of_theirs =
+        chat.namespace.create(&hpa(), json!({"metadata": {"name": "theirs"}, "spec": hpa_spec()})).await;
     events(&chat, "Warning", "ConflictingAutoscaler", "theirs").await;
     chat.scaled_object_gone().await;
     chat.namespace.api(&hpa()).delete(&hpa_of_theirs.name_any(), &DeleteParams::default()).await.unwrap();

@@ -14,14 +14,25 @@ const ENGINE: &str = "autoscaling.kthena.io/engine";
 const MONITOR: &str = "kthena-keda-chat";
 
 async fn with_signals(signals: &str) -> ModelServing {
-    namespace().await.model_serving("chat").opts_in().annotated(SIGNALS, signals).annotated(ENGINE, "vllm").create().await
+    namespace()
+        .await
+        .model_serving("chat")
+        .opts_in()
+        .annotated(SIGNALS, signals)
+        .annotated(ENGINE, "vllm")
+        .create()
+        .await
 }
 
 fn monitors(chat: &ModelServing) -> Api<DynamicObject> {
     chat.namespace.api(&kinds::pod_monitor())
 }
 
-async fn monitor_until(chat: &ModelServing, what: &str, done: impl Fn(&DynamicObject) -> bool) -> DynamicObject {
+async fn monitor_until(
+    chat: &ModelServing,
+    what: &str,
+    done: impl Fn(&DynamicObject) -> bool,
+) -> DynamicObject {
     wait::until(&monitors(chat), MONITOR, what, |found| found.is_some_and(&done)).await.unwrap()
 }
 
@@ -35,7 +46,10 @@ fn endpoint(monitor: &DynamicObject) -> &Value {
 
 /// The port that every target is led to.
 fn port(monitor: &DynamicObject) -> Option<&str> {
-    endpoint(monitor)["relabelings"].as_array()?.iter().find_map(|step| step["replacement"].as_str()?.strip_prefix("$1:"))
+    endpoint(monitor)["relabelings"]
+        .as_array()?
+        .iter()
+        .find_map(|step| step["replacement"].as_str()?.strip_prefix("$1:"))
 }
 
 fn queries(scaled_object: &DynamicObject) -> Vec<&str> {
@@ -60,17 +74,26 @@ async fn an_engine_signal_has_the_engines_scraped() {
     }
     let found = chat.scaled_object().await;
     let triggers = found.data["spec"]["triggers"].as_array().unwrap();
-    let named: Vec<_> =
-        triggers.iter().map(|trigger| (trigger["name"].as_str().unwrap(), trigger["metadata"]["threshold"].as_str().unwrap())).collect();
+    let named: Vec<_> = triggers
+        .iter()
+        .map(|trigger| {
+            (trigger["name"].as_str().unwrap(), trigger["metadata"]["threshold"].as_str().unwrap())
+        })
+        .collect();
     assert_eq!(named, [("active-requests", "10"), ("engine-queue", "4"), ("kv-cache", "0.7")]);
     let scope = format!(r#"namespace="{}",modelserving_volcano_sh_name="chat""#, chat.namespace.name);
-    assert!(queries(&found).iter().skip(1).all(|query| query.contains("vllm:") && query.contains(&scope)), "{:?}", queries(&found));
+    assert!(
+        queries(&found).iter().skip(1).all(|query| query.contains("vllm:") && query.contains(&scope)),
+        "{:?}",
+        queries(&found)
+    );
 
     // Edited and deleted by hand, it is put back; what others add stays.
     let patch = json!({"metadata": {"labels": {"theirs": "x"}}, "spec": {"podTargetLabels": []}});
     monitors(&chat).patch(MONITOR, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
     monitor_until(&chat, "has its labels again", |found| {
-        found.data["spec"]["podTargetLabels"].as_array().is_some_and(|all| all.len() == 2) && found.labels()["theirs"] == "x"
+        found.data["spec"]["podTargetLabels"].as_array().is_some_and(|all| all.len() == 2)
+            && found.labels()["theirs"] == "x"
     })
     .await;
     monitors(&chat).delete(MONITOR, &DeleteParams::default()).await.unwrap();
@@ -91,28 +114,43 @@ async fn the_model_server_tells_what_runs_where() {
     let models = namespace().await;
     let chat = models.model_serving("chat").opts_in().annotated(SIGNALS, "engine-queue=4").create().await;
     let message = chat.reason("InvalidConfiguration").await;
-    assert!(message.contains("autoscaling.kthena.io/engine: missing, and no ModelServer selects"), "{message}");
+    assert!(
+        message.contains("autoscaling.kthena.io/engine: missing, and no ModelServer selects"),
+        "{message}"
+    );
     models.model_server("chat", "chat", 8080).await;
     monitor_until(&chat, "scrapes 8080", |found| port(found) == Some("8080")).await;
-    chat.scaled_object_until("asks vLLM", |found| queries(found)[0].contains("vllm:num_requests_waiting")).await;
-    models.edit_model_server("chat", json!({"inferenceEngine": "SGLang", "workloadPort": {"port": 9000}})).await;
+    chat.scaled_object_until("asks vLLM", |found| queries(found)[0].contains("vllm:num_requests_waiting"))
+        .await;
+    models
+        .edit_model_server("chat", json!({"inferenceEngine": "SGLang", "workloadPort": {"port": 9000}}))
+        .await;
     monitor_until(&chat, "scrapes 9000", |found| port(found) == Some("9000")).await;
-    chat.scaled_object_until("asks SGLang", |found| queries(found)[0].contains("sglang:num_queue_reqs")).await;
+    chat.scaled_object_until("asks SGLang", |found| queries(found)[0].contains("sglang:num_queue_reqs"))
+        .await;
     models.edit_model_server("chat", json!({"workloadPort": null})).await;
     monitor_until(&chat, "scrapes the usual port", |found| port(found) == Some("30000")).await;
     // Annotations win.
     chat.annotate(&[(ENGINE, Some("vllm")), ("autoscaling.kthena.io/engine-port", Some("7000"))]).await;
     monitor_until(&chat, "scrapes 7000", |found| port(found) == Some("7000")).await;
-    chat.scaled_object_until("asks vLLM", |found| queries(found)[0].contains("vllm:num_requests_waiting")).await;
+    chat.scaled_object_until("asks vLLM", |found| queries(found)[0].contains("vllm:num_requests_waiting"))
+        .await;
 }
 
 #[tokio::test]
 async fn somebody_elses_monitor_of_that_name_is_never_touched() {
     let models = namespace().await;
     let endpoints = json!([{"port": "http"}]);
-    let theirs = json!({"metadata": {"name": MONITOR}, "spec": {"selector": {}, "podMetricsEndpoints": endpoints}});
+    let theirs =
+        json!({"metadata": {"name": MONITOR}, "spec": {"selector": {}, "podMetricsEndpoints": endpoints}});
     let theirs = models.create(&kinds::pod_monitor(), theirs).await;
-    let chat = models.model_serving("chat").opts_in().annotated(SIGNALS, "kv-cache=1").annotated(ENGINE, "vllm").create().await;
+    let chat = models
+        .model_serving("chat")
+        .opts_in()
+        .annotated(SIGNALS, "kv-cache=1")
+        .annotated(ENGINE, "vllm")
+        .create()
+        .await;
     let message = chat.reason("NameConflict").await;
     assert!(message.contains("PodMonitor kthena-keda-chat"), "{message}");
     // Without a signal that needs one there is no conflict, and theirs stays all the same.
@@ -123,7 +161,11 @@ async fn somebody_elses_monitor_of_that_name_is_never_touched() {
     let now = monitors(&chat).get(MONITOR).await.unwrap();
     assert_eq!((now.uid(), now.resource_version()), (theirs.uid(), theirs.resource_version()));
     monitors(&chat).delete(MONITOR, &DeleteParams::default()).await.unwrap();
-    chat.annotate(&[("kthena.io/model-name", Some(&chat.namespace.model_name())), (SIGNALS, Some("kv-cache=1"))]).await;
+    chat.annotate(&[
+        ("kthena.io/model-name", Some(&chat.namespace.model_name())),
+        (SIGNALS, Some("kv-cache=1")),
+    ])
+    .await;
     monitor_until(&chat, "exists", |_| true).await;
 }
 
@@ -133,31 +175,39 @@ async fn a_profile_says_how_and_whether() {
     let name = format!("engines-{}", chat.namespace.name);
     let profiles: Api<DynamicObject> = Api::all_with(chat.namespace.client.clone(), &kinds::profile());
     let spec = json!({"signals": [{"name": "engine-running", "target": "20"}], "monitors": {"create": "always", "labels": {"release": "kps"}, "interval": "7s"}});
-    let profile =
-        json!({"apiVersion": "autoscaling.kthena.io/v1alpha1", "kind": "AutoscalingProfile", "metadata": {"name": name}, "spec": spec});
+    let profile = json!({"apiVersion": "autoscaling.kthena.io/v1alpha1", "kind": "AutoscalingProfile", "metadata": {"name": name}, "spec": spec});
     profiles.create(&PostParams::default(), &serde_json::from_value(profile).unwrap()).await.unwrap();
     chat.annotate(&[("autoscaling.kthena.io/profile", Some(&name)), (SIGNALS, None)]).await;
     monitor_until(&chat, "has the profile's label and interval", |found| {
-        found.labels().get("release").is_some_and(|label| label == "kps") && endpoint(found)["interval"] == "7s"
+        found.labels().get("release").is_some_and(|label| label == "kps")
+            && endpoint(found)["interval"] == "7s"
     })
     .await;
     let never = json!({"spec": {"monitors": {"create": false}}});
     profiles.patch(&name, &PatchParams::default(), &Patch::Merge(never)).await.unwrap();
     no_monitor(&chat).await;
-    chat.scaled_object_until("asks vLLM", |found| queries(found)[0].contains("vllm:num_requests_running")).await;
+    chat.scaled_object_until("asks vLLM", |found| queries(found)[0].contains("vllm:num_requests_running"))
+        .await;
 }
 
 #[tokio::test]
 async fn at_zero_engines_have_no_say_of_their_own() {
     let chat = with_signals("engine-queue=4").await;
     let found = chat.scaled_object().await;
-    assert!(!queries(&found)[0].contains("kthena_router"), "with a minimum of 1 a missing engine is no answer");
+    assert!(
+        !queries(&found)[0].contains("kthena_router"),
+        "with a minimum of 1 a missing engine is no answer"
+    );
     chat.annotate(&[("autoscaling.kthena.io/min-replicas", Some("0"))]).await;
     let message = chat.reason("CannotWakeFromZero").await;
-    assert!(message.contains("stays as it was last valid") && message.contains("active-requests"), "{message}");
+    assert!(
+        message.contains("stays as it was last valid") && message.contains("active-requests"),
+        "{message}"
+    );
     assert_eq!(chat.scaled_object().await.resource_version(), found.resource_version());
     chat.annotate(&[(SIGNALS, Some("engine-queue=4,active-requests=10"))]).await;
-    let found = chat.scaled_object_until("may go to zero", |found| found.data["spec"]["minReplicaCount"] == 0).await;
+    let found =
+        chat.scaled_object_until("may go to zero", |found| found.data["spec"]["minReplicaCount"] == 0).await;
     assert!(queries(&found)[0].contains("kthena_router_active_requests"), "at zero the router decides");
     assert_eq!(found.data["spec"]["triggers"][2]["name"], "activation");
 }
@@ -167,14 +217,21 @@ async fn without_the_prometheus_operator_it_is_said_and_made_up_for() {
     let stack = Stack::start(&[Crds::kthena(), Crds::keda()]).await;
     let operator = stack.start_operator(&Settings::new(BINARY));
     let models = stack.namespace().await;
-    let chat = models.model_serving("chat").opts_in().annotated(SIGNALS, "kv-cache=1").annotated(ENGINE, "vllm").create().await;
+    let chat = models
+        .model_serving("chat")
+        .opts_in()
+        .annotated(SIGNALS, "kv-cache=1")
+        .annotated(ENGINE, "vllm")
+        .create()
+        .await;
     chat.scaled_object().await;
     let message = chat.reason("Pending").await;
     assert!(message.contains("install the Prometheus Operator"), "{message}");
     Crds::prometheus_operator().install(&models.client).await;
     monitor_until(&chat, "exists", |_| true).await;
     chat.until("has nothing more to say", |found| {
-        harness::condition(found).is_some_and(|condition| !condition["message"].as_str().unwrap().contains("Prometheus Operator"))
+        harness::condition(found)
+            .is_some_and(|condition| !condition["message"].as_str().unwrap().contains("Prometheus Operator"))
     })
     .await;
 
@@ -182,10 +239,19 @@ async fn without_the_prometheus_operator_it_is_said_and_made_up_for() {
     assert!(operator.terminate());
     let before = stack.writes().len();
     let _operator = stack.start_operator(&Settings::new(BINARY));
-    let sentinel = models.model_serving("sentinel").annotated("autoscaling.kthena.io/profile", "none").opted_in("sentinel").create().await;
+    let sentinel = models
+        .model_serving("sentinel")
+        .annotated("autoscaling.kthena.io/profile", "none")
+        .opted_in("sentinel")
+        .create()
+        .await;
     sentinel.reason("ProfileNotFound").await;
     let writes = stack.writes().split_off(before);
-    assert!(writes.iter().all(|write| write.object_ref.name == "sentinel"), "{:?}", harness::audit::summary(&writes));
+    assert!(
+        writes.iter().all(|write| write.object_ref.name == "sentinel"),
+        "{:?}",
+        harness::audit::summary(&writes)
+    );
     let refused: Vec<_> = stack.requests().into_iter().filter(|request| request.code() == 403).collect();
     assert!(refused.is_empty(), "{:?}", harness::audit::summary(&refused));
 }

@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use harness::{Crds, Identity, ModelServing, ModelServingBuilder, Settings, Stack, condition, kinds, stack::resource, wait::until_asked};
+use harness::{
+    Crds, Identity, ModelServing, ModelServingBuilder, Settings, Stack, condition, kinds, stack::resource,
+    wait::until_asked,
+};
 use rstest::rstest;
 use serde_json::{Value, json};
 
@@ -13,22 +16,43 @@ async fn agree(stack: &Stack, chat: &ModelServing, reason: &str, link: Option<&s
     agree_with(stack, chat, reason, link, &["--prometheus-url=http://prometheus:9090"]).await;
 }
 
-async fn agree_with(stack: &Stack, chat: &ModelServing, reason: &str, link: Option<&str>, arguments: &[&str]) {
+async fn agree_with(
+    stack: &Stack,
+    chat: &ModelServing,
+    reason: &str,
+    link: Option<&str>,
+    arguments: &[&str],
+) {
     let kubeconfig = stack.control_plane.kubeconfig(&Identity::Admin);
     let model = format!("{}/{}", chat.namespace.name, chat.name);
     let both = async || {
-        let (said, code) = harness::explain(Path::new(BINARY), &kubeconfig, &[&[model.as_str()], arguments].concat());
+        let (said, code) =
+            harness::explain(Path::new(BINARY), &kubeconfig, &[&[model.as_str()], arguments].concat());
         // A kind that has just been installed may not be described yet.
-        (said.unwrap_or_else(|error| json!({"error": error})), code, condition(&chat.get().await).cloned().unwrap_or_default())
+        (
+            said.unwrap_or_else(|error| json!({"error": error})),
+            code,
+            condition(&chat.get().await).cloned().unwrap_or_default(),
+        )
     };
     let same = |(said, _, condition): &(Value, Option<i32>, Value)| {
         said["reason"] == reason && condition["reason"] == reason && condition["status"] == said["status"]
     };
     let (said, code, _) = until_asked(&format!("both say {reason}"), both, same).await;
     let links = said["links"].as_array().unwrap();
-    let broken: Vec<&str> = links.iter().filter(|link| link["state"] == "broken").filter_map(|link| link["name"].as_str()).collect();
+    let broken: Vec<&str> = links
+        .iter()
+        .filter(|link| link["state"] == "broken")
+        .filter_map(|link| link["name"].as_str())
+        .collect();
     assert_eq!(broken, link.into_iter().collect::<Vec<_>>(), "{said}");
-    assert!(links.iter().position(|link| link["state"] == "broken").is_none_or(|broken| broken + 1 == links.len()), "{said}");
+    assert!(
+        links
+            .iter()
+            .position(|link| link["state"] == "broken")
+            .is_none_or(|broken| broken + 1 == links.len()),
+        "{said}"
+    );
     assert_eq!(code, Some(if said["status"] == "False" { 3 } else { 4 }), "{said}");
 }
 
@@ -62,15 +86,13 @@ async fn of_what_others_have() {
     agree(stack, &first, "SharedModelName", Some("demand")).await;
     agree(stack, &second, "SharedModelName", Some("demand")).await;
     let target = json!({"apiVersion": "workload.serving.volcano.sh/v1alpha1", "kind": "ModelServing", "name": "scaled"});
-    let metric =
-        json!({"type": "External", "external": {"metric": {"name": "theirs"}, "target": {"type": "AverageValue", "averageValue": "1"}}});
+    let metric = json!({"type": "External", "external": {"metric": {"name": "theirs"}, "target": {"type": "AverageValue", "averageValue": "1"}}});
     let spec = json!({"scaleTargetRef": target, "minReplicas": 1, "maxReplicas": 2, "metrics": [metric]});
     let hpa = resource("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers");
     models.create(&hpa, json!({"metadata": {"name": "theirs"}, "spec": spec})).await;
     let scaled = models.model_serving("scaled").opted_in("scaled.by-others").create().await;
     agree(stack, &scaled, "ConflictingAutoscaler", Some("other autoscalers")).await;
-    let trigger =
-        json!({"type": "cron", "metadata": {"timezone": "UTC", "start": "0 8 * * *", "end": "0 18 * * *", "desiredReplicas": "2"}});
+    let trigger = json!({"type": "cron", "metadata": {"timezone": "UTC", "start": "0 8 * * *", "end": "0 18 * * *", "desiredReplicas": "2"}});
     let theirs = json!({"metadata": {"name": "named"}, "spec": {"scaleTargetRef": {"name": "other"}, "triggers": [trigger]}});
     models.create(&kinds::scaled_object(), theirs).await;
     let named = models.model_serving("named").opted_in("named.like-others").create().await;
@@ -107,11 +129,18 @@ async fn all_models_the_worst_first_and_what_the_caller_may_not_see() {
     let _operator = stack.start_operator(&Settings::new(BINARY));
     let models = stack.namespace().await;
     models.model_serving("a-good-one").opts_in().create().await.reason("Pending").await;
-    models.model_serving("bad").opted_in("bad").annotated("autoscaling.kthena.io/paused", "perhaps").create().await;
+    models
+        .model_serving("bad")
+        .opted_in("bad")
+        .annotated("autoscaling.kthena.io/paused", "perhaps")
+        .create()
+        .await;
     let admin = stack.control_plane.kubeconfig(&Identity::Admin);
-    let (said, code) = harness::explain(Path::new(BINARY), &admin, &["--prometheus-url=http://prometheus:9090"]);
+    let (said, code) =
+        harness::explain(Path::new(BINARY), &admin, &["--prometheus-url=http://prometheus:9090"]);
     let said = said.unwrap();
-    let names: Vec<&str> = said.as_array().unwrap().iter().filter_map(|found| found["name"].as_str()).collect();
+    let names: Vec<&str> =
+        said.as_array().unwrap().iter().filter_map(|found| found["name"].as_str()).collect();
     assert_eq!((names, code), (vec!["bad", "a-good-one"], Some(3)));
     let nobody = stack.control_plane.kubeconfig(&Identity::User("nobody"));
     let model = format!("{}/bad", models.name);

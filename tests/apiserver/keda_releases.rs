@@ -12,10 +12,20 @@ async fn the_oldest_that_is_supported() {
     let models = stack.namespace().await;
     let profile = json!({"apiVersion": "autoscaling.kthena.io/v1alpha1", "kind": "AutoscalingProfile", "metadata": {"name": "falls-back"}, "spec": {"fallback": {}}});
     harness::objects::apply(&models.client, profile).await;
-    let held = models.model_serving("held").opted_in("held").annotated("autoscaling.kthena.io/profile", "falls-back").create().await;
+    let held = models
+        .model_serving("held")
+        .opted_in("held")
+        .annotated("autoscaling.kthena.io/profile", "falls-back")
+        .create()
+        .await;
     assert_eq!(held.scaled_object().await.data["spec"].get("fallback"), None);
     assert!(held.reason("Pending").await.contains("KEDA 2.17"));
-    let chat = models.model_serving("chat").opts_in().annotated("autoscaling.kthena.io/min-replicas", "0").create().await;
+    let chat = models
+        .model_serving("chat")
+        .opts_in()
+        .annotated("autoscaling.kthena.io/min-replicas", "0")
+        .create()
+        .await;
     let found = chat.scaled_object().await;
     assert_eq!(found.data["spec"]["initialCooldownPeriod"], 900);
     chat.annotate(&[("autoscaling.kthena.io/paused", Some("scale-in"))]).await;
@@ -29,9 +39,14 @@ async fn the_oldest_that_is_supported() {
     chat.reason("InvalidConfiguration").await;
     Crds::keda().install(&models.client).await;
     chat.reason("Pending").await;
-    held.scaled_object_until("falls back", |found| found.data["spec"]["fallback"]["failureThreshold"] == 10).await;
+    held.scaled_object_until("falls back", |found| found.data["spec"]["fallback"]["failureThreshold"] == 10)
+        .await;
     chat.scaled_object_until("is paused one way", |found| {
-        found.metadata.annotations.as_ref().is_some_and(|all| all.contains_key("autoscaling.keda.sh/paused-scale-in"))
+        found
+            .metadata
+            .annotations
+            .as_ref()
+            .is_some_and(|all| all.contains_key("autoscaling.keda.sh/paused-scale-in"))
     })
     .await;
 }

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use futures::{StreamExt as _, stream};
 use harness::kinds;
-use kthena_keda::{
+use kthena_keda_core::{
     api::kthena::ModelServing,
-    intent::{Profile, PrometheusSettings, PrometheusUrl},
-    observed::{Observed, Routing},
-    plan::{Capabilities, Desired, Plan, plan},
+    domain::{Capabilities, PrometheusUrl},
+    intent::{Profile, PrometheusSettings},
+    observed::Observed,
+    plan::{Desired, Plan, plan},
     signals::{RouterSeries, ScrapeSource},
 };
 use kube::api::PostParams;
@@ -25,7 +26,11 @@ use super::shared::namespace;
 /// Mostly values that are accepted, so that most plans get as far as an object; and now and then anything at all.
 fn annotations() -> impl Strategy<Value = BTreeMap<String, String>> {
     let or_any = |good: BoxedStrategy<String>| prop_oneof![8 => good.prop_map(Some), 1 => ".{0,20}".prop_map(Some), 6 => Just(None)];
-    let model = prop_oneof!["[a-zA-Z0-9./_-]{1,40}", r"[^,\p{Cc}]{1,40}", r#"["\\{}=~|a-c]{1,12}(,["\\a-c]{1,8}){0,3}"#];
+    let model = prop_oneof![
+        "[a-zA-Z0-9./_-]{1,40}",
+        r"[^,\p{Cc}]{1,40}",
+        r#"["\\{}=~|a-c]{1,12}(,["\\a-c]{1,8}){0,3}"#
+    ];
     let target = "(0\\.[0-9]{0,2}[1-9]|[1-9][0-9]{0,8})";
     let signals = format!(
         "active-requests={target}(,queued-requests={target})?(, output-tokens={target})?(,request-rate={target})?(,kv-cache={target})?"
@@ -40,8 +45,15 @@ fn annotations() -> impl Strategy<Value = BTreeMap<String, String>> {
         prop_oneof![9 => Just(None), 1 => ("[a-z-]{1,12}", ".{0,8}").prop_map(Some)],
     )
         .prop_map(|(model, min, max, signals, paused, engine, odd)| {
-            let named = [("min-replicas", min), ("max-replicas", max), ("signals", signals), ("paused", paused), ("engine", engine)];
-            let named = named.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).chain(odd);
+            let named = [
+                ("min-replicas", min),
+                ("max-replicas", max),
+                ("signals", signals),
+                ("paused", paused),
+                ("engine", engine),
+            ];
+            let named =
+                named.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).chain(odd);
             let mut annotations: BTreeMap<String, String> =
                 named.map(|(key, value)| (format!("autoscaling.kthena.io/{key}"), value)).collect();
             annotations.insert("kthena.io/model-name".to_owned(), model);
@@ -55,22 +67,13 @@ fn planned(name: &str, namespace: &str, annotations: &BTreeMap<String, String>) 
         "spec": {"replicas": 1, "template": {"roles": [{"name": "engine"}]}},
     }))
     .unwrap();
-    let router = RouterSeries { namespace: "kthena-system".to_owned(), source: ScrapeSource::Service("kthena-router".to_owned()) };
-    let prometheus = Some(PrometheusSettings::from("http://prometheus:9090".parse::<PrometheusUrl>().unwrap()));
-    let observed = Observed {
-        hpa: None,
-        rivals: Vec::new(),
-        sights: std::sync::Arc::default(),
-        mismatch: None,
-        refusal: None,
-        second_writer: None,
-        model_serving,
-        scaled_object: None,
-        pod_monitor: None,
-        router,
-        routing: Routing::default(),
-        profile: None,
+    let router = RouterSeries {
+        namespace: "kthena-system".to_owned(),
+        source: ScrapeSource::Service("kthena-router".to_owned()),
     };
+    let prometheus =
+        Some(PrometheusSettings::from("http://prometheus:9090".parse::<PrometheusUrl>().unwrap()));
+    let observed = Observed::of(model_serving, router);
     plan(&observed, Capabilities::NEWEST, &Profile { prometheus, ..Profile::built_in() })
 }
 
@@ -79,7 +82,10 @@ async fn no_annotation_leads_to_an_object_that_keda_refuses() {
     let namespace = namespace().await;
     let mut runner = TestRunner::new(Config::default());
     let cases: Vec<_> = (0..400).map(|_| annotations().new_tree(&mut runner).unwrap().current()).collect();
-    let plans = cases.iter().enumerate().map(|(i, annotations)| (annotations, planned(&format!("m-{i}"), &namespace.name, annotations)));
+    let plans = cases
+        .iter()
+        .enumerate()
+        .map(|(i, annotations)| (annotations, planned(&format!("m-{i}"), &namespace.name, annotations)));
     let objects: Vec<(&BTreeMap<String, String>, Value)> = plans
         .filter_map(|(annotations, plan)| match plan.scaled_object {
             Desired::Apply(object) => Some((annotations, serde_json::to_value(&object).unwrap())),
@@ -89,16 +95,24 @@ async fn no_annotation_leads_to_an_object_that_keda_refuses() {
             }
         })
         .collect();
-    assert!(objects.len() > 50, "most plans get as far as an object, or this proves nothing: {}", objects.len());
+    assert!(
+        objects.len() > 50,
+        "most plans get as far as an object, or this proves nothing: {}",
+        objects.len()
+    );
     let api = namespace.api(&kinds::scaled_object());
     let dry_run = PostParams { dry_run: true, field_manager: None };
     let tried = stream::iter(objects.iter().map(|(annotations, object)| {
         let (api, dry_run) = (&api, &dry_run);
-        async move { (annotations, object, api.create(dry_run, &serde_json::from_value(object.clone()).unwrap()).await) }
+        async move {
+            (annotations, object, api.create(dry_run, &serde_json::from_value(object.clone()).unwrap()).await)
+        }
     }));
     let refused: Vec<String> = tried
         .buffer_unordered(8)
-        .filter_map(|(annotations, object, answer)| async move { answer.err().map(|error| format!("{annotations:?}\n{object}\n{error}")) })
+        .filter_map(|(annotations, object, answer)| async move {
+            answer.err().map(|error| format!("{annotations:?}\n{object}\n{error}"))
+        })
         .collect()
         .await;
     assert!(refused.is_empty(), "{}", refused.join("\n\n"));

@@ -22,8 +22,7 @@ fn profiles(namespace: &Namespace) -> Api<DynamicObject> {
 }
 
 fn profile(name: &str, spec: &Value) -> DynamicObject {
-    let object =
-        json!({"apiVersion": "autoscaling.kthena.io/v1alpha1", "kind": "AutoscalingProfile", "metadata": {"name": name}, "spec": spec});
+    let object = json!({"apiVersion": "autoscaling.kthena.io/v1alpha1", "kind": "AutoscalingProfile", "metadata": {"name": name}, "spec": spec});
     serde_json::from_value(object).unwrap()
 }
 
@@ -32,11 +31,17 @@ async fn create(namespace: &Namespace, name: &str, spec: &Value) -> DynamicObjec
 }
 
 async fn edit(namespace: &Namespace, name: &str, spec: Value) {
-    profiles(namespace).patch(name, &PatchParams::default(), &Patch::Merge(json!({"spec": spec}))).await.unwrap();
+    profiles(namespace)
+        .patch(name, &PatchParams::default(), &Patch::Merge(json!({"spec": spec})))
+        .await
+        .unwrap();
 }
 
 fn ready(profile: &DynamicObject) -> Option<(&str, &str)> {
-    let found = profile.data["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == "Ready")?;
+    let found = profile.data["status"]["conditions"]
+        .as_array()?
+        .iter()
+        .find(|condition| condition["type"] == "Ready")?;
     Some((found["status"].as_str()?, found["message"].as_str()?))
 }
 
@@ -81,7 +86,9 @@ fn ready(profile: &DynamicObject) -> Option<(&str, &str)> {
 #[case(json!({"monitors": {"create": "true"}}), "spec.monitors.create")]
 #[tokio::test]
 async fn a_bad_one_is_refused_by_the_api_server(#[case] spec: Value, #[case] why: &str) {
-    let refused = profiles(&namespace().await).create(&PostParams { dry_run: true, ..PostParams::default() }, &profile("bad", &spec)).await;
+    let refused = profiles(&namespace().await)
+        .create(&PostParams { dry_run: true, ..PostParams::default() }, &profile("bad", &spec))
+        .await;
     let error = refused.map_or_else(|error| error.to_string(), |_| "accepted".to_owned());
     assert!(error.contains(why), "{error}");
 }
@@ -108,7 +115,8 @@ async fn the_sample_and_an_empty_one_are_accepted_and_the_same() {
 async fn a_good_one_is_accepted_and_ready(#[case] spec: Value) {
     let (namespace, name) = (namespace().await, format!("good-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
     create(&namespace, &name, &spec).await;
-    let is_ready = |found: Option<&DynamicObject>| found.and_then(ready).is_some_and(|(status, _)| status == "True");
+    let is_ready =
+        |found: Option<&DynamicObject>| found.and_then(ready).is_some_and(|(status, _)| status == "True");
     wait::until(&profiles(&namespace), &name, "is ready", is_ready).await;
 }
 
@@ -119,15 +127,25 @@ async fn a_good_one_is_accepted_and_ready(#[case] spec: Value) {
 #[case("sum(queue{model=~{{modle}}})", "unknown placeholder {{modle}}")]
 #[case("sum(queue{model=\"{{model}}\"})", "brings its own quotes")]
 #[tokio::test]
-async fn a_query_that_cannot_be_asked_is_named_and_its_users_keep_what_they_have(#[case] query: &str, #[case] why: &str) {
+async fn a_query_that_cannot_be_asked_is_named_and_its_users_keep_what_they_have(
+    #[case] query: &str,
+    #[case] why: &str,
+) {
     let (models, name) = (namespace().await, format!("queries-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
-    let custom = |query: &str| json!({"customSignals": [{"name": "slo-queue", "query": query, "target": "5"}]});
+    let custom =
+        |query: &str| json!({"customSignals": [{"name": "slo-queue", "query": query, "target": "5"}]});
     create(&models, &name, &custom("sum(queue{model=~{{model}}})")).await;
-    let chat = models.model_serving("chat").opts_in().annotated("autoscaling.kthena.io/profile", &name).create().await;
+    let chat = models
+        .model_serving("chat")
+        .opts_in()
+        .annotated("autoscaling.kthena.io/profile", &name)
+        .create()
+        .await;
     let before = chat.scaled_object().await;
     edit(&models, &name, custom(query)).await;
-    let refused =
-        |found: Option<&DynamicObject>| found.and_then(ready).is_some_and(|(status, message)| status == "False" && message.contains(why));
+    let refused = |found: Option<&DynamicObject>| {
+        found.and_then(ready).is_some_and(|(status, message)| status == "False" && message.contains(why))
+    };
     wait::until(&profiles(&models), &name, &format!("says {why}"), refused).await;
     let message = chat.reason("InvalidConfiguration").await;
     assert!(message.contains(why) && message.contains("stays as it was last valid"), "{message}");
@@ -143,36 +161,60 @@ async fn custom_signals_are_measured_beside_the_others_and_may_be_picked() {
         {"name": "latency", "query": "max(latency{model={{model}}})", "target": "0.5", "metricType": "Value"},
     ]);
     create(&models, &name, &json!({"customSignals": custom})).await;
-    let chat = models.model_serving("chat").opted_in("llama-3.1").annotated("autoscaling.kthena.io/profile", &name).create().await;
+    let chat = models
+        .model_serving("chat")
+        .opted_in("llama-3.1")
+        .annotated("autoscaling.kthena.io/profile", &name)
+        .create()
+        .await;
     let found = chat.scaled_object().await;
     let triggers = |found: &DynamicObject| -> Vec<(String, String, String)> {
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let triggers = found.data["spec"]["triggers"].as_array().unwrap();
         triggers
             .iter()
-            .map(|trigger| (text(&trigger["name"]), text(&trigger["metricType"]), text(&trigger["metadata"]["threshold"])))
+            .map(|trigger| {
+                (
+                    text(&trigger["name"]),
+                    text(&trigger["metricType"]),
+                    text(&trigger["metadata"]["threshold"]),
+                )
+            })
             .collect()
     };
     let row = |name: &str, kind: &str, target: &str| (name.to_owned(), kind.to_owned(), target.to_owned());
     assert_eq!(
         triggers(&found),
-        [row("active-requests", "AverageValue", "10"), row("slo-queue", "AverageValue", "5"), row("latency", "Value", "0.5")]
+        [
+            row("active-requests", "AverageValue", "10"),
+            row("slo-queue", "AverageValue", "5"),
+            row("latency", "Value", "0.5")
+        ]
     );
     let query = &found.data["spec"]["triggers"][1]["metadata"]["query"];
-    assert_eq!(query, &json!(format!(r#"sum(queue{{model=~"llama-3\\.1",namespace="{}",serving="chat"}})"#, models.name)));
+    assert_eq!(
+        query,
+        &json!(format!(r#"sum(queue{{model=~"llama-3\\.1",namespace="{}",serving="chat"}})"#, models.name))
+    );
     let message = chat.reason("Pending").await;
     assert!(message.contains("latency is a Value"), "{message}");
 
     // A list of the model's own replaces all of that, and may name them.
     chat.annotate(&[("autoscaling.kthena.io/signals", Some("slo-queue=7"))]).await;
     let picked = chat
-        .scaled_object_until("has one trigger", |found| found.data["spec"]["triggers"].as_array().is_some_and(|all| all.len() == 1))
+        .scaled_object_until("has one trigger", |found| {
+            found.data["spec"]["triggers"].as_array().is_some_and(|all| all.len() == 1)
+        })
         .await;
     assert_eq!(triggers(&picked), [row("slo-queue", "AverageValue", "7")]);
     chat.annotate(&[("autoscaling.kthena.io/signals", Some("slo-queu=7"))]).await;
     chat.says("InvalidConfiguration", "did you mean slo-queue?").await;
     // One name is what = can be compared with.
-    chat.annotate(&[("autoscaling.kthena.io/signals", Some("latency=1")), ("kthena.io/model-name", Some("a-name,another"))]).await;
+    chat.annotate(&[
+        ("autoscaling.kthena.io/signals", Some("latency=1")),
+        ("kthena.io/model-name", Some("a-name,another")),
+    ])
+    .await;
     let message = chat.says("InvalidConfiguration", "the profile's signal latency").await;
     assert!(message.contains("2 model names"), "{message}");
 }
@@ -182,7 +224,12 @@ async fn a_fallback_is_for_models_that_never_go_to_zero() {
     let models = namespace().await;
     let name = format!("fallback-{}", models.name);
     create(&models, &name, &json!({"fallback": {"replicas": 3}})).await;
-    let chat = models.model_serving("chat").opts_in().annotated("autoscaling.kthena.io/profile", &name).create().await;
+    let chat = models
+        .model_serving("chat")
+        .opts_in()
+        .annotated("autoscaling.kthena.io/profile", &name)
+        .create()
+        .await;
     let found = chat.scaled_object().await;
     let expected = json!({"behavior": "currentReplicasIfHigher", "failureThreshold": 10, "replicas": 3});
     assert_eq!(found.data["spec"]["fallback"], expected);
@@ -197,20 +244,40 @@ async fn a_fallback_is_for_models_that_never_go_to_zero() {
 async fn another_router_and_another_sign_of_its_presence() {
     let models = namespace().await;
     let name = format!("router-{}", models.name);
-    create(&models, &name, &json!({"router": {"namespace": "gateways"}, "scaleToZero": {"activation": "2.5"}})).await;
-    let chat = models.model_serving("chat").opts_in().annotated("autoscaling.kthena.io/profile", &name).create().await;
+    create(
+        &models,
+        &name,
+        &json!({"router": {"namespace": "gateways"}, "scaleToZero": {"activation": "2.5"}}),
+    )
+    .await;
+    let chat = models
+        .model_serving("chat")
+        .opts_in()
+        .annotated("autoscaling.kthena.io/profile", &name)
+        .create()
+        .await;
     let asks = |part: &'static str| {
         move |found: &DynamicObject| {
-            found.data["spec"]["triggers"][0]["metadata"]["query"].as_str().is_some_and(|query| query.contains(part))
+            found.data["spec"]["triggers"][0]["metadata"]["query"]
+                .as_str()
+                .is_some_and(|query| query.contains(part))
         }
     };
-    chat.scaled_object_until("looks there", asks(r#"up{namespace="gateways",service="kthena-router"}"#)).await;
+    chat.scaled_object_until("looks there", asks(r#"up{namespace="gateways",service="kthena-router"}"#))
+        .await;
     edit(&models, &name, json!({"router": {"presenceQuery": "max(my_router_up == 1)"}})).await;
     chat.scaled_object_until("asks for presence", asks("or 0 * max(max(my_router_up == 1))")).await;
     chat.annotate(&[("autoscaling.kthena.io/min-replicas", Some("0"))]).await;
-    let found = chat.scaled_object_until("may go to zero", |found| found.data["spec"]["minReplicaCount"] == 0).await;
-    let activation = |trigger: usize| found.data["spec"]["triggers"][trigger]["metadata"].get("activationThreshold").cloned();
-    assert_eq!((activation(0), activation(1)), (None, Some(json!("2.5"))), "it is the activation trigger's alone");
+    let found =
+        chat.scaled_object_until("may go to zero", |found| found.data["spec"]["minReplicaCount"] == 0).await;
+    let activation = |trigger: usize| {
+        found.data["spec"]["triggers"][trigger]["metadata"].get("activationThreshold").cloned()
+    };
+    assert_eq!(
+        (activation(0), activation(1)),
+        (None, Some(json!("2.5"))),
+        "it is the activation trigger's alone"
+    );
     edit(&models, &name, json!({"router": {"presenceQuery": "my_router_up"}})).await;
     let message = chat.reason("InvalidConfiguration").await;
     assert!(message.contains("router: presenceQuery: it may answer several values"), "{message}");
@@ -219,7 +286,11 @@ async fn another_router_and_another_sign_of_its_presence() {
 #[tokio::test]
 async fn kubectl_explains_it() {
     let kubeconfig = stack().await.control_plane.kubeconfig(&Identity::Admin);
-    let output = Command::new(binary("kubectl")).args(["explain", "asp.spec.scaleDown"]).env("KUBECONFIG", kubeconfig).output().unwrap();
+    let output = Command::new(binary("kubectl"))
+        .args(["explain", "asp.spec.scaleDown"])
+        .env("KUBECONFIG", kubeconfig)
+        .output()
+        .unwrap();
     let text = String::from_utf8(output.stdout).unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
     for part in ["Slow by default", "stabilizationWindow", "the highest of them counts"] {
         assert!(text.contains(part), "{text}{}", String::from_utf8_lossy(&output.stderr));
@@ -230,23 +301,39 @@ async fn kubectl_explains_it() {
 async fn a_model_follows_the_profile_that_it_names() {
     let models = namespace().await;
     let name = format!("gold-{}", models.name);
-    let chat = models.model_serving("chat").opts_in().annotated("autoscaling.kthena.io/profile", &name).create().await;
+    let chat = models
+        .model_serving("chat")
+        .opts_in()
+        .annotated("autoscaling.kthena.io/profile", &name)
+        .create()
+        .await;
     assert!(chat.reason("ProfileNotFound").await.contains(&name));
     let prometheus = json!({
         "url": "https://mimir/prometheus", "authenticationRef": {"name": "mimir"}, "authModes": ["bearer", "tls"],
         "headers": {"X-Scope-OrgID": "team-a"}, "unsafeSsl": true,
     });
     create(&models, &name, &json!({"prometheus": prometheus, "replicas": {"min": 2, "max": 5}, "scaleDown": {"select": "Disabled"}})).await;
-    let found = chat.scaled_object_until("has a maximum of 5", |found| found.data["spec"]["maxReplicaCount"] == 5).await;
+    let found = chat
+        .scaled_object_until("has a maximum of 5", |found| found.data["spec"]["maxReplicaCount"] == 5)
+        .await;
     let trigger = &found.data["spec"]["triggers"][0];
     let metadata = &trigger["metadata"];
-    assert_eq!(trigger["authenticationRef"], json!({"kind": "ClusterTriggerAuthentication", "name": "mimir"}));
+    assert_eq!(
+        trigger["authenticationRef"],
+        json!({"kind": "ClusterTriggerAuthentication", "name": "mimir"})
+    );
     assert_eq!(
         (metadata["serverAddress"].as_str(), metadata["authModes"].as_str()),
         (Some("https://mimir/prometheus"), Some("bearer,tls"))
     );
-    assert_eq!((metadata["customHeaders"].as_str(), metadata["unsafeSsl"].as_str()), (Some("X-Scope-OrgID=team-a"), Some("true")));
-    let behavior = found.data.pointer("/spec/advanced/horizontalPodAutoscalerConfig/behavior/scaleDown/selectPolicy").unwrap();
+    assert_eq!(
+        (metadata["customHeaders"].as_str(), metadata["unsafeSsl"].as_str()),
+        (Some("X-Scope-OrgID=team-a"), Some("true"))
+    );
+    let behavior = found
+        .data
+        .pointer("/spec/advanced/horizontalPodAutoscalerConfig/behavior/scaleDown/selectPolicy")
+        .unwrap();
     assert_eq!(behavior, "Disabled");
 
     // Annotations win; what changes is planned again.
@@ -257,18 +344,24 @@ async fn a_model_follows_the_profile_that_it_names() {
 
     // The profile is told who uses it.
     let one_user = |found: Option<&DynamicObject>| {
-        found.is_some_and(|found| found.data["status"]["modelServings"] == 1 && found.data["status"]["observedGeneration"] == 2)
+        found.is_some_and(|found| {
+            found.data["status"]["modelServings"] == 1 && found.data["status"]["observedGeneration"] == 2
+        })
     };
     let told = wait::until(&profiles(&models), &name, "has one user", one_user).await.unwrap();
     assert_eq!(ready(&told).unwrap().0, "True");
 
     // What only the operator can judge is told there, and models keep what they have.
     edit(&models, &name, json!({"monitors": {"labels": {"not a label": "x"}}})).await;
-    let refused = |found: Option<&DynamicObject>| found.and_then(ready).is_some_and(|(status, _)| status == "False");
+    let refused =
+        |found: Option<&DynamicObject>| found.and_then(ready).is_some_and(|(status, _)| status == "False");
     let told = wait::until(&profiles(&models), &name, "is not ready", refused).await.unwrap();
     assert!(ready(&told).unwrap().1.contains("monitors.labels"), "{:?}", ready(&told));
     let message = chat.reason("InvalidConfiguration").await;
-    assert!(message.contains("monitors.labels") && message.contains("stays as it was last valid"), "{message}");
+    assert!(
+        message.contains("monitors.labels") && message.contains("stays as it was last valid"),
+        "{message}"
+    );
     edit(&models, &name, json!({"monitors": {"labels": null}})).await;
     chat.reason("Pending").await;
 
@@ -296,7 +389,9 @@ async fn the_default_profile_is_for_all_that_name_no_other() {
     chat.scaled_object_until("has a maximum of 7", |found| found.data["spec"]["maxReplicaCount"] == 7).await;
     let router = models.elsewhere("kthena-system").api(&kinds::service_monitor());
     let labelled = |found: Option<&DynamicObject>| {
-        found.is_some_and(|found| found.labels().contains_key("release") && found.data["spec"]["endpoints"][0]["interval"] == "5s")
+        found.is_some_and(|found| {
+            found.labels().contains_key("release") && found.data["spec"]["endpoints"][0]["interval"] == "5s"
+        })
     };
     wait::until(&router, "kthena-keda-router", "has the profile's labels", labelled).await;
 
@@ -313,7 +408,9 @@ async fn the_default_profile_is_for_all_that_name_no_other() {
         found.is_some_and(|found| {
             let status = &found.data["status"];
             let current = status["observedGeneration"].as_i64() == found.metadata.generation;
-            status["modelServings"] == 1 && current && ready(found).is_some_and(|(status, _)| status == "True")
+            status["modelServings"] == 1
+                && current
+                && ready(found).is_some_and(|(status, _)| status == "True")
         })
     };
     wait::until(&profiles(&models), "default", "is told all", told).await;
@@ -321,10 +418,19 @@ async fn the_default_profile_is_for_all_that_name_no_other() {
     // Only now is the last answer in the log that requests are counted in.
     let before = stack.writes().len();
     let _operator = stack.start_operator(&Settings::new(BINARY).without("--prometheus-url"));
-    let sentinel = models.model_serving("sentinel").annotated("autoscaling.kthena.io/profile", "none").opted_in("sentinel").create().await;
+    let sentinel = models
+        .model_serving("sentinel")
+        .annotated("autoscaling.kthena.io/profile", "none")
+        .opted_in("sentinel")
+        .create()
+        .await;
     sentinel.reason("ProfileNotFound").await;
     let writes = stack.writes().split_off(before);
-    assert!(writes.iter().all(|write| write.object_ref.name == "sentinel"), "{:?}", harness::audit::summary(&writes));
+    assert!(
+        writes.iter().all(|write| write.object_ref.name == "sentinel"),
+        "{:?}",
+        harness::audit::summary(&writes)
+    );
 
     // Without it the built-in defaults apply again, and the flags.
     profiles(&models).delete("default", &DeleteParams::default()).await.unwrap();

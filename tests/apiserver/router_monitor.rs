@@ -80,21 +80,39 @@ fn port(monitor: &DynamicObject) -> &Value {
 
 #[tokio::test]
 async fn follows_the_service_that_is_there_and_equals_what_render_prints() {
-    let arguments = ["--monitor-labels=release=kps,team=a", "--monitor-interval=10s", "--prometheus-url=http://prometheus:9090"];
-    let settings = arguments.iter().fold(Settings::new(BINARY).without("--prometheus-url"), |settings, argument| settings.with(argument));
+    let arguments = [
+        "--monitor-labels=release=kps,team=a",
+        "--monitor-interval=10s",
+        "--prometheus-url=http://prometheus:9090",
+    ];
+    let settings =
+        arguments.iter().fold(Settings::new(BINARY).without("--prometheus-url"), |settings, argument| {
+            settings.with(argument)
+        });
     let cluster = Cluster::start(&settings).await;
     // Without a Service there is nothing to scrape, and the model is planned all the same.
     cluster.query(r#"service="kthena-router""#).await;
     cluster.service("kthena-router", "kthena-router", "http").await;
     let monitor = cluster.monitor().await;
-    assert_eq!((port(&monitor), &monitor.data["spec"]["endpoints"][0]["interval"]), (&json!("http"), &json!("10s")));
+    assert_eq!(
+        (port(&monitor), &monitor.data["spec"]["endpoints"][0]["interval"]),
+        (&json!("http"), &json!("10s"))
+    );
     assert_eq!((monitor.labels()["release"].as_str(), monitor.labels()["team"].as_str()), ("kps", "a"));
 
     // Edited and deleted by hand, it is put back; what others add stays.
     cluster.edit(json!({"metadata": {"labels": {"release": "other", "theirs": "x"}}})).await;
-    cluster.monitor_until("has its label again", |found| found.labels()["release"] == "kps" && found.labels()["theirs"] == "x").await;
+    cluster
+        .monitor_until("has its label again", |found| {
+            found.labels()["release"] == "kps" && found.labels()["theirs"] == "x"
+        })
+        .await;
     cluster.edit(json!({"spec": {"endpoints": [{"port": "http", "relabelings": [{"action": "labeldrop", "regex": "pod"}]}]}})).await;
-    cluster.monitor_until("has its endpoint again", |found| found.data["spec"]["endpoints"][0].get("relabelings").is_none()).await;
+    cluster
+        .monitor_until("has its endpoint again", |found| {
+            found.data["spec"]["endpoints"][0].get("relabelings").is_none()
+        })
+        .await;
     cluster.monitors().delete(NAME, &DeleteParams::default()).await.unwrap();
     cluster.monitor_until("is a new one", |found| found.uid() != monitor.uid()).await;
 
@@ -120,17 +138,23 @@ async fn follows_the_service_that_is_there_and_equals_what_render_prints() {
     let sentinel = cluster.chat.namespace.model_serving("sentinel").opted_in("sentinel").create().await;
     sentinel.scaled_object().await;
     let writes = cluster.stack.writes().split_off(before);
-    assert!(writes.iter().all(|write| write.object_ref.name == "sentinel"), "{:?}", harness::audit::summary(&writes));
+    assert!(
+        writes.iter().all(|write| write.object_ref.name == "sentinel"),
+        "{:?}",
+        harness::audit::summary(&writes)
+    );
 
     // The last one that opts out takes it away.
     sentinel.annotate(&[("kthena.io/model-name", None)]).await;
     sentinel.scaled_object_gone().await;
     let monitors = cluster.stack.client().await;
-    let monitors: Api<DynamicObject> = Api::namespaced_with(monitors, "kthena-system", &kinds::service_monitor());
+    let monitors: Api<DynamicObject> =
+        Api::namespaced_with(monitors, "kthena-system", &kinds::service_monitor());
     assert!(monitors.get_opt(NAME).await.unwrap().is_some());
     cluster.chat.annotate(&[("kthena.io/model-name", None)]).await;
     wait::until(&monitors, NAME, "is gone", |found| found.is_none()).await;
-    let refused: Vec<_> = cluster.stack.requests().into_iter().filter(|request| request.code() == 403).collect();
+    let refused: Vec<_> =
+        cluster.stack.requests().into_iter().filter(|request| request.code() == 403).collect();
     assert!(refused.is_empty(), "{:?}", harness::audit::summary(&refused));
 }
 
@@ -138,12 +162,19 @@ async fn follows_the_service_that_is_there_and_equals_what_render_prints() {
 async fn everything(cluster: &Cluster) -> Value {
     let client = &cluster.chat.namespace.client;
     let mut items = Vec::new();
-    for kind in
-        [kinds::model_serving(), kinds::service(), kinds::service_monitor(), kinds::pod_monitor(), kinds::scaled_object(), kinds::profile()]
-    {
-        let list = Api::<DynamicObject>::all_with(client.clone(), &kind).list(&ListParams::default()).await.unwrap();
+    for kind in [
+        kinds::model_serving(),
+        kinds::service(),
+        kinds::service_monitor(),
+        kinds::pod_monitor(),
+        kinds::scaled_object(),
+        kinds::profile(),
+    ] {
+        let list =
+            Api::<DynamicObject>::all_with(client.clone(), &kind).list(&ListParams::default()).await.unwrap();
         for mut item in list.items {
-            item.types = Some(kube::api::TypeMeta { api_version: kind.api_version.clone(), kind: kind.kind.clone() });
+            item.types =
+                Some(kube::api::TypeMeta { api_version: kind.api_version.clone(), kind: kind.kind.clone() });
             item.metadata.managed_fields = None;
             items.push(item);
         }
@@ -193,29 +224,37 @@ async fn steps_back_where_somebody_else_scrapes() {
     // Whoever wants it beside theirs, or not at all, says so.
     assert!(cluster.operator.terminate());
     let never = cluster.stack.start_operator(&Settings::new(BINARY).with("--create-monitors=false"));
-    wait::until(&cluster.router.api(&kinds::service_monitor()), NAME, "is gone", |found| found.is_none()).await;
+    wait::until(&cluster.router.api(&kinds::service_monitor()), NAME, "is gone", |found| found.is_none())
+        .await;
     assert!(never.terminate());
     let theirs = json!({"metadata": {"name": "theirs"}, "spec": {"selector": selector, "endpoints": [{"port": "http"}]}});
     cluster.router.create(&kinds::service_monitor(), theirs).await;
     let _always = cluster.stack.start_operator(&Settings::new(BINARY).with("--create-monitors=always"));
-    wait::until(&cluster.router.api(&kinds::service_monitor()), NAME, "exists", |found| found.is_some()).await;
+    wait::until(&cluster.router.api(&kinds::service_monitor()), NAME, "exists", |found| found.is_some())
+        .await;
 }
 
 #[tokio::test]
 async fn never_touches_somebody_elses_of_its_name() {
     let cluster = Cluster::start(&Settings::new(BINARY)).await;
-    let theirs =
-        json!({"metadata": {"name": NAME}, "spec": {"selector": {"matchLabels": {"app": "other"}}, "endpoints": [{"port": "web"}]}});
+    let theirs = json!({"metadata": {"name": NAME}, "spec": {"selector": {"matchLabels": {"app": "other"}}, "endpoints": [{"port": "web"}]}});
     let theirs = cluster.router.create(&kinds::service_monitor(), theirs).await;
     cluster.service("kthena-router", "kthena-router", "http").await;
-    wait::until_asked("it says so", async || cluster.operator.log(), |log| log.contains("belongs to somebody else")).await;
+    wait::until_asked(
+        "it says so",
+        async || cluster.operator.log(),
+        |log| log.contains("belongs to somebody else"),
+    )
+    .await;
     cluster.chat.annotate(&[("kthena.io/model-name", None)]).await;
     cluster.chat.scaled_object_gone().await;
     assert_eq!(cluster.monitor().await.resource_version(), theirs.resource_version());
     cluster.chat.annotate(&[("kthena.io/model-name", Some(&cluster.chat.namespace.model_name()))]).await;
     cluster.chat.scaled_object().await;
     cluster.monitors().delete(NAME, &DeleteParams::default()).await.unwrap();
-    cluster.monitor_until("is ours", |found| found.labels().contains_key("app.kubernetes.io/managed-by")).await;
+    cluster
+        .monitor_until("is ours", |found| found.labels().contains_key("app.kubernetes.io/managed-by"))
+        .await;
 }
 
 #[tokio::test]

@@ -42,13 +42,17 @@ async fn a_canary_is_scaled_for_its_own_part() {
     let stable = models.model_serving("stable").opted_in(&name).create().await;
     let canary = models.model_serving("canary").opted_in(&name).create().await;
     for (serving, server) in [(&stable, "stable-server"), (&canary, "canary-server")] {
-        let part = format!(r#"kthena_router_active_upstream_requests{{model_server="{}/{server}""#, models.name);
+        let part =
+            format!(r#"kthena_router_active_upstream_requests{{model_server="{}/{server}""#, models.name);
         asks_for(serving, &part).await;
     }
     // At zero nothing would tell whose turn it is.
     canary.annotate(&[("autoscaling.kthena.io/min-replicas", Some("0"))]).await;
     let message = canary.reason("CannotWakeFromZero").await;
-    assert!(message.contains("whether it is this one's turn") && message.contains("stays as it was last valid"), "{message}");
+    assert!(
+        message.contains("whether it is this one's turn") && message.contains("stays as it was last valid"),
+        "{message}"
+    );
     canary.annotate(&[("autoscaling.kthena.io/min-replicas", None)]).await;
     canary.reason("Pending").await;
     // Other signals of the router are not counted by ModelServer.
@@ -101,8 +105,7 @@ async fn a_name_that_two_claim_and_nobody_routes_is_refused_for_both() {
 async fn one_model_server_for_two_is_refused() {
     let models = namespace().await;
     let name = models.model_name();
-    let server =
-        |labels| json!({"metadata": {"name": "both"}, "spec": {"workloadSelector": {"matchLabels": labels}, "inferenceEngine": "vLLM"}});
+    let server = |labels| json!({"metadata": {"name": "both"}, "spec": {"workloadSelector": {"matchLabels": labels}, "inferenceEngine": "vLLM"}});
     models.create(&kinds::model_server(), server(json!({"app": "llama"}))).await;
     models.model_route("llama", &name, &[("both", 100)]).await;
     let first = models.model_serving("first").labelled("app", "llama").opted_in(&name).create().await;
@@ -110,7 +113,11 @@ async fn one_model_server_for_two_is_refused() {
     // The second did not even opt in; its pods serve all the same.
     let second = models.model_serving("second").labelled("app", "llama").create().await;
     let message = first.reason("SharedModelName").await;
-    assert!(message.contains(&format!("{}/both", models.name)) && message.contains(&format!("{}/second", models.name)), "{message}");
+    assert!(
+        message.contains(&format!("{}/both", models.name))
+            && message.contains(&format!("{}/second", models.name)),
+        "{message}"
+    );
     second.delete().await;
     first.reason("Pending").await;
 }

@@ -11,7 +11,8 @@ use kube::{
 use super::shared::BINARY;
 
 fn samples() -> Vec<PathBuf> {
-    let mut files: Vec<PathBuf> = fs::read_dir("config/samples").unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<PathBuf> =
+        fs::read_dir("config/samples").unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     files
 }
@@ -22,7 +23,8 @@ async fn each_is_accepted_and_does_what_it_is_for() {
     let _operator = stack.start_operator(&Settings::new(BINARY));
     let client = stack.client().await;
     for namespace in ["keda", "default"] {
-        let object = serde_json::json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
+        let object =
+            serde_json::json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
         objects::apply(&client, object).await;
     }
     for file in samples() {
@@ -37,7 +39,9 @@ async fn each_is_accepted_and_does_what_it_is_for() {
     for profile in all {
         let is_ready = |found: Option<&DynamicObject>| {
             let conditions = found.and_then(|found| found.data["status"]["conditions"].as_array());
-            conditions.is_some_and(|all| all.iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True"))
+            conditions.is_some_and(|all| {
+                all.iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+            })
         };
         wait::until(&profiles, &profile.name_any(), "is ready", is_ready).await;
     }
@@ -48,11 +52,15 @@ async fn each_is_accepted_and_does_what_it_is_for() {
     for model in all {
         let name = model.name_any();
         wait::until(&scaled, &name, "'s ScaledObject exists", |found| found.is_some()).await;
-        let accepted = |found: Option<&DynamicObject>| found.and_then(condition).is_some_and(|condition| condition["reason"] == "Pending");
+        let accepted = |found: Option<&DynamicObject>| {
+            found.and_then(condition).is_some_and(|condition| condition["reason"] == "Pending")
+        };
         wait::until(&models, &name, "is accepted", accepted).await;
     }
     let says = async |name: &str, what: &str| {
-        let asks = |found: Option<&DynamicObject>| found.is_some_and(|found| serde_json::to_string(&found).unwrap().contains(what));
+        let asks = |found: Option<&DynamicObject>| {
+            found.is_some_and(|found| serde_json::to_string(&found).unwrap().contains(what))
+        };
         wait::until(&scaled, name, &format!("holds {what}"), asks).await;
     };
     says("engines", "vllm:kv_cache_usage_perc").await;
@@ -62,7 +70,8 @@ async fn each_is_accepted_and_does_what_it_is_for() {
     says("canary", "default/canary").await;
     says("stable", "default/stable").await;
     let monitors: Api<DynamicObject> = Api::namespaced_with(client, "default", &kinds::pod_monitor());
-    let on_8080 =
-        |found: Option<&DynamicObject>| found.is_some_and(|found| serde_json::to_string(&found.data).unwrap().contains("$1:8080"));
+    let on_8080 = |found: Option<&DynamicObject>| {
+        found.is_some_and(|found| serde_json::to_string(&found.data).unwrap().contains("$1:8080"))
+    };
     wait::until(&monitors, "kthena-keda-engines", "scrapes 8080", on_8080).await;
 }

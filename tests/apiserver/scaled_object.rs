@@ -30,11 +30,17 @@ async fn one_annotation_is_enough() {
     assert_eq!(spec["scaleTargetRef"]["name"], "chat");
     assert_eq!(spec["triggers"][0]["metadata"]["serverAddress"], "http://prometheus:9090");
     assert!(
-        spec["triggers"][0]["metadata"]["query"].as_str().unwrap().contains(&format!("model=\"{}\"", chat.namespace.model_name())),
+        spec["triggers"][0]["metadata"]["query"]
+            .as_str()
+            .unwrap()
+            .contains(&format!("model=\"{}\"", chat.namespace.model_name())),
         "{spec}"
     );
     let owner = &scaled_object.owner_references()[0];
-    assert_eq!((owner.name.as_str(), owner.controller, owner.block_owner_deletion), ("chat", Some(true), Some(false)));
+    assert_eq!(
+        (owner.name.as_str(), owner.controller, owner.block_owner_deletion),
+        ("chat", Some(true), Some(false))
+    );
     let message = chat.reason("Pending").await;
     assert!(message.contains("KEDA has not reported yet"), "{message}");
 }
@@ -65,7 +71,8 @@ async fn opting_out_takes_it_away_and_then_our_condition() {
 async fn what_is_edited_by_hand_is_put_back() {
     let chat = opted_in().await;
     chat.scaled_object().await;
-    edit(&chat, json!({"spec": {"maxReplicaCount": 99, "triggers": [{"type": "cron", "metadata": {}}]}})).await;
+    edit(&chat, json!({"spec": {"maxReplicaCount": 99, "triggers": [{"type": "cron", "metadata": {}}]}}))
+        .await;
     let found = chat.scaled_object_until("is as planned again", |found| max(found) == 10).await;
     assert_eq!(found.data["spec"]["triggers"][0]["type"], "prometheus");
 }
@@ -90,15 +97,27 @@ async fn what_others_put_on_it_stays() {
     edit(&chat, json!({"metadata": theirs})).await;
     chat.annotate(&[("autoscaling.kthena.io/max-replicas", Some("5"))]).await;
     let found = chat.scaled_object_until("has a maximum of 5", |found| max(found) == 5).await;
-    assert_eq!((found.labels()["team"].as_str(), found.labels()["scaledobject.keda.sh/name"].as_str()), ("a", "chat"));
-    assert_eq!((found.annotations()["autoscaling.keda.sh/paused"].as_str(), found.annotations()["note"].as_str()), ("true", "mine"));
+    assert_eq!(
+        (found.labels()["team"].as_str(), found.labels()["scaledobject.keda.sh/name"].as_str()),
+        ("a", "chat")
+    );
+    assert_eq!(
+        (found.annotations()["autoscaling.keda.sh/paused"].as_str(), found.annotations()["note"].as_str()),
+        ("true", "mine")
+    );
     assert_eq!(found.finalizers(), ["finalizer.keda.sh"]);
     edit(&chat, json!({"metadata": {"finalizers": null}})).await;
 }
 
 #[tokio::test]
 async fn a_pause_that_we_set_goes_with_its_annotation() {
-    let chat = namespace().await.model_serving("chat").opts_in().annotated("autoscaling.kthena.io/paused", "true").create().await;
+    let chat = namespace()
+        .await
+        .model_serving("chat")
+        .opts_in()
+        .annotated("autoscaling.kthena.io/paused", "true")
+        .create()
+        .await;
     let paused = |found: &DynamicObject| found.annotations().contains_key("autoscaling.keda.sh/paused");
     chat.scaled_object_until("is paused", paused).await;
     chat.annotate(&[("autoscaling.kthena.io/paused", None)]).await;
@@ -109,7 +128,8 @@ async fn a_pause_that_we_set_goes_with_its_annotation() {
 async fn somebody_elses_object_is_never_touched() {
     let models = namespace().await;
     let spec = json!({"scaleTargetRef": {"name": "other"}, "triggers": [{"type": "cron", "metadata": {"desiredReplicas": "1"}}]});
-    let theirs = models.create(&kinds::scaled_object(), json!({"metadata": {"name": "chat"}, "spec": spec})).await;
+    let theirs =
+        models.create(&kinds::scaled_object(), json!({"metadata": {"name": "chat"}, "spec": spec})).await;
     let chat = models.model_serving("chat").opts_in().create().await;
     let message = chat.reason("NameConflict").await;
     assert!(message.contains("ScaledObject chat"), "{message}");
@@ -134,7 +154,10 @@ async fn what_came_through_gitops_is_adopted() {
     let before = models.create(&kinds::scaled_object(), json!({"metadata": managed, "spec": spec})).await;
     let chat = models.model_serving("chat").opts_in().create().await;
     let after = chat.scaled_object_until("is ours", |found| !found.owner_references().is_empty()).await;
-    assert_eq!((after.uid(), &after.data["spec"]["triggers"][0]["type"]), (before.uid(), &json!("prometheus")));
+    assert_eq!(
+        (after.uid(), &after.data["spec"]["triggers"][0]["type"]),
+        (before.uid(), &json!("prometheus"))
+    );
 }
 
 #[tokio::test]
@@ -160,7 +183,8 @@ async fn a_long_name_is_cut_to_what_keda_allows() {
 
 #[tokio::test]
 async fn one_name_in_two_namespaces() {
-    let (a, b) = (opted_in().await, namespace().await.model_serving("chat").opted_in("mistral").create().await);
+    let (a, b) =
+        (opted_in().await, namespace().await.model_serving("chat").opted_in("mistral").create().await);
     for (chat, model) in [(&a, "llama"), (&b, "mistral")] {
         let found = chat.scaled_object().await;
         assert!(found.data["spec"]["triggers"][0]["metadata"]["query"].as_str().unwrap().contains(model));
@@ -182,5 +206,9 @@ async fn a_model_serving_made_anew_gets_its_own() {
     again.scaled_objects().delete("chat", &DeleteParams::default()).await.unwrap();
     again.reason("Pending").await;
     let owner = again.get().await.uid();
-    again.scaled_object_until("names its new owner", |found| Some(found.owner_references()[0].uid.clone()) == owner).await;
+    again
+        .scaled_object_until("names its new owner", |found| {
+            Some(found.owner_references()[0].uid.clone()) == owner
+        })
+        .await;
 }

@@ -42,7 +42,11 @@ impl Shell {
     fn run(&self, line: &str) -> Output {
         let path = format!("{}:{}", self.programs.display(), env::var("PATH").unwrap());
         let mut command = Command::new("bash");
-        command.args(["-euo", "pipefail", "-c", line]).current_dir(root()).env("PATH", path).env("KUBECONFIG", &self.kubeconfig);
+        command
+            .args(["-euo", "pipefail", "-c", line])
+            .current_dir(root())
+            .env("PATH", path)
+            .env("KUBECONFIG", &self.kubeconfig);
         command.env("HOME", &self.programs).output().unwrap()
     }
 
@@ -57,7 +61,10 @@ impl Shell {
 /// is given stay with it.
 fn commands(page: &str) -> Vec<String> {
     let text = fs::read_to_string(root().join(page)).unwrap();
-    let blocks = text.split("```console\n").skip(1).filter_map(|block| block.split_once("```").map(|(block, _)| block.to_owned()));
+    let blocks = text
+        .split("```console\n")
+        .skip(1)
+        .filter_map(|block| block.split_once("```").map(|(block, _)| block.to_owned()));
     let lines = blocks.map(|block| block.replace("\\\n", " ")).collect::<String>();
     let (mut commands, mut document) = (Vec::<String>::new(), false);
     for line in lines.lines() {
@@ -80,14 +87,20 @@ async fn of_the_readme_and_the_quick_start_do_what_they_say() {
     let stack = Stack::bare(&[Crds::kthena(), Crds::keda(), Crds::prometheus_operator()]).await;
     let shell = Shell::new(&stack);
     let mut quick_start = commands("docs/quick-start.md");
-    let readme: Vec<String> = commands("README.md").into_iter().map(|line| line.replace(" NAME ", " chat ")).collect();
-    let readme: Vec<String> = readme.into_iter().filter(|line| !NOT_HERE.iter().any(|here| line.starts_with(here))).collect();
+    let readme: Vec<String> =
+        commands("README.md").into_iter().map(|line| line.replace(" NAME ", " chat ")).collect();
+    let readme: Vec<String> =
+        readme.into_iter().filter(|line| !NOT_HERE.iter().any(|here| line.starts_with(here))).collect();
     // The first taste needs no cluster, and no compiler where there is a program.
-    let taste =
-        commands("README.md").into_iter().find_map(|line| line.strip_prefix("cargo run -- ").map(|rest| format!("kthena-keda {rest}")));
+    let taste = commands("README.md")
+        .into_iter()
+        .find_map(|line| line.strip_prefix("cargo run -- ").map(|rest| format!("kthena-keda {rest}")));
     assert!(shell.succeeds(&taste.expect("a first taste")).contains("kind: ScaledObject"));
     assert_eq!(readme[0], quick_start[0], "the README and the quick start install alike");
-    assert!(readme[0].starts_with("helm install") && shell.succeeds(&readme[0]).contains("kubectl get scaledobjects"));
+    assert!(
+        readme[0].starts_with("helm install")
+            && shell.succeeds(&readme[0]).contains("kubectl get scaledobjects")
+    );
     // KEDA, which has no other rights here, may do what scaling takes, and no more.
     let keda = "kubectl auth can-i --as system:serviceaccount:keda:keda-operator";
     for (right, is_given) in [
@@ -105,12 +118,25 @@ async fn of_the_readme_and_the_quick_start_do_what_they_say() {
     // Of the two ways to uninstall the one that leaves nothing behind.
     let uninstall = quick_start.iter().position(|line| line.starts_with("helm uninstall")).unwrap();
     quick_start.remove(uninstall);
-    for (i, line) in quick_start.iter().enumerate().skip(1).filter(|(_, line)| !NOT_HERE.iter().any(|here| line.starts_with(here))) {
+    for (i, line) in quick_start
+        .iter()
+        .enumerate()
+        .skip(1)
+        .filter(|(_, line)| !NOT_HERE.iter().any(|here| line.starts_with(here)))
+    {
         let line = line.replace(" NAME ", " chat ");
         if line.contains(" explain") {
             let output = shell.run(&line);
-            assert!(matches!(output.status.code(), Some(0 | 3 | 4)), "{line}: {}", String::from_utf8_lossy(&output.stderr));
-            assert!(String::from_utf8_lossy(&output.stdout).contains("chat"), "{line}: {}", String::from_utf8_lossy(&output.stdout));
+            assert!(
+                matches!(output.status.code(), Some(0 | 3 | 4)),
+                "{line}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+            assert!(
+                String::from_utf8_lossy(&output.stdout).contains("chat"),
+                "{line}: {}",
+                String::from_utf8_lossy(&output.stdout)
+            );
             continue;
         }
         let said = shell.succeeds(&line);
@@ -131,7 +157,8 @@ async fn of_the_readme_and_the_quick_start_do_what_they_say() {
 async fn the_definition_is_upgraded_by_the_command_that_says_so() {
     let stack = Stack::bare(&[]).await;
     let (shell, client) = (Shell::new(&stack), stack.client().await);
-    let mut old = objects::read(&root().join("crds/autoscaling.kthena.io_autoscalingprofiles.yaml")).remove(0);
+    let mut old =
+        objects::read(&root().join("crds/autoscaling.kthena.io_autoscalingprofiles.yaml")).remove(0);
     let schema = "/spec/versions/0/schema/openAPIV3Schema/properties/spec";
     *old.pointer_mut(&format!("{schema}/description")).unwrap() = "An older text.".into();
     old.pointer_mut(&format!("{schema}/properties")).unwrap().as_object_mut().unwrap().remove("fallback");
@@ -139,9 +166,13 @@ async fn the_definition_is_upgraded_by_the_command_that_says_so() {
     let upgrading = commands("docs/upgrading.md");
     let line = upgrading.iter().find(|line| line.starts_with("kthena-keda crds")).expect("the command");
     shell.succeeds(line);
-    let definitions: Api<DynamicObject> =
-        Api::all_with(client, &resource("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions"));
-    let found = serde_json::to_value(definitions.get("autoscalingprofiles.autoscaling.kthena.io").await.unwrap()).unwrap();
+    let definitions: Api<DynamicObject> = Api::all_with(
+        client,
+        &resource("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions"),
+    );
+    let found =
+        serde_json::to_value(definitions.get("autoscalingprofiles.autoscaling.kthena.io").await.unwrap())
+            .unwrap();
     assert!(found.pointer(&format!("{schema}/properties/fallback")).is_some());
     // kubectl finds kinds by what the API server publishes, which takes a moment.
     let explained = async || shell.run("kubectl explain asp.spec.fallback").status.success();

@@ -30,9 +30,14 @@ impl Instances {
     }
 
     async fn is_led_by(&self, name: &str) {
-        let leases: Api<DynamicObject> =
-            Api::namespaced_with(self.stack.client().await, "kthena-keda", &resource("coordination.k8s.io", "v1", "Lease", "leases"));
-        let holds = |found: Option<&DynamicObject>| found.is_some_and(|found| found.data["spec"]["holderIdentity"] == name);
+        let leases: Api<DynamicObject> = Api::namespaced_with(
+            self.stack.client().await,
+            "kthena-keda",
+            &resource("coordination.k8s.io", "v1", "Lease", "leases"),
+        );
+        let holds = |found: Option<&DynamicObject>| {
+            found.is_some_and(|found| found.data["spec"]["holderIdentity"] == name)
+        };
         until(&leases, "kthena-keda", &format!("is held by {name}"), holds).await;
     }
 
@@ -64,13 +69,21 @@ async fn one_leads_and_the_other_takes_over_when_it_is_killed() {
         assert_eq!(ask(process, "/healthz").await.0, 200);
         until_asked("it is ready", async || ask(process, "/readyz").await, |(code, _)| *code == 200).await;
     }
-    assert_eq!(shows(&first, "kthena_keda_models{status=\"Unknown\",reason=\"Pending\"}").await.as_deref(), Some("1"));
+    assert_eq!(
+        shows(&first, "kthena_keda_models{status=\"Unknown\",reason=\"Pending\"}").await.as_deref(),
+        Some("1")
+    );
     assert_eq!(instances.writes(), 2, "{:?}", harness::audit::summary(&instances.stack.writes()));
     drop(first);
     instances.is_led_by("second").await;
     models.model_serving("later").opted_in("later").create().await.scaled_object().await;
     assert_eq!(shows(&second, LEADS).await.as_deref(), Some("1"));
-    assert_eq!(instances.writes(), 4, "what was there is not written again: {:?}", harness::audit::summary(&instances.stack.writes()));
+    assert_eq!(
+        instances.writes(),
+        4,
+        "what was there is not written again: {:?}",
+        harness::audit::summary(&instances.stack.writes())
+    );
 }
 
 /// With a lease that nobody could wait for.
@@ -80,13 +93,23 @@ async fn one_that_leaves_in_order_hands_over_at_once() {
     let first = instances.instance("first");
     instances.is_led_by("first").await;
     let second = instances.instance("second");
-    until_asked("the second waits", async || shows(&second, LEADS).await, |leads| leads.as_deref() == Some("0")).await;
+    until_asked(
+        "the second waits",
+        async || shows(&second, LEADS).await,
+        |leads| leads.as_deref() == Some("0"),
+    )
+    .await;
     assert!(first.terminate());
     instances.is_led_by("second").await;
     instances.stack.namespace().await.model_serving("chat").opts_in().create().await.scaled_object().await;
     // One that waits ends in order, too, and takes nothing with it.
     let third = instances.instance("third");
-    until_asked("the third waits", async || shows(&third, LEADS).await, |leads| leads.as_deref() == Some("0")).await;
+    until_asked(
+        "the third waits",
+        async || shows(&third, LEADS).await,
+        |leads| leads.as_deref() == Some("0"),
+    )
+    .await;
     assert!(third.terminate());
     instances.is_led_by("second").await;
 }
@@ -108,7 +131,8 @@ async fn one_that_was_held_up_beyond_its_time_writes_nothing_and_ends() {
     let before = instances.writes();
     first.signal("CONT");
     let first = std::sync::Mutex::new(first);
-    until_asked("the first one ends", async || first.lock().unwrap().has_ended(), |has_ended| *has_ended).await;
+    until_asked("the first one ends", async || first.lock().unwrap().has_ended(), |has_ended| *has_ended)
+        .await;
     let first = first.into_inner().unwrap();
     assert!(first.log().contains("the lease is lost"), "{}", first.log());
     assert_eq!(instances.writes(), before, "{:?}", harness::audit::summary(&instances.stack.writes()));

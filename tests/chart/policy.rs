@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs};
 
 use harness::{Crds, Stack, kinds, objects::apply_file};
-use kthena_keda::intent::Annotations;
+use kthena_keda_core::intent::Annotations;
 use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
 use serde::Deserialize;
 use serde_json::json;
@@ -68,11 +68,19 @@ async fn annotations_are_refused_where_the_operator_refuses_them() {
     assert!(differ.is_empty(), "{differ:#?}");
 
     // The old one can still be changed, mended only to something good, and deleted.
-    let patch = async |patch: serde_json::Value| api.patch("old", &PatchParams::default(), &Patch::Merge(patch)).await;
-    patch(json!({"metadata": {"labels": {"team": "a"}}, "spec": {"replicas": 2}})).await.expect("a change that is not of our annotations");
-    patch(json!({"metadata": {"annotations": {"autoscaling.kthena.io/min-replicas": "y"}}})).await.expect_err("still bad");
+    let patch = async |patch: serde_json::Value| {
+        api.patch("old", &PatchParams::default(), &Patch::Merge(patch)).await
+    };
+    patch(json!({"metadata": {"labels": {"team": "a"}}, "spec": {"replicas": 2}}))
+        .await
+        .expect("a change that is not of our annotations");
+    patch(json!({"metadata": {"annotations": {"autoscaling.kthena.io/min-replicas": "y"}}}))
+        .await
+        .expect_err("still bad");
     patch(json!({"metadata": {"finalizers": ["example.com/hold"]}})).await.expect("a finalizer");
     patch(json!({"metadata": {"finalizers": null}})).await.expect("no finalizer");
-    patch(json!({"metadata": {"annotations": {"autoscaling.kthena.io/min-replicas": "1"}}})).await.expect("good now");
+    patch(json!({"metadata": {"annotations": {"autoscaling.kthena.io/min-replicas": "1"}}}))
+        .await
+        .expect("good now");
     api.delete("old", &kube::api::DeleteParams::default()).await.expect("a deletion");
 }

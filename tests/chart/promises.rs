@@ -15,8 +15,10 @@ const BINARY: &str = env!("CARGO_BIN_EXE_kthena-keda");
 async fn what_an_earlier_release_wrote_is_kept_without_a_write(#[case] release: &str) {
     let stack = Stack::start(&[Crds::kthena(), Crds::keda(), Crds::prometheus_operator()]).await;
     let models = stack.namespace().await;
-    let chat =
-        models.model_serving("chat").opted_in("llama").annotated("autoscaling.kthena.io/signals", "active-requests=10,engine-queue=4");
+    let chat = models
+        .model_serving("chat")
+        .opted_in("llama")
+        .annotated("autoscaling.kthena.io/signals", "active-requests=10,engine-queue=4");
     let chat = chat.annotated("autoscaling.kthena.io/engine", "vllm").create().await;
     let owner = chat.get().await;
     let selector = "modelserving.volcano.sh/entry=true,modelserving.volcano.sh/name=chat,modelserving.volcano.sh/role-id=engine-0,modelserving.volcano.sh/role=engine";
@@ -33,7 +35,10 @@ async fn what_an_earlier_release_wrote_is_kept_without_a_write(#[case] release: 
     let _operator = stack.start_operator(&Settings::new(BINARY));
     chat.reason("Pending").await;
     models.model_serving("sentinel").opted_in("sentinel").create().await.scaled_object().await;
-    let written = stack.writes().into_iter().filter(|write| write.object_ref.name != "sentinel" && write.object_ref.subresource.is_empty());
+    let written = stack
+        .writes()
+        .into_iter()
+        .filter(|write| write.object_ref.name != "sentinel" && write.object_ref.subresource.is_empty());
     let written: Vec<_> = written.filter(|write| write.object_ref.namespace == models.name).collect();
     assert!(written.is_empty(), "{:?}", harness::audit::summary(&written));
 }

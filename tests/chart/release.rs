@@ -29,8 +29,11 @@ const EMPTY_WHEN_WELL: [&str; 7] = [
 
 /// Where our Prometheus is; and everything quick, since a check that comes before the first scrape is believed until the next one.
 fn values(chain: &Chain, more: &[&str]) -> Vec<String> {
-    let given =
-        [format!("prometheus.url={}", chain.prometheus.url), "metrics.serviceMonitor.interval=1s".to_owned(), "checkInterval=1".to_owned()];
+    let given = [
+        format!("prometheus.url={}", chain.prometheus.url),
+        "metrics.serviceMonitor.interval=1s".to_owned(),
+        "checkInterval=1".to_owned(),
+    ];
     given.into_iter().chain(more.iter().map(|value| (*value).to_owned())).collect()
 }
 
@@ -39,8 +42,11 @@ fn writes(chain: &Chain) -> Vec<harness::audit::Request> {
 }
 
 async fn leader(chain: &Chain) -> String {
-    let leases: Api<DynamicObject> =
-        Api::namespaced_with(chain.stack.client().await, RELEASE, &resource("coordination.k8s.io", "v1", "Lease", "leases"));
+    let leases: Api<DynamicObject> = Api::namespaced_with(
+        chain.stack.client().await,
+        RELEASE,
+        &resource("coordination.k8s.io", "v1", "Lease", "leases"),
+    );
     let holder = |found: Option<&DynamicObject>| {
         found?.data["spec"]["holderIdentity"].as_str().filter(|holder| !holder.is_empty()).map(str::to_owned)
     };
@@ -49,8 +55,11 @@ async fn leader(chain: &Chain) -> String {
 }
 
 async fn has_two_replicas(chain: &Chain, release: &Release) {
-    let deployments: Api<DynamicObject> =
-        Api::namespaced_with(chain.stack.client().await, RELEASE, &resource("apps", "v1", "Deployment", "deployments"));
+    let deployments: Api<DynamicObject> = Api::namespaced_with(
+        chain.stack.client().await,
+        RELEASE,
+        &resource("apps", "v1", "Deployment", "deployments"),
+    );
     let rolled_out = |found: Option<&DynamicObject>| {
         found.is_some_and(|found| {
             let (status, generation) = (&found.data["status"], found.metadata.generation);
@@ -67,8 +76,13 @@ async fn has_two_replicas(chain: &Chain, release: &Release) {
 #[tokio::test]
 async fn from_install_to_uninstall() {
     if !is_in_namespace() {
-        assert!(std::env::var("CI").as_deref() != Ok("true"), "this needs a network namespace, and none can be made here");
-        eprintln!("SKIPPED chart::release: it needs a network namespace; run `make test`, or see what `make doctor` says of it");
+        assert!(
+            std::env::var("CI").as_deref() != Ok("true"),
+            "this needs a network namespace, and none can be made here"
+        );
+        eprintln!(
+            "SKIPPED chart::release: it needs a network namespace; run `make test`, or see what `make doctor` says of it"
+        );
         return;
     }
     let stack = Stack::bare(&[Crds::kthena(), Crds::keda(), Crds::prometheus_operator()]).await;
@@ -95,7 +109,9 @@ async fn from_install_to_uninstall() {
     chat.has_replicas(5).await;
     until_asked("another one leads", async || leader(&chain).await, |holder| *holder != first).await;
     chat.serving.annotate(&[("autoscaling.kthena.io/max-replicas", Some("6"))]).await;
-    chat.serving.scaled_object_until("has a maximum of 6", |found| found.data["spec"]["maxReplicaCount"] == 6).await;
+    chat.serving
+        .scaled_object_until("has a maximum of 6", |found| found.data["spec"]["maxReplicaCount"] == 6)
+        .await;
     load.hold(100);
     chat.has_replicas(6).await;
     let since = writes(&chain).split_off(before);
@@ -112,8 +128,11 @@ async fn from_install_to_uninstall() {
     until_asked("a new pod leads", async || leader(&chain).await, |holder| pods.contains(holder)).await;
     let other = chain.model("other").await;
     other.serving.scaled_object().await;
-    let since: Vec<_> =
-        writes(&chain).split_off(before).into_iter().filter(|write| write.object_ref.namespace == chat.serving.namespace.name).collect();
+    let since: Vec<_> = writes(&chain)
+        .split_off(before)
+        .into_iter()
+        .filter(|write| write.object_ref.namespace == chat.serving.namespace.name)
+        .collect();
     assert!(since.is_empty(), "{:?}\n{}", summary(&since), release.logs());
     assert_eq!(chat.serving.scaled_object().await.metadata.uid, kept.metadata.uid);
 
@@ -129,7 +148,9 @@ async fn from_install_to_uninstall() {
 
 /// The dashboard as it is shipped, asked of the Prometheus that scrapes the release by its own ServiceMonitor.
 async fn shows_data_in_every_panel(chain: &Chain, chat: &Model) {
-    let dashboard: Value = serde_json::from_str(&fs::read_to_string("charts/kthena-keda/dashboards/kthena-keda.json").unwrap()).unwrap();
+    let dashboard: Value =
+        serde_json::from_str(&fs::read_to_string("charts/kthena-keda/dashboards/kthena-keda.json").unwrap())
+            .unwrap();
     let mut queries = Vec::new();
     collect(&dashboard["panels"], &mut queries);
     assert!(queries.len() > 20, "{queries:?}");
@@ -149,7 +170,8 @@ async fn shows_data_in_every_panel(chain: &Chain, chat: &Model) {
 fn collect(panels: &Value, queries: &mut Vec<(String, String)>) {
     for panel in panels.as_array().into_iter().flatten() {
         let title = panel["title"].as_str().unwrap_or_default();
-        let of_panel = panel["targets"].as_array().into_iter().flatten().filter_map(|target| target["expr"].as_str());
+        let of_panel =
+            panel["targets"].as_array().into_iter().flatten().filter_map(|target| target["expr"].as_str());
         queries.extend(of_panel.map(|query| (title.to_owned(), query.to_owned())));
         collect(&panel["panels"], queries);
     }

@@ -17,7 +17,10 @@ fn granted() -> BTreeSet<String> {
         .into_iter()
         .flat_map(|object| object["rules"].as_array().cloned().unwrap_or_default())
         .collect();
-    assert!(!serde_json::to_string(&rules).unwrap().contains('*') && !serde_json::to_string(&rules).unwrap().contains("secrets"));
+    assert!(
+        !serde_json::to_string(&rules).unwrap().contains('*')
+            && !serde_json::to_string(&rules).unwrap().contains("secrets")
+    );
     let all = rules.iter().flat_map(|rule| {
         let verbs = words(rule, "verbs");
         words(rule, "resources")
@@ -33,10 +36,14 @@ fn used(stack: &Stack) -> BTreeSet<String> {
     about
         .flat_map(|request| {
             let object = &request.object_ref;
-            let resource =
-                if object.subresource.is_empty() { object.resource.clone() } else { format!("{}/{}", object.resource, object.subresource) };
+            let resource = if object.subresource.is_empty() {
+                object.resource.clone()
+            } else {
+                format!("{}/{}", object.resource, object.subresource)
+            };
             // A patch that made the object needed the right to create it, too.
-            let created = (request.verb == "patch" && request.code() == 201).then(|| format!("create {resource}"));
+            let created =
+                (request.verb == "patch" && request.code() == 201).then(|| format!("create {resource}"));
             [Some(format!("{} {resource}", request.verb)), created].into_iter().flatten()
         })
         .collect()
@@ -107,6 +114,9 @@ async fn every_right_is_used_and_none_is_missing() {
     let used = used(&stack);
     let missing: Vec<String> = used.difference(&granted()).cloned().collect();
     assert!(missing.is_empty(), "used and not granted: {missing:?}");
-    let refused: Vec<_> = audit::requests(&stack.control_plane, &OPERATOR).into_iter().filter(|request| request.code() == 403).collect();
+    let refused: Vec<_> = audit::requests(&stack.control_plane, &OPERATOR)
+        .into_iter()
+        .filter(|request| request.code() == 403)
+        .collect();
     assert!(refused.is_empty(), "{:?}", audit::summary(&refused));
 }

@@ -2,20 +2,31 @@
 
 use std::{collections::BTreeMap, io::Write as _, process::Command};
 
-use harness::{Crds, Namespace, Settings, Stack, audit, control_plane::binary, kinds, objects, stack::root, wait::until};
+use harness::{
+    Crds, Namespace, Settings, Stack, audit, control_plane::binary, kinds, objects, stack::root, wait::until,
+};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_kthena-keda");
 
 async fn create(models: &Namespace) {
     for i in 0..6 {
         let shard = if i % 2 == 0 { "a" } else { "b" };
-        models.model_serving(&format!("chat-{i}")).opted_in(&format!("llama-{i}")).in_shard(shard).create().await;
+        models
+            .model_serving(&format!("chat-{i}"))
+            .opted_in(&format!("llama-{i}"))
+            .in_shard(shard)
+            .create()
+            .await;
     }
     for i in 0..6 {
-        until(&models.api(&kinds::scaled_object()), &format!("chat-{i}"), "exists", |found| found.is_some()).await;
+        until(&models.api(&kinds::scaled_object()), &format!("chat-{i}"), "exists", |found| found.is_some())
+            .await;
     }
     let profiles = kube::Api::all_with(models.client.clone(), &kinds::profile());
-    until(&profiles, "default", "has six users", |found| found.is_some_and(|found| found.data["status"]["modelServings"] == 6)).await;
+    until(&profiles, "default", "has six users", |found| {
+        found.is_some_and(|found| found.data["status"]["modelServings"] == 6)
+    })
+    .await;
 }
 
 /// How often each was written, profiles aside, whose number of users is written now and then while it grows.
@@ -29,14 +40,18 @@ fn written(stack: &Stack, models: &Namespace) -> BTreeMap<String, usize> {
 async fn two_shards_write_what_one_would() {
     let crds = [Crds::kthena(), Crds::keda(), Crds::prometheus_operator()];
     let mut totals = Vec::new();
-    for shards in [&[&[][..]][..], &[&["--selector=shard=a"], &["--selector=shard in (b)", "--cluster-duties=false"]]] {
+    for shards in
+        [&[&[][..]][..], &[&["--selector=shard=a"], &["--selector=shard in (b)", "--cluster-duties=false"]]]
+    {
         let stack = Stack::start(&crds).await;
         let models = stack.namespace().await;
         for file in ["autoscaling-profile", "router-service"] {
             objects::apply_file(&models.client, &root().join(format!("config/samples/{file}.yaml"))).await;
         }
         let start = |arguments: &&[&str]| {
-            stack.start_operator(&arguments.iter().fold(Settings::new(BINARY), |settings, argument| settings.with(argument)))
+            stack.start_operator(
+                &arguments.iter().fold(Settings::new(BINARY), |settings, argument| settings.with(argument)),
+            )
         };
         let _instances: Vec<_> = shards.iter().map(start).collect();
         create(&models).await;
@@ -48,34 +63,57 @@ async fn two_shards_write_what_one_would() {
         }
     }
     assert_eq!(totals[0], totals[1]);
-    assert_eq!(totals[0].len(), 13, "a status and a ScaledObject each, and the router's monitor: {:?}", totals[0]);
+    assert_eq!(
+        totals[0].len(),
+        13,
+        "a status and a ScaledObject each, and the router's monitor: {:?}",
+        totals[0]
+    );
 }
 
 /// A ModelServing that is no longer selected has not opted out.
 async fn leaves_a_shard(models: &Namespace) {
     let (serving, scaled) = (models.api(&kinds::model_serving()), models.api(&kinds::scaled_object()));
     let before = scaled.get("chat-0").await.unwrap();
-    let label = |shard: &str| kube::api::Patch::Merge(serde_json::json!({"metadata": {"labels": {"shard": shard}}}));
+    let label =
+        |shard: &str| kube::api::Patch::Merge(serde_json::json!({"metadata": {"labels": {"shard": shard}}}));
     serving.patch("chat-0", &kube::api::PatchParams::default(), &label("none")).await.unwrap();
     // Both instances have seen that once they have seen what came later.
     for (name, shard) in [("after-a", "a"), ("after-b", "b")] {
         models.model_serving(name).opted_in(name).in_shard(shard).create().await.scaled_object().await;
     }
-    assert_eq!(scaled.get("chat-0").await.unwrap().metadata.resource_version, before.metadata.resource_version);
+    assert_eq!(
+        scaled.get("chat-0").await.unwrap().metadata.resource_version,
+        before.metadata.resource_version
+    );
 }
 
 #[tokio::test]
 async fn rights_in_the_watched_namespaces_are_enough() {
     let stack = Stack::bare(&[Crds::kthena(), Crds::keda(), Crds::prometheus_operator(), Crds::ours()]).await;
     let (first, second, other) = (stack.namespace().await, stack.namespace().await, stack.namespace().await);
-    for file in ["install/namespace", "install/serviceaccount", "samples/router-service", "samples/autoscaling-profile"] {
+    for file in [
+        "install/namespace",
+        "install/serviceaccount",
+        "samples/router-service",
+        "samples/autoscaling-profile",
+    ] {
         objects::apply_file(&first.client, &root().join(format!("config/{file}.yaml"))).await;
     }
     let rights = stack.control_plane.folder.join("rights.yaml");
     let watched = format!("watchNamespaces={{{},{}}}", first.name, second.name);
     let mut helm = Command::new(binary("helm"));
-    helm.args(["template", "kthena-keda", "charts/kthena-keda", "--namespace", "kthena-keda", "--show-only", "templates/rbac.yaml"]);
-    let rendered = helm.args(["--set", "prometheus.url=http://prometheus:9090", "--set", &watched]).output().unwrap();
+    helm.args([
+        "template",
+        "kthena-keda",
+        "charts/kthena-keda",
+        "--namespace",
+        "kthena-keda",
+        "--show-only",
+        "templates/rbac.yaml",
+    ]);
+    let rendered =
+        helm.args(["--set", "prometheus.url=http://prometheus:9090", "--set", &watched]).output().unwrap();
     std::fs::File::create(&rights).unwrap().write_all(&rendered.stdout).unwrap();
     objects::apply_file(&first.client, &rights).await;
     let namespaces = format!("--watch-namespaces={},{}", second.name, first.name);
@@ -85,11 +123,15 @@ async fn rights_in_the_watched_namespaces_are_enough() {
         let chat = models.model_serving("chat").opted_in(name).create().await;
         chat.scaled_object().await;
         chat.annotate(&[("autoscaling.kthena.io/max-replicas", Some("7"))]).await;
-        chat.scaled_object_until("has a maximum of 7", |found| found.data["spec"]["maxReplicaCount"] == 7).await;
+        chat.scaled_object_until("has a maximum of 7", |found| found.data["spec"]["maxReplicaCount"] == 7)
+            .await;
     }
     // Whoever has the duties of the cluster counts all models, but scales none that is not its own.
     let profiles = kube::Api::all_with(first.client.clone(), &kinds::profile());
-    until(&profiles, "default", "has three users", |found| found.is_some_and(|found| found.data["status"]["modelServings"] == 3)).await;
+    until(&profiles, "default", "has three users", |found| {
+        found.is_some_and(|found| found.data["status"]["modelServings"] == 3)
+    })
+    .await;
     let monitors = first.elsewhere("kthena-system").api(&kinds::service_monitor());
     until(&monitors, "kthena-keda-router", "exists", |found| found.is_some()).await;
     assert!(elsewhere.scaled_objects().get_opt("chat").await.unwrap().is_none());

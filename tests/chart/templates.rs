@@ -40,10 +40,24 @@ fn what_is_missing_or_misspelt_is_refused_with_what_to_write() {
 fn values_render_as_before() {
     let sets: [(&str, &[&str]); 4] = [
         ("default", &[URL]),
-        ("shard", &[URL, "selector=shard=a", "clusterDuties=false", "admissionPolicy.enabled=false", "keda.grant.enabled=false"]),
+        (
+            "shard",
+            &[
+                URL,
+                "selector=shard=a",
+                "clusterDuties=false",
+                "admissionPolicy.enabled=false",
+                "keda.grant.enabled=false",
+            ],
+        ),
         (
             "namespaced",
-            &[URL, "watchNamespaces={team-a,team-b}", "monitors.labels.release=prometheus", "prometheus.bearerTokenSecret.name=token"],
+            &[
+                URL,
+                "watchNamespaces={team-a,team-b}",
+                "monitors.labels.release=prometheus",
+                "prometheus.bearerTokenSecret.name=token",
+            ],
         ),
         (
             "single",
@@ -60,9 +74,9 @@ fn values_render_as_before() {
     for (name, values) in sets {
         let rendered = render(values).unwrap();
         // The dashboard and the policy have tests of their own.
-        let documents = rendered
-            .split("\n---\n")
-            .filter(|document| !document.contains("/dashboard.yaml") && !document.contains("/admissionpolicy.yaml"));
+        let documents = rendered.split("\n---\n").filter(|document| {
+            !document.contains("/dashboard.yaml") && !document.contains("/admissionpolicy.yaml")
+        });
         insta::assert_snapshot!(name, documents.collect::<Vec<_>>().join("\n---\n"));
     }
 }
@@ -74,7 +88,12 @@ fn alerts_fire_when_they_should_and_not_otherwise() {
         ["test", "rules", "charts/kthena-keda/alerts/kthena-keda_test.yaml"],
     ] {
         let output = Command::new(binary("promtool")).args(arguments).output().unwrap();
-        assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 }
 

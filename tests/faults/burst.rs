@@ -66,7 +66,8 @@ impl Burst {
 
     /// Waits until all are made.
     pub async fn ends(self) {
-        until_asked_within(LIMIT, "all models are made", async || self.task.is_finished(), |over| *over).await;
+        until_asked_within(LIMIT, "all models are made", async || self.task.is_finished(), |over| *over)
+            .await;
         self.task.await.unwrap();
     }
 }
@@ -89,9 +90,13 @@ fn model(models: &Namespace, i: usize, random: &mut Random) -> ModelServingBuild
     let (name, model) = (format!("chat-{i}"), format!("llama-{i}"));
     match random.below(10) {
         0 => models.model_serving(&name),
-        1 => models.model_serving(&name).opted_in(&model).annotated("autoscaling.kthena.io/paused", "perhaps"),
+        1 => {
+            models.model_serving(&name).opted_in(&model).annotated("autoscaling.kthena.io/paused", "perhaps")
+        }
         2 => models.model_serving(&name).opted_in(&model).annotated("autoscaling.kthena.io/profile", "gold"),
-        3 => models.model_serving(&format!("{name}-with-a-name-that-is-too-long-for-what-keda-makes")).opted_in(&model),
+        3 => models
+            .model_serving(&format!("{name}-with-a-name-that-is-too-long-for-what-keda-makes"))
+            .opted_in(&model),
         _ => models.model_serving(&name).opted_in(&model),
     }
 }

@@ -21,7 +21,8 @@ const REPAIRS: usize = 8;
 async fn models(world: &World) -> Vec<ModelServing> {
     let mut models = Vec::new();
     for i in 0..MODELS {
-        let model = world.models.model_serving(&format!("chat-{i}")).opted_in(&format!("llama-{i}")).create().await;
+        let model =
+            world.models.model_serving(&format!("chat-{i}")).opted_in(&format!("llama-{i}")).create().await;
         model.scaled_object().await;
         models.push(model);
     }
@@ -31,7 +32,8 @@ async fn models(world: &World) -> Vec<ModelServing> {
 /// How often the operator wrote that, and how often it was too late, since somebody else had written meanwhile: a conflict, or a patch whose
 /// test of the version fails.
 fn written(world: &World, what: &str) -> (usize, usize) {
-    let all: Vec<_> = world.stack.writes().into_iter().filter(|write| write.describe().starts_with(what)).collect();
+    let all: Vec<_> =
+        world.stack.writes().into_iter().filter(|write| write.describe().starts_with(what)).collect();
     let late = all.iter().filter(|write| [409, 422].contains(&write.code())).count();
     (all.len() - late, late)
 }
@@ -85,7 +87,11 @@ async fn a_storm_on_the_status_loses_nobodys_condition() {
     settled(&world, &mut operator).await;
     for model in &models {
         let found = model.get().await;
-        assert!(found.data["status"]["conditions"].as_array().is_some_and(|all| all.iter().any(|one| one["type"] == "Progressing")));
+        assert!(
+            found.data["status"]["conditions"]
+                .as_array()
+                .is_some_and(|all| all.iter().any(|one| one["type"] == "Progressing"))
+        );
     }
     let (done, late) = written(&world, "patch modelservings/status");
     assert!(done - before <= MODELS * (CHANGES + 1), "{} writes beside {counts:?}", done - before);
@@ -109,7 +115,10 @@ async fn who_drops_our_condition_is_not_fought_without_end() {
             let (began, mut count) = (Instant::now(), 0);
             while began.elapsed() < STORM {
                 count += 1;
-                model.patch_status("kthena-controller-manager", json!({"conditions": [theirs(count)]})).await.unwrap();
+                model
+                    .patch_status("kthena-controller-manager", json!({"conditions": [theirs(count)]}))
+                    .await
+                    .unwrap();
             }
             count
         });
@@ -128,7 +137,13 @@ async fn insist(api: Api<DynamicObject>, name: String) -> usize {
     while began.elapsed() < STORM {
         if api.get(&name).await.unwrap().data["spec"]["maxReplicaCount"] != 99 {
             let patch = Patch::Merge(json!({"spec": {"maxReplicaCount": 99}}));
-            api.patch(&name, &PatchParams { field_manager: Some("somebody".to_owned()), ..PatchParams::default() }, &patch).await.unwrap();
+            api.patch(
+                &name,
+                &PatchParams { field_manager: Some("somebody".to_owned()), ..PatchParams::default() },
+                &patch,
+            )
+            .await
+            .unwrap();
             count += 1;
         }
     }

@@ -20,11 +20,16 @@ async fn all_say(world: &World, reason: &str, concerned: impl Fn(&DynamicObject)
     let api = world.models.api(&kinds::model_serving());
     let differ = async || {
         let all = api.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();
-        let asking = all.iter().filter(|model| model.annotations().contains_key("kthena.io/model-name") && concerned(model));
+        let asking = all
+            .iter()
+            .filter(|model| model.annotations().contains_key("kthena.io/model-name") && concerned(model));
         let others = asking.filter(|model| condition(model).is_none_or(|found| found["reason"] != reason));
         (all.len(), others.map(|model| (model.name_any(), condition(model).cloned())).collect::<Vec<_>>())
     };
-    until_asked_within(Duration::from_mins(1), reason, differ, |(count, others)| *count == MODELS && others.is_empty()).await;
+    until_asked_within(Duration::from_mins(1), reason, differ, |(count, others)| {
+        *count == MODELS && others.is_empty()
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -35,13 +40,20 @@ async fn kedas_go_in_a_burst_and_come_back() {
     let began = Instant::now();
     Crds::keda().remove(&world.models.client).await;
     burst.ends().await;
-    all_say(&world, "KedaNotInstalled", |model| !model.annotations().contains_key("autoscaling.kthena.io/paused")).await;
+    all_say(&world, "KedaNotInstalled", |model| {
+        !model.annotations().contains_key("autoscaling.kthena.io/paused")
+    })
+    .await;
     Crds::keda().install(&world.models.client).await;
     world.add_strangers_scaled_object().await;
     settled(&world, &mut operator).await;
     // Each model is written before, while and after they are gone.
     let asked = world.stack.requests().len();
-    assert!(asked <= most_requests(3 * MODELS, began, 1), "{asked}: {:?}", harness::audit::summary(&world.stack.requests()));
+    assert!(
+        asked <= most_requests(3 * MODELS, began, 1),
+        "{asked}: {:?}",
+        harness::audit::summary(&world.stack.requests())
+    );
 }
 
 #[tokio::test]
@@ -52,12 +64,19 @@ async fn our_own_goes_in_a_burst_and_comes_back() {
     let began = Instant::now();
     Crds::ours().remove(&world.models.client).await;
     burst.ends().await;
-    all_say(&world, "ProfileNotFound", |model| model.annotations().contains_key("autoscaling.kthena.io/profile")).await;
+    all_say(&world, "ProfileNotFound", |model| {
+        model.annotations().contains_key("autoscaling.kthena.io/profile")
+    })
+    .await;
     Crds::ours().install(&world.models.client).await;
     world.add_profile().await;
     settled(&world, &mut operator).await;
     let asked = world.stack.requests().len();
-    assert!(asked <= most_requests(2 * MODELS, began, 1), "{asked}: {:?}", harness::audit::summary(&world.stack.requests()));
+    assert!(
+        asked <= most_requests(2 * MODELS, began, 1),
+        "{asked}: {:?}",
+        harness::audit::summary(&world.stack.requests())
+    );
 }
 
 /// Kthena's take all models with them, and Kubernetes' garbage collector what was made for them; the same models then come back.
@@ -75,5 +94,9 @@ async fn kthenas_go_and_come_back_with_the_same_models() {
     // The collector looks for new kinds every half minute.
     settled_within(Duration::from_secs(100), &world, &mut operator).await;
     let asked = world.stack.requests().len();
-    assert!(asked <= most_requests(4 * MODELS, began, 1), "{asked}: {:?}", harness::audit::summary(&world.stack.requests()));
+    assert!(
+        asked <= most_requests(4 * MODELS, began, 1),
+        "{asked}: {:?}",
+        harness::audit::summary(&world.stack.requests())
+    );
 }

@@ -34,7 +34,11 @@ async fn a_restart_writes_nothing() {
     let _operator = stack.start_operator(&Settings::new(BINARY));
     models.model_serving("sentinel").opted_in("sentinel").create().await.scaled_object().await;
     let writes = stack.writes().split_off(before);
-    assert!(writes.iter().all(|write| write.object_ref.name == "sentinel"), "{:?}", harness::audit::summary(&writes));
+    assert!(
+        writes.iter().all(|write| write.object_ref.name == "sentinel"),
+        "{:?}",
+        harness::audit::summary(&writes)
+    );
     let refused: Vec<_> = stack.requests().into_iter().filter(|request| request.code() == 403).collect();
     assert!(refused.is_empty(), "{:?}", harness::audit::summary(&refused));
 }
@@ -78,8 +82,15 @@ async fn killed_again_and_again_during_a_burst_nothing_is_lost_or_changed() {
         assert_eq!(found.metadata.generation, Some(1), "{:?} was changed", found.metadata.name);
     }
     let written = harness::audit::summary(&world.stack.writes());
-    let of_models = written.iter().filter(|(what, _)| what.starts_with("patch scaledobjects") || what.starts_with("patch modelservings"));
-    let (objects, writes) = of_models.fold((0, 0), |(objects, writes), (_, count)| (objects + 1, writes + count));
+    let of_models = written.iter().filter(|(what, _)| {
+        what.starts_with("patch scaledobjects") || what.starts_with("patch modelservings")
+    });
+    let (objects, writes) =
+        of_models.fold((0, 0), |(objects, writes), (_, count)| (objects + 1, writes + count));
     assert_eq!(objects, 2 * MODELS, "{written:?}");
-    assert!(writes - objects <= kills * 8, "{} writes more than were needed after {kills} kills: {written:?}", writes - objects);
+    assert!(
+        writes - objects <= kills * 8,
+        "{} writes more than were needed after {kills} kills: {written:?}",
+        writes - objects
+    );
 }

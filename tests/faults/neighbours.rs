@@ -65,9 +65,14 @@ async fn kthena_that_leaves_the_selector_empty(#[case] kthena: Option<Crds>) {
     let _operator = stack.start_operator(&Settings::new(BINARY));
     let chat = stack.namespace().await.model_serving("chat").opts_in().create().await;
     chat.scaled_object().await;
-    let scale: serde_json::Value =
-        serde_json::to_value(chat.namespace.api(&harness::kinds::model_serving()).get_scale("chat").await.unwrap()).unwrap();
-    assert!(scale["status"]["selector"].as_str().unwrap().contains("modelserving.volcano.sh/role-id=engine-0"), "{scale}");
+    let scale: serde_json::Value = serde_json::to_value(
+        chat.namespace.api(&harness::kinds::model_serving()).get_scale("chat").await.unwrap(),
+    )
+    .unwrap();
+    assert!(
+        scale["status"]["selector"].as_str().unwrap().contains("modelserving.volcano.sh/role-id=engine-0"),
+        "{scale}"
+    );
 }
 
 #[tokio::test]

@@ -35,22 +35,36 @@ pub async fn settled_within(limit: Duration, world: &World, operator: &mut Proce
 
 async fn differences(world: &World) -> kube::Result<Vec<String>> {
     let model_servings = list(world.models.api(&kinds::model_serving()), &kinds::model_serving()).await?;
-    let profiles = list(Api::all_with(world.models.client.clone(), &kinds::profile()), &kinds::profile()).await?;
+    let profiles =
+        list(Api::all_with(world.models.client.clone(), &kinds::profile()), &kinds::profile()).await?;
     let mut scaled_objects: BTreeMap<String, DynamicObject> =
-        list(world.models.api(&kinds::scaled_object()), &kinds::scaled_object()).await?.into_iter().map(named).collect();
+        list(world.models.api(&kinds::scaled_object()), &kinds::scaled_object())
+            .await?
+            .into_iter()
+            .map(named)
+            .collect();
     let mut all = Vec::new();
     for (model_serving, expected) in model_servings.iter().zip(render(world, &model_servings, &profiles)) {
-        let found = expected.scaled_object.as_ref().and_then(|wanted| scaled_objects.remove(wanted["metadata"]["name"].as_str()?));
+        let found = expected
+            .scaled_object
+            .as_ref()
+            .and_then(|wanted| scaled_objects.remove(wanted["metadata"]["name"].as_str()?));
         all.extend(difference(model_serving, &expected, found.as_ref()));
     }
-    all.extend(scaled_objects.into_keys().filter(|name| !world.is_a_strangers(name)).map(|name| format!("{name} is extra")));
+    all.extend(
+        scaled_objects
+            .into_keys()
+            .filter(|name| !world.is_a_strangers(name))
+            .map(|name| format!("{name} is extra")),
+    );
     Ok(all)
 }
 
 async fn list(api: Api<DynamicObject>, kind: &ApiResource) -> kube::Result<Vec<DynamicObject>> {
     let mut objects = api.list(&ListParams::default()).await?.items;
     for object in &mut objects {
-        object.types = Some(kube::api::TypeMeta { api_version: kind.api_version.clone(), kind: kind.kind.clone() });
+        object.types =
+            Some(kube::api::TypeMeta { api_version: kind.api_version.clone(), kind: kind.kind.clone() });
         object.metadata.managed_fields = None;
     }
     Ok(objects)
@@ -68,8 +82,10 @@ fn render(world: &World, model_servings: &[DynamicObject], profiles: &[DynamicOb
     command.args(["render", "-o", "json", "--prometheus-url=http://prometheus:9090"]).arg(&file).env_clear();
     let output = command.output().unwrap();
     let errors = String::from_utf8(output.stderr).unwrap();
-    let printed: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {errors}"));
-    let mut objects: BTreeMap<&str, &Value> = printed["items"].as_array().into_iter().flatten().filter_map(of_model).collect();
+    let printed: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {errors}"));
+    let mut objects: BTreeMap<&str, &Value> =
+        printed["items"].as_array().into_iter().flatten().filter_map(of_model).collect();
     let expected = |(i, model_serving): (usize, &DynamicObject)| {
         let is_opted_in = model_serving.annotations().contains_key("kthena.io/model-name");
         let refused = reason(&errors, i + 1);
@@ -84,7 +100,11 @@ fn render(world: &World, model_servings: &[DynamicObject], profiles: &[DynamicOb
 /// A ScaledObject by whose it is.
 fn of_model(object: &Value) -> Option<(&str, &Value)> {
     let is_scaled_object = object["kind"] == "ScaledObject";
-    object.pointer("/metadata/ownerReferences/0/uid")?.as_str().filter(|_| is_scaled_object).map(|owner| (owner, object))
+    object
+        .pointer("/metadata/ownerReferences/0/uid")?
+        .as_str()
+        .filter(|_| is_scaled_object)
+        .map(|owner| (owner, object))
 }
 
 /// Why `render` refuses an item of its file.
@@ -93,12 +113,18 @@ fn reason(errors: &str, item: usize) -> Option<&str> {
     errors.lines().find_map(|line| line.strip_prefix("error: ")?.split_once(&place)?.1.split(':').next())
 }
 
-fn difference(model_serving: &DynamicObject, expected: &Expected, found: Option<&DynamicObject>) -> Vec<String> {
+fn difference(
+    model_serving: &DynamicObject,
+    expected: &Expected,
+    found: Option<&DynamicObject>,
+) -> Vec<String> {
     let name = model_serving.name_any();
     let mut all = Vec::new();
     match (&expected.scaled_object, found) {
         (Some(_), None) => all.push(format!("{name} has no ScaledObject")),
-        (Some(wanted), Some(found)) if !is_as(wanted, found) => all.push(format!("{name}'s ScaledObject is {found:?}, not {wanted}")),
+        (Some(wanted), Some(found)) if !is_as(wanted, found) => {
+            all.push(format!("{name}'s ScaledObject is {found:?}, not {wanted}"))
+        }
         _ => {}
     }
     let reason = condition(model_serving).and_then(|condition| condition["reason"].as_str());

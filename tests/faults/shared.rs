@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use harness::{
-    Crds, Fault, FaultProxy, Namespace, OPERATOR, Process, Random, Settings, Stack, ask, kinds, random::seed, wait::until_asked,
+    Crds, Fault, FaultProxy, Namespace, OPERATOR, Process, Random, Settings, Stack, ask, kinds, random::seed,
+    wait::until_asked,
 };
 use kube::{
     ResourceExt as _,
@@ -41,7 +42,8 @@ impl World {
         let (stack, permit) = stack(&[Crds::kthena(), Crds::keda()]).await;
         let models = stack.namespace().await;
         let seed = seed();
-        let mut world = Self { stack, models, random: Random::of(seed), strangers: Vec::new(), seed, _permit: permit };
+        let mut world =
+            Self { stack, models, random: Random::of(seed), strangers: Vec::new(), seed, _permit: permit };
         world.add_profile().await;
         world.add_strangers_scaled_object().await;
         world.add_stranger(&kinds::service(), json!({"ports": [{"port": 80}]})).await;
@@ -59,8 +61,7 @@ impl World {
 
     /// A ScaledObject of somebody else's, which nobody touches.
     pub async fn add_strangers_scaled_object(&mut self) {
-        let trigger =
-            json!({"type": "cron", "metadata": {"timezone": "UTC", "start": "0 8 * * *", "end": "0 18 * * *", "desiredReplicas": "2"}});
+        let trigger = json!({"type": "cron", "metadata": {"timezone": "UTC", "start": "0 8 * * *", "end": "0 18 * * *", "desiredReplicas": "2"}});
         let scaled_object = json!({"scaleTargetRef": {"name": "shop"}, "triggers": [trigger]});
         self.add_stranger(&kinds::scaled_object(), scaled_object).await;
     }
@@ -100,7 +101,8 @@ impl World {
     /// Somebody deletes a few of the ScaledObjects that there are.
     pub async fn lose_some(&mut self) {
         let api = self.models.api(&kinds::scaled_object());
-        let ours = api.list(&ListParams::default()).await.unwrap().items.into_iter().map(|found| found.name_any());
+        let ours =
+            api.list(&ListParams::default()).await.unwrap().items.into_iter().map(|found| found.name_any());
         for name in ours.filter(|name| !self.is_a_strangers(name)).collect::<Vec<_>>() {
             if self.random.below(10) == 0 {
                 // The operator may have removed it itself by now.
@@ -117,7 +119,12 @@ impl World {
     pub async fn nobody_elses_is_touched(&self) {
         for (kind, before) in &self.strangers {
             let now = self.models.api(kind).get(&before.name_any()).await.unwrap();
-            assert_eq!((now.uid(), now.resource_version()), (before.uid(), before.resource_version()), "{} is not ours", kind.kind);
+            assert_eq!(
+                (now.uid(), now.resource_version()),
+                (before.uid(), before.resource_version()),
+                "{} is not ours",
+                kind.kind
+            );
         }
     }
 }

@@ -16,7 +16,9 @@ const MODELS: usize = 10;
 async fn models(world: &World) -> Vec<ModelServing> {
     let mut models = Vec::new();
     for i in 0..MODELS {
-        models.push(world.models.model_serving(&format!("chat-{i}")).opted_in(&format!("llama-{i}")).create().await);
+        models.push(
+            world.models.model_serving(&format!("chat-{i}")).opted_in(&format!("llama-{i}")).create().await,
+        );
     }
     models
 }
@@ -43,14 +45,29 @@ async fn a_webhook_that_refuses() {
         let owner = json!({"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "name": "former", "uid": "gone", "controller": true});
         let metadata = json!({"name": format!("keda-hpa-former-{i}"), "ownerReferences": [owner]});
         let target = json!({"apiVersion": "workload.serving.volcano.sh/v1alpha1", "kind": "ModelServing", "name": format!("chat-{i}")});
-        world.models.create(&hpa(), json!({"metadata": metadata, "spec": {"scaleTargetRef": target, "maxReplicas": 2}})).await;
+        world
+            .models
+            .create(
+                &hpa(),
+                json!({"metadata": metadata, "spec": {"scaleTargetRef": target, "maxReplicas": 2}}),
+            )
+            .await;
     }
     let began = Instant::now();
     say(&models(&world).await, "already managed by the hpa").await;
     let asked = world.stack.requests().len();
-    assert!(asked <= most_requests(MODELS, began, 3), "{:?}", harness::audit::summary(&world.stack.requests()));
+    assert!(
+        asked <= most_requests(MODELS, began, 3),
+        "{:?}",
+        harness::audit::summary(&world.stack.requests())
+    );
     for i in 0..MODELS {
-        world.models.api(&hpa()).delete(&format!("keda-hpa-former-{i}"), &DeleteParams::default()).await.unwrap();
+        world
+            .models
+            .api(&hpa())
+            .delete(&format!("keda-hpa-former-{i}"), &DeleteParams::default())
+            .await
+            .unwrap();
     }
     settled(&world, &mut operator).await;
 }
@@ -66,7 +83,11 @@ async fn a_webhook_that_does_not_answer() {
     let (began, before) = (Instant::now(), world.stack.requests().len());
     say(&models(&world).await, "failed calling webhook").await;
     let asked = world.stack.requests().len() - before;
-    assert!(asked <= most_requests(MODELS, began, 3), "{:?}", harness::audit::summary(&world.stack.requests()));
+    assert!(
+        asked <= most_requests(MODELS, began, 3),
+        "{:?}",
+        harness::audit::summary(&world.stack.requests())
+    );
     webhooks.signal("CONT");
     settled(&world, &mut operator).await;
 }
@@ -81,7 +102,11 @@ async fn a_webhook_that_is_not_there() {
     let began = Instant::now();
     say(&models(&world).await, "failed calling webhook").await;
     let asked = world.stack.requests().len();
-    assert!(asked <= most_requests(MODELS, began, 3), "{:?}", harness::audit::summary(&world.stack.requests()));
+    assert!(
+        asked <= most_requests(MODELS, began, 3),
+        "{:?}",
+        harness::audit::summary(&world.stack.requests())
+    );
     webhooks.start();
     settled(&world, &mut operator).await;
     assert!(world.models.api(&kinds::scaled_object()).get_opt("chat-0").await.unwrap().is_some());

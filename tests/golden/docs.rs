@@ -2,15 +2,19 @@
 
 use std::{collections::BTreeSet, env, fs};
 
-use kthena_keda::{
-    api::profile::AutoscalingProfile,
-    intent::{ANNOTATIONS, MODEL_NAME, PREFIX},
-    plan::Reason,
+use kthena_keda::telemetry::metrics::MetricSpec;
+use kthena_keda_core::{
+    api::{
+        annotations::{MODEL_NAME, PREFIX},
+        profile::AutoscalingProfile,
+    },
+    domain::Reason,
+    intent::ANNOTATIONS,
     signals::Signal,
-    telemetry::metrics::Declared,
 };
 use kube::CustomResourceExt as _;
 use serde_json::Value;
+use strum::VariantArray as _;
 
 fn read(page: &str) -> String {
     fs::read_to_string(page).unwrap_or_else(|error| panic!("{page}: {error}"))
@@ -21,20 +25,28 @@ fn table(page: &str, mark: &str) -> Vec<Vec<String>> {
     let text = read(page);
     let (_, rest) = text.split_once(mark).unwrap_or_else(|| panic!("{page} has no {mark}"));
     let lines = rest.lines().skip(1).take_while(|line| line.starts_with('|')).skip(2);
-    lines.map(|line| line.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect()).collect()
+    lines
+        .map(|line| line.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect())
+        .collect()
 }
 
 #[test]
 fn every_annotation_has_a_row() {
-    let rows: BTreeSet<String> = table("docs/annotations.md", "<!-- annotations").into_iter().map(|row| row[0].replace('`', "")).collect();
-    let known = ANNOTATIONS.iter().map(|name| format!("{PREFIX}{name}")).chain([MODEL_NAME.to_owned()]).collect();
+    let rows: BTreeSet<String> = table("docs/annotations.md", "<!-- annotations")
+        .into_iter()
+        .map(|row| row[0].replace('`', ""))
+        .collect();
+    let known =
+        ANNOTATIONS.iter().map(|name| format!("{PREFIX}{name}")).chain([MODEL_NAME.to_owned()]).collect();
     assert_eq!(rows, known);
 }
 
 #[test]
 fn every_signal_has_a_row() {
-    let rows: Vec<[String; 3]> =
-        table("docs/signals.md", "<!-- signals").into_iter().map(|row| [row[0].replace('`', ""), row[1].clone(), row[3].clone()]).collect();
+    let rows: Vec<[String; 3]> = table("docs/signals.md", "<!-- signals")
+        .into_iter()
+        .map(|row| [row[0].replace('`', ""), row[1].clone(), row[3].clone()])
+        .collect();
     let known = Signal::ALL.map(|signal| {
         let kind = match signal {
             Signal::Demand(_) => "demand",
@@ -50,7 +62,9 @@ fn every_signal_has_a_row() {
 fn every_reason_has_an_entry() {
     let text = read("docs/troubleshooting.md");
     let entries: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("### ")).collect();
-    for reason in Reason::ALL.map(Reason::as_str).into_iter().chain(["Scaling", "Idle", "Paused", "Pending"]) {
+    for reason in
+        Reason::VARIANTS.iter().map(|reason| reason.as_str()).chain(["Scaling", "Idle", "Paused", "Pending"])
+    {
         assert!(entries.contains(&reason), "{reason} has no entry");
     }
 }
@@ -68,13 +82,18 @@ fn every_field_of_a_profile_has_a_row() {
 /// Every metric, as the code declares it; `make docs` writes it.
 #[test]
 fn every_metric_has_a_row() {
-    let row = |metric: &&Declared| {
+    let row = |metric: &&MetricSpec| {
         let kind = format!("{:?}", metric.kind).to_lowercase();
         let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
-        format!("| `{}` | {kind} | {} | {} |", metric.name(), labels.join(", "), metric.help.replace('<', "\\<"))
+        format!(
+            "| `{}` | {kind} | {} | {} |",
+            metric.name(),
+            labels.join(", "),
+            metric.help.replace('<', "\\<")
+        )
     };
     let head = ["| metric | kind | labels | what it says |", "|---|---|---|---|"].map(str::to_owned);
-    let rows: Vec<String> = head.into_iter().chain(Declared::ALL.iter().map(row)).collect();
+    let rows: Vec<String> = head.into_iter().chain(MetricSpec::ALL.iter().map(row)).collect();
     generated("docs/metrics.md", "<!-- metrics: generated from the code -->\n", &rows);
 }
 
@@ -97,11 +116,18 @@ fn fields(path: &str, schema: &Value, default: Option<&Value>, rows: &mut Vec<St
         let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
         let default = default.and_then(|default| default.get(name)).or_else(|| field.get("default"));
         let items = field.get("items").filter(|items| items.get("properties").is_some());
-        let described = field["description"].as_str().unwrap_or_default().replace('\n', " ").replace('|', "\\|");
+        let described =
+            field["description"].as_str().unwrap_or_default().replace('\n', " ").replace('|', "\\|");
         let is_parent = field.get("properties").is_some();
-        let shown = default.filter(|default| !is_parent && !default.as_object().is_some_and(serde_json::Map::is_empty));
-        let shown = shown.map(|default| default.as_str().map_or_else(|| default.to_string(), str::to_owned)).filter(|shown| shown != "[]");
-        rows.push(format!("| `{path}` | {} | {described} |", shown.map(|shown| format!("`{shown}`")).unwrap_or_default()));
+        let shown = default
+            .filter(|default| !is_parent && !default.as_object().is_some_and(serde_json::Map::is_empty));
+        let shown = shown
+            .map(|default| default.as_str().map_or_else(|| default.to_string(), str::to_owned))
+            .filter(|shown| shown != "[]");
+        rows.push(format!(
+            "| `{path}` | {} | {described} |",
+            shown.map(|shown| format!("`{shown}`")).unwrap_or_default()
+        ));
         fields(&path, field, default, rows);
         if let Some(items) = items {
             fields(&format!("{path}[]"), items, None, rows);
@@ -112,13 +138,22 @@ fn fields(path: &str, schema: &Value, default: Option<&Value>, rows: &mut Vec<St
 /// Links between pages, and to samples, lead somewhere.
 #[test]
 fn links_lead_somewhere() {
-    let pages = fs::read_dir("docs").unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|e| e == "md"));
+    let pages = fs::read_dir("docs")
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|e| e == "md"));
     for page in pages.chain(["README.md".into()]) {
         let text = fs::read_to_string(&page).unwrap();
-        for target in text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target) {
+        for target in
+            text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target)
+        {
             let local = target.split('#').next().unwrap_or_default();
             let path = page.parent().unwrap().join(local);
-            assert!(target.starts_with("http") || local.is_empty() || path.exists(), "{}: {target}", page.display());
+            assert!(
+                target.starts_with("http") || local.is_empty() || path.exists(),
+                "{}: {target}",
+                page.display()
+            );
         }
     }
 }

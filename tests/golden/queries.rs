@@ -1,32 +1,47 @@
 //! No model name can change a query's structure.
 
-use kthena_keda::{
-    intent::ModelNames,
-    signals::{Demand, Demanded, Engine, EngineSeries, RouterSeries, Saturation, ScrapeSource, activation},
+use kthena_keda_core::{
+    domain::ModelNames,
+    signals::{
+        Demand, DemandScope, Engine, EngineSeries, RouterSeries, Saturation, ScrapeSource, activation,
+    },
 };
 use promql_parser::parser::{self, Expr};
 use proptest::prelude::*;
 
 fn router() -> RouterSeries {
-    RouterSeries { namespace: "kthena-system".to_owned(), source: ScrapeSource::Service("kthena-router".to_owned()) }
+    RouterSeries {
+        namespace: "kthena-system".to_owned(),
+        source: ScrapeSource::Service("kthena-router".to_owned()),
+    }
 }
 
-const DEMANDS: [Demand; 4] = [Demand::ActiveRequests, Demand::QueuedRequests, Demand::RequestRate, Demand::OutputTokens];
+const DEMANDS: [Demand; 4] =
+    [Demand::ActiveRequests, Demand::QueuedRequests, Demand::RequestRate, Demand::OutputTokens];
 
 fn queries(names: &ModelNames) -> Vec<String> {
-    let demanded = Demanded::Models(names.clone());
-    let mut queries: Vec<String> = DEMANDS.iter().map(|demand| demand.query(&demanded, &router()).unwrap().to_string()).collect();
+    let demanded = DemandScope::Models(names.clone());
+    let mut queries: Vec<String> =
+        DEMANDS.iter().map(|demand| demand.query(&demanded, &router()).unwrap().to_string()).collect();
     queries.push(activation(names, &router()).to_string());
     queries
 }
 
 /// Those that no model name is in.
 fn queries_without_names() -> Vec<String> {
-    let servers = Demanded::Servers(vec!["team-a/chat".to_owned(), "team-a/chat-2".to_owned()]);
+    let servers = DemandScope::Servers(vec!["team-a/chat".to_owned(), "team-a/chat-2".to_owned()]);
     let mut queries = vec![Demand::ActiveRequests.query(&servers, &router()).unwrap().to_string()];
     for (engine, at_zero) in [(Engine::Vllm, None), (Engine::Sglang, Some(router()))] {
-        let series = EngineSeries { engine, namespace: "team-a".to_owned(), model_serving: "chat".to_owned(), at_zero };
-        queries.extend([Saturation::Queue, Saturation::Running, Saturation::KvCache].map(|signal| signal.query(&series).to_string()));
+        let series = EngineSeries {
+            engine,
+            namespace: "team-a".to_owned(),
+            model_serving: "chat".to_owned(),
+            at_zero,
+        };
+        queries.extend(
+            [Saturation::Queue, Saturation::Running, Saturation::KvCache]
+                .map(|signal| signal.query(&series).to_string()),
+        );
     }
     queries
 }
@@ -72,7 +87,13 @@ fn structure(query: &str) -> String {
 
 #[test]
 fn each_signal_reads_as_documented() {
-    insta::assert_snapshot!(queries(&"llama".parse().unwrap()).into_iter().chain(queries_without_names()).collect::<Vec<_>>().join("\n"));
+    insta::assert_snapshot!(
+        queries(&"llama".parse().unwrap())
+            .into_iter()
+            .chain(queries_without_names())
+            .collect::<Vec<_>>()
+            .join("\n")
+    );
 }
 
 proptest! {

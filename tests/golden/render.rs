@@ -58,8 +58,13 @@ fn every_sample_is_rendered_without_complaint(
 fn who_shares_a_name_is_told_so_unless_routes_tell_the_parts() {
     let canary = std::fs::read_to_string("config/samples/canary.yaml").unwrap();
     let whole = stdin(&canary, &[PROMETHEUS]);
-    assert!(whole.status.success() && text(&whole.stdout).contains("default/canary"), "{}", text(&whole.stderr));
-    let without_route: Vec<&str> = canary.split("---").filter(|document| !document.contains("kind: ModelRoute")).collect();
+    assert!(
+        whole.status.success() && text(&whole.stdout).contains("default/canary"),
+        "{}",
+        text(&whole.stderr)
+    );
+    let without_route: Vec<&str> =
+        canary.split("---").filter(|document| !document.contains("kind: ModelRoute")).collect();
     let refused = stdin(&without_route.join("---"), &[PROMETHEUS]);
     assert_eq!(refused.status.code(), Some(1));
     assert_eq!(text(&refused.stderr).matches("SharedModelName").count(), 2, "{}", text(&refused.stderr));
@@ -78,7 +83,8 @@ fn without_a_prometheus_there_is_no_scaled_object_but_the_cure() {
 fn the_sample_profile_is_what_is_built_in() {
     let url = "--prometheus-url=http://prometheus-operated.monitoring.svc:9090";
     let built_in = render(&["config/samples/model-serving.yaml", "config/samples/router-service.yaml", url]);
-    let profile = ["model-serving", "router-service", "autoscaling-profile"].map(|name| format!("config/samples/{name}.yaml"));
+    let profile = ["model-serving", "router-service", "autoscaling-profile"]
+        .map(|name| format!("config/samples/{name}.yaml"));
     let profile = render(&profile.each_ref().map(String::as_str));
     assert!(profile.status.success(), "{}", text(&profile.stderr));
     assert_eq!(text(&profile.stdout), text(&built_in.stdout));
@@ -87,12 +93,17 @@ fn the_sample_profile_is_what_is_built_in() {
 #[rstest]
 #[case("{pollingInterval: soon}", "pollingInterval: \"soon\" is no duration")]
 #[case("{polling: 1s}", "unknown field spec.polling")]
-#[case("{scaleUp: {policies: [{type: Pods, value: 1, period: 1s, perod: 2s}]}}", "unknown field spec.scaleUp.policies.perod")]
+#[case(
+    "{scaleUp: {policies: [{type: Pods, value: 1, period: 1s, perod: 2s}]}}",
+    "unknown field spec.scaleUp.policies.perod"
+)]
 #[case("{replicas: {min: one}}", "invalid type")]
 fn a_profile_that_is_wrong_is_named(#[case] spec: &str, #[case] why: &str) {
-    let profile =
-        format!("apiVersion: autoscaling.kthena.io/v1alpha1\nkind: AutoscalingProfile\nmetadata: {{name: default}}\nspec: {spec}\n");
-    let output = stdin(&format!("{profile}---\n{}", manifest(&[("kthena.io/model-name", "m")])), &[PROMETHEUS]);
+    let profile = format!(
+        "apiVersion: autoscaling.kthena.io/v1alpha1\nkind: AutoscalingProfile\nmetadata: {{name: default}}\nspec: {spec}\n"
+    );
+    let output =
+        stdin(&format!("{profile}---\n{}", manifest(&[("kthena.io/model-name", "m")])), &[PROMETHEUS]);
     let error = text(&output.stderr);
     assert!(output.status.code() == Some(1) && error.contains(why), "{error}");
 }
@@ -105,7 +116,8 @@ fn the_definition_is_the_one_that_is_checked_in() {
 }
 
 fn manifest(annotations: &[(&str, &str)]) -> String {
-    let annotations: serde_json::Map<String, serde_json::Value> = annotations.iter().map(|(k, v)| ((*k).to_owned(), (*v).into())).collect();
+    let annotations: serde_json::Map<String, serde_json::Value> =
+        annotations.iter().map(|(k, v)| ((*k).to_owned(), (*v).into())).collect();
     serde_json::json!({
         "apiVersion": "workload.serving.volcano.sh/v1alpha1",
         "kind": "ModelServing",
@@ -122,7 +134,10 @@ fn all_annotations_together() {
             ("kthena.io/model-name", "llama \"3\", sql.adapter"),
             ("autoscaling.kthena.io/min-replicas", "0"),
             ("autoscaling.kthena.io/max-replicas", "4"),
-            ("autoscaling.kthena.io/signals", "active-requests=12,queued-requests=2.5,request-rate=3,output-tokens=900"),
+            (
+                "autoscaling.kthena.io/signals",
+                "active-requests=12,queued-requests=2.5,request-rate=3,output-tokens=900",
+            ),
             ("autoscaling.kthena.io/paused", "scale-in"),
         ]),
         &[PROMETHEUS],
@@ -154,10 +169,16 @@ fn bad_annotations_are_named(#[case] annotations: &[(&str, &str)], #[case] why: 
 )]
 #[case::no_name("metadata: {namespace: models}", "metadata.name is missing")]
 #[case::no_metadata("metadata: chat", "metadata: invalid type")]
-#[case::roles("metadata: {name: chat}\nspec: {template: {roles: {name: engine}}}", "spec.template.roles is no list")]
+#[case::roles(
+    "metadata: {name: chat}\nspec: {template: {roles: {name: engine}}}",
+    "spec.template.roles is no list"
+)]
 #[case::role("metadata: {name: chat}\nspec: {template: {roles: [engine]}}", "spec.template.roles is no list")]
 fn a_manifest_of_another_shape_is_named(#[case] fields: &str, #[case] why: &str) {
-    let output = stdin(&format!("apiVersion: workload.serving.volcano.sh/v1alpha1\nkind: ModelServing\n{fields}\n"), &[PROMETHEUS]);
+    let output = stdin(
+        &format!("apiVersion: workload.serving.volcano.sh/v1alpha1\nkind: ModelServing\n{fields}\n"),
+        &[PROMETHEUS],
+    );
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains(why), "{}", text(&output.stderr));
 }

@@ -68,7 +68,10 @@ impl Held {
         self.chat.serving.annotate(&[("autoscaling.kthena.io/profile", Some(name))]).await;
         let seconds: i64 = window.trim_end_matches('s').parse().unwrap();
         let has = |found: Option<&DynamicObject>| {
-            found.is_some_and(|found| found.data.pointer("/spec/behavior/scaleDown/stabilizationWindowSeconds") == Some(&json!(seconds)))
+            found.is_some_and(|found| {
+                found.data.pointer("/spec/behavior/scaleDown/stabilizationWindowSeconds")
+                    == Some(&json!(seconds))
+            })
         };
         harness::wait::until(&self.chat.hpas(), "keda-hpa-chat", &format!("looks back {window}"), has).await;
     }
@@ -87,10 +90,19 @@ async fn prometheus_is_down_and_comes_back() {
         held.chain.prometheus.server.kill();
         held.holds_without_load().await;
         let message = held.chat.serving.says("ScaledObjectNotReady", "KEDA says TriggerError").await;
-        assert!(message.contains("the count stays as it is until it does") && message.contains("besides HpaNotScaling"), "{message}");
+        assert!(
+            message.contains("the count stays as it is until it does")
+                && message.contains("besides HpaNotScaling"),
+            "{message}"
+        );
         held.chain.prometheus.server.start();
         held.chat.has_replicas(1).await;
-        held.chat.serving.until("is well again", |found| harness::condition(found).is_some_and(|found| found["status"] == "True")).await;
+        held.chat
+            .serving
+            .until("is well again", |found| {
+                harness::condition(found).is_some_and(|found| found["status"] == "True")
+            })
+            .await;
     })
     .await;
 }
@@ -112,9 +124,17 @@ async fn keda_may_not_scale_model_servings() {
         assert!(message.contains("get and update on modelservings/scale"), "{message}");
         agree(&held.chain, &held.chat, "ScaledObjectNotReady", Some("ScaledObject")).await;
         event(&held.chat, "Warning", "ScaledObjectNotReady", "is forbidden").await;
-        let back = DynamicObject { metadata: kube::api::ObjectMeta { resource_version: None, ..whole.metadata }, ..whole };
+        let back = DynamicObject {
+            metadata: kube::api::ObjectMeta { resource_version: None, ..whole.metadata },
+            ..whole
+        };
         all.replace("keda-operator", &kube::api::PostParams::default(), &back).await.unwrap();
-        held.chat.serving.until("is well again", |found| harness::condition(found).is_some_and(|found| found["status"] == "True")).await;
+        held.chat
+            .serving
+            .until("is well again", |found| {
+                harness::condition(found).is_some_and(|found| found["status"] == "True")
+            })
+            .await;
     })
     .await;
 }
@@ -137,14 +157,19 @@ async fn the_router_is_no_longer_scraped() {
     with_a_fleet("not-scraped", async |held| {
         // The operator would put its monitor back at once, so it is away too.
         held.chain.operator = None;
-        let monitors: Api<DynamicObject> = Api::namespaced_with(held.chat.client().clone(), "kthena-system", &kinds::service_monitor());
+        let monitors: Api<DynamicObject> =
+            Api::namespaced_with(held.chat.client().clone(), "kthena-system", &kinds::service_monitor());
         monitors.delete("kthena-keda-router", &DeleteParams::default()).await.unwrap();
         held.holds_without_load().await;
         held.chain.start_operator();
         held.chat.has_replicas(1).await;
         // The same, with the operator there to tell.
         held.chain.create_monitors(json!(false)).await;
-        let message = held.chat.serving.says("RouterNotScraped", "the ServiceMonitor kthena-system/kthena-keda-router").await;
+        let message = held
+            .chat
+            .serving
+            .says("RouterNotScraped", "the ServiceMonitor kthena-system/kthena-keda-router")
+            .await;
         assert!(message.contains("serviceMonitorSelector"), "{message}");
         agree(&held.chain, &held.chat, "RouterNotScraped", Some("scraping")).await;
         event(&held.chat, "Warning", "RouterNotScraped", "serviceMonitorSelector").await;
@@ -212,7 +237,12 @@ async fn kedas_metrics_server_is_down_and_comes_back() {
         held.chain.keda.adapter.start();
         held.chain.keda.ready(held.chat.client()).await;
         held.chat.has_replicas(1).await;
-        held.chat.serving.until("is well again", |found| harness::condition(found).is_some_and(|found| found["status"] == "True")).await;
+        held.chat
+            .serving
+            .until("is well again", |found| {
+                harness::condition(found).is_some_and(|found| found["status"] == "True")
+            })
+            .await;
         event(&held.chat, "Normal", "Resolved", "HpaNotScaling is over").await;
     })
     .await;
@@ -228,18 +258,34 @@ async fn a_status_that_contradicts_the_pods_matters_where_pods_are_multiplied_by
         profile["spec"]["customSignals"] = level;
         harness::objects::apply(held.chat.client(), profile).await;
         held.chat.serving.annotate(&[("autoscaling.kthena.io/profile", Some("levels"))]).await;
-        held.chat.serving.until("is well", |found| harness::condition(found).is_some_and(|found| found["status"] == "True")).await;
+        held.chat
+            .serving
+            .until("is well", |found| {
+                harness::condition(found).is_some_and(|found| found["status"] == "True")
+            })
+            .await;
         held.chain.kthena.controller.kill();
-        let selector = held.chat.serving.get().await.data["status"]["labelSelector"].as_str().unwrap().to_owned();
+        let selector =
+            held.chat.serving.get().await.data["status"]["labelSelector"].as_str().unwrap().to_owned();
         let pods = held.chat.serving.namespace.api(&kinds::pod());
-        let one = pods.list(&kube::api::ListParams::default().labels(&selector)).await.unwrap().items.remove(0);
+        let one =
+            pods.list(&kube::api::ListParams::default().labels(&selector)).await.unwrap().items.remove(0);
         pods.delete(one.metadata.name.as_deref().unwrap(), &DeleteParams::default()).await.unwrap();
-        held.chat.serving.within(Duration::from_mins(1)).says("SelectorMismatch", "matches 2 pods and status.replicas says 3").await;
+        held.chat
+            .serving
+            .within(Duration::from_mins(1))
+            .says("SelectorMismatch", "matches 2 pods and status.replicas says 3")
+            .await;
         agree(&held.chain, &held.chat, "SelectorMismatch", Some("selector")).await;
         event(&held.chat, "Warning", "SelectorMismatch", "restart Kthena's controller manager").await;
         // Without a level nobody multiplies by pods.
         held.chat.serving.annotate(&[("autoscaling.kthena.io/profile", None)]).await;
-        held.chat.serving.until("is well", |found| harness::condition(found).is_some_and(|found| found["status"] == "True")).await;
+        held.chat
+            .serving
+            .until("is well", |found| {
+                harness::condition(found).is_some_and(|found| found["status"] == "True")
+            })
+            .await;
         held.chain.kthena.controller.start();
         held.chat.has_replicas(3).await;
     })
@@ -250,7 +296,8 @@ async fn a_status_that_contradicts_the_pods_matters_where_pods_are_multiplied_by
 #[tokio::test]
 async fn an_empty_selector_is_filled_and_scaling_goes_on() {
     with_a_fleet("no-selector", async |held| {
-        let selector = held.chat.serving.get().await.data["status"]["labelSelector"].as_str().unwrap().to_owned();
+        let selector =
+            held.chat.serving.get().await.data["status"]["labelSelector"].as_str().unwrap().to_owned();
         held.chain.kthena.controller.kill();
         held.chain.operator = None;
         held.chat.serving.patch_status("somebody", json!({"labelSelector": ""})).await.unwrap();

@@ -68,8 +68,9 @@ async fn paused_in_one_direction() {
 
 async fn hpa_disables(chat: &Model, direction: &str) {
     let pointer = format!("/spec/behavior/{direction}/selectPolicy");
-    let disabled =
-        |found: Option<&kube::api::DynamicObject>| found.is_some_and(|found| found.data.pointer(&pointer) == Some(&json!("Disabled")));
+    let disabled = |found: Option<&kube::api::DynamicObject>| {
+        found.is_some_and(|found| found.data.pointer(&pointer) == Some(&json!("Disabled")))
+    };
     wait::until(&chat.hpas(), "keda-hpa-chat", &format!("disables {direction}"), disabled).await;
 }
 
@@ -77,9 +78,9 @@ async fn hpa_disables(chat: &Model, direction: &str) {
 async fn a_users_own_hpa_is_left_alone_and_ours_comes_when_it_goes() {
     let Some(chain) = chain().await else { return };
     let namespace = chain.stack.namespace().await;
-    let target = json!({"apiVersion": "workload.serving.volcano.sh/v1alpha1", "kind": "ModelServing", "name": "chat"});
-    let metric =
-        json!({"type": "External", "external": {"metric": {"name": "theirs"}, "target": {"type": "AverageValue", "averageValue": "1"}}});
+    let target =
+        json!({"apiVersion": "workload.serving.volcano.sh/v1alpha1", "kind": "ModelServing", "name": "chat"});
+    let metric = json!({"type": "External", "external": {"metric": {"name": "theirs"}, "target": {"type": "AverageValue", "averageValue": "1"}}});
     let spec = json!({"scaleTargetRef": target, "minReplicas": 1, "maxReplicas": 2, "metrics": [metric]});
     let hpa = resource("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers");
     let theirs = namespace.create(&hpa, json!({"metadata": {"name": "theirs"}, "spec": spec})).await;

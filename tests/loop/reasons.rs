@@ -22,7 +22,14 @@ async fn well(chain: &Chain, name: &str) -> Model {
 }
 
 /// Sees that all three say it, cures it, and sees that it is over.
-async fn cured_by(chain: &Chain, chat: &Model, reason: &str, link: &str, note: &str, cure: impl AsyncFnOnce()) {
+async fn cured_by(
+    chain: &Chain,
+    chat: &Model,
+    reason: &str,
+    link: &str,
+    note: &str,
+    cure: impl AsyncFnOnce(),
+) {
     chat.serving.says(reason, note).await;
     agree(chain, chat, reason, Some(link)).await;
     event(chat, "Warning", reason, note).await;
@@ -47,8 +54,10 @@ async fn of_the_annotations(
 ) {
     let Some(chain) = chain().await else { return };
     let chat = well(chain, name).await;
-    let full: Vec<(String, &str)> = annotations.iter().map(|(key, value)| (format!("autoscaling.kthena.io/{key}"), *value)).collect();
-    let set: Vec<(&str, Option<&str>)> = full.iter().map(|(key, value)| (key.as_str(), Some(*value))).collect();
+    let full: Vec<(String, &str)> =
+        annotations.iter().map(|(key, value)| (format!("autoscaling.kthena.io/{key}"), *value)).collect();
+    let set: Vec<(&str, Option<&str>)> =
+        full.iter().map(|(key, value)| (key.as_str(), Some(*value))).collect();
     chat.serving.annotate(&set).await;
     let unset: Vec<(&str, Option<&str>)> = full.iter().map(|(key, _)| (key.as_str(), None)).collect();
     cured_by(chain, &chat, reason, link, note, async || chat.serving.annotate(&unset).await).await;
@@ -76,7 +85,8 @@ async fn of_another_autoscaler() {
     let Some(chain) = chain().await else { return };
     let chat = well(chain, "scaled-twice").await;
     let models = &chat.serving.namespace;
-    let policy = resource("workload.serving.volcano.sh", "v1alpha1", "AutoscalingPolicy", "autoscalingpolicies");
+    let policy =
+        resource("workload.serving.volcano.sh", "v1alpha1", "AutoscalingPolicy", "autoscalingpolicies");
     let target = json!({"target": {"targetRef": {"kind": "ModelServing", "name": "chat"}}, "minReplicas": 1, "maxReplicas": 2});
     let spec = json!({"metrics": [{"name": "m", "targetValue": "1"}], "homogeneousTarget": target});
     models.create(&policy, json!({"metadata": {"name": "theirs"}, "spec": spec})).await;

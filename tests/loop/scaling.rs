@@ -29,8 +29,11 @@ async fn out_with_the_load_to_what_it_needs_and_in_again() {
 async fn never_below_the_minimum_or_above_the_maximum() {
     let Some(chain) = chain().await else { return };
     let bounds = [("autoscaling.kthena.io/min-replicas", "2"), ("autoscaling.kthena.io/max-replicas", "3")];
-    let annotated =
-        |builder| bounds.iter().fold(builder, |builder: harness::ModelServingBuilder, (key, value)| builder.annotated(key, value));
+    let annotated = |builder| {
+        bounds.iter().fold(builder, |builder: harness::ModelServingBuilder, (key, value)| {
+            builder.annotated(key, value)
+        })
+    };
     let chat = chain.model_with("bounded", annotated).await;
     chat.has_replicas(2).await;
     let load = chain.load(&chat);
@@ -45,7 +48,9 @@ async fn never_below_the_minimum_or_above_the_maximum() {
 #[tokio::test]
 async fn the_total_over_the_target_rounded_up_unless_within_tolerance() {
     let Some(chain) = chain().await else { return };
-    let signals = |builder: harness::ModelServingBuilder| builder.annotated("autoscaling.kthena.io/signals", "active-requests=7");
+    let signals = |builder: harness::ModelServingBuilder| {
+        builder.annotated("autoscaling.kthena.io/signals", "active-requests=7")
+    };
     let chat = chain.model_with("arithmetic", signals).await;
     chat.serves(chain).await;
     let load = chain.load(&chat);
@@ -72,7 +77,8 @@ async fn serving_groups_are_counted_and_never_pods() {
     chat.has_replicas(3).await;
     chat.keeps_replicas(3, SETTLED).await;
     let pods = chat.serving.namespace.api(&harness::kinds::pod());
-    let count = async |selector: &str| pods.list(&ListParams::default().labels(selector)).await.unwrap().items.len();
+    let count =
+        async |selector: &str| pods.list(&ListParams::default().labels(selector)).await.unwrap().items.len();
     assert_eq!(count("modelserving.volcano.sh/name=chat").await, 18);
     let selector = chat.serving.get().await.data["status"]["labelSelector"].as_str().unwrap().to_owned();
     assert_eq!(count(&selector).await, 3, "the HPA sees one pod for each ServingGroup");

@@ -2,7 +2,9 @@
 
 use std::{path::Path, time::Duration};
 
-use harness::{Chain, ChainSettings, Identity, Model, chain::is_in_namespace, stack::resource, wait::until_asked};
+use harness::{
+    Chain, ChainSettings, Identity, Model, chain::is_in_namespace, stack::resource, wait::until_asked,
+};
 use kube::api::{DynamicObject, ListParams};
 use tokio::sync::OnceCell;
 
@@ -19,8 +21,13 @@ pub fn can_run() -> bool {
     let can = is_in_namespace();
     if !can {
         let test = std::thread::current().name().unwrap_or("a test").to_owned();
-        assert!(std::env::var("CI").as_deref() != Ok("true"), "{test} needs a network namespace, and none can be made here");
-        eprintln!("SKIPPED {test}: it needs a network namespace; run `make test`, or see what `make doctor` says of it");
+        assert!(
+            std::env::var("CI").as_deref() != Ok("true"),
+            "{test} needs a network namespace, and none can be made here"
+        );
+        eprintln!(
+            "SKIPPED {test}: it needs a network namespace; run `make test`, or see what `make doctor` says of it"
+        );
     }
     can
 }
@@ -43,7 +50,12 @@ fn explain(chain: &harness::Chain, chat: &Model) -> (serde_json::Value, Option<i
 }
 
 /// Whether `explain` says what the condition does, and breaks at this link.
-pub async fn agree(chain: &harness::Chain, chat: &Model, reason: &str, link: Option<&str>) -> serde_json::Value {
+pub async fn agree(
+    chain: &harness::Chain,
+    chat: &Model,
+    reason: &str,
+    link: Option<&str>,
+) -> serde_json::Value {
     let both = async || {
         let ((found, code), live) = (explain(chain, chat), chat.serving.get().await);
         let condition = harness::condition(&live).cloned().unwrap_or_default();
@@ -77,7 +89,10 @@ pub async fn event(chat: &Model, kind: &str, reason: &str, note: &str) {
     let api = chat.serving.namespace.api(&resource("events.k8s.io", "v1", "Event", "events"));
     let found = async || api.list(&ListParams::default()).await.unwrap().items;
     let is_it = |event: &DynamicObject| {
-        event.data["type"] == kind && event.data["reason"] == reason && event.data["note"].as_str().is_some_and(|text| text.contains(note))
+        event.data["type"] == kind
+            && event.data["reason"] == reason
+            && event.data["note"].as_str().is_some_and(|text| text.contains(note))
     };
-    until_asked(&format!("there is the event {reason}: {note}"), found, |events| events.iter().any(is_it)).await;
+    until_asked(&format!("there is the event {reason}: {note}"), found, |events| events.iter().any(is_it))
+        .await;
 }

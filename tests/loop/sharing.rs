@@ -11,11 +11,19 @@ use super::shared::{SETTLED, chain};
 async fn serving(models: &Namespace, name: &str, model: &str, port: u16) -> harness::ModelServing {
     models.model_server(name, name, port).await;
     let signals = "active-requests=55";
-    models.model_serving(name).scheduled().opted_in(model).annotated("autoscaling.kthena.io/signals", signals).create().await
+    models
+        .model_serving(name)
+        .scheduled()
+        .opted_in(model)
+        .annotated("autoscaling.kthena.io/signals", signals)
+        .create()
+        .await
 }
 
 async fn wants(serving: &harness::ModelServing, replicas: i64) {
-    serving.until(&format!("wants {replicas} ServingGroups"), |found| found.data["spec"]["replicas"] == replicas).await;
+    serving
+        .until(&format!("wants {replicas} ServingGroups"), |found| found.data["spec"]["replicas"] == replicas)
+        .await;
 }
 
 #[tokio::test]
@@ -26,8 +34,9 @@ async fn two_that_share_a_name_are_each_scaled_for_their_own_part() {
     let canary = serving(&models, "canary", "shared", chain.engine.port).await;
     models.model_route("shared", "shared", &[("stable", 50), ("canary", 50)]).await;
     for serving in [&stable, &canary] {
-        let asks =
-            |found: &kube::api::DynamicObject| found.data["spec"]["triggers"][0]["metadata"]["query"].to_string().contains("upstream");
+        let asks = |found: &kube::api::DynamicObject| {
+            found.data["spec"]["triggers"][0]["metadata"]["query"].to_string().contains("upstream")
+        };
         serving.scaled_object_until("asks for its part", asks).await;
     }
     let load = chain.load_named("shared");

@@ -81,9 +81,12 @@ async fn a_pod_of_many_containers_and_ports_is_scraped_once() {
     let load = chain.load_of("crowded", ENDLESS);
     load.hold(10);
     chat.has_replicas(3).await;
-    let of_chat = format!("{{namespace=\"{}\",modelserving_volcano_sh_name=\"chat\"}}", chat.serving.namespace.name);
+    let of_chat =
+        format!("{{namespace=\"{}\",modelserving_volcano_sh_name=\"chat\"}}", chat.serving.namespace.name);
     // Once pods of all three ServingGroups are seen, there are three targets.
-    let all_seen = format!("count(count by (modelserving_volcano_sh_group_name) (vllm:num_requests_running{of_chat})) == 3");
+    let all_seen = format!(
+        "count(count by (modelserving_volcano_sh_group_name) (vllm:num_requests_running{of_chat})) == 3"
+    );
     chain.prometheus.until(&all_seen, |count| count.is_some()).await;
     for metric in ["up", "vllm:num_requests_running"] {
         assert_eq!(chain.prometheus.query(&format!("count({metric}{of_chat})")).await, Some(3.0), "{metric}");
@@ -93,7 +96,11 @@ async fn a_pod_of_many_containers_and_ports_is_scraped_once() {
 
 /// A router that lets five requests of a model in at a time, and has the others queue.
 async fn queueing_router(chain: &Chain, chat: &Model) -> Router {
-    let fairness = [("ENABLE_FAIRNESS_SCHEDULING", "true"), ("FAIRNESS_MAX_CONCURRENT", "5"), ("FAIRNESS_QUEUE_TIMEOUT", "10m")];
+    let fairness = [
+        ("ENABLE_FAIRNESS_SCHEDULING", "true"),
+        ("FAIRNESS_MAX_CONCURRENT", "5"),
+        ("FAIRNESS_QUEUE_TIMEOUT", "10m"),
+    ];
     Router::start_with(&chain.stack.control_plane, chat.client(), "kthena-router-fair", &fairness).await
 }
 
@@ -103,7 +110,12 @@ async fn requests_that_queue_in_the_router() {
     let chat = chain.model_with("queued", by("queued-requests=4")).await;
     chat.serves(chain).await;
     let router = queueing_router(chain, &chat).await;
-    let load = Load::start(LoadSettings { router: router.url.clone(), model: chat.name.clone(), tokens: ENDLESS, most_requests: 1000 });
+    let load = Load::start(LoadSettings {
+        router: router.url.clone(),
+        model: chat.name.clone(),
+        tokens: ENDLESS,
+        most_requests: 1000,
+    });
     // 12 of them queue.
     load.hold(17);
     chat.has_replicas(3).await;
@@ -136,7 +148,9 @@ async fn a_query_of_the_platform_teams_own() {
     let query = "sum(kthena_router_active_downstream_requests{model=~{{model}}})";
     let signals = json!([{"name": "own", "query": query, "target": "5"}]);
     let profile = profile(chain, "own-query", &json!({"signals": [], "customSignals": signals})).await;
-    let chat = chain.model_with("own,own-adapter", |builder| builder.annotated("autoscaling.kthena.io/profile", &profile)).await;
+    let chat = chain
+        .model_with("own,own-adapter", |builder| builder.annotated("autoscaling.kthena.io/profile", &profile))
+        .await;
     let loads = ["own", "own-adapter"].map(|name| chain.load_of(name, ENDLESS));
     for load in &loads {
         load.hold(7);
@@ -157,7 +171,9 @@ async fn a_level_of_the_platform_teams_own() {
     let signals = json!([{"name": "level", "query": query, "target": "10", "metricType": "Value"}]);
     let settings = json!({"replicas": {"max": 4}, "signals": [], "customSignals": signals});
     let profile = profile(chain, "own-level", &settings).await;
-    let chat = chain.model_with("level", |builder| builder.annotated("autoscaling.kthena.io/profile", &profile)).await;
+    let chat = chain
+        .model_with("level", |builder| builder.annotated("autoscaling.kthena.io/profile", &profile))
+        .await;
     chat.serves(chain).await;
     let load = chain.load_of("level", ENDLESS);
     load.hold(20);
@@ -199,16 +215,23 @@ async fn from_a_prometheus_that_lets_nobody_in_without_credentials() {
         "url": guarded.url, "authenticationRef": {"name": "prometheus"}, "authModes": ["tls", "basic"], "headers": {"X-Scope-OrgID": "team-a"},
     });
     let profile = profile(chain, "guarded", &json!({"prometheus": prometheus})).await;
-    let chat = chain.model_with("guarded", |builder| builder.annotated("autoscaling.kthena.io/profile", &profile)).await;
+    let chat = chain
+        .model_with("guarded", |builder| builder.annotated("autoscaling.kthena.io/profile", &profile))
+        .await;
     chat.serves(chain).await;
     chat.keda_says("Ready", "True").await;
     let load = chain.load(&chat);
     load.hold(27);
     chat.has_replicas(3).await;
     // The operator itself has none: its own check cannot run, and that is no reason to call a model badly scaled.
-    chat.serving.within(Duration::from_secs(90)).says("Scaling", "the operator's own check of the signals could not run").await;
+    chat.serving
+        .within(Duration::from_secs(90))
+        .says("Scaling", "the operator's own check of the signals could not run")
+        .await;
     // Without them it is not let in, and holds.
-    chat.serving.annotate(&[("autoscaling.kthena.io/profile", Some(&barred(chain, &guarded.url).await))]).await;
+    chat.serving
+        .annotate(&[("autoscaling.kthena.io/profile", Some(&barred(chain, &guarded.url).await))])
+        .await;
     chat.keda_says("Ready", "False").await;
     load.hold(0);
     chat.keeps_replicas(3, SETTLED).await;
@@ -227,7 +250,9 @@ async fn a_query_that_answers_no_number_holds() {
     let query = "sum(kthena_router_active_downstream_requests{model=~{{model}}}) / (sum(kthena_router_active_downstream_requests{model=~{{model}}}) > bool 0)";
     let signals = json!([{"name": "ratio", "query": query, "target": "1"}]);
     let profile = profile(chain, "no-number", &json!({"signals": [], "customSignals": signals})).await;
-    let chat = chain.model_with("no-number", |builder| builder.annotated("autoscaling.kthena.io/profile", &profile)).await;
+    let chat = chain
+        .model_with("no-number", |builder| builder.annotated("autoscaling.kthena.io/profile", &profile))
+        .await;
     chat.serves(chain).await;
     let load = chain.load_of("no-number", ENDLESS);
     load.hold(3);

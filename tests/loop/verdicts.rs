@@ -18,18 +18,36 @@ async fn busy_and_idle_and_waited_for_by_kubectl() {
     let message = chat.serving.says("Idle", "nobody asks for it").await;
     assert!(message.contains("by active-requests, from 1 to 10 ServingGroups"), "{message}");
     let kubeconfig = chain.stack.control_plane.kubeconfig(&Identity::Admin);
-    let wait = ["wait", "--for=condition=AutoscalingReady", "modelserving/chat", "--timeout=20s", "-n", &chat.serving.namespace.name];
+    let wait = [
+        "wait",
+        "--for=condition=AutoscalingReady",
+        "modelserving/chat",
+        "--timeout=20s",
+        "-n",
+        &chat.serving.namespace.name,
+    ];
     let output = Command::new(binary("kubectl")).args(wait).env("KUBECONFIG", kubeconfig).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let load = chain.load(&chat);
     load.hold(17);
     chat.has_replicas(2).await;
     // At most once a minute, since a model may be asked for now and then.
-    chat.serving.within(std::time::Duration::from_secs(90)).says("Scaling", "scaled by active-requests").await;
+    chat.serving
+        .within(std::time::Duration::from_secs(90))
+        .says("Scaling", "scaled by active-requests")
+        .await;
     let found = agree(chain, &chat, "Scaling", None).await;
     let signal = &found["signals"][0];
-    assert_eq!((&signal["value"], &signal["target"], &signal["wanted"]), (&json!(17.0), &json!("10"), &json!(2.0)), "{found}");
-    assert_eq!((&found["replicas"]["now"], &found["replicas"]["wanted"]), (&json!(2), &json!(2.0)), "{found}");
+    assert_eq!(
+        (&signal["value"], &signal["target"], &signal["wanted"]),
+        (&json!(17.0), &json!("10"), &json!(2.0)),
+        "{found}"
+    );
+    assert_eq!(
+        (&found["replicas"]["now"], &found["replicas"]["wanted"]),
+        (&json!(2), &json!(2.0)),
+        "{found}"
+    );
     assert!(found["links"].as_array().unwrap().iter().all(|link| link["state"] == "holds"), "{found}");
 }
 
@@ -43,7 +61,8 @@ async fn paused_by_whomever() {
     agree(chain, &chat, "Paused", None).await;
     chat.serving.annotate(&[("autoscaling.kthena.io/paused", None)]).await;
     chat.serving.says("Idle", "").await;
-    let theirs = Patch::Merge(json!({"metadata": {"annotations": {"autoscaling.keda.sh/paused-replicas": "2"}}}));
+    let theirs =
+        Patch::Merge(json!({"metadata": {"annotations": {"autoscaling.keda.sh/paused-replicas": "2"}}}));
     chat.serving.scaled_objects().patch("chat", &PatchParams::default(), &theirs).await.unwrap();
     chat.serving.says("Paused", "which somebody else set").await;
     chat.has_replicas(2).await;
@@ -56,7 +75,10 @@ async fn a_name_that_nobody_routes_is_found_and_the_right_one_suggested() {
     let chat = chain.model("llama-of-verdicts").await;
     chat.serving.annotate(&[("kthena.io/model-name", Some("lama-of-verdicts"))]).await;
     let message = chat.serving.says("ModelNotSeen", "\"lama-of-verdicts\"").await;
-    assert!(message.contains("the most similar one that is routed here is \"llama-of-verdicts\""), "{message}");
+    assert!(
+        message.contains("the most similar one that is routed here is \"llama-of-verdicts\""),
+        "{message}"
+    );
     agree(chain, &chat, "ModelNotSeen", Some("model")).await;
     event(&chat, "Warning", "ModelNotSeen", "lama-of-verdicts").await;
     // A client with the same typo makes series, and proves nothing.
@@ -78,7 +100,9 @@ async fn engines_that_are_not_scraped() {
     let Some(chain) = chain().await else { return };
     let name = profile(chain, "unscraped-engines", &json!({"monitors": {"create": false}})).await;
     let annotated = |builder: harness::ModelServingBuilder| {
-        builder.annotated("autoscaling.kthena.io/signals", "engine-running=4").annotated("autoscaling.kthena.io/profile", &name)
+        builder
+            .annotated("autoscaling.kthena.io/signals", "engine-running=4")
+            .annotated("autoscaling.kthena.io/profile", &name)
     };
     let chat = chain.model_with("unscraped", annotated).await;
     let message = chat.serving.says("EngineNotScraped", "PodMonitor kthena-keda-chat").await;

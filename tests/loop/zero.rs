@@ -13,7 +13,9 @@ const LOOK_BACK: Duration = Duration::from_mins(3);
 #[tokio::test]
 async fn a_model_that_is_asked_for_now_and_then_does_not_flap() {
     let Some(chain) = chain().await else { return };
-    let chat = chain.model_with("now-and-then", |builder| builder.annotated("autoscaling.kthena.io/min-replicas", "0")).await;
+    let chat = chain
+        .model_with("now-and-then", |builder| builder.annotated("autoscaling.kthena.io/min-replicas", "0"))
+        .await;
     chat.serves(chain).await;
     // Whether somebody woke it is known once Prometheus looks back on two minutes.
     let known = async || chain.prometheus.query("max(kthena_router_active_requests offset 2m)").await;

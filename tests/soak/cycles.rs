@@ -51,10 +51,20 @@ async fn models_that_came_and_went_leave_nothing() {
     let after = Held::by(&operator).await;
     println!("before: {before:?}\nafter:  {after:?}");
     assert_eq!((after.series, after.threads), (before.series, before.threads));
-    assert!(after.answers <= before.answers + 8, "{} series of requests, and {} were", after.answers, before.answers);
+    assert!(
+        after.answers <= before.answers + 8,
+        "{} series of requests, and {} were",
+        after.answers,
+        before.answers
+    );
     assert!(after.files <= before.files + 2, "{} files are open, and {} were", after.files, before.files);
     // An allocator does not give everything back at once; a few hundred bytes of each model would be as much.
-    assert!(after.kibibytes <= before.kibibytes + 3 * 1024, "{} KiB are held, and {} were", after.kibibytes, before.kibibytes);
+    assert!(
+        after.kibibytes <= before.kibibytes + 3 * 1024,
+        "{} KiB are held, and {} were",
+        after.kibibytes,
+        before.kibibytes
+    );
 }
 
 async fn come_and_go(models: &Namespace, count: usize) {
@@ -78,12 +88,27 @@ async fn come(models: &Namespace, crowd: usize) {
 /// Nobody collects garbage here, so that the ScaledObjects are taken away as well.
 async fn go(models: &Namespace) {
     for kind in [kinds::model_serving(), kinds::scaled_object()] {
-        models.api(&kind).delete_collection(&DeleteParams::default(), &ListParams::default()).await.expect("they go");
+        models
+            .api(&kind)
+            .delete_collection(&DeleteParams::default(), &ListParams::default())
+            .await
+            .expect("they go");
     }
     remain(models, 0).await;
 }
 
 async fn remain(models: &Namespace, count: usize) {
-    let there = async || models.api(&kinds::scaled_object()).list_metadata(&ListParams::default()).await.expect("a list").items.len();
-    until_asked_within(Duration::from_mins(1), &format!("there are {count} ScaledObjects"), there, |there| *there == count).await;
+    let there = async || {
+        models
+            .api(&kinds::scaled_object())
+            .list_metadata(&ListParams::default())
+            .await
+            .expect("a list")
+            .items
+            .len()
+    };
+    until_asked_within(Duration::from_mins(1), &format!("there are {count} ScaledObjects"), there, |there| {
+        *there == count
+    })
+    .await;
 }

@@ -10,7 +10,11 @@ use crate::figures::Run;
 /// Writes a run down, and then the pages from all runs that were written down.
 pub fn write(folder: &Path, run: &Run) {
     fs::create_dir_all(folder).expect("a folder");
-    fs::write(folder.join(format!("{}.json", run.models)), serde_json::to_string_pretty(run).expect("JSON") + "\n").expect("a file");
+    fs::write(
+        folder.join(format!("{}.json", run.models)),
+        serde_json::to_string_pretty(run).expect("JSON") + "\n",
+    )
+    .expect("a file");
     pages(folder);
 }
 
@@ -24,8 +28,11 @@ pub fn pages(folder: &Path) {
 
 fn read(folder: &Path) -> Vec<Run> {
     let files = fs::read_dir(folder).expect("a folder").flatten().map(|entry| entry.path());
-    let texts = files.filter(|path| path.extension().is_some_and(|extension| extension == "json")).map(fs::read_to_string);
-    let mut runs: Vec<Run> = texts.map(|text| serde_json::from_str(&text.expect("a file")).expect("a run")).collect();
+    let texts = files
+        .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+        .map(fs::read_to_string);
+    let mut runs: Vec<Run> =
+        texts.map(|text| serde_json::from_str(&text.expect("a file")).expect("a run")).collect();
     runs.sort_by_key(|run| run.models);
     runs
 }

@@ -14,7 +14,10 @@ type Line = (&'static str, &'static str, RGBColor);
 
 /// How many times as long as the writes alone a start takes; a ratio, since machines differ in speed from run to run.
 pub fn time(path: &Path, runs: &[Run]) {
-    let lines = [("start.over_floor", "one instance", RGBColor(0, 90, 181)), ("shards.over_floor", "two shards", RGBColor(220, 50, 32))];
+    let lines = [
+        ("start.over_floor", "one instance", RGBColor(0, 90, 181)),
+        ("shards.over_floor", "two shards", RGBColor(220, 50, 32)),
+    ];
     draw(path, runs, "Start to all written ÷ the writes alone, in the same round", &lines);
 }
 
@@ -33,9 +36,14 @@ fn count(run: &Run) -> f64 {
 
 /// Medians as lines, and each round as a point.
 fn draw(path: &Path, runs: &[Run], title: &str, lines: &[Line]) {
-    let rounds =
-        |name: &str| runs.iter().flat_map(|run| run.figures.all(name).iter().map(|found| (count(run), *found))).collect::<Vec<_>>();
-    let medians = |name: &str| runs.iter().filter_map(|run| Some((count(run), run.figures.spread(name)?.median))).collect::<Vec<_>>();
+    let rounds = |name: &str| {
+        runs.iter()
+            .flat_map(|run| run.figures.all(name).iter().map(|found| (count(run), *found)))
+            .collect::<Vec<_>>()
+    };
+    let medians = |name: &str| {
+        runs.iter().filter_map(|run| Some((count(run), run.figures.spread(name)?.median))).collect::<Vec<_>>()
+    };
     let top = lines.iter().flat_map(|(name, ..)| rounds(name)).map(|(_, y)| y).fold(1.0, f64::max) * 1.25;
     let (least, most) = (runs.first().map_or(100.0, count) * 0.8, runs.last().map_or(10_000.0, count) * 1.25);
     let root = SVGBackend::new(path, SIZE).into_drawing_area();
@@ -58,8 +66,11 @@ fn draw(path: &Path, runs: &[Run], title: &str, lines: &[Line]) {
     for (name, called, colour) in lines {
         let line = chart.draw_series(LineSeries::new(medians(name), colour.stroke_width(2))).expect("a line");
         let colour = *colour;
-        line.label(*called).legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
-        chart.draw_series(rounds(name).into_iter().map(|at| Circle::new(at, 3, colour.filled()))).expect("points");
+        line.label(*called)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
+        chart
+            .draw_series(rounds(name).into_iter().map(|at| Circle::new(at, 3, colour.filled())))
+            .expect("points");
     }
     // Where no line is: they are high at the right, or far from zero everywhere.
     chart

@@ -17,7 +17,12 @@ const fn row(name: &'static str, what: &'static str, unit: &'static str) -> Row 
     Row { name, what, unit, goals: (None, None) }
 }
 
-const fn goal(name: &'static str, what: &'static str, unit: &'static str, goals: (Option<f64>, Option<f64>)) -> Row {
+const fn goal(
+    name: &'static str,
+    what: &'static str,
+    unit: &'static str,
+    goals: (Option<f64>, Option<f64>),
+) -> Row {
     Row { name, what, unit, goals }
 }
 
@@ -38,7 +43,11 @@ const ROWS: [Row; 45] = [
     row("profile.writes_a_model", "writes a model", ""),
     row("profile.reads_a_model", "reads a model", ""),
     row("profile.watched_a_model", "sent on watches, a model", "KiB"),
-    row("latency.events_p50", "**Change of one model** at rest: event of the ModelServing → event of the ScaledObject, p50", "ms"),
+    row(
+        "latency.events_p50",
+        "**Change of one model** at rest: event of the ModelServing → event of the ScaledObject, p50",
+        "ms",
+    ),
     goal("latency.events_p95", "p95", "ms", (Some(15.0), Some(15.0))),
     row("latency.events_p99", "p99", "ms"),
     row("latency.answers_p50", "annotation answered → event of the ScaledObject, p50", "ms"),

@@ -1,6 +1,6 @@
 //! `explain`: walks the chain of one model against a live cluster and its Prometheus, with the caller's own rights.
 
-mod said;
+mod output;
 
 use std::{
     io::{self, Write as _},
@@ -12,20 +12,24 @@ use std::{
 use clap::Args;
 use kube::{Client, ResourceExt as _};
 
-use self::said::{Explained, Format, Replicas, Seen, Signal, rank};
+use self::output::{Explained, Format, LinkReport, Replicas, Signal, rank};
 use super::plan_args::namespace;
 use crate::{
-    api::{keda::MetricType, kthena::ModelServing},
-    cluster::{self, capabilities},
-    controllers::signals_check,
-    intent::{Profile, PrometheusSettings, PrometheusUrl},
-    observed::{
-        Observed, Source, about,
+    cluster::{self, discovery},
+    controllers::signal_probe,
+    prometheus::{ClientConfig, Prometheus, Querier, external},
+    sources::{
         live::{self, Live},
-        mismatch,
+        selector_mismatch,
     },
-    plan::{self, Asked, Explanation, Link, LinkState, Question, plan_router, scaled_object_name},
-    prometheus::{Access, Asker, Prometheus, external},
+};
+use kthena_keda_core::{
+    api::{keda::MetricType, kthena::ModelServing},
+    domain::Capabilities,
+    domain::PrometheusUrl,
+    intent::{Profile, PrometheusSettings},
+    observed::{Observed, ProbeTarget, find_condition},
+    plan::{self, Explanation, Link, LinkState, ResolvedIntent, TriggerSpec, plan_router},
 };
 
 /// The HPA's tolerance: within a tenth of the target nothing changes (Kubernetes `--horizontal-pod-autoscaler-tolerance`).
@@ -78,14 +82,17 @@ impl Explain {
             let (all, missing) = self.look().await?;
             if all.is_empty() {
                 let nothing = match &self.model {
-                    Some(model) => format!("there is no ModelServing {model} that opted in by kthena.io/model-name"),
+                    Some(model) => {
+                        format!("there is no ModelServing {model} that opted in by kthena.io/model-name")
+                    }
                     None => "no ModelServing opted in by kthena.io/model-name".to_owned(),
                 };
                 return Err([nothing].into_iter().chain(missing).collect::<Vec<_>>().join("; "));
             }
-            said::print(&all, self.output, self.model.is_some()).map_err(|error| format!("cannot print: {error}"))?;
+            output::print(&all, self.output, self.model.is_some())
+                .map_err(|error| format!("cannot print: {error}"))?;
             if !self.watch {
-                return Ok(said::code(&all));
+                return Ok(output::code(&all));
             }
             tokio::time::sleep(AGAIN).await;
         }
@@ -96,17 +103,27 @@ impl Explain {
         let wanted = self.model.as_deref().map(|model| self.find(model)).transpose()?;
         let within = wanted.map(|(namespace, _)| namespace).or(self.namespace.as_deref());
         let client = cluster::connect(self.context.clone()).await.map_err(|error| error.to_string())?;
-        let served = capabilities::discover(&client).await.map_err(|error| format!("cannot find out what the cluster serves: {error}"))?;
+        let served = discovery::discover(&client)
+            .await
+            .map_err(|error| format!("cannot find out what the cluster serves: {error}"))?;
         let live = live::read(&client, served, within, &self.router_namespace).await;
         let is_wanted = |found: &ModelServing| {
             found.is_opted_in()
                 && within.is_none_or(|namespace| found.namespace().as_deref() == Some(namespace))
                 && wanted.is_none_or(|(_, name)| found.name_any() == name)
         };
-        let models: Vec<Arc<ModelServing>> =
-            live.objects.model_servings.iter().map(|(_, found)| found.clone()).filter(|found| is_wanted(found)).collect();
+        let models: Vec<Arc<ModelServing>> = live
+            .objects
+            .model_servings
+            .iter()
+            .map(|(_, found)| found.clone())
+            .filter(|found| is_wanted(found))
+            .collect();
         let way = Way::new(&client, self.prometheus_url.clone())?;
-        let mut asked: Vec<Looked> = models.iter().map(|model| looked(&live, model, served.plan, &self.router_namespace, &way)).collect();
+        let mut asked: Vec<SignalCheck> = models
+            .iter()
+            .map(|model| looked(&live, model, served.plan, &self.router_namespace, &way))
+            .collect();
         ask(&mut asked, &way).await;
         let mut all = Vec::new();
         for looked in asked {
@@ -132,7 +149,7 @@ impl Explain {
 /// How Prometheus is asked.
 struct Way {
     client: Client,
-    asker: Asker,
+    asker: Querier,
     /// Where it is reached from here, if not where KEDA reaches it.
     reachable: Option<PrometheusUrl>,
 }
@@ -140,10 +157,12 @@ struct Way {
 impl Way {
     /// At the address that was given, else through the API server.
     fn new(client: &Client, reachable: Option<PrometheusUrl>) -> Result<Self, String> {
-        let direct = || Prometheus::new(Access::default()).map(Asker::Direct).map_err(|error| error.to_string());
+        let direct = || {
+            Prometheus::new(ClientConfig::default()).map(Querier::Direct).map_err(|error| error.to_string())
+        };
         Ok(match reachable {
             Some(reachable) => Self { client: client.clone(), asker: direct()?, reachable: Some(reachable) },
-            None => Self { client: client.clone(), asker: Asker::Proxied(client.clone()), reachable: None },
+            None => Self { client: client.clone(), asker: Querier::Proxied(client.clone()), reachable: None },
         })
     }
 
@@ -158,56 +177,72 @@ impl Way {
 }
 
 /// What the cluster holds of one model, and where its signals are.
-struct Looked {
+struct SignalCheck {
     observed: Observed,
     defaults: Profile,
-    source: Option<Source>,
+    source: Option<ProbeTarget>,
 }
 
-fn looked(live: &Live, model: &ModelServing, capabilities: plan::Capabilities, router_namespace: &str, way: &Way) -> Looked {
+fn looked(
+    live: &Live,
+    model: &ModelServing,
+    capabilities: Capabilities,
+    router_namespace: &str,
+    way: &Way,
+) -> SignalCheck {
     let mut defaults = Profile::built_in();
     // What `run` was told is not known here; what it made of that is.
     let namespace = model.namespace().unwrap_or_default();
-    let told = live.objects.server_address(&namespace, &scaled_object_name(model)).and_then(|url| url.parse().ok());
+    let told =
+        live.objects.server_address(&namespace, &model.scaled_object_name()).and_then(|url| url.parse().ok());
     defaults.prometheus = told.or_else(|| way.reachable.clone()).map(PrometheusSettings::from);
     let (router, _) = live.objects.observe_router(router_namespace);
     let router = plan_router(&router, live.objects.default_profile().as_ref(), &defaults, true).series;
     let observed = live.objects.observe(model, router);
     let first = plan::plan(&observed, capabilities, &defaults);
-    let source = first.explanation.as_ref().and_then(|found| found.asked.as_ref()).and_then(source);
-    Looked { observed, defaults, source }
+    let source = first.explanation.as_ref().and_then(|found| found.resolved.as_ref()).and_then(source);
+    SignalCheck { observed, defaults, source }
 }
 
 /// Asks the same few questions for all models: once for each source, however many are scaled by it.
-async fn ask(all: &mut [Looked], way: &Way) {
-    let reached = |source: &Source| Source { prometheus: way.as_reached(&source.prometheus), router: source.router.clone() };
-    let sights = signals_check::look(&way.asker, all.iter().filter_map(|looked| looked.source.as_ref()).map(reached)).await;
-    for Looked { observed, source, .. } in all {
-        let seen = source.as_ref().and_then(|source| Some((source.clone(), sights.get(&reached(source))?.clone())));
-        observed.sights = Arc::new(seen.into_iter().collect());
+async fn ask(all: &mut [SignalCheck], way: &Way) {
+    let reached = |source: &ProbeTarget| ProbeTarget {
+        prometheus: way.as_reached(&source.prometheus),
+        router: source.router.clone(),
+    };
+    let sights =
+        signal_probe::look(&way.asker, all.iter().filter_map(|looked| looked.source.as_ref()).map(reached))
+            .await;
+    for SignalCheck { observed, source, .. } in all {
+        let seen =
+            source.as_ref().and_then(|source| Some((source.clone(), sights.get(&reached(source))?.clone())));
+        observed.probes = Arc::new(seen.into_iter().collect());
     }
 }
 
 async fn explained(
-    Looked { mut observed, defaults, .. }: Looked,
+    SignalCheck { mut observed, defaults, .. }: SignalCheck,
     missing: &[String],
-    capabilities: plan::Capabilities,
+    capabilities: Capabilities,
     way: &Way,
     in_full: bool,
 ) -> Option<Explained> {
     // A right that is missing leaves the pods uncounted. Of many models those alone are looked at that are not scaled for what is wrong.
-    let has_levels = observed.profile.as_ref().is_some_and(|profile| profile.as_ref().is_ok_and(Profile::has_levels));
-    if in_full || has_levels {
-        observed.mismatch = mismatch(&way.client, &observed.model_serving).await.ok().flatten();
+    let uses_value_metric = observed
+        .profile
+        .as_ref()
+        .is_some_and(|profile| profile.as_ref().is_ok_and(Profile::uses_value_metric));
+    if in_full || uses_value_metric {
+        observed.mismatch = selector_mismatch(&way.client, &observed.model_serving).await.ok().flatten();
     }
     let plan = plan::plan(&observed, capabilities, &defaults);
     let explanation = plan.explanation.as_ref()?;
-    let signals = match &explanation.asked {
+    let signals = match &explanation.resolved {
         Some(asked) if in_full => values(&observed, asked, way).await,
         _ => Vec::new(),
     };
-    let links = plan::chain(&observed, &plan, explanation).into_iter().map(seen).collect();
-    let Explanation { verdict, asked, .. } = explanation;
+    let links = plan::diagnose(&observed, &plan, explanation).into_iter().map(seen).collect();
+    let Explanation { verdict, resolved, .. } = explanation;
     Some(Explained {
         namespace: observed.model_serving.namespace().unwrap_or_default(),
         name: observed.model_serving.name_any(),
@@ -215,47 +250,53 @@ async fn explained(
         reason: verdict.reason,
         message: verdict.message.clone(),
         links,
-        replicas: asked.as_ref().map(|asked| replicas(&observed, asked, &signals)),
+        replicas: resolved.as_ref().map(|resolved| replicas(&observed, resolved, &signals)),
         signals,
         warnings: plan.warnings.clone(),
         not_looked_at: missing.to_vec(),
     })
 }
 
-fn source(asked: &Asked) -> Option<Source> {
-    Some(Source { prometheus: asked.intent.profile.prometheus.clone()?, router: asked.triggers.router.clone() })
+fn source(asked: &ResolvedIntent) -> Option<ProbeTarget> {
+    Some(ProbeTarget {
+        prometheus: asked.intent.profile.prometheus.clone()?,
+        router: asked.triggers.router.clone(),
+    })
 }
 
-fn seen(link: Link) -> Seen {
+fn seen(link: Link) -> LinkReport {
     let state = match link.state {
         LinkState::Holds => "holds",
         LinkState::Broken => "broken",
         LinkState::Affected => "affected",
         LinkState::Unknown => "unknown",
     };
-    Seen { name: link.name, state, says: link.says }
+    LinkReport { name: link.link.name(), state, says: link.detail }
 }
 
 /// What each signal is now, and how many ServingGroups it asks for.
-async fn values(observed: &Observed, asked: &Asked, way: &Way) -> Vec<Signal> {
+async fn values(observed: &Observed, asked: &ResolvedIntent, way: &Way) -> Vec<Signal> {
     let Some(prometheus) = &asked.intent.profile.prometheus else { return Vec::new() };
     let settings = way.as_reached(prometheus);
-    let (namespace, scaled_object) = (observed.model_serving.namespace().unwrap_or_default(), scaled_object_name(&observed.model_serving));
+    let (namespace, scaled_object) =
+        (observed.model_serving.namespace().unwrap_or_default(), observed.model_serving.scaled_object_name());
     let mut signals = Vec::new();
-    for (place, question) in asked.triggers.questions.iter().enumerate() {
-        let answer = match way.asker.ask_text(&settings, &question.query).await.as_deref() {
+    for (place, trigger) in asked.triggers.triggers.iter().enumerate() {
+        let answer = match way.asker.ask_text(&settings, &trigger.query).await.as_deref() {
             Ok([one]) => Ok(one.value),
             Ok([]) => Err("no data".to_owned()),
             Ok(many) => Err(format!("{} values, of which KEDA takes none", many.len())),
             // What KEDA answers the HPA is worth less, since it does not tell why there is nothing.
-            Err(error) => external(&way.client, &namespace, &scaled_object, place).await.map_err(|_| error.clone()),
+            Err(error) => {
+                external(&way.client, &namespace, &scaled_object, place).await.map_err(|_| error.clone())
+            }
         };
         let (value, problem) = (answer.as_ref().ok().copied(), answer.err());
-        let wanted = value.and_then(|value| asks_for(question, value, observed.model_serving.replicas()));
+        let wanted = value.and_then(|value| asks_for(trigger, value, observed.model_serving.replicas()));
         signals.push(Signal {
-            name: question.name.clone(),
-            query: question.query.clone(),
-            target: question.threshold.clone(),
+            name: trigger.name.clone(),
+            query: trigger.query.clone(),
+            target: trigger.threshold.clone(),
             value,
             wanted,
             problem,
@@ -265,9 +306,9 @@ async fn values(observed: &Observed, asked: &Asked, way: &Way) -> Vec<Signal> {
 }
 
 /// As the HPA reckons for totals; levels depend on how many pods are ready, and the activation trigger never sizes the fleet.
-fn asks_for(question: &Question, value: f64, now: i32) -> Option<f64> {
-    let target: f64 = question.threshold.parse().ok()?;
-    if question.metric_type != MetricType::AverageValue || question.activation.is_some() {
+fn asks_for(trigger: &TriggerSpec, value: f64, now: i32) -> Option<f64> {
+    let target: f64 = trigger.threshold.parse().ok()?;
+    if trigger.metric_type != MetricType::AverageValue || trigger.activation.is_some() {
         return None;
     }
     let ratio = value / (target * f64::from(now));
@@ -275,11 +316,14 @@ fn asks_for(question: &Question, value: f64, now: i32) -> Option<f64> {
     Some(if stays { f64::from(now) } else { (value / target).ceil() })
 }
 
-fn replicas(observed: &Observed, asked: &Asked, signals: &[Signal]) -> Replicas {
+fn replicas(observed: &Observed, asked: &ResolvedIntent, signals: &[Signal]) -> Replicas {
     let bounds = asked.intent.replicas;
     let most = signals.iter().filter_map(|signal| signal.wanted).reduce(f64::max);
-    let told = |kind| observed.hpa.as_ref().and_then(|hpa| about(&hpa.told, kind));
-    let hpa = [told("AbleToScale"), told("ScalingLimited")].into_iter().flatten().map(|told| format!("{}: {}", told.reason, told.message));
+    let told = |kind| observed.hpa.as_ref().and_then(|hpa| find_condition(&hpa.conditions, kind));
+    let hpa = [told("AbleToScale"), told("ScalingLimited")]
+        .into_iter()
+        .flatten()
+        .map(|told| format!("{}: {}", told.reason, told.message));
     Replicas {
         now: observed.model_serving.replicas(),
         min: bounds.min(),

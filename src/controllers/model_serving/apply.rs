@@ -6,33 +6,53 @@ use kube::{Api, Resource, ResourceExt as _, core::NamespaceResourceScope};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    Context, Models, identity,
+    Context, ModelServingContext, identity,
     status::{self, Written},
 };
-use crate::{
+use crate::cluster::{Error, server_side_apply};
+use kthena_keda_core::{
     api::{keda::ScaledObject, monitoring::PodMonitor},
-    cluster::{Error, apply},
-    observed::{Existing, Fingerprint, Generated, LivePodMonitor, LiveScaledObject, Observed},
-    plan::{Capabilities, Desired, Plan, pod_monitor_name, scaled_object_name},
+    domain::Capabilities,
+    observed::{Fingerprint, LivePodMonitor, LiveScaledObject, Observed, OwnedObject, Ownership},
+    plan::{Desired, Plan},
 };
 
 /// Writes what the plan wants and the cluster does not have; answers when to look again although nothing changes.
 ///
 /// Opting out takes the ScaledObject first and our condition last; everything else begins with the status, since the HPA needs the
 /// selector before it sees a ScaledObject.
-pub(super) async fn apply(models: &Models, observed: Observed, plan: Plan, capabilities: Capabilities) -> Result<Option<Duration>, Error> {
+pub(super) async fn apply(
+    models: &ModelServingContext,
+    observed: Observed,
+    plan: Plan,
+    capabilities: Capabilities,
+) -> Result<Option<Duration>, Error> {
     let context = &models.context;
     if matches!(plan.scaled_object, Desired::Remove) {
-        remove::<LiveScaledObject>(context, &scaled_object_name(&observed.model_serving), observed.generated(), &observed).await?;
+        remove::<LiveScaledObject>(
+            context,
+            &observed.model_serving.scaled_object_name(),
+            observed.generated(),
+            &observed,
+        )
+        .await?;
     }
-    let Some(Written { observed, plan, held }) = status::write(models, observed, plan, capabilities).await? else {
+    let Some(Written { observed, plan, held }) = status::write(models, observed, plan, capabilities).await?
+    else {
         return Ok(None);
     };
-    let Plan { scaled_object, pod_monitor, selector: _, condition: _, findings, warnings: _, explanation: _ } = plan;
+    let Plan { scaled_object, pod_monitor, selector: _, condition: _, findings, warnings: _, explanation: _ } =
+        plan;
     let of_pod_monitor = match pod_monitor {
         Desired::Apply(pod_monitor) => write_pod_monitor(models, &observed, *pod_monitor).await?,
         Desired::Remove => {
-            remove::<LivePodMonitor>(context, &pod_monitor_name(&observed.model_serving), observed.pod_monitor.as_ref(), &observed).await?;
+            remove::<LivePodMonitor>(
+                context,
+                &observed.model_serving.pod_monitor_name(),
+                observed.pod_monitor.as_ref(),
+                &observed,
+            )
+            .await?;
             None
         }
         Desired::Keep => None,
@@ -52,7 +72,12 @@ pub(super) async fn apply(models: &Models, observed: Observed, plan: Plan, capab
     Ok([held, of_pod_monitor, of_scaled_object].into_iter().flatten().min())
 }
 
-async fn remove<L>(context: &Context, name: &str, found: Option<&Generated>, observed: &Observed) -> Result<(), Error>
+async fn remove<L>(
+    context: &Context,
+    name: &str,
+    found: Option<&OwnedObject>,
+    observed: &Observed,
+) -> Result<(), Error>
 where
     L: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
 {
@@ -60,32 +85,40 @@ where
         return Ok(());
     };
     let api: Api<L> = Api::namespaced(context.client.clone(), &namespace);
-    apply::delete(&api, name, &found.uid).await?;
+    server_side_apply::delete(&api, name, &found.uid).await?;
     tracing::info!(namespace, name, kind = %L::kind(&()), "removed");
     Ok(())
 }
 
-async fn write_scaled_object(models: &Models, observed: &Observed, wanted: ScaledObject) -> Result<Option<Duration>, Error> {
+async fn write_scaled_object(
+    models: &ModelServingContext,
+    observed: &Observed,
+    wanted: ScaledObject,
+) -> Result<Option<Duration>, Error> {
     let fingerprint = wanted.fingerprint();
     let (existing, found) = (observed.existing(), observed.generated());
-    let wrote = |live: &LiveScaledObject| models.context.stores.scaled_objects.wrote(live);
+    let wrote = |live: &LiveScaledObject| models.context.caches.scaled_objects.wrote(live);
     bring(models, observed, existing, found, (wanted, fingerprint), wrote).await
 }
 
-async fn write_pod_monitor(models: &Models, observed: &Observed, wanted: PodMonitor) -> Result<Option<Duration>, Error> {
+async fn write_pod_monitor(
+    models: &ModelServingContext,
+    observed: &Observed,
+    wanted: PodMonitor,
+) -> Result<Option<Duration>, Error> {
     let fingerprint = wanted.fingerprint();
     let (existing, found) = (observed.existing_pod_monitor(), observed.pod_monitor.as_ref());
-    let wrote = |live: &LivePodMonitor| models.context.stores.pod_monitors.wrote(live);
+    let wrote = |live: &LivePodMonitor| models.context.caches.pod_monitors.wrote(live);
     bring(models, observed, existing, found, (wanted, fingerprint), wrote).await
 }
 
 /// Writes an object if it does not stand already; tells of it where somebody else had changed it. Answers how long that has to wait
 /// where somebody changes it again and again.
 async fn bring<L, K>(
-    models: &Models,
+    models: &ModelServingContext,
     observed: &Observed,
-    existing: Existing,
-    found: Option<&Generated>,
+    existing: Ownership,
+    found: Option<&OwnedObject>,
     (wanted, fingerprint): (K, Fingerprint),
     wrote: impl FnOnce(&L),
 ) -> Result<Option<Duration>, Error>
@@ -101,19 +134,24 @@ where
     }
     let namespace = model_serving.namespace().ok_or(Error::Malformed("a namespace"))?;
     let api: Api<L> = Api::namespaced(models.context.client.clone(), &namespace);
-    let live = apply::bring(&api, existing, found, wanted, fingerprint).await.inspect_err(|error| {
-        // What heals by itself is tried again without a word.
-        if error.class().needs_people() {
-            memory.refused(&identity, format!("{kind} {name} is refused: {}", error.words()));
-        }
-    })?;
+    let live =
+        server_side_apply::bring(&api, existing, found, wanted, fingerprint).await.inspect_err(|error| {
+            // What heals by itself is tried again without a word.
+            if error.class().needs_action() {
+                memory.refused(&identity, format!("{kind} {name} is refused: {}", error.words()));
+            }
+        })?;
     let as_before = memory.wanted(&identity, K::kind(&()), fingerprint);
     let Some(live) = live else { return Ok(None) };
     wrote(&live);
     tracing::info!(namespace, name, %kind, "applied");
     if as_before {
         memory.repaired(&identity, &kind);
-        models.events.inform(model_serving, "Repaired", &format!("{kind} {name} was changed by somebody else and is as it was again"));
+        models.events.inform(
+            model_serving,
+            "Repaired",
+            &format!("{kind} {name} was changed by somebody else and is as it was again"),
+        );
     }
     Ok(None)
 }

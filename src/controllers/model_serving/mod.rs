@@ -3,7 +3,7 @@
 //! A pass reads top to bottom as the house does: observe, plan, apply, report.
 
 mod apply;
-mod memory;
+mod history;
 mod status;
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
@@ -21,17 +21,13 @@ use tokio::{sync::watch, time::Instant};
 
 use super::Context;
 use crate::{
-    api::kthena::ModelServing,
-    cluster::{Class, Error, capabilities::Served, events::Events},
-    observed::Observed,
-    plan::plan,
-    process::{
-        backoff::{self, Failures, Truce},
-        digests::key,
-    },
-    signals::RouterSeries,
+    cluster::{Class, Error, discovery::ServedApis, events::Events},
+    runtime::backoff::{self, FailureCounts, OverloadPause},
 };
-pub use memory::Memory;
+pub use history::History;
+use kthena_keda_core::{
+    api::kthena::ModelServing, domain::key, observed::Observed, plan::plan, signals::RouterSeries,
+};
 
 /// How many ModelServings are worked on at a time.
 const CONCURRENCY: u16 = 8;
@@ -40,38 +36,39 @@ const CONCURRENCY: u16 = 8;
 pub type Routers = watch::Receiver<Option<RouterSeries>>;
 
 /// What every pass works with.
-pub struct Models {
+pub struct ModelServingContext {
     /// What every controller works with.
     pub context: Context,
     /// How the router's series are found; nothing before that is known.
     pub router: Routers,
     /// Failures in a row, by object.
-    pub failures: Failures,
+    pub failures: FailureCounts,
     /// While the API server is overloaded, no model asks anything of it.
-    pub truce: Truce,
+    pub truce: OverloadPause,
     /// What was told and wanted of each model.
-    pub memory: Memory,
+    pub memory: History,
     /// Whether to write the condition.
     pub writes_conditions: bool,
     /// Takes what is told as events.
     pub events: Events,
 }
 
-impl Models {
-    fn observe(&self, model_serving: &ModelServing) -> Option<(Observed, Served)> {
+impl ModelServingContext {
+    fn observe(&self, model_serving: &ModelServing) -> Option<(Observed, ServedApis)> {
         let served = (*self.context.served.borrow())?;
         let router = self.router.borrow().clone()?;
-        let mut observed = self.context.stores.observe(model_serving, served, router)?;
-        observed.refusal = self.memory.refusal(&identity(model_serving));
-        observed.second_writer = self.memory.second_writer(&identity(model_serving), &model_serving.replicas_set_by);
+        let mut observed = self.context.caches.observe(model_serving, served, router)?;
+        observed.rejection = self.memory.refusal(&identity(model_serving));
+        observed.second_writer =
+            self.memory.second_writer(&identity(model_serving), &model_serving.replicas_set_by);
         Some((observed, served))
     }
 
     /// Forgets what a list shows to be gone.
     pub fn listed(&self) {
-        let there = self.context.stores.model_servings.state();
+        let there = self.context.caches.model_servings.state();
         let keys: HashSet<_> = there.iter().map(|model_serving| key(&**model_serving)).collect();
-        self.context.stores.reasons.retain(|key| keys.contains(key));
+        self.context.caches.reasons.retain(|key| keys.contains(key));
         let identities = there.iter().map(|model_serving| identity(model_serving)).collect();
         self.failures.retain(&identities);
         self.memory.listed(&identities);
@@ -79,14 +76,17 @@ impl Models {
 
     /// Forgets one that is gone, or is another instance's now.
     pub fn forget(&self, model_serving: &ModelServing) {
-        self.context.stores.reasons.take(model_serving, None);
+        self.context.caches.reasons.take(model_serving, None);
         self.failures.forget(&identity(model_serving));
         self.memory.forget(&identity(model_serving));
     }
 }
 
 /// One pass over one ModelServing, counted.
-async fn reconcile(model_serving: Arc<ModelServing>, models: Arc<Models>) -> Result<Action, Error> {
+async fn reconcile(
+    model_serving: Arc<ModelServing>,
+    models: Arc<ModelServingContext>,
+) -> Result<Action, Error> {
     let (started, metrics) = (Instant::now(), models.context.metrics.clone());
     let _under_way = metrics.pass();
     let result = Box::pin(pass(model_serving, models)).await;
@@ -100,7 +100,7 @@ async fn reconcile(model_serving: Arc<ModelServing>, models: Arc<Models>) -> Res
 }
 
 /// One pass over one ModelServing.
-async fn pass(model_serving: Arc<ModelServing>, models: Arc<Models>) -> Result<Action, Error> {
+async fn pass(model_serving: Arc<ModelServing>, models: Arc<ModelServingContext>) -> Result<Action, Error> {
     // What is being deleted takes its ScaledObject with it. What is not seen in full yet, or is older than our last write, comes again.
     if model_serving.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
@@ -108,15 +108,19 @@ async fn pass(model_serving: Arc<ModelServing>, models: Arc<Models>) -> Result<A
     if let Some(rest) = models.truce.left() {
         return Ok(Action::requeue(rest));
     }
-    if models.memory.is_behind(&model_serving) {
+    if models.memory.is_stale(&model_serving) {
         return Ok(Action::await_change());
     }
     let Some((observed, served)) = models.observe(&model_serving) else {
         return Ok(Action::await_change());
     };
-    let was_refused = observed.refusal.is_some();
+    let was_refused = observed.rejection.is_some();
     let plan = plan(&observed, served.plan, &models.context.settings.defaults);
-    models.context.stores.reasons.take(&model_serving, plan.explanation.as_ref().map(|explanation| &explanation.verdict));
+    models
+        .context
+        .caches
+        .reasons
+        .take(&model_serving, plan.explanation.as_ref().map(|explanation| &explanation.verdict));
     let held = apply::apply(&models, observed, plan, served.plan).await?;
     models.failures.forget(&identity(&model_serving));
     models.memory.accepted(&identity(&model_serving));
@@ -126,7 +130,7 @@ async fn pass(model_serving: Arc<ModelServing>, models: Arc<Models>) -> Result<A
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the signature is kube's")]
-fn on_error(model_serving: Arc<ModelServing>, error: &Error, models: Arc<Models>) -> Action {
+fn on_error(model_serving: Arc<ModelServing>, error: &Error, models: Arc<ModelServingContext>) -> Action {
     let failures = models.failures.count(&identity(&model_serving));
     let class = error.class();
     if class == Class::Unserved {
@@ -134,13 +138,17 @@ fn on_error(model_serving: Arc<ModelServing>, error: &Error, models: Arc<Models>
     }
     models.context.metrics.failed(class.as_str());
     let overload = error.overload().inspect(|rest| models.truce.extend(*rest));
-    let delay = backoff::delay(failures, class.longest_delay()).max(error.retry_after()).max(overload.unwrap_or_default());
+    let delay = backoff::delay(failures, class.longest_delay())
+        .max(error.retry_after())
+        .max(overload.unwrap_or_default());
     let object = ObjectRef::from_obj(&*model_serving);
     let chain = error as &dyn std::error::Error;
     match class {
         Class::Transient if failures < 3 => tracing::debug!(%object, error = chain, ?delay, "will try again"),
         Class::Transient => tracing::warn!(%object, error = chain, failures, ?delay, "will try again"),
-        Class::Denied => tracing::warn!(%object, error = chain, failures, ?delay, "a webhook refuses the ScaledObject"),
+        Class::Denied => {
+            tracing::warn!(%object, error = chain, failures, ?delay, "a webhook refuses the ScaledObject")
+        }
         Class::Forbidden | Class::Rejected | Class::Unserved | Class::Bug => {
             tracing::error!(%object, error = chain, ?class, ?delay, "failed");
         }
@@ -157,11 +165,11 @@ pub async fn run(
     changes: impl Stream<Item = Result<ModelServing, watcher::Error>> + Send + 'static,
     wake: impl Stream<Item = ObjectRef<ModelServing>> + Send + 'static,
     stop: impl Future<Output = ()> + Send + Sync + 'static,
-    models: Arc<Models>,
+    models: Arc<ModelServingContext>,
 ) {
     models.context.metrics.allows(CONCURRENCY);
     let config = Config::default().concurrency(CONCURRENCY).debounce(Duration::ZERO);
-    let passes = Controller::for_stream(changes, models.context.stores.model_servings.clone())
+    let passes = Controller::for_stream(changes, models.context.caches.model_servings.clone())
         .with_config(config)
         .reconcile_on(wake)
         .graceful_shutdown_on(stop)
@@ -170,7 +178,10 @@ pub async fn run(
         .for_each(async |pass| match pass {
             // A ModelServing that went before its turn came; and failures, which were told when they happened.
             Ok(_) | Err(ControllerError::ObjectNotFound(_) | ControllerError::ReconcilerFailed(..)) => {}
-            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "a change was lost; the next one repairs that"),
+            Err(error) => tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "a change was lost; the next one repairs that"
+            ),
         })
         .await;
 }

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use json_patch::{AddOperation, Patch, PatchOperation, RemoveOperation, ReplaceOperation, TestOperation, jsonptr::PointerBuf};
+use json_patch::{
+    AddOperation, Patch, PatchOperation, RemoveOperation, ReplaceOperation, TestOperation,
+    jsonptr::PointerBuf,
+};
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
     jiff::Timestamp,
@@ -10,12 +13,13 @@ use k8s_openapi::{
 use kube::{Api, ResourceExt as _};
 use serde_json::{Map, Value};
 
-use super::{Models, identity, memory::Said};
-use crate::{
+use super::{ModelServingContext, history::ReportedCondition, identity};
+use crate::cluster::{Error, events::Events, server_side_apply};
+use kthena_keda_core::{
     api::kthena::{AUTOSCALING_READY, Conditions, ModelServing},
-    cluster::{Error, apply, events::Events},
+    domain::{Capabilities, Status},
     observed::Observed,
-    plan::{Capabilities, Desired, PENDING, Plan, Status, Verdict, plan},
+    plan::{Desired, PENDING, Plan, Verdict, plan},
 };
 
 /// How often a lost race is run again at once.
@@ -35,7 +39,7 @@ pub(super) struct Written {
 ///
 /// It is written over exactly the version that the plan was made for. Where that is history the ModelServing is read, and planned again.
 pub(super) async fn write(
-    models: &Models,
+    models: &ModelServingContext,
     mut observed: Observed,
     current: Plan,
     capabilities: Capabilities,
@@ -50,24 +54,29 @@ pub(super) async fn write(
     let name = observed.model_serving.name_any();
     let api: Api<ModelServing> = Api::namespaced(context.client.clone(), &namespace);
     for _ in 0..TRIES {
-        let refusal = match apply::patch_status(&api, &name, changes(&observed.model_serving, &current)?).await {
-            Ok(written) => {
-                told(models, &observed, &current);
-                models.memory.wrote(&written);
-                return Ok(Some(Written { observed, plan: current, held }));
-            }
-            Err(error) if error.is_not_found() => return Ok(None),
-            Err(error) if error.may_be_late() => error,
-            Err(error) => return Err(error),
-        };
-        let Some(live) = api.get_opt(&name).await?.filter(|live| live.metadata.deletion_timestamp.is_none()) else {
+        let refusal =
+            match server_side_apply::patch_status(&api, &name, changes(&observed.model_serving, &current)?)
+                .await
+            {
+                Ok(written) => {
+                    told(models, &observed, &current);
+                    models.memory.wrote(&written);
+                    return Ok(Some(Written { observed, plan: current, held }));
+                }
+                Err(error) if error.is_not_found() => return Ok(None),
+                Err(error) if error.is_stale_write() => error,
+                Err(error) => return Err(error),
+            };
+        let Some(live) = api.get_opt(&name).await?.filter(|live| live.metadata.deletion_timestamp.is_none())
+        else {
             return Ok(None);
         };
         if live.resource_version() == observed.model_serving.resource_version() {
             return Err(refusal);
         }
         observed.model_serving = live;
-        (current, held) = damped(models, &observed, plan(&observed, capabilities, &context.settings.defaults));
+        (current, held) =
+            damped(models, &observed, plan(&observed, capabilities, &context.settings.defaults));
         if !is_due(&current) {
             return Ok(Some(Written { observed, plan: current, held }));
         }
@@ -76,7 +85,7 @@ pub(super) async fn write(
 }
 
 /// The plan without a condition that would be rewritten too soon, or is not to be written at all; and how long it has to wait.
-fn damped(models: &Models, observed: &Observed, mut plan: Plan) -> (Plan, Option<Duration>) {
+fn damped(models: &ModelServingContext, observed: &Observed, mut plan: Plan) -> (Plan, Option<Duration>) {
     let Desired::Apply(verdict) = &plan.condition else { return (plan, None) };
     let identity = identity(&observed.model_serving);
     if !models.writes_conditions {
@@ -92,7 +101,7 @@ fn damped(models: &Models, observed: &Observed, mut plan: Plan) -> (Plan, Option
 }
 
 /// Remembers what was written, and tells what is news to people: a problem, its end, and the end of autoscaling.
-fn told(models: &Models, observed: &Observed, plan: &Plan) {
+fn told(models: &ModelServingContext, observed: &Observed, plan: &Plan) {
     let (model_serving, identity) = (&observed.model_serving, identity(&observed.model_serving));
     match &plan.condition {
         Desired::Keep => {}
@@ -103,14 +112,17 @@ fn told(models: &Models, observed: &Observed, plan: &Plan) {
         Desired::Apply(verdict) => {
             models.memory.told(&identity);
             let before = model_serving.condition();
-            let said = |before: &Condition| Said { is_good: before.status == Status::True.as_str(), reason: before.reason.clone() };
+            let said = |before: &Condition| ReportedCondition {
+                is_good: before.status == Status::True.as_str(),
+                reason: before.reason.clone(),
+            };
             tell_change(models, model_serving, before.map(said), verdict);
         }
     }
 }
 
 /// Where no condition is written, none is removed when autoscaling ends.
-fn tell_end_without_condition(models: &Models, observed: &Observed, plan: &Plan) {
+fn tell_end_without_condition(models: &ModelServingContext, observed: &Observed, plan: &Plan) {
     let identity = identity(&observed.model_serving);
     let has_ended = plan.explanation.is_none() && plan.condition == Desired::Keep;
     if has_ended && models.memory.said(&identity).is_some() {
@@ -121,7 +133,11 @@ fn tell_end_without_condition(models: &Models, observed: &Observed, plan: &Plan)
 
 fn tell_end(events: &Events, model_serving: &ModelServing) {
     if model_serving.replicas() > 0 {
-        events.inform(model_serving, "OptedOut", "it is not scaled any more; the number of ServingGroups stays as it is");
+        events.inform(
+            model_serving,
+            "OptedOut",
+            "it is not scaled any more; the number of ServingGroups stays as it is",
+        );
         return;
     }
     let (namespace, name) = (model_serving.namespace().unwrap_or_default(), model_serving.name_any());
@@ -131,7 +147,12 @@ fn tell_end(events: &Events, model_serving: &ModelServing) {
     events.warn(model_serving, "OptedOut", &note);
 }
 
-fn tell_change(models: &Models, model_serving: &ModelServing, before: Option<Said>, verdict: &Verdict) {
+fn tell_change(
+    models: &ModelServingContext,
+    model_serving: &ModelServing,
+    before: Option<ReportedCondition>,
+    verdict: &Verdict,
+) {
     models.memory.say(&identity(model_serving), verdict);
     let is_problem = |is_good: bool, reason: &str| !is_good && reason != PENDING;
     let problem_before = before.filter(|before| is_problem(before.is_good, &before.reason));
@@ -140,7 +161,11 @@ fn tell_change(models: &Models, model_serving: &ModelServing, before: Option<Sai
             models.events.warn(model_serving, verdict.reason, &verdict.message);
         }
     } else if let Some(before) = problem_before {
-        models.events.inform(model_serving, "Resolved", &format!("{} is over; {}", before.reason, verdict.message));
+        models.events.inform(
+            model_serving,
+            "Resolved",
+            &format!("{} is over; {}", before.reason, verdict.message),
+        );
     }
 }
 
@@ -172,7 +197,8 @@ fn change_of_condition(of: &ModelServing, plan: &Plan) -> Result<Option<PatchOpe
         Desired::Remove => return Ok(place.map(|path| PatchOperation::Remove(RemoveOperation { path }))),
         Desired::Apply(verdict) => verdict,
     };
-    let value = serde_json::to_value(condition(verdict, autoscaling_ready.as_ref())).map_err(kube::Error::SerdeError)?;
+    let value = serde_json::to_value(condition(verdict, autoscaling_ready.as_ref()))
+        .map_err(kube::Error::SerdeError)?;
     Ok(Some(match place {
         Some(path) => PatchOperation::Replace(ReplaceOperation { path, value }),
         None if *are_there => add(&["status", "conditions", "-"], value),
@@ -191,7 +217,9 @@ fn path(tokens: &[&str]) -> PointerBuf {
 /// The time of transition moves only with the status. No observed generation: it would be out of date at every scaling, and
 /// `kubectl wait` does not believe a condition then.
 fn condition(verdict: &Verdict, before: Option<&Condition>) -> Condition {
-    let since = before.filter(|before| before.status == verdict.status.as_str()).map(|before| before.last_transition_time.clone());
+    let since = before
+        .filter(|before| before.status == verdict.status.as_str())
+        .map(|before| before.last_transition_time.clone());
     Condition {
         type_: AUTOSCALING_READY.to_owned(),
         status: verdict.status.as_str().to_owned(),

@@ -22,7 +22,9 @@ const A_WHILE: Duration = Duration::from_secs(12);
 #[tokio::main]
 async fn main() -> ExitCode {
     // Whatever goes wrong is said in one line.
-    std::panic::set_hook(Box::new(|panic| eprintln!("\nthe demo stopped: {}", panic.payload_as_str().unwrap_or("unknown"))));
+    std::panic::set_hook(Box::new(|panic| {
+        eprintln!("\nthe demo stopped: {}", panic.payload_as_str().unwrap_or("unknown"))
+    }));
     let Some(operator) = std::env::args_os().nth(1) else {
         eprintln!("usage: demo OPERATOR-BINARY");
         return ExitCode::from(2);
@@ -47,10 +49,15 @@ async fn show(operator: PathBuf) {
     chat.hpa().await;
     chat.keda_says("Ready", "True").await;
     ask(&Shell::new(&chain.stack), &chat).await;
-    let mut story = Story { load: chain.load(&chat), chain, chat, recorder: Recorder::default(), view: View::default() };
+    let mut story =
+        Story { load: chain.load(&chat), chain, chat, recorder: Recorder::default(), view: View::default() };
     story.tell().await;
     let picture = root().join("target/demo/closed-loop");
-    draw(&story.recorder, Picture { title: "One annotation: a model follows its load", level: None }, &picture);
+    draw(
+        &story.recorder,
+        Picture { title: "One annotation: a model follows its load", level: None },
+        &picture,
+    );
     say(&format!("Done. What was recorded is drawn in {}.", shown(&picture.with_extension("svg"))));
 }
 
@@ -62,24 +69,75 @@ fn shown(path: &Path) -> String {
 /// What a user would type to see what the annotation gave.
 async fn ask(shell: &Shell, chat: &Model) {
     let namespace = chat.serving.namespace.name.as_str();
-    say("A ModelServing has one annotation, and KEDA's ScaledObject, the HPA and the router's ServiceMonitor are there.");
-    shell.kubectl(&["get", "modelserving", "chat", "-n", namespace, "-o", "jsonpath={.metadata.annotations}{\"\\n\"}"]);
+    say(
+        "A ModelServing has one annotation, and KEDA's ScaledObject, the HPA and the router's ServiceMonitor are there.",
+    );
+    shell.kubectl(&[
+        "get",
+        "modelserving",
+        "chat",
+        "-n",
+        namespace,
+        "-o",
+        "jsonpath={.metadata.annotations}{\"\\n\"}",
+    ]);
     shell.kubectl(&["get", "scaledobjects,hpa", "-n", namespace]);
-    shell.kubectl(&["get", "scaledobject", "chat", "-n", namespace, "-o", "jsonpath={.spec.triggers[0].metadata.query}{\"\\n\"}"]);
+    shell.kubectl(&[
+        "get",
+        "scaledobject",
+        "chat",
+        "-n",
+        namespace,
+        "-o",
+        "jsonpath={.spec.triggers[0].metadata.query}{\"\\n\"}",
+    ]);
     shell.kubectl(&["get", "servicemonitors", "-A"]);
     say("The HPA finds one pod per ServingGroup by the selector of the scale subresource.");
-    shell.kubectl(&["get", "modelserving", "chat", "-n", namespace, "-o", "jsonpath={.status.labelSelector}{\"\\n\"}"]);
-    say("An annotation changes, and then a typo: the change is taken over; the typo tears nothing down and is told.");
-    shell.kubectl(&["annotate", "modelserving", "chat", "-n", namespace, "autoscaling.kthena.io/max-replicas=6"]);
+    shell.kubectl(&[
+        "get",
+        "modelserving",
+        "chat",
+        "-n",
+        namespace,
+        "-o",
+        "jsonpath={.status.labelSelector}{\"\\n\"}",
+    ]);
+    say(
+        "An annotation changes, and then a typo: the change is taken over; the typo tears nothing down and is told.",
+    );
+    shell.kubectl(&[
+        "annotate",
+        "modelserving",
+        "chat",
+        "-n",
+        namespace,
+        "autoscaling.kthena.io/max-replicas=6",
+    ]);
     chat.serving
-        .scaled_object_until("has a maximum of 6", |found| found.data.pointer("/spec/maxReplicaCount").is_some_and(|max| max == 6))
+        .scaled_object_until("has a maximum of 6", |found| {
+            found.data.pointer("/spec/maxReplicaCount").is_some_and(|max| max == 6)
+        })
         .await;
     shell.kubectl(&["get", "scaledobjects", "-n", namespace]);
-    shell.kubectl(&["annotate", "modelserving", "chat", "-n", namespace, "autoscaling.kthena.io/min-replica=2"]);
+    shell.kubectl(&[
+        "annotate",
+        "modelserving",
+        "chat",
+        "-n",
+        namespace,
+        "autoscaling.kthena.io/min-replica=2",
+    ]);
     chat.serving.reason("InvalidConfiguration").await;
     let message = "jsonpath={.status.conditions[?(@.type==\"AutoscalingReady\")].message}{\"\\n\"}";
     shell.kubectl(&["get", "modelserving", "chat", "-n", namespace, "-o", message]);
-    shell.kubectl(&["annotate", "modelserving", "chat", "-n", namespace, "autoscaling.kthena.io/min-replica-"]);
+    shell.kubectl(&[
+        "annotate",
+        "modelserving",
+        "chat",
+        "-n",
+        namespace,
+        "autoscaling.kthena.io/min-replica-",
+    ]);
 }
 
 /// The part that is watched live.
@@ -96,14 +154,20 @@ impl Story {
         self.part("One ServingGroup, no load.", "");
         self.for_a_while(Duration::from_secs(4), |sample| sample.wanted == 1).await;
 
-        self.part("Load rises to 37 requests in flight. A ServingGroup carries 10, so four are needed.", "load rises");
+        self.part(
+            "Load rises to 37 requests in flight. A ServingGroup carries 10, so four are needed.",
+            "load rises",
+        );
         self.load.hold(37);
         self.until("four ServingGroups", |sample| sample.wanted == 4 && sample.ready == 4).await;
 
         self.part("Load holds, and so does the fleet.", "holds");
         self.for_a_while(Duration::from_secs(6), |sample| sample.wanted == 4).await;
 
-        self.part("Prometheus is stopped, and most clients leave. Nobody can tell, so nothing is taken away.", "Prometheus stopped");
+        self.part(
+            "Prometheus is stopped, and most clients leave. Nobody can tell, so nothing is taken away.",
+            "Prometheus stopped",
+        );
         self.chain.prometheus.server.kill();
         self.load.hold(15);
         self.for_a_while(A_WHILE, |sample| sample.wanted == 4).await;

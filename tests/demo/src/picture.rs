@@ -32,7 +32,8 @@ pub fn draw(recorder: &Recorder, picture: Picture<'_>, path: &Path) {
     {
         let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
         area.fill(&WHITE).expect("a picture");
-        let (above, below) = area.titled(picture.title, (FONT, 20)).expect("a title").split_vertically(SIZE.1 / 2);
+        let (above, below) =
+            area.titled(picture.title, (FONT, 20)).expect("a title").split_vertically(SIZE.1 / 2);
         requests(recorder, &above);
         serving_groups(recorder, picture, &below);
         area.present().expect("a picture");
@@ -73,12 +74,19 @@ fn requests(recorder: &Recorder, area: &Area<'_>) {
     for (at, what) in &recorder.marks {
         let at = seconds(*at);
         chart.draw_series([PathElement::new([(at, 0.0), (at, most)], BLACK.mix(0.25))]).expect("a mark");
-        chart.draw_series([Text::new(what.clone(), (at + span(recorder) / 250.0, most * 0.97), (FONT, 12))]).expect("a mark");
+        chart
+            .draw_series([Text::new(what.clone(), (at + span(recorder) / 250.0, most * 0.97), (FONT, 12))])
+            .expect("a mark");
     }
     let load = recorder.samples.iter().map(|sample| (seconds(sample.at), sample.load as f64));
-    chart.draw_series(LineSeries::new(load, LOAD.stroke_width(2))).expect("a line").label("clients").legend(|at| key(at, LOAD));
+    chart
+        .draw_series(LineSeries::new(load, LOAD.stroke_width(2)))
+        .expect("a line")
+        .label("clients")
+        .legend(|at| key(at, LOAD));
     // Where Prometheus does not answer, the line is broken.
-    let mut known = recorder.samples.split(|sample| sample.seen.is_none()).filter(|run| !run.is_empty()).enumerate();
+    let mut known =
+        recorder.samples.split(|sample| sample.seen.is_none()).filter(|run| !run.is_empty()).enumerate();
     known.by_ref().for_each(|(i, run)| {
         let line = chart.draw_series(LineSeries::new(
             run.iter().map(|sample| (seconds(sample.at), sample.seen.unwrap_or_default())),
@@ -93,7 +101,9 @@ fn requests(recorder: &Recorder, area: &Area<'_>) {
 }
 
 fn serving_groups(recorder: &Recorder, picture: Picture<'_>, area: &Area<'_>) {
-    let most = recorder.samples.iter().map(|sample| sample.wanted.max(sample.ready) as f64).fold(1.0, f64::max) + 1.0;
+    let most =
+        recorder.samples.iter().map(|sample| sample.wanted.max(sample.ready) as f64).fold(1.0, f64::max)
+            + 1.0;
     let mut chart = ChartBuilder::on(area)
         .margin(8)
         .x_label_area_size(36)
@@ -101,12 +111,28 @@ fn serving_groups(recorder: &Recorder, picture: Picture<'_>, area: &Area<'_>) {
         .build_cartesian_2d(0.0..span(recorder), 0.0..most)
         .expect("a chart");
     let mut mesh = chart.configure_mesh();
-    mesh.x_desc("seconds").y_desc("ServingGroups").label_style((FONT, 13)).axis_desc_style((FONT, 14)).light_line_style(TRANSPARENT);
+    mesh.x_desc("seconds")
+        .y_desc("ServingGroups")
+        .label_style((FONT, 13))
+        .axis_desc_style((FONT, 14))
+        .light_line_style(TRANSPARENT);
     // A label for each count, as long as there is room.
-    mesh.y_labels((most as usize + 1).min(12)).x_label_formatter(&whole).y_label_formatter(&whole).draw().expect("axes");
+    mesh.y_labels((most as usize + 1).min(12))
+        .x_label_formatter(&whole)
+        .y_label_formatter(&whole)
+        .draw()
+        .expect("axes");
     if let Some((level, what)) = picture.level {
-        chart.draw_series([PathElement::new([(0.0, level), (span(recorder), level)], BLACK.mix(0.4))]).expect("a level");
-        chart.draw_series([Text::new(what.to_owned(), (span(recorder) / 100.0, level + most * 0.07), (FONT, 12))]).expect("a level");
+        chart
+            .draw_series([PathElement::new([(0.0, level), (span(recorder), level)], BLACK.mix(0.4))])
+            .expect("a level");
+        chart
+            .draw_series([Text::new(
+                what.to_owned(),
+                (span(recorder) / 100.0, level + most * 0.07),
+                (FONT, 12),
+            )])
+            .expect("a level");
     }
     let mut line = |of: fn(&Sample) -> i64, color: RGBColor, what: &str| {
         chart
@@ -142,8 +168,11 @@ fn key((x, y): (i32, i32), color: RGBColor) -> PathElement<(i32, i32)> {
     PathElement::new([(x, y), (x + 18, y)], color.stroke_width(3))
 }
 
-type Chart<'a, 'b> =
-    ChartContext<'b, SVGBackend<'a>, Cartesian2d<plotters::coord::types::RangedCoordf64, plotters::coord::types::RangedCoordf64>>;
+type Chart<'a, 'b> = ChartContext<
+    'b,
+    SVGBackend<'a>,
+    Cartesian2d<plotters::coord::types::RangedCoordf64, plotters::coord::types::RangedCoordf64>,
+>;
 
 fn legend<'a: 'b, 'b>(chart: &mut Chart<'a, 'b>, position: SeriesLabelPosition) {
     let mut labels = chart.configure_series_labels();
@@ -155,7 +184,8 @@ fn legend<'a: 'b, 'b>(chart: &mut Chart<'a, 'b>, position: SeriesLabelPosition) 
 fn raster(svg: &str) -> tiny_skia::Pixmap {
     let mut fonts = usvg::fontdb::Database::new();
     fonts.load_font_data(epaint_default_fonts::UBUNTU_LIGHT.to_vec());
-    let options = usvg::Options { fontdb: Arc::new(fonts), font_family: FONT.to_owned(), ..usvg::Options::default() };
+    let options =
+        usvg::Options { fontdb: Arc::new(fonts), font_family: FONT.to_owned(), ..usvg::Options::default() };
     let tree = usvg::Tree::from_str(svg, &options).expect("an SVG");
     let mut pixels = tiny_skia::Pixmap::new(SIZE.0, SIZE.1).expect("a size");
     resvg::render(&tree, tiny_skia::Transform::identity(), &mut pixels.as_mut());

@@ -63,7 +63,10 @@ impl Recorder {
             seen,
             wanted: serving.data["spec"]["replicas"].as_i64().unwrap_or(1),
             ready: serving.data["status"]["availableReplicas"].as_i64().unwrap_or_default(),
-            keda: scaled_object.ok().flatten().map_or_else(|| "no ScaledObject".to_owned(), |found| says(&found, &["Ready", "Active"])),
+            keda: scaled_object
+                .ok()
+                .flatten()
+                .map_or_else(|| "no ScaledObject".to_owned(), |found| says(&found, &["Ready", "Active"])),
             hpa: hpa.ok().flatten().map_or_else(|| "no HPA".to_owned(), |found| wants(&found)),
         });
         self.samples.last().expect("the one that was pushed")
@@ -84,5 +87,9 @@ fn says(object: &DynamicObject, kinds: &[&str]) -> String {
 
 fn wants(hpa: &DynamicObject) -> String {
     let desired = &hpa.data["status"]["desiredReplicas"];
-    format!("desired {}, {}", desired.as_i64().unwrap_or_default(), says(hpa, &["ScalingActive", "ScalingLimited"]))
+    format!(
+        "desired {}, {}",
+        desired.as_i64().unwrap_or_default(),
+        says(hpa, &["ScalingActive", "ScalingLimited"])
+    )
 }

@@ -27,8 +27,15 @@ impl Shell {
     /// # Panics
     /// When it fails.
     pub fn kubectl(&self, arguments: &[&str]) {
-        println!("\n$ kubectl {}", arguments.iter().map(|argument| quoted(argument)).collect::<Vec<_>>().join(" "));
-        let status = Command::new(&self.kubectl).args(arguments).env("KUBECONFIG", &self.kubeconfig).current_dir(root()).status();
+        println!(
+            "\n$ kubectl {}",
+            arguments.iter().map(|argument| quoted(argument)).collect::<Vec<_>>().join(" ")
+        );
+        let status = Command::new(&self.kubectl)
+            .args(arguments)
+            .env("KUBECONFIG", &self.kubeconfig)
+            .current_dir(root())
+            .status();
         let status = status.expect("kubectl starts");
         assert!(status.success(), "kubectl {} failed: {status}", arguments.join(" "));
     }

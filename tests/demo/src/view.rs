@@ -65,7 +65,12 @@ fn lines(sample: &Sample) -> Vec<String> {
         format!("  Prometheus      {}", seen(sample)),
         format!("  KEDA            {}", sample.keda),
         format!("  HPA             {}", sample.hpa),
-        format!("  ServingGroups   {:>3} wanted, {} ready  {}", sample.wanted, sample.ready, "■ ".repeat(groups.min(WIDTH))),
+        format!(
+            "  ServingGroups   {:>3} wanted, {} ready  {}",
+            sample.wanted,
+            sample.ready,
+            "■ ".repeat(groups.min(WIDTH))
+        ),
     ]
 }
 

@@ -103,7 +103,8 @@ impl Load {
     /// Has so many clients come a second from now on, while fewer than `most` wait; each asks until it is served. What was held is
     /// dropped.
     pub fn arrive(&self, per_second: u32, most: usize) {
-        self.wanted.send_replace(Pattern::Arriving { pause: Duration::from_secs(1) / per_second.max(1), most });
+        self.wanted
+            .send_replace(Pattern::Arriving { pause: Duration::from_secs(1) / per_second.max(1), most });
     }
 
     /// What became of the requests so far.
@@ -122,11 +123,18 @@ fn assert_own(router: &str) {
     let uri: Uri = router.parse().expect("an address");
     let host: IpAddr = uri.host().and_then(|host| host.parse().ok()).expect("an IP address");
     let in_test_network = |address: Ipv4Addr| address.octets().starts_with(&TEST_NETWORK);
-    assert!(host.is_loopback() || matches!(host, IpAddr::V4(address) if in_test_network(address)), "{router} is not of a test network");
+    assert!(
+        host.is_loopback() || matches!(host, IpAddr::V4(address) if in_test_network(address)),
+        "{router} is not of a test network"
+    );
 }
 
 async fn keep(settings: LoadSettings, mut wanted: watch::Receiver<Pattern>, counters: Arc<Counters>) {
-    let asker = Asker { client: Client::builder(TokioExecutor::new()).build_http(), settings: Arc::new(settings), counters };
+    let asker = Asker {
+        client: Client::builder(TokioExecutor::new()).build_http(),
+        settings: Arc::new(settings),
+        counters,
+    };
     let mut clients = JoinSet::new();
     let mut held = Vec::new();
     while wanted.changed().await.is_ok() {

@@ -23,7 +23,9 @@ impl Dialect {
     /// Waiting requests, running requests, and the share of the KV cache that is in use.
     const fn names(self) -> [&'static str; 3] {
         match self {
-            Self::Vllm => ["vllm:num_requests_waiting", "vllm:num_requests_running", "vllm:kv_cache_usage_perc"],
+            Self::Vllm => {
+                ["vllm:num_requests_waiting", "vllm:num_requests_running", "vllm:kv_cache_usage_perc"]
+            }
             Self::Sglang => ["sglang:num_queue_reqs", "sglang:num_running_reqs", "sglang:token_usage"],
         }
     }
@@ -32,7 +34,11 @@ impl Dialect {
     pub(crate) fn expose(self, model: &str, doing: Doing) -> String {
         let [waiting, running, cache] = self.names();
         let share = doing.running * 1000 / doing.limit.max(1);
-        let values = [(waiting, doing.waiting.to_string()), (running, doing.running.to_string()), (cache, milli(share))];
+        let values = [
+            (waiting, doing.waiting.to_string()),
+            (running, doing.running.to_string()),
+            (cache, milli(share)),
+        ];
         values.iter().fold(String::new(), |mut text, (name, value)| {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "# TYPE {name} gauge\n{name}{{model_name={model:?}}} {value}");

@@ -50,7 +50,12 @@ pub struct EngineSettings {
 
 impl Default for EngineSettings {
     fn default() -> Self {
-        Self { model: "mock".to_owned(), dialect: Dialect::Vllm, concurrency: 8, token_time: Duration::from_millis(10) }
+        Self {
+            model: "mock".to_owned(),
+            dialect: Dialect::Vllm,
+            concurrency: 8,
+            token_time: Duration::from_millis(10),
+        }
     }
 }
 
@@ -110,7 +115,12 @@ struct Pod {
 impl Pods {
     fn at(&self, address: IpAddr) -> Arc<Pod> {
         let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = || Arc::new(Pod { slots: Arc::new(Semaphore::new(self.settings.concurrency)), waiting: AtomicUsize::new(0) });
+        let new = || {
+            Arc::new(Pod {
+                slots: Arc::new(Semaphore::new(self.settings.concurrency)),
+                waiting: AtomicUsize::new(0),
+            })
+        };
         pods.entry(address).or_insert_with(new).clone()
     }
 }
@@ -127,7 +137,11 @@ const fn few() -> u32 {
     10
 }
 
-async fn complete(ConnectInfo(Local(address)): ConnectInfo<Local>, State(pods): State<Arc<Pods>>, Json(ask): Json<Ask>) -> Response {
+async fn complete(
+    ConnectInfo(Local(address)): ConnectInfo<Local>,
+    State(pods): State<Arc<Pods>>,
+    Json(ask): Json<Ask>,
+) -> Response {
     let pod = pods.at(address);
     let waiting = Counted::new(&pod.waiting);
     // The semaphore is never closed.
@@ -150,10 +164,14 @@ fn streamed(tokens: u32, token_time: Duration, slot: OwnedSemaphorePermit) -> Re
         }
         if sent == tokens {
             let last = json!({"object": "chat.completion.chunk", "choices": [], "usage": usage(tokens)});
-            return Some((Ok::<_, Infallible>(format!("data: {last}\n\ndata: [DONE]\n\n")), (sent + 1, slot)));
+            return Some((
+                Ok::<_, Infallible>(format!("data: {last}\n\ndata: [DONE]\n\n")),
+                (sent + 1, slot),
+            ));
         }
         sleep(token_time).await;
-        let chunk = json!({"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": "x "}}]});
+        let chunk =
+            json!({"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": "x "}}]});
         Some((Ok(format!("data: {chunk}\n\n")), (sent + 1, slot)))
     });
     ([(http::header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(events)).into_response()

@@ -115,7 +115,10 @@ impl Chain {
     /// # Panics
     /// When something does not become ready.
     pub async fn around(stack: Stack, settings: &ChainSettings) -> Self {
-        assert!(is_in_namespace(), "the chain needs a network namespace: run this under tests/stack/namespace");
+        assert!(
+            is_in_namespace(),
+            "the chain needs a network namespace: run this under tests/stack/namespace"
+        );
         let client = stack.client().await;
         let control_plane = &stack.control_plane;
         let controller_manager = ControllerManager::start(control_plane, settings.hpa_sync_seconds);
@@ -126,10 +129,22 @@ impl Chain {
             Prometheus::start(control_plane, &client, settings.prometheus),
         );
         let router = Router::start(control_plane, &client, "kthena-router-0").await;
-        let operator_settings =
-            Settings::new(&settings.operator).without("--prometheus-url").with(&format!("--prometheus-url={}", prometheus.url));
+        let operator_settings = Settings::new(&settings.operator)
+            .without("--prometheus-url")
+            .with(&format!("--prometheus-url={}", prometheus.url));
         let engine = Engine::start(settings.engine.clone());
-        Self { operator: None, operator_settings, router, prometheus, keda, kthena, controller_manager, kwok, engine, stack }
+        Self {
+            operator: None,
+            operator_settings,
+            router,
+            prometheus,
+            keda,
+            kthena,
+            controller_manager,
+            kwok,
+            engine,
+            stack,
+        }
     }
 
     /// Applies an AutoscalingProfile.
@@ -153,12 +168,21 @@ impl Chain {
     }
 
     /// The same, with something different about the ModelServing.
-    pub async fn model_with(&self, name: &str, different: impl FnOnce(ModelServingBuilder) -> ModelServingBuilder) -> Model {
+    pub async fn model_with(
+        &self,
+        name: &str,
+        different: impl FnOnce(ModelServingBuilder) -> ModelServingBuilder,
+    ) -> Model {
         self.model_on(&self.engine, name, different).await
     }
 
     /// The same, on an engine of its own.
-    pub async fn model_on(&self, engine: &Engine, name: &str, different: impl FnOnce(ModelServingBuilder) -> ModelServingBuilder) -> Model {
+    pub async fn model_on(
+        &self,
+        engine: &Engine,
+        name: &str,
+        different: impl FnOnce(ModelServingBuilder) -> ModelServingBuilder,
+    ) -> Model {
         let namespace = self.stack.namespace().await;
         namespace.model_server("chat", "chat", engine.port).await;
         if engine.dialect == Dialect::Sglang {
@@ -184,7 +208,12 @@ impl Chain {
 
     /// Clients that send this model name and get answers of so many tokens.
     pub fn load_of(&self, name: &str, tokens: u32) -> Load {
-        Load::start(LoadSettings { router: self.router.url.clone(), model: name.to_owned(), tokens, most_requests: 20_000 })
+        Load::start(LoadSettings {
+            router: self.router.url.clone(),
+            model: name.to_owned(),
+            tokens,
+            most_requests: 20_000,
+        })
     }
 
     /// Sets `monitors.create` of the profile named default.
@@ -212,15 +241,20 @@ pub struct Model {
 impl Model {
     /// Waits until so many ServingGroups are wanted and there.
     pub async fn has_replicas(&self, count: i64) {
-        self.serving.until(&format!("wants {count} ServingGroups"), |found| found.data["spec"]["replicas"] == count).await;
-        let there = |found: &DynamicObject| found.data["status"]["replicas"].as_i64().unwrap_or_default() == count;
+        self.serving
+            .until(&format!("wants {count} ServingGroups"), |found| found.data["spec"]["replicas"] == count)
+            .await;
+        let there =
+            |found: &DynamicObject| found.data["status"]["replicas"].as_i64().unwrap_or_default() == count;
         self.serving.until(&format!("has {count} ServingGroups"), there).await;
     }
 
     /// Waits until so many ServingGroups are wanted, which takes its time.
     pub async fn wants_replicas_within(&self, time: Duration, count: i64) {
         let api = self.serving.namespace.api(&kinds::model_serving());
-        let wants = |found: Option<&DynamicObject>| found.is_some_and(|found| found.data["spec"]["replicas"] == count);
+        let wants = |found: Option<&DynamicObject>| {
+            found.is_some_and(|found| found.data["spec"]["replicas"] == count)
+        };
         until_within(time, &api, "chat", &format!("wants {count} ServingGroups"), wants).await;
     }
 
@@ -230,10 +264,15 @@ impl Model {
     /// When another count is wanted meanwhile.
     pub async fn keeps_replicas(&self, count: i64, time: Duration) {
         let api = self.serving.namespace.api(&kinds::model_serving());
-        let another = |found: Option<&DynamicObject>| found.is_some_and(|found| found.data["spec"]["replicas"] != count);
+        let another = |found: Option<&DynamicObject>| {
+            found.is_some_and(|found| found.data["spec"]["replicas"] != count)
+        };
         let other = until_within(2 * time, &api, "chat", "wants another count", another);
         if let Ok(Some(found)) = tokio::time::timeout(time, other).await {
-            panic!("{} was to stay at {count} ServingGroups and wants {}", self.name, found.data["spec"]["replicas"]);
+            panic!(
+                "{} was to stay at {count} ServingGroups and wants {}",
+                self.name, found.data["spec"]["replicas"]
+            );
         }
     }
 
@@ -241,23 +280,35 @@ impl Model {
     pub async fn hpa_says(&self, condition: &str, reason: &str) {
         let says = |found: &DynamicObject| {
             let conditions = found.data["status"]["conditions"].as_array();
-            conditions.is_some_and(|all| all.iter().any(|found| found["type"] == condition && found["reason"] == reason))
+            conditions.is_some_and(|all| {
+                all.iter().any(|found| found["type"] == condition && found["reason"] == reason)
+            })
         };
-        until(&self.hpas(), "keda-hpa-chat", &format!("says {condition}: {reason}"), |found| found.is_some_and(&says)).await;
+        until(&self.hpas(), "keda-hpa-chat", &format!("says {condition}: {reason}"), |found| {
+            found.is_some_and(&says)
+        })
+        .await;
     }
 
     /// Waits until KEDA says this of its ScaledObject.
     pub async fn keda_says(&self, condition: &str, status: &str) {
         let says = |found: &DynamicObject| {
             let conditions = found.data["status"]["conditions"].as_array();
-            conditions.is_some_and(|all| all.iter().any(|found| found["type"] == condition && found["status"] == status))
+            conditions.is_some_and(|all| {
+                all.iter().any(|found| found["type"] == condition && found["status"] == status)
+            })
         };
         self.serving.scaled_object_until(&format!("is {condition}={status}"), says).await;
     }
 
     /// The HPAs of its namespace.
     pub fn hpas(&self) -> Api<DynamicObject> {
-        self.serving.namespace.api(&resource("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers"))
+        self.serving.namespace.api(&resource(
+            "autoscaling",
+            "v2",
+            "HorizontalPodAutoscaler",
+            "horizontalpodautoscalers",
+        ))
     }
 
     /// Waits until KEDA made its HPA.
@@ -267,9 +318,19 @@ impl Model {
 
     /// Waits until its pods are ready and the router serves it.
     pub async fn serves(&self, chain: &Chain) {
-        let load = Load::start(LoadSettings { router: chain.router.url.clone(), model: self.name.clone(), tokens: 1, most_requests: 100 });
+        let load = Load::start(LoadSettings {
+            router: chain.router.url.clone(),
+            model: self.name.clone(),
+            tokens: 1,
+            most_requests: 100,
+        });
         load.hold(1);
-        until_asked(&format!("the router serves {}", self.name), async || load.counts(), |counts| counts.served > 0).await;
+        until_asked(
+            &format!("the router serves {}", self.name),
+            async || load.counts(),
+            |counts| counts.served > 0,
+        )
+        .await;
     }
 
     /// A client for its namespace.

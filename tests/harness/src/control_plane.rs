@@ -26,8 +26,7 @@ use crate::{
 const READY: Duration = Duration::from_mins(1);
 
 /// Every request once, when it is answered; watches also when they begin.
-const AUDIT_POLICY: &str =
-    r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"], "rules": [{"level": "Metadata"}]}"#;
+const AUDIT_POLICY: &str = r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"], "rules": [{"level": "Metadata"}]}"#;
 
 /// The folder that the stack's build script fills.
 pub fn built() -> PathBuf {
@@ -100,7 +99,16 @@ impl ControlPlane {
         let port = free_port();
         let signing = signing_key(&folder);
         let command = api_server(&folder, &authority, &signing, etcd_port, port);
-        let mut this = Self { folder, authority, signing_key: signing.private, api_server: None, command, port, etcd_command, etcd };
+        let mut this = Self {
+            folder,
+            authority,
+            signing_key: signing.private,
+            api_server: None,
+            command,
+            port,
+            etcd_command,
+            etcd,
+        };
         this.start_api_server().await;
         this
     }
@@ -191,7 +199,9 @@ impl ControlPlane {
     /// How a client with this identity connects.
     pub async fn config(&self, identity: &Identity) -> Config {
         let kubeconfig = Kubeconfig::read_from(self.kubeconfig(identity)).expect("our own kubeconfig");
-        Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.expect("our own kubeconfig")
+        Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+            .await
+            .expect("our own kubeconfig")
     }
 
     /// A client with this identity.
@@ -202,7 +212,8 @@ impl ControlPlane {
     /// A client certificate for this identity.
     pub fn client_certificate(&self, identity: &Identity) -> Pair {
         let name = identity.user().replace(':', "-");
-        let (certificate, key) = (self.folder.join(format!("{name}.crt")), self.folder.join(format!("{name}.key")));
+        let (certificate, key) =
+            (self.folder.join(format!("{name}.crt")), self.folder.join(format!("{name}.key")));
         if certificate.exists() && key.exists() {
             return Pair { certificate, key };
         }
@@ -265,7 +276,15 @@ fn etcd(folder: &Path, port: u16) -> Command {
 }
 
 fn api_server(folder: &Path, authority: &Authority, signing: &SigningKey, etcd: u16, port: u16) -> Command {
-    let names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "127.0.0.1", "192.0.2.10", "10.0.0.1"];
+    let names = [
+        "localhost",
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "127.0.0.1",
+        "192.0.2.10",
+        "10.0.0.1",
+    ];
     let server = authority.server("kube-apiserver", &names);
     let front_proxy = Authority::new(folder, "front-proxy-ca");
     let proxy = front_proxy.client("front-proxy", &Identity::User("front-proxy-client"));
@@ -289,10 +308,20 @@ fn api_server(folder: &Path, authority: &Authority, signing: &SigningKey, etcd: 
         .arg(format!("--secure-port={port}"))
         // In megabytes: whoever counts requests wants them all.
         .arg("--audit-log-maxsize=4000")
-        .args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", "--endpoint-reconciler-type=none"])
+        .args([
+            "--bind-address=127.0.0.1",
+            "--advertise-address=127.0.0.1",
+            "--endpoint-reconciler-type=none",
+        ])
         .args(["--authorization-mode=RBAC", "--service-cluster-ip-range=10.0.0.0/24"])
-        .args(["--service-account-issuer=https://kubernetes.default.svc", "--requestheader-allowed-names=front-proxy-client"])
-        .args(["--requestheader-username-headers=X-Remote-User", "--requestheader-group-headers=X-Remote-Group"])
+        .args([
+            "--service-account-issuer=https://kubernetes.default.svc",
+            "--requestheader-allowed-names=front-proxy-client",
+        ])
+        .args([
+            "--requestheader-username-headers=X-Remote-User",
+            "--requestheader-group-headers=X-Remote-Group",
+        ])
         .arg("--requestheader-extra-headers-prefix=X-Remote-Extra-");
     command
 }

@@ -71,7 +71,8 @@ impl Crds {
     }
 
     fn from_folder(name: &str, folder: &Path) -> Self {
-        let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}: run `make stack`", folder.display()));
+        let entries = fs::read_dir(folder)
+            .unwrap_or_else(|error| panic!("{}: {error}: run `make stack`", folder.display()));
         let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
         files.sort();
         Self { name: name.to_owned(), files }
@@ -83,7 +84,12 @@ impl Crds {
         for definition in &definitions {
             let name = name(definition);
             // A definition that is going takes its objects first; it cannot be brought back before.
-            if api.get_opt(name).await.expect("an answer").is_some_and(|found| found.metadata.deletion_timestamp.is_some()) {
+            if api
+                .get_opt(name)
+                .await
+                .expect("an answer")
+                .is_some_and(|found| found.metadata.deletion_timestamp.is_some())
+            {
                 gone(client, name).await;
             }
             api.patch(name, &PatchParams::apply("harness").force(), &Patch::Apply(definition))
@@ -91,19 +97,30 @@ impl Crds {
                 .unwrap_or_else(|error| panic!("{name}: {error}"));
         }
         for definition in &definitions {
-            let established =
-                await_condition(Api::<CustomResourceDefinition>::all(client.clone()), name(definition), conditions::is_crd_established());
+            let established = await_condition(
+                Api::<CustomResourceDefinition>::all(client.clone()),
+                name(definition),
+                conditions::is_crd_established(),
+            );
             timeout(LIMIT, established).await.expect("definitions are established in time").expect("a watch");
             // Established is not served yet, and one that is deleted before it is served hangs about for a minute.
             let objects: Api<DynamicObject> = Api::all_with(client.clone(), &kind(definition));
-            until_asked("its objects can be listed", async || objects.list(&ListParams::default().limit(1)).await.is_ok(), |ok| *ok).await;
+            until_asked(
+                "its objects can be listed",
+                async || objects.list(&ListParams::default().limit(1)).await.is_ok(),
+                |ok| *ok,
+            )
+            .await;
         }
     }
 
     /// Removes them with every object of their kinds, and waits until they are gone.
     pub async fn remove(&self, client: &Client) {
         for definition in &self.definitions() {
-            definitions(client).delete(name(definition), &DeleteParams::default()).await.expect("to delete a definition");
+            definitions(client)
+                .delete(name(definition), &DeleteParams::default())
+                .await
+                .expect("to delete a definition");
         }
         for definition in &self.definitions() {
             gone(client, name(definition)).await;
@@ -111,15 +128,27 @@ impl Crds {
     }
 
     fn definitions(&self) -> Vec<DynamicObject> {
-        let read = |path: &PathBuf| fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        self.files.iter().flat_map(|path| serde_saphyr::from_multiple::<DynamicObject>(&read(path)).expect("YAML")).collect()
+        let read = |path: &PathBuf| {
+            fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+        };
+        self.files
+            .iter()
+            .flat_map(|path| serde_saphyr::from_multiple::<DynamicObject>(&read(path)).expect("YAML"))
+            .collect()
     }
 }
 
 /// The kind that a definition defines.
 fn kind(definition: &DynamicObject) -> ApiResource {
-    let text = |pointer: &str| definition.data.pointer(pointer).and_then(serde_json::Value::as_str).unwrap_or_default();
-    resource(text("/spec/group"), text("/spec/versions/0/name"), text("/spec/names/kind"), text("/spec/names/plural"))
+    let text = |pointer: &str| {
+        definition.data.pointer(pointer).and_then(serde_json::Value::as_str).unwrap_or_default()
+    };
+    resource(
+        text("/spec/group"),
+        text("/spec/versions/0/name"),
+        text("/spec/names/kind"),
+        text("/spec/names/plural"),
+    )
 }
 
 async fn gone(client: &Client, name: &str) {

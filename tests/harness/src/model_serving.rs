@@ -50,11 +50,18 @@ impl Role {
     /// Engines often declare no port.
     fn pod(&self) -> Value {
         let container = |name: &str, ports: &[u16]| {
-            let ports: Vec<Value> = ports.iter().map(|port| json!({"name": format!("p-{port}"), "containerPort": port})).collect();
+            let ports: Vec<Value> = ports
+                .iter()
+                .map(|port| json!({"name": format!("p-{port}"), "containerPort": port}))
+                .collect();
             json!({"name": name, "image": "vllm/vllm-openai:latest", "ports": ports})
         };
         if self.crowded {
-            let containers = [container("engine", &[8000, 9999]), container("sidecar", &[15020]), container("helper", &[])];
+            let containers = [
+                container("engine", &[8000, 9999]),
+                container("sidecar", &[15020]),
+                container("helper", &[]),
+            ];
             return json!({"nodeName": self.node, "initContainers": [container("fetch", &[1234])], "containers": containers});
         }
         json!({"nodeName": self.node, "containers": [container("engine", &[])]})
@@ -228,13 +235,21 @@ impl ModelServing {
 
     /// Waits until it is as `done` wants it.
     pub async fn until(&self, what: &str, done: impl Fn(&DynamicObject) -> bool) -> DynamicObject {
-        until_within(self.limit, &self.api, &self.name, what, |found| found.is_some_and(&done)).await.expect("the ModelServing")
+        until_within(self.limit, &self.api, &self.name, what, |found| found.is_some_and(&done))
+            .await
+            .expect("the ModelServing")
     }
 
     /// Waits until our condition has this reason; answers its message.
     pub async fn reason(&self, reason: &str) -> String {
-        let found = self.until(&format!("has the reason {reason}"), |found| condition(found).is_some_and(|c| c["reason"] == reason)).await;
-        condition(&found).and_then(|condition| condition["message"].as_str().map(str::to_owned)).unwrap_or_default()
+        let found = self
+            .until(&format!("has the reason {reason}"), |found| {
+                condition(found).is_some_and(|c| c["reason"] == reason)
+            })
+            .await;
+        condition(&found)
+            .and_then(|condition| condition["message"].as_str().map(str::to_owned))
+            .unwrap_or_default()
     }
 
     /// Waits until our condition has this reason and its message says this; answers the message.
@@ -249,7 +264,10 @@ impl ModelServing {
 
     /// Waits until there is a label selector.
     pub async fn selector(&self, selector: &str) {
-        self.until(&format!("has the selector {selector}"), |found| found.data["status"]["labelSelector"] == selector).await;
+        self.until(&format!("has the selector {selector}"), |found| {
+            found.data["status"]["labelSelector"] == selector
+        })
+        .await;
     }
 
     /// The ScaledObjects of its namespace.
@@ -263,9 +281,15 @@ impl ModelServing {
     }
 
     /// Waits until its ScaledObject is as `done` wants it.
-    pub async fn scaled_object_until(&self, what: &str, done: impl Fn(&DynamicObject) -> bool) -> DynamicObject {
+    pub async fn scaled_object_until(
+        &self,
+        what: &str,
+        done: impl Fn(&DynamicObject) -> bool,
+    ) -> DynamicObject {
         let what = format!("'s ScaledObject {what}");
-        until(&self.scaled_objects(), &self.name, &what, |found| found.is_some_and(&done)).await.expect("the ScaledObject")
+        until(&self.scaled_objects(), &self.name, &what, |found| found.is_some_and(&done))
+            .await
+            .expect("the ScaledObject")
     }
 
     /// Waits until its ScaledObject is gone.

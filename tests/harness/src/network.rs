@@ -8,7 +8,8 @@ use crate::stack::{Namespace, kinds};
 impl Namespace {
     /// A ModelServer that selects the entry pods of one ModelServing.
     pub async fn model_server(&self, name: &str, model_serving: &str, port: u16) -> DynamicObject {
-        let labels = json!({"modelserving.volcano.sh/name": model_serving, "modelserving.volcano.sh/entry": "true"});
+        let labels =
+            json!({"modelserving.volcano.sh/name": model_serving, "modelserving.volcano.sh/entry": "true"});
         let spec = json!({"workloadSelector": {"matchLabels": labels}, "workloadPort": {"port": port}, "inferenceEngine": "vLLM"});
         self.create(&kinds::model_server(), json!({"metadata": {"name": name}, "spec": spec})).await
     }
@@ -43,6 +44,7 @@ impl Namespace {
 }
 
 fn rules(servers: &[(&str, u32)]) -> Value {
-    let targets: Vec<Value> = servers.iter().map(|(server, weight)| json!({"modelServerName": server, "weight": weight})).collect();
+    let targets: Vec<Value> =
+        servers.iter().map(|(server, weight)| json!({"modelServerName": server, "weight": weight})).collect();
     json!([{"name": "default", "targetModels": targets}])
 }

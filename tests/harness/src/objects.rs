@@ -13,7 +13,8 @@ use serde_json::Value;
 pub fn read(path: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let plain: Vec<&str> = text.lines().filter(|line| !line.contains("{{")).collect();
-    let objects: Vec<Value> = serde_saphyr::from_multiple(&plain.join("\n")).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let objects: Vec<Value> = serde_saphyr::from_multiple(&plain.join("\n"))
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     objects.into_iter().filter(|object| !object.is_null()).collect()
 }
 
@@ -34,12 +35,14 @@ pub async fn apply_as(client: &Client, manager: &str, object: Value) -> DynamicO
     let object: DynamicObject = serde_json::from_value(object).expect("an object");
     let types = object.types.clone().expect("a kind");
     let gvk = GroupVersionKind::try_from(&types).expect("a kind");
-    let (resource, capabilities) = discovery::pinned_kind(client, &gvk).await.unwrap_or_else(|error| panic!("{gvk:?}: {error}"));
+    let (resource, capabilities) =
+        discovery::pinned_kind(client, &gvk).await.unwrap_or_else(|error| panic!("{gvk:?}: {error}"));
     let api: Api<DynamicObject> = match (capabilities.scope, object.namespace()) {
         (Scope::Namespaced, Some(namespace)) => Api::namespaced_with(client.clone(), &namespace, &resource),
         (Scope::Namespaced, None) => Api::default_namespaced_with(client.clone(), &resource),
         (Scope::Cluster, _) => Api::all_with(client.clone(), &resource),
     };
-    let applied = api.patch(&object.name_any(), &PatchParams::apply(manager).force(), &Patch::Apply(&object)).await;
+    let applied =
+        api.patch(&object.name_any(), &PatchParams::apply(manager).force(), &Patch::Apply(&object)).await;
     applied.unwrap_or_else(|error| panic!("{} {}: {error}", gvk.kind, object.name_any()))
 }

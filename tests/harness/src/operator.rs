@@ -9,11 +9,16 @@ use std::{
 use crate::{certificates::Identity, process::Process, wait::until_asked, web};
 
 /// What `explain` says of a model as JSON, and with which exit code, or what it complains about.
-pub fn explain(binary: &Path, kubeconfig: &Path, arguments: &[&str]) -> (Result<serde_json::Value, String>, Option<i32>) {
+pub fn explain(
+    binary: &Path,
+    kubeconfig: &Path,
+    arguments: &[&str],
+) -> (Result<serde_json::Value, String>, Option<i32>) {
     let mut command = Command::new(binary);
     command.arg("explain").args(arguments).args(["-o", "json"]).env("KUBECONFIG", kubeconfig);
     let output = command.output().expect("the operator's binary");
-    let said = serde_json::from_slice(&output.stdout).map_err(|_| String::from_utf8_lossy(&output.stderr).into_owned());
+    let said = serde_json::from_slice(&output.stdout)
+        .map_err(|_| String::from_utf8_lossy(&output.stderr).into_owned());
     (said, output.status.code())
 }
 
@@ -21,10 +26,16 @@ pub fn explain(binary: &Path, kubeconfig: &Path, arguments: &[&str]) -> (Result<
 pub async fn ask(operator: &Process, path: &str) -> (u16, String) {
     let address = async || {
         let log = operator.log();
-        log.lines().find(|line| line.contains("serves metrics and probes"))?.rsplit_once("address=").map(|(_, address)| address.to_owned())
+        log.lines()
+            .find(|line| line.contains("serves metrics and probes"))?
+            .rsplit_once("address=")
+            .map(|(_, address)| address.to_owned())
     };
-    let address = until_asked("it serves metrics and probes", address, Option::is_some).await.unwrap_or_default();
-    until_asked("it answers", async || web::get(&format!("http://{address}{path}")).await, Option::is_some).await.unwrap_or_default()
+    let address =
+        until_asked("it serves metrics and probes", address, Option::is_some).await.unwrap_or_default();
+    until_asked("it answers", async || web::get(&format!("http://{address}{path}")).await, Option::is_some)
+        .await
+        .unwrap_or_default()
 }
 
 /// Who the operator is.

@@ -24,7 +24,9 @@ fn select(value: &Value, fields: &Value) -> Value {
         return value.clone();
     };
     match value {
-        Value::Array(items) => items.iter().filter_map(|item| Some(select(item, fields.get(&key_of(item, fields)?)?))).collect(),
+        Value::Array(items) => {
+            items.iter().filter_map(|item| Some(select(item, fields.get(&key_of(item, fields)?)?))).collect()
+        }
         _ => fields
             .iter()
             .filter_map(|(field, below)| {

@@ -35,14 +35,20 @@ impl Process {
         let (log, pidfile) = (folder.join(format!("{name}.log")), folder.join(format!("{name}.pid")));
         let _ = fs::remove_file(&pidfile);
         let mut supervisor = Command::new("sh");
-        supervisor.args(["-c", SUPERVISE, "sh"]).arg(&log).arg(&pidfile).arg(command.get_program()).args(command.get_args());
+        supervisor
+            .args(["-c", SUPERVISE, "sh"])
+            .arg(&log)
+            .arg(&pidfile)
+            .arg(command.get_program())
+            .args(command.get_args());
         for (key, value) in command.get_envs() {
             match value {
                 Some(value) => supervisor.env(key, value),
                 None => supervisor.env_remove(key),
             };
         }
-        let mut supervisor = supervisor.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().expect("sh starts");
+        let mut supervisor =
+            supervisor.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().expect("sh starts");
         let control = supervisor.stdin.take();
         Self { supervisor, control, log, pidfile }
     }
@@ -70,7 +76,9 @@ impl Process {
     /// Memory that is resident, in KiB, now and at the most.
     pub fn memory(&self) -> Option<(u64, u64)> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid()?)).ok()?;
-        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok());
+        let field = |name: &str| {
+            status.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok())
+        };
         Some((field("VmRSS:")?, field("VmHWM:")?))
     }
 

@@ -162,7 +162,10 @@ impl FaultProxy {
     /// Spoils from now on, connections that stand included; answers what passed since this was last called.
     pub fn set(&self, fault: Fault) -> Passed {
         self.state.fault.send_replace(fault);
-        Passed { asked: self.state.asked.swap(0, Ordering::Relaxed), spoiled: self.state.spoiled.swap(0, Ordering::Relaxed) }
+        Passed {
+            asked: self.state.asked.swap(0, Ordering::Relaxed),
+            spoiled: self.state.spoiled.swap(0, Ordering::Relaxed),
+        }
     }
 
     /// Cuts the connections that stand; new ones pass.
@@ -227,7 +230,12 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Respons
         Fault::Busy(rest) => return Ok(state.busy(rest)),
         _ if state.is_too_old(&request, now) => return Ok(state.failure(410)),
         Fault::Mixed(seed) => return Ok(mixed(request, &state, Random::of(seed ^ number as u64)).await),
-        Fault::None | Fault::Close | Fault::Expired | Fault::ExpiredMidway | Fault::HangWrites | Fault::HangBodies => {}
+        Fault::None
+        | Fault::Close
+        | Fault::Expired
+        | Fault::ExpiredMidway
+        | Fault::HangWrites
+        | Fault::HangBodies => {}
     }
     Ok(forward(request, &state).await)
 }
@@ -262,7 +270,10 @@ async fn forward(request: Request<Incoming>, state: &Arc<State>) -> Response<Bod
     }
 }
 
-async fn send(request: Request<Incoming>, client: &Client) -> Result<Response<kube::client::Body>, Box<dyn Error>> {
+async fn send(
+    request: Request<Incoming>,
+    client: &Client,
+) -> Result<Response<kube::client::Body>, Box<dyn Error>> {
     let (mut head, body) = request.into_parts();
     head.headers.remove(http::header::HOST);
     let body = kube::client::Body::from(body.collect().await?.to_bytes());
@@ -283,11 +294,20 @@ struct Streamed {
 impl Streamed {
     fn new(body: kube::client::Body, is_watch: bool, state: &Arc<State>) -> Self {
         let (fault, given_up) = (state.fault.subscribe(), state.given_up.subscribe());
-        Self { frames: BodyStream::new(body), is_watch, state: state.clone(), fault, given_up, is_between_lines: true, has_ended: false }
+        Self {
+            frames: BodyStream::new(body),
+            is_watch,
+            state: state.clone(),
+            fault,
+            given_up,
+            is_between_lines: true,
+            has_ended: false,
+        }
     }
 
     fn into_body(self) -> Body {
-        let frames = stream::unfold(self, |mut this| async move { this.next().await.map(|frame| (frame, this)) });
+        let frames =
+            stream::unfold(self, |mut this| async move { this.next().await.map(|frame| (frame, this)) });
         StreamBody::new(Box::pin(frames)).boxed_unsync()
     }
 
@@ -326,7 +346,11 @@ fn too_old() -> Bytes {
 }
 
 fn status(code: u16) -> Value {
-    let reason = StatusCode::from_u16(code).ok().and_then(|code| code.canonical_reason()).unwrap_or_default().replace(' ', "");
+    let reason = StatusCode::from_u16(code)
+        .ok()
+        .and_then(|code| code.canonical_reason())
+        .unwrap_or_default()
+        .replace(' ', "");
     json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": "spoiled on purpose"})
 }
 
@@ -337,7 +361,8 @@ fn failure(code: u16) -> Response<Body> {
 /// An overloaded API server answers with plain text and a header, and not with a status (Kubernetes
 /// `staging/src/k8s.io/apiserver/pkg/server/filters/priority-and-fairness.go`).
 fn busy(rest: Duration) -> Response<Body> {
-    let mut response = refusal(429, "text/plain; charset=utf-8", "Too many requests, please try again later.\n".to_owned());
+    let mut response =
+        refusal(429, "text/plain; charset=utf-8", "Too many requests, please try again later.\n".to_owned());
     response.headers_mut().insert(http::header::RETRY_AFTER, rest.as_secs().into());
     response
 }

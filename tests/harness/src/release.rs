@@ -54,7 +54,8 @@ impl Release {
     /// What helm complains about.
     pub fn upgrade(&self, values: &[String]) -> Result<String, String> {
         let chart = root().join("charts/kthena-keda");
-        let mut arguments = vec!["upgrade", "--install", RELEASE, chart.to_str().expect("a path"), "--create-namespace"];
+        let mut arguments =
+            vec!["upgrade", "--install", RELEASE, chart.to_str().expect("a path"), "--create-namespace"];
         arguments.extend(values.iter().flat_map(|value| ["--set", value.as_str()]));
         self.helm(&arguments)
     }
@@ -69,9 +70,14 @@ impl Release {
 
     fn helm(&self, arguments: &[&str]) -> Result<String, String> {
         let mut command = Command::new(binary("helm"));
-        command.args(arguments).args(["--namespace", RELEASE]).env("KUBECONFIG", &self.kubeconfig).env("HOME", &self.home);
+        command
+            .args(arguments)
+            .args(["--namespace", RELEASE])
+            .env("KUBECONFIG", &self.kubeconfig)
+            .env("HOME", &self.home);
         let output = command.output().expect("helm");
-        let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let (said, complained) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         if output.status.success() { Ok(said.into_owned()) } else { Err(complained.into_owned()) }
     }
 
@@ -89,7 +95,10 @@ impl Release {
     /// The logs of all pods so far, for messages.
     pub fn logs(&self) -> String {
         let running = self.pods.running();
-        running.iter().filter_map(|(name, process)| Some(format!("{name}:\n{}", process.as_ref()?.log()))).collect()
+        running
+            .iter()
+            .filter_map(|(name, process)| Some(format!("{name}:\n{}", process.as_ref()?.log())))
+            .collect()
     }
 }
 
@@ -113,7 +122,9 @@ impl Pods {
         let (shared, api) = (running.clone(), Api::<Pod>::namespaced(client, RELEASE));
         let follower = tokio::spawn(async move {
             loop {
-                if let Ok(pods) = api.list(&ListParams::default().labels("app.kubernetes.io/name=kthena-keda")).await {
+                if let Ok(pods) =
+                    api.list(&ListParams::default().labels("app.kubernetes.io/name=kthena-keda")).await
+                {
                     bind(&api, &pods.items).await;
                     starter.follow(&mut shared.lock().expect("a lock"), &pods.items);
                 }
@@ -138,11 +149,22 @@ impl Drop for Pods {
 async fn bind(api: &Api<Pod>, pods: &[Pod]) {
     let unbound = |pod: &&Pod| pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_none());
     for pod in pods.iter().filter(unbound) {
-        let target = ObjectReference { kind: Some("Node".to_owned()), name: Some(NODE.to_owned()), ..ObjectReference::default() };
+        let target = ObjectReference {
+            kind: Some("Node".to_owned()),
+            name: Some(NODE.to_owned()),
+            ..ObjectReference::default()
+        };
         let metadata = ObjectMeta { name: Some(pod.name_any()), ..ObjectMeta::default() };
         let binding = Binding { metadata, target };
         // A pod that went meanwhile needs no node.
-        let _ = api.create_subresource::<_, serde_json::Value>("binding", &pod.name_any(), &PostParams::default(), &binding).await;
+        let _ = api
+            .create_subresource::<_, serde_json::Value>(
+                "binding",
+                &pod.name_any(),
+                &PostParams::default(),
+                &binding,
+            )
+            .await;
     }
 }
 
@@ -155,7 +177,9 @@ struct Starter {
 impl Starter {
     /// Starts what has got an address, and tells to end what is gone.
     fn follow(&self, running: &mut Running, pods: &[Pod]) {
-        let stays = |name: &str| pods.iter().any(|pod| pod.name_any() == name && pod.metadata.deletion_timestamp.is_none());
+        let stays = |name: &str| {
+            pods.iter().any(|pod| pod.name_any() == name && pod.metadata.deletion_timestamp.is_none())
+        };
         let gone: Vec<String> = running.keys().filter(|name| !stays(name)).cloned().collect();
         for process in gone.iter().filter_map(|name| running.remove(name).flatten()) {
             // Ends within ten seconds, as it promises, while everything else goes on.
@@ -172,10 +196,17 @@ impl Starter {
     fn start(&self, pod: &Pod, address: &str) -> Process {
         let spec = pod.spec.as_ref().expect("a spec");
         let account = spec.service_account_name.as_deref().expect("a service account");
-        assert_eq!(OPERATOR.user(), format!("system:serviceaccount:{RELEASE}:{account}"), "the tests have certificates for this one");
-        let [Container { args, env, .. }] = spec.containers.as_slice() else { panic!("one container is expected") };
+        assert_eq!(
+            OPERATOR.user(),
+            format!("system:serviceaccount:{RELEASE}:{account}"),
+            "the tests have certificates for this one"
+        );
+        let [Container { args, env, .. }] = spec.containers.as_slice() else {
+            panic!("one container is expected")
+        };
         let mut command = Command::new(&self.operator);
-        let args = args.iter().flatten().map(|arg| arg.replace("--listen=:", &format!("--listen={address}:")));
+        let args =
+            args.iter().flatten().map(|arg| arg.replace("--listen=:", &format!("--listen={address}:")));
         command.args(args).env("KUBECONFIG", &self.kubeconfig);
         command.envs(env.iter().flatten().map(|variable| (variable.name.clone(), value(variable, pod))));
         Process::start(&self.folder, &pod.name_any(), &command)

@@ -75,14 +75,17 @@ impl Stack {
     /// A namespace for one test.
     pub async fn namespace(&self) -> Namespace {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let (client, name) = (self.client().await, format!("models-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
+        let (client, name) =
+            (self.client().await, format!("models-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
         self.create_namespace(&client, &name).await;
         Namespace { client, name }
     }
 
     async fn create_namespace(&self, client: &Client, name: &str) {
-        let namespace =
-            CoreNamespace { metadata: kube::api::ObjectMeta { name: Some(name.to_owned()), ..Default::default() }, ..Default::default() };
+        let namespace = CoreNamespace {
+            metadata: kube::api::ObjectMeta { name: Some(name.to_owned()), ..Default::default() },
+            ..Default::default()
+        };
         Api::all(client.clone()).create(&PostParams::default(), &namespace).await.expect("a namespace");
     }
 }

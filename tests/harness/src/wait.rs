@@ -47,7 +47,9 @@ pub async fn until_within(
         match next(&mut states, limit).await {
             Ok(state) if done(state.as_ref()) => return state,
             Ok(state) => last = state,
-            Err(why) => panic!("waited {time:?} until {name} {what}; {why}; last seen:\n{}", yaml(last.as_ref())),
+            Err(why) => {
+                panic!("waited {time:?} until {name} {what}; {why}; last seen:\n{}", yaml(last.as_ref()))
+            }
         }
     }
 }
@@ -73,7 +75,11 @@ where
 ///
 /// # Panics
 /// When that takes longer than [`LIMIT`].
-pub async fn until_asked<T: Debug, F: Future<Output = T>>(what: &str, ask: impl Fn() -> F, done: impl Fn(&T) -> bool) -> T {
+pub async fn until_asked<T: Debug, F: Future<Output = T>>(
+    what: &str,
+    ask: impl Fn() -> F,
+    done: impl Fn(&T) -> bool,
+) -> T {
     until_asked_within(LIMIT, what, ask, done).await
 }
 
@@ -103,7 +109,8 @@ pub async fn until_asked_within<T: Debug, F: Future<Output = T>>(
 /// # Panics
 /// When that takes longer than [`LIMIT`].
 pub async fn until_listening(what: &str, port: u16) {
-    let connect = async || TcpStream::connect(("127.0.0.1", port)).await.map(drop).map_err(|error| error.to_string());
+    let connect =
+        async || TcpStream::connect(("127.0.0.1", port)).await.map(drop).map_err(|error| error.to_string());
     until_asked(&format!("{what} listens"), connect, Result::is_ok).await.expect("a listener");
 }
 

@@ -9,7 +9,8 @@ pub async fn get(url: &str) -> Option<(u16, String)> {
 }
 
 pub(crate) async fn send(request: http::Request<String>) -> Option<(u16, Vec<u8>)> {
-    let client = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new()).build_http();
+    let client =
+        hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new()).build_http();
     let response = client.request(request).await.ok()?;
     let status = response.status().as_u16();
     Some((status, response.into_body().collect().await.ok()?.to_bytes().to_vec()))

@@ -32,7 +32,11 @@ impl ControllerManager {
             .arg(format!("--secure-port={}", free_port()))
             .arg(format!("--horizontal-pod-autoscaler-sync-period={hpa_sync_seconds}s"))
             .arg(format!("--controllers={CONTROLLERS}"))
-            .args(["--bind-address=127.0.0.1", "--leader-elect=false", "--use-service-account-credentials=true"]);
+            .args([
+                "--bind-address=127.0.0.1",
+                "--leader-elect=false",
+                "--use-service-account-credentials=true",
+            ]);
         Self { program: Program::new("kube-controller-manager", &control_plane.folder, command) }
     }
 }

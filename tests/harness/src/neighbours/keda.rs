@@ -18,8 +18,13 @@ use crate::{
 };
 
 const OPERATOR: Identity = Identity::ServiceAccount("keda", "keda-operator");
-const HOSTS: [&str; 5] =
-    ["localhost", "keda-operator.keda.svc", "keda-metrics-apiserver.keda.svc", "keda-admission-webhooks.keda.svc", "127.0.0.1"];
+const HOSTS: [&str; 5] = [
+    "localhost",
+    "keda-operator.keda.svc",
+    "keda-metrics-apiserver.keda.svc",
+    "keda-admission-webhooks.keda.svc",
+    "127.0.0.1",
+];
 
 /// The running KEDA.
 #[derive(Debug)]
@@ -58,7 +63,9 @@ impl Keda {
     /// Waits until the HPA can ask for metrics.
     pub async fn ready(&self, client: &Client) {
         let ask = async || {
-            let request = http::Request::get("/apis/external.metrics.k8s.io/v1beta1").body(Vec::new()).expect("a request");
+            let request = http::Request::get("/apis/external.metrics.k8s.io/v1beta1")
+                .body(Vec::new())
+                .expect("a request");
             client.request_text(request).await.map(drop).map_err(|error| error.to_string())
         };
         until_asked("KEDA serves external metrics", ask, Result::is_ok).await.expect("external metrics");
@@ -75,7 +82,12 @@ struct Starter<'a> {
 impl<'a> Starter<'a> {
     async fn prepare(control_plane: &'a ControlPlane, client: &Client) -> Self {
         apply(client, json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "keda"}})).await;
-        for file in ["rbac/role.yaml", "rbac/role_binding.yaml", "metrics-server/role.yaml", "metrics-server/role_binding.yaml"] {
+        for file in [
+            "rbac/role.yaml",
+            "rbac/role_binding.yaml",
+            "metrics-server/role.yaml",
+            "metrics-server/role_binding.yaml",
+        ] {
             apply_file(client, &manifests("keda").join(file)).await;
         }
         let certificates = control_plane.authority().folder_of("keda", &HOSTS);
@@ -158,8 +170,13 @@ async fn serve_metrics(client: &Client, port: u16, authority: &[u8]) {
 async fn register_webhooks(client: &Client, port: u16, authority: &[u8]) {
     for mut registration in read(Path::new(&manifests("keda/webhooks/validation_webhooks.yaml"))) {
         for webhook in registration["webhooks"].as_array_mut().into_iter().flatten() {
-            let path = webhook.pointer("/clientConfig/service/path").and_then(Value::as_str).unwrap_or_default().to_owned();
-            webhook["clientConfig"] = json!({"url": format!("https://localhost:{port}{path}"), "caBundle": bundle(authority)});
+            let path = webhook
+                .pointer("/clientConfig/service/path")
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned();
+            webhook["clientConfig"] =
+                json!({"url": format!("https://localhost:{port}{path}"), "caBundle": bundle(authority)});
             webhook["failurePolicy"] = json!("Fail");
         }
         apply(client, registration).await;

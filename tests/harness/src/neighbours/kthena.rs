@@ -36,7 +36,8 @@ pub struct Kthena {
 impl Kthena {
     /// Starts it with the rights that it is shipped with. Its definitions must be there.
     pub async fn start(control_plane: &ControlPlane, client: &Client) -> Self {
-        apply(client, json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})).await;
+        apply(client, json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}))
+            .await;
         grant(client, "kthena-controller-manager", "kthena/rbac/controller-manager.yaml").await;
         let kubeconfig = control_plane.kubeconfig(&CONTROLLER);
         let mut command = Command::new(binary("kthena-controller-manager"));
@@ -94,7 +95,12 @@ impl Router {
     }
 
     /// The same, with something different in its environment.
-    pub async fn start_with(control_plane: &ControlPlane, client: &Client, name: &'static str, environment: &[(&str, &str)]) -> Self {
+    pub async fn start_with(
+        control_plane: &ControlPlane,
+        client: &Client,
+        name: &'static str,
+        environment: &[(&str, &str)],
+    ) -> Self {
         grant(client, "kthena-router", "kthena/rbac/router.yaml").await;
         let places = control_plane.folder.join(name);
         configure(&places);
@@ -102,14 +108,19 @@ impl Router {
         for (file, content) in [("token", token.as_bytes()), ("namespace", NAMESPACE.as_bytes())] {
             write(places.join("serviceaccount").join(file), content);
         }
-        fs::copy(control_plane.certificate_authority(), places.join("serviceaccount/ca.crt")).expect("a copy");
+        fs::copy(control_plane.certificate_authority(), places.join("serviceaccount/ca.crt"))
+            .expect("a copy");
         let port = free_port();
         let mut command = Command::new("unshare");
         command
             .args(["-m", "--propagation", "private", "sh", "-c", IN_ITS_OWN_PLACES, "sh"])
             .arg(&places)
             .arg(binary("kthena-router"))
-            .args([format!("--port={port}"), format!("--debug-port={}", free_port()), "--enable-webhook=false".to_owned()])
+            .args([
+                format!("--port={port}"),
+                format!("--debug-port={}", free_port()),
+                "--enable-webhook=false".to_owned(),
+            ])
             .envs(environment.iter().copied())
             .env("KUBERNETES_SERVICE_HOST", "127.0.0.1")
             .env("KUBERNETES_SERVICE_PORT", control_plane.port().to_string());
@@ -137,7 +148,8 @@ impl Router {
 fn configure(places: &Path) {
     fs::create_dir_all(places.join("etc/config")).expect("a folder");
     fs::create_dir_all(places.join("serviceaccount")).expect("a folder");
-    let text = fs::read_to_string(manifests("kthena/router-configuration.yaml")).expect("Kthena's configuration");
+    let text =
+        fs::read_to_string(manifests("kthena/router-configuration.yaml")).expect("Kthena's configuration");
     let (_, configuration) = text.split_once("routerConfiguration: |-").expect("Kthena's configuration");
     write(places.join("etc/config/routerConfiguration.yaml"), configuration);
     write(places.join("etc/hosts"), "127.0.0.1 localhost\n");
@@ -146,7 +158,10 @@ fn configure(places: &Path) {
 async fn token(client: &Client) -> String {
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), NAMESPACE);
     let request = TokenRequest { spec: TokenRequestSpec::default(), ..TokenRequest::default() };
-    let token = accounts.create_token_request("kthena-router", &PostParams::default(), &request).await.expect("a token");
+    let token = accounts
+        .create_token_request("kthena-router", &PostParams::default(), &request)
+        .await
+        .expect("a token");
     token.status.expect("a token").token
 }
 

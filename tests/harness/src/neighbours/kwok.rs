@@ -93,11 +93,19 @@ impl Kwok {
         command
             .arg(format!("--kubeconfig={}", kubeconfig.display()))
             .arg(format!("--config={}", stages.display()))
-            .args(["--manage-all-nodes", &format!("--cidr={POD_NETWORK}"), &format!("--node-ip={NODE_ADDRESS}")])
+            .args([
+                "--manage-all-nodes",
+                &format!("--cidr={POD_NETWORK}"),
+                &format!("--node-ip={NODE_ADDRESS}"),
+            ])
             .arg("--server-address=127.0.0.1:0");
         let program = Program::new("kwok", &control_plane.folder, command);
         let labels = json!({"kubernetes.io/hostname": NODE, "kubernetes.io/os": "linux"});
-        apply(client, json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE, "labels": labels}})).await;
+        apply(
+            client,
+            json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE, "labels": labels}}),
+        )
+        .await;
         Self { program }
     }
 }

@@ -39,7 +39,8 @@ impl Program {
     /// Starts it, unless it runs.
     pub fn start(&mut self) {
         if self.process.is_none() {
-            self.process = Some(Process::start(&self.folder, &format!("{}-{}", self.name, self.starts), &self.command));
+            self.process =
+                Some(Process::start(&self.folder, &format!("{}-{}", self.name, self.starts), &self.command));
             self.starts += 1;
         }
     }

@@ -58,8 +58,9 @@ impl Bare {
     /// How many questions it was asked so far.
     pub async fn questions(&self) -> u64 {
         let (_, text) = web::get(&format!("{}/metrics", self.url)).await.expect("its own metrics");
-        let asked =
-            text.lines().filter(|line| line.starts_with("prometheus_http_requests_total") && line.contains("handler=\"/api/v1/query\""));
+        let asked = text.lines().filter(|line| {
+            line.starts_with("prometheus_http_requests_total") && line.contains("handler=\"/api/v1/query\"")
+        });
         asked.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
     }
 }
@@ -81,7 +82,8 @@ const HASH: &str = "$2b$12$hNf2lSsxfm0.i4a.1kVpSOVyBCfIB51VRjgBUyv6kdnyTlgWj81Ay
 impl Prometheus {
     /// Starts both. The definitions must be there.
     pub async fn start(control_plane: &ControlPlane, client: &Client, settings: PrometheusSettings) -> Self {
-        apply(client, json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})).await;
+        apply(client, json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}))
+            .await;
         let operator = start_operator(control_plane);
         apply(client, object(control_plane)).await;
         let folder = control_plane.folder.join("prometheus");
@@ -91,10 +93,17 @@ impl Prometheus {
         let url = format!("http://127.0.0.1:{port}");
         let config = control_plane.config(&Identity::Admin).await;
         follow_configuration(config, configuration.clone(), url.clone());
-        until_asked("there is a configuration for Prometheus", async || configuration.exists(), |exists| *exists).await;
+        until_asked(
+            "there is a configuration for Prometheus",
+            async || configuration.exists(),
+            |exists| *exists,
+        )
+        .await;
         let data = folder.join("data");
         let mut command = command(&configuration, &data, port);
-        command.arg(format!("--query.lookback-delta={}s", settings.lookback_seconds)).arg("--web.enable-lifecycle");
+        command
+            .arg(format!("--query.lookback-delta={}s", settings.lookback_seconds))
+            .arg("--web.enable-lifecycle");
         let server = Program::new("prometheus", &control_plane.folder, command);
         let prometheus = Self { operator, server, url, configuration, data };
         prometheus.ready().await;
@@ -106,19 +115,27 @@ impl Prometheus {
         let folder = folder.join("prometheus-bare");
         fs::create_dir_all(&folder).expect("a folder");
         let port = free_port();
-        let server =
-            Program::new("prometheus-bare", &folder, command(&write(folder.join("prometheus.yaml"), ""), &folder.join("data"), port));
+        let server = Program::new(
+            "prometheus-bare",
+            &folder,
+            command(&write(folder.join("prometheus.yaml"), ""), &folder.join("data"), port),
+        );
         until_listening("Prometheus", port).await;
         Bare { url: format!("http://127.0.0.1:{port}"), _server: server }
     }
 
     /// Starts another one with the same configuration, once the router is scraped by it.
     pub async fn guarded(&self, control_plane: &ControlPlane) -> Guarded {
-        let scrapes_router = async || fs::read_to_string(&self.configuration).is_ok_and(|text| text.contains("kthena-keda-router"));
+        let scrapes_router = async || {
+            fs::read_to_string(&self.configuration).is_ok_and(|text| text.contains("kthena-keda-router"))
+        };
         until_asked("the router is to be scraped", scrapes_router, |scrapes| *scrapes).await;
         let folder = control_plane.folder.join("prometheus-guarded");
         fs::create_dir_all(&folder).expect("a folder");
-        let (server, client) = (control_plane.authority().server("guarded", &["127.0.0.1"]), Identity::User("keda-at-prometheus"));
+        let (server, client) = (
+            control_plane.authority().server("guarded", &["127.0.0.1"]),
+            Identity::User("keda-at-prometheus"),
+        );
         let client = control_plane.client_certificate(&client);
         let authority = control_plane.certificate_authority();
         let tls = json!({
@@ -166,7 +183,12 @@ impl Prometheus {
 
     /// Waits until a query has this value.
     pub async fn until(&self, query: &str, done: impl Fn(Option<f64>) -> bool) {
-        until_asked(&format!("{query} is as it should be"), async || self.query(query).await, |value| done(*value)).await;
+        until_asked(
+            &format!("{query} is as it should be"),
+            async || self.query(query).await,
+            |value| done(*value),
+        )
+        .await;
     }
 }
 
@@ -213,7 +235,9 @@ fn follow_configuration(config: kube::Config, path: PathBuf, url: String) {
             let secrets: Api<Secret> = Api::namespaced(client, NAMESPACE);
             let mut states = std::pin::pin!(watcher::watch_object(secrets, &format!("prometheus-{NAME}")));
             while let Some(state) = states.next().await {
-                if let Some(configuration) = state.ok().flatten().and_then(|secret| secret.data?.remove("prometheus.yaml.gz")) {
+                if let Some(configuration) =
+                    state.ok().flatten().and_then(|secret| secret.data?.remove("prometheus.yaml.gz"))
+                {
                     replace(&path, &configuration.0);
                     let _ = post(&url, "/-/reload").await;
                 }
@@ -236,10 +260,22 @@ async fn get(base: &str, path: &str, query: &[(&str, &str)]) -> Option<Value> {
 }
 
 async fn post(base: &str, path: &str) -> Option<Vec<u8>> {
-    web::send(http::Request::post(format!("{base}{path}")).body(String::new()).ok()?).await.map(|(_, body)| body)
+    web::send(http::Request::post(format!("{base}{path}")).body(String::new()).ok()?)
+        .await
+        .map(|(_, body)| body)
 }
 
 /// Everything but letters and digits as `%NN`.
 fn escaped(text: &str) -> String {
-    text.bytes().map(|byte| if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+    text.bytes()
+        .map(
+            |byte| {
+                if byte.is_ascii_alphanumeric() {
+                    char::from(byte).to_string()
+                } else {
+                    format!("%{byte:02X}")
+                }
+            },
+        )
+        .collect()
 }

@@ -1,0 +1,14 @@
+//! Kthena's kinds, which we read.
+
+mod autoscaling_policy;
+mod model_route;
+mod model_server;
+mod model_serving;
+
+pub use autoscaling_policy::{AutoscalingPolicy, AutoscalingPolicyBinding, PolicyTargets};
+pub use model_route::{ModelRoute, ModelRouteSpec, RouteRule, TargetModel};
+pub use model_server::{ModelServer, ModelServerSpec, WorkloadPort, WorkloadSelector};
+pub use model_serving::{
+    AUTOSCALING_READY, Conditions, ModelServing, ModelServingSpec, ModelServingStatus, ReplicasWriter, Role,
+    ServingGroupTemplate,
+};

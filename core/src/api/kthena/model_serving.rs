@@ -1,0 +1,429 @@
+//! `ModelServing`: the workload that serves a model; `spec.replicas` counts its ServingGroups.
+
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
+
+use k8s_openapi::{
+    NamespaceResourceScope,
+    apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time},
+};
+use kube_core::Resource;
+use serde::{
+    Deserialize,
+    de::{MapAccess, SeqAccess},
+};
+
+use crate::{
+    api::{
+        Exists, Lenient, LenientDe,
+        annotations::{DEFAULT_PROFILE, MODEL_NAME, PROFILE},
+        fields,
+        metadata::{LeanMetadata, OPERATOR, SmallMap},
+    },
+    domain::names,
+};
+
+/// The type of our condition on a ModelServing.
+pub const AUTOSCALING_READY: &str = "AutoscalingReady";
+
+/// The part of a ModelServing that autoscaling depends on.
+///
+/// Source: Kthena `pkg/apis/workload/v1alpha1/model_serving_types.go`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(from = "LenientDe<Wire>")]
+pub struct ModelServing {
+    /// Name, identity and owners.
+    pub metadata: ObjectMeta,
+    /// Our annotations.
+    pub annotations: SmallMap,
+    /// What its users want.
+    pub spec: ModelServingSpec,
+    /// What Kthena reports.
+    pub status: ModelServingStatus,
+    /// Whether there is a status at all.
+    pub has_status: bool,
+    /// Whether `status.labelSelector` is what this operator wrote.
+    pub selector_is_ours: bool,
+    /// Who set `spec.replicas` last.
+    pub replicas_set_by: ReplicasWriter,
+}
+
+/// Who set the number of ServingGroups last.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ReplicasWriter {
+    /// Nobody that is known.
+    #[default]
+    Unknown,
+    /// An autoscaler, or a person, by the scale subresource.
+    Scale,
+    /// Whoever has this field manager, in the ModelServing itself.
+    Manager(String),
+}
+
+/// What its users want.
+#[derive(Clone, Debug, Default)]
+pub struct ModelServingSpec {
+    /// The number of ServingGroups; 1 where it is absent.
+    pub replicas: Option<i32>,
+    /// What each ServingGroup consists of.
+    pub template: ServingGroupTemplate,
+}
+
+fields!(ModelServingSpec { "replicas" => replicas, "template" => template });
+
+/// What each ServingGroup consists of.
+#[derive(Clone, Debug, Default)]
+pub struct ServingGroupTemplate {
+    /// The roles; Kthena's own label selector speaks of the first. Shared, since others keep them as well.
+    pub roles: Arc<[Role]>,
+}
+
+fields!(ServingGroupTemplate { "roles" => roles as Vec<Role> });
+
+/// One role of a ServingGroup.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Role {
+    /// Unique within the ServingGroup.
+    pub name: String,
+    /// Labels of its entry pods, besides those that Kthena adds.
+    pub labels: SmallMap,
+}
+
+fields!(Role { "name" => name, "entryTemplate" => labels as EntryTemplate });
+
+#[derive(Default)]
+struct EntryTemplate {
+    metadata: EntryMetadata,
+}
+
+fields!(EntryTemplate { "metadata" => metadata });
+
+#[derive(Default)]
+struct EntryMetadata {
+    labels: BTreeMap<String, String>,
+}
+
+fields!(EntryMetadata { "labels" => labels });
+
+impl From<EntryTemplate> for SmallMap {
+    fn from(template: EntryTemplate) -> Self {
+        template.metadata.labels.into_iter().collect()
+    }
+}
+
+/// What Kthena reports.
+#[derive(Clone, Debug, Default)]
+pub struct ModelServingStatus {
+    /// Selects one pod per ServingGroup; the HPA does nothing without it.
+    pub label_selector: Option<String>,
+    /// How many ServingGroups there are, those that come and go included.
+    pub replicas: Option<i32>,
+    /// How many ServingGroups can serve.
+    pub available_replicas: Option<i32>,
+    /// What is said of it.
+    pub conditions: Conditions,
+}
+
+/// The list of conditions: of all but ours, which stay with their owners, only where they are.
+#[derive(Clone, Debug, Default)]
+pub struct Conditions {
+    /// Whether there is a list.
+    pub are_there: bool,
+    /// Where in the list ours is.
+    pub place: Option<usize>,
+    /// Our own condition, if it is there and complete.
+    pub autoscaling_ready: Option<Condition>,
+}
+
+fields!(ModelServingStatus {
+    "labelSelector" => label_selector,
+    "replicas" => replicas,
+    "availableReplicas" => available_replicas,
+    "conditions" => conditions,
+});
+
+/// A status, if there is one.
+#[derive(Default)]
+struct Status(Option<ModelServingStatus>);
+
+impl Lenient for Status {
+    fn of_object<'de, A: MapAccess<'de>>(object: A) -> Result<Self, A::Error> {
+        ModelServingStatus::of_object(object).map(Some).map(Self)
+    }
+}
+
+impl Lenient for Conditions {
+    fn of_list<'de, A: SeqAccess<'de>>(mut list: A) -> Result<Self, A::Error> {
+        let (mut ours, mut length) = (None, 0);
+        while let Some(LenientDe(found)) = list.next_element::<LenientDe<AnyCondition>>()? {
+            if ours.is_none() && found.kind == AUTOSCALING_READY {
+                ours = Some((length, found));
+            }
+            length += 1;
+        }
+        let (place, found) = ours.unzip();
+        Ok(Self { are_there: true, place, autoscaling_ready: found.and_then(AnyCondition::complete) })
+    }
+}
+
+#[derive(Default)]
+struct AnyCondition {
+    kind: String,
+    status: Option<String>,
+    reason: Option<String>,
+    message: Option<String>,
+    since: Option<Time>,
+    observed_generation: Option<i64>,
+}
+
+fields!(AnyCondition {
+    "type" => kind,
+    "status" => status,
+    "reason" => reason,
+    "message" => message,
+    "lastTransitionTime" => since,
+    "observedGeneration" => observed_generation,
+});
+
+impl AnyCondition {
+    /// As a condition, which lacks nothing.
+    fn complete(self) -> Option<Condition> {
+        Some(Condition {
+            type_: self.kind,
+            status: self.status?,
+            reason: self.reason?,
+            message: self.message?,
+            last_transition_time: self.since?,
+            observed_generation: self.observed_generation,
+        })
+    }
+}
+
+/// A ModelServing as the API server sends it.
+#[derive(Default)]
+struct Wire {
+    metadata: LeanMetadata<ManagedFields>,
+    spec: ModelServingSpec,
+    status: Status,
+}
+
+fields!(Wire { "metadata" => metadata, "spec" => spec, "status" => status });
+
+/// Of a manager's fields, those that tell who wrote the selector, and who the number of ServingGroups.
+#[derive(Default)]
+struct ManagedFields {
+    status: ManagedSelector,
+    spec: ManagedReplicas,
+}
+
+fields!(ManagedFields { "f:status" => status, "f:spec" => spec });
+
+#[derive(Default)]
+struct ManagedReplicas {
+    replicas: Exists,
+}
+
+fields!(ManagedReplicas { "f:replicas" => replicas });
+
+#[derive(Default)]
+struct ManagedSelector {
+    label_selector: Exists,
+}
+
+fields!(ManagedSelector { "f:labelSelector" => label_selector });
+
+impl From<LenientDe<Wire>> for ModelServing {
+    fn from(LenientDe(mut wire): LenientDe<Wire>) -> Self {
+        let wrote_selector = |fields: &ManagedFields| fields.status.label_selector.0;
+        let wrote_replicas = |fields: &ManagedFields| fields.spec.replicas.0;
+        let selector_is_ours = wire.metadata.fields_of(OPERATOR).any(wrote_selector);
+        let replicas_set_by = wire.metadata.writers().find(|(_, _, fields)| wrote_replicas(fields));
+        let replicas_set_by = match replicas_set_by {
+            None => ReplicasWriter::Unknown,
+            Some((_, Some("scale"), _)) => ReplicasWriter::Scale,
+            Some((manager, ..)) => ReplicasWriter::Manager(manager.to_owned()),
+        };
+        let Status(status) = wire.status;
+        let has_status = status.is_some();
+        let status = status.unwrap_or_default();
+        let annotations = wire.metadata.take_annotations();
+        Self {
+            metadata: wire.metadata.into(),
+            annotations,
+            spec: wire.spec,
+            status,
+            has_status,
+            selector_is_ours,
+            replicas_set_by,
+        }
+    }
+}
+
+impl ModelServing {
+    /// Its name; empty where the metadata has none, which the API server never sends.
+    pub fn name(&self) -> &str {
+        self.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    /// The name of its ScaledObject.
+    pub fn scaled_object_name(&self) -> String {
+        names::scaled_object(self.name())
+    }
+
+    /// The name of the HPA that KEDA creates for its ScaledObject.
+    pub fn hpa_name(&self) -> String {
+        names::hpa(self.name())
+    }
+
+    /// The name of its engines' PodMonitor.
+    pub fn pod_monitor_name(&self) -> String {
+        names::pod_monitor(self.name())
+    }
+
+    /// The API group.
+    pub const GROUP: &'static str = "workload.serving.volcano.sh";
+    /// The API version within the group.
+    pub const VERSION: &'static str = "v1alpha1";
+    /// The kind.
+    pub const KIND: &'static str = "ModelServing";
+    /// The name of the resource in paths and roles.
+    pub const PLURAL: &'static str = "modelservings";
+    /// Group and version as `apiVersion` writes them.
+    pub const API_VERSION: &'static str = "workload.serving.volcano.sh/v1alpha1";
+
+    fn annotation(&self, name: &str) -> Option<&str> {
+        self.annotations.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The number of ServingGroups that are wanted now.
+    pub fn replicas(&self) -> i32 {
+        self.spec.replicas.unwrap_or(1)
+    }
+
+    /// Whether it asks for autoscaling, correctly or not.
+    pub fn is_opted_in(&self) -> bool {
+        self.annotation(MODEL_NAME).is_some()
+    }
+
+    /// The name of the profile that counts for it.
+    pub fn profile(&self) -> &str {
+        self.annotation(PROFILE).unwrap_or(DEFAULT_PROFILE)
+    }
+
+    /// The model names that it opted in with, as they were written.
+    pub fn model_names(&self) -> impl Iterator<Item = &str> {
+        self.annotation(MODEL_NAME)
+            .into_iter()
+            .flat_map(|names| names.split(','))
+            .map(|name| name.trim_matches(' '))
+    }
+
+    /// Whether entry pods of a role have this label.
+    ///
+    /// Kthena adds labels that differ between ServingGroups and revisions; for those any pod's value will do.
+    /// Source: Kthena `pkg/model-serving-controller/utils/utils.go`.
+    pub fn labels_entry_pods(&self, role: &Role, key: &str, value: &str) -> bool {
+        let name = self.metadata.name.as_deref().unwrap_or_default();
+        let is_instance_of =
+            |of: &str| value.strip_prefix(of).and_then(|rest| rest.strip_prefix('-')).is_some_and(is_number);
+        match key.strip_prefix("modelserving.volcano.sh/") {
+            Some("name") => value == name,
+            Some("entry") => value == "true",
+            Some("role") => value == role.name,
+            Some("role-id") => is_instance_of(&role.name),
+            Some("group-name") => is_instance_of(name),
+            Some("revision" | "role-template-hash") => true,
+            _ => role.labels.iter().any(|(found, of)| found == key && of == value),
+        }
+    }
+
+    /// Our own condition, if it is there and complete.
+    pub fn condition(&self) -> Option<&Condition> {
+        self.status.conditions.autoscaling_ready.as_ref()
+    }
+
+    /// The label selector that reached the scale subresource, if any.
+    pub fn label_selector(&self) -> Option<&str> {
+        self.status.label_selector.as_deref().filter(|selector| !selector.is_empty())
+    }
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+impl Resource for ModelServing {
+    type DynamicType = ();
+    type Scope = NamespaceResourceScope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        Self::KIND.into()
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        Self::GROUP.into()
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        Self::VERSION.into()
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        Self::PLURAL.into()
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn keeps_little_and_fails_at_nothing() {
+        let read: ModelServing = serde_json::from_value(json!({
+            "metadata": {
+                "name": "chat", "namespace": "models", "uid": "u", "resourceVersion": "7", "creationTimestamp": "2026-01-01T00:00:00Z",
+                "labels": {"team": "a"},
+                "annotations": {"kthena.io/model-name": "llama", "kubectl.kubernetes.io/last-applied-configuration": "{}"},
+                "managedFields": [
+                    {"manager": "kubectl", "operation": "Update", "fieldsType": "FieldsV1", "fieldsV1": {"f:spec": {"f:replicas": {}}}},
+                    {"manager": "kthena-keda", "operation": "Update", "subresource": "status", "fieldsV1": {"f:status": {"f:labelSelector": {}}}},
+                ],
+            },
+            "spec": {"replicas": "many", "template": {"roles": [{"name": "prefill", "entryTemplate": {}}]}},
+            "status": {"labelSelector": "a=b", "conditions": [{"type": "Available"}, {
+                "type": "AutoscalingReady", "status": "Unknown", "reason": "Pending", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z",
+            }]},
+        }))
+        .unwrap();
+        assert_eq!(read.annotations.iter().map(|(key, _)| key).collect::<Vec<_>>(), ["kthena.io/model-name"]);
+        assert_eq!((read.metadata.labels.as_ref(), read.metadata.managed_fields.as_ref()), (None, None));
+        assert_eq!(read.replicas(), 1);
+        assert_eq!(
+            (read.has_status, read.status.conditions.are_there, read.status.conditions.place),
+            (true, true, Some(1))
+        );
+        assert_eq!(read.label_selector(), Some("a=b"));
+        assert!(read.selector_is_ours);
+        assert_eq!(read.condition().unwrap().reason, "Pending");
+    }
+
+    #[test]
+    fn a_selector_of_kthena_is_not_ours() {
+        let read: ModelServing = serde_json::from_value(json!({
+            "metadata": {"name": "chat", "managedFields": [
+                {"manager": "kthena-controller-manager", "operation": "Update", "fieldsV1": {"f:status": {"f:labelSelector": {}}}},
+                {"manager": "kthena-keda", "operation": "Update", "fieldsV1": {"f:status": {"f:conditions": {}}}},
+            ]},
+        }))
+        .unwrap();
+        assert!(!read.selector_is_ours);
+    }
+}

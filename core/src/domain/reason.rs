@@ -1,0 +1,143 @@
+//! Reasons and statuses of the condition, and the link of the chain that each reason belongs to.
+
+use strum::{IntoStaticStr, VariantArray};
+
+/// Why a model is not scaled. The order is the order of the chain: the first is the one to fix first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, IntoStaticStr, VariantArray)]
+pub enum Reason {
+    /// An annotation or the profile is invalid.
+    InvalidConfiguration,
+    /// The named profile does not exist.
+    ProfileNotFound,
+    /// No Prometheus address is known.
+    PrometheusNotConfigured,
+    /// Other ModelServings serve the same model name, and no route separates their requests.
+    SharedModelName,
+    /// No signal would wake the model once it is at zero.
+    CannotWakeFromZero,
+    /// Another autoscaler scales the same ModelServing.
+    ConflictingAutoscaler,
+    /// An object with the name of a generated one has another owner.
+    NameConflict,
+    /// The API server does not serve ScaledObjects.
+    KedaNotInstalled,
+    /// The API server does not serve `modelservings/scale`.
+    ScaleSubresourceMissing,
+    /// The selector does not match one pod for each ServingGroup, which a `Value` metric depends on.
+    SelectorMismatch,
+    /// KEDA, the API server or a webhook does not accept the ScaledObject.
+    ScaledObjectNotReady,
+    /// The HPA reports that it is not scaling.
+    HpaNotScaling,
+    /// Prometheus has no series of the router.
+    RouterNotScraped,
+    /// Prometheus has no series of the engines.
+    EngineNotScraped,
+    /// No route carries the model name, or the router never received a request for it.
+    ModelNotSeen,
+}
+
+/// A link of the chain from annotation to pods, in the order in which `explain` lists them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, VariantArray)]
+pub enum ChainLink {
+    /// The annotations of the ModelServing.
+    Annotations,
+    /// The AutoscalingProfile and the Prometheus address.
+    Profile,
+    /// The part of the requests that this ModelServing serves.
+    Demand,
+    /// Other autoscalers and foreign objects.
+    OtherAutoscalers,
+    /// The APIs that the cluster serves.
+    Cluster,
+    /// `status.labelSelector`.
+    Selector,
+    /// The ScaledObject.
+    ScaledObject,
+    /// The HPA that KEDA creates.
+    Hpa,
+    /// The series in Prometheus.
+    Scraping,
+    /// The model name in routes and requests.
+    Model,
+}
+
+impl Reason {
+    /// The reason as conditions, events and metrics carry it.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+
+    /// The link of the chain that is broken for this reason.
+    pub const fn link(self) -> ChainLink {
+        match self {
+            Self::InvalidConfiguration => ChainLink::Annotations,
+            Self::ProfileNotFound | Self::PrometheusNotConfigured => ChainLink::Profile,
+            Self::SharedModelName | Self::CannotWakeFromZero => ChainLink::Demand,
+            Self::ConflictingAutoscaler | Self::NameConflict => ChainLink::OtherAutoscalers,
+            Self::KedaNotInstalled | Self::ScaleSubresourceMissing => ChainLink::Cluster,
+            Self::SelectorMismatch => ChainLink::Selector,
+            Self::ScaledObjectNotReady => ChainLink::ScaledObject,
+            Self::HpaNotScaling => ChainLink::Hpa,
+            Self::RouterNotScraped | Self::EngineNotScraped => ChainLink::Scraping,
+            Self::ModelNotSeen => ChainLink::Model,
+        }
+    }
+
+    /// Whether the reason repeats what KEDA, the HPA or Prometheus report, which may change at any time.
+    pub const fn is_external(self) -> bool {
+        match self {
+            Self::ScaledObjectNotReady
+            | Self::HpaNotScaling
+            | Self::RouterNotScraped
+            | Self::EngineNotScraped
+            | Self::ModelNotSeen => true,
+            Self::InvalidConfiguration
+            | Self::ProfileNotFound
+            | Self::PrometheusNotConfigured
+            | Self::SharedModelName
+            | Self::CannotWakeFromZero
+            | Self::ConflictingAutoscaler
+            | Self::NameConflict
+            | Self::KedaNotInstalled
+            | Self::ScaleSubresourceMissing
+            | Self::SelectorMismatch => false,
+        }
+    }
+}
+
+impl ChainLink {
+    /// The name of the link in the output of `explain`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Annotations => "annotations",
+            Self::Profile => "profile",
+            Self::Demand => "demand",
+            Self::OtherAutoscalers => "other autoscalers",
+            Self::Cluster => "cluster",
+            Self::Selector => "selector",
+            Self::ScaledObject => "ScaledObject",
+            Self::Hpa => "HPA",
+            Self::Scraping => "scraping",
+            Self::Model => "model",
+        }
+    }
+}
+
+/// Status of a condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
+pub enum Status {
+    /// The model is being scaled.
+    True,
+    /// The model is not being scaled.
+    False,
+    /// Not known yet.
+    Unknown,
+}
+
+impl Status {
+    /// The status as conditions carry it.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+}

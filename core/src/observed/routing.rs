@@ -1,0 +1,315 @@
+//! ModelRoutes and ModelServers as they stand, and what they say of the way from a model's names to its pods.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube_core::ResourceExt as _;
+use kube_derive::Resource;
+use serde::{Deserialize, de::IgnoredAny};
+
+use crate::{
+    api::{
+        BestEffort, LenientDe, fields,
+        kthena::{ModelRoute, ModelRouteSpec, ModelServer, ModelServerSpec, ModelServing, Role},
+        metadata::LeanMetadata,
+    },
+    domain::{Key, key, nearest},
+    signals::Engine,
+};
+
+/// A ModelRoute as the API server sends it.
+#[derive(Resource, Clone, Debug, Deserialize)]
+#[resource(inherit = ModelRoute, crates(kube_core = "::kube_core"))]
+#[serde(from = "LenientDe<Wire<BestEffort<ModelRouteSpec>>>")]
+pub struct LiveModelRoute {
+    /// Name and identity.
+    pub metadata: ObjectMeta,
+    spec: ModelRouteSpec,
+}
+
+/// A ModelServer as the API server sends it.
+#[derive(Resource, Clone, Debug, Deserialize)]
+#[resource(inherit = ModelServer, crates(kube_core = "::kube_core"))]
+#[serde(from = "LenientDe<Wire<BestEffort<ModelServerSpec>>>")]
+pub struct LiveModelServer {
+    /// Name and identity.
+    pub metadata: ObjectMeta,
+    spec: ModelServerSpec,
+}
+
+#[derive(Default)]
+struct Wire<S> {
+    metadata: LeanMetadata<IgnoredAny>,
+    spec: S,
+}
+
+fields!(Wire<S> where S { "metadata" => metadata, "spec" => spec });
+
+impl From<LenientDe<Wire<BestEffort<ModelRouteSpec>>>> for LiveModelRoute {
+    fn from(LenientDe(wire): LenientDe<Wire<BestEffort<ModelRouteSpec>>>) -> Self {
+        Self { metadata: wire.metadata.into(), spec: wire.spec.0.unwrap_or_default() }
+    }
+}
+
+impl From<LenientDe<Wire<BestEffort<ModelServerSpec>>>> for LiveModelServer {
+    fn from(LenientDe(wire): LenientDe<Wire<BestEffort<ModelServerSpec>>>) -> Self {
+        Self { metadata: wire.metadata.into(), spec: wire.spec.0.unwrap_or_default() }
+    }
+}
+
+/// What matters of a ModelRoute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteDigest {
+    /// The name that clients send.
+    model: Option<String>,
+    /// LoRA adapters, each a name that clients send, too.
+    adapters: Vec<String>,
+    /// The ModelServers that it leads to; none for a provider outside the cluster.
+    targets: Vec<Option<String>>,
+}
+
+/// What matters of a ModelServer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerDigest {
+    /// Labels that its pods have.
+    labels: BTreeMap<String, String>,
+    /// What they run; none where that is no engine that we know.
+    engine: Option<Engine>,
+    /// Where they listen.
+    port: Option<u16>,
+    /// Whether prefill and decode are done by different pods.
+    disaggregated: bool,
+}
+
+impl From<&LiveModelRoute> for RouteDigest {
+    fn from(live: &LiveModelRoute) -> Self {
+        let rules = live.spec.rules.iter().flatten();
+        // What weighs nothing gets nothing.
+        let targets = rules.flat_map(|rule| &rule.target_models).filter(|target| target.weight != Some(0));
+        let mut targets: Vec<_> = targets.map(|target| target.model_server_name.clone()).collect();
+        targets.sort();
+        targets.dedup();
+        Self {
+            model: live.spec.model_name.clone().filter(|name| !name.is_empty()),
+            adapters: live.spec.lora_adapters.clone().unwrap_or_default(),
+            targets,
+        }
+    }
+}
+
+impl From<&LiveModelServer> for ServerDigest {
+    fn from(live: &LiveModelServer) -> Self {
+        let selector = live.spec.workload_selector.clone().unwrap_or_default();
+        Self {
+            labels: selector.match_labels,
+            engine: live.spec.inference_engine.as_deref().and_then(Engine::from_name),
+            port: live.spec.workload_port.as_ref().map(|port| port.port),
+            disaggregated: selector.pd_group,
+        }
+    }
+}
+
+impl RouteDigest {
+    /// The names that clients may send for it.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.model.iter().chain(&self.adapters).map(String::as_str)
+    }
+
+    /// The ModelServers of its namespace that it leads to.
+    pub fn servers(&self) -> impl Iterator<Item = &str> {
+        self.targets.iter().flatten().map(String::as_str)
+    }
+
+    fn carries(&self, name: &str) -> bool {
+        self.names().any(|carried| carried == name)
+    }
+}
+
+impl ServerDigest {
+    /// Labels that select its pods.
+    pub fn labels(&self) -> &BTreeMap<String, String> {
+        &self.labels
+    }
+
+    /// Whether it selects pods of a ModelServing in its namespace. Decided by the templates, since there may be no pods.
+    pub fn selects(&self, model_serving: &ModelServing) -> bool {
+        let has_all = |role: &Role| {
+            self.labels.iter().all(|(key, value)| model_serving.labels_entry_pods(role, key, value))
+        };
+        !self.labels.is_empty() && model_serving.spec.template.roles.iter().any(has_all)
+    }
+}
+
+/// How clients' requests reach a model's pods.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Routing {
+    /// LoRA adapters that are routed with one of its names: further names of it.
+    pub adapters: Vec<String>,
+    /// The ModelServers that select its pods.
+    pub servers: Vec<Server>,
+    /// Where requests for its names go.
+    pub destinations: Vec<Destination>,
+    /// Whether there are routes to be had at all.
+    pub is_known: bool,
+    /// Those of its names that no route of its namespace carries, each with the most similar one that is routed; empty where there are
+    /// no routes to be had.
+    pub unrouted: Vec<(String, Option<String>)>,
+    /// Other ModelServings that opted in with one of its names, as `<namespace>/<name>`; the first few of them.
+    pub claimants: Vec<String>,
+}
+
+/// A ModelServer that selects a model's pods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Its name.
+    pub name: String,
+    /// What they run; none where that is no engine that we know.
+    pub engine: Option<Engine>,
+    /// Where they listen.
+    pub port: Option<u16>,
+}
+
+/// The most others that are named: people need to know of some of them, and nobody of thousands.
+pub const NAMED: usize = 6;
+
+/// Among the names of how many routes of a namespace, the first by name, one is looked for that may have been meant. Thousands of models may wait
+/// for their routes, beside thousands of others that have theirs.
+pub const COMPARED: usize = 200;
+
+/// Where requests for a model go.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Destination {
+    /// A ModelServer of the cluster.
+    Server {
+        /// Its `<namespace>/<name>`, as the router writes it.
+        name: String,
+        /// Whether it selects pods of the model.
+        is_own: bool,
+        /// Whether prefill and decode are done by different pods, so that a request counts up to twice.
+        disaggregated: bool,
+        /// Other ModelServings whose pods it selects, as `<namespace>/<name>`; the first few of them.
+        others: Vec<String>,
+    },
+    /// A provider outside the cluster.
+    Outside,
+}
+
+/// Everything that routing is told by.
+#[derive(Clone, Copy, Debug)]
+pub struct Network<'a> {
+    /// Whether the cluster has ModelRoutes at all.
+    pub are_served: bool,
+    /// The cluster's ModelRoutes.
+    pub routes: &'a [(&'a Key, &'a RouteDigest)],
+    /// The cluster's ModelServers.
+    pub servers: &'a [(&'a Key, &'a ServerDigest)],
+    /// The cluster's ModelServings.
+    pub model_servings: &'a [Arc<ModelServing>],
+}
+
+impl Network<'_> {
+    /// What it says of one ModelServing; nothing of one that did not opt in.
+    pub fn routing(&self, model_serving: &ModelServing) -> Routing {
+        let namespace = model_serving.namespace().unwrap_or_default();
+        let names: Vec<&str> = model_serving.model_names().collect();
+        if names.is_empty() {
+            return Routing::default();
+        }
+        let adapters = self.adapters(&namespace, &names);
+        let unrouted = self.unrouted(&namespace, &names);
+        let all: Vec<&str> = names.into_iter().chain(adapters.iter().map(String::as_str)).collect();
+        Routing {
+            servers: self.servers_of(&namespace, model_serving),
+            destinations: self.destinations(model_serving, &all),
+            claimants: self.claimants(model_serving, &all),
+            is_known: self.are_served,
+            unrouted,
+            adapters,
+        }
+    }
+
+    fn adapters(&self, namespace: &str, names: &[&str]) -> Vec<String> {
+        let is_ours = |key: &Key, route: &RouteDigest| {
+            key.0 == namespace && route.model.as_deref().is_some_and(|model| names.contains(&model))
+        };
+        let routes = self.routes.iter().filter(|(key, route)| is_ours(key, route));
+        let adapters = routes
+            .flat_map(|(_, route)| &route.adapters)
+            .filter(|adapter| !names.contains(&adapter.as_str()));
+        sorted(adapters.cloned())
+    }
+
+    fn unrouted(&self, namespace: &str, names: &[&str]) -> Vec<(String, Option<String>)> {
+        let routes = || self.routes.iter().filter(|(key, _)| key.0 == namespace).map(|(_, route)| route);
+        let all: Vec<&str> = routes().take(COMPARED).flat_map(|route| route.names()).collect();
+        let missing =
+            names.iter().filter(|name| self.are_served && !routes().any(|route| route.carries(name)));
+        missing
+            .map(|name| ((*name).to_owned(), nearest(name, all.iter().copied()).map(str::to_owned)))
+            .collect()
+    }
+
+    fn servers_of(&self, namespace: &str, model_serving: &ModelServing) -> Vec<Server> {
+        let selecting =
+            self.servers.iter().filter(|(key, server)| key.0 == namespace && server.selects(model_serving));
+        selecting
+            .map(|(key, server)| Server { name: key.1.clone(), engine: server.engine, port: server.port })
+            .collect()
+    }
+
+    fn destinations(&self, model_serving: &ModelServing, names: &[&str]) -> Vec<Destination> {
+        let carrying = self.routes.iter().filter(|(_, route)| names.iter().any(|name| route.carries(name)));
+        let targets = carrying
+            .flat_map(|(key, route)| route.targets.iter().map(|target| (key.0.as_str(), target.as_deref())));
+        sorted(targets.filter_map(|(namespace, target)| match target {
+            Some(server) => self.destination(model_serving, namespace, server),
+            None => Some(Destination::Outside),
+        }))
+    }
+
+    /// A ModelServer that does not exist gets nothing.
+    fn destination(&self, model_serving: &ModelServing, namespace: &str, name: &str) -> Option<Destination> {
+        let (_, server) = self.servers.iter().find(|(key, _)| key.0 == namespace && key.1 == name)?;
+        let selected = self
+            .present()
+            .filter(|found| found.namespace().as_deref() == Some(namespace) && server.selects(found));
+        let (own, others): (Vec<_>, Vec<_>) = selected.partition(|found| is_same(found, model_serving));
+        Some(Destination::Server {
+            name: format!("{namespace}/{name}"),
+            is_own: !own.is_empty(),
+            disaggregated: server.disaggregated,
+            others: first(others.into_iter()),
+        })
+    }
+
+    fn claimants(&self, model_serving: &ModelServing, names: &[&str]) -> Vec<String> {
+        let others = self.present().filter(|other| !is_same(other, model_serving));
+        first(others.filter(|other| other.model_names().any(|name| names.contains(&name))))
+    }
+
+    /// The ModelServings that are not about to go.
+    fn present(&self) -> impl Iterator<Item = &ModelServing> {
+        self.model_servings
+            .iter()
+            .map(AsRef::as_ref)
+            .filter(|found| found.metadata.deletion_timestamp.is_none())
+    }
+}
+
+/// The first few, by namespace and name.
+fn first<'a>(found: impl Iterator<Item = &'a ModelServing>) -> Vec<String> {
+    let mut keys = sorted(found.map(key));
+    keys.truncate(NAMED);
+    keys.into_iter().map(|(namespace, name)| format!("{namespace}/{name}")).collect()
+}
+
+fn sorted<T: Ord>(found: impl Iterator<Item = T>) -> Vec<T> {
+    let mut all: Vec<T> = found.collect();
+    all.sort();
+    all.dedup();
+    all
+}
+
+fn is_same(a: &ModelServing, b: &ModelServing) -> bool {
+    key(a) == key(b)
+}

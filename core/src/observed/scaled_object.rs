@@ -1,0 +1,111 @@
+//! A ScaledObject as it stands, whoever wrote it, and what KEDA says of it; KEDA rewrites its status at every poll.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube_core::ResourceExt as _;
+use kube_derive::Resource;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{
+    condition::ConditionDigest,
+    hpa::ScaleTarget,
+    owned_object::{Fingerprint, OwnedObject},
+};
+use crate::api::{
+    BestEffort, LenientDe, fields,
+    keda::{ScaledObject, ScaledObjectSpec},
+    metadata::{LeanMetadata, ManagedMetadata, OwnMetadata},
+};
+
+/// A ScaledObject as the API server sends it.
+#[derive(Resource, Clone, Debug, Deserialize)]
+#[resource(inherit = ScaledObject, crates(kube_core = "::kube_core"))]
+#[serde(from = "LenientDe<Wire>")]
+pub struct LiveScaledObject {
+    /// Name, identity and owners.
+    pub metadata: ObjectMeta,
+    /// The fields that we would write, as they stand; none where we would never write them so.
+    spec: Option<ScaledObjectSpec>,
+    target: ScaleTarget,
+    own: OwnMetadata,
+    conditions: Vec<ConditionDigest>,
+}
+
+#[derive(Default)]
+struct Wire {
+    metadata: LeanMetadata<ManagedMetadata>,
+    spec: BestEffort<Value>,
+    status: Status,
+}
+
+fields!(Wire { "metadata" => metadata, "spec" => spec, "status" => status });
+
+#[derive(Default)]
+struct Status {
+    conditions: Vec<ConditionDigest>,
+}
+
+fields!(Status { "conditions" => conditions });
+
+impl From<LenientDe<Wire>> for LiveScaledObject {
+    /// What others scale is known whatever else they write, such as a metric type that is never ours.
+    fn from(LenientDe(wire): LenientDe<Wire>) -> Self {
+        let spec = wire.spec.0.unwrap_or_default();
+        let target =
+            spec.get("scaleTargetRef").and_then(|target| LenientDe::<ScaleTarget>::deserialize(target).ok());
+        Self {
+            own: wire.metadata.own(),
+            metadata: wire.metadata.into(),
+            target: target.map(|LenientDe(target)| target).unwrap_or_default(),
+            spec: serde_json::from_value(spec).ok(),
+            conditions: wire.status.conditions,
+        }
+    }
+}
+
+/// What matters of a ScaledObject.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ScaledObjectDigest {
+    /// Whose it is, and whether it is as we would write it.
+    pub generated: OwnedObject,
+    /// What it scales.
+    pub target: ScaleTarget,
+    /// The annotation by which it is paused as a whole, if any.
+    pub paused_by: Option<&'static str>,
+    /// What KEDA says of it.
+    pub conditions: Vec<ConditionDigest>,
+}
+
+/// KEDA's annotations that pause all scaling (`apis/keda/v1alpha1/scaledobject_types.go`); the first does so whatever its value.
+const PAUSED_AT: &str = "autoscaling.keda.sh/paused-replicas";
+const PAUSED: &str = "autoscaling.keda.sh/paused";
+
+impl From<&LiveScaledObject> for ScaledObjectDigest {
+    fn from(live: &LiveScaledObject) -> Self {
+        let generated = OwnedObject::new(&live.metadata, &live.own, live.spec.as_ref());
+        let pauses = |key: &&str| {
+            live.annotations().get(*key).is_some_and(|value| *key == PAUSED_AT || value != "false")
+        };
+        Self {
+            generated,
+            target: live.target.clone(),
+            paused_by: [PAUSED_AT, PAUSED].into_iter().find(pauses),
+            conditions: live.conditions.clone(),
+        }
+    }
+}
+
+impl LiveScaledObject {
+    /// Where KEDA asks Prometheus.
+    pub fn server_address(&self) -> Option<&str> {
+        let mut triggers = self.spec.iter().flat_map(|spec| &spec.triggers);
+        triggers.find_map(|trigger| trigger.metadata.get("serverAddress")).map(String::as_str)
+    }
+}
+
+impl ScaledObject {
+    /// The fingerprint that the live object has when it looks like this one.
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::wanted(&self.metadata, &self.spec)
+    }
+}

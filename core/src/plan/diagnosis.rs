@@ -1,0 +1,152 @@
+//! The chain from an annotation to pods, link by link, as `explain` shows it.
+//!
+//! In: what was observed, and the plan made from it. Out: one line for each link up to the broken one, from the same findings as the condition.
+
+use strum::VariantArray as _;
+
+use super::{Explanation, Finding, Plan, ResolvedIntent};
+use crate::{
+    domain::ChainLink,
+    observed::{ConditionDigest, Observed, find_condition},
+};
+
+/// One link of the chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Which link.
+    pub link: ChainLink,
+    /// Whether it holds.
+    pub state: LinkState,
+    /// The evidence, or the problem and its remedy.
+    pub detail: String,
+}
+
+/// State of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkState {
+    /// The link holds.
+    Holds,
+    /// The link is broken, and that is the reason of the condition.
+    Broken,
+    /// The link is broken because of another one, or in addition to it.
+    Affected,
+    /// Not known yet.
+    Unknown,
+}
+
+/// The links up to the first broken one; all of them where none is broken.
+pub fn diagnose(observed: &Observed, plan: &Plan, explanation: &Explanation) -> Vec<Link> {
+    let mut links = Vec::new();
+    for link in ChainLink::VARIANTS {
+        let found =
+            plan.findings.iter().chain(&explanation.troubles).find(|finding| finding.reason.link() == *link);
+        let link = match found {
+            Some(finding) => broken(*link, finding, explanation),
+            None => describe_healthy(*link, observed, explanation),
+        };
+        let is_broken = link.state == LinkState::Broken;
+        links.push(link);
+        if is_broken {
+            break;
+        }
+    }
+    links
+}
+
+fn broken(link: ChainLink, finding: &Finding, explanation: &Explanation) -> Link {
+    let is_the_reason = finding.reason.as_str() == explanation.verdict.reason;
+    let state = if is_the_reason { LinkState::Broken } else { LinkState::Affected };
+    Link { link, state, detail: finding.message.clone() }
+}
+
+/// The evidence that a link without a finding holds.
+fn describe_healthy(link: ChainLink, observed: &Observed, explanation: &Explanation) -> Link {
+    let (state, detail) = match link {
+        ChainLink::Annotations => holds(model_names(observed)),
+        ChainLink::Profile => profile(observed, explanation.resolved.as_ref()),
+        ChainLink::Demand => demand(explanation.resolved.as_ref()),
+        ChainLink::OtherAutoscalers => holds("no other autoscaler"),
+        ChainLink::Cluster => holds("the cluster serves ScaledObjects and modelservings/scale"),
+        ChainLink::Selector => selector(observed),
+        ChainLink::ScaledObject => scaled_object(observed),
+        ChainLink::Hpa => hpa(observed),
+        ChainLink::Scraping => scraping(explanation),
+        ChainLink::Model => model(observed),
+    };
+    Link { link, state, detail }
+}
+
+fn holds(detail: impl Into<String>) -> (LinkState, String) {
+    (LinkState::Holds, detail.into())
+}
+
+fn unknown(detail: impl Into<String>) -> (LinkState, String) {
+    (LinkState::Unknown, detail.into())
+}
+
+fn model_names(observed: &Observed) -> String {
+    format!("kthena.io/model-name: {}", observed.model_serving.model_names().collect::<Vec<_>>().join(","))
+}
+
+fn profile(observed: &Observed, resolved: Option<&ResolvedIntent>) -> (LinkState, String) {
+    match (&observed.profile, resolved) {
+        (Some(Ok(_)), _) => holds(format!("AutoscalingProfile {}", observed.model_serving.profile())),
+        (None, Some(_)) => holds("built-in defaults"),
+        _ => unknown("not known, because the annotations are invalid"),
+    }
+}
+
+fn demand(resolved: Option<&ResolvedIntent>) -> (LinkState, String) {
+    let Some(ResolvedIntent { intent, triggers }) = resolved else {
+        return unknown("not known, because the settings are invalid");
+    };
+    let names: Vec<&str> = triggers.triggers.iter().map(|trigger| trigger.name.as_str()).collect();
+    holds(format!(
+        "{}; {} to {} ServingGroups",
+        names.join(", "),
+        intent.replicas.min(),
+        intent.replicas.max()
+    ))
+}
+
+fn selector(observed: &Observed) -> (LinkState, String) {
+    match observed.model_serving.label_selector() {
+        Some(selector) => holds(selector),
+        None => {
+            unknown("status.labelSelector is empty; the operator fills it before it applies a ScaledObject")
+        }
+    }
+}
+
+fn scaled_object(observed: &Observed) -> (LinkState, String) {
+    match observed.scaled_object.as_ref().and_then(|found| find_condition(&found.conditions, "Ready")) {
+        Some(ready) => holds(format!("KEDA reports Ready: {}", ready.reason)),
+        None => unknown("KEDA has not reported yet"),
+    }
+}
+
+fn hpa(observed: &Observed) -> (LinkState, String) {
+    let Some(hpa) = &observed.hpa else { return unknown("KEDA has not created the HPA yet") };
+    match find_condition(&hpa.conditions, "ScalingActive") {
+        Some(ConditionDigest { reason, .. }) => holds(format!("the HPA reports ScalingActive: {reason}")),
+        None => unknown("the HPA controller has not reported yet"),
+    }
+}
+
+fn scraping(explanation: &Explanation) -> (LinkState, String) {
+    match &explanation.check {
+        Some(why) => unknown(why),
+        None => holds("Prometheus has series for every signal"),
+    }
+}
+
+fn model(observed: &Observed) -> (LinkState, String) {
+    match observed.routing.unrouted.as_slice() {
+        [] if observed.routing.is_known => holds("a ModelRoute carries the model name"),
+        [] => holds("the router has received requests for the model name"),
+        unrouted => {
+            let names: Vec<&str> = unrouted.iter().map(|(name, _)| name.as_str()).collect();
+            holds(format!("no ModelRoute carries {}", names.join(", ")))
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Builds the ScaledObject of one ModelServing.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::{Finding, owner, triggers::TriggerSpec};
+use crate::{
+    api::{
+        keda::{
+            Advanced, AuthenticationReference, Behavior, Fallback, HpaConfig, Rules, ScaleTargetRef,
+            ScaledObject, ScaledObjectSpec, ScalingPolicy, Trigger,
+        },
+        kthena::ModelServing,
+        metadata::{MANAGED_BY, OPERATOR},
+        profile::{AuthMode, AuthenticationKind, AuthenticationRef},
+    },
+    domain::{Keda, Pause},
+    intent::{Direction, Intent, Policy, PolicyKind, PrometheusSettings, Select},
+};
+
+/// What the intent wants and the installed KEDA does not know.
+pub(super) fn unsupported_by_keda(keda: Keda, intent: &Intent) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if matches!(intent.pause, Some(Pause::ScaleIn | Pause::ScaleOut)) && !keda.directional_pause {
+        findings.push(Finding::needs_newer_keda("pausing one direction", "2.18"));
+    }
+    if intent.replicas.min() == 0 && !keda.initial_cooldown {
+        findings.push(Finding::needs_newer_keda("scaling to zero", "2.14"));
+    }
+    findings
+}
+
+/// What the profile wants and cannot be had, although everything else can.
+pub(super) fn ignored_by_keda(keda: Keda, intent: &Intent) -> Option<String> {
+    let wanted = intent.profile.fallback.is_some() && intent.replicas.min() > 0;
+    (wanted && !keda.fallback_behavior)
+        .then(|| "the profile's fallback is left out, since it needs KEDA 2.17 or later".to_owned())
+}
+
+/// The complete object; `None` without a Prometheus to ask.
+pub(super) fn build(
+    model_serving: &ModelServing,
+    intent: &Intent,
+    triggers: &[TriggerSpec],
+    keda: Keda,
+) -> Option<Box<ScaledObject>> {
+    let prometheus = intent.profile.prometheus.as_ref()?;
+    Some(Box::new(ScaledObject {
+        metadata: metadata(model_serving, intent.pause),
+        spec: ScaledObjectSpec {
+            scale_target_ref: ScaleTargetRef {
+                api_version: ModelServing::API_VERSION.to_owned(),
+                kind: ModelServing::KIND.to_owned(),
+                name: model_serving.metadata.name.clone().unwrap_or_default(),
+            },
+            polling_interval: Some(intent.profile.polling_interval),
+            cooldown_period: Some(intent.profile.cooldown),
+            initial_cooldown_period: keda.initial_cooldown.then_some(intent.profile.initial_cooldown),
+            min_replica_count: Some(intent.replicas.min()),
+            max_replica_count: Some(intent.replicas.max()),
+            fallback: fallback(intent, keda),
+            advanced: Some(behavior(intent)),
+            triggers: triggers.iter().map(|spec| trigger(spec, prometheus)).collect(),
+        },
+    }))
+}
+
+fn metadata(model_serving: &ModelServing, pause: Option<Pause>) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(model_serving.scaled_object_name()),
+        namespace: model_serving.metadata.namespace.clone(),
+        labels: Some(BTreeMap::from([(MANAGED_BY.to_owned(), OPERATOR.to_owned())])),
+        annotations: pause
+            .map(|pause| BTreeMap::from([(pause_annotation(pause).to_owned(), "true".to_owned())])),
+        owner_references: owner(model_serving).map(|owner| vec![owner]),
+        ..ObjectMeta::default()
+    }
+}
+
+fn pause_annotation(pause: Pause) -> &'static str {
+    match pause {
+        Pause::All => "autoscaling.keda.sh/paused",
+        Pause::ScaleIn => "autoscaling.keda.sh/paused-scale-in",
+        Pause::ScaleOut => "autoscaling.keda.sh/paused-scale-out",
+    }
+}
+
+/// Never with a minimum of 0: KEDA takes a fallback for activity (2.19 on), and would wake every sleeping model when Prometheus is down.
+fn fallback(intent: &Intent, keda: Keda) -> Option<Fallback> {
+    intent.profile.fallback.clone().filter(|_| intent.replicas.min() > 0 && keda.fallback_behavior)
+}
+
+fn behavior(intent: &Intent) -> Advanced {
+    let behavior = &intent.profile.behavior;
+    Advanced {
+        horizontal_pod_autoscaler_config: Some(HpaConfig {
+            behavior: Some(Behavior {
+                scale_up: Some(rules(&behavior.scale_up)),
+                scale_down: Some(rules(&behavior.scale_down)),
+            }),
+        }),
+    }
+}
+
+fn rules(direction: &Direction) -> Rules {
+    Rules {
+        stabilization_window_seconds: Some(direction.stabilization_window),
+        select_policy: Some(
+            match direction.select {
+                Select::Max => "Max",
+                Select::Min => "Min",
+                Select::Disabled => "Disabled",
+            }
+            .to_owned(),
+        ),
+        policies: direction.policies.iter().map(policy).collect(),
+    }
+}
+
+fn policy(policy: &Policy) -> ScalingPolicy {
+    ScalingPolicy {
+        kind: match policy.kind {
+            PolicyKind::Pods => "Pods",
+            PolicyKind::Percent => "Percent",
+        }
+        .to_owned(),
+        value: policy.value,
+        period_seconds: policy.period,
+    }
+}
+
+fn trigger(spec: &TriggerSpec, prometheus: &PrometheusSettings) -> Trigger {
+    let settings = [
+        ("serverAddress", prometheus.url.to_string()),
+        ("query", spec.query.clone()),
+        ("threshold", spec.threshold.clone()),
+        // KEDA's default turns "no data" into 0 and so scales down when Prometheus loses its data.
+        ("ignoreNullValues", "false".to_owned()),
+    ];
+    let activation = spec.activation.clone().map(|activation| ("activationThreshold", activation));
+    let metadata = settings
+        .into_iter()
+        .chain(activation)
+        .chain(access(prometheus))
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect();
+    Trigger {
+        kind: "prometheus".to_owned(),
+        name: Some(spec.name.clone()),
+        metric_type: Some(spec.metric_type),
+        metadata,
+        authentication_ref: prometheus.authentication.as_ref().map(authentication_ref),
+        foreign: BTreeMap::new(),
+    }
+}
+
+/// How KEDA is let in, where that takes more than an address.
+///
+/// KEDA ignores credentials without the modes (`pkg/scalers/authentication`), and reads lists as `a,b` and maps as `k=v,k2=v2`.
+fn access(prometheus: &PrometheusSettings) -> impl Iterator<Item = (&'static str, String)> {
+    let mode = |mode: &AuthMode| match mode {
+        AuthMode::Bearer => "bearer",
+        AuthMode::Basic => "basic",
+        AuthMode::Tls => "tls",
+        AuthMode::Custom => "custom",
+    };
+    let modes: Vec<&str> = prometheus.modes.iter().map(mode).collect();
+    let headers: Vec<String> =
+        prometheus.headers.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let unsafe_ssl = if prometheus.unsafe_ssl { "true" } else { "" };
+    [
+        ("authModes", modes.join(",")),
+        ("customHeaders", headers.join(",")),
+        ("unsafeSsl", unsafe_ssl.to_owned()),
+    ]
+    .into_iter()
+    .filter(|(_, value)| !value.is_empty())
+}
+
+fn authentication_ref(reference: &AuthenticationRef) -> AuthenticationReference {
+    let kind = match reference.kind {
+        AuthenticationKind::ClusterTriggerAuthentication => "ClusterTriggerAuthentication",
+        AuthenticationKind::TriggerAuthentication => "TriggerAuthentication",
+    };
+    AuthenticationReference { kind: kind.to_owned(), name: reference.name.clone() }
+}

@@ -1,0 +1,226 @@
+//! A small typed subset of PromQL: what the signals need and nothing else.
+
+use std::fmt;
+
+use super::{
+    query::Query,
+    quote::{alternation, quote},
+};
+
+/// Selects series by name and labels; an instant vector.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Selector {
+    name: Name,
+    matchers: Vec<(&'static str, String)>,
+    offset: Option<&'static str>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Name {
+    Metric(&'static str),
+    /// Several families at once, matched by `__name__`.
+    Families(&'static [&'static str]),
+}
+
+impl Selector {
+    /// Selects the series of one metric.
+    pub fn metric(name: &'static str) -> Self {
+        Self { name: Name::Metric(name), matchers: Vec::new(), offset: None }
+    }
+
+    /// Selects the series of several metrics.
+    pub fn families(names: &'static [&'static str]) -> Self {
+        Self { name: Name::Families(names), matchers: Vec::new(), offset: None }
+    }
+
+    /// Keeps series whose `label` is exactly `value`.
+    #[must_use]
+    pub fn with(mut self, label: &'static str, value: &str) -> Self {
+        self.matchers.push((label, format!("={}", quote(value))));
+        self
+    }
+
+    /// Keeps series that have this label.
+    #[must_use]
+    pub fn with_some(mut self, label: &'static str) -> Self {
+        self.matchers.push((label, "!=\"\"".to_owned()));
+        self
+    }
+
+    /// Keeps series whose `label` is one of `values`.
+    #[must_use]
+    pub fn with_any<'a>(mut self, label: &'static str, values: impl IntoIterator<Item = &'a str>) -> Self {
+        let values: Vec<&str> = values.into_iter().collect();
+        let matcher = match values.as_slice() {
+            [one] => format!("={}", quote(one)),
+            many => format!("=~{}", alternation(many.iter().copied())),
+        };
+        self.matchers.push((label, matcher));
+        self
+    }
+
+    /// Looks `duration` (PromQL, such as `2m`) into the past.
+    #[must_use]
+    pub fn offset(mut self, duration: &'static str) -> Self {
+        self.offset = Some(duration);
+        self
+    }
+
+    fn write(&self, f: &mut fmt::Formatter<'_>, range: Option<&str>) -> fmt::Result {
+        let mut matchers: Vec<String> =
+            self.matchers.iter().map(|(label, matcher)| format!("{label}{matcher}")).collect();
+        match &self.name {
+            Name::Metric(name) => f.write_str(name)?,
+            Name::Families(names) => {
+                matchers.insert(0, format!("__name__=~{}", alternation(names.iter().copied())))
+            }
+        }
+        write!(f, "{{{}}}", matchers.join(","))?;
+        if let Some(range) = range {
+            write!(f, "[{range}]")?;
+        }
+        self.offset.map_or(Ok(()), |offset| write!(f, " offset {offset}"))
+    }
+}
+
+/// An aggregation operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aggregation {
+    /// Adds up.
+    Sum,
+    /// Takes the largest; collapses copies of one series that several scrapes made.
+    Max,
+}
+
+/// An expression whose value is an instant vector.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expr {
+    /// The series themselves.
+    Series(Selector),
+    /// Growth per second over a window.
+    Rate(Selector, &'static str),
+    /// Growth over a window.
+    Increase(Selector, &'static str),
+    /// The largest sample of a window; unlike an instant selector it sees nothing older.
+    MaxOverTime(Selector, &'static str),
+    /// What somebody else wrote.
+    Written(Query),
+    /// The largest value of what somebody else wrote within the minute that ended this long ago, looked at every 15 seconds.
+    WrittenMinute(Query, Option<&'static str>),
+    /// An aggregation; with an empty `by` the answer is one element without labels.
+    Aggregate {
+        /// The operator.
+        op: Aggregation,
+        /// The labels that stay.
+        by: &'static [&'static str],
+        /// What is aggregated.
+        of: Box<Expr>,
+    },
+    /// Keeps elements whose value is 1.
+    IsOne(Box<Expr>),
+    /// 0 for each element.
+    Zero(Box<Expr>),
+    /// The first alternative's elements, then those of the next whose labels are not there yet.
+    Or(Vec<Expr>),
+    /// Elements of the first whose labels the second does not have.
+    Unless(Box<Expr>, Box<Expr>),
+    /// The first, if the second has any element at all.
+    IfAny(Box<Expr>, Box<Expr>),
+}
+
+impl Expr {
+    /// Adds all elements up into one.
+    pub fn sum(of: Expr) -> Self {
+        Self::Aggregate { op: Aggregation::Sum, by: &[], of: Box::new(of) }
+    }
+
+    /// Takes the largest of all elements.
+    pub fn max(of: Expr) -> Self {
+        Self::max_by(&[], of)
+    }
+
+    /// Takes the largest of each group of elements.
+    pub fn max_by(by: &'static [&'static str], of: Expr) -> Self {
+        Self::Aggregate { op: Aggregation::Max, by, of: Box::new(of) }
+    }
+}
+
+impl fmt::Display for Expr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Series(selector) => selector.write(f, None),
+            Self::Rate(selector, window) => write_call(f, "rate", selector, window),
+            Self::Increase(selector, window) => write_call(f, "increase", selector, window),
+            Self::MaxOverTime(selector, window) => write_call(f, "max_over_time", selector, window),
+            Self::Written(query) => write!(f, "{query}"),
+            Self::WrittenMinute(query, offset) => {
+                write!(f, "max_over_time(({query})[1m:15s]")?;
+                offset.map_or(Ok(()), |offset| write!(f, " offset {offset}"))?;
+                f.write_str(")")
+            }
+            Self::Aggregate { op, by, of } => write_aggregation(f, *op, by, of),
+            Self::IsOne(of) => write!(f, "{} == 1", Operand(of)),
+            Self::Zero(of) => write!(f, "0 * {}", Operand(of)),
+            Self::Or(alternatives) => write_or(f, alternatives),
+            Self::Unless(of, without) => write!(f, "{} unless {}", Operand(of), Operand(without)),
+            Self::IfAny(of, present) => write!(f, "{} and on () {}", Operand(of), Operand(present)),
+        }
+    }
+}
+
+/// An expression as operand of another: in parentheses where precedence could change its meaning.
+struct Operand<'a>(&'a Expr);
+
+impl fmt::Display for Operand<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Expr::Series(_)
+            | Expr::Rate(..)
+            | Expr::Increase(..)
+            | Expr::MaxOverTime(..)
+            | Expr::WrittenMinute(..)
+            | Expr::Aggregate { .. } => {
+                write!(f, "{}", self.0)
+            }
+            Expr::Written(_)
+            | Expr::IsOne(_)
+            | Expr::Zero(_)
+            | Expr::Or(_)
+            | Expr::Unless(..)
+            | Expr::IfAny(..) => {
+                write!(f, "({})", self.0)
+            }
+        }
+    }
+}
+
+fn write_call(f: &mut fmt::Formatter<'_>, function: &str, selector: &Selector, window: &str) -> fmt::Result {
+    write!(f, "{function}(")?;
+    selector.write(f, Some(window))?;
+    f.write_str(")")
+}
+
+fn write_aggregation(f: &mut fmt::Formatter<'_>, op: Aggregation, by: &[&str], of: &Expr) -> fmt::Result {
+    f.write_str(match op {
+        Aggregation::Sum => "sum",
+        Aggregation::Max => "max",
+    })?;
+    if !by.is_empty() {
+        write!(f, " by ({}) ", by.join(", "))?;
+    }
+    write!(f, "({of})")
+}
+
+fn write_or(f: &mut fmt::Formatter<'_>, alternatives: &[Expr]) -> fmt::Result {
+    for (i, alternative) in alternatives.iter().enumerate() {
+        if i > 0 {
+            f.write_str(" or ")?;
+        }
+        match alternative {
+            // `or` binds weakest, so products need no parentheses; everything else that is compound gets them.
+            Expr::Zero(_) => write!(f, "{alternative}")?,
+            other => write!(f, "{}", Operand(other))?,
+        }
+    }
+    Ok(())
+}

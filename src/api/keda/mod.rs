@@ -1,8 +1,0 @@
-//! KEDA's kinds, which we write.
-
-mod scaled_object;
-
-pub use scaled_object::{
-    Advanced, AuthenticationReference, Behavior, Fallback, FallbackBehavior, HpaConfig, MetricType, Rules, ScaleTargetRef, ScaledObject,
-    ScaledObjectSpec, ScalingPolicy, Trigger,
-};

@@ -1,0 +1,5 @@
+//! Leader election, retries and watches that survive failures; knows no kind and no model.
+
+pub mod backoff;
+pub mod lease;
+pub mod resilient_watch;

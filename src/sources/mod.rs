@@ -1,0 +1,18 @@
+//! Sources of [`Observed`](kthena_keda_core::observed::Observed): the watches of `run`, one read of the cluster, or manifests.
+
+mod caches;
+pub mod index_keys;
+pub mod live;
+mod manifests;
+mod model_digest;
+mod probe_cache;
+mod related;
+mod reported;
+mod selector_check;
+
+pub use caches::Caches;
+pub use manifests::Manifests;
+pub use model_digest::{ModelServingDigest, OptIn};
+pub use probe_cache::{ProbeCache, SelectorMismatches};
+pub use reported::{LastReported, LastReports};
+pub use selector_check::selector_mismatch;
