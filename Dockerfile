@@ -1,8 +1,8 @@
-# The operator and nothing else: `make image`. For another architecture: docker buildx build --platform linux/arm64 .
+# Image with the operator binary only; build it with `make image`. For another architecture: docker buildx build --platform linux/arm64 .
 FROM --platform=$BUILDPLATFORM docker.io/library/rust:1.95-slim-trixie AS build
 ARG TARGETARCH
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
-# For another machine's code there is a compiler of its own; versions are the base image's.
+# Cross-compilation needs the compiler of the target architecture. Package versions come from the base image and are not pinned.
 # hadolint ignore=DL3008
 RUN case "$(uname -m)-${TARGETARCH}" in \
       x86_64-arm64) compiler=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross) ;; \
@@ -23,7 +23,7 @@ LABEL org.opencontainers.image.title="kthena-keda" \
       org.opencontainers.image.source="https://github.com/volcano-sh/kthena-keda" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}"
-# For a Prometheus behind TLS that a public authority vouches for.
+# CA certificates for a Prometheus whose TLS certificate is from a public CA.
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /out/kthena-keda /kthena-keda
 USER 65532:65532

@@ -2,7 +2,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
 {{- end }}
 
-{{/* The name of nearly everything. With the release's name in it, several releases stand side by side, objects of the cluster included. */}}
+{{/* Name of most objects. It contains the release name, so that several releases can coexist, including their cluster-scoped objects. */}}
 {{- define "kthena-keda.fullname" -}}
 {{- $name := include "kthena-keda.name" . }}
 {{- if .Values.fullnameOverride }}
@@ -14,7 +14,7 @@
 {{- end }}
 {{- end }}
 
-{{/* What a Deployment and whoever looks for its pods select by; it can never change. */}}
+{{/* Labels by which the Deployment and other objects select the pods; they are immutable. */}}
 {{- define "kthena-keda.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "kthena-keda.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -46,14 +46,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end }}
 {{- end }}
 
-{{/* The port of a URL. */}}
+{{/* Port of a URL. */}}
 {{- define "kthena-keda.port" -}}
 {{- $url := urlParse . }}
 {{- $port := regexFind ":[0-9]+$" $url.host | trimPrefix ":" }}
 {{- if $port }}{{ $port }}{{ else if eq $url.scheme "https" }}443{{ else }}80{{ end }}
 {{- end }}
 
-{{/* Whether an object of the Prometheus Operator is to be made; empty for no. */}}
+{{/* Renders "yes" if an object of the Prometheus Operator is to be created, and nothing otherwise. */}}
 {{- define "kthena-keda.monitored" -}}
 {{- if eq (toString .wanted) "auto" }}
 {{- if .root.Capabilities.APIVersions.Has (printf "monitoring.coreos.com/v1/%s" .kind) }}yes{{ end }}
@@ -62,8 +62,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end }}
 
 {{/*
-Whether ValidatingAdmissionPolicies are served and one is wanted; empty for no. Without a cluster, as in `helm template`, Helm knows no kinds but a
-version of Kubernetes; they are there from 1.30 on.
+Renders "yes" if the admission policy is enabled and the cluster serves ValidatingAdmissionPolicies, and nothing otherwise. Without a cluster, as in
+`helm template`, Helm knows only a Kubernetes version; ValidatingAdmissionPolicies are served from 1.30 on.
 */}}
 {{- define "kthena-keda.admissionPolicy" -}}
 {{- $served := .Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy" }}
@@ -73,17 +73,17 @@ version of Kubernetes; they are there from 1.30 on.
 {{- if and .Values.admissionPolicy.enabled $served }}yes{{ end }}
 {{- end }}
 
-{{/* What the schema cannot say. */}}
+{{/* Checks of values that the schema cannot express. */}}
 {{- define "kthena-keda.check" -}}
 {{- if not .Values.prometheus.url }}
-{{- fail "\n\nprometheus.url is missing: write where Prometheus is, as KEDA reaches it, without a trailing slash, such as\n\n  --set prometheus.url=http://prometheus-operated.monitoring.svc:9090\n" }}
+{{- fail "\n\nprometheus.url is required: set it to the URL of Prometheus as KEDA reaches it, without a trailing slash, such as\n\n  --set prometheus.url=http://prometheus-operated.monitoring.svc:9090\n" }}
 {{- end }}
 {{- if and (gt (int .Values.replicas) 1) (not .Values.leaderElection.enabled) }}
-{{- fail "\n\nleaderElection.enabled is false: set replicas to 1, since two that both work would undo each other's work.\n" }}
+{{- fail (printf "\n\nreplicas is %d and leaderElection.enabled is false: set replicas to 1, or enable leader election; without it the pods would overwrite each other's changes.\n" (int .Values.replicas)) }}
 {{- end }}
 {{- end }}
 
-{{/* Who the roles are bound to. */}}
+{{/* Subjects of the role bindings. */}}
 {{- define "kthena-keda.subjects" -}}
 subjects:
   - kind: ServiceAccount
@@ -91,7 +91,7 @@ subjects:
     namespace: {{ .Release.Namespace }}
 {{- end }}
 
-{{/* A value as messages show it: quoted, in one line, and not too long. */}}
+{{/* CEL expression that renders a value in a message: quoted, on one line, and shortened to 100 characters. */}}
 {{- define "kthena-keda.quoted" -}}
 strings.quote({{ . }}.size() > 100 ? {{ . }}.substring(0, 100) + '...' : {{ . }})
 {{- end }}
