@@ -22,7 +22,7 @@ pub struct RunSettings {
     /// How often Prometheus is asked whether the signals are there.
     pub check: Duration,
     /// How the operator itself is let in there.
-    pub access: ClientConfig,
+    pub prometheus_client: ClientConfig,
     /// Whether to write the condition on ModelServings.
     pub write_conditions: bool,
     /// Where metrics and probes are served.
@@ -30,7 +30,7 @@ pub struct RunSettings {
     /// How it is decided who of several instances writes; without, this one does.
     pub election: Option<Candidate>,
     /// Which part of the work is this instance's.
-    pub share: Shard,
+    pub shard: Shard,
 }
 
 /// The part of the work that is one instance's, where several share it.
@@ -66,7 +66,7 @@ impl Shard {
     }
 
     /// What is watched only to know how many models there are in all; nothing where that is known anyhow, or is not this instance's to know.
-    pub fn census(&self) -> Vec<Scope> {
+    pub fn cluster_opt_ins(&self) -> Vec<Scope> {
         if self.cluster_duties && self.is_partial() { vec![None] } else { Vec::new() }
     }
 }

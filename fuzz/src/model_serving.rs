@@ -47,7 +47,7 @@ pub fn model_serving(data: &[u8]) {
         routing: network.routing(&model_serving),
         scaled_object: Some(scaled_object),
         hpa: Some(hpa),
-        pod_monitor: Some(pod_monitor.generated),
+        pod_monitor: Some(pod_monitor.owned),
         profile: Some(profile.settings),
         ..Observed::of(model_serving.clone(), RouterSeries::assumed("kthena-system"))
     };

@@ -92,9 +92,9 @@ impl<F: Future<Output = ()>> Manager<F> {
             writes_conditions: run_settings.write_conditions,
             events,
         });
-        let share = &run_settings.share;
-        let model_servings = share.scopes().iter().map(namespaced(&client)).collect();
-        let selector = share.selector.as_ref().map(ToString::to_string);
+        let shard = &run_settings.shard;
+        let model_servings = shard.scopes().iter().map(namespaced(&client)).collect();
+        let selector = shard.selector.as_ref().map(ToString::to_string);
         let changes = crate::watch::watch(
             model_servings,
             selector,
@@ -111,10 +111,10 @@ impl<F: Future<Output = ()>> Manager<F> {
             if let watcher::Event::Delete(gone) = event {
                 known.forget(gone);
             }
-            for change in on_change.caches.peers.take(event, &mut listed) {
+            for change in on_change.caches.model_digests.apply_event(event, &mut listed) {
                 singletons.wake();
-                singletons.checks.notify_one();
-                on_change.peers(&change);
+                singletons.probe_cache.notify_one();
+                on_change.model_digests(&change);
             }
             if matches!(event, watcher::Event::InitDone) {
                 singletons.wake();
@@ -128,10 +128,10 @@ impl<F: Future<Output = ()>> Manager<F> {
         let (stopping_tx, stopping) = watch::channel(false);
 
         let router = |_: Change| wake.singletons.router.notify_one();
-        let census = |_: Change| wake.singletons.wake();
+        let cluster_opt_ins = |_: Change| wake.singletons.wake();
         let profile = |change: Change| {
             wake.singletons.wake();
-            wake.singletons.checks.notify_one();
+            wake.singletons.probe_cache.notify_one();
             wake.users(&change);
         };
         let model_routes = |change: Change| wake.routed(&change);
@@ -145,8 +145,8 @@ impl<F: Future<Output = ()>> Manager<F> {
         let all_model_servings = reflect(
             namespaced::<ModelServing>(&client),
             gate(|served| served.model_servings),
-            &caches.census,
-            census,
+            &caches.cluster_opt_ins,
+            cluster_opt_ins,
         );
         let tasks: Vec<LocalBoxFuture<'_, ()>> = vec![
             model_serving::run(changes, woken, told(stopping), models)
@@ -159,12 +159,13 @@ impl<F: Future<Output = ()>> Manager<F> {
                 series.clone(),
                 prometheus,
                 run_settings.check,
-                &wake.singletons.checks,
+                &wake.singletons.probe_cache,
                 || wake.opted_in(),
             )
             .boxed_local(),
             teller.run(client.clone()).boxed_local(),
-            discovery::follow(client.clone(), run_settings.discovery, &rediscover, &served_tx).boxed_local(),
+            discovery::rediscover(client.clone(), run_settings.discovery, &rediscover, &served_tx)
+                .boxed_local(),
             reflect(namespaced::<Service>(&client), gate(|_| true), &caches.services, router).boxed_local(),
             reflect(
                 namespaced::<LiveServiceMonitor>(&client),
@@ -253,7 +254,7 @@ async fn replan<S, R>(
             return;
         }
         wake.singletons.wake();
-        wake.singletons.checks.notify_one();
+        wake.singletons.probe_cache.notify_one();
         wake.everything();
     }
 }
@@ -267,7 +268,7 @@ async fn drain(stop: impl Future<Output = ()>, stopping: &watch::Sender<bool>, c
     stop.await;
     stopping.send_replace(true);
     // A controller that has not seen its first list has begun nothing, and does not end by itself.
-    if !caches.peers.has_synced() {
+    if !caches.model_digests.has_synced() {
         tracing::info!("stopped");
         return;
     }

@@ -35,13 +35,13 @@ pub async fn run(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {
     let RunSettings { listen, election, .. } = run_settings.clone();
-    let prometheus = Querier::Direct(Prometheus::new(run_settings.access.clone())?);
+    let prometheus = Querier::Direct(Prometheus::new(run_settings.prometheus_client.clone())?);
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
-    let mandate = if election.is_some() { WriteFence::by_election() } else { WriteFence::for_life() };
-    let clients = Clients::connect(mandate.clone(), &metrics, election.as_ref()).await?;
+    let fence = if election.is_some() { WriteFence::by_election() } else { WriteFence::for_life() };
+    let clients = Clients::connect(fence.clone(), &metrics, election.as_ref()).await?;
     let (reader, writer) = reflector::store();
-    let caches = Arc::new(Caches::new(reader, &run_settings.share, &settings.router_namespace));
+    let caches = Arc::new(Caches::new(reader, &run_settings.shard, &settings.router_namespace));
     let (served_tx, served) = watch::channel(None);
     registry.register_collector(Box::new(Cluster { caches: caches.clone(), served: served.clone() }));
     registry.register_collector(Box::new(Process::started_now()));
@@ -52,7 +52,7 @@ pub async fn run(
         "serves metrics and probes"
     );
 
-    let cluster_duties = run_settings.share.cluster_duties;
+    let cluster_duties = run_settings.shard.cluster_duties;
     let context = Context {
         client: clients.all,
         settings,
@@ -65,7 +65,7 @@ pub async fn run(
     let stop = stop.shared();
     let leading =
         Manager { context, writer, served: served_tx, prometheus, run_settings, stop: stop.clone() };
-    let elector = election.map(|candidate| Elector::new(clients.lease, candidate, mandate));
+    let elector = election.map(|candidate| Elector::new(clients.lease, candidate, fence));
     let leads = readiness.clone();
     tokio::select! {
         result = lead(elector, &metrics, || leads.become_leader(), leading.run(), stop) => result,
@@ -87,18 +87,18 @@ async fn lead(
         return Ok(());
     };
     let lease = elector.lease().to_owned();
-    metrics.leads(&lease, false);
+    metrics.leader(&lease, false);
     tokio::select! {
-        () = elector.win() => {}
+        () = elector.acquire() => {}
         () = stop => return Ok(()),
     }
-    metrics.leads(&lease, true);
+    metrics.leader(&lease, true);
     begins();
     let is_lost = tokio::select! {
         () = work => false,
-        () = elector.keep() => true,
+        () = elector.keep_renewing() => true,
     };
-    metrics.leads(&lease, false);
+    metrics.leader(&lease, false);
     if is_lost {
         return Err(Error::LeaseLost(lease));
     }

@@ -27,7 +27,7 @@ const GATHER: Duration = Duration::from_millis(100);
 pub(super) struct ClusterWorkers {
     pub(super) router: Notify,
     pub(super) profiles: Notify,
-    pub(super) checks: Notify,
+    pub(super) probe_cache: Notify,
 }
 
 impl ClusterWorkers {
@@ -65,8 +65,8 @@ impl ReconcileTriggers {
     /// The models that an object of this name is generated for, whoever's it is, and those that it speaks of or spoke of.
     pub(super) fn concerned(&self, change: &Change) {
         match change {
-            Change::All => self.everything(),
-            Change::One((namespace, name), topics) => {
+            Change::Resync => self.everything(),
+            Change::Object((namespace, name), topics) => {
                 let named = index_keys::generated(namespace, name);
                 topics.iter().chain([&named]).for_each(|topic| self.about(*topic, |_| true));
             }
@@ -74,18 +74,18 @@ impl ReconcileTriggers {
     }
 
     /// The models that have or had something in common with a ModelServing that changed; itself is among them.
-    pub(super) fn peers(&self, change: &Change) {
+    pub(super) fn model_digests(&self, change: &Change) {
         match change {
-            Change::All => self.opted_in(),
-            Change::One(_, topics) => self.gather(self.caches.shared_by(topics)),
+            Change::Resync => self.opted_in(),
+            Change::Object(_, topics) => self.gather(self.caches.shared_by(topics)),
         }
     }
 
     /// The models whose names a ModelRoute carries or carried.
     pub(super) fn routed(&self, change: &Change) {
         match change {
-            Change::All => self.opted_in(),
-            Change::One(_, topics) => {
+            Change::Resync => self.opted_in(),
+            Change::Object(_, topics) => {
                 self.gather(topics.iter().copied().filter(|topic| topic.is_of(index_keys::MODEL_NAME)))
             }
         }
@@ -94,8 +94,8 @@ impl ReconcileTriggers {
     /// The models that a ModelServer selects or selected, and those whose names are led to it.
     pub(super) fn served(&self, change: &Change) {
         match change {
-            Change::All => self.opted_in(),
-            Change::One(key, topics) => self.gather(topics.iter().copied().chain(self.caches.led_to(key))),
+            Change::Resync => self.opted_in(),
+            Change::Object(key, topics) => self.gather(topics.iter().copied().chain(self.caches.led_to(key))),
         }
     }
 
@@ -107,8 +107,8 @@ impl ReconcileTriggers {
     /// The models that use a profile.
     pub(super) fn users(&self, change: &Change) {
         match change {
-            Change::All => self.opted_in(),
-            Change::One((_, name), _) => self.gather([index_keys::profile(name)]),
+            Change::Resync => self.opted_in(),
+            Change::Object((_, name), _) => self.gather([index_keys::profile(name)]),
         }
     }
 
@@ -146,8 +146,8 @@ impl ReconcileTriggers {
 
     fn about(&self, topic: IndexKey, counts: impl Fn(&Key) -> bool) {
         self.caches
-            .peers
-            .first(topic, usize::MAX, |key, _| counts(key))
+            .model_digests
+            .keys(topic, usize::MAX, |key, _| counts(key))
             .iter()
             .for_each(|key| self.wake(key));
     }

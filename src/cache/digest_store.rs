@@ -76,7 +76,12 @@ impl<D: Digest> DigestStore<D> {
     }
 
     /// Looks at what speaks of any of these topics, and at what has any of these keys, without copying it.
-    pub fn pick<R>(&self, topics: &[IndexKey], keys: &[Key], look: impl FnOnce(&[(&Key, &D)]) -> R) -> R {
+    pub fn with_matching<R>(
+        &self,
+        topics: &[IndexKey],
+        keys: &[Key],
+        look: impl FnOnce(&[(&Key, &D)]) -> R,
+    ) -> R {
         let known: Vec<_> = self.0.values().map(ScopedStore::read).collect();
         let about = known.iter().flat_map(|known| topics.iter().flat_map(|topic| known.about(*topic)));
         let keyed = known.iter().flat_map(|known| keys.iter().filter_map(|key| known.get(key)));
@@ -85,8 +90,8 @@ impl<D: Digest> DigestStore<D> {
     }
 
     /// The keys of what speaks of a topic, no more than so many; in order within each watch.
-    pub fn first(&self, topic: IndexKey, most: usize) -> Vec<Key> {
-        self.0.values().flat_map(|part| part.first(topic, most, |_, _| true)).take(most).collect()
+    pub fn keys(&self, topic: IndexKey, most: usize) -> Vec<Key> {
+        self.0.values().flat_map(|part| part.keys(topic, most, |_, _| true)).take(most).collect()
     }
 
     /// Whether anything speaks of a topic.
@@ -100,12 +105,12 @@ impl<D: Digest> DigestStore<D> {
     }
 
     /// Takes what the API server answered to a write, so that the next pass reads it although the watch may be behind.
-    pub fn wrote<K: Resource>(&self, object: &K)
+    pub fn record_write<K: Resource>(&self, object: &K)
     where
         D: for<'a> From<&'a K>,
     {
         if let Some(part) = self.part(&object.namespace().unwrap_or_default()) {
-            part.wrote(object);
+            part.record_write(object);
         }
     }
 }
@@ -166,7 +171,7 @@ impl<D: Digest> ScopedStore<D> {
     }
 
     /// The keys of what speaks of a topic, in order, the first that `counts` lets pass, and no more than so many.
-    pub fn first(&self, topic: IndexKey, most: usize, counts: impl Fn(&Key, &D) -> bool) -> Vec<Key> {
+    pub fn keys(&self, topic: IndexKey, most: usize, counts: impl Fn(&Key, &D) -> bool) -> Vec<Key> {
         let known = self.read();
         known
             .about(topic)
@@ -196,7 +201,7 @@ impl<D: Digest> ScopedStore<D> {
     }
 
     /// Not where the watch is ahead: it may have told already that the object is gone again.
-    fn wrote<K: Resource>(&self, object: &K)
+    fn record_write<K: Resource>(&self, object: &K)
     where
         D: for<'a> From<&'a K>,
     {
@@ -207,12 +212,16 @@ impl<D: Digest> ScopedStore<D> {
     }
 
     /// Takes an event of a watch; answers what changed. `listed` is what the list under way holds so far.
-    pub fn take<K: Resource>(&self, event: &watcher::Event<K>, listed: &mut BTreeSet<Key>) -> Vec<Change>
+    pub fn apply_event<K: Resource>(
+        &self,
+        event: &watcher::Event<K>,
+        listed: &mut BTreeSet<Key>,
+    ) -> Vec<Change>
     where
         D: for<'a> From<&'a K>,
     {
         let one = |object: &K, news: Option<Vec<IndexKey>>| {
-            news.map(|topics| Change::One(key(object), topics)).into_iter().collect()
+            news.map(|topics| Change::Object(key(object), topics)).into_iter().collect()
         };
         match event {
             watcher::Event::Init => {
@@ -225,8 +234,8 @@ impl<D: Digest> ScopedStore<D> {
                 one(object, self.told(object).filter(|_| self.has_synced()))
             }
             watcher::Event::InitDone => {
-                let gone = self.retain(listed).into_iter().map(|(key, topics)| Change::One(key, topics));
-                gone.chain(self.set_sync(SyncState::Complete).then_some(Change::All)).collect()
+                let gone = self.retain(listed).into_iter().map(|(key, topics)| Change::Object(key, topics));
+                gone.chain(self.set_sync(SyncState::Complete).then_some(Change::Resync)).collect()
             }
             watcher::Event::Apply(object) => one(object, self.told(object)),
             watcher::Event::Delete(object) => one(object, self.gone(object)),
@@ -284,9 +293,9 @@ pub fn version<K: Resource>(object: &K) -> u64 {
 #[derive(Debug)]
 pub enum Change {
     /// One of them, and what it speaks of or spoke of.
-    One(Key, Vec<IndexKey>),
+    Object(Key, Vec<IndexKey>),
     /// All have been seen, or none can be any more.
-    All,
+    Resync,
 }
 
 #[cfg(test)]
@@ -338,14 +347,14 @@ mod tests {
         let digests = ScopedStore::<Label>::default();
         let mut waiting: FuturesUnordered<_> = (0..3).map(|_| digests.wait_synced()).collect();
         assert_eq!(waiting.next().now_or_never(), None);
-        digests.take::<Service>(&watcher::Event::InitDone, &mut BTreeSet::new());
+        digests.apply_event::<Service>(&watcher::Event::InitDone, &mut BTreeSet::new());
         assert_eq!(waiting.count().now_or_never(), Some(3));
     }
 
     #[test]
     fn what_speaks_of_a_topic_is_found_while_it_does() {
         let digests = ScopedStore::<Label>::default();
-        let about = |label: &str| digests.first(topic(label), 9, |_, _| true).len();
+        let about = |label: &str| digests.keys(topic(label), 9, |_, _| true).len();
         digests.told(&service(1, "a"));
         assert_eq!((about("a"), about("b")), (1, 0));
         let touched = digests.told(&service(2, "b")).unwrap();
@@ -354,7 +363,7 @@ mod tests {
             "whoever asked for either is to know"
         );
         assert_eq!((about("a"), about("b")), (0, 1));
-        digests.take::<Service>(&watcher::Event::Init, &mut BTreeSet::new());
+        digests.apply_event::<Service>(&watcher::Event::Init, &mut BTreeSet::new());
         assert_eq!(digests.retain(&BTreeSet::new()), [(("n".to_owned(), "s".to_owned()), vec![topic("b")])]);
         assert_eq!((about("a"), about("b")), (0, 0));
     }
@@ -363,7 +372,7 @@ mod tests {
     fn a_write_is_read_before_the_watch_tells_of_it() {
         let digests = ScopedStore::<Label>::default();
         digests.told(&service(1, "a"));
-        digests.wrote(&service(5, "ours"));
+        digests.record_write(&service(5, "ours"));
         // What the watch has yet to tell from before the write is not news.
         assert_eq!(digests.told(&service(3, "b")), None);
         assert_eq!(known(&digests).as_deref(), Some("ours"));
@@ -376,18 +385,18 @@ mod tests {
         let digests = ScopedStore::<Label>::default();
         digests.told(&service(10, "ours"));
         digests.gone(&service(11, "ours"));
-        digests.wrote(&service(10, "ours"));
+        digests.record_write(&service(10, "ours"));
         assert_eq!(known(&digests), None);
     }
 
     #[test]
     fn a_list_drops_what_is_not_in_it_but_what_was_written_since() {
         let digests = ScopedStore::<Label>::default();
-        let begins = || digests.take::<Service>(&watcher::Event::Init, &mut BTreeSet::new());
-        let ends = || digests.take::<Service>(&watcher::Event::InitDone, &mut BTreeSet::new());
+        let begins = || digests.apply_event::<Service>(&watcher::Event::Init, &mut BTreeSet::new());
+        let ends = || digests.apply_event::<Service>(&watcher::Event::InitDone, &mut BTreeSet::new());
         digests.told(&service(3, "old"));
         begins();
-        digests.wrote(&service(9, "new"));
+        digests.record_write(&service(9, "new"));
         ends();
         assert_eq!(known(&digests).as_deref(), Some("new"));
         // Written while nobody told of anything, and deleted by somebody else before the next list.

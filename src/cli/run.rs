@@ -54,7 +54,7 @@ pub(super) struct Run {
     #[command(flatten)]
     election: ElectionArgs,
     #[command(flatten)]
-    share: ShardArgs,
+    shard: ShardArgs,
     /// What to log, as tracing directives such as info,kube=debug.
     #[arg(long, env = "KTHENA_KEDA_LOG_LEVEL", value_name = "DIRECTIVES", default_value = "info")]
     log_level: EnvFilter,
@@ -117,7 +117,7 @@ struct ShardArgs {
 }
 
 impl ShardArgs {
-    fn share(&self) -> Shard {
+    fn shard(&self) -> Shard {
         let mut namespaces = self.watch_namespaces.clone();
         namespaces.sort();
         namespaces.dedup();
@@ -185,8 +185,8 @@ impl Run {
             write_conditions: self.write_conditions,
             listen: self.listen,
             election: self.election.candidate(),
-            share: self.share.share(),
-            access: ClientConfig {
+            shard: self.shard.shard(),
+            prometheus_client: ClientConfig {
                 bearer_token_file: self.prometheus_bearer_token_file.clone(),
                 ca_file: self.prometheus_ca_file.clone(),
             },

@@ -58,23 +58,24 @@ impl Clients {
     /// # Errors
     /// As [`connect`].
     pub async fn connect(
-        mandate: WriteFence,
+        fence: WriteFence,
         metrics: &Metrics,
         election: Option<&Candidate>,
     ) -> Result<Self, Error> {
-        Self::of(config().await?, mandate, metrics, election)
+        Self::of(config().await?, fence, metrics, election)
     }
 
     fn of(
         mut config: Config,
-        mandate: WriteFence,
+        fence: WriteFence,
         metrics: &Metrics,
         election: Option<&Candidate>,
     ) -> Result<Self, Error> {
         config.default_retry = false;
         config.read_timeout = Some(SILENCE);
         let counted = layer_fn(|inner| RequestMetrics { inner, metrics: metrics.clone() });
-        let fence = FilterLayer::new(move |request: Request<Body>| fence(&mandate, request));
+        let fence =
+            FilterLayer::new(move |request: Request<Body>| refuse_writes_of_followers(&fence, request));
         // Counted outside the limit, so that what was not answered in time is counted, too.
         let builder = |limit| {
             let builder = ClientBuilder::try_from(config.clone()).map_err(Error::from)?;
@@ -97,9 +98,9 @@ impl Clients {
 #[error("not written, since the lease is no longer ours")]
 struct NotLeader;
 
-fn fence(mandate: &WriteFence, request: Request<Body>) -> Result<Request<Body>, BoxError> {
+fn refuse_writes_of_followers(fence: &WriteFence, request: Request<Body>) -> Result<Request<Body>, BoxError> {
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-    if reads || mandate.holds() { Ok(request) } else { Err(NotLeader.into()) }
+    if reads || fence.holds() { Ok(request) } else { Err(NotLeader.into()) }
 }
 
 async fn config() -> Result<Config, Error> {
@@ -127,7 +128,7 @@ mod tests {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let config = || Config::new(Uri::from_static("http://127.0.0.1:9"));
         let metrics = Metrics::new(&mut Registry::default());
-        let clients = |mandate| Clients::of(config(), mandate, &metrics, None).unwrap();
+        let clients = |fence| Clients::of(config(), fence, &metrics, None).unwrap();
         let waiting = clients(WriteFence::by_election());
         for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
             assert!(asked(&waiting.all, method.clone()).await.contains("NotLeader"), "{method}");

@@ -198,7 +198,7 @@ async fn get<T: for<'de> Deserialize<'de>>(client: &Client, path: &str, accept: 
 }
 
 /// Asks for life: at once, every `interval` while something is missing, else every five minutes, and when `wake` is notified.
-pub async fn follow(
+pub async fn rediscover(
     client: Client,
     interval: Duration,
     wake: &Notify,

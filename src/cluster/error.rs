@@ -126,7 +126,7 @@ impl Error {
     }
 
     /// What it says to people: of an API server's answer the text alone.
-    pub fn words(&self) -> String {
+    pub fn user_message(&self) -> String {
         match self {
             Self::Api(error) => match &**error {
                 kube::Error::Api(status) => status.message.clone(),

@@ -44,12 +44,12 @@ pub fn events(metrics: Metrics) -> (Events, EventPublisher) {
 
 impl Events {
     /// Something that has to be done.
-    pub fn warn(&self, about: &ModelServing, reason: &str, note: &str) {
+    pub fn warning(&self, about: &ModelServing, reason: &str, note: &str) {
         self.tell(about, EventType::Warning, reason, note);
     }
 
     /// Something that is good to know.
-    pub fn inform(&self, about: &ModelServing, reason: &str, note: &str) {
+    pub fn normal(&self, about: &ModelServing, reason: &str, note: &str) {
         self.tell(about, EventType::Normal, reason, note);
     }
 

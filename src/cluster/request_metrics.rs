@@ -33,11 +33,11 @@ where
         let (metrics, method, write) = (self.metrics.clone(), request.method().clone(), write(&request));
         let answer = self.inner.call(request);
         let count = move |answer: Option<&Response<B>>| {
-            metrics.asked(method.as_str(), answer.map(|answer| answer.status().as_u16()));
+            metrics.request(method.as_str(), answer.map(|answer| answer.status().as_u16()));
             if let Some((resource, verb)) =
                 write.filter(|_| answer.is_some_and(|answer| answer.status().is_success()))
             {
-                metrics.wrote(resource, verb);
+                metrics.write(resource, verb);
             }
         };
         let failed = count.clone();

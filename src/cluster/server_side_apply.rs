@@ -24,7 +24,7 @@ pub const METADATA: HeaderValue =
 ///
 /// # Errors
 /// A conflict, or any refusal of the API server.
-pub async fn bring<L, K>(
+pub async fn apply_if_changed<L, K>(
     api: &Api<L>,
     existing: Ownership,
     found: Option<&OwnedObject>,
@@ -84,7 +84,7 @@ struct Precondition {
 ///
 /// # Errors
 /// A conflict where it has changed since, or any refusal of the API server.
-pub async fn status<L, S>(
+pub async fn merge_status<L, S>(
     api: &Api<L>,
     name: &str,
     resource_version: Option<String>,

@@ -27,7 +27,7 @@ const GATHER: Duration = Duration::from_secs(1);
 
 /// Runs for life: a pass whenever `wake` is notified, and again after a failure.
 pub async fn run(context: Context, wake: &Notify) {
-    context.caches.peers.wait_synced().await;
+    context.caches.model_digests.wait_synced().await;
     let mut failures = 0;
     loop {
         let pause = match pass(&context).await {
@@ -66,8 +66,9 @@ async fn pass(context: &Context) -> Result<(), Error> {
         let Some(users) = caches.users(&name) else { return Ok(()) };
         let status = status(&profile, users);
         if status != profile.status {
-            let written = server_side_apply::status(&api, &name, profile.resource_version, status).await?;
-            caches.profiles.wrote(&written);
+            let written =
+                server_side_apply::merge_status(&api, &name, profile.resource_version, status).await?;
+            caches.profiles.record_write(&written);
         }
     }
     Ok(())

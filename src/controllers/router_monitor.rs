@@ -28,7 +28,7 @@ fn observe(context: &Context) -> Option<(ObservedRouter, ServedApis)> {
 
 /// Runs for life: a pass whenever `wake` is notified, and again after a failure. `series` is where the models look.
 pub async fn run(context: Context, series: watch::Sender<Option<RouterSeries>>, wake: &Notify) {
-    context.caches.peers.wait_synced().await;
+    context.caches.model_digests.wait_synced().await;
     let (mut failures, mut told) = (0, None);
     loop {
         let pause = match pass(&context, &series, &mut told).await {
@@ -105,10 +105,11 @@ async fn write(
     wanted: ServiceMonitor,
 ) -> Result<(), Error> {
     let fingerprint = wanted.fingerprint();
-    let found = observed.service_monitor.as_ref().map(|digest| &digest.generated);
-    if let Some(live) = server_side_apply::bring(api, observed.existing(), found, wanted, fingerprint).await?
+    let found = observed.service_monitor.as_ref().map(|digest| &digest.owned);
+    if let Some(live) =
+        server_side_apply::apply_if_changed(api, observed.ownership(), found, wanted, fingerprint).await?
     {
-        context.caches.service_monitors.wrote(&live);
+        context.caches.service_monitors.record_write(&live);
         tracing::info!(
             namespace = observed.namespace,
             name = ROUTER_SERVICE_MONITOR,
@@ -122,7 +123,7 @@ async fn remove(api: &Api<LiveServiceMonitor>, observed: &ObservedRouter) -> Res
     let Some(digest) = &observed.service_monitor else {
         return Ok(());
     };
-    server_side_apply::delete(api, ROUTER_SERVICE_MONITOR, &digest.generated.uid).await?;
+    server_side_apply::delete(api, ROUTER_SERVICE_MONITOR, &digest.owned.uid).await?;
     tracing::info!(
         namespace = observed.namespace,
         name = ROUTER_SERVICE_MONITOR,

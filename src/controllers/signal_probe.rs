@@ -42,18 +42,18 @@ pub async fn run(
     wake: &Notify,
     changed: impl Fn(),
 ) {
-    context.caches.peers.wait_synced().await;
+    context.caches.model_digests.wait_synced().await;
     let mut selectors = Selectors::default();
     loop {
         let sources = sources(&context, &routers);
         let sights = look(&prometheus, sources).await;
         let failed = sights.values().filter(|sight| sight.is_err()).count();
-        context.metrics.checked(sights.len() - failed, failed, unix_time());
+        context.metrics.probed(sights.len() - failed, failed, unix_time());
         if let Some(error) = sights.values().find_map(|sight| sight.as_ref().err()) {
             tracing::debug!(error, "a check of the signals could not run");
         }
-        let seen = context.caches.checks.take(sights);
-        let counted = context.caches.checks.take_mismatches(selectors.look(&context).await);
+        let seen = context.caches.probe_cache.take(sights);
+        let counted = context.caches.probe_cache.take_mismatches(selectors.look(&context).await);
         if seen || counted {
             changed();
         }
@@ -117,7 +117,7 @@ pub async fn look(prometheus: &Querier, sources: impl IntoIterator<Item = ProbeT
         sources.iter().map(|source| source.prometheus.clone()).collect();
     let engines: HashMap<PrometheusSettings, Result<Vec<Sample>, String>> = stream::iter(addresses)
         .map(async |settings| {
-            let answer = prometheus.ask(&settings, &signals::engines()).await;
+            let answer = prometheus.query(&settings, &signals::engines()).await;
             (settings, answer)
         })
         .buffer_unordered(CONCURRENCY)
@@ -143,7 +143,7 @@ async fn look_at(
     source: &ProbeTarget,
     engines: Vec<Sample>,
 ) -> Result<ProbeResult, String> {
-    let presence = prometheus.ask(&source.prometheus, &signals::router_presence(&source.router)).await?;
-    let names = prometheus.ask(&source.prometheus, &signals::model_names(&source.router)).await?;
+    let presence = prometheus.query(&source.prometheus, &signals::router_presence(&source.router)).await?;
+    let names = prometheus.query(&source.prometheus, &signals::model_names(&source.router)).await?;
     Ok(ProbeResult::read(&presence, names, engines))
 }

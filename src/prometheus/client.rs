@@ -45,7 +45,7 @@ pub enum ClientConfigError {
 pub struct Prometheus {
     http: reqwest::Client,
     lenient: reqwest::Client,
-    access: ClientConfig,
+    config: ClientConfig,
 }
 
 impl Prometheus {
@@ -53,8 +53,8 @@ impl Prometheus {
     ///
     /// # Errors
     /// When the file of certificate authorities cannot be used.
-    pub fn new(access: ClientConfig) -> Result<Self, ClientConfigError> {
-        let authorities = match &access.ca_file {
+    pub fn new(config: ClientConfig) -> Result<Self, ClientConfigError> {
+        let authorities = match &config.ca_file {
             Some(file) => {
                 let pem = fs::read(file).map_err(|error| ClientConfigError::File(file.clone(), error))?;
                 Certificate::from_pem_bundle(&pem).map_err(ClientConfigError::Client)?
@@ -71,14 +71,14 @@ impl Prometheus {
         let http = builder().build().map_err(ClientConfigError::Client)?;
         let lenient =
             builder().tls_danger_accept_invalid_certs(true).build().map_err(ClientConfigError::Client)?;
-        Ok(Self { http, lenient, access })
+        Ok(Self { http, lenient, config })
     }
 
     /// Asks once.
     ///
     /// # Errors
     /// Why there is no answer, in words for a message.
-    pub(super) async fn ask(
+    pub(super) async fn query(
         &self,
         settings: &PrometheusSettings,
         query: &str,
@@ -106,7 +106,7 @@ impl Prometheus {
     }
 
     fn token(&self) -> Result<Option<HeaderValue>, String> {
-        let Some(file) = &self.access.bearer_token_file else { return Ok(None) };
+        let Some(file) = &self.config.bearer_token_file else { return Ok(None) };
         let token =
             fs::read_to_string(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
         let mut value: HeaderValue = format!("Bearer {}", token.trim())

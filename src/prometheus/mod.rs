@@ -29,18 +29,22 @@ impl Querier {
     ///
     /// # Errors
     /// Why there is no answer, in words for a message.
-    pub async fn ask(&self, settings: &PrometheusSettings, query: &Expr) -> Result<Vec<Sample>, String> {
-        self.ask_text(settings, &query.to_string()).await
+    pub async fn query(&self, settings: &PrometheusSettings, query: &Expr) -> Result<Vec<Sample>, String> {
+        self.query_text(settings, &query.to_string()).await
     }
 
     /// Asks what is written already.
     ///
     /// # Errors
     /// Why there is no answer, in words for a message.
-    pub async fn ask_text(&self, settings: &PrometheusSettings, query: &str) -> Result<Vec<Sample>, String> {
+    pub async fn query_text(
+        &self,
+        settings: &PrometheusSettings,
+        query: &str,
+    ) -> Result<Vec<Sample>, String> {
         match self {
-            Self::Direct(prometheus) => prometheus.ask(settings, query).await,
-            Self::Proxied(client) => service_proxy::ask(client, settings, query).await,
+            Self::Direct(prometheus) => prometheus.query(settings, query).await,
+            Self::Proxied(client) => service_proxy::query(client, settings, query).await,
         }
     }
 }

@@ -10,7 +10,7 @@ use kthena_keda_core::{intent::PrometheusSettings, observed::Sample};
 ///
 /// # Errors
 /// Why there is no answer, in words for a message; also where the address names no Service of the cluster.
-pub(super) async fn ask(
+pub(super) async fn query(
     client: &Client,
     settings: &PrometheusSettings,
     query: &str,

@@ -87,8 +87,8 @@ impl WriteFence {
     }
 
     fn set(&self, until: Option<Instant>) {
-        if let Some(mandate) = &self.0 {
-            *mandate.lock() = until;
+        if let Some(fence) = &self.0 {
+            *fence.lock() = until;
         }
     }
 
@@ -140,7 +140,7 @@ impl ObservedRecord {
 pub struct Elector {
     api: Api<Lease>,
     candidate: Candidate,
-    mandate: WriteFence,
+    fence: WriteFence,
     seen: ObservedRecord,
     /// What people read in the Lease; nothing is decided by it, since it may step.
     wall_clock: fn() -> Timestamp,
@@ -148,12 +148,12 @@ pub struct Elector {
 
 impl Elector {
     /// One that has seen nothing yet. The client limits requests to [`Candidate::request_limit`].
-    pub fn new(client: kube::Client, candidate: Candidate, mandate: WriteFence) -> Self {
+    pub fn new(client: kube::Client, candidate: Candidate, fence: WriteFence) -> Self {
         let api = Api::namespaced(client, &candidate.namespace);
         Self {
             api,
             candidate,
-            mandate,
+            fence,
             seen: ObservedRecord { lease: None, since: Instant::now() },
             wall_clock: Timestamp::now,
         }
@@ -165,7 +165,7 @@ impl Elector {
     }
 
     /// Waits until the Lease is ours; failures are survived.
-    pub async fn win(&mut self) {
+    pub async fn acquire(&mut self) {
         let config = watch_config().fields(&format!("metadata.name={}", self.candidate.name));
         let mut changes = pin!(resilient_watch(self.api.clone(), config));
         tracing::info!(
@@ -220,13 +220,13 @@ impl Elector {
     }
 
     /// Renews the Lease until it is lost.
-    pub async fn keep(&mut self) {
-        let mandate = self.mandate.clone();
+    pub async fn keep_renewing(&mut self) {
+        let fence = self.fence.clone();
         tokio::select! {
             () = self.renew() => {}
-            () = mandate.expired() => {}
+            () = fence.expired() => {}
         }
-        self.mandate.set(None);
+        self.fence.set(None);
         tracing::error!(
             lease = self.candidate.name,
             "the lease is lost; the process ends, so that it begins anew as one that waits"
@@ -262,8 +262,8 @@ impl Elector {
 
     /// Gives the Lease back, so that another takes over at once.
     pub async fn release(mut self) {
-        let is_ours = self.mandate.holds();
-        self.mandate.set(None);
+        let is_ours = self.fence.holds();
+        self.fence.set(None);
         if !is_ours {
             return;
         }
@@ -303,7 +303,7 @@ impl Elector {
             None => self.api.create(&PostParams::default(), &lease).await?,
         };
         self.seen.see(Some(written), Instant::now());
-        self.mandate.set(Some(started + self.candidate.deadline()));
+        self.fence.set(Some(started + self.candidate.deadline()));
         Ok(())
     }
 
@@ -391,12 +391,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_mandate_ends_by_itself() {
-        let mandate = WriteFence::by_election();
-        assert!(!mandate.holds());
-        mandate.set(Some(Instant::now() + Duration::from_secs(10)));
-        assert!(mandate.clone().holds());
-        mandate.expired().await;
-        assert!(!mandate.holds());
+        let fence = WriteFence::by_election();
+        assert!(!fence.holds());
+        fence.set(Some(Instant::now() + Duration::from_secs(10)));
+        assert!(fence.clone().holds());
+        fence.expired().await;
+        assert!(!fence.holds());
         assert!(WriteFence::for_life().holds());
     }
 
@@ -407,7 +407,7 @@ mod tests {
     }
 
     /// An elector whose writes are all taken as they are, and what it wrote.
-    fn elector(mandate: WriteFence, wall_clock: fn() -> Timestamp) -> (Elector, Arc<Mutex<Vec<Lease>>>) {
+    fn elector(fence: WriteFence, wall_clock: fn() -> Timestamp) -> (Elector, Arc<Mutex<Vec<Lease>>>) {
         let written = Arc::<Mutex<Vec<Lease>>>::default();
         let taken = written.clone();
         let answer = move |request: http::Request<Body>| {
@@ -425,24 +425,24 @@ mod tests {
             duration: Duration::from_secs(15),
         };
         let client = kube::Client::new(tower::service_fn(answer), "n");
-        (Elector { wall_clock, ..Elector::new(client, candidate, mandate) }, written)
+        (Elector { wall_clock, ..Elector::new(client, candidate, fence) }, written)
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_wall_clock_that_steps_neither_loses_nor_prolongs_a_mandate_nor_makes_writes() {
         for clock in [Timestamp::now, stepping] {
-            let mandate = WriteFence::by_election();
-            let (mut elector, written) = elector(mandate.clone(), clock);
+            let fence = WriteFence::by_election();
+            let (mut elector, written) = elector(fence.clone(), clock);
             elector.write().await.unwrap();
             // Kept for an hour: a renewal each three seconds, and not one more.
-            assert!(timeout(Duration::from_secs(3601), elector.keep()).await.is_err());
-            assert!(mandate.holds());
+            assert!(timeout(Duration::from_secs(3601), elector.keep_renewing()).await.is_err());
+            assert!(fence.holds());
             assert_eq!(written.lock().len(), 1 + 3600 / 3);
             // Not renewed any more: it ends ten seconds after the last renewal was sent, one second ago.
             tokio::time::advance(Duration::from_millis(8990)).await;
-            assert!(mandate.holds());
+            assert!(fence.holds());
             tokio::time::advance(Duration::from_millis(20)).await;
-            assert!(!mandate.holds());
+            assert!(!fence.holds());
         }
     }
 

@@ -33,9 +33,9 @@ pub struct Caches {
     /// wants to know asks `peers`.
     pub model_servings: Store<ModelServing>,
     /// What of ModelServings matters to other ones.
-    pub peers: ScopedStore<ModelServingDigest>,
+    pub model_digests: ScopedStore<ModelServingDigest>,
     /// What the ModelServings of the whole cluster ask for; of nothing where this instance's are all of them, or are all that it has to know.
-    pub census: DigestStore<OptIn>,
+    pub cluster_opt_ins: DigestStore<OptIn>,
     /// The cluster's ScaledObjects.
     pub scaled_objects: DigestStore<ScaledObjectDigest>,
     /// The cluster's HPAs.
@@ -53,9 +53,9 @@ pub struct Caches {
     /// The cluster's PodMonitors.
     pub pod_monitors: DigestStore<MonitorDigest>,
     /// The reason that each model's last plan led to.
-    pub reasons: LastReports,
+    pub last_reports: LastReports,
     /// What Prometheus showed last.
-    pub checks: ProbeCache,
+    pub probe_cache: ProbeCache,
     /// The cluster's ModelRoutes.
     pub routes: DigestStore<RouteDigest>,
     /// The cluster's ModelServers.
@@ -64,23 +64,23 @@ pub struct Caches {
 
 impl Caches {
     /// Nothing seen yet of what one instance watches. `router` is the router's namespace.
-    pub fn new(model_servings: Store<ModelServing>, share: &Shard, router: &str) -> Self {
+    pub fn new(model_servings: Store<ModelServing>, shard: &Shard, router: &str) -> Self {
         Self {
             model_servings,
-            peers: ScopedStore::default(),
-            census: DigestStore::of(share.census()),
-            scaled_objects: DigestStore::of(share.scopes()),
-            hpas: DigestStore::of(share.scopes()),
-            policies: DigestStore::of(share.scopes()),
-            bindings: DigestStore::of(share.scopes()),
+            model_digests: ScopedStore::default(),
+            cluster_opt_ins: DigestStore::of(shard.cluster_opt_ins()),
+            scaled_objects: DigestStore::of(shard.scopes()),
+            hpas: DigestStore::of(shard.scopes()),
+            policies: DigestStore::of(shard.scopes()),
+            bindings: DigestStore::of(shard.scopes()),
             profiles: DigestStore::default(),
             services: DigestStore::of([Some(router.to_owned())]),
-            service_monitors: DigestStore::of(share.scopes_with(router)),
-            pod_monitors: DigestStore::of(share.scopes_with(router)),
-            reasons: LastReports::default(),
-            checks: ProbeCache::default(),
-            routes: DigestStore::of(share.scopes()),
-            servers: DigestStore::of(share.scopes()),
+            service_monitors: DigestStore::of(shard.scopes_with(router)),
+            pod_monitors: DigestStore::of(shard.scopes_with(router)),
+            last_reports: LastReports::default(),
+            probe_cache: ProbeCache::default(),
+            routes: DigestStore::of(shard.scopes()),
+            servers: DigestStore::of(shard.scopes()),
         }
     }
 
@@ -99,15 +99,15 @@ impl Caches {
             model_serving: model_serving.clone(),
             scaled_object: self.scaled_objects.get(&namespace, &model_serving.scaled_object_name()),
             hpa: self.hpas.get(&namespace, &model_serving.hpa_name()),
-            competing: self.competing(model_serving),
-            probes: self.checks.last(),
+            competing_autoscalers: self.competing_with(model_serving),
+            probes: self.probe_cache.last(),
             rejection: None,
             second_writer: None,
-            mismatch: self.checks.mismatch(&(namespace.clone(), model_serving.name_any())),
+            mismatch: self.probe_cache.mismatch(&(namespace.clone(), model_serving.name_any())),
             pod_monitor: self
                 .pod_monitors
                 .get(&namespace, &model_serving.pod_monitor_name())
-                .map(|digest| digest.generated),
+                .map(|digest| digest.owned),
             router,
             routing: self.routing(model_serving, served),
             profile: self.profiles.get("", model_serving.profile()).map(|digest| digest.settings),
@@ -135,21 +135,21 @@ impl Caches {
 
     /// What has not been seen in full yet of what is served.
     pub fn unsynced(&self, served: ServedApis) -> Vec<&'static str> {
-        let model_servings = !served.model_servings || self.peers.has_synced();
+        let model_servings = !served.model_servings || self.model_digests.has_synced();
         let all = self.needed(served).into_iter().chain([("modelservings", model_servings)]);
         all.filter(|(_, is_seen)| !is_seen).map(|(kind, _)| kind).collect()
     }
 
-    fn competing(&self, model_serving: &ModelServing) -> Vec<CompetingAutoscaler> {
+    fn competing_with(&self, model_serving: &ModelServing) -> Vec<CompetingAutoscaler> {
         let about = [index_keys::model_serving(
             &model_serving.namespace().unwrap_or_default(),
             &model_serving.name_any(),
         )];
-        self.scaled_objects.pick(&about, &[], |scaled_objects| {
-            self.hpas.pick(&about, &[], |hpas| {
-                self.policies.pick(&about, &[], |policies| {
-                    self.bindings.pick(&about, &[], |bindings| {
-                        Autoscalers { scaled_objects, hpas, policies, bindings }.competing(model_serving)
+        self.scaled_objects.with_matching(&about, &[], |scaled_objects| {
+            self.hpas.with_matching(&about, &[], |hpas| {
+                self.policies.with_matching(&about, &[], |policies| {
+                    self.bindings.with_matching(&about, &[], |bindings| {
+                        Autoscalers { scaled_objects, hpas, policies, bindings }.competing_with(model_serving)
                     })
                 })
             })
@@ -187,7 +187,9 @@ impl Caches {
         let names: BTreeSet<&str> = models.iter().map(|found| found.profile()).collect();
         let of = |name: &str| {
             let found = self.profiles.get("", name).map(|digest| digest.settings);
-            Profile::resolve(name, found.as_ref(), defaults).ok().map(|profile| profile.clone().or(defaults))
+            Profile::resolve(name, found.as_ref(), defaults)
+                .ok()
+                .map(|profile| profile.clone().with_fallback(defaults))
         };
         names.into_iter().filter_map(of).collect()
     }
@@ -205,25 +207,27 @@ impl Caches {
 
     /// How many opted-in models of the cluster use this profile; nothing while that is not known.
     pub fn users(&self, profile: &str) -> Option<i32> {
-        let users = if self.census.is_disabled() {
-            self.peers.count(index_keys::profile(profile))
+        let users = if self.cluster_opt_ins.is_disabled() {
+            self.model_digests.count(index_keys::profile(profile))
         } else {
-            self.census.has_synced().then(|| self.census.count(index_keys::profile(profile)))?
+            self.cluster_opt_ins
+                .has_synced()
+                .then(|| self.cluster_opt_ins.count(index_keys::profile(profile)))?
         };
         Some(i32::try_from(users).unwrap_or(i32::MAX))
     }
 
     /// Whether any model of the cluster asks for autoscaling; nothing while that is not known.
     pub fn any_opted_in(&self) -> Option<bool> {
-        if self.census.is_disabled() {
-            return Some(self.peers.any(index_keys::opted_in()));
+        if self.cluster_opt_ins.is_disabled() {
+            return Some(self.model_digests.any(index_keys::opted_in()));
         }
-        self.census.has_synced().then(|| self.census.any(index_keys::opted_in()))
+        self.cluster_opt_ins.has_synced().then(|| self.cluster_opt_ins.any(index_keys::opted_in()))
     }
 
     /// What is said of each opted-in model.
     pub fn said(&self) -> Vec<(Arc<ModelServing>, LastReported)> {
-        let said = |found: Arc<ModelServing>| self.reasons.of(&found).map(|said| (found, said));
+        let said = |found: Arc<ModelServing>| self.last_reports.of(&found).map(|said| (found, said));
         self.model_servings.state_filter(ModelServing::is_opted_in).into_iter().filter_map(said).collect()
     }
 }

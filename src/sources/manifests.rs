@@ -118,13 +118,13 @@ impl Manifests {
         Observed {
             model_serving: model_serving.clone(),
             hpa: self.hpas.get(&(namespace.clone(), model_serving.hpa_name())).cloned(),
-            competing: autoscalers.competing(model_serving),
+            competing_autoscalers: autoscalers.competing_with(model_serving),
             probes: Arc::default(),
             mismatch: None,
             rejection: None,
             second_writer: None,
             scaled_object: self.scaled_objects.get(&(namespace, model_serving.scaled_object_name())).cloned(),
-            pod_monitor: pod_monitor.map(|digest| digest.generated.clone()),
+            pod_monitor: pod_monitor.map(|digest| digest.owned.clone()),
             router,
             routing: Network {
                 are_served: self.has_route_kind,

@@ -35,11 +35,11 @@ impl Caches {
         let names = self.names(model_serving, &namespace);
         let about: Vec<IndexKey> = names.all.iter().map(|name| index_keys::model_name(name)).collect();
         let selecting = selecting(&namespace, &own.1, &model_serving.spec.template.roles);
-        self.routes.pick(&about, &names.similar_in, |routes| {
+        self.routes.with_matching(&about, &names.similar_in, |routes| {
             let targets = routes
                 .iter()
                 .flat_map(|(key, route)| route.servers().map(|server| (key.0.clone(), server.to_owned())));
-            self.servers.pick(&selecting, &targets.collect::<Vec<_>>(), |servers| {
+            self.servers.with_matching(&selecting, &targets.collect::<Vec<_>>(), |servers| {
                 let model_servings = self.others_and(&own, &names.all, servers);
                 Network {
                     are_served: served.network.routes,
@@ -55,13 +55,13 @@ impl Caches {
     fn names(&self, model_serving: &ModelServing, namespace: &str) -> Names {
         let mut all: BTreeSet<String> = model_serving.model_names().map(str::to_owned).collect();
         let about: Vec<IndexKey> = all.iter().map(|name| index_keys::model_name(name)).collect();
-        let carried: BTreeSet<String> = self.routes.pick(&about, &[], |routes| {
+        let carried: BTreeSet<String> = self.routes.with_matching(&about, &[], |routes| {
             let here = routes.iter().filter(|(key, _)| key.0 == namespace);
             here.flat_map(|(_, route)| route.names()).map(str::to_owned).collect()
         });
         let is_misspelt = !all.is_subset(&carried);
         let similar_in = if is_misspelt {
-            self.routes.first(index_keys::namespace(namespace), COMPARED)
+            self.routes.keys(index_keys::namespace(namespace), COMPARED)
         } else {
             Vec::new()
         };
@@ -77,7 +77,7 @@ impl Caches {
         servers: &[(&Key, &ServerDigest)],
     ) -> Vec<Arc<ModelServing>> {
         let claiming = names.iter().flat_map(|name| {
-            self.peers.first(index_keys::model_name(name), NAMED, |of, peer| peer.stays() && of != own)
+            self.model_digests.keys(index_keys::model_name(name), NAMED, |of, peer| peer.stays() && of != own)
         });
         let selected = servers.iter().flat_map(|(key, server)| self.selected(key, server, own));
         let keys: BTreeSet<Key> = claiming.chain(selected).chain([own.clone()]).collect();
@@ -93,13 +93,13 @@ impl Caches {
                 && self.model_serving(of).is_some_and(|found| server.selects(&found))
         };
         let about = server.index_keys(&(namespace.clone(), name.clone()));
-        about.into_iter().flat_map(|topic| self.peers.first(topic, NAMED, is_selected)).collect()
+        about.into_iter().flat_map(|topic| self.model_digests.keys(topic, NAMED, is_selected)).collect()
     }
 
     /// What others have in common with a ModelServing that speaks of these topics, or spoke of them: names, and the ModelServers that
     /// select both.
     pub fn shared_by(&self, topics: &[IndexKey]) -> Vec<IndexKey> {
-        let selecting = self.servers.pick(topics, &[], |servers| {
+        let selecting = self.servers.with_matching(topics, &[], |servers| {
             servers.iter().flat_map(|(key, server)| server.index_keys(key)).collect::<Vec<_>>()
         });
         topics.iter().copied().filter(|topic| topic.is_of(index_keys::MODEL_NAME)).chain(selecting).collect()
@@ -108,7 +108,7 @@ impl Caches {
     /// The names that routes lead to a ModelServer.
     pub fn led_to(&self, (namespace, name): &Key) -> Vec<IndexKey> {
         let about = [index_keys::model_server(namespace, name)];
-        self.routes.pick(&about, &[], |routes| {
+        self.routes.with_matching(&about, &[], |routes| {
             routes.iter().flat_map(|(_, route)| route.names()).map(index_keys::model_name).collect()
         })
     }
@@ -203,13 +203,13 @@ mod tests {
         for object in &world.model_servings {
             let event = Event::Apply(serde_json::from_value::<ModelServing>(object.clone()).unwrap());
             writer.apply_watcher_event(&event);
-            caches.peers.take(&event, &mut BTreeSet::new());
+            caches.model_digests.apply_event(&event, &mut BTreeSet::new());
         }
         world.routes.iter().for_each(|object| {
-            caches.routes.wrote(&serde_json::from_value::<LiveModelRoute>(object.clone()).unwrap())
+            caches.routes.record_write(&serde_json::from_value::<LiveModelRoute>(object.clone()).unwrap())
         });
         world.servers.iter().for_each(|object| {
-            caches.servers.wrote(&serde_json::from_value::<LiveModelServer>(object.clone()).unwrap())
+            caches.servers.record_write(&serde_json::from_value::<LiveModelServer>(object.clone()).unwrap())
         });
         caches
     }

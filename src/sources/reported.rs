@@ -26,12 +26,12 @@ impl LastReports {
     /// Takes the verdict on a model; none if it is not scaled, or gone.
     pub fn take(&self, model_serving: &ModelServing, verdict: Option<&Verdict>) {
         let key = key(model_serving);
-        let mut reasons = self.0.write();
+        let mut last_reports = self.0.write();
         match verdict {
             Some(Verdict { status, reason, message: _ }) => {
-                reasons.insert(key, LastReported { status: *status, reason })
+                last_reports.insert(key, LastReported { status: *status, reason })
             }
-            None => reasons.remove(&key),
+            None => last_reports.remove(&key),
         };
     }
 

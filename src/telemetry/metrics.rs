@@ -275,19 +275,19 @@ impl Metrics {
     }
 
     /// How many passes may be under way at a time.
-    pub fn allows(&self, passes: u16) {
+    pub fn max_concurrency(&self, passes: u16) {
         self.most_workers.get_or_create(&controller()).set(passes.into());
     }
 
     /// A pass began; it ends when what is returned is dropped.
-    pub fn pass(&self) -> Pass {
+    pub fn reconciling(&self) -> Pass {
         let workers = self.workers.get_or_create_owned(&controller());
         workers.inc();
         Pass { workers }
     }
 
     /// A pass is over.
-    pub fn passed(&self, result: &str, took: Duration) {
+    pub fn reconciled(&self, result: &str, took: Duration) {
         self.reconciles
             .get_or_create(&[("controller", CONTROLLER.to_owned()), ("result", result.to_owned())])
             .inc();
@@ -301,18 +301,18 @@ impl Metrics {
     }
 
     /// The API server answered, or did not.
-    pub fn asked(&self, method: &str, code: Option<u16>) {
+    pub fn request(&self, method: &str, code: Option<u16>) {
         let code = code.map_or_else(|| "<error>".to_owned(), |code| code.to_string());
         self.requests.get_or_create(&[("code", code), ("method", method.to_owned())]).inc();
     }
 
     /// The API server accepted a write.
-    pub fn wrote(&self, resource: String, verb: &str) {
+    pub fn write(&self, resource: String, verb: &str) {
         self.writes.get_or_create(&[("resource", resource), ("verb", verb.to_owned())]).inc();
     }
 
     /// So many were looked at and answered, or did not, at this Unix time in seconds.
-    pub fn checked(&self, answered: usize, failed: usize, at: f64) {
+    pub fn probed(&self, answered: usize, failed: usize, at: f64) {
         for (result, count) in [("answered", answered), ("failed", failed)] {
             self.checks
                 .get_or_create(&[("result", result.to_owned())])
@@ -329,7 +329,7 @@ impl Metrics {
     }
 
     /// Whether this process holds the Lease.
-    pub fn leads(&self, lease: &str, leads: bool) {
+    pub fn leader(&self, lease: &str, leads: bool) {
         self.leader.get_or_create(&[("name", lease.to_owned())]).set(leads.into());
     }
 }

@@ -37,7 +37,7 @@ pub async fn reflect<K, D, S>(
         }
         tracing::info!(kind = %K::kind(&()), "no longer served");
         digests.parts().for_each(|(_, part)| part.clear());
-        changed(Change::All);
+        changed(Change::Resync);
     }
 }
 
@@ -49,13 +49,13 @@ where
     let events = resilient_watch(api, watch_config());
     let events = events.inspect_err(|error| {
         if is_denied(error) && !digests.has_synced() && digests.set_sync(SyncState::Forbidden) {
-            changed(Change::All);
+            changed(Change::Resync);
         }
     });
     let mut events = pin!(log_and_skip_errors(events));
     let mut listed = BTreeSet::new();
     while let Some(event) = events.next().await {
-        digests.take(&event, &mut listed).into_iter().for_each(changed);
+        digests.apply_event(&event, &mut listed).into_iter().for_each(changed);
     }
 }
 

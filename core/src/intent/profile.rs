@@ -228,7 +228,7 @@ impl Profile {
 
     /// These settings, with the operator's own flags for what a profile leaves to them.
     #[must_use]
-    pub fn or(mut self, flags: &Self) -> Self {
+    pub fn with_fallback(mut self, flags: &Self) -> Self {
         self.prometheus = self.prometheus.or_else(|| flags.prometheus.clone());
         self.monitors.create = self.monitors.create.or(flags.monitors.create);
         self

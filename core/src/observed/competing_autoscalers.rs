@@ -29,7 +29,7 @@ pub struct Autoscalers<'a> {
 
 impl Autoscalers<'_> {
     /// Whoever scales it besides us. KEDA's HPAs speak for their ScaledObjects; ours, also of a ScaledObject just deleted, is none.
-    pub fn competing(&self, model_serving: &ModelServing) -> Vec<CompetingAutoscaler> {
+    pub fn competing_with(&self, model_serving: &ModelServing) -> Vec<CompetingAutoscaler> {
         let (namespace, name) = (model_serving.namespace().unwrap_or_default(), model_serving.name_any());
         let ours = model_serving.scaled_object_name();
         let here = |key: &Key| key.0 == namespace;

@@ -43,7 +43,7 @@ pub struct Observed {
     /// The HPA that KEDA makes for it.
     pub hpa: Option<HpaDigest>,
     /// Whoever else scales it.
-    pub competing: Vec<CompetingAutoscaler>,
+    pub competing_autoscalers: Vec<CompetingAutoscaler>,
     /// What stands under the name of its PodMonitor.
     pub pod_monitor: Option<OwnedObject>,
     /// How the router's series are found.
@@ -69,7 +69,7 @@ impl Observed {
             model_serving,
             scaled_object: None,
             hpa: None,
-            competing: Vec::new(),
+            competing_autoscalers: Vec::new(),
             pod_monitor: None,
             router,
             second_writer: None,
@@ -82,22 +82,22 @@ impl Observed {
     }
 
     /// Whose the object under the name of its ScaledObject is.
-    pub fn existing(&self) -> Ownership {
-        self.whose(self.generated())
+    pub fn ownership(&self) -> Ownership {
+        self.whose(self.owned_scaled_object())
     }
 
     /// What stands under the name of its ScaledObject, as far as that is ours to write.
-    pub fn generated(&self) -> Option<&OwnedObject> {
-        self.scaled_object.as_ref().map(|found| &found.generated)
+    pub fn owned_scaled_object(&self) -> Option<&OwnedObject> {
+        self.scaled_object.as_ref().map(|found| &found.owned)
     }
 
     /// Whose the object under the name of its PodMonitor is.
-    pub fn existing_pod_monitor(&self) -> Ownership {
+    pub fn pod_monitor_ownership(&self) -> Ownership {
         self.whose(self.pod_monitor.as_ref())
     }
 
     fn whose(&self, found: Option<&OwnedObject>) -> Ownership {
-        found.map_or(Ownership::Absent, |digest| digest.existing(self.model_serving.metadata.uid.as_deref()))
+        found.map_or(Ownership::Absent, |digest| digest.ownership(self.model_serving.metadata.uid.as_deref()))
     }
 }
 

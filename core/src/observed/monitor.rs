@@ -59,7 +59,7 @@ impl From<LenientDe<Wire<BestEffort<PodMonitorSpec>>>> for LivePodMonitor {
 #[derive(Clone, Debug, PartialEq)]
 pub struct MonitorDigest {
     /// Whose it is.
-    pub generated: OwnedObject,
+    pub owned: OwnedObject,
     /// What it scrapes.
     pub scrapes: Scrapes,
 }
@@ -77,15 +77,15 @@ pub struct Scrapes {
 
 impl From<&LiveServiceMonitor> for MonitorDigest {
     fn from(live: &LiveServiceMonitor) -> Self {
-        let generated = OwnedObject::new(&live.metadata, &live.own, live.spec.as_ref());
-        Self { generated, scrapes: live.spec.clone().map(Scrapes::from).unwrap_or_default() }
+        let owned = OwnedObject::new(&live.metadata, &live.own, live.spec.as_ref());
+        Self { owned, scrapes: live.spec.clone().map(Scrapes::from).unwrap_or_default() }
     }
 }
 
 impl From<&LivePodMonitor> for MonitorDigest {
     fn from(live: &LivePodMonitor) -> Self {
-        let generated = OwnedObject::new(&live.metadata, &live.own, live.spec.as_ref());
-        Self { generated, scrapes: live.spec.clone().map(Scrapes::from).unwrap_or_default() }
+        let owned = OwnedObject::new(&live.metadata, &live.own, live.spec.as_ref());
+        Self { owned, scrapes: live.spec.clone().map(Scrapes::from).unwrap_or_default() }
     }
 }
 

@@ -66,7 +66,7 @@ impl OwnedObject {
     ///
     /// Ours is what the owner controls and we marked or wrote; and what we marked and nobody controls, such as the output of
     /// `render` that came through GitOps.
-    pub fn existing(&self, owner_uid: Option<&str>) -> Ownership {
+    pub fn ownership(&self, owner_uid: Option<&str>) -> Ownership {
         let ours = match &self.controller {
             Some(controller) => Some(controller.as_str()) == owner_uid && self.marked,
             None => self.marked,

@@ -25,8 +25,8 @@ pub struct ObservedRouter {
 
 impl ObservedRouter {
     /// Whose the object under the name of our ServiceMonitor is.
-    pub fn existing(&self) -> Ownership {
-        self.service_monitor.as_ref().map_or(Ownership::Absent, |digest| digest.generated.existing(None))
+    pub fn ownership(&self) -> Ownership {
+        self.service_monitor.as_ref().map_or(Ownership::Absent, |digest| digest.owned.ownership(None))
     }
 }
 

@@ -67,7 +67,7 @@ impl From<LenientDe<Wire>> for LiveScaledObject {
 #[derive(Clone, Debug, PartialEq)]
 pub struct ScaledObjectDigest {
     /// Whose it is, and whether it is as we would write it.
-    pub generated: OwnedObject,
+    pub owned: OwnedObject,
     /// What it scales.
     pub target: ScaleTarget,
     /// The annotation by which it is paused as a whole, if any.
@@ -82,12 +82,12 @@ const PAUSED: &str = "autoscaling.keda.sh/paused";
 
 impl From<&LiveScaledObject> for ScaledObjectDigest {
     fn from(live: &LiveScaledObject) -> Self {
-        let generated = OwnedObject::new(&live.metadata, &live.own, live.spec.as_ref());
+        let owned = OwnedObject::new(&live.metadata, &live.own, live.spec.as_ref());
         let pauses = |key: &&str| {
             live.annotations().get(*key).is_some_and(|value| *key == PAUSED_AT || value != "false")
         };
         Self {
-            generated,
+            owned,
             target: live.target.clone(),
             paused_by: [PAUSED_AT, PAUSED].into_iter().find(pauses),
             conditions: live.conditions.clone(),

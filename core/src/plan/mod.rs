@@ -113,7 +113,7 @@ fn opted_out(observed: &Observed, selector: Desired<String>) -> Plan {
         None => Desired::Keep,
     };
     Plan {
-        scaled_object: removal(observed, observed.generated()),
+        scaled_object: removal(observed, observed.owned_scaled_object()),
         pod_monitor: removal(observed, observed.pod_monitor.as_ref()),
         selector,
         condition,
@@ -127,7 +127,7 @@ fn opted_out(observed: &Observed, selector: Desired<String>) -> Plan {
 fn removal<T>(observed: &Observed, found: Option<&OwnedObject>) -> Desired<T> {
     let uid = observed.model_serving.metadata.uid.as_deref();
     match found {
-        Some(found) if found.existing(uid) == Ownership::Owned && found.is_controlled_by(uid) => {
+        Some(found) if found.ownership(uid) == Ownership::Owned && found.is_controlled_by(uid) => {
             Desired::Remove
         }
         _ => Desired::Keep,
@@ -152,7 +152,9 @@ fn opted_in(
     let condition = verdict::condition(observed, &explanation.verdict);
     let (scaled_object, pod_monitor) = match (&explanation.resolved, capabilities.keda) {
         // Two autoscalers would undo each other's work: ours steps back, and theirs is never touched.
-        _ if !observed.competing.is_empty() => (removal(observed, observed.generated()), Desired::Keep),
+        _ if !observed.competing_autoscalers.is_empty() => {
+            (removal(observed, observed.owned_scaled_object()), Desired::Keep)
+        }
         (Some(resolved), Some(keda)) if findings.is_empty() => (
             scaled_object(observed, resolved, &selector, keda),
             pod_monitor::desired(observed, resolved, capabilities),
@@ -229,7 +231,7 @@ fn scaled_object(
 ) -> Desired<Box<ScaledObject>> {
     let is_selected =
         matches!(selector, Desired::Apply(_)) || observed.model_serving.label_selector().is_some();
-    if !is_selected || observed.existing() == Ownership::Terminating {
+    if !is_selected || observed.ownership() == Ownership::Terminating {
         return Desired::Keep;
     }
     let built =
@@ -284,17 +286,17 @@ fn asked_for(annotations: Annotations, observed: &Observed, defaults: &Profile) 
             ProfileUnavailable::NotFound => Finding::profile_not_found(name),
             ProfileUnavailable::Unusable(errors) => Finding::profile_unusable(name, errors),
         })?;
-    let profile = profile.clone().or(defaults);
+    let profile = profile.clone().with_fallback(defaults);
     intent::merge(annotations, &profile).map_err(|error| Finding::invalid(&[error]))
 }
 
 /// What keeps any ScaledObject from being applied here, whatever was asked for.
 fn missing_apis(observed: &Observed, capabilities: Capabilities) -> Vec<Finding> {
     let mut findings = Vec::new();
-    if !observed.competing.is_empty() {
-        findings.push(Finding::conflicting(&observed.competing));
+    if !observed.competing_autoscalers.is_empty() {
+        findings.push(Finding::conflicting(&observed.competing_autoscalers));
     }
-    if observed.existing() == Ownership::Foreign {
+    if observed.ownership() == Ownership::Foreign {
         findings.push(Finding::name_conflict::<ScaledObject>(&observed.model_serving.scaled_object_name()));
     }
     if capabilities.keda.is_none() {
@@ -310,7 +312,7 @@ fn missing_apis(observed: &Observed, capabilities: Capabilities) -> Vec<Finding>
 fn unsupported(observed: &Observed, capabilities: Capabilities, intent: &Intent) -> Vec<Finding> {
     let mut findings = Vec::new();
     let current = observed.model_serving.replicas();
-    let opting_in = observed.existing() == Ownership::Absent;
+    let opting_in = observed.ownership() == Ownership::Absent;
     if opting_in && current > intent.replicas.max() && !intent.max_is_explicit {
         findings.push(Finding::would_cut_running_fleet(current, intent.replicas.max()));
     }

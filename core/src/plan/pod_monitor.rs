@@ -28,7 +28,7 @@ pub(super) fn is_needed(resolved: &ResolvedIntent) -> bool {
 
 /// Somebody else's object of its name, where one is needed.
 pub(super) fn conflict(observed: &Observed, resolved: &ResolvedIntent) -> Option<Finding> {
-    let is_foreign = observed.existing_pod_monitor() == Ownership::Foreign;
+    let is_foreign = observed.pod_monitor_ownership() == Ownership::Foreign;
     (is_foreign && is_needed(resolved))
         .then(|| Finding::name_conflict::<PodMonitor>(&observed.model_serving.pod_monitor_name()))
 }
@@ -39,7 +39,7 @@ pub(super) fn desired(
     resolved: &ResolvedIntent,
     capabilities: Capabilities,
 ) -> Desired<Box<PodMonitor>> {
-    match (resolved.triggers.engines, observed.existing_pod_monitor()) {
+    match (resolved.triggers.engines, observed.pod_monitor_ownership()) {
         (Some(engines), Ownership::Absent | Ownership::Owned)
             if is_needed(resolved) && capabilities.pod_monitors =>
         {

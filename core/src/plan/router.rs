@@ -68,7 +68,9 @@ pub fn plan_router(
 ) -> RouterPlan {
     match profile {
         None => plan_with(observed, &defaults.monitors, any_opted_in),
-        Some(Ok(profile)) => plan_with(observed, &profile.clone().or(defaults).monitors, any_opted_in),
+        Some(Ok(profile)) => {
+            plan_with(observed, &profile.clone().with_fallback(defaults).monitors, any_opted_in)
+        }
         Some(Err(_)) => match plan_with(observed, &defaults.monitors, any_opted_in) {
             RouterPlan { service_monitor: Desired::Apply(_), series, problem } => {
                 RouterPlan { service_monitor: Desired::Keep, series, problem }
@@ -100,7 +102,7 @@ fn plan_with(observed: &ObservedRouter, settings: &MonitorSettings, any_opted_in
             CreateMonitors::UnlessScraped => scraper.is_none(),
             CreateMonitors::Never => false,
         };
-    let (service_monitor, problem) = match (wanted, observed.existing()) {
+    let (service_monitor, problem) = match (wanted, observed.ownership()) {
         (true, Ownership::Foreign) => (Desired::Keep, Some(name_conflict(observed))),
         (true, Ownership::Absent | Ownership::Owned) => {
             (Desired::Apply(Box::new(build(observed, settings, &metrics))), None)
@@ -127,7 +129,7 @@ pub fn assumed_service() -> RouterService {
 }
 
 fn remove(observed: &ObservedRouter) -> Desired<Box<ServiceMonitor>> {
-    match observed.existing() {
+    match observed.ownership() {
         Ownership::Owned => Desired::Remove,
         Ownership::Absent | Ownership::Terminating | Ownership::Foreign => Desired::Keep,
     }
@@ -191,7 +193,7 @@ fn build(observed: &ObservedRouter, settings: &MonitorSettings, metrics: &Metric
 fn scraper(observed: &ObservedRouter, metrics: &Metrics<'_>) -> Option<Scraper> {
     let (service, port, namespace) = (metrics.service, metrics.port, &observed.namespace);
     let ours = |(of, name): &Key| {
-        of == namespace && name == ROUTER_SERVICE_MONITOR && observed.existing() != Ownership::Foreign
+        of == namespace && name == ROUTER_SERVICE_MONITOR && observed.ownership() != Ownership::Foreign
     };
     let mut service_monitors = observed.service_monitors.iter().filter(|(key, _)| !ours(key));
     let by_service = |(key, monitor): &(Key, MonitorDigest)| {

@@ -92,7 +92,7 @@ pub(super) fn verdict(observed: &Observed, report: &VerdictInputs<'_>) -> Verdic
             // Writing to a String cannot fail.
             let _ = write!(own, "; also {}: {}", other.reason.as_str(), other.message);
         }
-        if observed.existing() == Ownership::Owned && observed.competing.is_empty() {
+        if observed.ownership() == Ownership::Owned && observed.competing_autoscalers.is_empty() {
             own.push_str("; until then the ScaledObject stays as it was last valid");
         }
         return problem(first, &own, report.troubles, report);
@@ -145,7 +145,8 @@ fn paused(observed: &Observed, intent: Option<&Intent>) -> Option<String> {
     if intent.is_some_and(|intent| intent.pause == Some(Pause::All)) {
         return Some(format!("the annotation {PREFIX}paused"));
     }
-    let by = observed.scaled_object.as_ref().filter(|_| observed.existing() == Ownership::Owned)?.paused_by?;
+    let by =
+        observed.scaled_object.as_ref().filter(|_| observed.ownership() == Ownership::Owned)?.paused_by?;
     Some(format!("the annotation {by} on the ScaledObject, which somebody else set"))
 }
 

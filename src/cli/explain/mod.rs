@@ -282,7 +282,7 @@ async fn values(observed: &Observed, asked: &ResolvedIntent, way: &Way) -> Vec<S
         (observed.model_serving.namespace().unwrap_or_default(), observed.model_serving.scaled_object_name());
     let mut signals = Vec::new();
     for (place, trigger) in asked.triggers.triggers.iter().enumerate() {
-        let answer = match way.asker.ask_text(&settings, &trigger.query).await.as_deref() {
+        let answer = match way.asker.query_text(&settings, &trigger.query).await.as_deref() {
             Ok([one]) => Ok(one.value),
             Ok([]) => Err("no data".to_owned()),
             Ok(many) => Err(format!("{} values, of which KEDA takes none", many.len())),

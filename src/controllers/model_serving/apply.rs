@@ -32,7 +32,7 @@ pub(super) async fn apply(
         remove::<LiveScaledObject>(
             context,
             &observed.model_serving.scaled_object_name(),
-            observed.generated(),
+            observed.owned_scaled_object(),
             &observed,
         )
         .await?;
@@ -96,8 +96,8 @@ async fn write_scaled_object(
     wanted: ScaledObject,
 ) -> Result<Option<Duration>, Error> {
     let fingerprint = wanted.fingerprint();
-    let (existing, found) = (observed.existing(), observed.generated());
-    let wrote = |live: &LiveScaledObject| models.context.caches.scaled_objects.wrote(live);
+    let (existing, found) = (observed.ownership(), observed.owned_scaled_object());
+    let wrote = |live: &LiveScaledObject| models.context.caches.scaled_objects.record_write(live);
     bring(models, observed, existing, found, (wanted, fingerprint), wrote).await
 }
 
@@ -107,8 +107,8 @@ async fn write_pod_monitor(
     wanted: PodMonitor,
 ) -> Result<Option<Duration>, Error> {
     let fingerprint = wanted.fingerprint();
-    let (existing, found) = (observed.existing_pod_monitor(), observed.pod_monitor.as_ref());
-    let wrote = |live: &LivePodMonitor| models.context.caches.pod_monitors.wrote(live);
+    let (existing, found) = (observed.pod_monitor_ownership(), observed.pod_monitor.as_ref());
+    let wrote = |live: &LivePodMonitor| models.context.caches.pod_monitors.record_write(live);
     bring(models, observed, existing, found, (wanted, fingerprint), wrote).await
 }
 
@@ -134,11 +134,12 @@ where
     }
     let namespace = model_serving.namespace().ok_or(Error::Malformed("a namespace"))?;
     let api: Api<L> = Api::namespaced(models.context.client.clone(), &namespace);
-    let live =
-        server_side_apply::bring(&api, existing, found, wanted, fingerprint).await.inspect_err(|error| {
+    let live = server_side_apply::apply_if_changed(&api, existing, found, wanted, fingerprint)
+        .await
+        .inspect_err(|error| {
             // What heals by itself is tried again without a word.
             if error.class().needs_action() {
-                memory.refused(&identity, format!("{kind} {name} is refused: {}", error.words()));
+                memory.refused(&identity, format!("{kind} {name} is refused: {}", error.user_message()));
             }
         })?;
     let as_before = memory.wanted(&identity, K::kind(&()), fingerprint);
@@ -147,7 +148,7 @@ where
     tracing::info!(namespace, name, %kind, "applied");
     if as_before {
         memory.repaired(&identity, &kind);
-        models.events.inform(
+        models.events.normal(
             model_serving,
             "Repaired",
             &format!("{kind} {name} was changed by somebody else and is as it was again"),

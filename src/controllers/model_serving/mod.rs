@@ -68,7 +68,7 @@ impl ModelServingContext {
     pub fn listed(&self) {
         let there = self.context.caches.model_servings.state();
         let keys: HashSet<_> = there.iter().map(|model_serving| key(&**model_serving)).collect();
-        self.context.caches.reasons.retain(|key| keys.contains(key));
+        self.context.caches.last_reports.retain(|key| keys.contains(key));
         let identities = there.iter().map(|model_serving| identity(model_serving)).collect();
         self.failures.retain(&identities);
         self.memory.listed(&identities);
@@ -76,7 +76,7 @@ impl ModelServingContext {
 
     /// Forgets one that is gone, or is another instance's now.
     pub fn forget(&self, model_serving: &ModelServing) {
-        self.context.caches.reasons.take(model_serving, None);
+        self.context.caches.last_reports.take(model_serving, None);
         self.failures.forget(&identity(model_serving));
         self.memory.forget(&identity(model_serving));
     }
@@ -88,14 +88,14 @@ async fn reconcile(
     models: Arc<ModelServingContext>,
 ) -> Result<Action, Error> {
     let (started, metrics) = (Instant::now(), models.context.metrics.clone());
-    let _under_way = metrics.pass();
+    let _under_way = metrics.reconciling();
     let result = Box::pin(pass(model_serving, models)).await;
     let word = match &result {
         Ok(action) if *action == Action::await_change() => "success",
         Ok(_) => "requeue_after",
         Err(_) => "error",
     };
-    metrics.passed(word, started.elapsed());
+    metrics.reconciled(word, started.elapsed());
     result
 }
 
@@ -119,7 +119,7 @@ async fn pass(model_serving: Arc<ModelServing>, models: Arc<ModelServingContext>
     models
         .context
         .caches
-        .reasons
+        .last_reports
         .take(&model_serving, plan.explanation.as_ref().map(|explanation| &explanation.verdict));
     let held = apply::apply(&models, observed, plan, served.plan).await?;
     models.failures.forget(&identity(&model_serving));
@@ -167,7 +167,7 @@ pub async fn run(
     stop: impl Future<Output = ()> + Send + Sync + 'static,
     models: Arc<ModelServingContext>,
 ) {
-    models.context.metrics.allows(CONCURRENCY);
+    models.context.metrics.max_concurrency(CONCURRENCY);
     let config = Config::default().concurrency(CONCURRENCY).debounce(Duration::ZERO);
     let passes = Controller::for_stream(changes, models.context.caches.model_servings.clone())
         .with_config(config)

@@ -133,7 +133,7 @@ fn tell_end_without_condition(models: &ModelServingContext, observed: &Observed,
 
 fn tell_end(events: &Events, model_serving: &ModelServing) {
     if model_serving.replicas() > 0 {
-        events.inform(
+        events.normal(
             model_serving,
             "OptedOut",
             "it is not scaled any more; the number of ServingGroups stays as it is",
@@ -144,7 +144,7 @@ fn tell_end(events: &Events, model_serving: &ModelServing) {
     let note = format!(
         "it is not scaled any more and has no ServingGroups, so nothing will wake it: kubectl scale modelserving {name} -n {namespace} --replicas=1"
     );
-    events.warn(model_serving, "OptedOut", &note);
+    events.warning(model_serving, "OptedOut", &note);
 }
 
 fn tell_change(
@@ -158,10 +158,10 @@ fn tell_change(
     let problem_before = before.filter(|before| is_problem(before.is_good, &before.reason));
     if is_problem(verdict.is_good(), verdict.reason) {
         if problem_before.is_none_or(|before| before.reason != verdict.reason) {
-            models.events.warn(model_serving, verdict.reason, &verdict.message);
+            models.events.warning(model_serving, verdict.reason, &verdict.message);
         }
     } else if let Some(before) = problem_before {
-        models.events.inform(
+        models.events.normal(
             model_serving,
             "Resolved",
             &format!("{} is over; {}", before.reason, verdict.message),
