@@ -6,7 +6,7 @@
     clippy::indexing_slicing,
     clippy::print_stderr,
     clippy::large_futures,
-    reason = "a test says what went wrong by panicking"
+    reason = "tests report failures by panicking"
 )]
 
 #[path = "chart"]

@@ -3,7 +3,7 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "a test says what went wrong by panicking"
+    reason = "tests report failures by panicking"
 )]
 
 mod golden {

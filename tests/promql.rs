@@ -4,7 +4,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stderr,
-    reason = "a test says what went wrong by panicking"
+    reason = "tests report failures by panicking"
 )]
 
 use std::{env, fs, path::PathBuf, process::Command};
@@ -107,10 +107,10 @@ fn an_idle_router_is_no_demand(
     let old = [router("up", "r-0", "", "1x40")];
     evaluate(&format!("idle-old-{signal}"), &old, &query(signal, "m", service()), AT, Some(0.0));
     let job = [
-        json!({"series": r#"up{namespace="kthena-system",pod="r-0",job="kthena-system/theirs"}"#, "values": "1x40"}),
+        json!({"series": r#"up{namespace="kthena-system",pod="r-0",job="kthena-system/foreign"}"#, "values": "1x40"}),
     ];
-    let theirs = ScrapeSource::Job("kthena-system/theirs".to_owned());
-    evaluate(&format!("idle-theirs-{signal}"), &job, &query(signal, "m", theirs), AT, Some(0.0));
+    let foreign = ScrapeSource::Job("kthena-system/theirs".to_owned());
+    evaluate(&format!("idle-theirs-{signal}"), &job, &query(signal, "m", foreign), AT, Some(0.0));
 }
 
 #[rstest]
@@ -414,7 +414,7 @@ fn engines_of_other_models_and_namespaces_never_count() {
                 of_engine("team-a", "chat-2", metric, 0, 0, model, "50x40"),
                 of_engine("team-b", "chat", metric, 0, 0, model, "50x40"),
                 // Somebody's own monitor of the same pod, whose series nothing says of whose they are.
-                json!({"series": format!(r#"{metric}{{job="theirs",namespace="team-a",pod="chat-0-0",{model}}}"#), "values": "50x40"}),
+                json!({"series": format!(r#"{metric}{{job="foreign",namespace="team-a",pod="chat-0-0",{model}}}"#), "values": "50x40"}),
             ];
             let name = format!("engines-{signal}-{engine_name}");
             evaluate(&name, &series, &engine_query(signal, engine_name, None), AT, Some(5.0));

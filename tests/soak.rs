@@ -7,7 +7,7 @@
     clippy::large_futures,
     clippy::print_stdout,
     clippy::cast_precision_loss,
-    reason = "a test says what went wrong by panicking"
+    reason = "tests report failures by panicking"
 )]
 
 mod soak {

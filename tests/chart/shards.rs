@@ -137,6 +137,6 @@ async fn rights_in_the_watched_namespaces_are_enough() {
     assert!(elsewhere.scaled_objects().get_opt("chat").await.unwrap().is_none());
     assert!(harness::condition(&elsewhere.get().await).is_none());
     assert!(operator.terminate());
-    let refused: Vec<_> = stack.requests().into_iter().filter(|request| request.code() == 403).collect();
-    assert!(refused.is_empty(), "{:?}", audit::summary(&refused));
+    let forbidden: Vec<_> = stack.requests().into_iter().filter(|request| request.code() == 403).collect();
+    assert!(forbidden.is_empty(), "{:?}", audit::summary(&forbidden));
 }

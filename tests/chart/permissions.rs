@@ -114,9 +114,9 @@ async fn every_right_is_used_and_none_is_missing() {
     let used = used(&stack);
     let missing: Vec<String> = used.difference(&granted()).cloned().collect();
     assert!(missing.is_empty(), "used and not granted: {missing:?}");
-    let refused: Vec<_> = audit::requests(&stack.control_plane, &OPERATOR)
+    let forbidden: Vec<_> = audit::requests(&stack.control_plane, &OPERATOR)
         .into_iter()
         .filter(|request| request.code() == 403)
         .collect();
-    assert!(refused.is_empty(), "{:?}", audit::summary(&refused));
+    assert!(forbidden.is_empty(), "{:?}", audit::summary(&forbidden));
 }
