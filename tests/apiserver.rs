@@ -1,5 +1,5 @@
-//! The operator against a real API server with the real CRDs of Kthena, KEDA and the Prometheus Operator, under the RBAC permissions
-//! that the chart grants.
+//! The operator against a real API server with the real CRDs of Kthena, KEDA and the Prometheus Operator,
+//! under the RBAC permissions that the chart grants.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

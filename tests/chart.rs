@@ -1,4 +1,5 @@
-//! The chart: installed by the real helm, run with its own rights, watched by its own dashboard and alerts, and guarded by its own policy.
+//! The chart: installation with the real helm, RBAC permissions, dashboard, alerts, admission policy and
+//! leader election.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -13,10 +14,10 @@
 mod chart {
     mod commands;
     mod election;
+    mod permissions;
     mod policy;
     mod promises;
     mod release;
-    mod rights;
     mod shards;
     mod templates;
 }

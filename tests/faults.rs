@@ -1,5 +1,5 @@
-//! Faults of the operator and of the components around it. Each test has its own control plane. A seed determines the random choices:
-//! `FAULT_SEED=…` repeats a run.
+//! Faults of the operator and of the components around it. Each test has its own control plane. A seed
+//! determines the random choices: `FAULT_SEED=…` repeats a run.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

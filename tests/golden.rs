@@ -1,4 +1,5 @@
-//! What `render` prints for the samples, and properties of every query, without a cluster.
+//! Output of `render`, properties of queries, generated tables and the direction of imports, all without a
+//! cluster.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

@@ -1,4 +1,5 @@
-//! The complete chain with real components: load on Kthena's router scales models up and down, or leaves them unchanged.
+//! The complete chain with real components: load on Kthena's router scales models up and down, or leaves them
+//! unchanged.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

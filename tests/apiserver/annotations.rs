@@ -14,7 +14,11 @@ use super::shared::namespace;
 #[case("autoscaling.kthena.io/engine-port", "0", "65535")]
 #[case("autoscaling.kthena.io/min-replica", "1", "did you mean autoscaling.kthena.io/min-replicas?")]
 #[tokio::test]
-async fn reports_each_invalid_annotation_at_creation(#[case] key: &str, #[case] value: &str, #[case] why: &str) {
+async fn reports_each_invalid_annotation_at_creation(
+    #[case] key: &str,
+    #[case] value: &str,
+    #[case] why: &str,
+) {
     let chat = namespace().await.model_serving("chat").opts_in().annotated(key, value).create().await;
     let message = chat.reason("InvalidConfiguration").await;
     assert!(message.contains(why), "{message}");

@@ -1,5 +1,5 @@
-//! Other autoscalers of the same ModelServing: the operator deletes its ScaledObject, reports the conflict, and creates the ScaledObject
-//! again after the other autoscaler is deleted.
+//! Other autoscalers of the same ModelServing: the operator deletes its ScaledObject, reports the conflict,
+//! and creates the ScaledObject again after the other autoscaler is deleted.
 
 use harness::{Crds, ModelServing, Settings, Stack, kinds, stack::resource, wait};
 use kube::{
@@ -36,7 +36,8 @@ fn hpa_spec() -> Value {
     json!({"scaleTargetRef": target(), "minReplicas": 1, "maxReplicas": 2, "metrics": [metric]})
 }
 
-/// Creates another autoscaler of `kind`, and checks that the operator yields to it, never changes it, and resumes after its deletion.
+/// Creates another autoscaler of `kind`, and checks that the operator yields to it, never changes it, and
+/// resumes after its deletion.
 async fn yields_to(chat: &ModelServing, kind: &ApiResource, content: Value) {
     chat.scaled_object().await;
     let foreign = chat.namespace.create(kind, content).await;
@@ -101,7 +102,8 @@ async fn yields_to_an_autoscaling_policy() {
     .await;
 }
 
-/// The target may be in another namespace. Before Kthena 1.0 a binding names the target, in one of several shapes.
+/// The target may be in another namespace. Before Kthena 1.0 a binding names the target, in one of several
+/// shapes.
 #[tokio::test]
 async fn yields_to_autoscaling_policy_bindings_of_every_shape_and_namespace() {
     let stack = Stack::start(&[Crds::kthena_0_4(), Crds::keda()]).await;
@@ -155,7 +157,8 @@ async fn opting_in_beside_an_hpa_creates_nothing_until_the_hpa_is_deleted() {
     chat.scaled_object().await;
 }
 
-/// The HPA that KEDA creates for the operator's ScaledObject is no conflict, even if that ScaledObject was just deleted.
+/// The HPA that KEDA creates for the operator's ScaledObject is no conflict, even if that ScaledObject was
+/// just deleted.
 #[tokio::test]
 async fn the_hpa_of_the_own_scaled_object_is_no_conflict() {
     let models = namespace().await;
@@ -175,7 +178,8 @@ async fn reports_the_field_manager_that_resets_replicas() {
     let chat = namespace().await.model_serving("chat").opts_in().create().await;
     chat.scaled_object().await;
     let api: Api<DynamicObject> = chat.namespace.api(&kinds::model_serving());
-    // The HPA writes through the scale subresource. Before its first write, a number in a manifest is no conflict.
+    // The HPA writes through the scale subresource. Before its first write, a number in a manifest is no
+    // conflict.
     let scale = Patch::Merge(json!({"spec": {"replicas": 2}}));
     api.patch_subresource("scale", "chat", &PatchParams::default(), &scale).await.unwrap();
     let is_scaled = |found: &DynamicObject| found.data["spec"]["replicas"] == 2;
@@ -271,7 +275,8 @@ async fn reports_and_retries_a_rejected_scaled_object() {
     let message = chat.says("ScaledObjectNotReady", "not before Monday").await;
     assert!(message.contains("ScaledObject chat is refused"), "{message}");
     has_event(&chat, "Warning", "ScaledObjectNotReady", "not before Monday").await;
-    // An invalid annotation leaves no ScaledObject to create: the rejection is over, and no reconcile triggers another one.
+    // An invalid annotation leaves no ScaledObject to create: the rejection is over, and no reconcile
+    // triggers another one.
     chat.annotate(&[("autoscaling.kthena.io/paused", Some("perhaps"))]).await;
     chat.reason("InvalidConfiguration").await;
     for sentinel in ["one", "two", "three"] {

@@ -206,9 +206,13 @@ async fn requires_a_demand_signal_at_a_minimum_of_zero() {
     );
     assert_eq!(chat.scaled_object().await.resource_version(), found.resource_version());
     chat.annotate(&[(SIGNALS, Some("engine-queue=4,active-requests=10"))]).await;
-    let found =
-        chat.scaled_object_until("has a minimum of 0", |found| found.data["spec"]["minReplicaCount"] == 0).await;
-    assert!(queries(&found)[0].contains("kthena_router_active_requests"), "at zero the router's series decide");
+    let found = chat
+        .scaled_object_until("has a minimum of 0", |found| found.data["spec"]["minReplicaCount"] == 0)
+        .await;
+    assert!(
+        queries(&found)[0].contains("kthena_router_active_requests"),
+        "at zero the router's series decide"
+    );
     assert_eq!(found.data["spec"]["triggers"][2]["name"], "activation");
 }
 

@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 
 use super::shared::{BINARY, stack};
 
-/// Waits until `explain` and the condition report `reason` and the same status, and checks that `link` is the only broken link.
+/// Waits until `explain` and the condition report `reason` and the same status, and checks that `link` is the
+/// only broken link.
 async fn agree(stack: &Stack, chat: &ModelServing, reason: &str, link: Option<&str>) {
     agree_with(stack, chat, reason, link, &["--prometheus-url=http://prometheus:9090"]).await;
 }
@@ -68,7 +69,7 @@ const PREFIX: &str = "autoscaling.kthena.io";
     chat.annotated(&format!("{PREFIX}/min-replicas"), "0")
 })]
 #[tokio::test]
-async fn agree_on_problems_of_annotations(
+async fn explain_agrees_on_problems_of_annotations(
     #[case] reason: &str,
     #[case] link: Option<&str>,
     #[case] annotated: impl FnOnce(ModelServingBuilder) -> ModelServingBuilder,
@@ -79,7 +80,7 @@ async fn agree_on_problems_of_annotations(
 }
 
 #[tokio::test]
-async fn agree_on_conflicts_with_other_objects() {
+async fn explain_agrees_on_conflicts_with_other_objects() {
     let stack = stack().await;
     let models = stack.namespace().await;
     let first = models.model_serving("first").opts_in().create().await;
@@ -101,7 +102,7 @@ async fn agree_on_conflicts_with_other_objects() {
 }
 
 #[tokio::test]
-async fn agree_on_a_missing_prometheus_url() {
+async fn explain_agrees_on_a_missing_prometheus_url() {
     let stack = Stack::start(&[Crds::kthena_0_4(), Crds::keda()]).await;
     let _operator = stack.start_operator(&Settings::new(BINARY).without("--prometheus-url"));
     let models = stack.namespace().await;
@@ -114,7 +115,7 @@ async fn agree_on_a_missing_prometheus_url() {
 }
 
 #[tokio::test]
-async fn agree_on_missing_cluster_prerequisites() {
+async fn explain_agrees_on_missing_cluster_prerequisites() {
     let stack = Stack::start(&[Crds::kthena_0_2()]).await;
     let _operator = stack.start_operator(&Settings::new(BINARY));
     let models = stack.namespace().await;

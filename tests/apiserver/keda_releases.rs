@@ -1,4 +1,5 @@
-//! KEDA 2.14, the oldest supported release: fields that it does not know are left out or rejected, never sent.
+//! KEDA 2.14, the oldest supported release: fields that it does not know are left out or rejected, never
+//! sent.
 
 use harness::{Crds, Settings, Stack};
 use serde_json::json;
@@ -39,8 +40,10 @@ async fn supports_keda_2_14_and_detects_an_upgrade() {
     chat.reason("InvalidConfiguration").await;
     Crds::keda().install(&models.client).await;
     chat.reason("Pending").await;
-    held.scaled_object_until("has a fallback", |found| found.data["spec"]["fallback"]["failureThreshold"] == 10)
-        .await;
+    held.scaled_object_until("has a fallback", |found| {
+        found.data["spec"]["fallback"]["failureThreshold"] == 10
+    })
+    .await;
     chat.scaled_object_until("has scale-in paused", |found| {
         found
             .metadata

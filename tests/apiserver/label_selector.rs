@@ -49,7 +49,8 @@ async fn keeps_the_conditions_of_other_controllers() {
     let chat = namespace().await.model_serving("chat").create().await;
     let foreign = |status: &str| json!([{"type": "Available", "status": status, "reason": "Seen", "message": "theirs", "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
     chat.patch_status("kthena-controller-manager", json!({"conditions": foreign("True")})).await.unwrap();
-    // Another controller rewrites the whole list repeatedly, as Kthena's does, while the operator adds and changes its condition.
+    // Another controller rewrites the whole list repeatedly, as Kthena's does, while the operator adds and
+    // changes its condition.
     let rewriter = {
         let (chat, foreign) = (chat.clone(), foreign("False"));
         tokio::spawn(async move {
@@ -80,7 +81,8 @@ async fn keeps_the_conditions_of_other_controllers() {
         .await;
     assert_eq!(harness::condition(&found).unwrap()["reason"], "Pending");
     chat.annotate(&[("kthena.io/model-name", None)]).await;
-    let found = chat.until("has no AutoscalingReady condition", |found| harness::condition(found).is_none()).await;
+    let found =
+        chat.until("has no AutoscalingReady condition", |found| harness::condition(found).is_none()).await;
     assert_eq!(found.data["status"]["conditions"][0]["type"], "Available");
 }
 

@@ -95,11 +95,7 @@ async fn the_api_server_accepts_every_planned_scaled_object() {
             }
         })
         .collect();
-    assert!(
-        objects.len() > 50,
-        "too few plans contain a ScaledObject: {}",
-        objects.len()
-    );
+    assert!(objects.len() > 50, "too few plans contain a ScaledObject: {}", objects.len());
     let api = namespace.api(&kinds::scaled_object());
     let dry_run = PostParams { dry_run: true, field_manager: None };
     let attempts = stream::iter(objects.iter().map(|(annotations, object)| {

@@ -115,8 +115,9 @@ async fn the_sample_equals_the_defaults_of_an_empty_profile() {
 async fn a_valid_profile_becomes_ready(#[case] spec: Value) {
     let (namespace, name) = (namespace().await, format!("good-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
     create(&namespace, &name, &spec).await;
-    let is_ready =
-        |found: Option<&DynamicObject>| found.and_then(ready_condition).is_some_and(|(status, _)| status == "True");
+    let is_ready = |found: Option<&DynamicObject>| {
+        found.and_then(ready_condition).is_some_and(|(status, _)| status == "True")
+    };
     wait::until(&profiles(&namespace), &name, "is ready", is_ready).await;
 }
 
@@ -144,7 +145,9 @@ async fn an_invalid_query_is_reported_and_users_keep_their_scaled_objects(
     let before = chat.scaled_object().await;
     edit(&models, &name, custom(query)).await;
     let is_rejected = |found: Option<&DynamicObject>| {
-        found.and_then(ready_condition).is_some_and(|(status, message)| status == "False" && message.contains(why))
+        found
+            .and_then(ready_condition)
+            .is_some_and(|(status, message)| status == "False" && message.contains(why))
     };
     wait::until(&profiles(&models), &name, &format!("reports {why}"), is_rejected).await;
     let message = chat.reason("InvalidConfiguration").await;
@@ -263,13 +266,18 @@ async fn applies_the_router_settings_of_the_profile() {
                 .is_some_and(|query| query.contains(part))
         }
     };
-    chat.scaled_object_until("queries that router", has_query(r#"up{namespace="gateways",service="kthena-router"}"#))
-        .await;
+    chat.scaled_object_until(
+        "queries that router",
+        has_query(r#"up{namespace="gateways",service="kthena-router"}"#),
+    )
+    .await;
     edit(&models, &name, json!({"router": {"presenceQuery": "max(my_router_up == 1)"}})).await;
-    chat.scaled_object_until("uses the presence query", has_query("or 0 * max(max(my_router_up == 1))")).await;
+    chat.scaled_object_until("uses the presence query", has_query("or 0 * max(max(my_router_up == 1))"))
+        .await;
     chat.annotate(&[("autoscaling.kthena.io/min-replicas", Some("0"))]).await;
-    let found =
-        chat.scaled_object_until("has a minimum of 0", |found| found.data["spec"]["minReplicaCount"] == 0).await;
+    let found = chat
+        .scaled_object_until("has a minimum of 0", |found| found.data["spec"]["minReplicaCount"] == 0)
+        .await;
     let activation = |trigger: usize| {
         found.data["spec"]["triggers"][trigger]["metadata"].get("activationThreshold").cloned()
     };
@@ -353,10 +361,15 @@ async fn a_model_follows_its_profile() {
 
     // The status reports errors that only the operator detects, and models keep their ScaledObjects.
     edit(&models, &name, json!({"monitors": {"labels": {"not a label": "x"}}})).await;
-    let is_rejected =
-        |found: Option<&DynamicObject>| found.and_then(ready_condition).is_some_and(|(status, _)| status == "False");
+    let is_rejected = |found: Option<&DynamicObject>| {
+        found.and_then(ready_condition).is_some_and(|(status, _)| status == "False")
+    };
     let rejected = wait::until(&profiles(&models), &name, "is not ready", is_rejected).await.unwrap();
-    assert!(ready_condition(&rejected).unwrap().1.contains("monitors.labels"), "{:?}", ready_condition(&rejected));
+    assert!(
+        ready_condition(&rejected).unwrap().1.contains("monitors.labels"),
+        "{:?}",
+        ready_condition(&rejected)
+    );
     let message = chat.reason("InvalidConfiguration").await;
     assert!(
         message.contains("monitors.labels") && message.contains("stays as it was last valid"),

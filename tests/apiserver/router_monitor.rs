@@ -1,4 +1,5 @@
-//! The ServiceMonitor of the router, one for all models. Each test has its own cluster, because a cluster has one router.
+//! The ServiceMonitor of the router, one for all models. Each test has its own cluster, because a cluster has
+//! one router.
 
 use std::{
     io::Write as _,
@@ -253,7 +254,9 @@ async fn never_changes_a_foreign_service_monitor_of_its_name() {
     cluster.chat.scaled_object().await;
     cluster.monitors().delete(NAME, &DeleteParams::default()).await.unwrap();
     cluster
-        .monitor_until("is managed by the operator", |found| found.labels().contains_key("app.kubernetes.io/managed-by"))
+        .monitor_until("is managed by the operator", |found| {
+            found.labels().contains_key("app.kubernetes.io/managed-by")
+        })
         .await;
 }
 

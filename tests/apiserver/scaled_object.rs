@@ -62,7 +62,8 @@ async fn opting_out_deletes_the_scaled_object_and_then_the_condition() {
     chat.scaled_object().await;
     chat.annotate(&[("kthena.io/model-name", None)]).await;
     chat.scaled_object_gone().await;
-    let after = chat.until("has no AutoscalingReady condition", |found| harness::condition(found).is_none()).await;
+    let after =
+        chat.until("has no AutoscalingReady condition", |found| harness::condition(found).is_none()).await;
     assert_eq!(after.data["spec"]["replicas"], 1);
     assert!(after.data["status"]["labelSelector"].is_string());
 }
@@ -153,7 +154,9 @@ async fn adopts_a_scaled_object_created_by_gitops() {
     let spec = json!({"scaleTargetRef": {"name": "chat"}, "triggers": [{"type": "cron", "metadata": {"desiredReplicas": "1"}}]});
     let before = models.create(&kinds::scaled_object(), json!({"metadata": managed, "spec": spec})).await;
     let chat = models.model_serving("chat").opts_in().create().await;
-    let after = chat.scaled_object_until("has an owner reference", |found| !found.owner_references().is_empty()).await;
+    let after = chat
+        .scaled_object_until("has an owner reference", |found| !found.owner_references().is_empty())
+        .await;
     assert_eq!(
         (after.uid(), &after.data["spec"]["triggers"][0]["type"]),
         (before.uid(), &json!("prometheus"))
@@ -199,8 +202,8 @@ async fn a_recreated_model_serving_gets_a_new_scaled_object() {
     let chat = opted_in().await;
     let before = chat.scaled_object().await;
     chat.delete().await;
-    // This stack has no garbage collector, so the old ScaledObject keeps the owner reference to the deleted ModelServing, and the
-    // operator must not adopt it.
+    // This stack has no garbage collector, so the old ScaledObject keeps the owner reference to the deleted
+    // ModelServing, and the operator must not adopt it.
     let again = chat.namespace.model_serving("chat").opts_in().create().await;
     again.reason("NameConflict").await;
     assert_eq!(again.scaled_object().await.resource_version(), before.resource_version());

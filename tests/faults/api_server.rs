@@ -110,7 +110,7 @@ async fn recovers_from_failures_at_start_and_later(#[case] fault: Fault) {
 }
 
 #[tokio::test]
-async fn sends_nothing_during_the_retry_after_of_an_overloaded_api_server() {
+async fn sends_no_writes_during_the_retry_after_of_an_overloaded_api_server() {
     let (stack, _permit) = stack(&[Crds::kthena(), Crds::keda()]).await;
     let proxy = FaultProxy::start(&stack.control_plane, &OPERATOR, Fault::None).await;
     let operator = Settings::new(BINARY).start(&stack.control_plane.folder, &proxy.kubeconfig());
@@ -121,7 +121,8 @@ async fn sends_nothing_during_the_retry_after_of_an_overloaded_api_server() {
     let rejected = async || sent_requests_with(&operator, &["method=\"PATCH\"", "code=\"429\""]).await;
     harness::wait::until_asked("a write is rejected", rejected, |count| *count > 0).await;
     let before = rejected().await;
-    // Without the Retry-After, the retries of the operator would send two or three more in that time, and a requeue another one.
+    // Without the Retry-After, the retries of the operator would send two or three more in that time, and
+    // so would a requeue.
     chat.annotate(&[("autoscaling.kthena.io/max-replicas", Some("8"))]).await;
     sleep(Duration::from_secs(4)).await;
     assert_eq!(rejected().await, before);

@@ -69,8 +69,13 @@ impl Burst {
 
     /// Waits until all models are created.
     pub async fn finished(self) {
-        until_asked_within(LIMIT, "all models are created", async || self.task.is_finished(), |finished| *finished)
-            .await;
+        until_asked_within(
+            LIMIT,
+            "all models are created",
+            async || self.task.is_finished(),
+            |finished| *finished,
+        )
+        .await;
         self.task.await.unwrap();
     }
 }
@@ -88,7 +93,8 @@ async fn create(models: Namespace, count: usize, mut random: Random, created: Ar
     }
 }
 
-/// A model that is not opted in, has an invalid annotation, names a profile, has too long a name, or, mostly, is plain.
+/// A model that is not opted in, has an invalid annotation, names a profile, has too long a name, or, mostly,
+/// is plain.
 fn model(models: &Namespace, i: usize, random: &mut Random) -> ModelServingBuilder {
     let (name, model) = (format!("chat-{i}"), format!("llama-{i}"));
     match random.below(10) {

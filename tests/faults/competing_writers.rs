@@ -15,8 +15,8 @@ use super::{convergence::converges, shared::Cluster};
 const MODELS: usize = 6;
 /// Duration of the writes of others.
 const STORM: Duration = Duration::from_secs(8);
-/// Maximum number of repairs of one object in that time, however often it is changed: the first at once, the others after delays that
-/// double.
+/// Maximum number of repairs of one object in that time, however often it is changed: the first at once, the
+/// others after delays that double.
 const REPAIRS: usize = 8;
 
 async fn models(cluster: &Cluster) -> Vec<ModelServing> {
@@ -30,8 +30,8 @@ async fn models(cluster: &Cluster) -> Vec<ModelServing> {
     models
 }
 
-/// Numbers of the operator's writes of this kind that succeeded, and that failed because another write came first: with a conflict, or
-/// with a patch whose test of the version failed.
+/// Numbers of the operator's writes of this kind that succeeded, and that failed because another write came
+/// first: with a conflict, or with a patch whose test of the version failed.
 fn count_writes(cluster: &Cluster, kind: &str) -> (usize, usize) {
     let all: Vec<_> =
         cluster.stack.writes().into_iter().filter(|write| write.describe().starts_with(kind)).collect();
@@ -43,7 +43,8 @@ fn foreign_condition(number: usize) -> Value {
     json!({"type": "Progressing", "status": "True", "reason": "Seen", "message": number.to_string(), "lastTransitionTime": "2026-01-01T00:00:00Z"})
 }
 
-/// Increments a number in its own condition, checks that no other writer loses it, and returns the last number.
+/// Increments a number in its own condition, checks that no other writer loses it, and returns the last
+/// number.
 async fn increment_condition(model: ModelServing) -> usize {
     let (started, api) = (Instant::now(), model.namespace.api(&kinds::model_serving()));
     let mut count = 0;
@@ -51,7 +52,10 @@ async fn increment_condition(model: ModelServing) -> usize {
         let found = model.get().await;
         let mut conditions = found.data["status"]["conditions"].as_array().cloned().unwrap_or_default();
         if count > 0 {
-            assert!(conditions.contains(&foreign_condition(count)), "condition {count} is lost: {conditions:?}");
+            assert!(
+                conditions.contains(&foreign_condition(count)),
+                "condition {count} is lost: {conditions:?}"
+            );
         }
         conditions.retain(|condition| condition["type"] != "Progressing");
         conditions.push(foreign_condition(count + 1));
@@ -117,7 +121,10 @@ async fn limits_repairs_of_a_dropped_condition() {
             while started.elapsed() < STORM {
                 count += 1;
                 model
-                    .patch_status("kthena-controller-manager", json!({"conditions": [foreign_condition(count)]}))
+                    .patch_status(
+                        "kthena-controller-manager",
+                        json!({"conditions": [foreign_condition(count)]}),
+                    )
                     .await
                     .unwrap();
             }
@@ -132,7 +139,8 @@ async fn limits_repairs_of_a_dropped_condition() {
     converges(&cluster, &mut operator).await;
 }
 
-/// Overwrites a field of the ScaledObject whenever the operator has restored it, and returns the number of writes.
+/// Overwrites a field of the ScaledObject whenever the operator has restored it, and returns the number of
+/// writes.
 async fn overwrite(api: Api<DynamicObject>, name: String) -> usize {
     let (started, mut count) = (Instant::now(), 0);
     while started.elapsed() < STORM {
@@ -164,6 +172,10 @@ async fn limits_repairs_of_an_overwritten_field() {
     let counts = storm.join_all().await;
     let (done, conflicts) = count_writes(&cluster, "patch scaledobjects");
     assert!(counts.iter().all(|count| *count > 1), "not every field was restored: {counts:?}");
-    assert!(done + conflicts - before <= MODELS * REPAIRS, "{} writes beside {counts:?}", done + conflicts - before);
+    assert!(
+        done + conflicts - before <= MODELS * REPAIRS,
+        "{} writes beside {counts:?}",
+        done + conflicts - before
+    );
     converges(&cluster, &mut operator).await;
 }

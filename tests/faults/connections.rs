@@ -13,12 +13,17 @@ use super::{
 
 const MODELS: usize = 100;
 
-/// Ends a fault, and checks that it hit at least one request and that the operator stayed within its [`request_limit`].
-fn end(fault: Fault, proxy: &FaultProxy, started: Instant, requests: usize) {
+/// Ends a fault, and checks that it hit at least one request and that the operator stayed within its
+/// [`request_limit`].
+fn end_fault(fault: Fault, proxy: &FaultProxy, started: Instant, requests: usize) {
     let Passed { asked, spoiled } = proxy.set(Fault::None);
     assert!(spoiled > 0, "no request met {fault:?}");
     let limit = request_limit(MODELS, started, requests);
-    assert!(asked <= limit, "{asked} requests in {:?} of {fault:?}, above the limit of {limit}", started.elapsed());
+    assert!(
+        asked <= limit,
+        "{asked} requests in {:?} of {fault:?}, above the limit of {limit}",
+        started.elapsed()
+    );
 }
 
 #[rstest]
@@ -35,7 +40,7 @@ async fn recovers_from_expired_watches(#[case] fault: Fault) {
     burst.finished().await;
     cluster.delete_some_scaled_objects().await;
     sleep(cluster.random.millis(2000, 8000)).await;
-    end(fault, &proxy, started, 3);
+    end_fault(fault, &proxy, started, 3);
     converges(&cluster, &mut operator).await;
 }
 
@@ -49,7 +54,7 @@ async fn recovers_from_silent_connections() {
     proxy.set(Fault::Hang);
     burst.finished().await;
     sleep(cluster.random.millis(15_000, 30_000)).await;
-    end(Fault::Hang, &proxy, started, 1);
+    end_fault(Fault::Hang, &proxy, started, 1);
     converges(&cluster, &mut operator).await;
 }
 
@@ -62,13 +67,14 @@ async fn recovers_from_responses_that_never_end() {
     let started = Instant::now();
     proxy.set(Fault::HangBodies);
     sleep(cluster.random.millis(1000, 5000)).await;
-    end(Fault::HangBodies, &proxy, started, 1);
+    end_fault(Fault::HangBodies, &proxy, started, 1);
     burst.finished().await;
     converges_within(Duration::from_secs(100), &cluster, &mut operator).await;
 }
 
-/// As with a network that drops connections without closing them: open watches stay silent, and new connections work. The API server ends
-/// each watch after a minute; the operator must detect its absence by a timeout.
+/// As with a network that drops connections without closing them: open watches stay silent, and new
+/// connections work. The API server ends each watch after a minute; the operator must detect a missing end by
+/// a timeout.
 #[tokio::test]
 async fn recovers_from_watches_that_stay_silent() {
     let mut cluster = Cluster::start().await;
@@ -79,7 +85,7 @@ async fn recovers_from_watches_that_stay_silent() {
     burst.finished().await;
     cluster.delete_some_scaled_objects().await;
     converges_within(Duration::from_secs(75), &cluster, &mut operator).await;
-    end(Fault::None, &proxy, started, 3);
+    end_fault(Fault::None, &proxy, started, 3);
 }
 
 /// The watches keep working, so the operator sees every change while its requests fail.
@@ -93,7 +99,7 @@ async fn recovers_from_a_period_of_one_failure() {
     let burst = cluster.start_burst(MODELS);
     burst.finished().await;
     sleep(cluster.random.millis(8000, 15_000)).await;
-    end(fault, &proxy, started, 1);
+    end_fault(fault, &proxy, started, 1);
     converges(&cluster, &mut operator).await;
 }
 
@@ -107,6 +113,6 @@ async fn recovers_from_mixed_failures() {
     let burst = cluster.start_burst(MODELS);
     burst.finished().await;
     sleep(cluster.random.millis(5000, 10_000)).await;
-    end(fault, &proxy, started, 3);
+    end_fault(fault, &proxy, started, 3);
     converges(&cluster, &mut operator).await;
 }

@@ -1,4 +1,5 @@
-//! Convergence: the cluster has exactly the objects that `render` prints for the same models, and foreign objects are unchanged.
+//! Convergence: the cluster has exactly the objects that `render` prints for the same models, and foreign
+//! objects are unchanged.
 
 use std::{collections::BTreeMap, fs, process::Command, time::Duration};
 

@@ -15,14 +15,14 @@ use super::{
 
 const MODELS: usize = 60;
 
-/// Waits until every opted-in model that matches `matches` has this reason.
-async fn all_report(cluster: &Cluster, reason: &str, matches: impl Fn(&DynamicObject) -> bool) {
+/// Waits until every opted-in model for which `filter` is `true` has this reason.
+async fn all_report(cluster: &Cluster, reason: &str, filter: impl Fn(&DynamicObject) -> bool) {
     let api = cluster.models.api(&kinds::model_serving());
     let other_reasons = async || {
         let all = api.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();
         let opted_in = all
             .iter()
-            .filter(|model| model.annotations().contains_key("kthena.io/model-name") && matches(model));
+            .filter(|model| model.annotations().contains_key("kthena.io/model-name") && filter(model));
         let others = opted_in.filter(|model| condition(model).is_none_or(|found| found["reason"] != reason));
         (all.len(), others.map(|model| (model.name_any(), condition(model).cloned())).collect::<Vec<_>>())
     };
@@ -79,7 +79,8 @@ async fn survives_removal_of_the_profile_crd_during_a_burst() {
     );
 }
 
-/// The removal deletes all models, and Kubernetes' garbage collector deletes the ScaledObjects; the same models are then created again.
+/// The removal deletes all models, and Kubernetes' garbage collector deletes the ScaledObjects; the same
+/// models are then created again.
 #[tokio::test]
 async fn survives_removal_of_kthenas_crds_with_all_models() {
     let mut cluster = Cluster::start().await;

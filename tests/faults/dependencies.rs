@@ -33,7 +33,8 @@ async fn waits_for_kthena_and_stays_ready() {
     let operator = stack.start_operator(&Settings::new(BINARY));
     // Missing CRDs of Kthena make the operator neither unhealthy nor unready.
     assert_eq!(ask(&operator, "/healthz").await.0, 200);
-    until_asked("the operator is ready", async || ask(&operator, "/readyz").await, |(code, _)| *code == 200).await;
+    until_asked("the operator is ready", async || ask(&operator, "/readyz").await, |(code, _)| *code == 200)
+        .await;
     let models = stack.namespace().await;
     Crds::kthena().install(&models.client).await;
     models.model_serving("chat").opts_in().create().await.scaled_object().await;

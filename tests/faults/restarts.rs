@@ -43,7 +43,8 @@ async fn a_restart_writes_nothing() {
     assert!(forbidden.is_empty(), "{:?}", harness::audit::summary(&forbidden));
 }
 
-/// `true` as soon as the operator writes; `false` after 5 s without a write, since everything may be written already.
+/// `true` as soon as the operator writes; `false` after 5 s without a write, since everything may be written
+/// already.
 async fn is_writing(log: &mut Log) -> bool {
     for _ in 0..250 {
         if log.fresh().iter().any(Request::is_write) {
@@ -77,7 +78,8 @@ async fn repeated_kills_during_a_burst_lose_and_change_nothing() {
     assert!(midway >= 2, "only {midway} of {kills} kills hit a writing operator");
     let mut operator = cluster.start_operator().await;
     converges(&cluster, &mut operator).await;
-    // A request of a killed process can arrive after the next process has listed the objects; it must not change them.
+    // A request of a killed process can arrive after the next process has listed the objects; it must not
+    // change them.
     for found in cluster.models.api(&kinds::scaled_object()).list(&ListParams::default()).await.unwrap() {
         assert_eq!(found.metadata.generation, Some(1), "{:?} was changed", found.metadata.name);
     }

@@ -140,17 +140,19 @@ impl Drop for Cluster {
 }
 
 async fn ready(operator: Process) -> Process {
-    until_asked("the operator is ready", async || ask(&operator, "/readyz").await, |(code, _)| *code == 200).await;
+    until_asked("the operator is ready", async || ask(&operator, "/readyz").await, |(code, _)| *code == 200)
+        .await;
     operator
 }
 
 /// Maximum number of the operator's requests since `started`, the start of a fault, with `models` models.
 ///
-/// After the n-th failure in a row of a model, the operator waits at least 250 ms × 2ⁿ⁻¹, up to 15 s. A try sends `requests` requests: one
-/// where all fail, and three where only some do, because the operator reads the model and writes its status and its ScaledObject. In
-/// addition, each model can be created and changed once, which are tries that succeed. Each of the dozen watches lists and watches again
-/// after at least 400 ms, doubling. Discovery sends two requests twice a second, because every cluster here lacks some kind. Events are 25
-/// at first, then one per second.
+/// After the n-th failure in a row of a model, the operator waits at least 250 ms × 2ⁿ⁻¹, up to 15 s. A try
+/// sends `requests` requests: one where all fail, and three where only some do, because the operator reads
+/// the model and writes its status and its ScaledObject. In addition, each model can be created and changed
+/// once, which are tries that succeed. Each of the dozen watches lists and watches again after at least 400
+/// ms, doubling. Discovery sends two requests twice a second, because every cluster here lacks some kind.
+/// Events are 25 at first, then one per second.
 pub fn request_limit(models: usize, started: Instant, requests: usize) -> usize {
     let elapsed = started.elapsed();
     let tries = 1 + retries(Duration::from_millis(250), elapsed);

@@ -35,8 +35,8 @@ fn hpa() -> ApiResource {
     resource("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
 }
 
-/// The webhook rejects a second ScaledObject of a model, and takes the HPA of a deleted one, which is not yet garbage-collected, for the
-/// first.
+/// The webhook rejects a second ScaledObject of a model, and takes the HPA of a deleted one, which is not yet
+/// garbage-collected, for the first.
 #[tokio::test]
 async fn recovers_from_rejections_of_the_webhook() {
     let cluster = Cluster::start().await;

@@ -1,4 +1,5 @@
-//! Outages of each component: missing data never scales a model in, and scaling resumes without a restart of the operator.
+//! Outages of each component: missing data never scales a model in, and scaling resumes without a restart of
+//! the operator.
 //!
 //! The tests stop components of one shared chain, one test at a time.
 
@@ -15,13 +16,14 @@ use tokio::sync::Mutex;
 
 use super::shared::{BINARY, agree, can_run, event};
 
-/// Longer than the scale-down window and a few polls of every component, so that a component that mistakes missing data for no load has
-/// acted.
+/// Longer than the scale-down window and a few polls of every component, so that a component that mistakes
+/// missing data for no load has acted.
 const LONG_ENOUGH: Duration = Duration::from_secs(12);
 
 static CHAIN: Mutex<Option<Chain>> = Mutex::const_new(None);
 
-/// The chain with one model that load has scaled to three ServingGroups. After a failed test, the next one starts a new chain.
+/// The chain with one model that load has scaled to three ServingGroups. After a failed test, the next one
+/// starts a new chain.
 struct Fixture {
     chain: Chain,
     chat: Model,
@@ -61,7 +63,8 @@ fn with_window(profile: &str, window: &str) -> String {
 }
 
 impl Fixture {
-    /// Switches the model to a profile with this name and scale-down window, and waits until the HPA has the window.
+    /// Switches the model to a profile with this name and scale-down window, and waits until the HPA has the
+    /// window.
     async fn use_profile(&self, name: &str, window: &str) {
         let profile = ChainSettings::quick(BINARY).profile.replace("name: default", &format!("name: {name}"));
         let profile = serde_saphyr::from_str(&with_window(&profile, window)).unwrap();
@@ -74,7 +77,13 @@ impl Fixture {
                     == Some(&json!(seconds))
             })
         };
-        harness::wait::until(&self.chat.hpas(), "keda-hpa-chat", &format!("has the window {window}"), has_window).await;
+        harness::wait::until(
+            &self.chat.hpas(),
+            "keda-hpa-chat",
+            &format!("has the window {window}"),
+            has_window,
+        )
+        .await;
     }
 
     /// Removes the load while no component can see it, and checks that three replicas stay.
@@ -98,7 +107,8 @@ async fn keeps_replicas_while_prometheus_is_down() {
         );
         fixture.chain.prometheus.server.start();
         fixture.chat.has_replicas(1).await;
-        fixture.chat
+        fixture
+            .chat
             .serving
             .until("is ready again", |found| {
                 harness::condition(found).is_some_and(|found| found["status"] == "True")
@@ -130,7 +140,8 @@ async fn reports_that_keda_has_no_permission_to_scale() {
             ..original
         };
         all.replace("keda-operator", &kube::api::PostParams::default(), &restored).await.unwrap();
-        fixture.chat
+        fixture
+            .chat
             .serving
             .until("is ready again", |found| {
                 harness::condition(found).is_some_and(|found| found["status"] == "True")
@@ -238,7 +249,8 @@ async fn keeps_replicas_while_the_metrics_adapter_is_down() {
         fixture.chain.keda.adapter.start();
         fixture.chain.keda.ready(fixture.chat.client()).await;
         fixture.chat.has_replicas(1).await;
-        fixture.chat
+        fixture
+            .chat
             .serving
             .until("is ready again", |found| {
                 harness::condition(found).is_some_and(|found| found["status"] == "True")
@@ -259,7 +271,8 @@ async fn reports_a_stale_status_for_value_metrics_only() {
         profile["spec"]["customSignals"] = level;
         harness::objects::apply(fixture.chat.client(), profile).await;
         fixture.chat.serving.annotate(&[("autoscaling.kthena.io/profile", Some("levels"))]).await;
-        fixture.chat
+        fixture
+            .chat
             .serving
             .until("is ready", |found| {
                 harness::condition(found).is_some_and(|found| found["status"] == "True")
@@ -272,7 +285,8 @@ async fn reports_a_stale_status_for_value_metrics_only() {
         let pod =
             pods.list(&kube::api::ListParams::default().labels(&selector)).await.unwrap().items.remove(0);
         pods.delete(pod.metadata.name.as_deref().unwrap(), &DeleteParams::default()).await.unwrap();
-        fixture.chat
+        fixture
+            .chat
             .serving
             .within(Duration::from_mins(1))
             .says("SelectorMismatch", "matches 2 pods and status.replicas says 3")
@@ -281,7 +295,8 @@ async fn reports_a_stale_status_for_value_metrics_only() {
         event(&fixture.chat, "Warning", "SelectorMismatch", "restart Kthena's controller manager").await;
         // Without a Value metric the HPA does not multiply by the number of pods.
         fixture.chat.serving.annotate(&[("autoscaling.kthena.io/profile", None)]).await;
-        fixture.chat
+        fixture
+            .chat
             .serving
             .until("is ready", |found| {
                 harness::condition(found).is_some_and(|found| found["status"] == "True")
@@ -306,7 +321,11 @@ async fn fills_an_empty_selector_so_that_scaling_continues() {
         fixture.chain.start_operator();
         fixture.chat.serving.selector(&selector).await;
         fixture.load.hold(47);
-        fixture.chat.serving.until("wants 5 ServingGroups", |found| found.data["spec"]["replicas"] == 5).await;
+        fixture
+            .chat
+            .serving
+            .until("wants 5 ServingGroups", |found| found.data["spec"]["replicas"] == 5)
+            .await;
         fixture.chain.kthena.controller.start();
         fixture.chat.has_replicas(5).await;
     })

@@ -1,6 +1,8 @@
-//! Reasons caused on the complete chain: the condition, the event and `explain` agree, and the remedy in the message resolves the problem.
+//! Reasons caused on the complete chain: the condition, the event and `explain` agree, and the remedy in the
+//! message resolves the problem.
 //!
-//! The tests in `outages` cover reasons that need a stopped component, and `tests/apiserver` those of a missing CRD.
+//! The tests in `outages` cover reasons that need a stopped component, and `tests/apiserver` those of a
+//! missing CRD.
 
 use harness::{Chain, Model, kinds, stack::resource};
 use kube::api::DeleteParams;
@@ -21,7 +23,8 @@ async fn idle_model(chain: &Chain, name: &str) -> Model {
     chat
 }
 
-/// Checks that the condition, `explain` and the event report `reason`, runs `cure`, and checks that the problem is resolved.
+/// Checks that the condition, `explain` and the event report `reason`, runs `cure`, and checks that the
+/// problem is resolved.
 async fn is_resolved_by(
     chain: &Chain,
     chat: &Model,
@@ -90,9 +93,16 @@ async fn reports_a_competing_autoscaler() {
     let target = json!({"target": {"targetRef": {"kind": "ModelServing", "name": "chat"}}, "minReplicas": 1, "maxReplicas": 2});
     let spec = json!({"metrics": [{"name": "m", "targetValue": "1"}], "homogeneousTarget": target});
     models.create(&policy, json!({"metadata": {"name": "theirs"}, "spec": spec})).await;
-    is_resolved_by(chain, &chat, "ConflictingAutoscaler", "other autoscalers", "AutoscalingPolicy", async || {
-        models.api(&policy).delete("theirs", &DeleteParams::default()).await.unwrap();
-    })
+    is_resolved_by(
+        chain,
+        &chat,
+        "ConflictingAutoscaler",
+        "other autoscalers",
+        "AutoscalingPolicy",
+        async || {
+            models.api(&policy).delete("theirs", &DeleteParams::default()).await.unwrap();
+        },
+    )
     .await;
 }
 
@@ -105,8 +115,19 @@ async fn reports_a_name_conflict() {
     let foreign = json!({"metadata": {"name": "kthena-keda-chat"}, "spec": {"selector": {}, "podMetricsEndpoints": endpoints}});
     models.create(&kinds::pod_monitor(), foreign).await;
     chat.serving.annotate(&[("autoscaling.kthena.io/signals", Some("engine-running=4"))]).await;
-    is_resolved_by(chain, &chat, "NameConflict", "other autoscalers", "PodMonitor kthena-keda-chat", async || {
-        models.api(&kinds::pod_monitor()).delete("kthena-keda-chat", &DeleteParams::default()).await.unwrap();
-    })
+    is_resolved_by(
+        chain,
+        &chat,
+        "NameConflict",
+        "other autoscalers",
+        "PodMonitor kthena-keda-chat",
+        async || {
+            models
+                .api(&kinds::pod_monitor())
+                .delete("kthena-keda-chat", &DeleteParams::default())
+                .await
+                .unwrap();
+        },
+    )
     .await;
 }

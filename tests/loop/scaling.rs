@@ -56,7 +56,8 @@ async fn rounds_total_over_target_up_outside_the_tolerance() {
     let load = chain.load(&chat);
     load.hold(39);
     chat.has_replicas(6).await;
-    // 44 / (6 × 7) is 1.05, within the HPA's tolerance of 10 %, so the count stays although 44 / 7 rounds up to 7.
+    // 44 / (6 × 7) is 1.05, within the HPA's tolerance of 10 %, so the count stays although 44 / 7 rounds up
+    // to 7.
     load.hold(44);
     chat.keeps_replicas(6, SETTLED).await;
     load.hold(48);

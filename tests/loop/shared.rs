@@ -52,8 +52,8 @@ fn explain(chain: &harness::Chain, chat: &Model) -> (serde_json::Value, Option<i
     (report.unwrap_or_else(|error| panic!("{error}")), code)
 }
 
-/// Waits until `explain` and the condition report `reason`, checks that `link` is the only broken link, and returns the output of
-/// `explain`.
+/// Waits until `explain` and the condition report `reason`, checks that `link` is the only broken link, and
+/// returns the output of `explain`.
 pub async fn agree(
     chain: &harness::Chain,
     chat: &Model,
@@ -68,7 +68,8 @@ pub async fn agree(
     let agree = |(found, _, condition): &(serde_json::Value, Option<i32>, serde_json::Value)| {
         found["reason"] == reason && condition["reason"] == reason && condition["status"] == found["status"]
     };
-    let (found, code, _) = until_asked(&format!("explain and the condition report {reason}"), observe, agree).await;
+    let (found, code, _) =
+        until_asked(&format!("explain and the condition report {reason}"), observe, agree).await;
     let broken: Vec<&str> = found["links"]
         .as_array()
         .unwrap()

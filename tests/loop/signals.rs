@@ -89,7 +89,11 @@ async fn scrapes_a_pod_with_many_containers_and_ports_once() {
     );
     chain.prometheus.until(&all_scraped, |count| count.is_some()).await;
     for metric in ["up", "vllm:num_requests_running"] {
-        assert_eq!(chain.prometheus.query(&format!("count({metric}{matchers})")).await, Some(3.0), "{metric}");
+        assert_eq!(
+            chain.prometheus.query(&format!("count({metric}{matchers})")).await,
+            Some(3.0),
+            "{metric}"
+        );
     }
     chat.keeps_replicas(3, SETTLED).await;
 }
@@ -192,7 +196,8 @@ pub async fn profile(chain: &Chain, name: &str, settings: &serde_json::Value) ->
     name.to_owned()
 }
 
-/// Prometheus requires TLS, a client certificate and a password; KEDA reads the credentials from a ClusterTriggerAuthentication.
+/// Prometheus requires TLS, a client certificate and a password; KEDA reads the credentials from a
+/// ClusterTriggerAuthentication.
 #[tokio::test]
 async fn scales_with_a_prometheus_that_requires_credentials() {
     let Some(chain) = chain().await else { return };
@@ -223,14 +228,17 @@ async fn scales_with_a_prometheus_that_requires_credentials() {
     let load = chain.load(&chat);
     load.hold(27);
     chat.has_replicas(3).await;
-    // The operator has no credentials for its own signal check; that does not make the model not ready.
+    // The operator has no credentials for its own signal check; the condition stays Scaling and reports that.
     chat.serving
         .within(Duration::from_secs(90))
         .says("Scaling", "the operator's own check of the signals could not run")
         .await;
     // Without credentials KEDA gets no data, and the count stays.
     chat.serving
-        .annotate(&[("autoscaling.kthena.io/profile", Some(&profile_without_credentials(chain, &guarded.url).await))])
+        .annotate(&[(
+            "autoscaling.kthena.io/profile",
+            Some(&profile_without_credentials(chain, &guarded.url).await),
+        )])
         .await;
     chat.keda_says("Ready", "False").await;
     load.hold(0);

@@ -68,7 +68,7 @@ async fn reports_pauses_of_the_user_and_of_other_writers() {
     chat.has_replicas(2).await;
 }
 
-/// KEDA alone cannot detect this failure: every condition is healthy, and the model never scales.
+/// No front end to KEDA detects this failure: every condition is healthy, and the model never scales.
 #[tokio::test]
 async fn reports_an_unrouted_model_name_and_suggests_a_routed_one() {
     let Some(chain) = chain().await else { return };
