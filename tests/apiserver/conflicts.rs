@@ -231,7 +231,7 @@ async fn publishes_an_event_for_a_repair_but_not_for_an_update() {
     assert_eq!(all.len(), 1, "{all:?}");
 }
 
-/// The rejection comes from a ValidatingAdmissionPolicy of the cluster.
+/// The rejection comes from a `ValidatingAdmissionPolicy` of the cluster.
 #[tokio::test]
 async fn reports_and_retries_a_rejected_scaled_object() {
     let models = namespace().await;

@@ -124,7 +124,7 @@ fn difference(
     match (&expected.scaled_object, found) {
         (Some(_), None) => all.push(format!("{name} has no ScaledObject")),
         (Some(wanted), Some(found)) if !matches(wanted, found) => {
-            all.push(format!("{name}'s ScaledObject is {found:?}, not {wanted}"))
+            all.push(format!("{name}'s ScaledObject is {found:?}, not {wanted}"));
         }
         _ => {}
     }

@@ -197,7 +197,7 @@ pub async fn profile(chain: &Chain, name: &str, settings: &serde_json::Value) ->
 }
 
 /// Prometheus requires TLS, a client certificate and a password; KEDA reads the credentials from a
-/// ClusterTriggerAuthentication.
+/// `ClusterTriggerAuthentication`.
 #[tokio::test]
 async fn scales_with_a_prometheus_that_requires_credentials() {
     let Some(chain) = chain().await else { return };
