@@ -10,6 +10,7 @@
 mod golden {
     mod direction;
     mod docs;
+    mod kinds;
     mod queries;
     mod render;
 }

@@ -56,7 +56,7 @@ async fn yields_to(chat: &ModelServing, kind: &ApiResource, content: Value) {
     api.delete(&foreign.name_any(), &DeleteParams::default()).await.unwrap();
     chat.scaled_object().await;
     chat.reason("Pending").await;
-    has_event(chat, "Normal", "Resolved", "ConflictingAutoscaler is over").await;
+    has_event(chat, "Normal", "Resolved", "ConflictingAutoscaler is resolved").await;
 }
 
 /// Waits for an event about the ModelServing whose note contains `note`.
@@ -225,7 +225,7 @@ async fn publishes_an_event_for_a_repair_but_not_for_an_update() {
     let edit = Patch::Merge(json!({"spec": {"maxReplicaCount": 99}}));
     chat.scaled_objects().patch("chat", &PatchParams::default(), &edit).await.unwrap();
     chat.scaled_object_until("has a maximum of 7", |found| found.data["spec"]["maxReplicaCount"] == 7).await;
-    has_event(&chat, "Normal", "Repaired", "ScaledObject chat was changed by somebody else").await;
+    has_event(&chat, "Normal", "Repaired", "ScaledObject chat was changed by another client").await;
     let api = chat.namespace.api(&resource("events.k8s.io", "v1", "Event", "events"));
     let all = api.list(&kube::api::ListParams::default()).await.unwrap().items;
     assert_eq!(all.len(), 1, "{all:?}");
@@ -273,7 +273,7 @@ async fn reports_and_retries_a_rejected_scaled_object() {
 
     let chat = models.model_serving("chat").opts_in().create().await;
     let message = chat.says("ScaledObjectNotReady", "not before Monday").await;
-    assert!(message.contains("ScaledObject chat is refused"), "{message}");
+    assert!(message.contains("ScaledObject chat was rejected"), "{message}");
     has_event(&chat, "Warning", "ScaledObjectNotReady", "not before Monday").await;
     // An invalid annotation leaves no ScaledObject to create: the rejection is over, and no reconcile
     // triggers another one.
@@ -316,7 +316,7 @@ async fn publishes_events_where_conditions_are_disabled() {
         .await;
     has_event(&chat, "Warning", "InvalidConfiguration", "perhaps").await;
     chat.annotate(&[("autoscaling.kthena.io/paused", None)]).await;
-    has_event(&chat, "Normal", "Resolved", "InvalidConfiguration is over").await;
+    has_event(&chat, "Normal", "Resolved", "InvalidConfiguration is resolved").await;
     chat.scaled_object().await;
     // The deletion of the other autoscaler triggers a reconcile without a condition, too.
     let other_hpa =
@@ -326,6 +326,6 @@ async fn publishes_events_where_conditions_are_disabled() {
     chat.namespace.api(&hpa()).delete(&other_hpa.name_any(), &DeleteParams::default()).await.unwrap();
     chat.scaled_object().await;
     chat.annotate(&[("kthena.io/model-name", None)]).await;
-    has_event(&chat, "Normal", "OptedOut", "not scaled any more").await;
+    has_event(&chat, "Normal", "OptedOut", "autoscaling disabled").await;
     assert_eq!(harness::condition(&chat.get().await), None);
 }

@@ -148,7 +148,7 @@ async fn lists_the_worst_model_first_and_reports_errors_of_the_caller() {
     let model = format!("{}/bad", models.name);
     let (report, code) = harness::explain(Path::new(BINARY), &unprivileged, &[&model]);
     let error = report.unwrap_err();
-    assert!(code == Some(1) && error.contains("you may not list modelservings"), "{error}");
+    assert!(code == Some(1) && error.contains("no permission to list modelservings"), "{error}");
     let (report, code) = harness::explain(Path::new(BINARY), &admin, &["bad"]);
     let error = report.unwrap_err();
     assert!(code == Some(1) && error.contains("write NAMESPACE/NAME"), "{error}");

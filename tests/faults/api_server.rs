@@ -93,7 +93,7 @@ async fn recovers_from_failures_at_start_and_later(#[case] fault: Fault) {
     let mut operator = settings.start(&stack.control_plane.folder, &proxy.kubeconfig());
     assert_eq!(ask(&operator, "/healthz").await.0, 200);
     let (code, text) = ask(&operator, "/readyz").await;
-    assert!(code == 503 && text.contains("not seen yet"), "{code} {text}");
+    assert!(code == 503 && text.contains("waiting for"), "{code} {text}");
     let models = stack.namespace().await;
     let chat = models.model_serving("chat").opts_in().create().await;
     tokio::time::sleep(Duration::from_secs(2)).await;

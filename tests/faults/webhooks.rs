@@ -27,7 +27,7 @@ async fn models(cluster: &Cluster) -> Vec<ModelServing> {
 async fn report_rejection(models: &[ModelServing], cause: &str) {
     for model in models {
         let message = model.within(Duration::from_mins(1)).says("ScaledObjectNotReady", cause).await;
-        assert!(message.starts_with("ScaledObject ") && message.contains(" is refused"), "{message}");
+        assert!(message.starts_with("ScaledObject ") && message.contains(" was rejected"), "{message}");
     }
 }
 

@@ -98,7 +98,7 @@ fn every_metric_has_a_row() {
 }
 
 /// Checks that the lines between `start` and the end mark are `rows`; with `UPDATE_DOCS` set, writes them.
-fn generated(page: &str, start: &str, rows: &[String]) {
+pub(super) fn generated(page: &str, start: &str, rows: &[String]) {
     let end = "<!-- end -->";
     let text = read(page);
     let (before, rest) = text.split_once(start).unwrap();

@@ -256,7 +256,7 @@ async fn keeps_replicas_while_the_metrics_adapter_is_down() {
                 harness::condition(found).is_some_and(|found| found["status"] == "True")
             })
             .await;
-        event(&fixture.chat, "Normal", "Resolved", "HpaNotScaling is over").await;
+        event(&fixture.chat, "Normal", "Resolved", "HpaNotScaling is resolved").await;
     })
     .await;
 }

@@ -40,7 +40,7 @@ async fn is_resolved_by(
     chat.serving.says("Idle", "").await;
     agree(chain, chat, "Idle", None).await;
     // Another reason can appear briefly after the first one is resolved, and is resolved in turn.
-    event(chat, "Normal", "Resolved", " is over").await;
+    event(chat, "Normal", "Resolved", " is resolved").await;
 }
 
 #[rstest]

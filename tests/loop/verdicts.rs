@@ -91,7 +91,7 @@ async fn reports_an_unrouted_model_name_and_suggests_a_routed_one() {
     typo.hold(0);
     chat.serving.annotate(&[("kthena.io/model-name", Some("llama-of-verdicts"))]).await;
     chat.serving.says("Idle", "").await;
-    event(&chat, "Normal", "Resolved", "ModelNotSeen is over").await;
+    event(&chat, "Normal", "Resolved", "ModelNotSeen is resolved").await;
 }
 
 /// As with a Prometheus whose `podMonitorSelector` does not match the operator's PodMonitor.

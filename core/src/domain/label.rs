@@ -12,7 +12,7 @@ pub struct Label {
 }
 
 impl Label {
-    /// ProbeCache both.
+    /// `ProbeCache` both.
     ///
     /// # Errors
     /// When the API server would refuse one of them; names it and says what is accepted.

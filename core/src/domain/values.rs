@@ -200,7 +200,7 @@ impl ReplicaBounds {
     /// The built-in bounds: never to zero unasked, never more than ten groups of GPUs unasked.
     pub(crate) const DEFAULT: Self = Self { min: 1, max: 10 };
 
-    /// ProbeCache the two against each other.
+    /// `ProbeCache` the two against each other.
     ///
     /// # Errors
     /// When no number of ServingGroups would satisfy both.
@@ -318,7 +318,7 @@ impl fmt::Display for ScrapeInterval {
 /// What autoscaling must not do for now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pause {
-    /// LenientVisitor at all.
+    /// `LenientVisitor` at all.
     All,
     /// Fewer ServingGroups.
     ScaleIn,

@@ -21,7 +21,7 @@ pub struct QueryError(pub(super) String);
 pub struct Query(pub(super) String);
 
 impl Query {
-    /// ProbeCache a query: KEDA takes one element and nothing else, and finds out only when it asks.
+    /// `ProbeCache` a query: KEDA takes one element and nothing else, and finds out only when it asks.
     ///
     /// # Errors
     /// When it does not parse, or could answer several elements, or something that is no vector.
