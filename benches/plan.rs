@@ -1,5 +1,10 @@
 //! Plans per second on one core.
-#![allow(clippy::expect_used, clippy::missing_panics_doc, missing_docs, reason = "a benchmark stops by panicking")]
+#![allow(
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    missing_docs,
+    reason = "a benchmark stops by panicking"
+)]
 
 use std::hint::black_box;
 

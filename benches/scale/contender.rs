@@ -54,7 +54,8 @@ impl<'a> Contender<'a> {
     /// Starts measuring, and then the processes by `start`.
     pub async fn start(stack: &'a Stack, start: impl FnOnce() -> Vec<Process>) -> Self {
         let log = Log::of(&stack.control_plane, &OPERATOR);
-        let baseline = Baseline { at: Timestamp::now(), cpu: Vec::new(), server_cpu: Duration::ZERO, watched: 0.0 };
+        let baseline =
+            Baseline { at: Timestamp::now(), cpu: Vec::new(), server_cpu: Duration::ZERO, watched: 0.0 };
         let mut this = Self { stack, client: stack.client().await, log, processes: Vec::new(), baseline };
         this.begin().await;
         this.processes = start();
@@ -70,8 +71,9 @@ impl<'a> Contender<'a> {
 
     /// Waits until this many writes of models and their objects are complete and the processes are idle.
     pub async fn until_written(&mut self, writes: usize) -> Span {
-        let limit =
-            Instant::now() + Duration::from_secs(30) + WRITE_LIMIT * u32::try_from(writes).unwrap_or(u32::MAX);
+        let limit = Instant::now()
+            + Duration::from_secs(30)
+            + WRITE_LIMIT * u32::try_from(writes).unwrap_or(u32::MAX);
         let mut requests = Vec::new();
         while model_writes(&requests) < writes {
             let complete = model_writes(&requests);

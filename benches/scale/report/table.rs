@@ -51,7 +51,11 @@ const ROWS: [Row; 45] = [
     ),
     goal("latency.events_p95", "p95", "ms", (Some(15.0), Some(15.0))),
     row("latency.events_p99", "p99", "ms"),
-    row("latency.answers_p50", "response to the annotation change → watch event of the ScaledObject, p50", "ms"),
+    row(
+        "latency.answers_p50",
+        "response to the annotation change → watch event of the ScaledObject, p50",
+        "ms",
+    ),
     row("latency.answers_p95", "p95", "ms"),
     row("latency.answers_p99", "p99", "ms"),
     goal("restart.seconds", "**Restart** with all objects in place → idle", "s", (None, Some(6.0))),
@@ -113,7 +117,8 @@ pub fn page(runs: &[Run]) -> String {
 }
 
 fn section(page: &mut String, run: &Run) {
-    let versions: Vec<String> = run.versions.iter().map(|(component, version)| format!("{component} {version}")).collect();
+    let versions: Vec<String> =
+        run.versions.iter().map(|(component, version)| format!("{component} {version}")).collect();
     let _ = write!(
         page,
         "\n## {} models\n\n{}; {} rounds; ModelServings of {:.1} KB. {}. {}. All figures: [{}.json]({}.json).\n\n| figure | median | range | goal | result |\n|---|---:|---:|---:|---|\n",

@@ -49,8 +49,13 @@ async fn show(operator: PathBuf) {
     chat.hpa().await;
     chat.keda_says("Ready", "True").await;
     show_objects(&Shell::new(&chain.stack), &chat).await;
-    let mut scenario =
-        Scenario { load: chain.load(&chat), chain, chat, recorder: Recorder::default(), view: View::default() };
+    let mut scenario = Scenario {
+        load: chain.load(&chat),
+        chain,
+        chat,
+        recorder: Recorder::default(),
+        view: View::default(),
+    };
     scenario.run().await;
     let picture = root().join("target/demo/closed-loop");
     draw(

@@ -63,10 +63,10 @@ impl Recorder {
             seen,
             wanted: serving.data["spec"]["replicas"].as_i64().unwrap_or(1),
             ready: serving.data["status"]["availableReplicas"].as_i64().unwrap_or_default(),
-            keda: scaled_object
-                .ok()
-                .flatten()
-                .map_or_else(|| "no ScaledObject".to_owned(), |found| conditions(&found, &["Ready", "Active"])),
+            keda: scaled_object.ok().flatten().map_or_else(
+                || "no ScaledObject".to_owned(),
+                |found| conditions(&found, &["Ready", "Active"]),
+            ),
             hpa: hpa.ok().flatten().map_or_else(|| "no HPA".to_owned(), |found| hpa_status(&found)),
         });
         self.samples.last().expect("the sample that was just added")

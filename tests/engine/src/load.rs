@@ -1,7 +1,7 @@
 //! A load generator that sends requests to the router, either a fixed number at a time or at a fixed rate.
 
 use std::{
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},

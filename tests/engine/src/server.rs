@@ -193,9 +193,13 @@ async fn models(State(pods): State<Arc<Pods>>) -> Json<Value> {
     Json(json!({"object": "list", "data": [{"id": pods.settings.model, "object": "model"}]}))
 }
 
-async fn metrics(ConnectInfo(LocalAddress(address)): ConnectInfo<LocalAddress>, State(pods): State<Arc<Pods>>) -> String {
+async fn metrics(
+    ConnectInfo(LocalAddress(address)): ConnectInfo<LocalAddress>,
+    State(pods): State<Arc<Pods>>,
+) -> String {
     let (pod, settings) = (pods.get(address), &pods.settings);
     let running = settings.concurrency - pod.slots.available_permits();
-    let utilization = Utilization { waiting: pod.waiting.load(Ordering::Relaxed), running, limit: settings.concurrency };
+    let utilization =
+        Utilization { waiting: pod.waiting.load(Ordering::Relaxed), running, limit: settings.concurrency };
     settings.dialect.expose(&settings.model, utilization)
 }

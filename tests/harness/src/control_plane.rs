@@ -63,7 +63,8 @@ fn folder() -> PathBuf {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let runs = built().join("runs");
     for run in fs::read_dir(&runs).into_iter().flatten().flatten() {
-        let owner = run.file_name().to_string_lossy().split('-').next().and_then(|pid| pid.parse::<u32>().ok());
+        let owner =
+            run.file_name().to_string_lossy().split('-').next().and_then(|pid| pid.parse::<u32>().ok());
         if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
             let _ = fs::remove_dir_all(run.path());
         }
@@ -276,7 +277,13 @@ fn etcd_command(folder: &Path, port: u16) -> Command {
     command
 }
 
-fn api_server_command(folder: &Path, authority: &Authority, signing: &SigningKey, etcd: u16, port: u16) -> Command {
+fn api_server_command(
+    folder: &Path,
+    authority: &Authority,
+    signing: &SigningKey,
+    etcd: u16,
+    port: u16,
+) -> Command {
     let names = [
         "localhost",
         "kubernetes",

@@ -140,9 +140,8 @@ impl Crds {
 
 /// Resource of a CRD's first version.
 fn resource_of(crd: &DynamicObject) -> ApiResource {
-    let text = |pointer: &str| {
-        crd.data.pointer(pointer).and_then(serde_json::Value::as_str).unwrap_or_default()
-    };
+    let text =
+        |pointer: &str| crd.data.pointer(pointer).and_then(serde_json::Value::as_str).unwrap_or_default();
     resource(
         text("/spec/group"),
         text("/spec/versions/0/name"),

@@ -257,7 +257,11 @@ impl ModelServing {
             let condition = condition(found).filter(|condition| condition["reason"] == reason)?;
             condition["message"].as_str().filter(|message| message.contains(text)).map(str::to_owned)
         };
-        let found = self.until(&format!("has the reason {reason} and the message {text:?}"), |found| message(found).is_some()).await;
+        let found = self
+            .until(&format!("has the reason {reason} and the message {text:?}"), |found| {
+                message(found).is_some()
+            })
+            .await;
         message(&found).unwrap_or_default()
     }
 

@@ -33,9 +33,13 @@ pub async fn ask(operator: &Process, path: &str) -> (u16, String) {
     };
     let address =
         until_asked("the operator logs its address", address, Option::is_some).await.unwrap_or_default();
-    until_asked("the operator responds", async || web::get(&format!("http://{address}{path}")).await, Option::is_some)
-        .await
-        .unwrap_or_default()
+    until_asked(
+        "the operator responds",
+        async || web::get(&format!("http://{address}{path}")).await,
+        Option::is_some,
+    )
+    .await
+    .unwrap_or_default()
 }
 
 /// Service account of the operator.

@@ -361,8 +361,11 @@ fn failure(code: u16) -> Response<Body> {
 /// Response of an overloaded API server: plain text and a header instead of a `Status` object (Kubernetes
 /// `staging/src/k8s.io/apiserver/pkg/server/filters/priority-and-fairness.go`).
 fn busy(retry_after: Duration) -> Response<Body> {
-    let mut response =
-        error_response(429, "text/plain; charset=utf-8", "Too many requests, please try again later.\n".to_owned());
+    let mut response = error_response(
+        429,
+        "text/plain; charset=utf-8",
+        "Too many requests, please try again later.\n".to_owned(),
+    );
     response.headers_mut().insert(http::header::RETRY_AFTER, retry_after.as_secs().into());
     response
 }

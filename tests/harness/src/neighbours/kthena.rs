@@ -50,7 +50,7 @@ impl Kthena {
     }
 }
 
-/// Binds the ClusterRole of a component's release to its service account.
+/// Binds the `ClusterRole` of a component's release to its service account.
 async fn grant(client: &Client, name: &str, role: &str) {
     apply(client, json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": NAMESPACE}})).await;
     for role in read(&manifests(role)) {

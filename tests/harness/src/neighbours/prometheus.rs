@@ -95,12 +95,8 @@ impl Prometheus {
         let url = format!("http://127.0.0.1:{port}");
         let config = control_plane.config(&Identity::Admin).await;
         follow_configuration(config, configuration.clone(), url.clone());
-        until_asked(
-            "Prometheus has a configuration",
-            async || configuration.exists(),
-            |exists| *exists,
-        )
-        .await;
+        until_asked("Prometheus has a configuration", async || configuration.exists(), |exists| *exists)
+            .await;
         let data = folder.join("data");
         let mut command = command(&configuration, &data, port);
         command
