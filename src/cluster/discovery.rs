@@ -1,7 +1,7 @@
-//! Discovery: which kinds and fields the cluster serves, found again for life.
+//! Discovery of the kinds and fields that the cluster serves, repeated for as long as the process runs.
 //!
-//! In: aggregated discovery and the OpenAPI document of KEDA's group; neither needs any right beyond `system:discovery`.
-//! Out: [`ServedApis`] in a watch channel. What cannot be found out keeps its last state.
+//! In: aggregated discovery and the OpenAPI document of KEDA's group; neither needs a permission beyond
+//! `system:discovery`. Out: [`ServedApis`] in a watch channel, which keeps its last state while discovery fails.
 
 use std::time::Duration;
 
@@ -14,38 +14,33 @@ use tokio::{
 };
 
 use super::Error;
-use crate::runtime::backoff;
+use crate::runtime::{
+    backoff,
+    delays::{DISCOVERY_CONFIRM, DISCOVERY_SETTLED},
+};
 use kthena_keda_core::{
     api::kthena::ModelServing,
     domain::{Capabilities, Keda},
 };
 
-/// How long a state in which nothing is missing is believed.
-const SETTLED: Duration = Duration::from_mins(5);
-
-/// When to ask again before a loss is believed.
-///
-/// An API server that has just started serves before it has found all custom resources; taking its word would turn every condition.
-const DOUBT: Duration = Duration::from_secs(5);
-
-/// What the cluster serves.
+/// APIs that the cluster serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServedApis {
-    /// ModelServings, without which there is nothing to do.
+    /// ModelServings, without which the operator has nothing to do.
     pub model_servings: bool,
     /// AutoscalingProfiles.
     pub profiles: bool,
     /// ServiceMonitors.
     pub service_monitors: bool,
-    /// Kthena's kinds that lead requests to pods.
+    /// Kthena's kinds that route requests to pods.
     pub network: RoutingApis,
-    /// Kthena's own autoscaler.
+    /// Kinds of Kthena's own autoscaler.
     pub policies: PolicyApis,
-    /// What plans depend on.
+    /// Features that plans depend on.
     pub plan: Capabilities,
 }
 
-/// Which of Kthena's kinds there are that lead requests to pods.
+/// Kthena's kinds that route requests to pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RoutingApis {
     /// ModelRoutes.
@@ -54,7 +49,7 @@ pub struct RoutingApis {
     pub servers: bool,
 }
 
-/// Which of the kinds there are that drive Kthena's own autoscaler; each release has one or both, so that neither is missed.
+/// Kinds of Kthena's own autoscaler. Each release of Kthena has one or both, so neither counts as missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PolicyApis {
     /// AutoscalingPolicies.
@@ -64,7 +59,7 @@ pub struct PolicyApis {
 }
 
 impl ServedApis {
-    /// Everything that may be there or not, by name.
+    /// Every optional API by its name in the metric `kthena_keda_served`, and whether the cluster serves it.
     pub const fn optional_apis(self) -> [(&'static str, bool); 8] {
         let Self {
             model_servings,
@@ -87,12 +82,12 @@ impl ServedApis {
         ]
     }
 
-    fn has_synced(self) -> bool {
+    fn is_complete(self) -> bool {
         self.optional_apis().into_iter().all(|(_, is_served)| is_served)
     }
 
-    /// Whether something is missing that `self` has.
-    fn loses(self, next: Self) -> bool {
+    /// `true` if `next` lacks an API that `self` has.
+    fn is_reduced_in(self, next: Self) -> bool {
         self.optional_apis().into_iter().zip(next.optional_apis()).any(|((_, had), (_, has))| had && !has)
     }
 }
@@ -139,40 +134,47 @@ impl Groups {
         let version = group.versions.iter().find(|found| found.version == version)?;
         version.resources.iter().find(|found| found.resource == resource)
     }
+
+    fn has(&self, group: &str, version: &str, resource: &str) -> bool {
+        self.find(group, version, resource).is_some()
+    }
 }
 
-/// Asks once.
+/// Reads once from the API server what it serves.
 ///
 /// # Errors
-/// When the API server does not answer; nothing is then known.
+/// Any failed request, and an OpenAPI document of KEDA without ScaledObjects.
 pub async fn discover(client: &Client) -> Result<ServedApis, Error> {
     let groups: Groups =
         get(client, "/apis", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList").await?;
     let model_serving = groups.find(ModelServing::GROUP, ModelServing::VERSION, ModelServing::PLURAL);
-    let has = |group, version, resource| groups.find(group, version, resource).is_some();
-    let keda =
-        if has("keda.sh", "v1alpha1", "scaledobjects") { Some(keda_fields(client).await?) } else { None };
+    let keda = if groups.has("keda.sh", "v1alpha1", "scaledobjects") {
+        Some(keda_fields(client).await?)
+    } else {
+        None
+    };
     Ok(ServedApis {
         model_servings: model_serving.is_some(),
-        service_monitors: has("monitoring.coreos.com", "v1", "servicemonitors"),
+        service_monitors: groups.has("monitoring.coreos.com", "v1", "servicemonitors"),
         network: RoutingApis {
-            routes: has("networking.serving.volcano.sh", "v1alpha1", "modelroutes"),
-            servers: has("networking.serving.volcano.sh", "v1alpha1", "modelservers"),
+            routes: groups.has("networking.serving.volcano.sh", "v1alpha1", "modelroutes"),
+            servers: groups.has("networking.serving.volcano.sh", "v1alpha1", "modelservers"),
         },
         policies: PolicyApis {
-            policies: has(ModelServing::GROUP, ModelServing::VERSION, "autoscalingpolicies"),
-            bindings: has(ModelServing::GROUP, ModelServing::VERSION, "autoscalingpolicybindings"),
+            policies: groups.has(ModelServing::GROUP, ModelServing::VERSION, "autoscalingpolicies"),
+            bindings: groups.has(ModelServing::GROUP, ModelServing::VERSION, "autoscalingpolicybindings"),
         },
-        profiles: has("autoscaling.kthena.io", "v1alpha1", "autoscalingprofiles"),
+        profiles: groups.has("autoscaling.kthena.io", "v1alpha1", "autoscalingprofiles"),
         plan: Capabilities {
             keda,
             scale: model_serving
                 .is_some_and(|found| found.subresources.iter().any(|sub| sub.subresource == "scale")),
-            pod_monitors: has("monitoring.coreos.com", "v1", "podmonitors"),
+            pod_monitors: groups.has("monitoring.coreos.com", "v1", "podmonitors"),
         },
     })
 }
 
+/// The fields of the installed KEDA's ScaledObject that are newer than the oldest supported release.
 async fn keda_fields(client: &Client) -> Result<Keda, Error> {
     let document: Value = get(client, "/openapi/v3/apis/keda.sh/v1alpha1", "application/json").await?;
     let spec = document
@@ -180,7 +182,7 @@ async fn keda_fields(client: &Client) -> Result<Keda, Error> {
         .and_then(Value::as_object)
         .and_then(|schemas| schemas.iter().find(|(name, _)| name.ends_with(".ScaledObject")))
         .and_then(|(_, schema)| schema.pointer("/properties/spec/properties"))
-        .ok_or(Error::Malformed("a schema of ScaledObject in KEDA's OpenAPI document"))?;
+        .ok_or(Error::Malformed("the schema of ScaledObject in KEDA's OpenAPI document"))?;
     let tolerance = "/advanced/properties/horizontalPodAutoscalerConfig/properties/behavior/properties/scaleDown/properties/tolerance";
     Ok(Keda {
         initial_cooldown: spec.get("initialCooldownPeriod").is_some(),
@@ -197,7 +199,8 @@ async fn get<T: for<'de> Deserialize<'de>>(client: &Client, path: &str, accept: 
     Ok(client.request(request).await?)
 }
 
-/// Asks for life: at once, every `interval` while something is missing, else every five minutes, and when `wake` is notified.
+/// Repeats discovery until the process ends: at once, then every `interval` while an optional API is missing, else
+/// every [`DISCOVERY_SETTLED`], and whenever `wake` is notified. Publishes changes to `served`.
 pub async fn rediscover(
     client: Client,
     interval: Duration,
@@ -205,33 +208,35 @@ pub async fn rediscover(
     served: &watch::Sender<Option<ServedApis>>,
 ) {
     let mut failures = 0;
-    let mut doubted = false;
+    let mut is_confirming = false;
     loop {
         let pause = match discover(&client).await {
-            Ok(found) if !doubted && served.borrow().is_some_and(|known| known.loses(found)) => {
-                doubted = true;
-                // Not to be woken early: the same answer at once would prove nothing.
-                sleep(DOUBT).await;
+            Ok(found)
+                if !is_confirming && served.borrow().is_some_and(|known| known.is_reduced_in(found)) =>
+            {
+                is_confirming = true;
+                // A notification does not cut this short: the same response at once would confirm nothing.
+                sleep(DISCOVERY_CONFIRM).await;
                 continue;
             }
             Ok(found) => {
-                doubted = false;
+                is_confirming = false;
                 failures = 0;
                 publish(served, found);
-                if found.has_synced() { SETTLED } else { interval }
+                if found.is_complete() { DISCOVERY_SETTLED } else { interval }
             }
             Err(error) => {
                 failures += 1;
                 if failures == 1 {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
-                        "cannot discover what the cluster serves; trying on"
+                        "discovery failed; retrying"
                     );
                 }
                 backoff::delay(failures, interval)
             }
         };
-        // Either way it is time to ask again.
+        // A timeout and a notification both start the next discovery.
         let _ = timeout(backoff::jitter(pause), wake.notified()).await;
     }
 }
@@ -252,7 +257,7 @@ fn publish(served: &watch::Sender<Option<ServedApis>>, found: ServedApis) {
             profiles = found.profiles,
             model_routes = found.network.routes,
             model_servers = found.network.servers,
-            "the cluster serves"
+            "discovered the APIs that the cluster serves"
         );
     }
 }
