@@ -228,10 +228,7 @@ pub async fn rediscover(
             Err(error) => {
                 failures += 1;
                 if failures == 1 {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "discovery failed; retrying"
-                    );
+                    tracing::warn!(error = &error as &dyn std::error::Error, "discovery failed; retrying");
                 }
                 backoff::delay(failures, interval)
             }

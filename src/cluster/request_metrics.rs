@@ -30,7 +30,8 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let (metrics, method, write) = (self.metrics.clone(), request.method().clone(), resource_and_verb(&request));
+        let (metrics, method, write) =
+            (self.metrics.clone(), request.method().clone(), resource_and_verb(&request));
         let response = self.inner.call(request);
         async move {
             let response = response.await;

@@ -53,7 +53,8 @@ mod tests {
 
     #[test]
     fn retry_after_of_an_overloaded_api_server_is_honoured_up_to_a_minute() {
-        for (retry_after, pause) in [("7", Duration::from_secs(7)), ("18446744073709551615", RETRY_AFTER_MAX)] {
+        for (retry_after, pause) in [("7", Duration::from_secs(7)), ("18446744073709551615", RETRY_AFTER_MAX)]
+        {
             let overloaded = response(429, "text/plain; charset=utf-8", Some(retry_after));
             let error = map_overload(Ok(overloaded)).unwrap_err();
             assert_eq!(Error::from(kube::Error::Service(error)).overload(), Some(pause));

@@ -293,10 +293,9 @@ impl Elector {
                 error = &error as &dyn std::error::Error,
                 "cannot release the leader lease; followers wait until it expires"
             ),
-            Err(_) => tracing::warn!(
-                lease,
-                "releasing the leader lease timed out; followers wait until it expires"
-            ),
+            Err(_) => {
+                tracing::warn!(lease, "releasing the leader lease timed out; followers wait until it expires")
+            }
         }
     }
 
