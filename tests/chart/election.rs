@@ -134,7 +134,7 @@ async fn one_that_was_held_up_beyond_its_time_writes_nothing_and_ends() {
     until_asked("the first one ends", async || first.lock().unwrap().has_ended(), |has_ended| *has_ended)
         .await;
     let first = first.into_inner().unwrap();
-    assert!(first.log().contains("the lease is lost"), "{}", first.log());
+    assert!(first.log().contains("lost the leader lease"), "{}", first.log());
     assert_eq!(instances.writes(), before, "{:?}", harness::audit::summary(&instances.stack.writes()));
     let _third = instances.instance("third");
     chat.scaled_object_until("has a maximum of 7", |found| found.data["spec"]["maxReplicaCount"] == 7).await;

@@ -17,7 +17,7 @@ use super::plan_args::namespace;
 use crate::{
     cluster::{self, discovery},
     controllers::signal_probe,
-    prometheus::{ClientConfig, Prometheus, Querier, external},
+    prometheus::{ClientConfig, Prometheus, Querier, external_metric},
     sources::{
         live::{self, Live},
         selector_mismatch,
@@ -287,9 +287,9 @@ async fn values(observed: &Observed, asked: &ResolvedIntent, way: &Way) -> Vec<S
             Ok([]) => Err("no data".to_owned()),
             Ok(many) => Err(format!("{} values, of which KEDA takes none", many.len())),
             // What KEDA answers the HPA is worth less, since it does not tell why there is nothing.
-            Err(error) => {
-                external(&way.client, &namespace, &scaled_object, place).await.map_err(|_| error.clone())
-            }
+            Err(error) => external_metric(&way.client, &namespace, &scaled_object, place)
+                .await
+                .map_err(|_| error.clone()),
         };
         let (value, problem) = (answer.as_ref().ok().copied(), answer.err());
         let wanted = value.and_then(|value| asks_for(trigger, value, observed.model_serving.replicas()));
