@@ -131,7 +131,8 @@ const CHECKED: MetricSpec = MetricSpec::new(
     &[],
     "Unix time of the last signal check that a Prometheus answered, in seconds; 0 before the first.",
 );
-/// APIs that the cluster serves; read from discovery at each scrape.
+/// Optional APIs by whether the cluster serves them; read from discovery at each scrape. The label `neighbour` holds
+/// the name of the API, and keeps its own name for compatibility.
 pub const SERVED: MetricSpec = MetricSpec::new(
     "kthena_keda_served",
     Kind::Gauge,

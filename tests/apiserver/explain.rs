@@ -149,5 +149,5 @@ async fn all_models_the_worst_first_and_what_the_caller_may_not_see() {
     assert!(code == Some(1) && error.contains("you may not list modelservings"), "{error}");
     let (said, code) = harness::explain(Path::new(BINARY), &admin, &["bad"]);
     let error = said.unwrap_err();
-    assert!(code == Some(1) && error.contains("write NAMESPACE/NAME"), "{error}");
+    assert!(code == Some(1) && error.contains("expected NAMESPACE/NAME"), "{error}");
 }
