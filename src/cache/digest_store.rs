@@ -1,7 +1,7 @@
 //! The digests of one kind, and whether all of its objects have been received.
 //!
-//! In: events of watches, and the API server's responses to the operator's own writes. Out: digests, and which of
-//! them changed.
+//! In: events of watches, and the API server's responses to the operator's own writes. Out: digests, and
+//! which of them changed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -69,8 +69,8 @@ impl<D: Digest> DigestStore<D> {
         self.0.values().flat_map(ScopedStore::all).collect()
     }
 
-    /// Calls `read` with the digests that have any of these index keys or any of these keys, in the order of their
-    /// keys. Nothing is copied; the store is locked for writes meanwhile.
+    /// Calls `read` with the digests that have any of these index keys or any of these keys, in the order of
+    /// their keys. Nothing is copied; the store is locked for writes meanwhile.
     pub fn with_matching<R>(
         &self,
         index_keys: &[IndexKey],
@@ -101,7 +101,8 @@ impl<D: Digest> DigestStore<D> {
         self.0.values().map(|scoped| scoped.count(index_key)).sum()
     }
 
-    /// Records the API server's response to a write, so that the next reconcile reads it although the watch may lag.
+    /// Records the API server's response to a write, so that the next reconcile reads it although the watch
+    /// may lag.
     pub fn record_write<K: Resource>(&self, object: &K)
     where
         D: for<'a> From<&'a K>,
@@ -118,7 +119,8 @@ pub struct ScopedStore<D> {
     entries: RwLock<Entries<D>>,
     /// Newest resource version in any event of the watch; events up to it have been applied.
     watched: AtomicU64,
-    /// Newest resource version when the last list began; an entry that is newer and not in the list was written since.
+    /// Newest resource version when the last list began; an entry that is newer and not in the list was
+    /// written since.
     list_began_at: AtomicU64,
     sync: watch::Sender<SyncState>,
 }
@@ -201,7 +203,8 @@ impl<D: Digest> ScopedStore<D> {
         }
     }
 
-    /// Applies an event of the watch; returns which digests changed. `listed` collects the keys of the current list.
+    /// Applies an event of the watch; returns which digests changed. `listed` collects the keys of the
+    /// current list.
     pub fn apply_event<K: Resource>(
         &self,
         event: &watcher::Event<K>,
@@ -231,8 +234,8 @@ impl<D: Digest> ScopedStore<D> {
         }
     }
 
-    /// Inserts an object from the watch unless a newer version is known; returns the touched index keys if its digest
-    /// changed.
+    /// Inserts an object from the watch unless a newer version is known; returns the touched index keys if
+    /// its digest changed.
     fn upsert<K: Resource>(&self, object: &K) -> Option<Vec<IndexKey>>
     where
         D: for<'a> From<&'a K>,
@@ -253,8 +256,8 @@ impl<D: Digest> ScopedStore<D> {
         entries.remove(&key(object))
     }
 
-    /// Removes the objects that are not in the list, unless they were written after it began; returns the index keys
-    /// of each.
+    /// Removes the objects that are not in the list, unless they were written after it began; returns the
+    /// index keys of each.
     fn retain_listed(&self, listed: &BTreeSet<Key>) -> Vec<(Key, Vec<IndexKey>)> {
         let mut entries = self.entries.write();
         let began_at = self.list_began_at.load(Ordering::Relaxed);

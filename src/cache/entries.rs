@@ -53,12 +53,14 @@ impl<D> Entries<D> {
 }
 
 impl<D: Digest> Entries<D> {
-    /// Inserts or replaces an entry. If that changes the digest, returns the index keys of the old and the new one.
+    /// Inserts or replaces an entry. If that changes the digest, returns the index keys of the old and the
+    /// new one.
     pub(super) fn insert(&mut self, key: Key, new: Entry<D>) -> Option<Vec<IndexKey>> {
         if let Some(entry) = self.by_key.get_mut(&key)
             && entry.digest == new.digest
         {
-            // Equal digests may differ in what is no change, such as the version of a status that was written.
+            // Equal digests may differ in what is no change, such as the version of a status that was
+            // written.
             **entry = new;
             return None;
         }

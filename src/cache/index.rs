@@ -10,8 +10,8 @@ use kthena_keda_core::domain::Key;
 
 /// A property by which digests are found, such as the name of a model.
 ///
-/// A model has about ten of them, so an index key is one number: the kind of the property in the lowest byte, and a
-/// hash of its words above. Two properties may share a number; callers check what a lookup returns.
+/// A model has about ten of them, so an index key is one number: the kind of the property in the lowest byte,
+/// and a hash of its words above. Two properties may share a number; callers check what a lookup returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct IndexKey(u64);
 

@@ -33,7 +33,8 @@ enum Command {
     Render(render::Render),
     /// Explain why a model scales, or why not and what to do, from the live cluster and its Prometheus.
     Explain(explain::Explain),
-    /// Print the CRD of AutoscalingProfile: `kthena-keda crds | kubectl apply --server-side --force-conflicts -f -`.
+    /// Print the CRD of AutoscalingProfile: `kthena-keda crds | kubectl apply --server-side --force-conflicts
+    /// -f -`.
     Crds,
     /// Print a shell completion script: `source <(kthena-keda completion bash)`.
     Completion(completion::Completion),

@@ -10,19 +10,19 @@ use kthena_keda_core::{
 
 #[derive(Args)]
 pub(super) struct PlanArgs {
-    /// Address of Prometheus as KEDA reaches it, such as <http://prometheus-operated.monitoring.svc:9090>, without a
-    /// trailing slash. Used unless the profile sets prometheus.url.
+    /// Address of Prometheus as KEDA reaches it, such as <http://prometheus-operated.monitoring.svc:9090>,
+    /// without a trailing slash. Used unless the profile sets prometheus.url.
     #[arg(long, env = "KTHENA_KEDA_PROMETHEUS_URL", value_name = "URL")]
     prometheus_url: Option<PrometheusUrl>,
     /// Namespace of kthena-router.
     #[arg(long, env = "KTHENA_KEDA_ROUTER_NAMESPACE", value_name = "NAMESPACE", default_value = "kthena-system", value_parser = namespace)]
     router_namespace: String,
-    /// Create monitors: true, unless another monitor scrapes the router already; always, even then; or false. Used
-    /// unless the profile sets monitors.create.
+    /// Create monitors: true, unless another monitor scrapes the router already; always, even then; or false.
+    /// Used unless the profile sets monitors.create.
     #[arg(long, env = "KTHENA_KEDA_CREATE_MONITORS", value_enum, value_name = "WHEN", default_value_t = Create::True)]
     create_monitors: Create,
-    /// Labels by which your Prometheus selects monitors, such as release=kube-prometheus-stack, separated by commas.
-    /// Used if there is no AutoscalingProfile named default.
+    /// Labels by which your Prometheus selects monitors, such as release=kube-prometheus-stack, separated by
+    /// commas. Used if there is no AutoscalingProfile named default.
     #[arg(long, env = "KTHENA_KEDA_MONITOR_LABELS", value_name = "LABELS", value_delimiter = ',', value_parser = label)]
     monitor_labels: Vec<(String, String)>,
     /// Scrape interval of the monitors, from 1s to 30s. Used if there is no AutoscalingProfile named default.

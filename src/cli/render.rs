@@ -21,8 +21,8 @@ use kthena_keda_core::{
 
 #[derive(Args)]
 pub(super) struct Render {
-    /// YAML or JSON files with ModelServings and the objects that affect their plans: AutoscalingProfiles, ModelRoutes,
-    /// ModelServers, the router's Services, monitors and ScaledObjects; `-` is standard input.
+    /// YAML or JSON files with ModelServings and the objects that affect their plans: AutoscalingProfiles,
+    /// ModelRoutes, ModelServers, the router's Services, monitors and ScaledObjects; `-` is standard input.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Output format.

@@ -38,15 +38,15 @@ pub(super) struct Run {
     /// Seconds between checks of the signals in Prometheus; each takes a few queries for all models together.
     #[arg(long, env = "KTHENA_KEDA_CHECK_INTERVAL", value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
     check_interval: u64,
-    /// File with a bearer token for the operator's own Prometheus queries, read again for each. KEDA has its own
-    /// credentials.
+    /// File with a bearer token for the operator's own Prometheus queries, read again for each. KEDA has its
+    /// own credentials.
     #[arg(long, env = "KTHENA_KEDA_PROMETHEUS_BEARER_TOKEN_FILE", value_name = "FILE")]
     prometheus_bearer_token_file: Option<PathBuf>,
     /// PEM file of certificate authorities to trust for Prometheus, in addition to the system's.
     #[arg(long, env = "KTHENA_KEDA_PROMETHEUS_CA_FILE", value_name = "FILE")]
     prometheus_ca_file: Option<PathBuf>,
-    /// Write the condition AutoscalingReady to ModelServings; false where only Kthena may write that status. Events and
-    /// explain still report everything.
+    /// Write the condition AutoscalingReady to ModelServings; false where only Kthena may write that status.
+    /// Events and explain still report everything.
     #[arg(long, env = "KTHENA_KEDA_WRITE_CONDITIONS", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     write_conditions: bool,
     /// Address of /metrics, /healthz and /readyz; :PORT listens on all addresses.
@@ -105,16 +105,16 @@ impl ElectionArgs {
 /// Flags that divide the work among several instances.
 #[derive(Args)]
 struct ShardArgs {
-    /// Label selector of this instance's ModelServings, such as shard=a. A ModelServing that no longer matches keeps its
-    /// ScaledObject.
+    /// Label selector of this instance's ModelServings, such as shard=a. A ModelServing that no longer
+    /// matches keeps its ScaledObject.
     #[arg(long, env = "KTHENA_KEDA_SELECTOR", value_name = "SELECTOR")]
     selector: Option<LabelSelector>,
-    /// Namespaces of this instance's ModelServings, separated by commas; all by default. It needs permissions only in
-    /// these.
+    /// Namespaces of this instance's ModelServings, separated by commas; all by default. It needs permissions
+    /// only in these.
     #[arg(long, env = "KTHENA_KEDA_WATCH_NAMESPACES", value_name = "NAMESPACES", value_delimiter = ',', value_parser = namespace)]
     watch_namespaces: Vec<String>,
-    /// Maintain the router's ServiceMonitor and the status of AutoscalingProfiles, for all models of the cluster. True for
-    /// exactly one of several instances.
+    /// Maintain the router's ServiceMonitor and the status of AutoscalingProfiles, for all models of the
+    /// cluster. True for exactly one of several instances.
     #[arg(long, env = "KTHENA_KEDA_CLUSTER_DUTIES", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     cluster_duties: bool,
 }
@@ -154,7 +154,8 @@ impl From<LogFormat> for Format {
 
 impl Run {
     pub(super) fn run(self) -> ExitCode {
-        // Dependencies may compile in two providers, and rustls then needs an explicit choice. Traces need it, too.
+        // Dependencies may compile in two providers, and rustls then needs an explicit choice. Traces need
+        // it, too.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let traces = self.otlp_endpoint.as_deref().filter(|endpoint| !endpoint.is_empty());
         let traces =
@@ -179,8 +180,8 @@ impl Run {
     }
 
     fn start(&self) -> Result<(), Box<dyn std::error::Error>> {
-        // All tasks wait for the network. One thread avoids handing tasks between threads, which took a third of the CPU
-        // time.
+        // All tasks wait for the network. One thread avoids handing tasks between threads, which took a third
+        // of the CPU time.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let settings = self.plan.settings();
         let run_settings = RunSettings {

@@ -17,10 +17,12 @@ use crate::{
     telemetry::metrics::Metrics,
 };
 
-/// Connects as kubectl does: with `KUBECONFIG` and its `context` if one is given, else as the pod's service account.
+/// Connects as kubectl does: with `KUBECONFIG` and its `context` if one is given, else as the pod's service
+/// account.
 ///
 /// # Errors
-/// [`Error::Config`] if there is neither, [`Error::Kubeconfig`] if the context cannot be used. No request is sent.
+/// [`Error::Config`] if there is neither, [`Error::Kubeconfig`] if the context cannot be used. No request is
+/// sent.
 pub async fn connect(context: Option<String>) -> Result<Client, Error> {
     let config = match context {
         None => config().await?,

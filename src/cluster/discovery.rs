@@ -1,7 +1,8 @@
 //! Discovery of the kinds and fields that the cluster serves, repeated for as long as the process runs.
 //!
 //! In: aggregated discovery and the OpenAPI document of KEDA's group; neither needs a permission beyond
-//! `system:discovery`. Out: [`ServedApis`] in a watch channel, which keeps its last state while discovery fails.
+//! `system:discovery`. Out: [`ServedApis`] in a watch channel, which keeps its last state while discovery
+//! fails.
 
 use std::time::Duration;
 
@@ -199,8 +200,8 @@ async fn get<T: for<'de> Deserialize<'de>>(client: &Client, path: &str, accept: 
     Ok(client.request(request).await?)
 }
 
-/// Repeats discovery until the process ends: at once, then every `interval` while an optional API is missing, else
-/// every [`DISCOVERY_SETTLED`], and whenever `wake` is notified. Publishes changes to `served`.
+/// Repeats discovery until the process ends: at once, then every `interval` while an optional API is missing,
+/// else every [`DISCOVERY_SETTLED`], and whenever `wake` is notified. Publishes changes to `served`.
 pub async fn rediscover(
     client: Client,
     interval: Duration,

@@ -106,7 +106,8 @@ impl Error {
             Self::Api(error) => match code(error) {
                 Some(401 | 403) => Class::Forbidden,
                 Some(404) => Class::Unserved,
-                // Server-side apply fails with 500 for a field that the schema lacks; discovery decides which fields are sent.
+                // Server-side apply fails with 500 for a field that the schema lacks; discovery decides which
+                // fields are sent.
                 Some(400 | 422) => Class::Rejected,
                 _ => Class::Transient,
             },
@@ -155,7 +156,8 @@ impl Error {
 
     /// `true` if the object or its kind does not exist.
     ///
-    /// The status code decides, since the response for a kind that is not served is plain text without a reason.
+    /// The status code decides, since the response for a kind that is not served is plain text without a
+    /// reason.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Api(error) if code(error) == Some(404))
     }
@@ -163,8 +165,9 @@ impl Error {
 
 /// `true` if an admission webhook denied the request or could not be called.
 ///
-/// A denial has the code of a missing permission, and a failed call that of the API server's own failures; only the
-/// text differs (Kubernetes `apiserver/pkg/admission/plugin/webhook/errors` and `apiserver/pkg/util/webhook/error.go`).
+/// A denial has the code of a missing permission, and a failed call that of the API server's own failures;
+/// only the text differs (Kubernetes `apiserver/pkg/admission/plugin/webhook/errors` and
+/// `apiserver/pkg/util/webhook/error.go`).
 fn is_denied(error: &kube::Error) -> bool {
     let kube::Error::Api(status) = error else { return false };
     match status.code {

@@ -1,7 +1,7 @@
 //! Kubernetes Events on ModelServings, published by one task at a limited rate; reconciles never wait for it.
 //!
-//! In: events, into a bounded queue. Out: at most [`BURST`] requests at once and one per [`EVENT_REFILL`] thereafter.
-//! Events that find the queue full are dropped and counted.
+//! In: events, into a bounded queue. Out: at most [`BURST`] requests at once and one per [`EVENT_REFILL`]
+//! thereafter. Events that find the queue full are dropped and counted.
 
 use std::time::Duration;
 
@@ -110,8 +110,8 @@ impl EventPublisher {
         let mut bucket = TokenBucket::full();
         while let Some((regarding, event)) = self.0.recv().await {
             bucket.take().await;
-            // A recorder of its own for each event: a recorder with a cache treats an event as a repetition of an
-            // earlier one with the same reason, and drops the new note.
+            // A recorder of its own for each event: a recorder with a cache treats an event as a repetition
+            // of an earlier one with the same reason, and drops the new note.
             let recorder = Recorder::new(client.clone(), reporter.clone());
             if let Err(error) = recorder.publish(&event, &regarding).await {
                 tracing::debug!(

@@ -48,7 +48,8 @@ where
     }
 }
 
-/// The resource and verb of a write in RBAC's words, such as `modelservings/status` and `patch`; `None` for a read.
+/// The resource and verb of a write in RBAC's words, such as `modelservings/status` and `patch`; `None` for a
+/// read.
 fn resource_and_verb(request: &Request<Body>) -> Option<(String, &'static str)> {
     let verb = match *request.method() {
         Method::POST => "create",
@@ -57,7 +58,8 @@ fn resource_and_verb(request: &Request<Body>) -> Option<(String, &'static str)> 
         Method::DELETE => "delete",
         _ => return None,
     };
-    // /apis/GROUP/VERSION or /api/VERSION, then optionally namespaces/NAME, then RESOURCE, NAME and SUBRESOURCE.
+    // /apis/GROUP/VERSION or /api/VERSION, then optionally namespaces/NAME, then RESOURCE, NAME and
+    // SUBRESOURCE.
     let mut parts = request.uri().path().split('/').skip(1);
     let group = usize::from(parts.next()? != "api");
     let mut parts = parts.skip(group + 1).peekable();

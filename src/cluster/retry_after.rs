@@ -1,8 +1,8 @@
 //! Reads for how long an overloaded API server refuses requests.
 //!
 //! It responds with plain text and a `Retry-After` header (Kubernetes
-//! `staging/src/k8s.io/apiserver/pkg/server/filters/priority-and-fairness.go`), of which kube keeps only the text. All
-//! other refusals are a `Status`, which has the same number in its details.
+//! `staging/src/k8s.io/apiserver/pkg/server/filters/priority-and-fairness.go`), of which kube keeps only the
+//! text. All other refusals are a `Status`, which has the same number in its details.
 
 use std::time::Duration;
 

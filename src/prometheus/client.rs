@@ -12,8 +12,8 @@ use super::response;
 use crate::runtime::delays::{PROMETHEUS_CONNECT, PROMETHEUS_EVALUATION_MILLIS, PROMETHEUS_REQUEST};
 use kthena_keda_core::{intent::PrometheusSettings, observed::Sample};
 
-/// Longest response body, in bytes: hundreds of thousands of samples. Another server at the address may respond
-/// without end.
+/// Longest response body, in bytes: hundreds of thousands of samples. Another server at the address may
+/// respond without end.
 const BODY_MAX: usize = 64 << 20;
 
 /// Credentials of the operator's own queries.
@@ -49,7 +49,8 @@ impl Prometheus {
     /// A client with these credentials.
     ///
     /// # Errors
-    /// [`ClientConfigError::File`] and [`ClientConfigError::Client`] if the certificate authorities cannot be used.
+    /// [`ClientConfigError::File`] and [`ClientConfigError::Client`] if the certificate authorities cannot be
+    /// used.
     pub fn new(config: ClientConfig) -> Result<Self, ClientConfigError> {
         let authorities = match &config.ca_file {
             Some(file) => {

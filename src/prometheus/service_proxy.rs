@@ -17,7 +17,7 @@ pub(super) async fn query(
 ) -> Result<Vec<Sample>, String> {
     let url = settings.url.to_string();
     let path = proxy_path(&url).ok_or_else(|| {
-        format!("{url} is not the address of a Service in the cluster; pass --prometheus-url with an address that is reachable from here")
+        format!("{url} is not a Service of the cluster; pass --prometheus-url with an address that is reachable from here")
     })?;
     // The host is a placeholder: only the path and the query are used.
     let address = Url::parse_with_params(&format!("http://api{path}/api/v1/query"), [("query", query)])

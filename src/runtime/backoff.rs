@@ -11,8 +11,8 @@ use tokio::time::Instant;
 
 use super::delays::{RETRY_BASE, RETRY_WATCH_MAX, WATCH_HEALTHY_AFTER};
 
-/// Delay before the next try after `failures` in a row: between half of the exponential delay and all of it, at most
-/// `longest`.
+/// Delay before the next try after `failures` in a row: between half of the exponential delay and all of it,
+/// at most `longest`.
 pub fn delay(failures: u32, longest: Duration) -> Duration {
     let ceiling = RETRY_BASE.saturating_mul(1 << failures.min(20)).min(longest);
     // Half of it is certain, so that nothing is retried at once.
@@ -26,8 +26,8 @@ pub fn jitter(period: Duration) -> Duration {
 
 /// Delays between the tries of a watch, which grow for as long as it fails again and again.
 ///
-/// kube's own backoff resets with every event, and a watch emits an event before it requests a list, so lists that
-/// fail would be retried every second forever (kube-runtime `utils/stream_backoff.rs`, `watcher.rs`).
+/// kube's own backoff resets with every event, and a watch emits an event before it requests a list, so lists
+/// that fail would be retried every second forever (kube-runtime `utils/stream_backoff.rs`, `watcher.rs`).
 #[derive(Debug, Default)]
 pub(super) struct WatchBackoff {
     failures: u32,
@@ -54,7 +54,7 @@ impl Backoff for WatchBackoff {
     fn reset(&mut self) {}
 }
 
-/// Pause during which nothing is sent to an overloaded API server, whatever triggers a reconcile.
+/// Pause during which nothing is sent to an overloaded API server, for any reason.
 #[derive(Debug, Default)]
 pub struct OverloadPause(Mutex<Option<Instant>>);
 

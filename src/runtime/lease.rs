@@ -1,14 +1,16 @@
 //! Leader election by a Lease: one of several processes writes, the others wait.
 //!
-//! In: the Lease's name and the identity of this process. Out: a [`WriteFence`], which every write checks first.
+//! In: the Lease's name and the identity of this process. Out: a [`WriteFence`], which every write checks
+//! first.
 //!
-//! The rules are client-go's (`tools/leaderelection`). A Lease is updated with the resource version that was read, so
-//! one of two candidates loses. It counts as expired after its record was observed unchanged for the lease duration
-//! on this process's monotonic clock, whatever times it holds. A leader that could not renew stops writing well
-//! before another candidate may acquire the Lease.
+//! The rules are client-go's (`tools/leaderelection`). A Lease is updated with the resource version that was
+//! read, so one of two candidates loses. It counts as expired after its record was observed unchanged for the
+//! lease duration on this process's monotonic clock, regardless of the times in it. A leader that could not
+//! renew stops writing well before another candidate may acquire the Lease.
 //!
-//! The crate kube-lease-manager (0.13, for kube 5) judges expiry by the wall clock and the Lease's `renewTime`, so a
-//! clock that steps could make a follower take over from a healthy leader, and it has no fence for writes.
+//! The crate kube-lease-manager (0.13, for kube 5) judges expiry by the wall clock and the Lease's
+//! `renewTime`, so a clock that steps could make a follower take over from a healthy leader, and it has no
+//! fence for writes.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -51,8 +53,8 @@ impl Candidate {
         self.duration / 5
     }
 
-    /// Time after a renewal within which a write may start; the rest of the duration is a margin for requests on the
-    /// wire.
+    /// Time after a renewal within which a write may start; the rest of the duration is a margin for requests
+    /// on the wire.
     fn renew_deadline(&self) -> Duration {
         self.duration * 2 / 3
     }
@@ -151,7 +153,8 @@ pub struct Elector {
     candidate: Candidate,
     fence: WriteFence,
     record: ObservedRecord,
-    /// Source of the times in the Lease, which are for its readers; no decision depends on it, since it may step.
+    /// Source of the times in the Lease, which are for its readers; no decision depends on it, since it may
+    /// step.
     wall_clock: fn() -> Timestamp,
 }
 
@@ -202,8 +205,8 @@ impl Elector {
         }
     }
 
-    /// Reads the Lease, which may be newer than the watch, and acquires it if it is free. Returns `true` if this
-    /// process holds it.
+    /// Reads the Lease, which may be newer than the watch, and acquires it if it is free. Returns `true` if
+    /// this process holds it.
     async fn try_acquire(&mut self) -> Result<bool, kube::Error> {
         self.refresh().await?;
         if Instant::now() < self.record.acquirable_at(&self.candidate.identity) {
@@ -268,8 +271,8 @@ impl Elector {
         }
     }
 
-    /// `false` after a conflict with a new leader; `true` if the Lease was edited by hand, or by a renewal of this
-    /// process whose response was lost.
+    /// `false` after a conflict with a new leader; `true` if the Lease was edited by hand, or by a renewal of
+    /// this process whose response was lost.
     async fn is_still_holder(&mut self) -> bool {
         // Without a response the Lease counts as held until the deadline.
         if self.refresh().await.is_err() {
@@ -310,15 +313,16 @@ impl Elector {
     async fn clear_holder(&mut self) -> Result<(), kube::Error> {
         let Some(lease) = self.record.lease.as_mut() else { return Ok(()) };
         if let Some(spec) = &mut lease.spec {
-            // As client-go does: no holder, and a duration so short that candidates that read only that need not wait.
+            // As client-go does: no holder, and a duration so short that candidates that read only that need
+            // not wait.
             spec.holder_identity = Some(String::new());
             spec.lease_duration_seconds = Some(1);
         }
         self.api.replace(&self.candidate.name, &PostParams::default(), lease).await.map(drop)
     }
 
-    /// Acquires or renews: writes the Lease in place of the observed version, and extends the fence by the deadline,
-    /// counted from before the request.
+    /// Acquires or renews: writes the Lease in place of the observed version, and extends the fence by the
+    /// deadline, counted from before the request.
     async fn write(&mut self) -> Result<(), kube::Error> {
         let (started, lease) = (Instant::now(), self.own_record((self.wall_clock)()));
         let written = match &self.record.lease {
@@ -395,7 +399,7 @@ mod tests {
         let (mut record, start) = (ObservedRecord::empty(), Instant::now());
         record.observe(Some(held_by("other", 1)), start);
         assert_eq!(record.acquirable_at("me"), start + Duration::from_secs(15));
-        // The same record again changes nothing; a renewal does, whatever times it holds.
+        // The same record again changes nothing; a renewal does, regardless of its times.
         record.observe(Some(held_by("other", 1)), start + Duration::from_secs(9));
         assert_eq!(record.acquirable_at("me"), start + Duration::from_secs(15));
         record.observe(Some(held_by("other", -1_000_000)), start + Duration::from_secs(10));
@@ -460,7 +464,8 @@ mod tests {
             assert!(timeout(Duration::from_secs(3601), elector.keep_renewing()).await.is_err());
             assert!(fence.holds());
             assert_eq!(written.lock().len(), 1 + 3600 / 3);
-            // Without renewals the fence closes ten seconds after the last one was sent, which was a second ago.
+            // Without renewals the fence closes ten seconds after the last one was sent, which was a second
+            // ago.
             tokio::time::advance(Duration::from_millis(8990)).await;
             assert!(fence.holds());
             tokio::time::advance(Duration::from_millis(20)).await;

@@ -11,8 +11,8 @@ use serde::de::DeserializeOwned;
 
 use super::{backoff::WatchBackoff, delays::WATCH_SECONDS};
 
-/// Objects per page of a list. A page is held twice while it is decoded, as bytes and as objects, and a ModelServing
-/// has 10 KB.
+/// Objects per page of a list. A page is held twice while it is decoded, as bytes and as objects, and a
+/// ModelServing has 10 KB.
 const PAGE_SIZE: u32 = 100;
 
 /// The configuration of every watch.
@@ -22,8 +22,8 @@ pub fn watch_config() -> watcher::Config {
 
 /// A watch that retries after errors, and lists again when its resource version is rejected as too old.
 ///
-/// kube lists again only where an established watch receives that error, and otherwise requests the rejected version
-/// forever (kube-runtime `watcher.rs`, `State::InitListed`); client-go lists again in both cases.
+/// kube lists again only where an established watch receives that error, and otherwise requests the rejected
+/// version forever (kube-runtime `watcher.rs`, `State::InitListed`); client-go lists again in both cases.
 pub fn resilient_watch<K>(
     api: Api<K>,
     config: watcher::Config,
@@ -44,8 +44,8 @@ fn is_too_old<K>(event: &Result<watcher::Event<K>, watcher::Error>) -> bool {
     matches!(event, Err(watcher::Error::WatchStartFailed(kube::Error::Api(status))) if status.code == 410)
 }
 
-/// Drops errors, which the watch recovers from by itself, and objects without a name. Logs the first of several
-/// errors in a row.
+/// Drops errors, which the watch recovers from by itself, and objects without a name. Logs the first of
+/// several errors in a row.
 pub fn log_and_skip_errors<K: Resource<DynamicType = ()>>(
     events: impl Stream<Item = Result<watcher::Event<K>, watcher::Error>>,
 ) -> impl Stream<Item = watcher::Event<K>> {
@@ -67,8 +67,8 @@ pub fn log_and_skip_errors<K: Resource<DynamicType = ()>>(
 
 /// `true` if the object of the event has a name; logs the first one that has none.
 ///
-/// The API server gives every object a name. An object whose metadata could not be decoded has none, and would be
-/// mistaken for others of its kind.
+/// The API server gives every object a name. An object whose metadata could not be decoded has none, and
+/// would be mistaken for others of its kind.
 fn is_identifiable<K: Resource<DynamicType = ()>>(event: &watcher::Event<K>, has_warned: &mut bool) -> bool {
     let (watcher::Event::Apply(object) | watcher::Event::InitApply(object) | watcher::Event::Delete(object)) =
         event

@@ -1,6 +1,7 @@
 //! Every metric, declared once: registration and `docs/metrics.md` both come from [`MetricSpec::ALL`].
 //!
-//! Names and labels are controller-runtime's and client-go's where these have the same, so that dashboards and alerts for them fit.
+//! Names and labels are controller-runtime's and client-go's where these have the same, so that dashboards
+//! and alerts for them fit.
 
 use std::{sync::atomic::AtomicU64, time::Duration};
 
@@ -9,7 +10,8 @@ use prometheus_client::{
     registry::{Metric, Registry},
 };
 
-/// Buckets of the duration of reconciles, in seconds: most take milliseconds, and one write up to twelve seconds.
+/// Buckets of the duration of reconciles, in seconds: most take milliseconds, and one write up to twelve
+/// seconds.
 const RECONCILE_SECONDS: [f64; 12] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0];
 
@@ -131,8 +133,8 @@ const CHECKED: MetricSpec = MetricSpec::new(
     &[],
     "Unix time of the last signal check that a Prometheus answered, in seconds; 0 before the first.",
 );
-/// Optional APIs by whether the cluster serves them; read from discovery at each scrape. The label `neighbour` holds
-/// the name of the API, and keeps its own name for compatibility.
+/// Optional APIs by whether the cluster serves them; read from discovery at each scrape. The label
+/// `neighbour` holds the name of the API, and keeps its own name for compatibility.
 pub const SERVED: MetricSpec = MetricSpec::new(
     "kthena_keda_served",
     Kind::Gauge,
@@ -238,7 +240,8 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Registers every metric that is counted; the collectors in `app` add those that are read at each scrape.
+    /// Registers every metric that is counted; the collectors in `app` add those that are read at each
+    /// scrape.
     pub fn new(registry: &mut Registry) -> Self {
         let metrics = Self {
             reconciles: Family::default(),

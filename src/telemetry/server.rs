@@ -1,7 +1,7 @@
 //! HTTP server of `/metrics`, `/healthz` and `/readyz`.
 //!
-//! `/healthz` is 200 as long as the process responds. `/readyz` is 200 once the initial lists are complete. Neither
-//! depends on the health of other components, since a restart of the operator would not repair them.
+//! `/healthz` is 200 as long as the process responds. `/readyz` is 200 once the initial lists are complete.
+//! Neither depends on the health of other components, since a restart of the operator would not repair them.
 
 use std::{
     fmt,

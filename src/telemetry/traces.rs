@@ -1,4 +1,5 @@
-//! Traces by OTLP over HTTP, if an endpoint is set: one for each reconcile, with its requests to the API server.
+//! Traces by OTLP over HTTP, if an endpoint is set: one for each reconcile, with its requests to the API
+//! server.
 
 use std::time::Duration;
 
@@ -18,8 +19,8 @@ const FLUSH: Duration = Duration::from_secs(1);
 pub struct Traces(SdkTracerProvider);
 
 impl Traces {
-    /// Sends spans to `endpoint`, by default under the operator's name as service. The standard variables (`OTEL_…`)
-    /// set everything else. Call it outside an async runtime: a thread of its own sends the spans.
+    /// Sends spans to `endpoint`, by default under the operator's name as service. The standard variables
+    /// (`OTEL_…`) set everything else. Call it outside an async runtime: a thread of its own sends the spans.
     ///
     /// # Errors
     /// If the endpoint is not a URL.
@@ -31,7 +32,8 @@ impl Traces {
         Ok(Self(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build()))
     }
 
-    /// The layer that collects the operator's own spans, those of each reconcile, and requests to the API server.
+    /// The layer that collects the operator's own spans, those of each reconcile, and requests to the API
+    /// server.
     pub fn layer<S>(&self) -> impl Layer<S> + Send + Sync + use<S>
     where
         S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync,

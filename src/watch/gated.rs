@@ -1,7 +1,8 @@
 //! Watches of kinds that the cluster may not serve yet, or no longer.
 //!
-//! A watch of a kind that is not served fails forever, and slows down a controller that merges it into its own
-//! streams. So an optional kind is watched only while it is served, and its failures do not leave this module.
+//! A watch of a kind that is not served fails forever, and slows down a controller that merges it into its
+//! own streams. So an optional kind is watched only while it is served, and its failures do not leave this
+//! module.
 
 use std::{fmt::Debug, sync::Arc};
 
@@ -48,7 +49,8 @@ impl<S> Gate<S> {
     }
 }
 
-/// Watches a kind while `gate` is open, in each of `apis`, restricted to the label selector. The stream has no errors.
+/// Watches a kind while `gate` is open, in each of `apis`, restricted to the label selector. The stream has
+/// no errors.
 ///
 /// `store` is the store that the caller writes the events to.
 pub fn watch<K, S>(

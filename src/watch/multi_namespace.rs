@@ -1,7 +1,8 @@
-//! Merges the watches of one kind in several namespaces into one: a single list of everything, and then changes.
+//! Merges the watches of one kind in several namespaces into one: a single list of everything, and then
+//! changes.
 //!
-//! In: the events of each watch. Out: the same events, without the lists that a single watch starts again; an object
-//! that is absent from such a list is deleted by an event.
+//! In: the events of each watch. Out: the same events, without the lists that a single watch starts again; an
+//! object that is absent from such a list is deleted by an event.
 
 use std::{collections::BTreeSet, mem};
 
@@ -47,8 +48,8 @@ where
         Self { watches: (0..watches).map(|_| Watch::default()).collect(), pending: Some(Vec::new()) }
     }
 
-    /// Takes an event of the watch with this index; returns the merged events. `store` holds the objects of all merged
-    /// events so far.
+    /// Takes an event of the watch with this index; returns the merged events. `store` holds the objects of
+    /// all merged events so far.
     pub(super) fn take(&mut self, watch: usize, event: Event<K>, store: &Store<K>) -> Vec<Event<K>> {
         let Some(watch) = self.watches.get_mut(watch) else { return Vec::new() };
         match event {

@@ -1,7 +1,7 @@
 //! Keeps digests of an optional kind while the cluster serves it.
 //!
-//! In: a kind and its gate. Out: a digest of each object, and a call for each digest that changed. Failures of one
-//! kind do not slow down any other.
+//! In: a kind and its gate. Out: a digest of each object, and a call for each digest that changed. Failures
+//! of one kind do not slow down any other.
 
 use std::{collections::BTreeSet, fmt::Debug, pin::pin};
 
@@ -18,8 +18,8 @@ use crate::{
     runtime::resilient_watch::{log_and_skip_errors, resilient_watch, watch_config},
 };
 
-/// Reflects the kind into `digests` while `gate` is open, until the process ends, and calls `changed` for each change.
-/// `api` gives the API of each scope; a store without scopes is left alone.
+/// Reflects the kind into `digests` while `gate` is open, until the process ends, and calls `changed` for
+/// each change. `api` gives the API of each scope; a store without scopes is left alone.
 pub async fn reflect<K, D, S>(
     api: impl Fn(&Scope) -> Api<K>,
     mut gate: Gate<S>,

@@ -1,4 +1,5 @@
-//! `explain`: follows the chain of each model in a live cluster and its Prometheus, with the caller's RBAC permissions.
+//! `explain`: follows the chain of each model in a live cluster and its Prometheus, with the caller's RBAC
+//! permissions.
 
 mod output;
 
@@ -39,10 +40,12 @@ const WATCH_PERIOD: Duration = Duration::from_secs(5);
 
 #[derive(Args)]
 pub(super) struct Explain {
-    /// ModelServing to explain in full; without it, one line for each opted-in ModelServing, broken ones first.
+    /// ModelServing to explain in full; without it, one line for each opted-in ModelServing, broken ones
+    /// first.
     #[arg(value_name = "NAMESPACE/NAME")]
     model: Option<String>,
-    /// Namespace of the ModelServing, if it is given by its name alone; without a name, of all that are shown.
+    /// Namespace of the ModelServing, if it is given by its name alone; without a name, of all that are
+    /// shown.
     #[arg(short, long, value_parser = namespace)]
     namespace: Option<String>,
     /// Context of the kubeconfig; the current context by default.
@@ -54,8 +57,8 @@ pub(super) struct Explain {
     /// Repeat every five seconds until interrupted.
     #[arg(short, long)]
     watch: bool,
-    /// Address of Prometheus as reached from here, such as <http://localhost:9090>; by default queries go through the API
-    /// server.
+    /// Address of Prometheus as reached from here, such as <http://localhost:9090>; by default queries go
+    /// through the API server.
     #[arg(long, value_name = "URL")]
     prometheus_url: Option<PrometheusUrl>,
     /// Namespace of kthena-router.
@@ -211,7 +214,8 @@ impl SignalCheck {
         route: &PrometheusRoute,
     ) -> Self {
         let mut defaults = Profile::built_in();
-        // The flags of `run` are unknown here; the ScaledObject that it applied has the address of Prometheus.
+        // The flags of `run` are unknown here; the ScaledObject that it applied has the address of
+        // Prometheus.
         let namespace = model.namespace().unwrap_or_default();
         let applied = live.objects.server_address(&namespace, &model.scaled_object_name());
         let applied = applied.and_then(|url| url.parse().ok());
@@ -253,8 +257,8 @@ async fn explain_model(
     route: &PrometheusRoute,
     in_full: bool,
 ) -> Option<Explained> {
-    // Without permission to list pods the check is skipped. In a list of models only those with a Value metric are
-    // checked, since a mismatch keeps only them from being scaled.
+    // Without permission to list pods the check is skipped. In a list of models only those with a Value
+    // metric are checked, since a mismatch keeps only them from being scaled.
     let uses_value_metric = observed
         .profile
         .as_ref()
@@ -332,8 +336,8 @@ async fn keda_value(observed: &Observed, route: &PrometheusRoute, trigger: usize
 
 /// The number of ServingGroups that a signal requests, as the HPA calculates it for totals.
 ///
-/// `None` for a `Value` metric, which also depends on the number of ready pods, and for the activation trigger, which
-/// never changes the number of running ServingGroups.
+/// `None` for a `Value` metric, which also depends on the number of ready pods, and for the activation
+/// trigger, which wakes a model and never sizes it.
 fn wanted(trigger: &TriggerSpec, value: f64, current: i32) -> Option<f64> {
     let target: f64 = trigger.threshold.parse().ok()?;
     if trigger.metric_type != MetricType::AverageValue || trigger.activation.is_some() {
