@@ -151,5 +151,5 @@ async fn lists_the_worst_model_first_and_reports_errors_of_the_caller() {
     assert!(code == Some(1) && error.contains("no permission to list modelservings"), "{error}");
     let (report, code) = harness::explain(Path::new(BINARY), &admin, &["bad"]);
     let error = report.unwrap_err();
-    assert!(code == Some(1) && error.contains("write NAMESPACE/NAME"), "{error}");
+    assert!(code == Some(1) && error.contains("expected NAMESPACE/NAME"), "{error}");
 }

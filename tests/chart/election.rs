@@ -139,7 +139,7 @@ async fn a_leader_suspended_beyond_its_lease_writes_nothing_and_exits() {
     )
     .await;
     let first = first.into_inner().unwrap();
-    assert!(first.log().contains("the lease is lost"), "{}", first.log());
+    assert!(first.log().contains("lost the leader lease"), "{}", first.log());
     assert_eq!(instances.writes(), before, "{:?}", harness::audit::summary(&instances.stack.writes()));
     let _third = instances.instance("third");
     chat.scaled_object_until("has a maximum of 7", |found| found.data["spec"]["maxReplicaCount"] == 7).await;

@@ -92,7 +92,7 @@ fn every_metric_has_a_row() {
             metric.help.replace('<', "\\<")
         )
     };
-    let head = ["| metric | kind | labels | what it says |", "|---|---|---|---|"].map(str::to_owned);
+    let head = ["| metric | kind | labels | meaning |", "|---|---|---|---|"].map(str::to_owned);
     let rows: Vec<String> = head.into_iter().chain(MetricSpec::ALL.iter().map(row)).collect();
     generated("docs/metrics.md", "<!-- metrics: generated from the code -->\n", &rows);
 }
