@@ -29,7 +29,7 @@ impl LastReports {
         let mut last_reports = self.0.write();
         match verdict {
             Some(Verdict { status, reason, message: _ }) => {
-                last_reports.insert(key, LastReported { status: *status, reason })
+                last_reports.insert(key, LastReported { status: *status, reason: reason.as_str() })
             }
             None => last_reports.remove(&key),
         };

@@ -124,6 +124,39 @@ impl ChainLink {
     }
 }
 
+/// Reason of a verdict: the problem that keeps a model from being scaled, or its state without one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum VerdictReason {
+    /// A problem keeps the model from being scaled.
+    Problem(Reason),
+    /// KEDA has not reported on the ScaledObject yet.
+    Pending,
+    /// Requests are in flight.
+    Scaling,
+    /// No requests are in flight.
+    Idle,
+    /// An annotation pauses all scaling.
+    Paused,
+}
+
+impl VerdictReason {
+    /// The reason as conditions, events and metrics carry it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Problem(reason) => reason.as_str(),
+            Self::Pending => "Pending",
+            Self::Scaling => "Scaling",
+            Self::Idle => "Idle",
+            Self::Paused => "Paused",
+        }
+    }
+
+    /// `true` if the reason repeats what KEDA, the HPA or Prometheus report, which may change at any time.
+    pub const fn is_external(self) -> bool {
+        matches!(self, Self::Problem(reason) if reason.is_external())
+    }
+}
+
 /// Status of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
 pub enum Status {

@@ -6,7 +6,7 @@ use strum::VariantArray as _;
 
 use super::{Explanation, Finding, Plan, ResolvedIntent};
 use crate::{
-    domain::ChainLink,
+    domain::{ChainLink, VerdictReason},
     observed::{ConditionDigest, Observed, find_condition},
 };
 
@@ -54,7 +54,7 @@ pub fn diagnose(observed: &Observed, plan: &Plan, explanation: &Explanation) -> 
 }
 
 fn broken(link: ChainLink, finding: &Finding, explanation: &Explanation) -> Link {
-    let is_the_reason = finding.reason.as_str() == explanation.verdict.reason;
+    let is_the_reason = explanation.verdict.reason == VerdictReason::Problem(finding.reason);
     let state = if is_the_reason { LinkState::Broken } else { LinkState::Affected };
     Link { link, state, detail: finding.message.clone() }
 }

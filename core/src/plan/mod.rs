@@ -19,7 +19,7 @@ pub use diagnosis::{Link, LinkState, diagnose};
 pub use finding::Finding;
 pub use label_selector::canonical_selector;
 pub use router::{RouterPlan, assumed_service, plan_router};
-pub use verdict::{PENDING, Verdict, is_external_reason, is_load_reason, stable_part};
+pub use verdict::{Verdict, is_load_reason, stable_part};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 

@@ -3,14 +3,13 @@
 use std::fmt::Write as _;
 
 use super::{Desired, Finding};
-use crate::domain::{Reason, Status};
+use crate::domain::{Reason, Status, VerdictReason};
 use crate::{
     api::annotations::PREFIX,
     domain::Pause,
     intent::Intent,
     observed::{Observed, Ownership, find_condition},
 };
-use strum::VariantArray as _;
 
 /// What the condition says, its times aside.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,19 +17,14 @@ pub struct Verdict {
     /// Whether it is being scaled.
     pub status: Status,
     /// Why, in one word.
-    pub reason: &'static str,
+    pub reason: VerdictReason,
     /// What was seen and what to do.
     pub message: String,
 }
 
-/// Whether a condition with this reason repeats what KEDA, the HPA or Prometheus report, which may change at any time.
-pub fn is_external_reason(reason: &str) -> bool {
-    Reason::VARIANTS.iter().any(|found| found.is_external() && found.as_str() == reason)
-}
-
-/// Whether a reason tells no more than whether anybody asks for the model just now.
+/// `true` for the reasons of a written condition that depend on the requests in flight alone: Scaling and Idle.
 pub fn is_load_reason(reason: &str) -> bool {
-    reason == SCALING || reason == IDLE
+    [VerdictReason::Scaling, VerdictReason::Idle].iter().any(|load| load.as_str() == reason)
 }
 
 impl Verdict {
@@ -65,20 +59,11 @@ pub fn stable_part(message: &str) -> &str {
     message.split(BESIDES).next().unwrap_or_default()
 }
 
-/// The reason of a condition that KEDA has still to report for.
-pub const PENDING: &str = "Pending";
-/// The reason while somebody asks for the model.
-const SCALING: &str = "Scaling";
-/// The reason while nobody does.
-const IDLE: &str = "Idle";
-/// The reason while it is held back on purpose.
-const PAUSED: &str = "Paused";
-
 /// Writes the verdict as condition, where that does not say so already.
 pub(super) fn condition(observed: &Observed, verdict: &Verdict) -> Desired<Verdict> {
     let says_so = observed.model_serving.condition().is_some_and(|found| {
         found.status == verdict.status.as_str()
-            && found.reason == verdict.reason
+            && found.reason == verdict.reason.as_str()
             && found.message == verdict.message
     });
     if says_so { Desired::Keep } else { Desired::Apply(verdict.clone()) }
@@ -98,7 +83,7 @@ pub(super) fn verdict(observed: &Observed, report: &VerdictInputs<'_>) -> Verdic
         return problem(first, &own, report.troubles, report);
     }
     if let Some(who) = paused(observed, report.intent) {
-        return good(PAUSED, format!("nothing is scaled: paused by {who}"), report);
+        return good(VerdictReason::Paused, format!("nothing is scaled: paused by {who}"), report);
     }
     let told =
         |kind| observed.scaled_object.as_ref().and_then(|found| find_condition(&found.conditions, kind));
@@ -110,10 +95,10 @@ pub(super) fn verdict(observed: &Observed, report: &VerdictInputs<'_>) -> Verdic
     }
     match (told("Ready"), told("Active"), &observed.hpa) {
         (Some(_), Some(active), Some(_)) if active.status == "True" => {
-            good(SCALING, format!("scaled {}", how(report.intent)), report)
+            good(VerdictReason::Scaling, format!("scaled {}", how(report.intent)), report)
         }
         (Some(_), _, Some(_)) => good(
-            IDLE,
+            VerdictReason::Idle,
             format!("nobody asks for it; scaled {} when somebody does", how(report.intent)),
             report,
         ),
@@ -121,7 +106,7 @@ pub(super) fn verdict(observed: &Observed, report: &VerdictInputs<'_>) -> Verdic
             let own = "the ScaledObject is being applied; KEDA has not reported yet".to_owned();
             Verdict {
                 status: Status::Unknown,
-                reason: PENDING,
+                reason: VerdictReason::Pending,
                 message: with_the_rest(own, report.troubles, report),
             }
         }
@@ -150,14 +135,18 @@ fn paused(observed: &Observed, intent: Option<&Intent>) -> Option<String> {
     Some(format!("the annotation {by} on the ScaledObject, which somebody else set"))
 }
 
-fn good(reason: &'static str, own: String, report: &VerdictInputs<'_>) -> Verdict {
+fn good(reason: VerdictReason, own: String, report: &VerdictInputs<'_>) -> Verdict {
     Verdict { status: Status::True, reason, message: with_the_rest(own, &[], report) }
 }
 
 fn problem(first: &Finding, own: &str, others: &[Finding], report: &VerdictInputs<'_>) -> Verdict {
     let status = if first.is_certain { Status::False } else { Status::Unknown };
     let own = format!("{own}; see {HELP}#{}", first.reason.as_str().to_lowercase());
-    Verdict { status, reason: first.reason.as_str(), message: with_the_rest(own, others, report) }
+    Verdict {
+        status,
+        reason: VerdictReason::Problem(first.reason),
+        message: with_the_rest(own, others, report),
+    }
 }
 
 /// What users caused themselves first; what others say, which may change at any time, last.

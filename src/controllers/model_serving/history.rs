@@ -17,7 +17,7 @@ use kthena_keda_core::{
     api::kthena::{ModelServing, ReplicasWriter},
     domain::version,
     observed::Fingerprint,
-    plan::{Verdict, is_external_reason, is_load_reason, stable_part},
+    plan::{Verdict, is_load_reason, stable_part},
 };
 
 /// How often the text of a condition may change while its reason stays.
@@ -169,7 +169,8 @@ impl History {
 
     /// Remembers what is said of a model.
     pub(super) fn say(&self, identity: &str, verdict: &Verdict) {
-        let said = ReportedCondition { is_good: verdict.is_good(), reason: verdict.reason.to_owned() };
+        let said =
+            ReportedCondition { is_good: verdict.is_good(), reason: verdict.reason.as_str().to_owned() };
         self.all().entry(identity.to_owned()).or_default().said = Some(said);
     }
 
@@ -230,31 +231,35 @@ fn pause(before: &Condition, verdict: &Verdict) -> Option<Duration> {
     if !same_status {
         return None;
     }
-    if before.reason != verdict.reason {
-        return (is_load_reason(&before.reason) && is_load_reason(verdict.reason)).then_some(SAME_STATUS);
+    if before.reason != verdict.reason.as_str() {
+        return (is_load_reason(&before.reason) && is_load_reason(verdict.reason.as_str()))
+            .then_some(SAME_STATUS);
     }
     let only_others_changed = stable_part(&before.message) == stable_part(&verdict.message);
-    (is_external_reason(verdict.reason) || only_others_changed).then_some(SAME_REASON)
+    (verdict.reason.is_external() || only_others_changed).then_some(SAME_REASON)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
-    use kthena_keda_core::domain::Status;
+    use kthena_keda_core::domain::{
+        Reason, Status,
+        VerdictReason::{self, Idle, Paused, Problem},
+    };
     use rstest::rstest;
 
     #[rstest]
-    #[case::first_trouble(("True", "Scaling", "a"), (Status::False, "HpaNotScaling", "b"), None)]
-    #[case::over(("False", "HpaNotScaling", "a"), (Status::True, "Idle", "b"), None)]
-    #[case::busy_and_idle(("True", "Scaling", "a"), (Status::True, "Idle", "b"), Some(SAME_STATUS))]
-    #[case::paused(("True", "Scaling", "a"), (Status::True, "Paused", "b"), None)]
-    #[case::text_of_others(("False", "HpaNotScaling", "a"), (Status::False, "HpaNotScaling", "b"), Some(SAME_REASON))]
-    #[case::text_of_users(("False", "InvalidConfiguration", "a"), (Status::False, "InvalidConfiguration", "b"), None)]
-    #[case::only_the_rest(("False", "InvalidConfiguration", "a; besides X: b"), (Status::False, "InvalidConfiguration", "a; besides X: c"), Some(SAME_REASON))]
+    #[case::first_trouble(("True", "Scaling", "a"), (Status::False, Problem(Reason::HpaNotScaling), "b"), None)]
+    #[case::over(("False", "HpaNotScaling", "a"), (Status::True, Idle, "b"), None)]
+    #[case::busy_and_idle(("True", "Scaling", "a"), (Status::True, Idle, "b"), Some(SAME_STATUS))]
+    #[case::paused(("True", "Scaling", "a"), (Status::True, Paused, "b"), None)]
+    #[case::text_of_others(("False", "HpaNotScaling", "a"), (Status::False, Problem(Reason::HpaNotScaling), "b"), Some(SAME_REASON))]
+    #[case::text_of_users(("False", "InvalidConfiguration", "a"), (Status::False, Problem(Reason::InvalidConfiguration), "b"), None)]
+    #[case::only_the_rest(("False", "InvalidConfiguration", "a; besides X: b"), (Status::False, Problem(Reason::InvalidConfiguration), "a; besides X: c"), Some(SAME_REASON))]
     fn what_has_to_wait(
         #[case] before: (&str, &str, &str),
-        #[case] after: (Status, &'static str, &str),
+        #[case] after: (Status, VerdictReason, &str),
         #[case] expected: Option<Duration>,
     ) {
         let before = Condition {
@@ -296,7 +301,7 @@ mod tests {
             last_transition_time: Time(Timestamp::from_second(Timestamp::now().as_second() + step).unwrap()),
             observed_generation: None,
         };
-        let verdict = Verdict { status: Status::True, reason: "Idle", message: String::new() };
+        let verdict = Verdict { status: Status::True, reason: Idle, message: String::new() };
         let held = History::default().hold("a", Some(&before), &verdict);
         assert!(held.is_some_and(|held| held <= SAME_STATUS && held > SAME_STATUS / 2), "{held:?}");
     }

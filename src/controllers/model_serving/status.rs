@@ -17,9 +17,9 @@ use super::{ModelServingContext, history::ReportedCondition, identity};
 use crate::cluster::{Error, events::Events, server_side_apply};
 use kthena_keda_core::{
     api::kthena::{AUTOSCALING_READY, Conditions, ModelServing},
-    domain::{Capabilities, Status},
+    domain::{Capabilities, Status, VerdictReason},
     observed::Observed,
-    plan::{Desired, PENDING, Plan, Verdict, plan},
+    plan::{Desired, Plan, Verdict, plan},
 };
 
 /// How often a lost race is run again at once.
@@ -154,11 +154,11 @@ fn tell_change(
     verdict: &Verdict,
 ) {
     models.memory.say(&identity(model_serving), verdict);
-    let is_problem = |is_good: bool, reason: &str| !is_good && reason != PENDING;
+    let is_problem = |is_good: bool, reason: &str| !is_good && reason != VerdictReason::Pending.as_str();
     let problem_before = before.filter(|before| is_problem(before.is_good, &before.reason));
-    if is_problem(verdict.is_good(), verdict.reason) {
-        if problem_before.is_none_or(|before| before.reason != verdict.reason) {
-            models.events.warning(model_serving, verdict.reason, &verdict.message);
+    if is_problem(verdict.is_good(), verdict.reason.as_str()) {
+        if problem_before.is_none_or(|before| before.reason != verdict.reason.as_str()) {
+            models.events.warning(model_serving, verdict.reason.as_str(), &verdict.message);
         }
     } else if let Some(before) = problem_before {
         models.events.normal(
@@ -223,7 +223,7 @@ fn condition(verdict: &Verdict, before: Option<&Condition>) -> Condition {
     Condition {
         type_: AUTOSCALING_READY.to_owned(),
         status: verdict.status.as_str().to_owned(),
-        reason: verdict.reason.to_owned(),
+        reason: verdict.reason.as_str().to_owned(),
         message: verdict.message.clone(),
         last_transition_time: since.unwrap_or_else(|| Time(Timestamp::now())),
         observed_generation: None,
