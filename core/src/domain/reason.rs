@@ -2,7 +2,7 @@
 
 use strum::{IntoStaticStr, VariantArray};
 
-/// Why a model is not scaled. The order is the order of the chain: the first is the one to fix first.
+/// Problems that keep a model from being scaled, in the order of the chain: the first one is to be fixed first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, IntoStaticStr, VariantArray)]
 pub enum Reason {
     /// An annotation or the profile is invalid.
@@ -84,7 +84,7 @@ impl Reason {
         }
     }
 
-    /// Whether the reason repeats what KEDA, the HPA or Prometheus report, which may change at any time.
+    /// `true` if the reason repeats a report of KEDA, the HPA or Prometheus, which may change at any time.
     pub const fn is_external(self) -> bool {
         match self {
             Self::ScaledObjectNotReady
@@ -151,7 +151,7 @@ impl VerdictReason {
         }
     }
 
-    /// `true` if the reason repeats what KEDA, the HPA or Prometheus report, which may change at any time.
+    /// `true` if the reason repeats a report of KEDA, the HPA or Prometheus, which may change at any time.
     pub const fn is_external(self) -> bool {
         matches!(self, Self::Problem(reason) if reason.is_external())
     }
