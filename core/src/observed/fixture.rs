@@ -100,6 +100,18 @@ impl Fixture {
             .probe(probe)
     }
 
+    /// Sets the capabilities of the cluster.
+    pub(crate) fn capabilities(mut self, capabilities: Capabilities) -> Self {
+        self.capabilities = capabilities;
+        self
+    }
+
+    /// Removes the Prometheus address from the defaults.
+    pub(crate) fn without_prometheus(mut self) -> Self {
+        self.defaults.prometheus = None;
+        self
+    }
+
     /// Replaces a field of the ModelServing by its JSON pointer; a missing last field is added.
     pub(crate) fn with(mut self, pointer: &str, value: &Value) -> Self {
         let (parent, field) = pointer.rsplit_once('/').unwrap();
