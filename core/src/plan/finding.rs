@@ -111,7 +111,7 @@ impl Finding {
         Self::new(
             Reason::ModelNotSeen,
             format!(
-                "no ModelRoute in this namespace carries the model name {}, {effect} and it goes to its minimum; correct {MODEL_NAME}, or add the route",
+                "no ModelRoute in this namespace carries the model name {}, {effect} and the model goes to its minimum; correct {MODEL_NAME}, or add the route",
                 listed(&names)
             ),
         )

@@ -27,7 +27,7 @@ pub(super) fn unsupported_by_keda(keda: Keda, intent: &Intent) -> Vec<Finding> {
         findings.push(Finding::needs_newer_keda(
             &format!("pausing one direction with {PREFIX}paused"),
             "2.18",
-            "set it to true or false",
+            "set the annotation to true or false",
         ));
     }
     if intent.replicas.min() == 0 && !keda.initial_cooldown {

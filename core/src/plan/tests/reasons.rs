@@ -14,7 +14,7 @@ use crate::{
     },
     observed::{
         NameTraffic, ProbeResult,
-        fixture::{Condition, Fixture, owned_by},
+        fixture::{Condition, Fixture},
     },
     plan::{LinkState, diagnose},
 };
@@ -209,11 +209,4 @@ fn gives_every_reason_its_status_link_and_message() {
         writeln!(text, "{reason}: {name} ({status}, {link})\n  {}\n", verdict.message).unwrap();
     }
     insta::assert_snapshot!("messages", text);
-}
-
-#[test]
-fn marks_certain_problems_of_owned_objects_as_such() {
-    let fixture = Fixture::model("llama").scaled_object_with(&owned_by(Fixture::UID), &[]).annotated("profile", "gold");
-    let (_, explanation) = explained(&fixture);
-    assert!(explanation.verdict.message.contains("; until then the ScaledObject keeps its last valid settings"));
 }
