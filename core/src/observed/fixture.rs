@@ -219,12 +219,6 @@ impl Fixture {
         self
     }
 
-    /// Removes all ModelServers.
-    pub(crate) fn without_servers(mut self) -> Self {
-        self.servers.clear();
-        self
-    }
-
     /// Adds another ModelServing with the same role, opted in with model names.
     pub(crate) fn other(mut self, name: &str, names: &str) -> Self {
         let metadata =

@@ -41,23 +41,65 @@ fn settings() -> Vec<Case> {
     let model = || Fixture::model("llama");
     let one_name = with_metric_type("AverageValue", "sum(x{model={{model}}})");
     let engine = json!({"inferenceEngine": "vLLM"});
-    let disagreeing =
-        model().server("chat", "chat", &engine).server("other", "chat", &json!({"inferenceEngine": "SGLang"}));
+    let disagreeing = model().server("chat", "chat", &engine).server(
+        "other",
+        "chat",
+        &json!({"inferenceEngine": "SGLang"}),
+    );
     vec![
-        ("annotations", InvalidConfiguration, model().annotated("min-replicas", "two").annotated("max-replica", "4")),
+        (
+            "annotations",
+            InvalidConfiguration,
+            model().annotated("min-replicas", "two").annotated("max-replica", "4"),
+        ),
         ("profile", InvalidConfiguration, model().profile(&json!({"replicas": {"min": 3, "max": 2}}))),
-        ("profile of a newer release", InvalidConfiguration, model().profile(&json!({"scaleUp": {"select": "Average"}}))),
-        ("minimum above the profile's maximum", InvalidConfiguration, model().annotated("min-replicas", "11")),
+        (
+            "profile of a newer release",
+            InvalidConfiguration,
+            model().profile(&json!({"scaleUp": {"select": "Average"}})),
+        ),
+        (
+            "minimum above the profile's maximum",
+            InvalidConfiguration,
+            model().annotated("min-replicas", "11"),
+        ),
         ("more ServingGroups than the maximum", InvalidConfiguration, model().replicas(12)),
-        ("pause of one direction before KEDA 2.18", InvalidConfiguration, with_keda(Some(OLD_KEDA)).annotated("paused", "scale-in")),
-        ("minimum of 0 before KEDA 2.14", InvalidConfiguration, with_keda(Some(OLD_KEDA)).annotated("min-replicas", "0")),
+        (
+            "pause of one direction before KEDA 2.18",
+            InvalidConfiguration,
+            with_keda(Some(OLD_KEDA)).annotated("paused", "scale-in"),
+        ),
+        (
+            "minimum of 0 before KEDA 2.14",
+            InvalidConfiguration,
+            with_keda(Some(OLD_KEDA)).annotated("min-replicas", "0"),
+        ),
         ("custom signal for one name", InvalidConfiguration, Fixture::model("llama,lora").profile(&one_name)),
         ("no ModelServer", InvalidConfiguration, model().annotated("signals", "engine-queue=5")),
-        ("unknown engine", InvalidConfiguration, model().annotated("signals", "engine-queue=5").server("chat", "chat", &json!({"inferenceEngine": "tgi"}))),
-        ("ModelServers that disagree", InvalidConfiguration, disagreeing.annotated("signals", "engine-queue=5")),
+        (
+            "unknown engine",
+            InvalidConfiguration,
+            model().annotated("signals", "engine-queue=5").server(
+                "chat",
+                "chat",
+                &json!({"inferenceEngine": "tgi"}),
+            ),
+        ),
+        (
+            "ModelServers that disagree",
+            InvalidConfiguration,
+            disagreeing.annotated("signals", "engine-queue=5"),
+        ),
         ("profile that does not exist", ProfileNotFound, model().annotated("profile", "gold")),
         ("no Prometheus", PrometheusNotConfigured, model().without_prometheus()),
-        ("only engine signals at zero", CannotWakeFromZero, model().annotated("min-replicas", "0").annotated("signals", "engine-queue=5").server("chat", "chat", &engine)),
+        (
+            "only engine signals at zero",
+            CannotWakeFromZero,
+            model()
+                .annotated("min-replicas", "0")
+                .annotated("signals", "engine-queue=5")
+                .server("chat", "chat", &engine),
+        ),
     ]
 }
 
@@ -82,7 +124,11 @@ fn sharing() -> Vec<Case> {
         ("name of others", SharedModelName, claimed),
         ("name of many others", SharedModelName, six),
         ("ModelServer of several ModelServings", SharedModelName, one_server),
-        ("signal that is not counted by ModelServer", SharedModelName, split().annotated("signals", "request-rate=2,output-tokens=5")),
+        (
+            "signal that is not counted by ModelServer",
+            SharedModelName,
+            split().annotated("signals", "request-rate=2,output-tokens=5"),
+        ),
         ("split requests at zero", CannotWakeFromZero, split().annotated("min-replicas", "0")),
     ]
 }
@@ -95,14 +141,30 @@ fn cluster() -> Vec<Case> {
     vec![
         ("HPA", ConflictingAutoscaler, healthy().competitor("HorizontalPodAutoscaler")),
         ("ScaledObject", ConflictingAutoscaler, healthy().competitor("ScaledObject")),
-        ("AutoscalingPolicy and binding", ConflictingAutoscaler, healthy().competitor("AutoscalingPolicy").competitor("AutoscalingPolicyBinding")),
+        (
+            "AutoscalingPolicy and binding",
+            ConflictingAutoscaler,
+            healthy().competitor("AutoscalingPolicy").competitor("AutoscalingPolicyBinding"),
+        ),
         ("LeaderWorkerSet", ConflictingAutoscaler, healthy().with("/metadata/ownerReferences", &owner)),
         ("foreign ScaledObject", NameConflict, Fixture::model("llama").scaled_object_with(&foreign, &[])),
-        ("foreign PodMonitor", NameConflict, healthy().annotated("signals", "engine-queue=5").pod_monitor(&foreign)),
+        (
+            "foreign PodMonitor",
+            NameConflict,
+            healthy().annotated("signals", "engine-queue=5").pod_monitor(&foreign),
+        ),
         ("no KEDA", KedaNotInstalled, with_keda(None)),
         ("no scale subresource", ScaleSubresourceMissing, Fixture::model("llama").capabilities(no_scale)),
-        ("fewer pods than ServingGroups", SelectorMismatch, healthy().profile(&with_metric_type("Value", "max(x)")).mismatch(2, 3)),
-        ("more pods than ServingGroups", SelectorMismatch, healthy().profile(&with_metric_type("Value", "max(x)")).mismatch(3, 2)),
+        (
+            "fewer pods than ServingGroups",
+            SelectorMismatch,
+            healthy().profile(&with_metric_type("Value", "max(x)")).mismatch(2, 3),
+        ),
+        (
+            "more pods than ServingGroups",
+            SelectorMismatch,
+            healthy().profile(&with_metric_type("Value", "max(x)")).mismatch(3, 2),
+        ),
     ]
 }
 
@@ -120,11 +182,23 @@ fn keda() -> Vec<Case> {
         case("KEDA without ModelServings", "ScaledObjectCheckFailed", "no matches for kind ModelServing"),
         case("KEDA without scale subresource", "ScaledObjectCheckFailed", "could not find scale subresource"),
         case("KEDA without data", "TriggerError", "dial tcp 10.0.0.7:9090: connection refused"),
-        case("KEDA without credentials", "TriggerError", "prometheus query api returned error. status: 401 response: x"),
-        case("KEDA with wrong credentials", "TriggerError", "prometheus query api returned error. status: 403"),
+        case(
+            "KEDA without credentials",
+            "TriggerError",
+            "prometheus query api returned error. status: 401 response: x",
+        ),
+        case(
+            "KEDA with wrong credentials",
+            "TriggerError",
+            "prometheus query api returned error. status: 403",
+        ),
         case("unknown error of KEDA", "ScaledObjectCheckFailed", "something else happened."),
         ("KEDA not certain", ScaledObjectNotReady, unknown),
-        ("rejection", ScaledObjectNotReady, Fixture::model("llama").rejected("ScaledObject chat is refused: not before Monday, 2026-11-30")),
+        (
+            "rejection",
+            ScaledObjectNotReady,
+            Fixture::model("llama").rejected("ScaledObject chat is refused: not before Monday, 2026-11-30"),
+        ),
     ]
 }
 
@@ -136,9 +210,21 @@ fn hpa() -> Vec<Case> {
     vec![
         case("HPA without selector", "InvalidSelector", "the HPA target's scale is missing a selector"),
         case("two HPAs", "AmbiguousSelector", "pods by selector are controlled by multiple HPAs"),
-        case("HPA disabled", "ScalingDisabled", "scaling is disabled since the replica count of the target is zero"),
-        case("no metrics server", "FailedGetExternalMetric", "the server is currently unable to handle the request"),
-        case("KEDA's operator down", "FailedGetExternalMetric", "rpc error: timeout while waiting to establish gRPC connection"),
+        case(
+            "HPA disabled",
+            "ScalingDisabled",
+            "scaling is disabled since the replica count of the target is zero",
+        ),
+        case(
+            "no metrics server",
+            "FailedGetExternalMetric",
+            "the server is currently unable to handle the request",
+        ),
+        case(
+            "KEDA's operator down",
+            "FailedGetExternalMetric",
+            "rpc error: timeout while waiting to establish gRPC connection",
+        ),
         case("HPA without data", "FailedGetExternalMetric", "unable to get external metric"),
         ("HPA without permission", HpaNotScaling, Fixture::healthy().hpa(&unable)),
     ]
@@ -152,13 +238,18 @@ fn scraping() -> Vec<Case> {
     let engines = |targets: &[(&str, bool)]| {
         let engines =
             targets.iter().map(|(name, up)| (("models".to_owned(), (*name).to_owned()), *up)).collect();
-        let signals = Fixture::healthy().annotated("signals", "engine-queue=5").annotated("engine-port", "9000");
+        let signals =
+            Fixture::healthy().annotated("signals", "engine-queue=5").annotated("engine-port", "9000");
         signals.probe(ProbeResult { engines, ..probe(true) })
     };
     let failing = not_ready("False", "TriggerError", "no data");
     vec![
         ("router", RouterNotScraped, Fixture::healthy().probe(probe(false))),
-        ("cause before symptom", RouterNotScraped, Fixture::healthy().probe(probe(false)).scaled_object(&failing)),
+        (
+            "cause before symptom",
+            RouterNotScraped,
+            Fixture::healthy().probe(probe(false)).scaled_object(&failing),
+        ),
         ("engines without target", EngineNotScraped, engines(&[("other", true)])),
         ("engines that do not answer", EngineNotScraped, engines(&[("chat", false)])),
     ]
@@ -170,24 +261,39 @@ fn traffic() -> Vec<Case> {
         ProbeResult { names, ..probe(true) }
     };
     let others = [("gemma", NameTraffic::Otherwise), ("typo", NameTraffic::OnlyNotFound)];
-    let misspelt = || Fixture::healthy().with("/metadata/annotations", &json!({"kthena.io/model-name": "lama"}));
+    let misspelt =
+        || Fixture::healthy().with("/metadata/annotations", &json!({"kthena.io/model-name": "lama"}));
     let no_routes = || Fixture::healthy().without_routes();
     vec![
         ("misspelt name", ModelNotSeen, misspelt()),
-        ("misspelt name of requests", ModelNotSeen, misspelt().probe(requested(&[("lama", NameTraffic::OnlyNotFound)]))),
+        (
+            "misspelt name of requests",
+            ModelNotSeen,
+            misspelt().probe(requested(&[("lama", NameTraffic::OnlyNotFound)])),
+        ),
         ("misspelt name, Prometheus down", ModelNotSeen, misspelt().probe_error("connection refused")),
-        ("no similar route", ModelNotSeen, Fixture::healthy().with("/metadata/annotations", &json!({"kthena.io/model-name": "a,bbbbbbbb"}))),
+        (
+            "no similar route",
+            ModelNotSeen,
+            Fixture::healthy().with("/metadata/annotations", &json!({"kthena.io/model-name": "a,bbbbbbbb"})),
+        ),
         ("no routes, no requests", ModelNotSeen, no_routes()),
         ("no routes, other requests", ModelNotSeen, no_routes().probe(requested(&others))),
-        ("no routes, similar requests", ModelNotSeen, no_routes().probe(requested(&[("lama", NameTraffic::Otherwise)]))),
+        (
+            "no routes, similar requests",
+            ModelNotSeen,
+            no_routes().probe(requested(&[("lama", NameTraffic::Otherwise)])),
+        ),
     ]
 }
 
 #[test]
 fn has_a_case_for_every_reason() {
     let cases = cases();
-    let missing: Vec<_> =
-        Reason::VARIANTS.iter().filter(|reason| !cases.iter().any(|(_, found, _)| found == *reason)).collect();
+    let missing: Vec<_> = Reason::VARIANTS
+        .iter()
+        .filter(|reason| !cases.iter().any(|(_, found, _)| found == *reason))
+        .collect();
     assert!(missing.is_empty(), "{missing:?}");
 }
 

@@ -64,7 +64,11 @@ fn pauses_by_an_annotation_of_keda(#[case] value: &str, #[case] expected: Value)
 #[case::above_zero(1, Capabilities::NEWEST, true)]
 #[case::at_zero(0, Capabilities::NEWEST, false)]
 #[case::old_keda(1, keda(true, false, true), false)]
-fn has_a_fallback_only_above_zero(#[case] min: i32, #[case] capabilities: Capabilities, #[case] expected: bool) {
+fn has_a_fallback_only_above_zero(
+    #[case] min: i32,
+    #[case] capabilities: Capabilities,
+    #[case] expected: bool,
+) {
     let fallback = json!({"behavior": "static", "failureThreshold": 3, "replicas": 2});
     let profile = json!({"replicas": {"min": min}, "fallback": fallback});
     let found = json_of(&Fixture::model("llama").profile(&profile).capabilities(capabilities));
@@ -84,7 +88,10 @@ fn leaves_out_fields_that_keda_does_not_have(#[case] capabilities: Capabilities,
 #[case::annotations(&[("min-replicas", "2"), ("max-replicas", "3")], json!([2, 3]))]
 #[case::profile_and_annotation(&[("max-replicas", "3")], json!([1, 3]))]
 #[case::profile(&[], json!([1, 5]))]
-fn takes_bounds_from_annotations_before_the_profile(#[case] annotations: &[(&str, &str)], #[case] expected: Value) {
+fn takes_bounds_from_annotations_before_the_profile(
+    #[case] annotations: &[(&str, &str)],
+    #[case] expected: Value,
+) {
     let fixture = Fixture::model("llama").profile(&json!({"replicas": {"min": 1, "max": 5}}));
     let fixture = annotations.iter().fold(fixture, |fixture, (name, value)| fixture.annotated(name, value));
     let spec = &json_of(&fixture)["spec"];
@@ -106,5 +113,8 @@ fn has_no_credentials_without_a_setting() {
     let metadata = trigger["metadata"].as_object().unwrap();
     let optional = ["authModes", "customHeaders", "unsafeSsl"];
     assert!(optional.iter().all(|key| !metadata.contains_key(*key)), "{trigger}");
-    assert_eq!((&trigger["authenticationRef"], &metadata["serverAddress"]), (&json!(null), &json!("http://p:9090")));
+    assert_eq!(
+        (&trigger["authenticationRef"], &metadata["serverAddress"]),
+        (&json!(null), &json!("http://p:9090"))
+    );
 }

@@ -32,11 +32,19 @@ fn paused_by_keda(annotation: &str, value: &str) -> Fixture {
     VerdictReason::Scaling,
     "scales on active-requests, request-rate, 1 to 4 ServingGroups"
 )]
-#[case::idle(Fixture::healthy(), VerdictReason::Idle, "no requests in flight; scales on active-requests, 1 to 10 ServingGroups")]
+#[case::idle(
+    Fixture::healthy(),
+    VerdictReason::Idle,
+    "no requests in flight; scales on active-requests, 1 to 10 ServingGroups"
+)]
 #[case::activity_not_reported(Fixture::healthy().scaled_object(&[READY]), VerdictReason::Idle, "no requests in flight; scales on active-requests, 1 to 10 ServingGroups")]
 #[case::half_paused(Fixture::healthy().annotated("paused", "scale-in"), VerdictReason::Idle, "no requests in flight; scales on active-requests, 1 to 10 ServingGroups")]
 #[case::not_paused(Fixture::healthy().annotated("paused", "false"), VerdictReason::Idle, "no requests in flight; scales on active-requests, 1 to 10 ServingGroups")]
-#[case::keda_not_paused(paused_by_keda("autoscaling.keda.sh/paused", "false"), VerdictReason::Idle, "no requests in flight; scales on active-requests, 1 to 10 ServingGroups")]
+#[case::keda_not_paused(
+    paused_by_keda("autoscaling.keda.sh/paused", "false"),
+    VerdictReason::Idle,
+    "no requests in flight; scales on active-requests, 1 to 10 ServingGroups"
+)]
 #[case::paused(
     Fixture::healthy().annotated("paused", "true"),
     VerdictReason::Paused,
@@ -110,7 +118,8 @@ fn lists_all_findings_in_the_order_of_the_chain() {
 
 #[test]
 fn explains_one_broken_link_and_the_links_before_it() {
-    let fixture = Fixture::healthy().annotated("profile", "gold").scaled_object(&[("Ready", "False", "X", "y")]);
+    let fixture =
+        Fixture::healthy().annotated("profile", "gold").scaled_object(&[("Ready", "False", "X", "y")]);
     let (plan, explanation) = explained(&fixture);
     let links = diagnose(&fixture.observed(), &plan, &explanation);
     let states: Vec<_> = links.iter().map(|link| (link.link.name(), link.state)).collect();
@@ -121,11 +130,15 @@ fn explains_one_broken_link_and_the_links_before_it() {
 #[test]
 fn explains_symptoms_as_affected() {
     let probe = ProbeResult { router_is_scraped: false, ..ProbeResult::default() };
-    let fixture = Fixture::healthy().probe(probe).scaled_object(&[("Ready", "False", "TriggerError", "no data")]);
+    let fixture =
+        Fixture::healthy().probe(probe).scaled_object(&[("Ready", "False", "TriggerError", "no data")]);
     let (plan, explanation) = explained(&fixture);
     let links = diagnose(&fixture.observed(), &plan, &explanation);
-    let not_holding: Vec<_> =
-        links.iter().filter(|link| link.state != LinkState::Holds).map(|link| (link.link.name(), link.state)).collect();
+    let not_holding: Vec<_> = links
+        .iter()
+        .filter(|link| link.state != LinkState::Holds)
+        .map(|link| (link.link.name(), link.state))
+        .collect();
     assert_eq!(not_holding, [("ScaledObject", LinkState::Affected), ("scraping", LinkState::Broken)]);
 }
 
@@ -175,11 +188,15 @@ fn stays_ready_if_the_operator_cannot_query_prometheus() {
         "{}",
         found.message
     );
-    assert_eq!(stable_part(&found.message), "no requests in flight; scales on active-requests, 1 to 10 ServingGroups");
+    assert_eq!(
+        stable_part(&found.message),
+        "no requests in flight; scales on active-requests, 1 to 10 ServingGroups"
+    );
 }
 
 fn with_fallback() -> Fixture {
-    Fixture::healthy().profile(&json!({"fallback": {"behavior": "static", "failureThreshold": 3, "replicas": 2}}))
+    Fixture::healthy()
+        .profile(&json!({"fallback": {"behavior": "static", "failureThreshold": 3, "replicas": 2}}))
 }
 
 #[rstest]
@@ -213,7 +230,10 @@ fn warns(#[case] fixture: Fixture, #[case] warning: &str) {
 
 #[test]
 fn warns_only_about_plans_that_are_applied() {
-    assert_eq!(planned(&Fixture::healthy().second_writer("argocd").annotated("profile", "gold")).warnings, [""; 0]);
+    assert_eq!(
+        planned(&Fixture::healthy().second_writer("argocd").annotated("profile", "gold")).warnings,
+        [""; 0]
+    );
 }
 
 #[test]
