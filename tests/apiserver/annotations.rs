@@ -33,7 +33,7 @@ async fn all_together_and_the_last_good_one_stays() {
     ])
     .await;
     let message = chat.reason("InvalidConfiguration").await;
-    for part in ["model-name", "min-replicas", "load", "paused", "stays as it was last valid"] {
+    for part in ["model-name", "min-replicas", "load", "paused", "keeps its last valid settings"] {
         assert!(message.contains(part), "{part}: {message}");
     }
     assert_eq!(chat.scaled_object().await.metadata.resource_version, good.metadata.resource_version);

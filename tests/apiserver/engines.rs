@@ -201,7 +201,7 @@ async fn at_zero_engines_have_no_say_of_their_own() {
     chat.annotate(&[("autoscaling.kthena.io/min-replicas", Some("0"))]).await;
     let message = chat.reason("CannotWakeFromZero").await;
     assert!(
-        message.contains("stays as it was last valid") && message.contains("active-requests"),
+        message.contains("keeps its last valid settings") && message.contains("active-requests"),
         "{message}"
     );
     assert_eq!(chat.scaled_object().await.resource_version(), found.resource_version());

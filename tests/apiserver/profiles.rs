@@ -148,7 +148,7 @@ async fn a_query_that_cannot_be_asked_is_named_and_its_users_keep_what_they_have
     };
     wait::until(&profiles(&models), &name, &format!("says {why}"), refused).await;
     let message = chat.reason("InvalidConfiguration").await;
-    assert!(message.contains(why) && message.contains("stays as it was last valid"), "{message}");
+    assert!(message.contains(why) && message.contains("keeps its last valid settings"), "{message}");
     assert_eq!(chat.scaled_object().await.resource_version(), before.resource_version());
 }
 
@@ -197,7 +197,7 @@ async fn custom_signals_are_measured_beside_the_others_and_may_be_picked() {
         &json!(format!(r#"sum(queue{{model=~"llama-3\\.1",namespace="{}",serving="chat"}})"#, models.name))
     );
     let message = chat.reason("Pending").await;
-    assert!(message.contains("latency is a Value"), "{message}");
+    assert!(message.contains("latency has metricType Value"), "{message}");
 
     // A list of the model's own replaces all of that, and may name them.
     chat.annotate(&[("autoscaling.kthena.io/signals", Some("slo-queue=7"))]).await;
@@ -359,7 +359,7 @@ async fn a_model_follows_the_profile_that_it_names() {
     assert!(ready(&told).unwrap().1.contains("monitors.labels"), "{:?}", ready(&told));
     let message = chat.reason("InvalidConfiguration").await;
     assert!(
-        message.contains("monitors.labels") && message.contains("stays as it was last valid"),
+        message.contains("monitors.labels") && message.contains("keeps its last valid settings"),
         "{message}"
     );
     edit(&models, &name, json!({"monitors": {"labels": null}})).await;

@@ -240,12 +240,8 @@ async fn never_touches_somebody_elses_of_its_name() {
     let theirs = json!({"metadata": {"name": NAME}, "spec": {"selector": {"matchLabels": {"app": "other"}}, "endpoints": [{"port": "web"}]}});
     let theirs = cluster.router.create(&kinds::service_monitor(), theirs).await;
     cluster.service("kthena-router", "kthena-router", "http").await;
-    wait::until_asked(
-        "it says so",
-        async || cluster.operator.log(),
-        |log| log.contains("belongs to somebody else"),
-    )
-    .await;
+    wait::until_asked("it says so", async || cluster.operator.log(), |log| log.contains("has another owner"))
+        .await;
     cluster.chat.annotate(&[("kthena.io/model-name", None)]).await;
     cluster.chat.scaled_object_gone().await;
     assert_eq!(cluster.monitor().await.resource_version(), theirs.resource_version());

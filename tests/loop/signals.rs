@@ -226,7 +226,7 @@ async fn from_a_prometheus_that_lets_nobody_in_without_credentials() {
     // The operator itself has none: its own check cannot run, and that is no reason to call a model badly scaled.
     chat.serving
         .within(Duration::from_secs(90))
-        .says("Scaling", "the operator's own check of the signals could not run")
+        .says("Scaling", "the operator could not check the signals")
         .await;
     // Without them it is not let in, and holds.
     chat.serving
@@ -258,6 +258,6 @@ async fn a_query_that_answers_no_number_holds() {
     load.hold(3);
     chat.has_replicas(3).await;
     load.hold(0);
-    chat.serving.says("ScaledObjectNotReady", "KEDA says TriggerError").await;
+    chat.serving.says("ScaledObjectNotReady", "KEDA reports TriggerError").await;
     chat.keeps_replicas(3, SETTLED).await;
 }

@@ -256,7 +256,7 @@ mod tests {
     #[case::paused(("True", "Scaling", "a"), (Status::True, Paused, "b"), None)]
     #[case::text_of_others(("False", "HpaNotScaling", "a"), (Status::False, Problem(Reason::HpaNotScaling), "b"), Some(SAME_REASON))]
     #[case::text_of_users(("False", "InvalidConfiguration", "a"), (Status::False, Problem(Reason::InvalidConfiguration), "b"), None)]
-    #[case::only_the_rest(("False", "InvalidConfiguration", "a; besides X: b"), (Status::False, Problem(Reason::InvalidConfiguration), "a; besides X: c"), Some(SAME_REASON))]
+    #[case::only_the_rest(("False", "InvalidConfiguration", "a; also reported: X: b"), (Status::False, Problem(Reason::InvalidConfiguration), "a; also reported: X: c"), Some(SAME_REASON))]
     fn what_has_to_wait(
         #[case] before: (&str, &str, &str),
         #[case] after: (Status, VerdictReason, &str),
