@@ -15,7 +15,8 @@
 //! | [`observed`] | the inputs of a plan as plain data, one [`observed::Observed`] per ModelServing |
 //! | [`plan`] | the desired state of every written object, and the verdict |
 //!
-//! Start with [`plan::plan`]: it turns [`observed::Observed`] into a [`plan::Plan`]. `plan/tests/` has a case for every decision.
+//! Start with [`plan::plan`]: it turns [`observed::Observed`] into a [`plan::Plan`]. `plan/tests/` has a case
+//! for every decision.
 
 pub mod api;
 pub mod domain;

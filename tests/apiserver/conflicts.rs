@@ -130,18 +130,6 @@ async fn kthenas_own_binding_in_every_shape_and_from_another_namespace() {
     assert!(refused.is_empty(), "{:?}", harness::audit::summary(&refused));
 }
 
-#[tokio::test]
-async fn a_leader_worker_set_that_owns_it() {
-    let chat = namespace().await.model_serving("chat").opts_in().create().await;
-    chat.scaled_object().await;
-    let owner = json!({"apiVersion": "leaderworkerset.x-k8s.io/v1", "kind": "LeaderWorkerSet", "name": "group", "uid": "7e1f", "controller": true});
-    chat.patch(json!({"metadata": {"ownerReferences": [owner]}})).await;
-    chat.says("ConflictingAutoscaler", "LeaderWorkerSet").await;
-    chat.scaled_object_gone().await;
-    chat.patch(json!({"metadata": {"ownerReferences": null}})).await;
-    chat.scaled_object().await;
-}
-
 /// From a user's own HPA to ours, while both are there for a moment.
 #[tokio::test]
 async fn a_model_that_opts_in_beside_an_hpa_gets_nothing_written_until_that_goes() {
@@ -151,21 +139,6 @@ async fn a_model_that_opts_in_beside_an_hpa_gets_nothing_written_until_that_goes
     chat.reason("ConflictingAutoscaler").await;
     assert!(chat.scaled_objects().get_opt("chat").await.unwrap().is_none());
     models.api(&hpa()).delete("theirs", &DeleteParams::default()).await.unwrap();
-    chat.scaled_object().await;
-}
-
-/// KEDA's HPA of our own ScaledObject is no conflict, nor is one of a ScaledObject that has just gone.
-#[tokio::test]
-async fn kedas_own_hpa_is_none() {
-    let models = namespace().await;
-    let owner = json!({"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "name": "chat", "uid": "gone", "controller": true});
-    models
-        .create(
-            &hpa(),
-            json!({"metadata": {"name": "keda-hpa-chat", "ownerReferences": [owner]}, "spec": hpa_spec()}),
-        )
-        .await;
-    let chat = models.model_serving("chat").opts_in().create().await;
     chat.scaled_object().await;
 }
 

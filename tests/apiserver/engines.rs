@@ -191,28 +191,6 @@ async fn a_profile_says_how_and_whether() {
 }
 
 #[tokio::test]
-async fn at_zero_engines_have_no_say_of_their_own() {
-    let chat = with_signals("engine-queue=4").await;
-    let found = chat.scaled_object().await;
-    assert!(
-        !queries(&found)[0].contains("kthena_router"),
-        "with a minimum of 1 a missing engine is no answer"
-    );
-    chat.annotate(&[("autoscaling.kthena.io/min-replicas", Some("0"))]).await;
-    let message = chat.reason("CannotWakeFromZero").await;
-    assert!(
-        message.contains("keeps its last valid settings") && message.contains("active-requests"),
-        "{message}"
-    );
-    assert_eq!(chat.scaled_object().await.resource_version(), found.resource_version());
-    chat.annotate(&[(SIGNALS, Some("engine-queue=4,active-requests=10"))]).await;
-    let found =
-        chat.scaled_object_until("may go to zero", |found| found.data["spec"]["minReplicaCount"] == 0).await;
-    assert!(queries(&found)[0].contains("kthena_router_active_requests"), "at zero the router decides");
-    assert_eq!(found.data["spec"]["triggers"][2]["name"], "activation");
-}
-
-#[tokio::test]
 async fn without_the_prometheus_operator_it_is_said_and_made_up_for() {
     let stack = Stack::start(&[Crds::kthena(), Crds::keda()]).await;
     let operator = stack.start_operator(&Settings::new(BINARY));

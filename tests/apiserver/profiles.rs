@@ -153,73 +153,6 @@ async fn a_query_that_cannot_be_asked_is_named_and_its_users_keep_what_they_have
 }
 
 #[tokio::test]
-async fn custom_signals_are_measured_beside_the_others_and_may_be_picked() {
-    let models = namespace().await;
-    let name = format!("custom-{}", models.name);
-    let custom = json!([
-        {"name": "slo-queue", "query": "sum(queue{model=~{{model}},namespace={{namespace}},serving={{name}}})", "target": "5"},
-        {"name": "latency", "query": "max(latency{model={{model}}})", "target": "0.5", "metricType": "Value"},
-    ]);
-    create(&models, &name, &json!({"customSignals": custom})).await;
-    let chat = models
-        .model_serving("chat")
-        .opted_in("llama-3.1")
-        .annotated("autoscaling.kthena.io/profile", &name)
-        .create()
-        .await;
-    let found = chat.scaled_object().await;
-    let triggers = |found: &DynamicObject| -> Vec<(String, String, String)> {
-        let text = |value: &Value| value.as_str().unwrap().to_owned();
-        let triggers = found.data["spec"]["triggers"].as_array().unwrap();
-        triggers
-            .iter()
-            .map(|trigger| {
-                (
-                    text(&trigger["name"]),
-                    text(&trigger["metricType"]),
-                    text(&trigger["metadata"]["threshold"]),
-                )
-            })
-            .collect()
-    };
-    let row = |name: &str, kind: &str, target: &str| (name.to_owned(), kind.to_owned(), target.to_owned());
-    assert_eq!(
-        triggers(&found),
-        [
-            row("active-requests", "AverageValue", "10"),
-            row("slo-queue", "AverageValue", "5"),
-            row("latency", "Value", "0.5")
-        ]
-    );
-    let query = &found.data["spec"]["triggers"][1]["metadata"]["query"];
-    assert_eq!(
-        query,
-        &json!(format!(r#"sum(queue{{model=~"llama-3\\.1",namespace="{}",serving="chat"}})"#, models.name))
-    );
-    let message = chat.reason("Pending").await;
-    assert!(message.contains("latency has metricType Value"), "{message}");
-
-    // A list of the model's own replaces all of that, and may name them.
-    chat.annotate(&[("autoscaling.kthena.io/signals", Some("slo-queue=7"))]).await;
-    let picked = chat
-        .scaled_object_until("has one trigger", |found| {
-            found.data["spec"]["triggers"].as_array().is_some_and(|all| all.len() == 1)
-        })
-        .await;
-    assert_eq!(triggers(&picked), [row("slo-queue", "AverageValue", "7")]);
-    chat.annotate(&[("autoscaling.kthena.io/signals", Some("slo-queu=7"))]).await;
-    chat.says("InvalidConfiguration", "did you mean slo-queue?").await;
-    // One name is what = can be compared with.
-    chat.annotate(&[
-        ("autoscaling.kthena.io/signals", Some("latency=1")),
-        ("kthena.io/model-name", Some("a-name,another")),
-    ])
-    .await;
-    let message = chat.says("InvalidConfiguration", "the profile's signal latency").await;
-    assert!(message.contains("2 model names"), "{message}");
-}
-
-#[tokio::test]
 async fn a_fallback_is_for_models_that_never_go_to_zero() {
     let models = namespace().await;
     let name = format!("fallback-{}", models.name);
@@ -238,49 +171,6 @@ async fn a_fallback_is_for_models_that_never_go_to_zero() {
         found.data["spec"]["minReplicaCount"] == 0 && found.data["spec"].get("fallback").is_none()
     })
     .await;
-}
-
-#[tokio::test]
-async fn another_router_and_another_sign_of_its_presence() {
-    let models = namespace().await;
-    let name = format!("router-{}", models.name);
-    create(
-        &models,
-        &name,
-        &json!({"router": {"namespace": "gateways"}, "scaleToZero": {"activation": "2.5"}}),
-    )
-    .await;
-    let chat = models
-        .model_serving("chat")
-        .opts_in()
-        .annotated("autoscaling.kthena.io/profile", &name)
-        .create()
-        .await;
-    let asks = |part: &'static str| {
-        move |found: &DynamicObject| {
-            found.data["spec"]["triggers"][0]["metadata"]["query"]
-                .as_str()
-                .is_some_and(|query| query.contains(part))
-        }
-    };
-    chat.scaled_object_until("looks there", asks(r#"up{namespace="gateways",service="kthena-router"}"#))
-        .await;
-    edit(&models, &name, json!({"router": {"presenceQuery": "max(my_router_up == 1)"}})).await;
-    chat.scaled_object_until("asks for presence", asks("or 0 * max(max(my_router_up == 1))")).await;
-    chat.annotate(&[("autoscaling.kthena.io/min-replicas", Some("0"))]).await;
-    let found =
-        chat.scaled_object_until("may go to zero", |found| found.data["spec"]["minReplicaCount"] == 0).await;
-    let activation = |trigger: usize| {
-        found.data["spec"]["triggers"][trigger]["metadata"].get("activationThreshold").cloned()
-    };
-    assert_eq!(
-        (activation(0), activation(1)),
-        (None, Some(json!("2.5"))),
-        "it is the activation trigger's alone"
-    );
-    edit(&models, &name, json!({"router": {"presenceQuery": "my_router_up"}})).await;
-    let message = chat.reason("InvalidConfiguration").await;
-    assert!(message.contains("router: presenceQuery: it may answer several values"), "{message}");
 }
 
 #[tokio::test]

@@ -4,7 +4,8 @@ use std::hash::Hasher as _;
 
 use fnv::FnvHasher;
 
-/// Name of the router's ServiceMonitor. Distinct from the router's own name, which users and charts use for their monitors.
+/// Name of the router's ServiceMonitor. Distinct from the router's own name, which users and charts use for
+/// their monitors.
 pub const ROUTER_SERVICE_MONITOR: &str = "kthena-keda-router";
 
 /// Longest ScaledObject name, in bytes: KEDA names its HPA `keda-hpa-<name>` and allows that 63.

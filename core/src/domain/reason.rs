@@ -2,7 +2,8 @@
 
 use strum::{IntoStaticStr, VariantArray};
 
-/// Problems that keep a model from being scaled, in the order of the chain: the first one is to be fixed first.
+/// Problems that keep a model from being scaled, in the order of the chain: the first one is to be fixed
+/// first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, IntoStaticStr, VariantArray)]
 pub enum Reason {
     /// An annotation or the profile is invalid.

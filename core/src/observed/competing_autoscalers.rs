@@ -30,8 +30,8 @@ pub struct Autoscalers<'a> {
 impl Autoscalers<'_> {
     /// Other autoscalers of a ModelServing, sorted by kind and name.
     ///
-    /// HPAs that KEDA created are left out: their ScaledObjects stand for them, and the HPA of a deleted ScaledObject outlives it for a
-    /// moment.
+    /// HPAs that KEDA created are left out: their ScaledObjects stand for them, and the HPA of a deleted
+    /// ScaledObject outlives it for a moment.
     pub fn competing_with(&self, model_serving: &ModelServing) -> Vec<CompetingAutoscaler> {
         let (namespace, name) = (model_serving.namespace().unwrap_or_default(), model_serving.name_any());
         let own = model_serving.scaled_object_name();

@@ -35,7 +35,8 @@ impl From<Normalized> for String {
     }
 }
 
-/// Cuts a message and replaces ports, addresses, times and other numbers by `…`, so that it changes only with its meaning.
+/// Cuts a message and replaces ports, addresses, times and other numbers by `…`, so that it changes only with
+/// its meaning.
 ///
 /// An HTTP status and short numbers within a word stay: the remedy depends on them.
 pub fn normalize_message(text: &str) -> String {
@@ -69,7 +70,8 @@ pub fn normalize_message(text: &str) -> String {
     }
 }
 
-/// Finds a condition by type. KEDA creates conditions without a reason before it first reports; those are skipped.
+/// Finds a condition by type. KEDA creates conditions without a reason before it first reports; those are
+/// skipped.
 pub fn find_condition<'a>(conditions: &'a [ConditionDigest], kind: &str) -> Option<&'a ConditionDigest> {
     conditions.iter().find(|condition| condition.kind == kind && !condition.reason.is_empty())
 }

@@ -1,4 +1,5 @@
-//! Builder of [`Observed`] for tests. Objects are decoded from JSON, so that digests are made as in production.
+//! Builder of [`Observed`] for tests. Objects are decoded from JSON, so that digests are made as in
+//! production.
 
 use std::sync::Arc;
 
@@ -180,6 +181,16 @@ impl Fixture {
             target("chat")
         };
         self.competing.push(json!({"kind": kind, "metadata": metadata, "spec": spec}));
+        self
+    }
+
+    /// Adds an HPA that KEDA created for a ScaledObject and that scales `chat`.
+    pub(crate) fn competitor_of_keda(mut self) -> Self {
+        let owner =
+            json!([{"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "name": "any", "uid": "s"}]);
+        let metadata = json!({"name": "keda-hpa-any", "namespace": "models", "ownerReferences": owner});
+        self.competing
+            .push(json!({"kind": "HorizontalPodAutoscaler", "metadata": metadata, "spec": target("chat")}));
         self
     }
 

@@ -1,7 +1,7 @@
 //! Inputs of a plan: one [`Observed`] per ModelServing, and one [`ObservedRouter`].
 //!
-//! In: objects as the API server sends them. Out: digests with the fields that plans and reports depend on. Watches, one read of the
-//! cluster and files all lead to the same types.
+//! In: objects as the API server sends them. Out: digests with the fields that plans and reports depend on.
+//! Watches, one read of the cluster and files all lead to the same types.
 
 mod competing_autoscalers;
 mod condition;
@@ -61,7 +61,8 @@ pub struct Observed {
     pub mismatch: Option<SelectorMismatch>,
     /// Routes from its model names to its pods.
     pub routing: Routing,
-    /// Profile that it names, by default the one named `default`: its settings or its errors; `None` if it does not exist.
+    /// Profile that it names, by default the one named `default`: its settings or its errors; `None` if it
+    /// does not exist.
     pub profile: Option<Result<Profile, String>>,
 }
 
@@ -114,7 +115,7 @@ mod tests {
     use serde_json::{Value, json};
 
     /// An object that has every field of every kind that is read.
-    fn whole() -> Value {
+    fn complete_object() -> Value {
         let condition = |kind| json!({"type": kind, "status": "True", "reason": "R", "message": "m", "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": 1});
         let target = json!({"apiVersion": "workload.serving.volcano.sh/v1alpha1", "kind": "ModelServing", "name": "chat"});
         let fields = json!({"f:metadata": {"f:labels": {"f:a": {}}, "f:annotations": {"f:b": {}}}, "f:spec": {"f:replicas": {}}, "f:status": {"f:labelSelector": {}}});
@@ -144,11 +145,11 @@ mod tests {
         match value {
             Value::Object(fields) => {
                 fields.iter().for_each(|(name, field)| {
-                    paths(field, &format!("{path}/{}", name.replace('/', "~1")), found)
+                    paths(field, &format!("{path}/{}", name.replace('/', "~1")), found);
                 });
             }
             Value::Array(list) => {
-                list.iter().enumerate().for_each(|(i, field)| paths(field, &format!("{path}/{i}"), found))
+                list.iter().enumerate().for_each(|(i, field)| paths(field, &format!("{path}/{i}"), found));
             }
             _ => {}
         }
@@ -173,14 +174,15 @@ mod tests {
         serde_json::from_str(text).unwrap_or_else(|error| panic!("{text}: {error}"))
     }
 
-    /// Decodes an object with an odd value at every path, alone, in a list and by a watch; the objects next to it decode too.
+    /// Decodes an object with an odd value at every path, alone, in a list and by a watch; the objects next
+    /// to it decode too.
     fn decodes_with_odd_values<K: Resource + Clone + DeserializeOwned>() {
-        let sound = whole();
-        let beside = sound.to_string();
+        let complete = complete_object();
+        let beside = complete.to_string();
         let mut everywhere = Vec::new();
-        paths(&sound, "", &mut everywhere);
+        paths(&complete, "", &mut everywhere);
         for (path, odd) in everywhere.iter().flat_map(|path| odd().into_iter().map(move |odd| (path, odd))) {
-            let mut object = sound.clone();
+            let mut object = complete.clone();
             *object.pointer_mut(path).unwrap() = odd;
             let text = object.to_string();
             let list: ObjectList<K> = read(&format!(
@@ -220,7 +222,7 @@ mod tests {
         assert_eq!((found.metadata.name.as_deref(), found.replicas()), (Some("chat"), 2));
     }
 
-    /// serde_json fails at 128 levels of the values that it keeps.
+    /// `serde_json` fails at 128 levels of the values that it keeps.
     #[test]
     fn decodes_deep_objects() {
         let deep = format!("{}3{}", r#"{"a":["#.repeat(500), "]}".repeat(500));
@@ -241,7 +243,7 @@ mod tests {
     #[case::owner("/metadata/ownerReferences", json!([3]))]
     #[case::other_condition("/status/conditions/0", json!({"type": 3}))]
     fn keeps_the_readable_parts_of_an_object(#[case] path: &str, #[case] odd: Value) {
-        let mut object = whole();
+        let mut object = complete_object();
         *object.pointer_mut(path).unwrap() = odd;
         let found: ModelServing = read(&object.to_string());
         assert_eq!(found.model_names().collect::<Vec<_>>(), ["llama"]);
@@ -255,7 +257,7 @@ mod tests {
 
     #[test]
     fn reads_the_target_of_a_scaled_object_with_foreign_triggers() {
-        let mut object = whole();
+        let mut object = complete_object();
         *object.pointer_mut("/spec/triggers").unwrap() =
             json!([{"type": "cpu", "metricType": "Utilization", "metadata": {"value": "60"}}]);
         let found: LiveScaledObject = read(&object.to_string());

@@ -1,4 +1,5 @@
-//! Digest of an object with a generated name: its owner, and a fingerprint of the fields that the operator writes.
+//! Digest of an object with a generated name: its owner, and a fingerprint of the fields that the operator
+//! writes.
 //!
 //! Other controllers rewrite the rest of the object all the time; the digest does not change with it.
 
@@ -64,8 +65,8 @@ impl OwnedObject {
 
     /// Ownership from the point of view of the owner with this UID.
     ///
-    /// Owned is an object that this owner controls and the operator marked or wrote; and a marked object without a controller, such as
-    /// the output of `render` that came through GitOps.
+    /// Owned is an object that this owner controls and the operator marked or wrote; and a marked object
+    /// without a controller, such as the output of `render` that came through GitOps.
     pub fn ownership(&self, owner_uid: Option<&str>) -> Ownership {
         let is_owned = match &self.controller {
             Some(controller) => Some(controller.as_str()) == owner_uid && self.marked,

@@ -131,7 +131,8 @@ impl ServerDigest {
         &self.labels
     }
 
-    /// `true` if it selects pods of a ModelServing in its namespace. Decided by the pod templates, since there may be no pods.
+    /// `true` if it selects pods of a ModelServing in its namespace. Decided by the pod templates, since
+    /// there may be no pods.
     pub fn selects(&self, model_serving: &ModelServing) -> bool {
         let has_all = |role: &Role| {
             self.labels.iter().all(|(key, value)| model_serving.labels_entry_pods(role, key, value))
@@ -151,7 +152,8 @@ pub struct Routing {
     pub destinations: Vec<Destination>,
     /// `true` if the cluster serves ModelRoutes.
     pub is_known: bool,
-    /// Its names that no ModelRoute of its namespace carries, each with the most similar routed name; empty if `is_known` is `false`.
+    /// Its names that no ModelRoute of its namespace carries, each with the most similar routed name; empty
+    /// if `is_known` is `false`.
     pub unrouted: Vec<(String, Option<String>)>,
     /// Other ModelServings that opted in with one of its names, as `<namespace>/<name>`; at most [`NAMED`].
     pub claimants: Vec<String>,
@@ -171,8 +173,8 @@ pub struct Server {
 /// Most other ModelServings in a message: enough to act on, even if thousands share a name.
 pub const NAMED: usize = 6;
 
-/// Number of routes of a namespace, the first by name, that are compared to suggest a similar name. A bound, since thousands of models
-/// without a route may share a namespace with thousands that have one.
+/// Number of routes of a namespace, the first by name, that are compared to suggest a similar name. A bound,
+/// since thousands of models without a route may share a namespace with thousands that have one.
 pub const COMPARED: usize = 200;
 
 /// Destination of requests for a model.

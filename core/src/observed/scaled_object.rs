@@ -48,8 +48,8 @@ struct Status {
 fields!(Status { "conditions" => conditions });
 
 impl From<LenientDe<Wire>> for LiveScaledObject {
-    /// Reads the target on its own: it is readable even if the triggers are not, such as those with a metric type that the operator
-    /// never writes.
+    /// Reads the target on its own: it is readable even if the triggers are not, such as those with a metric
+    /// type that the operator never writes.
     fn from(LenientDe(wire): LenientDe<Wire>) -> Self {
         let spec = wire.spec.0.unwrap_or_default();
         let target =
@@ -77,7 +77,8 @@ pub struct ScaledObjectDigest {
     pub conditions: Vec<ConditionDigest>,
 }
 
-/// KEDA's annotations that pause all scaling (`apis/keda/v1alpha1/scaledobject_types.go`); the first one does so with any value.
+/// KEDA's annotations that pause all scaling (`apis/keda/v1alpha1/scaledobject_types.go`); the first one does
+/// so with any value.
 const PAUSED_AT: &str = "autoscaling.keda.sh/paused-replicas";
 const PAUSED: &str = "autoscaling.keda.sh/paused";
 

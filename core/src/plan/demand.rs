@@ -18,8 +18,9 @@ pub(super) struct DemandShare {
 
 /// Finds the share of the demand that one ModelServing serves.
 ///
-/// If several ModelServings serve a name, each is scaled for its own share, which the router counts by ModelServer. If the shares cannot
-/// be separated, none of them is scaled: scaling each for all requests would multiply the capacity.
+/// If several ModelServings serve a name, each is scaled for its own share, which the router counts by
+/// ModelServer. If the shares cannot be separated, none of them is scaled: scaling each for all requests
+/// would multiply the capacity.
 ///
 /// # Errors
 /// If the share of this ModelServing cannot be separated from that of others.

@@ -1,6 +1,7 @@
 //! The chain from an annotation to pods, link by link, as `explain` shows it.
 //!
-//! In: [`Observed`] and its [`Plan`]. Out: a line for each link up to the broken one, from the same findings as the condition.
+//! In: [`Observed`] and its [`Plan`]. Out: a line for each link up to the broken one, from the same findings
+//! as the condition.
 
 use strum::VariantArray as _;
 

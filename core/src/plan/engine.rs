@@ -1,4 +1,5 @@
-//! Engine and port of a model's pods: from annotations, then from the ModelServers that select the pods, then the engine's default port.
+//! Engine and port of a model's pods: from annotations, then from the ModelServers that select the pods, then
+//! the engine's default port.
 
 use crate::{
     intent::{AnnotationError, Intent},

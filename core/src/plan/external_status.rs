@@ -16,8 +16,8 @@ const NO_DATA: &str = "Prometheus does not answer KEDA, or has no data for a que
 
 /// Known external errors: a reason or a part of a message, with its effect and remedy.
 ///
-/// Sources: KEDA `controllers/keda/scaledobject_controller.go`, `pkg/scaling/executor/scale_scaledobjects.go`;
-/// Kubernetes `pkg/controller/podautoscaler/horizontal.go`.
+/// Sources: KEDA `controllers/keda/scaledobject_controller.go`,
+/// `pkg/scaling/executor/scale_scaledobjects.go`; Kubernetes `pkg/controller/podautoscaler/horizontal.go`.
 const CURES: [(&str, &str); 12] = [
     (
         "is forbidden",
@@ -57,7 +57,8 @@ const CURES: [(&str, &str); 12] = [
     ("FailedGetExternalMetric", NO_DATA),
 ];
 
-/// Reasons of KEDA and the HPA for a Prometheus that does not answer or has no data: symptoms, whose cause may be known.
+/// Reasons of KEDA and the HPA for a Prometheus that does not answer or has no data: symptoms, whose cause
+/// may be known.
 const SYMPTOMS: [&str; 3] = ["TriggerError", "PartialTriggerError", "FailedGetExternalMetric"];
 
 /// Puts causes before symptoms; otherwise the order is that of the chain.
@@ -94,7 +95,8 @@ fn hpa_troubles(observed: &Observed) -> impl Iterator<Item = Finding> {
         .map(|condition| trouble(Reason::HpaNotScaling, "the HPA", condition))
 }
 
-/// A selector that does not match one pod per ServingGroup, for a metric that the HPA multiplies by the pods that it matches.
+/// A selector that does not match one pod per ServingGroup, for a metric that the HPA multiplies by the pods
+/// that it matches.
 pub(super) fn selector(observed: &Observed, triggers: &Triggers) -> Option<Finding> {
     observed.mismatch.filter(|_| uses_value_metric(triggers)).map(Finding::selector_mismatch)
 }
@@ -135,7 +137,8 @@ pub(super) struct SignalCheck {
     pub(super) error: Option<String>,
 }
 
-/// Checks that the signals of the model have data. Without an answer of Prometheus only the routes are checked.
+/// Checks that the signals of the model have data. Without an answer of Prometheus only the routes are
+/// checked.
 pub(super) fn signals(
     observed: &Observed,
     ResolvedIntent { intent, triggers }: &ResolvedIntent,
@@ -187,8 +190,8 @@ fn engines_scraped(observed: &Observed, triggers: &Triggers, probe: &ProbeResult
     }
 }
 
-/// Checks that requests of clients can reach the model: by its routes, or, in a cluster without routes, by the requests that the router
-/// has received.
+/// Checks that requests of clients can reach the model: by its routes, or, in a cluster without routes, by
+/// the requests that the router has received.
 fn model_seen(observed: &Observed, intent: &Intent, probe: &ProbeResult) -> Option<Finding> {
     let is_served = intent.models.iter().any(|name| probe.names.get(name) == Some(&NameTraffic::Otherwise));
     if is_served || !probe.router_is_scraped {
@@ -208,7 +211,8 @@ fn model_seen(observed: &Observed, intent: &Intent, probe: &ProbeResult) -> Opti
     Some(Finding::not_requested(&names, similar, &requested))
 }
 
-/// Reports a model without any routed name. One routed name is enough: the others may be aliases that are not in use yet.
+/// Reports a model without any routed name. One routed name is enough: the others may be aliases that are not
+/// in use yet.
 fn not_routed(observed: &Observed, probe: Option<&ProbeResult>) -> Option<Finding> {
     let unrouted = &observed.routing.unrouted;
     if unrouted.is_empty() || unrouted.len() != observed.model_serving.model_names().count() {

@@ -1,7 +1,7 @@
 //! Problems that keep a model from being scaled, each as a reason and a message.
 //!
-//! A message names the problem and the object, its effect on scaling, and the remedy. Parts are separated by `; `, and no part holds a
-//! number that changes with load, since every change of a condition is a write.
+//! A message names the problem and the object, its effect on scaling, and the remedy. Parts are separated by
+//! `; `, and no part holds a number that changes with load, since every change of a condition is a write.
 
 use kube_core::Resource;
 
@@ -117,7 +117,8 @@ impl Finding {
         )
     }
 
-    /// The router never received a request for any of the names, and the cluster has no ModelRoutes that could show more.
+    /// The router never received a request for any of the names, and the cluster has no ModelRoutes that
+    /// could show more.
     pub(super) fn not_requested(names: &[&str], nearest: Option<&str>, requested: &[&str]) -> Self {
         let similar = match nearest {
             Some(nearest) => format!(" (most similar requested name: {nearest:?})"),

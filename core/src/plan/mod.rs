@@ -1,7 +1,9 @@
-//! Plans: the desired state of every object that the operator writes for a ModelServing, and the verdict on it.
+//! Plans: the desired state of every object that the operator writes for a ModelServing, and the verdict on
+//! it.
 //!
-//! In: [`Observed`], [`Capabilities`] and the defaults. Out: a [`Plan`]. Pure and total: bad input is a [`Finding`], never an error.
-//! `run`, `render` and `explain` share [`plan`], so they cannot disagree. Read [`plan`] first, then [`diagnose`].
+//! In: [`Observed`], [`Capabilities`] and the defaults. Out: a [`Plan`]. Pure and total: bad input is a
+//! [`Finding`], never an error. `run`, `render` and `explain` share [`plan`], so they cannot disagree. Read
+//! [`plan`] first, then [`diagnose`].
 
 mod demand;
 mod diagnosis;
@@ -94,11 +96,13 @@ pub struct ResolvedIntent {
 /// Plans everything that the operator writes for one ModelServing.
 ///
 /// 1. The label selector is planned for every ModelServing, opted in or not.
-/// 2. Without `kthena.io/model-name` the ModelServing is opted out: owned objects and the condition are removed.
-/// 3. Otherwise annotations, profile and `defaults` are resolved to an [`Intent`], and its signals to [`Triggers`]. All errors become
-///    findings; so do missing APIs, competing autoscalers and foreign objects with a generated name.
-/// 4. With a finding no part of the plan is applied, and existing objects keep their last valid state. A competing autoscaler is the
-///    exception: the owned ScaledObject is removed.
+/// 2. Without `kthena.io/model-name` the ModelServing is opted out: owned objects and the condition are
+///    removed.
+/// 3. Otherwise annotations, profile and `defaults` are resolved to an [`Intent`], and its signals to
+///    [`Triggers`]. All errors become findings; so do missing APIs, competing autoscalers and foreign objects
+///    with a generated name.
+/// 4. With a finding no part of the plan is applied, and existing objects keep their last valid state. A
+///    competing autoscaler is the exception: the owned ScaledObject is removed.
 /// 5. The verdict combines findings, a pause, and the problems that KEDA, the HPA and Prometheus report.
 pub fn plan(observed: &Observed, capabilities: Capabilities, defaults: &Profile) -> Plan {
     let selector = label_selector::desired(&observed.model_serving, capabilities);
@@ -133,8 +137,8 @@ fn opted_out(observed: &Observed, selector: Desired<String>) -> Plan {
     }
 }
 
-/// Removes an object that the ModelServing controls. A marked object without a controller stays: it came from GitOps and was never
-/// adopted.
+/// Removes an object that the ModelServing controls. A marked object without a controller stays: it came from
+/// GitOps and was never adopted.
 fn removal<T>(observed: &Observed, found: Option<&OwnedObject>) -> Desired<T> {
     let uid = observed.model_serving.metadata.uid.as_deref();
     match found {
@@ -162,7 +166,8 @@ fn opted_in(
     let explanation = explain(observed, resolved, &findings, &warnings);
     let condition = verdict::condition(observed, &explanation.verdict);
     let (scaled_object, pod_monitor) = match (&explanation.resolved, capabilities.keda) {
-        // Two autoscalers would revert each other's changes, so the owned ScaledObject is removed. The other one is never touched.
+        // Two autoscalers would revert each other's changes, so the owned ScaledObject is removed. The other
+        // one is never touched.
         _ if !observed.competing_autoscalers.is_empty() => {
             (removal(observed, observed.owned_scaled_object()), Desired::Keep)
         }
@@ -183,7 +188,8 @@ fn opted_in(
     }
 }
 
-/// Settings and triggers, if they are valid, and all problems that keep them from being applied, in the order of the chain.
+/// Settings and triggers, if they are valid, and all problems that keep them from being applied, in the order
+/// of the chain.
 fn resolve(
     observed: &Observed,
     annotations: Result<Annotations, Vec<AnnotationError>>,
@@ -234,7 +240,8 @@ fn explain(
     Explanation { verdict, troubles, check, resolved }
 }
 
-/// Keeps the ScaledObject back while it has no selector, without which the HPA stops, and while the old one is being deleted.
+/// Keeps the ScaledObject back while it has no selector, without which the HPA stops, and while the old one
+/// is being deleted.
 fn scaled_object(
     observed: &Observed,
     resolved: &ResolvedIntent,
@@ -251,8 +258,8 @@ fn scaled_object(
     built.map_or(Desired::Keep, Desired::Apply)
 }
 
-/// Owner reference of generated objects. It does not block deletion: KEDA's finalizer on the ScaledObject would otherwise hold the
-/// ModelServing while KEDA is down.
+/// Owner reference of generated objects. It does not block deletion: KEDA's finalizer on the ScaledObject
+/// would otherwise hold the ModelServing while KEDA is down.
 fn owner(model_serving: &ModelServing) -> Option<OwnerReference> {
     Some(OwnerReference {
         api_version: ModelServing::API_VERSION.to_owned(),
@@ -291,7 +298,8 @@ fn warnings(
     warnings
 }
 
-/// Merges annotations and profile. The built-in defaults stand in for a missing profile only under the name `default`.
+/// Merges annotations and profile. The built-in defaults stand in for a missing profile only under the name
+/// `default`.
 fn merge_profile(
     annotations: Annotations,
     observed: &Observed,

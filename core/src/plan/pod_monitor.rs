@@ -33,7 +33,8 @@ pub(super) fn conflict(observed: &Observed, resolved: &ResolvedIntent) -> Option
         .then(|| Finding::name_conflict::<PodMonitor>(&observed.model_serving.pod_monitor_name()))
 }
 
-/// Desired PodMonitor. A needed one stays as it is while it is being deleted, or while the cluster does not serve PodMonitors.
+/// Desired PodMonitor. A needed one stays as it is while it is being deleted, or while the cluster does not
+/// serve PodMonitors.
 pub(super) fn desired(
     observed: &Observed,
     resolved: &ResolvedIntent,
@@ -90,8 +91,9 @@ fn build(model_serving: &ModelServing, settings: &MonitorSettings, port: u16) ->
 
 /// Relabelings that leave one target per pod.
 ///
-/// Prometheus creates a target for every port that a container declares, and one for every container that declares none. Selecting a
-/// port by name would find declared ports only, and engines often declare none. So all become the same target, which is scraped once.
+/// Prometheus creates a target for every port that a container declares, and one for every container that
+/// declares none. Selecting a port by name would find declared ports only, and engines often declare none. So
+/// all become the same target, which is scraped once.
 fn one_target_for_each_pod(port: u16) -> Vec<Relabeling> {
     vec![
         Relabeling {

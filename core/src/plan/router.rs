@@ -1,4 +1,5 @@
-//! The router's ServiceMonitor: one for all models, built from the router's Service, and absent if another monitor scrapes the router.
+//! The router's ServiceMonitor: one for all models, built from the router's Service, and absent if another
+//! monitor scrapes the router.
 
 use std::collections::BTreeMap;
 
@@ -22,10 +23,11 @@ use crate::{
 
 const COMPONENT: &str = "app.kubernetes.io/component";
 
-/// Component label and port name of the Service that serves the router's metrics, by Kthena release, newest first.
+/// Component label and port name of the Service that serves the router's metrics, by Kthena release, newest
+/// first.
 ///
-/// The Service of the router's webhook has the second component too; the port name excludes it.
-/// Source: Kthena `charts/kthena/charts/networking/templates/kthena-router/component/service.yaml`.
+/// The Service of the router's webhook has the second component too; the port name excludes it. Source:
+/// Kthena `charts/kthena/charts/networking/templates/kthena-router/component/service.yaml`.
 const METRICS: [(&str, &str); 2] = [("kthena-router-metrics", "metrics"), ("kthena-router", "http")];
 
 /// Plan for the router.
@@ -54,8 +56,9 @@ enum Scraper {
 
 /// Plans the router's ServiceMonitor, and locates the router's series.
 ///
-/// Labels and interval come from the profile named `default` alone: two profiles must not fight over one monitor. Without a Service, or
-/// with an invalid profile, the monitor does not change. Without a Service the series are assumed where Kthena's chart puts them.
+/// Labels and interval come from the profile named `default` alone: two profiles must not fight over one
+/// monitor. Without a Service, or with an invalid profile, the monitor does not change. Without a Service the
+/// series are assumed where Kthena's chart puts them.
 pub fn plan_router(
     observed: &ObservedRouter,
     profile: Option<&Result<Profile, String>>,
@@ -183,7 +186,8 @@ fn build(observed: &ObservedRouter, settings: &MonitorSettings, metrics: &Metric
     }
 }
 
-/// Finds a foreign monitor that scrapes the metrics port; ServiceMonitors first, since their series carry the Service's name.
+/// Finds a foreign monitor that scrapes the metrics port; ServiceMonitors first, since their series carry the
+/// Service's name.
 ///
 /// It may be one that Prometheus does not select: that is not visible in the cluster.
 fn scraper(observed: &ObservedRouter, metrics: &Metrics<'_>) -> Option<Scraper> {
@@ -203,8 +207,8 @@ fn scraper(observed: &ObservedRouter, metrics: &Metrics<'_>) -> Option<Scraper> 
     if service_monitors.any(by_service) {
         return Some(Scraper::ServiceMonitor);
     }
-    // Only the pod labels in the Service's selector are known. A monitor that selects by other labels is overlooked; the queries count
-    // each router once even then.
+    // Only the pod labels in the Service's selector are known. A monitor that selects by other labels is
+    // overlooked; the queries count each router once even then.
     let mut pod_monitors = observed.pod_monitors.iter();
     let by_pod = |(key, monitor): &&(Key, MonitorDigest)| {
         selects(&monitor.scrapes, &key.0, namespace, &service.selector)

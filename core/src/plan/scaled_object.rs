@@ -92,8 +92,8 @@ fn pause_annotation(pause: Pause) -> &'static str {
     }
 }
 
-/// No fallback with a minimum of 0: KEDA counts a fallback as activity (2.19 on) and would wake every model at zero when Prometheus is
-/// down.
+/// No fallback with a minimum of 0: KEDA counts a fallback as activity (2.19 on) and would wake every model
+/// at zero when Prometheus is down.
 fn fallback(intent: &Intent, keda: Keda) -> Option<Fallback> {
     intent.profile.fallback.clone().filter(|_| intent.replicas.min() > 0 && keda.fallback_behavior)
 }
@@ -164,7 +164,8 @@ fn trigger(spec: &TriggerSpec, prometheus: &PrometheusSettings) -> Trigger {
 
 /// Trigger settings by which KEDA authenticates to Prometheus.
 ///
-/// KEDA ignores credentials without the modes (`pkg/scalers/authentication`), and reads lists as `a,b` and maps as `k=v,k2=v2`.
+/// KEDA ignores credentials without the modes (`pkg/scalers/authentication`), and reads lists as `a,b` and
+/// maps as `k=v,k2=v2`.
 fn authentication(prometheus: &PrometheusSettings) -> impl Iterator<Item = (&'static str, String)> {
     let modes: Vec<&str> = prometheus.modes.iter().copied().map(auth_mode).collect();
     let headers: Vec<String> =

@@ -48,12 +48,14 @@ pub(super) struct VerdictInputs<'a> {
     pub(super) intent: Option<&'a Intent>,
 }
 
-/// `true` for the reasons of a written condition that depend on the requests in flight alone: Scaling and Idle.
+/// `true` for the reasons of a written condition that depend on the requests in flight alone: Scaling and
+/// Idle.
 pub fn is_load_reason(reason: &str) -> bool {
     [VerdictReason::Scaling, VerdictReason::Idle].iter().any(|load| load.as_str() == reason)
 }
 
-/// The part of a message that does not depend on what other controllers report, so that it changes only with the configuration.
+/// The part of a message that does not depend on what other controllers report, so that it changes only with
+/// the configuration.
 pub fn stable_part(message: &str) -> &str {
     message.split(REPORTED).next().unwrap_or_default()
 }

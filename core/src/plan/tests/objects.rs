@@ -39,7 +39,8 @@ fn touched() -> Value {
     metadata
 }
 
-/// Plans for the object as ScaledObject of a ModelServing that is opted in, opted out, and in conflict with an HPA.
+/// Plans for the object as ScaledObject of a ModelServing that is opted in, opted out, and in conflict with
+/// an HPA.
 #[rstest]
 #[case::absent(None, Ownership::Absent, ["apply", "keep", "keep"])]
 #[case::owned(Some(owned_by(Fixture::UID)), Ownership::Owned, ["apply", "remove", "remove"])]
@@ -180,7 +181,8 @@ fn removes_the_condition_on_opting_out(#[case] conditions: Value, #[case] expect
     assert!(plan.explanation.is_none() && plan.findings.is_empty());
 }
 
-/// Opting in must not cut a running fleet, unless the user sets the maximum; a fleet that is scaled already may shrink.
+/// Opting in must not cut a running fleet, unless the user sets the maximum; a fleet that is scaled already
+/// may shrink.
 #[rstest]
 #[case::above_the_maximum(Fixture::model("llama").replicas(12), "keep")]
 #[case::at_the_maximum(Fixture::model("llama").replicas(10), "apply")]

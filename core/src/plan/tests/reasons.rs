@@ -75,6 +75,11 @@ fn settings() -> Vec<Case> {
             with_keda(Some(OLD_KEDA)).annotated("min-replicas", "0"),
         ),
         ("custom signal for one name", InvalidConfiguration, Fixture::model("llama,lora").profile(&one_name)),
+        (
+            "misspelt custom signal",
+            InvalidConfiguration,
+            model().profile(&one_name).annotated("signals", "latenc=7"),
+        ),
         ("no ModelServer", InvalidConfiguration, model().annotated("signals", "engine-queue=5")),
         (
             "unknown engine",

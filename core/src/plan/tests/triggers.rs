@@ -53,7 +53,8 @@ fn has_one_trigger_per_signal(#[case] signals: &str, #[case] expected: &[&str]) 
     }
 }
 
-/// Engines vanish at zero, so that the router's presence has to stand in for them: without engines the load is 0, not missing.
+/// Engines vanish at zero, so that the router's presence has to stand in for them: without engines the load
+/// is 0, not missing.
 #[rstest]
 #[case::above_zero("1", false)]
 #[case::to_zero("0", true)]
@@ -167,4 +168,12 @@ fn overrides_the_signals_of_the_profile_by_annotation() {
 fn reports_every_signal_that_cannot_be_measured_once() {
     let fixture = Fixture::model("llama").annotated("signals", "engine-queue=5,kv-cache=1,engine-running=2");
     assert_eq!(planned(&fixture).findings.len(), 1);
+}
+
+#[rstest]
+#[case::namespace(json!({"namespace": "gateways"}), r#"0 * max(up{namespace="gateways",service="kthena-router"} == 1)"#)]
+#[case::presence_query(json!({"presenceQuery": "max(my_router_up == 1)"}), "or 0 * max(max(my_router_up == 1))")]
+fn locates_the_router_by_the_profile(#[case] router: Value, #[case] part: &str) {
+    let queries = queries(&Fixture::model("llama").profile(&json!({"router": router})));
+    assert!(queries[0].contains(part), "{}", queries[0]);
 }

@@ -174,6 +174,7 @@ fn accepts_a_disabled_hpa_at_zero(#[case] replicas: i32, #[case] reason: &str) {
     names: [("other".to_owned(), NameTraffic::Otherwise)].into(),
     ..ProbeResult::default()
 }))]
+#[case::hpa_of_keda(Fixture::healthy().competitor_of_keda())]
 #[case::engines_not_started(Fixture::healthy().annotated("signals", "engine-queue=5").with("/status/availableReplicas", &json!(0)))]
 fn reports_nothing(#[case] fixture: Fixture) {
     assert_eq!(verdict(&fixture).reason.as_str(), "Idle", "{}", verdict(&fixture).message);
