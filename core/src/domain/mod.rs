@@ -13,7 +13,7 @@ pub use capabilities::{Capabilities, Keda};
 pub use key::{Key, key, version};
 pub use label::{Label, Namespace, ObjectName};
 pub use label_selector::LabelSelector;
-pub use reason::{ChainLink, Reason, Status};
+pub use reason::{ChainLink, Reason, Status, VerdictReason};
 pub use suggestions::nearest;
 pub(crate) use values::Seconds;
 pub use values::{
