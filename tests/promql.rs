@@ -16,6 +16,7 @@ use kthena_keda_core::{
 };
 use rstest::rstest;
 use serde_json::{Value, json};
+use strum::VariantArray as _;
 
 /// Samples come every 15 s; queries are evaluated 20 of them after the first.
 const AT: &str = "5m";
@@ -406,7 +407,7 @@ const SATURATION: [(&str, [&str; 2]); 3] = [
 #[test]
 fn engines_of_other_models_and_namespaces_never_count() {
     for (signal, metrics) in SATURATION {
-        for (engine_name, metric) in Engine::ALL.into_iter().zip(metrics) {
+        for (engine_name, metric) in Engine::VARIANTS.iter().copied().zip(metrics) {
             let model = r#"model_name="qwen""#;
             let series = [
                 engine(metric, 0, 0, model, "2x40"),

@@ -5,7 +5,7 @@ use rstest::rstest;
 use super::shared::namespace;
 
 #[rstest]
-#[case("kthena.io/model-name", "", "a model name is empty")]
+#[case("kthena.io/model-name", "", "expected 1 to 16 model names")]
 #[case("autoscaling.kthena.io/min-replicas", "-1", "min-replicas")]
 #[case("autoscaling.kthena.io/max-replicas", "many", "max-replicas")]
 #[case("autoscaling.kthena.io/signals", "active-request=3", "active-requests")]

@@ -46,7 +46,7 @@ fn ready(profile: &DynamicObject) -> Option<(&str, &str)> {
 }
 
 #[rstest]
-#[case(json!({"replicas": {"min": 3, "max": 2}}), "min must not be greater than max")]
+#[case(json!({"replicas": {"min": 3, "max": 2}}), "min must be less than or equal to max")]
 #[case(json!({"replicas": {"min": -1}}), "spec.replicas.min")]
 #[case(json!({"replicas": {"max": 0}}), "spec.replicas.max")]
 #[case(json!({"signals": []}), "spec.signals")]
@@ -66,11 +66,11 @@ fn ready(profile: &DynamicObject) -> Option<(&str, &str)> {
 #[case(json!({"prometheus": {}}), "spec.prometheus.url")]
 #[case(json!({"prometheus": {"url": "prometheus:9090"}}), "spec.prometheus.url")]
 #[case(json!({"prometheus": {"url": "http://prometheus:9090/"}}), "spec.prometheus.url")]
-#[case(json!({"prometheus": {"url": "http://p", "authModes": ["bearer"]}}), "need an authenticationRef")]
-#[case(json!({"prometheus": {"url": "http://p", "authenticationRef": {"name": "a"}, "authModes": ["bearer", "basic"]}}), "exclude each other")]
+#[case(json!({"prometheus": {"url": "http://p", "authModes": ["bearer"]}}), "authModes requires authenticationRef")]
+#[case(json!({"prometheus": {"url": "http://p", "authenticationRef": {"name": "a"}, "authModes": ["bearer", "basic"]}}), "must not contain both bearer and basic")]
 #[case(json!({"prometheus": {"url": "http://p", "authenticationRef": {"name": "a"}, "authModes": ["digest"]}}), "spec.prometheus.authModes[0]")]
-#[case(json!({"prometheus": {"url": "http://p", "headers": {"X": "a=b"}}}), "KEDA cannot carry")]
-#[case(json!({"customSignals": [{"name": "kv-cache", "query": "sum(a)", "target": "1"}]}), "is the name of a built-in signal")]
+#[case(json!({"prometheus": {"url": "http://p", "headers": {"X": "a=b"}}}), "names and values must not contain")]
+#[case(json!({"customSignals": [{"name": "kv-cache", "query": "sum(a)", "target": "1"}]}), "must not be the name of a built-in signal")]
 #[case(json!({"customSignals": [{"name": "Queue", "query": "sum(a)", "target": "1"}]}), "spec.customSignals[0].name")]
 #[case(json!({"customSignals": [{"name": "q", "target": "1"}]}), "spec.customSignals[0].query")]
 #[case(json!({"customSignals": [{"name": "q", "query": "", "target": "1"}]}), "spec.customSignals[0].query")]
@@ -121,11 +121,11 @@ async fn a_good_one_is_accepted_and_ready(#[case] spec: Value) {
 }
 
 #[rstest]
-#[case("sum(queue{model=~{{model}}", "customSignals: slo-queue: query: it does not parse")]
-#[case("sum by (pod) (queue{model=~{{model}}})", "it may answer several values")]
-#[case("scalar(sum(queue))", "it answers a scalar")]
-#[case("sum(queue{model=~{{modle}}})", "unknown placeholder {{modle}}")]
-#[case("sum(queue{model=\"{{model}}\"})", "brings its own quotes")]
+#[case("sum(queue{model=~{{model}}", "for spec.customSignals[0].query: expected a PromQL query")]
+#[case("sum by (pod) (queue{model=~{{model}}})", "expected a query that returns one value")]
+#[case("scalar(sum(queue))", "expected a query that returns a vector, not a scalar")]
+#[case("sum(queue{model=~{{modle}}})", "{{modle}} is unknown")]
+#[case("sum(queue{model=\"{{model}}\"})", "without quotes around it")]
 #[tokio::test]
 async fn a_query_that_cannot_be_asked_is_named_and_its_users_keep_what_they_have(
     #[case] query: &str,
@@ -280,7 +280,10 @@ async fn another_router_and_another_sign_of_its_presence() {
     );
     edit(&models, &name, json!({"router": {"presenceQuery": "my_router_up"}})).await;
     let message = chat.reason("InvalidConfiguration").await;
-    assert!(message.contains("router: presenceQuery: it may answer several values"), "{message}");
+    assert!(
+        message.contains("for spec.router.presenceQuery: expected a query that returns one value"),
+        "{message}"
+    );
 }
 
 #[tokio::test]
@@ -292,7 +295,7 @@ async fn kubectl_explains_it() {
         .output()
         .unwrap();
     let text = String::from_utf8(output.stdout).unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
-    for part in ["Slow by default", "stabilizationWindow", "the highest of them counts"] {
+    for part in ["Slow by default", "stabilizationWindow", "the highest recommendation"] {
         assert!(text.contains(part), "{text}{}", String::from_utf8_lossy(&output.stderr));
     }
 }

@@ -1,7 +1,7 @@
 //! `AutoscalingProfile`: settings that many ModelServings share; the only kind that this project defines.
 //!
-//! The CRD under `crds/` is generated from these types: `kubectl explain` prints the doc comments, and the API server enforces the bounds,
-//! patterns and rules. The built-in settings are the defaults of these types.
+//! The CRD under `crds/` is generated from these types: `kubectl explain` prints the doc comments, and the
+//! API server enforces the bounds, patterns and rules. The built-in settings are the defaults of these types.
 
 use std::collections::BTreeMap;
 
@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube_derive::CustomResource;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use strum::IntoStaticStr;
 
 use super::keda::{FallbackBehavior, MetricType};
@@ -24,7 +25,8 @@ use crate::domain::{ACTIVATION, Activation, Demand, ReplicaBounds, ScrapeInterva
     plural = "autoscalingprofiles",
     shortname = "asp",
     status = "AutoscalingProfileStatus",
-    doc = "Autoscaling settings that many ModelServings share. A ModelServing uses the profile that its annotation autoscaling.kthena.io/profile names, or else the profile named default.",
+    doc = "Autoscaling settings that many ModelServings share. A ModelServing uses the profile that its \
+           annotation autoscaling.kthena.io/profile names, or else the profile named default.",
     printcolumn = r#"{"name": "Min", "type": "integer", "jsonPath": ".spec.replicas.min"}"#,
     printcolumn = r#"{"name": "Max", "type": "integer", "jsonPath": ".spec.replicas.max"}"#,
     printcolumn = r#"{"name": "Models", "type": "integer", "jsonPath": ".status.modelServings"}"#,
@@ -33,7 +35,11 @@ use crate::domain::{ACTIVATION, Activation, Demand, ReplicaBounds, ScrapeInterva
     printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase", default)]
-#[schemars(extend("x-kubernetes-validations" = [{"rule": "size(self.signals) > 0 || (has(self.customSignals) && size(self.customSignals) > 0)", "fieldPath": ".signals", "message": "must have at least one signal if customSignals is empty"}]))]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "size(self.signals) > 0 || (has(self.customSignals) && size(self.customSignals) > 0)",
+    "fieldPath": ".signals",
+    "message": "must have at least one signal if customSignals is empty",
+}]))]
 pub struct AutoscalingProfileSpec {
     /// Prometheus that KEDA queries. Default: the operator's --prometheus-url.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -43,29 +49,35 @@ pub struct AutoscalingProfileSpec {
     pub router: Option<RouterSpec>,
     /// Bounds of the number of ServingGroups.
     pub replicas: ReplicasSpec,
-    /// Built-in signals to scale on. With several signals, the one that requires the most ServingGroups decides.
-    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    /// Built-in signals to scale on. With several signals, the one that requires the most ServingGroups
+    /// decides.
+    #[schemars(length(max = 8))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub signals: Vec<SignalSpec>,
-    /// Signals with your own queries, in addition to the built-in ones. A ModelServing that lists its signals in an annotation uses only
-    /// those that it lists.
+    /// Signals with your own queries, in addition to the built-in ones. A ModelServing that lists its signals
+    /// in an annotation uses only those that it lists.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    #[schemars(length(max = 8))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub custom_signals: Vec<CustomSignalSpec>,
     /// Interval between KEDA's queries, from 1s to 1h.
     #[schemars(regex(pattern = "^[0-9]{1,5}[smh]$"), length(max = 6))]
-    #[schemars(extend("x-kubernetes-validations" = [{"rule": "duration(self) >= duration('1s') && duration(self) <= duration('1h')", "message": "must be from 1s to 1h"}]))]
+    #[schemars(extend("x-kubernetes-validations" = between("1s", "1h")))]
     pub polling_interval: String,
     /// Speed of adding ServingGroups. Fast by default, because a model takes minutes to load.
     pub scale_up: ScaleUpSpec,
-    /// Speed of removing ServingGroups. Slow by default, because a removed ServingGroup takes minutes to come back.
+    /// Speed of removing ServingGroups. Slow by default, because a removed ServingGroup takes minutes to come
+    /// back.
     pub scale_down: ScaleDownSpec,
     /// Removal of the last ServingGroup. Applies if replicas.min is 0.
     pub scale_to_zero: ScaleToZeroSpec,
-    /// Number of ServingGroups while Prometheus returns no data. By default the number stays unchanged. The operator omits the fallback if
-    /// replicas.min is 0, because KEDA would scale up every idle model, and if KEDA is older than 2.17.
+    /// Number of ServingGroups while Prometheus returns no data. By default the number stays unchanged. The
+    /// operator omits the fallback if replicas.min is 0, because KEDA would scale up every idle model, and if
+    /// KEDA is older than 2.17.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fallback: Option<FallbackSpec>,
-    /// ServiceMonitor and PodMonitors that the operator creates. The router's ServiceMonitor uses the profile named default.
+    /// ServiceMonitor and PodMonitors that the operator creates. The router's ServiceMonitor uses the profile
+    /// named default.
     pub monitors: MonitorsSpec,
 }
 
@@ -89,7 +101,16 @@ impl Default for AutoscalingProfileSpec {
 
 /// Address of a Prometheus, and KEDA's access to it.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[schemars(extend("x-kubernetes-validations" = [{"rule": "!(has(self.authModes) && 'bearer' in self.authModes && 'basic' in self.authModes)", "message": "authModes must not contain both bearer and basic"}, {"rule": "!has(self.authModes) || has(self.authenticationRef)", "message": "authModes requires authenticationRef, which names the credentials"}]))]
+#[schemars(extend("x-kubernetes-validations" = [
+    rule(
+        "!(has(self.authModes) && 'bearer' in self.authModes && 'basic' in self.authModes)",
+        "authModes must not contain both bearer and basic",
+    ),
+    rule(
+        "!has(self.authModes) || has(self.authenticationRef)",
+        "authModes requires authenticationRef, which names the credentials",
+    ),
+]))]
 #[serde(rename_all = "camelCase")]
 pub struct PrometheusSpec {
     /// Base URL that KEDA uses: http or https, with an optional path, without a trailing slash.
@@ -101,15 +122,19 @@ pub struct PrometheusSpec {
     /// TriggerAuthentication or ClusterTriggerAuthentication with KEDA's credentials.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authentication_ref: Option<AuthenticationRef>,
-    /// Uses of the credentials; KEDA ignores the credentials without it. Omit it only if the TriggerAuthentication contains the modes or a
-    /// pod identity.
+    /// Uses of the credentials; KEDA ignores the credentials without it. Omit it only if the
+    /// TriggerAuthentication contains the modes or a pod identity.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4))]
     pub auth_modes: Vec<AuthMode>,
     /// Headers of KEDA's requests, such as X-Scope-OrgID.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 16))]
-    #[schemars(extend("x-kubernetes-validations" = [{"rule": "self.all(key, !key.contains(',') && !key.contains('=') && !self[key].contains(',') && !self[key].contains('='))", "message": "names and values must not contain ',' or '=', which KEDA cannot carry"}]))]
+    #[schemars(extend("x-kubernetes-validations" = [rule(
+        "self.all(key, !key.contains(',') && !key.contains('=') && \
+         !self[key].contains(',') && !self[key].contains('='))",
+        "names and values must not contain ',' or '=', which KEDA cannot carry",
+    )]))]
     pub headers: BTreeMap<String, HeaderValue>,
     /// Set to true to have KEDA accept any certificate.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -163,13 +188,13 @@ pub enum AuthMode {
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RouterSpec {
-    /// Namespace of kthena-router, which the queries select. Outside of the operator's --router-namespace, create a monitor for the router
-    /// yourself.
+    /// Namespace of kthena-router, which the queries select. Outside of the operator's --router-namespace,
+    /// create a monitor for the router yourself.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"), length(min = 1, max = 63))]
     pub namespace: Option<String>,
-    /// Query that returns one value while Prometheus scrapes the router, and none otherwise; it separates no load from no data. Default:
-    /// derived from the Service or PodMonitor of the router.
+    /// Query that returns one value while Prometheus scrapes the router, and none otherwise; it separates no
+    /// load from no data. Default: derived from the Service or PodMonitor of the router.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048))]
     pub presence_query: Option<String>,
@@ -177,7 +202,9 @@ pub struct RouterSpec {
 
 /// Bounds of the number of ServingGroups.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[schemars(extend("x-kubernetes-validations" = [{"rule": "self.min <= self.max", "message": "min must be less than or equal to max"}]))]
+#[schemars(extend("x-kubernetes-validations" = [
+    rule("self.min <= self.max", "min must be less than or equal to max")
+]))]
 #[serde(default)]
 pub struct ReplicasSpec {
     /// Minimum number of ServingGroups. With 0, KEDA scales an idle model to zero.
@@ -203,7 +230,7 @@ pub struct SignalSpec {
     pub name: String,
     /// Amount of the signal that one ServingGroup carries, as a quoted number >= 0.001.
     #[schemars(regex(pattern = r"^[0-9]{1,9}(\.[0-9]{1,3})?$"), length(max = 13))]
-    #[schemars(extend("x-kubernetes-validations" = [{"rule": "double(self) >= 0.001", "message": "must be at least 0.001"}]))]
+    #[schemars(extend("x-kubernetes-validations" = [is_positive()]))]
     pub target: String,
 }
 
@@ -218,11 +245,32 @@ fn signal_names() -> Vec<&'static str> {
     Signal::all().map(Signal::name).collect()
 }
 
-/// CEL rule: the name is not that of a built-in signal or of the activation trigger.
-fn is_not_reserved() -> String {
+/// Reserves the names of the built-in signals and of the activation trigger.
+fn is_not_reserved() -> Value {
     let names: Vec<String> =
         signal_names().into_iter().chain([ACTIVATION]).map(|name| format!("'{name}'")).collect();
-    format!("!(self in [{}])", names.join(", "))
+    rule(&format!("!(self in [{}])", names.join(", ")), "must not be the name of a built-in signal")
+}
+
+/// Bounds a target: the HPA rejects 0.
+fn is_positive() -> Value {
+    rule("double(self) >= 0.001", "must be at least 0.001")
+}
+
+/// Bounds a duration.
+fn between(min: &str, max: &str) -> [Value; 1] {
+    let cel = format!("duration(self) >= duration('{min}') && duration(self) <= duration('{max}')");
+    [rule(&cel, &format!("must be from {min} to {max}"))]
+}
+
+/// Bounds a duration, which may be 0.
+fn at_most(max: &str) -> [Value; 1] {
+    [rule(&format!("duration(self) <= duration('{max}')"), &format!("must be at most {max}"))]
+}
+
+/// A validation rule in CEL.
+fn rule(cel: &str, message: &str) -> Value {
+    json!({"rule": cel, "message": message})
 }
 
 /// A signal with your own query. It runs with KEDA's credentials, over the series of all namespaces.
@@ -231,18 +279,18 @@ fn is_not_reserved() -> String {
 pub struct CustomSignalSpec {
     /// Name of the signal, for annotations. Names of built-in signals are reserved.
     #[schemars(regex(pattern = "^[a-z]([-a-z0-9]*[a-z0-9])?$"), length(min = 1, max = 63))]
-    #[schemars(extend("x-kubernetes-validations" = [{"rule": is_not_reserved(), "message": "must not be the name of a built-in signal"}]))]
+    #[schemars(extend("x-kubernetes-validations" = [is_not_reserved()]))]
     pub name: String,
-    /// PromQL query that returns one value. {{model}}, {{namespace}} and {{name}} become quoted strings. {{model}} is the only model name
-    /// after = or !=, and all names including adapters after =~ or !~.
+    /// PromQL query that returns one value. {{model}}, {{namespace}} and {{name}} become quoted strings.
+    /// {{model}} is the only model name after = or !=, and all names including adapters after =~ or !~.
     #[schemars(length(min = 1, max = 2048))]
     pub query: String,
     /// Amount of the signal that one ServingGroup carries, as a quoted number >= 0.001.
     #[schemars(regex(pattern = r"^[0-9]{1,9}(\.[0-9]{1,3})?$"), length(max = 13))]
-    #[schemars(extend("x-kubernetes-validations" = [{"rule": "double(self) >= 0.001", "message": "must be at least 0.001"}]))]
+    #[schemars(extend("x-kubernetes-validations" = [is_positive()]))]
     pub target: String,
-    /// AverageValue for a total over the model. Value for a level such as a latency: the HPA multiplies the number of ready ServingGroups,
-    /// and scales to the minimum while none is ready.
+    /// AverageValue for a total over the model. Value for a level such as a latency: the HPA multiplies the
+    /// number of ready ServingGroups, and scales to the minimum while none is ready.
     #[serde(default)]
     pub metric_type: MetricType,
 }
@@ -253,7 +301,7 @@ pub struct CustomSignalSpec {
 pub struct ScaleUpSpec {
     /// Time over which the HPA uses the lowest recommendation, up to 1h.
     #[schemars(regex(pattern = "^[0-9]{1,4}[smh]$"), length(max = 5))]
-    #[schemars(extend("x-kubernetes-validations" = [{"rule": "duration(self) <= duration('1h')", "message": "must be at most 1h"}]))]
+    #[schemars(extend("x-kubernetes-validations" = at_most("1h")))]
     pub stabilization_window: String,
     /// Limits of the change per period.
     #[schemars(length(min = 1, max = 4))]
@@ -282,7 +330,7 @@ impl Default for ScaleUpSpec {
 pub struct ScaleDownSpec {
     /// Time over which the HPA uses the highest recommendation, up to 1h.
     #[schemars(regex(pattern = "^[0-9]{1,4}[smh]$"), length(max = 5))]
-    #[schemars(extend("x-kubernetes-validations" = [{"rule": "duration(self) <= duration('1h')", "message": "must be at most 1h"}]))]
+    #[schemars(extend("x-kubernetes-validations" = at_most("1h")))]
     pub stabilization_window: String,
     /// Limits of the change per period.
     #[schemars(length(min = 1, max = 4))]
@@ -320,7 +368,7 @@ pub struct PolicySpec {
     pub value: i32,
     /// Length of the period, from 1s to 30m.
     #[schemars(regex(pattern = "^[0-9]{1,4}[sm]$"), length(max = 5))]
-    #[schemars(extend("x-kubernetes-validations" = [{"rule": "duration(self) >= duration('1s') && duration(self) <= duration('30m')", "message": "must be from 1s to 30m"}]))]
+    #[schemars(extend("x-kubernetes-validations" = between("1s", "30m")))]
     pub period: String,
 }
 
@@ -339,13 +387,14 @@ pub enum PolicyKind {
 pub struct ScaleToZeroSpec {
     /// Time without demand before KEDA removes the last ServingGroup, up to 24h.
     #[schemars(regex(pattern = "^[0-9]{1,5}[smh]$"), length(max = 6))]
-    #[schemars(extend("x-kubernetes-validations" = [{"rule": "duration(self) <= duration('24h')", "message": "must be at most 24h"}]))]
+    #[schemars(extend("x-kubernetes-validations" = at_most("24h")))]
     pub cooldown: String,
     /// The same for a new model that has not had demand yet, up to 24h.
     #[schemars(regex(pattern = "^[0-9]{1,5}[smh]$"), length(max = 6))]
-    #[schemars(extend("x-kubernetes-validations" = [{"rule": "duration(self) <= duration('24h')", "message": "must be at most 24h"}]))]
+    #[schemars(extend("x-kubernetes-validations" = at_most("24h")))]
     pub initial_cooldown: String,
-    /// Demand that scales a model up from zero: more requests and tokens than this within two minutes, as a quoted number.
+    /// Demand that scales a model up from zero: more requests and tokens than this within two minutes, as a
+    /// quoted number.
     #[schemars(regex(pattern = r"^[0-9]{1,9}(\.[0-9]{1,3})?$"), length(max = 13))]
     pub activation: String,
 }
@@ -366,7 +415,8 @@ impl Default for ScaleToZeroSpec {
 pub struct FallbackSpec {
     /// Meaning of replicas. By default the fallback can only add ServingGroups.
     pub behavior: FallbackBehavior,
-    /// Number of consecutive failures before the fallback applies. Polls by KEDA and the HPA both count: 10 take about two minutes.
+    /// Number of consecutive failures before the fallback applies. Polls by KEDA and the HPA both count: 10
+    /// take about two minutes.
     #[schemars(range(min = 1, max = 1000))]
     pub failure_threshold: i32,
     /// Number of ServingGroups.
@@ -384,8 +434,8 @@ impl Default for FallbackSpec {
 #[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct MonitorsSpec {
-    /// Creation of monitors: true, unless a monitor of another owner scrapes the router; always, even then; or
-    /// false. Default: the operator's --create-monitors.
+    /// Creation of monitors: true, unless a monitor of another owner scrapes the router; always, even then;
+    /// or false. Default: the operator's --create-monitors.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "create_schema")]
     pub create: Option<CreateSpec>,
@@ -394,7 +444,7 @@ pub struct MonitorsSpec {
     pub labels: BTreeMap<String, String>,
     /// Interval between scrapes, from 1s to 30s.
     #[schemars(regex(pattern = "^[0-9]{1,2}s$"), length(max = 3))]
-    #[schemars(extend("x-kubernetes-validations" = [{"rule": "duration(self) >= duration('1s') && duration(self) <= duration('30s')", "message": "must be from 1s to 30s"}]))]
+    #[schemars(extend("x-kubernetes-validations" = between("1s", "30s")))]
     pub interval: String,
 }
 

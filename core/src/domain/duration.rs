@@ -44,7 +44,8 @@ impl fmt::Display for Written {
 pub struct ScrapeInterval(i32);
 
 impl ScrapeInterval {
-    /// Rates have a window of two minutes: with fewer than four scrapes in it, one lost scrape would leave a gap.
+    /// Rates have a window of two minutes: with fewer than four scrapes in it, one lost scrape would leave a
+    /// gap.
     const MAX: i32 = 30;
 }
 

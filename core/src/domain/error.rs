@@ -1,9 +1,11 @@
 //! Errors of values: the accepted values, and the annotation or field that holds another one.
 
-/// Number of characters of an invalid value that a message repeats; the chart's admission policy cuts at the same length.
+/// Number of characters of an invalid value that a message repeats; the chart's admission policy cuts at the
+/// same length.
 const QUOTED_MAX: usize = 100;
 
-/// The values that a type accepts. The caller names the invalid value and its place, as clap and [`InvalidValue`] do.
+/// The values that a type accepts. The caller names the invalid value and its place, as clap and
+/// [`InvalidValue`] do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected {0}")]
 pub struct ValueError(String);
@@ -28,7 +30,8 @@ impl ValueError {
     }
 }
 
-/// An invalid value, the key of its annotation or the path of its field, and the values that are accepted there.
+/// An invalid value, the key of its annotation or the path of its field, and the values that are accepted
+/// there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid value {quoted} for {key}: {expected}")]
 pub struct InvalidValue {

@@ -1,4 +1,5 @@
-//! Names, quantities and facts that all other modules use. Each type checks its value once, in its constructor.
+//! Names, quantities and facts that all other modules use. Each type checks its value once, in its
+//! constructor.
 
 mod capabilities;
 mod duration;

@@ -68,7 +68,8 @@ impl ModelNames {
         self.0.iter().map(ModelName::as_str)
     }
 
-    /// These names followed by the valid ones of `more`, without repetitions; the maximum of 16 does not apply.
+    /// These names followed by the valid ones of `more`, without repetitions; the maximum of 16 does not
+    /// apply.
     #[must_use]
     pub fn with<'a>(&self, more: impl IntoIterator<Item = &'a str>) -> Self {
         let mut names = self.0.clone();

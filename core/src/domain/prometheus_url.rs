@@ -4,7 +4,8 @@ use std::{fmt, str::FromStr};
 
 use super::ValueError;
 
-/// Base URL of the Prometheus that KEDA queries: http or https, without credentials, query, fragment or trailing slash.
+/// Base URL of the Prometheus that KEDA queries: http or https, without credentials, query, fragment or
+/// trailing slash.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PrometheusUrl(String);
 

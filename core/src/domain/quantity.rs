@@ -6,7 +6,8 @@ use super::ValueError;
 
 /// Amount of a signal that one ServingGroup carries, in thousandths.
 ///
-/// KEDA and the HPA store thresholds as milli-quantities: they would round a finer value, and the HPA rejects 0.
+/// KEDA and the HPA store thresholds as milli-quantities: they would round a finer value, and the HPA rejects
+/// 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target(u64);
 

@@ -1,6 +1,7 @@
 //! Suggestions for mistyped names.
 
-/// The candidate with the smallest edit distance, if it is similar enough: at most half of its bytes have to change.
+/// The candidate with the smallest edit distance, if it is similar enough: at most half of its bytes have to
+/// change.
 pub fn nearest<'a>(typed: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     candidates
         .into_iter()

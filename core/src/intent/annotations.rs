@@ -72,7 +72,8 @@ pub struct Annotations {
 impl Annotations {
     /// Parses all annotations; `None` if the ModelServing has not opted in.
     ///
-    /// Signals are built-in ones and those in `custom`. If `custom` is `None`, unknown signals are ignored instead of reported.
+    /// Signals are built-in ones and those in `custom`. If `custom` is `None`, unknown signals are ignored
+    /// instead of reported.
     ///
     /// # Errors
     /// Every invalid annotation.

@@ -1,6 +1,7 @@
 //! Settings of a ModelServing: annotations over profile over built-in defaults.
 //!
-//! The parsers check each value once and report all errors of an object together, so that an [`Intent`] holds only valid values.
+//! The parsers check each value once and report all errors of an object together, so that an [`Intent`] holds
+//! only valid values.
 
 mod annotations;
 mod parse_profile;
@@ -21,7 +22,8 @@ pub struct Intent {
     pub models: ModelNames,
     /// Bounds of the number of ServingGroups.
     pub replicas: ReplicaBounds,
-    /// `true` if an annotation sets the maximum, so that opting in may reduce a number of ServingGroups above it.
+    /// `true` if an annotation sets the maximum, so that opting in may reduce a number of ServingGroups above
+    /// it.
     pub max_is_explicit: bool,
     /// Signals, in the order of the triggers.
     pub signals: Vec<SignalTarget>,

@@ -26,7 +26,8 @@ use crate::{
 
 /// Range of polling intervals, in seconds.
 const POLLING_INTERVAL: RangeInclusive<i32> = 1..=3600;
-/// Range of stabilization windows that the HPA accepts (Kubernetes `pkg/apis/autoscaling/validation`), in seconds.
+/// Range of stabilization windows that the HPA accepts (Kubernetes `pkg/apis/autoscaling/validation`), in
+/// seconds.
 const STABILIZATION_WINDOW: RangeInclusive<i32> = 0..=3600;
 /// Range of policy periods that the HPA accepts, in seconds.
 const POLICY_PERIOD: RangeInclusive<i32> = 1..=1800;
@@ -52,7 +53,8 @@ impl Profile {
     }
 }
 
-/// Collects the errors; a setting with an error gets the default of its type, and the caller drops the profile.
+/// Collects the errors; a setting with an error gets the default of its type, and the caller drops the
+/// profile.
 #[derive(Default)]
 struct Parser {
     errors: Vec<InvalidValue>,

@@ -31,7 +31,8 @@ pub struct Profile {
     pub polling_interval: i32,
     /// Speed of adding and removing ServingGroups.
     pub behavior: Behavior,
-    /// Time without demand before KEDA removes the last ServingGroup, in seconds; applies if the minimum is 0.
+    /// Time without demand before KEDA removes the last ServingGroup, in seconds; applies if the minimum is
+    /// 0.
     pub cooldown: i32,
     /// The same for a new ScaledObject that has not had demand yet, in seconds.
     pub initial_cooldown: i32,
@@ -142,7 +143,8 @@ impl SignalTarget {
     }
 }
 
-/// The HPA's behavior. It is always complete: KEDA rewrites the HPA on every reconcile if a part is left to defaults.
+/// The HPA's behavior. It is always complete: KEDA rewrites the HPA on every reconcile if a part is left to
+/// defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Behavior {
     /// Adding ServingGroups.
@@ -188,7 +190,8 @@ impl Profile {
         self.custom_signals.iter().any(|custom| custom.metric_type == MetricType::Value)
     }
 
-    /// The settings of the profile `name`: those `found`, or `defaults` for the profile named default if it does not exist.
+    /// The settings of the profile `name`: those `found`, or `defaults` for the profile named default if it
+    /// does not exist.
     ///
     /// # Errors
     /// If the profile does not exist or is invalid.

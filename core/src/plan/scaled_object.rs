@@ -13,10 +13,10 @@ use crate::{
         },
         kthena::ModelServing,
         metadata::{MANAGED_BY, OPERATOR},
-        profile::{AuthMode, AuthenticationKind, AuthenticationRef},
+        profile::{AuthMode, AuthenticationRef},
     },
     domain::{Keda, Pause},
-    intent::{Direction, Intent, Policy, PolicyKind, PrometheusSettings, Select},
+    intent::{Direction, Intent, Policy, PrometheusSettings},
 };
 
 /// What the intent wants and the installed KEDA does not know.
@@ -106,25 +106,14 @@ fn behavior(intent: &Intent) -> Advanced {
 fn rules(direction: &Direction) -> Rules {
     Rules {
         stabilization_window_seconds: Some(direction.stabilization_window),
-        select_policy: Some(
-            match direction.select {
-                Select::Max => "Max",
-                Select::Min => "Min",
-                Select::Disabled => "Disabled",
-            }
-            .to_owned(),
-        ),
+        select_policy: Some(<&str>::from(direction.select).to_owned()),
         policies: direction.policies.iter().map(policy).collect(),
     }
 }
 
 fn policy(policy: &Policy) -> ScalingPolicy {
     ScalingPolicy {
-        kind: match policy.kind {
-            PolicyKind::Pods => "Pods",
-            PolicyKind::Percent => "Percent",
-        }
-        .to_owned(),
+        kind: <&str>::from(policy.kind).to_owned(),
         value: policy.value,
         period_seconds: policy.period,
     }
@@ -179,9 +168,5 @@ fn access(prometheus: &PrometheusSettings) -> impl Iterator<Item = (&'static str
 }
 
 fn authentication_ref(reference: &AuthenticationRef) -> AuthenticationReference {
-    let kind = match reference.kind {
-        AuthenticationKind::ClusterTriggerAuthentication => "ClusterTriggerAuthentication",
-        AuthenticationKind::TriggerAuthentication => "TriggerAuthentication",
-    };
-    AuthenticationReference { kind: kind.to_owned(), name: reference.name.clone() }
+    AuthenticationReference { kind: <&str>::from(reference.kind).to_owned(), name: reference.name.clone() }
 }

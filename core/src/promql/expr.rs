@@ -105,7 +105,8 @@ pub enum Expr {
     MaxOverTime(Selector, &'static str),
     /// A query of the platform team.
     Written(Query),
-    /// Maximum of a query of the platform team over one minute, which ended `offset` ago, in steps of 15 seconds.
+    /// Maximum of a query of the platform team over one minute, which ended `offset` ago, in steps of 15
+    /// seconds.
     WrittenMinute(Query, Option<&'static str>),
     /// An aggregation; with an empty `by` it returns one sample without labels.
     Aggregate {

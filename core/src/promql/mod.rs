@@ -1,7 +1,7 @@
 //! The only module that builds PromQL text.
 //!
-//! Metric and label names are static. Values are data from any user, quoted so that they cannot change the structure of a query. Queries of
-//! the platform team are parsed first.
+//! Metric and label names are static. Values are data from any user, quoted so that they cannot change the
+//! structure of a query. Queries of the platform team are parsed first.
 
 mod expr;
 mod query;

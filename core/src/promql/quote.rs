@@ -7,7 +7,8 @@ const RE2_SPECIAL: &str = r"\.+*?()|[]{}^$";
 
 /// Writes `value` as a double-quoted PromQL string.
 ///
-/// Source: Prometheus `util/strutil/quote.go`. `\xNN` is one byte there, so control characters from 0x80 on need `\u`.
+/// Source: Prometheus `util/strutil/quote.go`. `\xNN` is one byte there, so control characters from 0x80 on
+/// need `\u`.
 pub fn quote(value: &str) -> String {
     let mut out = String::with_capacity(value.len() + 2);
     out.push('"');

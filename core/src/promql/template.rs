@@ -5,7 +5,8 @@ use super::{
     quote::{alternation, quote},
 };
 
-/// A query with the placeholders `{{model}}`, `{{namespace}}` and `{{name}}`, which is valid for all of their values.
+/// A query with the placeholders `{{model}}`, `{{namespace}}` and `{{name}}`, which is valid for all of their
+/// values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template(Vec<Part>);
 
@@ -152,7 +153,8 @@ fn place(before: &str, after: &str, name: &str) -> Result<Place, QueryError> {
     })
 }
 
-/// `true` if a string is open at the end of the text, by the rules of Prometheus' lexer (`promql/parser/lex.go`).
+/// `true` if a string is open at the end of the text, by the rules of Prometheus' lexer
+/// (`promql/parser/lex.go`).
 fn has_open_string(text: &str) -> bool {
     let mut open = None;
     let mut chars = text.chars();

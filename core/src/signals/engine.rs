@@ -1,6 +1,7 @@
 //! Queries over the series of inference engines.
 //!
-//! Names of the metrics: Kthena `pkg/kthena-router/backend/{vllm,sglang}/metrics.go`, and the engines' own sources.
+//! Names of the metrics: Kthena `pkg/kthena-router/backend/{vllm,sglang}/metrics.go`, and the engines' own
+//! sources.
 
 use super::RouterSeries;
 use crate::{
@@ -8,7 +9,8 @@ use crate::{
     promql::{Expr, Selector},
 };
 
-/// Label with the pod's `modelserving.volcano.sh/name`, which the engine's PodMonitor keeps, as Prometheus spells it.
+/// Label with the pod's `modelserving.volcano.sh/name`, which the engine's PodMonitor keeps, as Prometheus
+/// spells it.
 pub(super) const MODEL_SERVING: &str = "modelserving_volcano_sh_name";
 /// The same for `modelserving.volcano.sh/group-name`.
 const SERVING_GROUP: &str = "modelserving_volcano_sh_group_name";

@@ -14,7 +14,8 @@ pub use crate::domain::{ACTIVATION, Demand, Engine, Saturation, Signal};
 use crate::promql::Expr;
 
 impl Demand {
-    /// The total over the scope. The query returns one sample, 0 for an idle router, and nothing if Prometheus does not scrape the router.
+    /// The total over the scope. The query returns one sample, 0 for an idle router, and nothing if
+    /// Prometheus does not scrape the router.
     ///
     /// `None` if the router does not measure the signal for each ModelServer.
     pub fn query(self, scope: &DemandScope, router: &RouterSeries) -> Option<Expr> {
@@ -30,8 +31,8 @@ impl Demand {
 }
 
 impl Saturation {
-    /// The total over the model's engines. The query returns one sample. Without engines it returns nothing, or 0 while Prometheus scrapes
-    /// the router of [`EngineSeries::at_zero`].
+    /// The total over the model's engines. The query returns one sample. Without engines it returns nothing,
+    /// or 0 while Prometheus scrapes the router of [`EngineSeries::at_zero`].
     pub fn query(self, engines: &EngineSeries) -> Expr {
         match self {
             Self::Queue => engines.queue(),

@@ -1,4 +1,5 @@
-//! Queries of the operator itself: a few for all models at once, about the existence of series rather than their values.
+//! Queries of the operator itself: a few for all models at once, about the existence of series rather than
+//! their values.
 
 use super::{RouterSeries, engine::MODEL_SERVING};
 use crate::promql::{Expr, Selector};

@@ -5,15 +5,17 @@ use crate::{
     promql::{Expr, Query, Selector},
 };
 
-/// Window of rates: eight scrapes at the default interval and four at the longest, so that one lost scrape leaves no gap.
+/// Window of rates: eight scrapes at the default interval and four at the longest, so that one lost scrape
+/// leaves no gap.
 const WINDOW: &str = "2m";
 
-/// Offset of one minute of the window. The last sample of the window counts too, so there is one minute more than in it.
+/// Offset of one minute of the window. The last sample of the window counts too, so there is one minute more
+/// than in it.
 type Minute = Option<&'static str>;
 const MINUTES: [Minute; 3] = [None, Some("1m"), Some("2m")];
 
-/// Labels of the router's `requests_total` and `tokens_total` in all releases, without those that Prometheus adds.
-/// A label that is missing here would turn a sum over several paths into a maximum.
+/// Labels of the router's `requests_total` and `tokens_total` in all releases, without those that Prometheus
+/// adds. A label that is missing here would turn a sum over several paths into a maximum.
 const COUNTER_LABELS: &[&str] = &[
     "namespace",
     "pod",
@@ -55,7 +57,8 @@ pub enum ScrapeSource {
 pub enum DemandScope {
     /// All requests for these model names.
     Models(ModelNames),
-    /// Requests that the router sends to these ModelServers (`<namespace>/<name>`): their part of the requests for a model.
+    /// Requests that the router sends to these ModelServers (`<namespace>/<name>`): their part of the
+    /// requests for a model.
     Servers(Vec<String>),
 }
 
@@ -78,12 +81,14 @@ pub struct RouterSettings {
 }
 
 impl RouterSeries {
-    /// A router whose Service has the name that Kthena's chart gives it; for namespaces in which the operator does not look for one.
+    /// A router whose Service has the name that Kthena's chart gives it; for namespaces in which the operator
+    /// does not look for one.
     pub fn assumed(namespace: &str) -> Self {
         Self { namespace: namespace.to_owned(), source: ScrapeSource::Service("kthena-router".to_owned()) }
     }
 
-    /// Applies the overrides. In another namespace the operator has detected nothing, so the router is [assumed](Self::assumed).
+    /// Applies the overrides. In another namespace the operator has detected nothing, so the router is
+    /// [assumed](Self::assumed).
     #[must_use]
     pub fn with_overrides(&self, settings: &RouterSettings) -> Self {
         let mut series = match &settings.namespace {
@@ -122,8 +127,9 @@ impl RouterSeries {
         self.rate(self.of_models(tokens, models))
     }
 
-    /// The rate, if Prometheus scraped the router in every minute of the window. Over a part of the window the rate would be too low:
-    /// after a start of Prometheus, the end of a router or the deletion of a monitor.
+    /// The rate, if Prometheus scraped the router in every minute of the window. Over a part of the window
+    /// the rate would be too low: after a start of Prometheus, the end of a router or the deletion of a
+    /// monitor.
     fn rate(&self, counter: Selector) -> Expr {
         let total = self.total(Expr::max_by(COUNTER_LABELS, Expr::Rate(counter, WINDOW)));
         MINUTES
@@ -131,8 +137,9 @@ impl RouterSeries {
             .fold(total, |total, minute| Expr::IfAny(Box::new(total), Box::new(self.scraped_in(minute))))
     }
 
-    /// Samples that exist if Prometheus scraped the router within one minute. The sample of an instant selector may be five minutes old,
-    /// and deleting a monitor leaves no staleness marker; a range selects only the samples within it.
+    /// Samples that exist if Prometheus scraped the router within one minute. The sample of an instant
+    /// selector may be five minutes old, and deleting a monitor leaves no staleness marker; a range selects
+    /// only the samples within it.
     fn scraped_in(&self, minute: Minute) -> Expr {
         Expr::Or(self.presence_exprs(
             |selector| {
@@ -158,7 +165,8 @@ impl RouterSeries {
         self.presence_exprs(Expr::Series, Expr::Written)
     }
 
-    /// Samples that exist if Prometheus scraped the router at the start of the window, with or without requests for any model.
+    /// Samples that exist if Prometheus scraped the router at the start of the window, with or without
+    /// requests for any model.
     fn was_present(&self) -> Expr {
         Expr::Or(self.presence_exprs(
             |selector| Expr::Series(selector.offset(WINDOW)),
@@ -166,8 +174,9 @@ impl RouterSeries {
         ))
     }
 
-    /// The series of the [`ScrapeSource`], wrapped by `series` or `query`. Routers of Kthena 1.0 and later always export
-    /// `kthena_router_active_requests`; older ones export nothing without requests, so `up == 1` of their target replaces it.
+    /// The series of the [`ScrapeSource`], wrapped by `series` or `query`. Routers of Kthena 1.0 and later
+    /// always export `kthena_router_active_requests`; older ones export nothing without requests, so `up ==
+    /// 1` of their target replaces it.
     fn presence_exprs(&self, series: impl Fn(Selector) -> Expr, query: impl Fn(Query) -> Expr) -> Vec<Expr> {
         let up = Selector::metric("up").with("namespace", &self.namespace);
         let up = match &self.source {
@@ -180,11 +189,13 @@ impl RouterSeries {
     }
 }
 
-/// Requests for the model within the window: positive after a new counter or an increase of one, and 0 without requests.
+/// Requests for the model within the window: positive after a new counter or an increase of one, and 0
+/// without requests.
 ///
-/// The router answers the first request for a model at zero before any scrape, and that response *creates* the counter, which `rate` and
-/// `increase` do not count. A counter that reappears because another monitor scrapes it is not new. The query returns nothing in the first
-/// two minutes of a Prometheus that started empty, because every series looks new.
+/// The router answers the first request for a model at zero before any scrape, and that response *creates*
+/// the counter, which `rate` and `increase` do not count. A counter that reappears because another monitor
+/// scrapes it is not new. The query returns nothing in the first two minutes of a Prometheus that started
+/// empty, because every series looks new.
 pub fn activation(models: &ModelNames, router: &RouterSeries) -> Expr {
     let arrivals = router.of_models(Selector::families(ARRIVALS), models);
     let counters = |selector: Selector| Expr::max_by(COUNTER_LABELS, Expr::Series(selector));
