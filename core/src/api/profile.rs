@@ -76,8 +76,8 @@ pub struct AutoscalingProfileSpec {
     /// KEDA is older than 2.17.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fallback: Option<FallbackSpec>,
-    /// ServiceMonitor and PodMonitors that the operator creates. The router's ServiceMonitor uses the profile
-    /// named default.
+    /// ServiceMonitor and PodMonitors that the operator creates. Only the profile named default configures the
+    /// router's ServiceMonitor.
     pub monitors: MonitorsSpec,
 }
 
@@ -122,7 +122,7 @@ pub struct PrometheusSpec {
     /// TriggerAuthentication or ClusterTriggerAuthentication with KEDA's credentials.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authentication_ref: Option<AuthenticationRef>,
-    /// Uses of the credentials; KEDA ignores the credentials without it. Omit it only if the
+    /// Modes in which KEDA uses the credentials; without a mode KEDA ignores them. Omit the field only if the
     /// TriggerAuthentication contains the modes or a pod identity.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4))]
@@ -169,7 +169,7 @@ pub enum AuthenticationKind {
     TriggerAuthentication,
 }
 
-/// Use of the credentials.
+/// Mode in which KEDA uses the credentials.
 #[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, IntoStaticStr)]
 #[serde(rename_all = "camelCase")]
 #[strum(serialize_all = "camelCase")]
@@ -188,8 +188,8 @@ pub enum AuthMode {
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RouterSpec {
-    /// Namespace of kthena-router, which the queries select. Outside of the operator's --router-namespace,
-    /// create a monitor for the router yourself.
+    /// Namespace of kthena-router, which the queries select. If it differs from the operator's
+    /// --router-namespace, create a monitor for the router yourself.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"), length(min = 1, max = 63))]
     pub namespace: Option<String>,

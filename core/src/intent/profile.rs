@@ -51,7 +51,7 @@ pub struct PrometheusSettings {
     pub url: PrometheusUrl,
     /// TriggerAuthentication with KEDA's credentials.
     pub authentication: Option<AuthenticationRef>,
-    /// Uses of the credentials.
+    /// Modes in which KEDA uses the credentials.
     pub modes: Vec<AuthMode>,
     /// Headers of KEDA's requests; names and values contain neither `,` nor `=`.
     pub headers: BTreeMap<String, String>,
