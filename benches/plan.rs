@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 /// What there is of a model, with a profile, a route and a server, and nothing of ours yet.
 fn observed(annotations: &Value) -> Observed {
-    let mut manifests = Manifests::of_cluster(true);
+    let mut manifests = Manifests::of_newest_cluster(true);
     let objects = [
         json!({"apiVersion": "autoscaling.kthena.io/v1alpha1", "kind": "AutoscalingProfile", "metadata": {"name": "default"}, "spec": {"replicas": {"max": 20}}}),
         json!({
@@ -62,7 +62,7 @@ fn plans(criterion: &mut Criterion) {
         let planned = plan(&observed, Capabilities::NEWEST, &defaults);
         assert!(planned.findings.is_empty(), "{name}: {:?}", planned.findings);
         group.bench_function(name, |bencher| {
-            bencher.iter(|| plan(black_box(&observed), Capabilities::NEWEST, &defaults))
+            bencher.iter(|| plan(black_box(&observed), Capabilities::NEWEST, &defaults));
         });
     }
     group.finish();

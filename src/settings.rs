@@ -1,71 +1,73 @@
-//! Validated settings of the process, whatever they came from.
+//! Validated settings of the process.
 
 use std::time::Duration;
 
 use crate::{cache::Scope, prometheus::ClientConfig, runtime::lease::Candidate, telemetry::server::Listen};
 use kthena_keda_core::{domain::LabelSelector, intent::Profile};
 
-/// What `run` and `render` need to know besides the cluster.
+/// Settings that `run` and `render` share.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// What every ModelServing gets that does not say otherwise.
+    /// Settings of every ModelServing whose annotations and profile leave them open.
     pub defaults: Profile,
-    /// The namespace in which kthena-router runs.
+    /// Namespace of kthena-router.
     pub router_namespace: String,
 }
 
-/// What only `run` needs to know.
+/// Settings of `run`.
 #[derive(Clone, Debug)]
 pub struct RunSettings {
-    /// How often the cluster is asked for a kind that is missing.
+    /// Interval of discovery while an API is missing.
     pub discovery: Duration,
-    /// How often Prometheus is asked whether the signals are there.
+    /// Interval of the signal probe.
     pub check: Duration,
-    /// How the operator itself is let in there.
+    /// Credentials of the operator's own Prometheus queries.
     pub prometheus_client: ClientConfig,
-    /// Whether to write the condition on ModelServings.
+    /// Write the condition on ModelServings.
     pub write_conditions: bool,
-    /// Where metrics and probes are served.
+    /// Address of metrics and probes.
     pub listen: Listen,
-    /// How it is decided who of several instances writes; without, this one does.
+    /// Leader election; without it this instance always leads.
     pub election: Option<Candidate>,
-    /// Which part of the work is this instance's.
+    /// The ModelServings of this instance.
     pub shard: Shard,
 }
 
-/// The part of the work that is one instance's, where several share it.
+/// The ModelServings and duties of one instance, where several share the work.
 #[derive(Clone, Debug)]
 pub struct Shard {
-    /// Which ModelServings, by their labels; without, all of them.
+    /// Label selector of the ModelServings; all of them without it.
     pub selector: Option<LabelSelector>,
-    /// The namespaces whose ModelServings these are; none named means all.
+    /// Namespaces of the ModelServings; empty for all.
     pub namespaces: Vec<String>,
-    /// Whether this is the instance that does what is to be done once for all models.
+    /// This instance writes the objects that exist once for all models.
     pub cluster_duties: bool,
 }
 
 impl Shard {
-    /// What is watched of kinds that belong to ModelServings.
+    /// The watches of kinds that belong to ModelServings.
     pub fn scopes(&self) -> Vec<Scope> {
         if self.namespaces.is_empty() {
-            vec![None]
-        } else {
-            self.namespaces.iter().cloned().map(Some).collect()
+            return vec![None];
         }
+        self.namespaces.iter().cloned().map(Some).collect()
     }
 
-    /// Whether there are ModelServings that are not this instance's.
+    /// `true` if there are ModelServings of other instances.
     fn is_partial(&self) -> bool {
         self.selector.is_some() || !self.namespaces.is_empty()
     }
 
-    /// What is watched of monitors, which may stand beside the router, too.
-    pub fn scopes_with(&self, namespace: &str) -> Vec<Scope> {
-        let router = self.scopes().iter().all(Option::is_some).then(|| Some(namespace.to_owned()));
-        self.scopes().into_iter().chain(router).collect()
+    /// The watches of monitors, which may be in the router's namespace, too.
+    pub fn scopes_with(&self, router_namespace: &str) -> Vec<Scope> {
+        let mut scopes = self.scopes();
+        if scopes.iter().all(Option::is_some) {
+            scopes.push(Some(router_namespace.to_owned()));
+        }
+        scopes
     }
 
-    /// What is watched only to know how many models there are in all; nothing where that is known anyhow, or is not this instance's to know.
+    /// The watch that counts the opted-in models of the whole cluster; none where this instance has all models, or no cluster duties.
     pub fn cluster_opt_ins(&self) -> Vec<Scope> {
         if self.cluster_duties && self.is_partial() { vec![None] } else { Vec::new() }
     }

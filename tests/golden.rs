@@ -9,6 +9,7 @@
 mod golden {
     mod direction;
     mod docs;
+    mod kinds;
     mod queries;
     mod render;
 }

@@ -3,11 +3,7 @@
 //! In: lines that say what there is, such as `max-replicas=3` (an annotation), `profile/replicas/min=0`, `serving/spec/replicas=2`,
 //! `route/spec/modelName=m`, `server/spec/workloadPort/port=8000`, `service/metadata/name=r` and `without=pod-monitors`.
 
-use kthena_keda::{
-    lines::{lines, set, text},
-    schema::{OLD_SCALED_OBJECT, POD_MONITOR, ROUTER_SERVICE_MONITOR, SCALED_OBJECT, Schema},
-    sources::Manifests,
-};
+use kthena_keda::{cluster::server_side_apply::Generated as _, sources::Manifests};
 use kthena_keda_core::{
     api::{keda::ScaledObject, kthena::ModelServing, monitoring::PodMonitor},
     domain::{Capabilities, Keda, LabelSelector, Namespace, ObjectName, PrometheusUrl},
@@ -17,6 +13,11 @@ use kthena_keda_core::{
     promql::Query,
 };
 use serde_json::{Value, json};
+
+use crate::{
+    lines::{lines, set, text},
+    schema::{OLD_SCALED_OBJECT, POD_MONITOR, ROUTER_SERVICE_MONITOR, SCALED_OBJECT, Schema},
+};
 
 /// The label that Kthena gives the router's Service.
 const COMPONENT: &str = "app.kubernetes.io/component";
@@ -38,7 +39,7 @@ pub fn annotations(data: &[u8]) {
     let Ok(said) = std::str::from_utf8(data) else { return };
     let case = Case::read(said);
     let Some(model_serving) = case.model_serving() else { return };
-    let mut manifests = Manifests::of_cluster(case.route.is_some());
+    let mut manifests = Manifests::of_newest_cluster(case.route.is_some());
     for object in [
         Some(&case.serving),
         case.profile.as_ref(),

@@ -4,7 +4,6 @@
 
 use std::{fmt::Debug, sync::Arc};
 
-use kthena_keda::lines::{lines, set};
 use kthena_keda_core::{
     api::kthena::ModelServing,
     domain::Capabilities,
@@ -23,6 +22,8 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+
+use crate::lines::{lines, set};
 
 /// ProbeCache every kind that is watched.
 pub fn model_serving(data: &[u8]) {

@@ -40,7 +40,7 @@ pub fn prometheus(data: &[u8]) {
     let router = RouterSeries::assumed("kthena-system");
     let probe =
         answer.map(|elements| Arc::new(ProbeResult::read(&elements, elements.clone(), elements.clone())));
-    let mut observed = Manifests::of_cluster(true).observe(&model_serving, router.clone());
+    let mut observed = Manifests::of_newest_cluster(true).observe(&model_serving, router.clone());
     observed.probes = Arc::new(HashMap::from([(ProbeTarget { prometheus, router }, probe)]));
     let planned = plan(&observed, Capabilities::NEWEST, &defaults);
     let explanation = planned.explanation.expect("it opted in");

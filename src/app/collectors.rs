@@ -43,7 +43,7 @@ impl Collector for Cluster {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), Error> {
         let (by_reason, not_ready) =
             (Family::<Labels<2>, Gauge>::default(), Family::<Labels<3>, Gauge>::default());
-        for (model_serving, LastReported { status, reason }) in self.caches.said() {
+        for (model_serving, LastReported { status, reason }) in self.caches.reported() {
             by_reason
                 .get_or_create(&[("status", status.as_str().to_owned()), ("reason", reason.to_owned())])
                 .inc();
@@ -60,7 +60,9 @@ impl Collector for Cluster {
         show(&mut encoder, &MODELS, &by_reason)?;
         show(&mut encoder, &NOT_READY, &not_ready)?;
         let served = Family::<Labels<1>, Gauge>::default();
-        for (neighbour, is_served) in self.served.borrow().iter().flat_map(|served| served.optional_apis()) {
+        for (neighbour, is_served) in
+            self.served.borrow().iter().flat_map(super::super::cluster::discovery::ServedApis::optional_apis)
+        {
             served.get_or_create(&[("neighbour", neighbour.to_owned())]).set(is_served.into());
         }
         show(&mut encoder, &SERVED, &served)

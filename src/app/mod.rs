@@ -1,4 +1,4 @@
-//! The composition root: builds every task and joins them. Any task that ends ends the process.
+//! The composition root: builds every task and joins them. A task that ends ends the process.
 
 mod collectors;
 mod manager;
@@ -25,10 +25,10 @@ use collectors::{Cluster, Process};
 use manager::Manager;
 use readiness::Readiness;
 
-/// Runs the controller manager until `stop` is done.
+/// Runs the controller manager until `stop` completes.
 ///
 /// # Errors
-/// When there is no way to a cluster, when the port is taken, and when the lease is lost. Everything else is survived.
+/// When no cluster is configured, the port is taken, or the lease is lost. Every other failure is retried.
 pub async fn run(
     settings: Settings,
     run_settings: RunSettings,
@@ -41,48 +41,47 @@ pub async fn run(
     let fence = if election.is_some() { WriteFence::by_election() } else { WriteFence::for_life() };
     let clients = Clients::connect(fence.clone(), &metrics, election.as_ref()).await?;
     let (reader, writer) = reflector::store();
-    let caches = Arc::new(Caches::new(reader, &run_settings.shard, &settings.router_namespace));
-    let (served_tx, served) = watch::channel(None);
+    let caches = Arc::new(Caches::of_shard(reader, &run_settings.shard, &settings.router_namespace));
+    let (served_sender, served) = watch::channel(None);
     registry.register_collector(Box::new(Cluster { caches: caches.clone(), served: served.clone() }));
     registry.register_collector(Box::new(Process::started_now()));
     let readiness = Readiness::follower(caches.clone(), served.clone());
     let listener = listen.open().await.map_err(|error| Error::Listen(listen, error))?;
-    tracing::info!(
-        address = listener.local_addr().ok().map(tracing::field::display),
-        "serves metrics and probes"
-    );
+    let address = listener.local_addr().ok().map(tracing::field::display);
+    tracing::info!(address, "serving metrics and probes");
 
-    let cluster_duties = run_settings.shard.cluster_duties;
     let context = Context {
         client: clients.all,
         settings,
-        cluster_duties,
+        cluster_duties: run_settings.shard.cluster_duties,
         served,
         rediscover: Arc::default(),
         caches,
         metrics: metrics.clone(),
     };
     let stop = stop.shared();
-    let leading =
-        Manager { context, writer, served: served_tx, prometheus, run_settings, stop: stop.clone() };
+    let manager =
+        Manager { context, writer, served: served_sender, prometheus, run_settings, stop: stop.clone() };
     let elector = election.map(|candidate| Elector::new(clients.lease, candidate, fence));
-    let leads = readiness.clone();
+    let started = readiness.clone();
     tokio::select! {
-        result = lead(elector, &metrics, || leads.become_leader(), leading.run(), stop) => result,
-        failed = serve(listener, Arc::new(registry), readiness) => failed.map_err(|error| Error::Listen(listen, error)),
+        result = lead(elector, &metrics, || started.become_leader(), manager.run(), stop) => result,
+        failed = serve(listener, Arc::new(registry), readiness) => {
+            failed.map_err(|error| Error::Listen(listen, error))
+        }
     }
 }
 
-/// Waits until it is our turn, and does the work until it ends by itself, which is when the process is told to, or the lease is lost.
+/// Waits for the lease, then runs `work` until it ends, which is after `stop`, or until the lease is lost.
 async fn lead(
     elector: Option<Elector>,
     metrics: &Metrics,
-    begins: impl FnOnce(),
+    on_start: impl FnOnce(),
     work: impl Future<Output = ()>,
     stop: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let Some(mut elector) = elector else {
-        begins();
+        on_start();
         work.await;
         return Ok(());
     };
@@ -93,7 +92,7 @@ async fn lead(
         () = stop => return Ok(()),
     }
     metrics.leader(&lease, true);
-    begins();
+    on_start();
     let is_lost = tokio::select! {
         () = work => false,
         () = elector.keep_renewing() => true,

@@ -31,12 +31,12 @@ impl Readiness {
 }
 
 impl server::Readiness for Readiness {
-    fn missing(&self) -> Vec<&'static str> {
+    fn missing(&self) -> Vec<String> {
         if !self.is_leader.load(Ordering::Relaxed) || self.was_ready.load(Ordering::Relaxed) {
             return Vec::new();
         }
-        let Some(served) = *self.served.borrow() else { return vec!["API discovery"] };
-        let missing = self.caches.unsynced(served);
+        let Some(served) = self.served.borrow().clone() else { return vec!["API discovery".to_owned()] };
+        let missing = self.caches.waiting_for(&served);
         self.was_ready.store(missing.is_empty(), Ordering::Relaxed);
         missing
     }

@@ -1,9 +1,9 @@
-//! Who has to be looked at again when something changed.
+//! Requeues after a change: the ModelServings and the cluster workers that depend on the changed object.
 
-use parking_lot::Mutex;
 use std::{collections::BTreeSet, mem, sync::Arc, time::Duration};
 
 use kube::runtime::reflector::ObjectRef;
+use parking_lot::Mutex;
 use tokio::{
     sync::{Notify, mpsc},
     time::sleep,
@@ -11,149 +11,178 @@ use tokio::{
 
 use crate::{
     cache::{Change, IndexKey},
-    sources::{Caches, index_keys},
+    sources::{
+        Caches, index_keys,
+        kinds::{Requeues, WatchedKind},
+    },
 };
-use kthena_keda_core::{
-    api::kthena::ModelServing,
-    domain::{Key, key},
-};
+use kthena_keda_core::{api::kthena::ModelServing, domain::Key};
 
-/// How long what concerns many models is gathered: it comes in crowds, and each of a crowd may concern the same models. At a start it is all of
-/// them, once for each kind.
-const GATHER: Duration = Duration::from_millis(100);
+/// Time for which requeues of many models are collected. Changes come in bursts that affect the same models; at the start of the process
+/// each kind requeues all of them.
+const COLLECT: Duration = Duration::from_millis(100);
 
-/// What there is once for all models, and is looked at again when something that it depends on changes.
+/// Wakes the workers that exist once for all models.
 #[derive(Default)]
 pub(super) struct ClusterWorkers {
-    pub(super) router: Notify,
+    pub(super) router_monitor: Notify,
     pub(super) profiles: Notify,
-    pub(super) probe_cache: Notify,
+    pub(super) signal_probe: Notify,
 }
 
 impl ClusterWorkers {
+    /// Wakes the workers that write.
     pub(super) fn wake(&self) {
-        self.router.notify_one();
+        self.router_monitor.notify_one();
         self.profiles.notify_one();
+    }
+
+    /// Wakes every worker.
+    pub(super) fn wake_all(&self) {
+        self.wake();
+        self.signal_probe.notify_one();
     }
 }
 
-/// Has objects looked at again.
+/// Requeues ModelServings and wakes cluster workers.
 #[derive(Clone)]
 pub(super) struct ReconcileTriggers {
-    pub(super) caches: Arc<Caches>,
-    pub(super) models: mpsc::UnboundedSender<ObjectRef<ModelServing>>,
-    pub(super) singletons: Arc<ClusterWorkers>,
-    pub(super) gathered: Arc<PendingRequeues>,
+    caches: Arc<Caches>,
+    queue: mpsc::UnboundedSender<ObjectRef<ModelServing>>,
+    pub(super) workers: Arc<ClusterWorkers>,
+    pending: Arc<PendingRequeues>,
 }
 
-/// What changed that many models may have in common.
+/// Requeues that are being collected.
 #[derive(Default)]
-pub(super) struct PendingRequeues {
-    concerned: Mutex<Pending>,
+struct PendingRequeues {
+    requeues: Mutex<Pending>,
     any: Notify,
 }
 
 #[derive(Default)]
 struct Pending {
     /// Every model, opted in or not.
-    all: bool,
-    /// Those that ask for autoscaling and speak of one of these.
-    about: BTreeSet<IndexKey>,
+    everything: bool,
+    /// The opted-in models with any of these index keys.
+    index_keys: BTreeSet<IndexKey>,
 }
 
 impl ReconcileTriggers {
-    /// The models that an object of this name is generated for, whoever's it is, and those that it speaks of or spoke of.
-    pub(super) fn concerned(&self, change: &Change) {
+    /// Triggers that send to `queue`.
+    pub(super) fn new(caches: Arc<Caches>, queue: mpsc::UnboundedSender<ObjectRef<ModelServing>>) -> Self {
+        Self { caches, queue, workers: Arc::default(), pending: Arc::default() }
+    }
+
+    /// Requeues what depends on an object of kind `K`.
+    pub(super) fn changed<K: WatchedKind>(&self, change: &Change) {
+        match K::ROW.requeues {
+            Requeues::Targets => self.targets(change),
+            Requeues::TargetsAndRouterMonitor => {
+                self.workers.router_monitor.notify_one();
+                self.targets(change);
+            }
+            Requeues::RouterMonitor => self.workers.router_monitor.notify_one(),
+            Requeues::ClusterWorkers => self.workers.wake(),
+            Requeues::ProfileUsers => {
+                self.workers.wake_all();
+                self.profile_users(change);
+            }
+            Requeues::ModelNames => self.model_names(change),
+            Requeues::ModelServerUsers => self.model_server_users(change),
+        }
+    }
+
+    /// Requeues the models that share a name or a ModelServer with a changed ModelServing, itself included.
+    pub(super) fn model_serving_changed(&self, change: &Change) {
+        match change {
+            Change::Resync => self.opted_in(),
+            Change::Object(_, index_keys) => self.later(self.caches.shared_index_keys(index_keys)),
+        }
+    }
+
+    /// Requeues every opted-in model.
+    pub(super) fn opted_in(&self) {
+        self.later([index_keys::opted_in()]);
+    }
+
+    /// Requeues every model, opted in or not.
+    pub(super) fn everything(&self) {
+        self.collect(|pending| pending.everything = true);
+    }
+
+    /// The models that the object scales or scaled, and the one for which an object of this name is generated.
+    fn targets(&self, change: &Change) {
         match change {
             Change::Resync => self.everything(),
-            Change::Object((namespace, name), topics) => {
-                let named = index_keys::generated(namespace, name);
-                topics.iter().chain([&named]).for_each(|topic| self.about(*topic, |_| true));
+            Change::Object((namespace, name), index_keys) => {
+                let generated = index_keys::generated(namespace, name);
+                index_keys.iter().chain([&generated]).for_each(|index_key| self.now(*index_key, |_| true));
             }
         }
     }
 
-    /// The models that have or had something in common with a ModelServing that changed; itself is among them.
-    pub(super) fn model_digests(&self, change: &Change) {
+    fn model_names(&self, change: &Change) {
         match change {
             Change::Resync => self.opted_in(),
-            Change::Object(_, topics) => self.gather(self.caches.shared_by(topics)),
-        }
-    }
-
-    /// The models whose names a ModelRoute carries or carried.
-    pub(super) fn routed(&self, change: &Change) {
-        match change {
-            Change::Resync => self.opted_in(),
-            Change::Object(_, topics) => {
-                self.gather(topics.iter().copied().filter(|topic| topic.is_of(index_keys::MODEL_NAME)))
+            Change::Object(_, index_keys) => {
+                self.later(index_keys.iter().copied().filter(|key| key.is_of(index_keys::MODEL_NAME)));
             }
         }
     }
 
-    /// The models that a ModelServer selects or selected, and those whose names are led to it.
-    pub(super) fn served(&self, change: &Change) {
+    fn model_server_users(&self, change: &Change) {
         match change {
             Change::Resync => self.opted_in(),
-            Change::Object(key, topics) => self.gather(topics.iter().copied().chain(self.caches.led_to(key))),
+            Change::Object(key, index_keys) => {
+                self.later(index_keys.iter().copied().chain(self.caches.names_routed_to(key)));
+            }
         }
     }
 
-    /// Every model that asks for autoscaling.
-    pub(super) fn opted_in(&self) {
-        self.gather([index_keys::opted_in()]);
-    }
-
-    /// The models that use a profile.
-    pub(super) fn users(&self, change: &Change) {
+    fn profile_users(&self, change: &Change) {
         match change {
             Change::Resync => self.opted_in(),
-            Change::Object((_, name), _) => self.gather([index_keys::profile(name)]),
+            Change::Object((_, name), _) => self.later([index_keys::profile(name)]),
         }
     }
 
-    /// Every model, opted in or not.
-    pub(super) fn everything(&self) {
-        self.concerned_later(|concerned| concerned.all = true);
-    }
-
-    /// Runs for life: has those looked at that what was gathered concerns.
+    /// Sends the collected requeues, for the life of the process.
     pub(super) async fn run(&self) {
         loop {
-            self.gathered.any.notified().await;
-            sleep(GATHER).await;
-            let Pending { all, about } = mem::take(&mut *self.gathered.concerned.lock());
-            if all {
-                self.caches.model_servings.state().iter().for_each(|object| self.wake(&key(&**object)));
+            self.pending.any.notified().await;
+            sleep(COLLECT).await;
+            let Pending { everything, index_keys } = mem::take(&mut *self.pending.requeues.lock());
+            if everything {
+                self.caches
+                    .model_servings
+                    .state()
+                    .iter()
+                    .for_each(|model| self.send(ObjectRef::from_obj(model)));
                 continue;
             }
             let is_opted_in =
                 |key: &Key| self.caches.model_serving(key).is_some_and(|found| found.is_opted_in());
-            for topic in about {
-                self.about(topic, is_opted_in);
-            }
+            index_keys.into_iter().for_each(|index_key| self.now(index_key, is_opted_in));
         }
     }
 
-    fn gather(&self, topics: impl IntoIterator<Item = IndexKey>) {
-        self.concerned_later(|concerned| concerned.about.extend(topics));
+    fn later(&self, index_keys: impl IntoIterator<Item = IndexKey>) {
+        self.collect(|pending| pending.index_keys.extend(index_keys));
     }
 
-    fn concerned_later(&self, add: impl FnOnce(&mut Pending)) {
-        add(&mut self.gathered.concerned.lock());
-        self.gathered.any.notify_one();
+    fn collect(&self, add: impl FnOnce(&mut Pending)) {
+        add(&mut self.pending.requeues.lock());
+        self.pending.any.notify_one();
     }
 
-    fn about(&self, topic: IndexKey, counts: impl Fn(&Key) -> bool) {
-        self.caches
-            .model_digests
-            .keys(topic, usize::MAX, |key, _| counts(key))
-            .iter()
-            .for_each(|key| self.wake(key));
+    fn now(&self, index_key: IndexKey, filter: impl Fn(&Key) -> bool) {
+        let keys = self.caches.model_digests.keys(index_key, usize::MAX, |key, _| filter(key));
+        keys.iter().for_each(|(namespace, name)| self.send(ObjectRef::new(name).within(namespace)));
     }
 
-    fn wake(&self, (namespace, name): &Key) {
-        // Nobody listens any more only when the process is ending.
-        drop(self.models.send(ObjectRef::new(name).within(namespace)));
+    fn send(&self, object: ObjectRef<ModelServing>) {
+        // The receiver is gone only while the process ends.
+        drop(self.queue.send(object));
     }
 }

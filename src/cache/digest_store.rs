@@ -75,18 +75,14 @@ impl<D: Digest> DigestStore<D> {
             .collect()
     }
 
-    /// Looks at what speaks of any of these topics, and at what has any of these keys, without copying it.
-    pub fn with_matching<R>(
-        &self,
-        topics: &[IndexKey],
-        keys: &[Key],
-        look: impl FnOnce(&[(&Key, &D)]) -> R,
-    ) -> R {
-        let known: Vec<_> = self.0.values().map(ScopedStore::read).collect();
-        let about = known.iter().flat_map(|known| topics.iter().flat_map(|topic| known.about(*topic)));
-        let keyed = known.iter().flat_map(|known| keys.iter().filter_map(|key| known.get(key)));
-        let found: BTreeMap<&Key, &D> = about.chain(keyed).collect();
-        look(&found.into_iter().collect::<Vec<_>>())
+    /// The digests with any of these index keys or keys, in the order of their keys.
+    pub fn matching(&self, index_keys: &[IndexKey], keys: &[Key]) -> Vec<(Key, D)> {
+        let entries: Vec<_> = self.0.values().map(ScopedStore::read).collect();
+        let indexed =
+            entries.iter().flat_map(|entries| index_keys.iter().flat_map(|key| entries.about(*key)));
+        let keyed = entries.iter().flat_map(|entries| keys.iter().filter_map(|key| entries.get(key)));
+        let found: BTreeMap<&Key, &D> = indexed.chain(keyed).collect();
+        found.into_iter().map(|(key, digest)| (key.clone(), digest.clone())).collect()
     }
 
     /// The keys of what speaks of a topic, no more than so many; in order within each watch.

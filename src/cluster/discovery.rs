@@ -3,7 +3,7 @@
 //! In: aggregated discovery and the OpenAPI document of KEDA's group; neither needs any right beyond `system:discovery`.
 //! Out: [`ServedApis`] in a watch channel. What cannot be found out keeps its last state.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use kube::Client;
 use serde::Deserialize;
@@ -28,72 +28,51 @@ const SETTLED: Duration = Duration::from_mins(5);
 /// An API server that has just started serves before it has found all custom resources; taking its word would turn every condition.
 const DOUBT: Duration = Duration::from_secs(5);
 
-/// What the cluster serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// An API that the operator watches and that may be missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WatchedApi {
+    /// API group.
+    pub group: String,
+    /// API version.
+    pub version: String,
+    /// Plural name of the resource.
+    pub plural: String,
+    /// Name in metrics; `None` where the absence of the API means nothing.
+    pub label: Option<&'static str>,
+}
+
+/// The optional APIs that the cluster serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServedApis {
-    /// ModelServings, without which there is nothing to do.
-    pub model_servings: bool,
-    /// AutoscalingProfiles.
-    pub profiles: bool,
-    /// ServiceMonitors.
-    pub service_monitors: bool,
-    /// Kthena's kinds that lead requests to pods.
-    pub network: RoutingApis,
-    /// Kthena's own autoscaler.
-    pub policies: PolicyApis,
-    /// What plans depend on.
-    pub plan: Capabilities,
-}
-
-/// Which of Kthena's kinds there are that lead requests to pods.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RoutingApis {
-    /// ModelRoutes.
-    pub routes: bool,
-    /// ModelServers.
-    pub servers: bool,
-}
-
-/// Which of the kinds there are that drive Kthena's own autoscaler; each release has one or both, so that neither is missed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PolicyApis {
-    /// AutoscalingPolicies.
-    pub policies: bool,
-    /// AutoscalingPolicyBindings, up to Kthena 0.4.
-    pub bindings: bool,
+    apis: Arc<[(WatchedApi, bool)]>,
+    /// Features that plans depend on.
+    pub capabilities: Capabilities,
 }
 
 impl ServedApis {
-    /// Everything that may be there or not, by name.
-    pub const fn optional_apis(self) -> [(&'static str, bool); 8] {
-        let Self {
-            model_servings,
-            profiles,
-            service_monitors,
-            network: RoutingApis { routes, servers },
-            policies: _,
-            plan,
-        } = self;
-        let Capabilities { keda, scale, pod_monitors } = plan;
-        [
-            ("modelservings", model_servings),
-            ("scale", scale),
-            ("keda", keda.is_some()),
-            ("autoscalingprofiles", profiles),
-            ("servicemonitors", service_monitors),
-            ("podmonitors", pod_monitors),
-            ("modelroutes", routes),
-            ("modelservers", servers),
-        ]
+    /// The given APIs, each with `true` if it is served.
+    pub fn new(apis: impl IntoIterator<Item = (WatchedApi, bool)>, capabilities: Capabilities) -> Self {
+        Self { apis: apis.into_iter().collect(), capabilities }
     }
 
-    fn has_synced(self) -> bool {
-        self.optional_apis().into_iter().all(|(_, is_served)| is_served)
+    /// `true` if the cluster serves this resource.
+    pub fn serves(&self, group: &str, plural: &str) -> bool {
+        self.apis.iter().any(|(api, is_served)| *is_served && api.group == group && api.plural == plural)
     }
 
-    /// Whether something is missing that `self` has.
-    fn loses(self, next: Self) -> bool {
-        self.optional_apis().into_iter().zip(next.optional_apis()).any(|((_, had), (_, has))| had && !has)
+    /// The optional APIs by their name in metrics.
+    pub fn optional_apis(&self) -> impl Iterator<Item = (&'static str, bool)> {
+        let apis = self.apis.iter().filter_map(|(api, is_served)| Some((api.label?, *is_served)));
+        apis.chain([("scale", self.capabilities.scale)])
+    }
+
+    fn is_complete(&self) -> bool {
+        self.optional_apis().all(|(_, is_served)| is_served)
+    }
+
+    /// `true` if `next` lacks an API that `self` has.
+    fn loses(&self, next: &Self) -> bool {
+        self.optional_apis().zip(next.optional_apis()).any(|((_, had), (_, has))| had && !has)
     }
 }
 
@@ -141,36 +120,25 @@ impl Groups {
     }
 }
 
-/// Asks once.
+/// Discovers once which of `apis` the cluster serves.
 ///
 /// # Errors
 /// When the API server does not answer; nothing is then known.
-pub async fn discover(client: &Client) -> Result<ServedApis, Error> {
+pub async fn discover(client: &Client, apis: &[WatchedApi]) -> Result<ServedApis, Error> {
     let groups: Groups =
         get(client, "/apis", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList").await?;
     let model_serving = groups.find(ModelServing::GROUP, ModelServing::VERSION, ModelServing::PLURAL);
     let has = |group, version, resource| groups.find(group, version, resource).is_some();
     let keda =
         if has("keda.sh", "v1alpha1", "scaledobjects") { Some(keda_fields(client).await?) } else { None };
-    Ok(ServedApis {
-        model_servings: model_serving.is_some(),
-        service_monitors: has("monitoring.coreos.com", "v1", "servicemonitors"),
-        network: RoutingApis {
-            routes: has("networking.serving.volcano.sh", "v1alpha1", "modelroutes"),
-            servers: has("networking.serving.volcano.sh", "v1alpha1", "modelservers"),
-        },
-        policies: PolicyApis {
-            policies: has(ModelServing::GROUP, ModelServing::VERSION, "autoscalingpolicies"),
-            bindings: has(ModelServing::GROUP, ModelServing::VERSION, "autoscalingpolicybindings"),
-        },
-        profiles: has("autoscaling.kthena.io", "v1alpha1", "autoscalingprofiles"),
-        plan: Capabilities {
-            keda,
-            scale: model_serving
-                .is_some_and(|found| found.subresources.iter().any(|sub| sub.subresource == "scale")),
-            pod_monitors: has("monitoring.coreos.com", "v1", "podmonitors"),
-        },
-    })
+    let capabilities = Capabilities {
+        keda,
+        scale: model_serving
+            .is_some_and(|found| found.subresources.iter().any(|sub| sub.subresource == "scale")),
+        pod_monitors: has("monitoring.coreos.com", "v1", "podmonitors"),
+    };
+    let served = apis.iter().map(|api| (api.clone(), has(&api.group, &api.version, &api.plural)));
+    Ok(ServedApis::new(served, capabilities))
 }
 
 async fn keda_fields(client: &Client) -> Result<Keda, Error> {
@@ -197,9 +165,11 @@ async fn get<T: for<'de> Deserialize<'de>>(client: &Client, path: &str, accept: 
     Ok(client.request(request).await?)
 }
 
-/// Asks for life: at once, every `interval` while something is missing, else every five minutes, and when `wake` is notified.
+/// Discovers for the life of the process: at once, every `interval` while something is missing, else every five minutes, and whenever
+/// `wake` is notified.
 pub async fn rediscover(
     client: Client,
+    apis: Vec<WatchedApi>,
     interval: Duration,
     wake: &Notify,
     served: &watch::Sender<Option<ServedApis>>,
@@ -207,52 +177,48 @@ pub async fn rediscover(
     let mut failures = 0;
     let mut doubted = false;
     loop {
-        let pause = match discover(&client).await {
-            Ok(found) if !doubted && served.borrow().is_some_and(|known| known.loses(found)) => {
+        let pause = match discover(&client, &apis).await {
+            Ok(found) if !doubted && served.borrow().as_ref().is_some_and(|known| known.loses(&found)) => {
                 doubted = true;
-                // Not to be woken early: the same answer at once would prove nothing.
+                // No early wake-up: the same response at once would prove nothing.
                 sleep(DOUBT).await;
                 continue;
             }
             Ok(found) => {
                 doubted = false;
                 failures = 0;
+                let pause = if found.is_complete() { SETTLED } else { interval };
                 publish(served, found);
-                if found.has_synced() { SETTLED } else { interval }
+                pause
             }
             Err(error) => {
                 failures += 1;
                 if failures == 1 {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
-                        "cannot discover what the cluster serves; trying on"
+                        "API discovery failed; retrying"
                     );
                 }
                 backoff::delay(failures, interval)
             }
         };
-        // Either way it is time to ask again.
+        // A notification and the end of the pause both lead to the next discovery.
         let _ = timeout(backoff::jitter(pause), wake.notified()).await;
     }
 }
 
 fn publish(served: &watch::Sender<Option<ServedApis>>, found: ServedApis) {
-    let changed = served.send_if_modified(|known| {
-        let changed = *known != Some(found);
+    let (has, lacks): (Vec<_>, Vec<_>) = found.optional_apis().partition(|(_, is_served)| *is_served);
+    let is_news = served.send_if_modified(|known| {
+        let is_news = known.as_ref() != Some(&found);
         *known = Some(found);
-        changed
+        is_news
     });
-    if changed {
-        tracing::info!(
-            model_servings = found.model_servings,
-            scale = found.plan.scale,
-            keda = found.plan.keda.is_some(),
-            service_monitors = found.service_monitors,
-            pod_monitors = found.plan.pod_monitors,
-            profiles = found.profiles,
-            model_routes = found.network.routes,
-            model_servers = found.network.servers,
-            "the cluster serves"
-        );
+    if is_news {
+        tracing::info!(served = names(&has), missing = names(&lacks), "discovered the APIs of the cluster");
     }
+}
+
+fn names(apis: &[(&'static str, bool)]) -> String {
+    apis.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(",")
 }

@@ -1,4 +1,4 @@
-//! Writes of objects that are wholly ours.
+//! Writes: server-side apply of generated objects, status patches, deletes.
 
 use std::fmt::Debug;
 
@@ -6,47 +6,81 @@ use http::header::{ACCEPT, HeaderValue};
 use kube::{
     Api, Resource,
     api::{DeleteParams, PartialObjectMeta, Patch, PatchParams, Preconditions},
-    core::Request,
+    core::{NamespaceResourceScope, Request},
 };
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::Error;
 use kthena_keda_core::{
-    api::metadata::OPERATOR,
-    observed::{Fingerprint, OwnedObject, Ownership},
+    api::{
+        keda::ScaledObject,
+        metadata::OPERATOR,
+        monitoring::{PodMonitor, ServiceMonitor},
+    },
+    observed::{Fingerprint, LivePodMonitor, LiveScaledObject, LiveServiceMonitor, OwnedObject, Ownership},
 };
 
-/// An answer of nothing but metadata (Kubernetes API concepts, "metadata-only fetches").
+/// `Accept` header for a response that holds metadata alone (Kubernetes API concepts, "metadata-only fetches").
 pub const METADATA: HeaderValue =
     HeaderValue::from_static("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
 
-/// Brings what stands under a name to what is wanted; answers what was written, nothing where it stands so already or is not ours.
+/// A kind that the operator writes whole.
+pub trait Generated:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope> + Serialize + Debug + Sized
+{
+    /// The kind as the API server returns it.
+    type Live: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug;
+
+    /// Fingerprint of the live object that equals this one.
+    fn fingerprint(&self) -> Fingerprint;
+}
+
+impl Generated for ScaledObject {
+    type Live = LiveScaledObject;
+
+    fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of_desired(&self.metadata, &self.spec)
+    }
+}
+
+impl Generated for PodMonitor {
+    type Live = LivePodMonitor;
+
+    fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of_desired(&self.metadata, &self.spec)
+    }
+}
+
+impl Generated for ServiceMonitor {
+    type Live = LiveServiceMonitor;
+
+    fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of_desired(&self.metadata, &self.spec)
+    }
+}
+
+/// Applies an object unless it is as desired already, or is not ours to write. Returns the object as written; `None` without a write.
 ///
 /// # Errors
-/// A conflict, or any refusal of the API server.
-pub async fn apply_if_changed<L, K>(
-    api: &Api<L>,
-    existing: Ownership,
+/// A conflict, or any rejection by the API server.
+pub async fn apply_if_changed<K: Generated>(
+    api: &Api<K::Live>,
+    ownership: Ownership,
     found: Option<&OwnedObject>,
-    wanted: K,
-    fingerprint: Fingerprint,
-) -> Result<Option<L>, Error>
-where
-    L: Clone + DeserializeOwned + Debug,
-    K: Resource + Serialize + Debug,
-{
-    let name = wanted.meta().name.clone().ok_or(Error::Malformed("a name"))?;
-    match (existing, found) {
-        (Ownership::Owned, Some(found)) if found.fingerprint == fingerprint => Ok(None),
-        (Ownership::Owned, Some(found)) => update(api, &name, &found.uid, wanted).await.map(Some),
-        (Ownership::Absent, _) => create(api, &name, &wanted).await.map(Some),
+    desired: K,
+) -> Result<Option<K::Live>, Error> {
+    let name = desired.meta().name.clone().ok_or(Error::Malformed("a name"))?;
+    match (ownership, found) {
+        (Ownership::Owned, Some(found)) if found.fingerprint == desired.fingerprint() => Ok(None),
+        (Ownership::Owned, Some(found)) => update(api, &name, &found.uid, desired).await.map(Some),
+        (Ownership::Absent, _) => create(api, &name, &desired).await.map(Some),
         (Ownership::Foreign | Ownership::Terminating, _) | (Ownership::Owned, None) => Ok(None),
     }
 }
 
-/// Creates an object, unless somebody else has one of that name.
+/// Creates an object.
 ///
-/// Not forced: where another manager holds a field with another value the API server answers with a conflict.
+/// Not forced: where another field manager holds a field with another value, the API server returns a conflict.
 async fn create<L, K>(api: &Api<L>, name: &str, object: &K) -> Result<L, Error>
 where
     L: Clone + DeserializeOwned + Debug,
@@ -55,9 +89,9 @@ where
     Ok(api.patch(name, &PatchParams::apply(OPERATOR), &Patch::Apply(object)).await?)
 }
 
-/// Brings an object of ours back to what it should be, whoever changed it.
+/// Restores an object that the operator owns.
 ///
-/// The identity makes sure that it is still that object: one that was deleted and made anew by somebody else is a conflict.
+/// The uid is a precondition: an object that was deleted and recreated by another client is a conflict.
 async fn update<L, K>(api: &Api<L>, name: &str, uid: &str, mut object: K) -> Result<L, Error>
 where
     L: Clone + DeserializeOwned + Debug,
@@ -67,7 +101,7 @@ where
     Ok(api.patch(name, &PatchParams::apply(OPERATOR).force(), &Patch::Apply(&object)).await?)
 }
 
-/// A change of the status: what it leaves out stays, and with another resource version the API server refuses it.
+/// A merge patch of the status, rejected by the API server if the resource version differs.
 #[derive(Debug, Serialize)]
 struct StatusPatch<S> {
     metadata: Precondition,
@@ -83,7 +117,7 @@ struct Precondition {
 /// Merges into the status of exactly this version of an object.
 ///
 /// # Errors
-/// A conflict where it has changed since, or any refusal of the API server.
+/// A conflict if the object changed since, or any other rejection by the API server.
 pub async fn merge_status<L, S>(
     api: &Api<L>,
     name: &str,
@@ -99,12 +133,12 @@ where
     Ok(api.patch_status(name, &params, &Patch::Merge(patch)).await?)
 }
 
-/// Changes the status of an object by operations of which the first tests its version.
+/// Patches the status of an object; the first operation tests its resource version.
 ///
-/// Only metadata is asked for in answer: the API server would encode the whole object once more, of which nothing is news.
+/// The response holds metadata alone: encoding the whole object again would cost the API server 10 KB for nothing new.
 ///
 /// # Errors
-/// Any refusal of the API server; one that [may be late](Error::may_be_late) where the version is another.
+/// Any rejection by the API server; a [stale write](Error::is_stale_write) if the version differs.
 pub async fn patch_status<L>(
     api: &Api<L>,
     name: &str,
@@ -125,10 +159,10 @@ where
     Ok(api.clone().into_client().request(request).await?)
 }
 
-/// Deletes exactly this object; it is no error if it is gone already.
+/// Deletes exactly this object; one that is gone already is no error.
 ///
 /// # Errors
-/// Any other refusal of the API server.
+/// Any other rejection by the API server.
 pub async fn delete<L>(api: &Api<L>, name: &str, uid: &str) -> Result<(), Error>
 where
     L: Clone + DeserializeOwned + Debug,

@@ -1,4 +1,4 @@
-//! The shells around the pure core: they observe, let `plan` decide, apply and report.
+//! Controllers: each observes, lets the core plan, and writes.
 
 pub mod model_serving;
 pub mod profile;
@@ -14,21 +14,21 @@ use crate::{
     cluster::discovery::ServedApis, settings::Settings, sources::Caches, telemetry::metrics::Metrics,
 };
 
-/// What every controller works with: handles, no state of its own.
+/// Dependencies that all controllers share: handles without state of their own.
 #[derive(Clone)]
 pub struct Context {
-    /// The way to the API server.
+    /// Client of the API server; its writes are refused while this instance does not lead.
     pub client: Client,
-    /// What the process was told.
+    /// Settings of the process.
     pub settings: Settings,
-    /// Whether this is the instance that writes what there is once for all models.
+    /// This instance writes the objects that exist once for all models.
     pub cluster_duties: bool,
-    /// What the cluster serves.
+    /// APIs that the cluster serves; `None` before the first discovery.
     pub served: watch::Receiver<Option<ServedApis>>,
     /// Asks for discovery at once.
     pub rediscover: Arc<Notify>,
-    /// What the watches have seen.
+    /// Caches of the watches and of the signal probe.
     pub caches: Arc<Caches>,
-    /// What is counted.
+    /// Metrics of the process.
     pub metrics: Metrics,
 }

@@ -1,4 +1,4 @@
-//! Says of every AutoscalingProfile how many models use it and whether it can be used.
+//! The status of AutoscalingProfiles: number of ModelServings that use each, and whether it is valid.
 
 use std::time::Duration;
 
@@ -16,75 +16,80 @@ use super::Context;
 use crate::{
     cluster::{Error, server_side_apply},
     runtime::backoff,
+    sources::kinds::WatchedKind as _,
 };
 use kthena_keda_core::{
     api::profile::AutoscalingProfileStatus,
     observed::{LiveProfile, ProfileDigest},
 };
 
-/// ModelServingContext come and go in crowds: their number is written once for all that happened meanwhile.
-const GATHER: Duration = Duration::from_secs(1);
+/// Time for which changes are collected. ModelServings come and go in bursts, and their number is written once for each burst.
+const COLLECT: Duration = Duration::from_secs(1);
 
-/// Runs for life: a pass whenever `wake` is notified, and again after a failure.
+/// Runs for the life of the process: reconciles whenever `wake` is notified, and again after a failure.
 pub async fn run(context: Context, wake: &Notify) {
     context.caches.model_digests.wait_synced().await;
     let mut failures = 0;
     loop {
-        let pause = match pass(&context).await {
+        let pause = match reconcile(&context).await {
             Ok(()) => {
                 failures = 0;
                 Duration::MAX
             }
             Err(error) => {
                 failures += 1;
-                let delay = backoff::delay(failures, error.class().longest_delay());
-                if failures > 2 {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        failures,
-                        ?delay,
-                        "cannot write the status of a profile; will try again"
-                    );
-                }
-                delay
+                retry_delay(&error, failures)
             }
         };
-        // Either way it is time for a pass.
+        // A notification and the end of the pause both lead to a reconcile.
         let _ = timeout(pause, wake.notified()).await;
-        sleep(GATHER).await;
+        sleep(COLLECT).await;
     }
 }
 
-async fn pass(context: &Context) -> Result<(), Error> {
-    let caches = &context.caches;
-    let served = context.served.borrow().is_some_and(|served| served.profiles);
-    if !context.cluster_duties || !served || !caches.profiles.has_synced() {
+fn retry_delay(error: &Error, failures: u32) -> Duration {
+    let delay = backoff::delay(failures, error.class().longest_delay());
+    if failures > 2 {
+        let error = error as &dyn std::error::Error;
+        tracing::warn!(error, failures, ?delay, "cannot write the status of a profile; retrying");
+    }
+    delay
+}
+
+async fn reconcile(context: &Context) -> Result<(), Error> {
+    let Some(served) = context.served.borrow().clone() else { return Ok(()) };
+    let profiles = LiveProfile::store(&context.caches.stores);
+    if !context.cluster_duties || !LiveProfile::is_served(&served) || !profiles.has_synced() {
         return Ok(());
     }
     let api: Api<LiveProfile> = Api::all(context.client.clone());
-    for ((_, name), profile) in caches.profiles.all() {
-        let Some(users) = caches.users(&name) else { return Ok(()) };
+    for ((_, name), profile) in profiles.all() {
+        let Some(users) = context.caches.users(&name) else { return Ok(()) };
         let status = status(&profile, users);
         if status != profile.status {
             let written =
                 server_side_apply::merge_status(&api, &name, profile.resource_version, status).await?;
-            caches.profiles.record_write(&written);
+            profiles.record_write(&written);
         }
     }
     Ok(())
 }
 
-/// The times stay where nothing changed, so that nothing is written then.
+/// The status of a profile. The transition time stays where the status does, so that equal statuses compare equal.
 fn status(profile: &ProfileDigest, users: i32) -> AutoscalingProfileStatus {
     let (status, reason, message) = match &profile.settings {
-        Ok(_) => ("True", "Valid", "the profile can be used".to_owned()),
+        Ok(_) => ("True", "Valid", "the profile is valid".to_owned()),
         Err(errors) => {
-            ("False", "InvalidConfiguration", format!("{errors}; models that use it keep what they have"))
+            let message = format!(
+                "{errors}. Models that use the profile keep their ScaledObjects. Correct the profile"
+            );
+            ("False", "InvalidConfiguration", message)
         }
     };
-    let before = profile.status.conditions.iter().find(|condition| condition.type_ == "Ready");
+    let (before, others): (Vec<_>, Vec<_>) =
+        profile.status.conditions.iter().cloned().partition(|condition| condition.type_ == "Ready");
     let since =
-        before.filter(|before| before.status == status).map(|before| before.last_transition_time.clone());
+        before.into_iter().find(|before| before.status == status).map(|before| before.last_transition_time);
     let ready = Condition {
         type_: "Ready".to_owned(),
         status: status.to_owned(),
@@ -93,10 +98,9 @@ fn status(profile: &ProfileDigest, users: i32) -> AutoscalingProfileStatus {
         last_transition_time: since.unwrap_or_else(|| Time(Timestamp::now())),
         observed_generation: profile.generation,
     };
-    let others = profile.status.conditions.iter().filter(|condition| condition.type_ != "Ready").cloned();
     AutoscalingProfileStatus {
         observed_generation: profile.generation,
         model_servings: users,
-        conditions: others.chain([ready]).collect(),
+        conditions: others.into_iter().chain([ready]).collect(),
     }
 }

@@ -1,4 +1,4 @@
-//! Keeps the router's ServiceMonitor, one for all models, and tells the models how the router's series are found.
+//! The router's ServiceMonitor, one for all models; and the location of the router's series, which every plan needs.
 
 use std::time::Duration;
 
@@ -10,8 +10,9 @@ use tokio::{
 
 use super::Context;
 use crate::{
-    cluster::{Class, Error, discovery::ServedApis, server_side_apply},
+    cluster::{Class, Error, server_side_apply},
     runtime::backoff,
+    sources::kinds::WatchedKind as _,
 };
 use kthena_keda_core::{
     api::monitoring::ServiceMonitor,
@@ -21,113 +22,107 @@ use kthena_keda_core::{
     signals::RouterSeries,
 };
 
-fn observe(context: &Context) -> Option<(ObservedRouter, ServedApis)> {
-    let served = (*context.served.borrow())?;
-    Some((context.caches.observe_router(&context.settings.router_namespace, served)?, served))
-}
-
-/// Runs for life: a pass whenever `wake` is notified, and again after a failure. `series` is where the models look.
+/// Runs for the life of the process: reconciles whenever `wake` is notified, and again after a failure.
+///
+/// `series` receives the location of the router's series.
 pub async fn run(context: Context, series: watch::Sender<Option<RouterSeries>>, wake: &Notify) {
     context.caches.model_digests.wait_synced().await;
-    let (mut failures, mut told) = (0, None);
+    let (mut failures, mut logged) = (0, None);
     loop {
-        let pause = match pass(&context, &series, &mut told).await {
+        let pause = match reconcile(&context, &series, &mut logged).await {
             Ok(()) => {
                 failures = 0;
                 Duration::MAX
             }
             Err(error) => {
                 failures += 1;
-                fail(&context, &error, failures)
+                retry_delay(&context, &error, failures)
             }
         };
-        // Either way it is time for a pass.
+        // A notification and the end of the pause both lead to a reconcile.
         let _ = timeout(pause, wake.notified()).await;
     }
 }
 
-fn fail(context: &Context, error: &Error, failures: u32) -> Duration {
+fn retry_delay(context: &Context, error: &Error, failures: u32) -> Duration {
     let class = error.class();
     if class == Class::Unserved {
         context.rediscover.notify_one();
     }
     let delay = backoff::delay(failures, class.longest_delay());
-    tracing::warn!(
-        error = error as &dyn std::error::Error,
-        ?class,
-        failures,
-        ?delay,
-        "cannot keep the router's ServiceMonitor; will try again"
-    );
+    let error = error as &dyn std::error::Error;
+    tracing::warn!(error, ?class, failures, ?delay, "cannot reconcile the router's ServiceMonitor; retrying");
     delay
 }
 
-async fn pass(
+async fn reconcile(
     context: &Context,
-    known: &watch::Sender<Option<RouterSeries>>,
-    told: &mut Option<String>,
+    series: &watch::Sender<Option<RouterSeries>>,
+    logged: &mut Option<String>,
 ) -> Result<(), Error> {
-    let Some((observed, served)) = observe(context) else {
-        return Ok(());
-    };
+    let Some(observed) = observe(context) else { return Ok(()) };
     let Some(any_opted_in) = context.caches.any_opted_in() else { return Ok(()) };
     let profile = context.caches.default_profile();
-    let RouterPlan { service_monitor, series, problem } =
-        plan_router(&observed, profile.as_ref(), &context.settings.defaults, any_opted_in);
-    known.send_if_modified(|known| {
-        let news = known.as_ref() != Some(&series);
-        *known = Some(series);
-        news
-    });
+    let plan = plan_router(&observed, profile.as_ref(), &context.settings.defaults, any_opted_in);
+    publish(series, plan.series.clone());
     if !context.cluster_duties {
         return Ok(());
     }
-    tell_once(problem, told);
-    let api: Api<LiveServiceMonitor> = Api::namespaced(context.client.clone(), &observed.namespace);
-    match service_monitor {
-        Desired::Apply(wanted) if served.service_monitors => write(context, &api, &observed, *wanted).await,
-        Desired::Remove => remove(&api, &observed).await,
-        Desired::Apply(_) | Desired::Keep => Ok(()),
-    }
+    log_once(plan.problem.clone(), logged);
+    apply(context, &observed, plan).await
 }
 
-fn tell_once(problem: Option<String>, told: &mut Option<String>) {
-    if let Some(problem) = problem.as_ref().filter(|problem| Some(*problem) != told.as_ref()) {
-        tracing::warn!(problem, "the router is not scraped by us");
+/// Everything that the plan depends on; `None` before the initial lists are complete.
+fn observe(context: &Context) -> Option<ObservedRouter> {
+    let served = context.served.borrow().clone()?;
+    context.caches.observe_synced_router(&context.settings.router_namespace, &served)
+}
+
+fn publish(sender: &watch::Sender<Option<RouterSeries>>, series: RouterSeries) {
+    sender.send_if_modified(|known| {
+        let is_news = known.as_ref() != Some(&series);
+        *known = Some(series);
+        is_news
+    });
+}
+
+fn log_once(problem: Option<String>, logged: &mut Option<String>) {
+    if let Some(problem) = problem.as_ref().filter(|problem| Some(*problem) != logged.as_ref()) {
+        tracing::warn!(problem, "the operator does not scrape the router");
     }
-    *told = problem;
+    *logged = problem;
+}
+
+async fn apply(context: &Context, observed: &ObservedRouter, plan: RouterPlan) -> Result<(), Error> {
+    let is_served = context.served.borrow().as_ref().is_some_and(LiveServiceMonitor::is_served);
+    let api: Api<LiveServiceMonitor> = Api::namespaced(context.client.clone(), &observed.namespace);
+    match plan.service_monitor {
+        Desired::Apply(desired) if is_served => write(context, &api, observed, *desired).await,
+        Desired::Remove => remove(&api, observed).await,
+        Desired::Apply(_) | Desired::Keep => Ok(()),
+    }
 }
 
 async fn write(
     context: &Context,
     api: &Api<LiveServiceMonitor>,
     observed: &ObservedRouter,
-    wanted: ServiceMonitor,
+    desired: ServiceMonitor,
 ) -> Result<(), Error> {
-    let fingerprint = wanted.fingerprint();
     let found = observed.service_monitor.as_ref().map(|digest| &digest.owned);
-    if let Some(live) =
-        server_side_apply::apply_if_changed(api, observed.ownership(), found, wanted, fingerprint).await?
-    {
-        context.caches.service_monitors.record_write(&live);
-        tracing::info!(
-            namespace = observed.namespace,
-            name = ROUTER_SERVICE_MONITOR,
-            "applied the router's ServiceMonitor"
-        );
+    let written = server_side_apply::apply_if_changed(api, observed.ownership(), found, desired).await?;
+    if let Some(live) = written {
+        context.caches.stores.record::<LiveServiceMonitor, _>(&live);
+        let (namespace, name) = (&observed.namespace, ROUTER_SERVICE_MONITOR);
+        tracing::info!(namespace, name, "applied the router's ServiceMonitor");
     }
     Ok(())
 }
 
 async fn remove(api: &Api<LiveServiceMonitor>, observed: &ObservedRouter) -> Result<(), Error> {
-    let Some(digest) = &observed.service_monitor else {
-        return Ok(());
-    };
+    let Some(digest) = &observed.service_monitor else { return Ok(()) };
     server_side_apply::delete(api, ROUTER_SERVICE_MONITOR, &digest.owned.uid).await?;
-    tracing::info!(
-        namespace = observed.namespace,
-        name = ROUTER_SERVICE_MONITOR,
-        "removed the router's ServiceMonitor"
-    );
+    let (namespace, name) = (&observed.namespace, ROUTER_SERVICE_MONITOR);
+    tracing::info!(namespace, name, "removed the router's ServiceMonitor");
     Ok(())
 }

@@ -1,20 +1,20 @@
-//! The slow checks: the same few questions to Prometheus for all models, and whether selectors match, at a slow pace and after changes,
-//! never in the way of reconciling.
+//! The signal probe: the same few Prometheus queries for all models, and the pods behind selectors, at a slow pace and after changes.
+//!
+//! No reconcile waits for it.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
 
 use futures::{StreamExt as _, stream};
-use kube::ResourceExt as _;
 use tokio::{
     sync::Notify,
     time::{sleep, timeout},
 };
 
-use super::{Context, model_serving::Routers};
+use super::{Context, model_serving::RouterSeriesReceiver};
 use crate::{
     prometheus::Querier,
     runtime::backoff,
@@ -22,128 +22,157 @@ use crate::{
     telemetry::unix_time,
 };
 use kthena_keda_core::{
-    domain::Key,
+    api::kthena::ModelServing,
+    domain::{Key, key},
     intent::{Profile, PrometheusSettings},
-    observed::{ProbeResult, ProbeResults, ProbeTarget, Sample},
+    observed::{ProbeResult, ProbeResults, ProbeTarget, Sample, SelectorMismatch},
     signals,
 };
 
-/// How many questions are under way at a time.
+/// Queries in flight at a time.
 const CONCURRENCY: usize = 4;
-/// Changes come in crowds: they are looked at together, and what they lead to needs a moment to be scraped.
-const GATHER: Duration = Duration::from_secs(3);
+/// Time for which changes are collected: they come in bursts, and their effect needs a moment to be scraped.
+const COLLECT: Duration = Duration::from_secs(3);
+/// Probes in a row in which a selector must mismatch before it is reported: ServingGroups come and go.
+const MISMATCHES_TO_REPORT: u32 = 5;
 
-/// Runs for life: asks after each `period` or once `wake` is notified, and calls `changed` when anything is to be seen that was not.
+/// Runs for the life of the process: probes after each `period` and whenever `wake` is notified, and calls `changed` if a result differs.
 pub async fn run(
     context: Context,
-    routers: Routers,
+    router: RouterSeriesReceiver,
     prometheus: Querier,
     period: Duration,
     wake: &Notify,
     changed: impl Fn(),
 ) {
     context.caches.model_digests.wait_synced().await;
-    let mut selectors = Selectors::default();
+    let mut mismatches = MismatchCounts::default();
     loop {
-        let sources = sources(&context, &routers);
-        let sights = look(&prometheus, sources).await;
-        let failed = sights.values().filter(|sight| sight.is_err()).count();
-        context.metrics.probed(sights.len() - failed, failed, unix_time());
-        if let Some(error) = sights.values().find_map(|sight| sight.as_ref().err()) {
-            tracing::debug!(error, "a check of the signals could not run");
-        }
-        let seen = context.caches.probe_cache.take(sights);
-        let counted = context.caches.probe_cache.take_mismatches(selectors.look(&context).await);
-        if seen || counted {
+        let results = probe(&prometheus, targets(&context, &router)).await;
+        report(&context, &results);
+        let has_new_results = context.caches.probe_cache.record(results);
+        let lasting = mismatches.count(mismatching(&context).await);
+        if context.caches.probe_cache.record_mismatches(lasting) || has_new_results {
             changed();
         }
+        // A notification and the end of the period both lead to the next probe.
         let _ = timeout(backoff::jitter(period), wake.notified()).await;
-        sleep(GATHER).await;
+        sleep(COLLECT).await;
     }
 }
 
-/// In how many checks in a row a selector must be wrong: ServingGroups come and go.
-const PATIENCE: u32 = 5;
-
-/// Selectors that were wrong at the last checks, and how often in a row.
-#[derive(Default)]
-struct Selectors(HashMap<Key, u32>);
-
-impl Selectors {
-    /// One request for each model that is scaled by a level; all others do not depend on the number of pods.
-    async fn look(&mut self, context: &Context) -> SelectorMismatches {
-        let models = context.caches.models_with_value_metric();
-        let counted = stream::iter(models).map(async |model| {
-            let key = (model.namespace().unwrap_or_default(), model.name_any());
-            let counted = selector_mismatch(&context.client, &model).await;
-            counted
-                .inspect_err(|error| {
-                    tracing::debug!(?key, error = error as &dyn std::error::Error, "cannot count pods")
-                })
-                .ok()
-                .flatten()
-                .map(|found| (key, found))
-        });
-        let wrong: SelectorMismatches =
-            counted.buffer_unordered(CONCURRENCY).filter_map(std::future::ready).collect().await;
-        self.0.retain(|key, _| wrong.contains_key(key));
-        let mut lasting = SelectorMismatches::new();
-        for (key, found) in wrong {
-            let times = self.0.entry(key.clone()).or_default();
-            *times = times.saturating_add(1);
-            if *times >= PATIENCE {
-                lasting.insert(key, found);
-            }
-        }
-        lasting
+fn report(context: &Context, results: &ProbeResults) {
+    let failures: Vec<&String> = results.values().filter_map(|result| result.as_ref().err()).collect();
+    context.metrics.probed(results.len() - failures.len(), failures.len(), unix_time());
+    if let Some(error) = failures.first() {
+        tracing::debug!(error, "a signal probe failed");
     }
 }
 
-/// Every router at every Prometheus that a model is scaled by.
-fn sources(context: &Context, routers: &Routers) -> HashSet<ProbeTarget> {
-    let Some(found) = routers.borrow().clone() else { return HashSet::new() };
+/// Every router at every Prometheus that an opted-in model uses.
+fn targets(context: &Context, router: &RouterSeriesReceiver) -> HashSet<ProbeTarget> {
+    let Some(router) = router.borrow().clone() else { return HashSet::new() };
     let profiles = context.caches.profiles_in_use(&context.settings.defaults);
-    let source = |profile: Profile| {
-        let router = found.with_overrides(&profile.router);
+    let target = |profile: Profile| {
+        let router = router.with_overrides(&profile.router);
         profile.prometheus.map(|prometheus| ProbeTarget { prometheus, router })
     };
-    profiles.into_iter().filter_map(source).collect()
+    profiles.into_iter().filter_map(target).collect()
 }
 
-/// Asks about every source, one question after another for each of them. The engines are asked about once for each Prometheus, and each router once.
-pub async fn look(prometheus: &Querier, sources: impl IntoIterator<Item = ProbeTarget>) -> ProbeResults {
-    let sources: HashSet<ProbeTarget> = sources.into_iter().collect();
-    let addresses: HashSet<PrometheusSettings> =
-        sources.iter().map(|source| source.prometheus.clone()).collect();
-    let engines: HashMap<PrometheusSettings, Result<Vec<Sample>, String>> = stream::iter(addresses)
-        .map(async |settings| {
-            let answer = prometheus.query(&settings, &signals::engines()).await;
-            (settings, answer)
-        })
-        .buffer_unordered(CONCURRENCY)
-        .collect()
-        .await;
-    let engines = &engines;
-    stream::iter(sources)
-        .map(async |source| {
-            let sight = match engines.get(&source.prometheus) {
-                Some(Ok(engines)) => look_at(prometheus, &source, engines.clone()).await,
+/// Probes every target, with one query at a time for each. Engines are queried once for each Prometheus.
+pub async fn probe(prometheus: &Querier, targets: impl IntoIterator<Item = ProbeTarget>) -> ProbeResults {
+    let targets: HashSet<ProbeTarget> = targets.into_iter().collect();
+    let engines = &probe_engines(prometheus, &targets).await;
+    stream::iter(targets)
+        .map(async |target| {
+            let result = match engines.get(&target.prometheus) {
+                Some(Ok(engines)) => probe_router(prometheus, &target, engines.clone()).await,
                 Some(Err(error)) => Err(error.clone()),
-                None => Err("it was not asked".to_owned()),
+                None => Err("not queried".to_owned()),
             };
-            (source, sight.map(Arc::new))
+            (target, result.map(Arc::new))
         })
         .buffer_unordered(CONCURRENCY)
         .collect()
         .await
 }
 
-async fn look_at(
+async fn probe_engines(
     prometheus: &Querier,
-    source: &ProbeTarget,
+    targets: &HashSet<ProbeTarget>,
+) -> HashMap<PrometheusSettings, Result<Vec<Sample>, String>> {
+    let addresses: HashSet<PrometheusSettings> =
+        targets.iter().map(|target| target.prometheus.clone()).collect();
+    stream::iter(addresses)
+        .map(async |settings| {
+            let samples = prometheus.query(&settings, &signals::engines()).await;
+            (settings, samples)
+        })
+        .buffer_unordered(CONCURRENCY)
+        .collect()
+        .await
+}
+
+async fn probe_router(
+    prometheus: &Querier,
+    target: &ProbeTarget,
     engines: Vec<Sample>,
 ) -> Result<ProbeResult, String> {
-    let presence = prometheus.query(&source.prometheus, &signals::router_presence(&source.router)).await?;
-    let names = prometheus.query(&source.prometheus, &signals::model_names(&source.router)).await?;
+    let presence = prometheus.query(&target.prometheus, &signals::router_presence(&target.router)).await?;
+    let names = prometheus.query(&target.prometheus, &signals::model_names(&target.router)).await?;
     Ok(ProbeResult::read(&presence, names, engines))
+}
+
+/// The models with a `Value` metric whose selector mismatches now, with one request for each. No other model depends on its pods.
+async fn mismatching(context: &Context) -> SelectorMismatches {
+    stream::iter(context.caches.models_with_value_metric())
+        .map(async |model| Some((key(&*model), mismatch(context, &model).await?)))
+        .buffer_unordered(CONCURRENCY)
+        .filter_map(std::future::ready)
+        .collect()
+        .await
+}
+
+async fn mismatch(context: &Context, model: &ModelServing) -> Option<SelectorMismatch> {
+    selector_mismatch(&context.client, model).await.unwrap_or_else(|error| {
+        let (namespace, name) = (model.metadata.namespace.as_deref(), model.name());
+        tracing::debug!(namespace, name, error = &error as &dyn std::error::Error, "cannot count pods");
+        None
+    })
+}
+
+/// Mismatches in a row, by model.
+#[derive(Default)]
+struct MismatchCounts(BTreeMap<Key, u32>);
+
+impl MismatchCounts {
+    /// Counts one probe, and returns the mismatches that have lasted long enough to be reported.
+    fn count(&mut self, mut mismatches: SelectorMismatches) -> SelectorMismatches {
+        self.0.retain(|key, _| mismatches.contains_key(key));
+        for key in mismatches.keys() {
+            let times = self.0.entry(key.clone()).or_default();
+            *times = times.saturating_add(1);
+        }
+        mismatches.retain(|key, _| self.0.get(key).is_some_and(|times| *times >= MISMATCHES_TO_REPORT));
+        mismatches
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_a_mismatch_only_after_five_probes_in_a_row() {
+        let model = ("models".to_owned(), "chat".to_owned());
+        let mismatching = SelectorMismatches::from([(model, SelectorMismatch { pods: 3, groups: 2 })]);
+        let mut counts = MismatchCounts::default();
+        for _ in 1..MISMATCHES_TO_REPORT {
+            assert!(counts.count(mismatching.clone()).is_empty());
+        }
+        assert_eq!(counts.count(mismatching.clone()), mismatching);
+        assert!(counts.count(SelectorMismatches::new()).is_empty());
+        assert!(counts.count(mismatching).is_empty(), "the count starts again");
+    }
 }

@@ -1,4 +1,4 @@
-//! What the watches of `run` have seen: the source of every [`Observed`].
+//! Caches of `run`, filled by the watches; and the one place where an [`Observed`] is put together, from whatever source.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -7,227 +7,225 @@ use kube::{
     runtime::reflector::{ObjectRef, Store},
 };
 
-use super::{LastReported, LastReports, ModelServingDigest, OptIn, ProbeCache, index_keys};
+use super::{
+    LastReported, LastReports, ModelServingDigest, ProbeCache, index_keys,
+    kinds::{Area, KindVisitor, Stores, WatchedKind, visit_all},
+    related::borrowed,
+};
 use crate::{
-    cache::{DigestStore, ScopedStore},
+    cache::{Scope, ScopedStore},
     cluster::discovery::ServedApis,
     settings::Shard,
 };
+use k8s_openapi::api::core::v1::Service;
 use kthena_keda_core::{
     api::{annotations::DEFAULT_PROFILE, kthena::ModelServing},
     domain::{Key, names::ROUTER_SERVICE_MONITOR},
     intent::Profile,
     observed::{
-        Autoscalers, CompetingAutoscaler, HpaDigest, MonitorDigest, Observed, ObservedRouter, PolicyDigest,
-        ProfileDigest, RouteDigest, RouterService, ScaledObjectDigest, ServerDigest,
+        Autoscalers, CompetingAutoscaler, LivePodMonitor, LiveProfile, LiveServiceMonitor, Observed,
+        ObservedRouter,
     },
     signals::RouterSeries,
 };
 
-/// Everything that is watched.
+/// Everything that the operator knows of the cluster and of Prometheus.
 #[derive(Debug)]
 pub struct Caches {
-    /// The ModelServings that are this instance's, opted in or not.
+    /// The ModelServings of this instance, opted in or not.
     ///
-    /// Only its controller waits until it is ready, since kube wakes one of all that wait (kube-runtime `utils/delayed_init.rs`); whoever else
-    /// wants to know asks `peers`.
+    /// Only their controller waits until the store is ready, since kube wakes only one of several waiters (kube-runtime
+    /// `utils/delayed_init.rs`); every other task waits for [`Self::model_digests`].
     pub model_servings: Store<ModelServing>,
-    /// What of ModelServings matters to other ones.
+    /// Digests of the same ModelServings, indexed by what other objects refer to.
     pub model_digests: ScopedStore<ModelServingDigest>,
-    /// What the ModelServings of the whole cluster ask for; of nothing where this instance's are all of them, or are all that it has to know.
-    pub cluster_opt_ins: DigestStore<OptIn>,
-    /// The cluster's ScaledObjects.
-    pub scaled_objects: DigestStore<ScaledObjectDigest>,
-    /// The cluster's HPAs.
-    pub hpas: DigestStore<HpaDigest>,
-    /// The cluster's AutoscalingPolicies.
-    pub policies: DigestStore<PolicyDigest>,
-    /// The cluster's AutoscalingPolicyBindings.
-    pub bindings: DigestStore<PolicyDigest>,
-    /// The cluster's AutoscalingProfiles; they have no namespace.
-    pub profiles: DigestStore<ProfileDigest>,
-    /// The Services of the router's namespace.
-    pub services: DigestStore<RouterService>,
-    /// The cluster's ServiceMonitors.
-    pub service_monitors: DigestStore<MonitorDigest>,
-    /// The cluster's PodMonitors.
-    pub pod_monitors: DigestStore<MonitorDigest>,
-    /// The reason that each model's last plan led to.
+    /// Digests of the kinds of the [table](super::kinds).
+    pub stores: Stores,
+    /// The status and reason of each model's last plan, for metrics.
     pub last_reports: LastReports,
-    /// What Prometheus showed last.
+    /// The results of the last signal probe.
     pub probe_cache: ProbeCache,
-    /// The cluster's ModelRoutes.
-    pub routes: DigestStore<RouteDigest>,
-    /// The cluster's ModelServers.
-    pub servers: DigestStore<ServerDigest>,
 }
 
 impl Caches {
-    /// Nothing seen yet of what one instance watches. `router` is the router's namespace.
-    pub fn new(model_servings: Store<ModelServing>, shard: &Shard, router: &str) -> Self {
+    /// Empty caches for what one instance watches.
+    pub fn of_shard(model_servings: Store<ModelServing>, shard: &Shard, router_namespace: &str) -> Self {
+        Self::new(model_servings, |area| match area {
+            Area::Models => shard.scopes(),
+            Area::ModelsAndRouter => shard.scopes_with(router_namespace),
+            Area::Router => vec![Some(router_namespace.to_owned())],
+            Area::Cluster => vec![None],
+            Area::ClusterDuties => shard.cluster_opt_ins(),
+        })
+    }
+
+    /// Empty caches that take every object of every namespace.
+    pub(super) fn of_everything(model_servings: Store<ModelServing>) -> Self {
+        Self::new(model_servings, |area| if area == Area::ClusterDuties { Vec::new() } else { vec![None] })
+    }
+
+    fn new(model_servings: Store<ModelServing>, scopes: impl Fn(Area) -> Vec<Scope>) -> Self {
         Self {
             model_servings,
             model_digests: ScopedStore::default(),
-            cluster_opt_ins: DigestStore::of(shard.cluster_opt_ins()),
-            scaled_objects: DigestStore::of(shard.scopes()),
-            hpas: DigestStore::of(shard.scopes()),
-            policies: DigestStore::of(shard.scopes()),
-            bindings: DigestStore::of(shard.scopes()),
-            profiles: DigestStore::default(),
-            services: DigestStore::of([Some(router.to_owned())]),
-            service_monitors: DigestStore::of(shard.scopes_with(router)),
-            pod_monitors: DigestStore::of(shard.scopes_with(router)),
+            stores: Stores::new(scopes),
             last_reports: LastReports::default(),
             probe_cache: ProbeCache::default(),
-            routes: DigestStore::of(shard.scopes()),
-            servers: DigestStore::of(shard.scopes()),
         }
     }
 
-    /// What is there of a ModelServing; `None` while not everything has been seen, since a plan on half of it would be undone.
+    /// Everything that a plan for a ModelServing depends on, from what is cached now.
     pub fn observe(
         &self,
         model_serving: &ModelServing,
-        served: ServedApis,
+        served: &ServedApis,
         router: RouterSeries,
-    ) -> Option<Observed> {
-        if !self.has_synced(served) {
-            return None;
-        }
-        let namespace = model_serving.namespace()?;
-        Some(Observed {
-            model_serving: model_serving.clone(),
-            scaled_object: self.scaled_objects.get(&namespace, &model_serving.scaled_object_name()),
-            hpa: self.hpas.get(&namespace, &model_serving.hpa_name()),
+    ) -> Observed {
+        let (namespace, stores) = (model_serving.namespace().unwrap_or_default(), &self.stores);
+        let pod_monitor = stores.pod_monitors.get(&namespace, &model_serving.pod_monitor_name());
+        Observed {
+            scaled_object: stores.scaled_objects.get(&namespace, &model_serving.scaled_object_name()),
+            hpa: stores.hpas.get(&namespace, &model_serving.hpa_name()),
             competing_autoscalers: self.competing_with(model_serving),
-            probes: self.probe_cache.last(),
-            rejection: None,
-            second_writer: None,
-            mismatch: self.probe_cache.mismatch(&(namespace.clone(), model_serving.name_any())),
-            pod_monitor: self
-                .pod_monitors
-                .get(&namespace, &model_serving.pod_monitor_name())
-                .map(|digest| digest.owned),
-            router,
+            pod_monitor: pod_monitor.map(|digest| digest.owned),
             routing: self.routing(model_serving, served),
-            profile: self.profiles.get("", model_serving.profile()).map(|digest| digest.settings),
-        })
+            profile: stores.profiles.get("", model_serving.profile()).map(|digest| digest.settings),
+            mismatch: self.probe_cache.mismatch(&(namespace, model_serving.name_any())),
+            probes: self.probe_cache.last(),
+            ..Observed::of(model_serving.clone(), router)
+        }
     }
 
-    fn has_synced(&self, served: ServedApis) -> bool {
-        self.needed(served).into_iter().all(|(_, is_seen)| is_seen)
+    /// `true` once every kind that plans need is listed: a plan from half of the objects would be undone.
+    pub fn has_synced(&self, served: &ServedApis) -> bool {
+        self.unsynced_inputs(served).is_empty()
     }
 
-    /// What plans need and the cluster serves, and whether it has been seen.
-    fn needed(&self, served: ServedApis) -> impl IntoIterator<Item = (&'static str, bool)> {
-        let ServedApis { model_servings: _, profiles, service_monitors: _, network, policies, plan } = served;
-        [
-            ("scaledobjects", plan.keda.is_none() || self.scaled_objects.has_synced()),
-            ("autoscalingprofiles", !profiles || self.profiles.has_synced()),
-            ("podmonitors", !plan.pod_monitors || self.pod_monitors.has_synced()),
-            ("modelroutes", !network.routes || self.routes.has_synced()),
-            ("modelservers", !network.servers || self.servers.has_synced()),
-            ("horizontalpodautoscalers", self.hpas.has_synced()),
-            ("autoscalingpolicies", !policies.policies || self.policies.has_synced()),
-            ("autoscalingpolicybindings", !policies.bindings || self.bindings.has_synced()),
-        ]
+    /// The kinds whose initial list is awaited for readiness.
+    pub fn waiting_for(&self, served: &ServedApis) -> Vec<String> {
+        let mut kinds = self.unsynced_inputs(served);
+        if ModelServing::is_served(served) && !self.model_digests.has_synced() {
+            kinds.push(ModelServing::PLURAL.to_owned());
+        }
+        kinds
     }
 
-    /// What has not been seen in full yet of what is served.
-    pub fn unsynced(&self, served: ServedApis) -> Vec<&'static str> {
-        let model_servings = !served.model_servings || self.model_digests.has_synced();
-        let all = self.needed(served).into_iter().chain([("modelservings", model_servings)]);
-        all.filter(|(_, is_seen)| !is_seen).map(|(kind, _)| kind).collect()
+    fn unsynced_inputs(&self, served: &ServedApis) -> Vec<String> {
+        struct Unsynced<'a> {
+            stores: &'a Stores,
+            served: &'a ServedApis,
+            kinds: Vec<String>,
+        }
+        impl KindVisitor for Unsynced<'_> {
+            fn visit<K: WatchedKind>(&mut self) {
+                if K::ROW.is_input_of_plans && !K::has_synced(self.stores, self.served) {
+                    self.kinds.push(K::plural(&()).into_owned());
+                }
+            }
+        }
+        let mut unsynced = Unsynced { stores: &self.stores, served, kinds: Vec::new() };
+        visit_all(&mut unsynced);
+        unsynced.kinds
     }
 
     fn competing_with(&self, model_serving: &ModelServing) -> Vec<CompetingAutoscaler> {
-        let about = [index_keys::model_serving(
-            &model_serving.namespace().unwrap_or_default(),
-            &model_serving.name_any(),
-        )];
-        self.scaled_objects.with_matching(&about, &[], |scaled_objects| {
-            self.hpas.with_matching(&about, &[], |hpas| {
-                self.policies.with_matching(&about, &[], |policies| {
-                    self.bindings.with_matching(&about, &[], |bindings| {
-                        Autoscalers { scaled_objects, hpas, policies, bindings }.competing_with(model_serving)
-                    })
-                })
-            })
-        })
+        let namespace = model_serving.namespace().unwrap_or_default();
+        let target = [index_keys::model_serving(&namespace, &model_serving.name_any())];
+        let Stores { scaled_objects, hpas, policies, bindings, .. } = &self.stores;
+        let (scaled_objects, hpas) = (scaled_objects.matching(&target, &[]), hpas.matching(&target, &[]));
+        let (policies, bindings) = (policies.matching(&target, &[]), bindings.matching(&target, &[]));
+        Autoscalers {
+            scaled_objects: &borrowed(&scaled_objects),
+            hpas: &borrowed(&hpas),
+            policies: &borrowed(&policies),
+            bindings: &borrowed(&bindings),
+        }
+        .competing_with(model_serving)
     }
 
     /// A ModelServing of this instance.
     pub fn model_serving(&self, (namespace, name): &Key) -> Option<Arc<ModelServing>> {
-        self.model_servings.get(&ObjectRef::new(name).within(namespace))
+        let object = ObjectRef::new(name);
+        self.model_servings.get(&if namespace.is_empty() { object } else { object.within(namespace) })
     }
 
-    /// What is there of the router; `None` while not everything has been seen.
-    pub fn observe_router(&self, namespace: &str, served: ServedApis) -> Option<ObservedRouter> {
-        let complete = self.services.has_synced()
-            && (!served.profiles || self.profiles.has_synced())
-            && (!served.service_monitors || self.service_monitors.has_synced())
-            && (!served.plan.pod_monitors || self.pod_monitors.has_synced());
-        complete.then(|| ObservedRouter {
+    /// Everything that the plan for the router's ServiceMonitor depends on; `None` before the initial lists are complete.
+    pub fn observe_synced_router(&self, namespace: &str, served: &ServedApis) -> Option<ObservedRouter> {
+        let has_synced = Service::has_synced(&self.stores, served)
+            && LiveProfile::has_synced(&self.stores, served)
+            && LiveServiceMonitor::has_synced(&self.stores, served)
+            && LivePodMonitor::has_synced(&self.stores, served);
+        has_synced.then(|| self.observe_router(namespace))
+    }
+
+    /// Everything that the plan for the router's ServiceMonitor depends on, from what is cached now.
+    pub fn observe_router(&self, namespace: &str) -> ObservedRouter {
+        let Stores { services, service_monitors, pod_monitors, .. } = &self.stores;
+        let services = services.all().into_iter().filter(|((of, _), _)| of == namespace);
+        ObservedRouter {
             namespace: namespace.to_owned(),
-            services: self.services.all().into_iter().map(|(_, service)| service).collect(),
-            service_monitor: self.service_monitors.get(namespace, ROUTER_SERVICE_MONITOR),
-            service_monitors: self.service_monitors.all(),
-            pod_monitors: self.pod_monitors.all(),
-        })
+            services: services.map(|(_, service)| service).collect(),
+            service_monitor: service_monitors.get(namespace, ROUTER_SERVICE_MONITOR),
+            service_monitors: service_monitors.all(),
+            pod_monitors: pod_monitors.all(),
+        }
     }
 
-    /// The profile that counts where no other is named: what it gives, or what is wrong with it.
+    /// The profile named `default`: its settings, or what is wrong with it.
     pub fn default_profile(&self) -> Option<Result<Profile, String>> {
-        self.profiles.get("", DEFAULT_PROFILE).map(|digest| digest.settings)
+        self.stores.profiles.get("", DEFAULT_PROFILE).map(|digest| digest.settings)
     }
 
-    /// The settings that opted-in models are scaled by, each once.
+    /// The settings of all opted-in models, each once.
     pub fn profiles_in_use(&self, defaults: &Profile) -> Vec<Profile> {
         let models = self.model_servings.state_filter(ModelServing::is_opted_in);
         let names: BTreeSet<&str> = models.iter().map(|found| found.profile()).collect();
-        let of = |name: &str| {
-            let found = self.profiles.get("", name).map(|digest| digest.settings);
-            Profile::resolve(name, found.as_ref(), defaults)
-                .ok()
-                .map(|profile| profile.clone().with_fallback(defaults))
-        };
-        names.into_iter().filter_map(of).collect()
+        names.into_iter().filter_map(|name| self.resolve_profile(name, defaults)).collect()
     }
 
-    /// The opted-in models that are scaled by a level, which the HPA multiplies their pods by.
+    fn resolve_profile(&self, name: &str, defaults: &Profile) -> Option<Profile> {
+        let found = self.stores.profiles.get("", name).map(|digest| digest.settings);
+        let profile = Profile::resolve(name, found.as_ref(), defaults).ok()?;
+        Some(profile.clone().with_fallback(defaults))
+    }
+
+    /// The opted-in models with a `Value` metric, which the HPA multiplies by their ready pods.
     pub fn models_with_value_metric(&self) -> Vec<Arc<ModelServing>> {
-        let uses_levels = |found: &ModelServing| {
-            let profile = self.profiles.get("", found.profile());
-            found.is_opted_in()
-                && profile
-                    .is_some_and(|digest| digest.settings.as_ref().is_ok_and(Profile::uses_value_metric))
-        };
-        self.model_servings.state_filter(uses_levels)
+        self.model_servings
+            .state_filter(|found| found.is_opted_in() && self.uses_value_metric(found.profile()))
     }
 
-    /// How many opted-in models of the cluster use this profile; nothing while that is not known.
+    fn uses_value_metric(&self, profile: &str) -> bool {
+        let digest = self.stores.profiles.get("", profile);
+        digest.is_some_and(|digest| digest.settings.as_ref().is_ok_and(Profile::uses_value_metric))
+    }
+
+    /// Number of opted-in models in the cluster that use this profile; `None` before it is known.
     pub fn users(&self, profile: &str) -> Option<i32> {
-        let users = if self.cluster_opt_ins.is_disabled() {
+        let opt_ins = &self.stores.opt_ins;
+        let users = if opt_ins.is_disabled() {
             self.model_digests.count(index_keys::profile(profile))
         } else {
-            self.cluster_opt_ins
-                .has_synced()
-                .then(|| self.cluster_opt_ins.count(index_keys::profile(profile)))?
+            opt_ins.has_synced().then(|| opt_ins.count(index_keys::profile(profile)))?
         };
         Some(i32::try_from(users).unwrap_or(i32::MAX))
     }
 
-    /// Whether any model of the cluster asks for autoscaling; nothing while that is not known.
+    /// `true` if any model of the cluster is opted in; `None` before it is known.
     pub fn any_opted_in(&self) -> Option<bool> {
-        if self.cluster_opt_ins.is_disabled() {
+        let opt_ins = &self.stores.opt_ins;
+        if opt_ins.is_disabled() {
             return Some(self.model_digests.any(index_keys::opted_in()));
         }
-        self.cluster_opt_ins.has_synced().then(|| self.cluster_opt_ins.any(index_keys::opted_in()))
+        opt_ins.has_synced().then(|| opt_ins.any(index_keys::opted_in()))
     }
 
-    /// What is said of each opted-in model.
-    pub fn said(&self) -> Vec<(Arc<ModelServing>, LastReported)> {
-        let said = |found: Arc<ModelServing>| self.last_reports.of(&found).map(|said| (found, said));
-        self.model_servings.state_filter(ModelServing::is_opted_in).into_iter().filter_map(said).collect()
+    /// The last report of each opted-in model.
+    pub fn reported(&self) -> Vec<(Arc<ModelServing>, LastReported)> {
+        let models = self.model_servings.state_filter(ModelServing::is_opted_in);
+        models
+            .into_iter()
+            .filter_map(|model| self.last_reports.get(&model).map(|found| (model, found)))
+            .collect()
     }
 }

@@ -1,11 +1,15 @@
-//! A cluster as a source of [`Observed`], read once with the caller's own rights: what `explain` goes by.
+//! The cluster as a source of [`Observed`](kthena_keda_core::observed::Observed), read once with the caller's own permissions, for
+//! `explain`.
 
 use kube::{
     Api, Client,
-    api::{ApiResource, DynamicObject, GroupVersionKind, ListParams},
+    api::{ApiResource, DynamicObject, ListParams, TypeMeta},
 };
 
-use super::Manifests;
+use super::{
+    Manifests,
+    kinds::{Area, KindVisitor, WatchedKind, visit_all},
+};
 use crate::cluster::discovery::ServedApis;
 
 /// What could be read, and what could not.
@@ -13,111 +17,98 @@ use crate::cluster::discovery::ServedApis;
 pub struct Live {
     /// Everything that was read.
     pub objects: Manifests,
-    /// What is missing, in words: rights mostly.
+    /// What could not be read, as messages; mostly missing permissions.
     pub missing: Vec<String>,
 }
 
-/// A kind, and where it is looked for.
+/// A kind to list.
 struct Listed {
-    group: &'static str,
-    version: &'static str,
-    kind: &'static str,
-    plural: &'static str,
+    resource: ApiResource,
+    /// The only namespace in which the kind matters.
+    namespace: Option<String>,
 }
 
-const fn kind(
-    group: &'static str,
-    version: &'static str,
-    kind: &'static str,
-    plural: &'static str,
-) -> Listed {
-    Listed { group, version, kind, plural }
-}
-
-/// Reads everything that a plan depends on, cluster-wide where the caller may, else in the namespace.
+/// Reads every kind of the [table](super::kinds), cluster-wide where the caller may, else in `namespace`.
 pub async fn read(
     client: &Client,
-    served: ServedApis,
+    served: &ServedApis,
     namespace: Option<&str>,
     router_namespace: &str,
 ) -> Live {
-    let workload = |of: &'static str, plural| kind("workload.serving.volcano.sh", "v1alpha1", of, plural);
-    let networking = |of: &'static str, plural| kind("networking.serving.volcano.sh", "v1alpha1", of, plural);
-    let monitoring = |of: &'static str, plural| kind("monitoring.coreos.com", "v1", of, plural);
-    let kinds = [
-        (served.model_servings, workload("ModelServing", "modelservings")),
-        (served.policies.policies, workload("AutoscalingPolicy", "autoscalingpolicies")),
-        (served.policies.bindings, workload("AutoscalingPolicyBinding", "autoscalingpolicybindings")),
-        (served.plan.keda.is_some(), kind("keda.sh", "v1alpha1", "ScaledObject", "scaledobjects")),
-        (true, kind("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")),
-        (served.network.routes, networking("ModelRoute", "modelroutes")),
-        (served.network.servers, networking("ModelServer", "modelservers")),
-        (served.service_monitors, monitoring("ServiceMonitor", "servicemonitors")),
-        (served.plan.pod_monitors, monitoring("PodMonitor", "podmonitors")),
-        (
-            served.profiles,
-            kind("autoscaling.kthena.io", "v1alpha1", "AutoscalingProfile", "autoscalingprofiles"),
-        ),
-    ];
-    let mut live = Live { objects: Manifests::of_cluster(served.network.routes), missing: Vec::new() };
-    for (_, kind) in kinds.iter().filter(|(is_served, _)| *is_served) {
-        live.take(client, kind, None, namespace).await;
+    let mut live = Live { objects: Manifests::of_cluster(served.clone()), missing: Vec::new() };
+    for listed in listed_kinds(served, router_namespace) {
+        live.list(client, &listed, namespace).await;
     }
-    live.take(client, &kind("", "v1", "Service", "services"), Some(router_namespace), None).await;
     live
 }
 
-impl Live {
-    async fn take(
-        &mut self,
-        client: &Client,
-        listed: &Listed,
-        within: Option<&str>,
-        or_within: Option<&str>,
-    ) {
-        let gvk = GroupVersionKind::gvk(listed.group, listed.version, listed.kind);
-        let resource = ApiResource::from_gvk_with_plural(&gvk, listed.plural);
-        let scoped = |namespace: Option<&str>| -> Api<DynamicObject> {
-            match namespace {
-                Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
-                None => Api::all_with(client.clone(), &resource),
+fn listed_kinds(served: &ServedApis, router_namespace: &str) -> Vec<Listed> {
+    struct Collect<'a> {
+        served: &'a ServedApis,
+        router_namespace: &'a str,
+        kinds: Vec<Listed>,
+    }
+    impl KindVisitor for Collect<'_> {
+        fn visit<K: WatchedKind>(&mut self) {
+            if K::is_served(self.served) {
+                let namespace = (K::ROW.area == Area::Router).then(|| self.router_namespace.to_owned());
+                self.kinds.push(Listed { resource: ApiResource::erase::<K>(&()), namespace });
             }
-        };
-        let mut found = scoped(within).list(&ListParams::default()).await;
-        if let (Err(kube::Error::Api(status)), Some(namespace)) = (&found, or_within)
-            && status.code == 403
-        {
-            self.missing.push(format!(
-                "you may not list {} of all namespaces; only those of {namespace} are looked at",
-                listed.plural
-            ));
-            found = scoped(Some(namespace)).list(&ListParams::default()).await;
-        }
-        let objects = match found {
-            Ok(list) => list.items,
-            Err(kube::Error::Api(status)) if status.code == 403 => {
-                let place = within.map(|namespace| format!(" in namespace {namespace}")).unwrap_or_default();
-                self.missing.push(format!(
-                    "you may not list {}{place}; what depends on them is not known",
-                    listed.plural
-                ));
-                return;
-            }
-            Err(error) => {
-                self.missing.push(format!("cannot list {}: {error}", listed.plural));
-                return;
-            }
-        };
-        for mut object in objects {
-            object.types = Some(kube::api::TypeMeta {
-                api_version: resource.api_version.clone(),
-                kind: resource.kind.clone(),
-            });
-            let place = format!("{} {}", listed.kind, object.metadata.name.clone().unwrap_or_default());
-            let added = serde_json::to_value(object)
-                .map_err(|error| error.to_string())
-                .and_then(|object| self.objects.add(&place, object));
-            self.missing.extend(added.err());
         }
     }
+    let mut collect = Collect { served, router_namespace, kinds: Vec::new() };
+    visit_all(&mut collect);
+    collect.kinds
+}
+
+impl Live {
+    async fn list(&mut self, client: &Client, listed: &Listed, fallback: Option<&str>) {
+        let Listed { resource, namespace } = listed;
+        let plural = &resource.plural;
+        let mut found = list_in(client, resource, namespace.as_deref()).await;
+        if let (Err(error), None, Some(fallback)) = (&found, namespace, fallback)
+            && is_forbidden(error)
+        {
+            self.missing.push(format!(
+                "no permission to list {plural} in all namespaces; only those in {fallback} were read"
+            ));
+            found = list_in(client, resource, Some(fallback)).await;
+        }
+        match found {
+            Ok(objects) => objects.into_iter().for_each(|object| self.add(resource, object)),
+            Err(error) if is_forbidden(&error) => {
+                let place = namespace.iter().map(|namespace| format!(" in namespace {namespace}"));
+                let place: String = place.collect();
+                self.missing
+                    .push(format!("no permission to list {plural}{place}; dependent checks were skipped"));
+            }
+            Err(error) => self.missing.push(format!("cannot list {plural}: {error}")),
+        }
+    }
+
+    fn add(&mut self, resource: &ApiResource, mut object: DynamicObject) {
+        let place = format!("{} {}", resource.kind, object.metadata.name.clone().unwrap_or_default());
+        object.types =
+            Some(TypeMeta { api_version: resource.api_version.clone(), kind: resource.kind.clone() });
+        let added = serde_json::to_value(object)
+            .map_err(|error| error.to_string())
+            .and_then(|object| self.objects.add(&place, object));
+        self.missing.extend(added.err());
+    }
+}
+
+async fn list_in(
+    client: &Client,
+    resource: &ApiResource,
+    namespace: Option<&str>,
+) -> Result<Vec<DynamicObject>, kube::Error> {
+    let api: Api<DynamicObject> = match namespace {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
+        None => Api::all_with(client.clone(), resource),
+    };
+    Ok(api.list(&ListParams::default()).await?.items)
+}
+
+fn is_forbidden(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 403)
 }

@@ -2,6 +2,7 @@
 
 mod caches;
 pub mod index_keys;
+pub mod kinds;
 pub mod live;
 mod manifests;
 mod model_digest;

@@ -1,4 +1,4 @@
-//! What of a ModelServing matters to others.
+//! Digests of ModelServings, by which other models and cluster workers find them.
 
 use std::sync::Arc;
 
@@ -9,46 +9,45 @@ use kthena_keda_core::{
     domain::{Key, names},
 };
 
-/// What a ModelServing asks for, of whichever instance.
+/// The opt-in of a ModelServing, of this instance or another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OptIn {
     /// The profile that it uses, if it is opted in.
     profile: Option<String>,
-    is_leaving: bool,
+    is_deleting: bool,
 }
 
 impl From<&ModelServing> for OptIn {
     fn from(found: &ModelServing) -> Self {
         Self {
             profile: found.is_opted_in().then(|| found.profile().to_owned()),
-            is_leaving: found.metadata.deletion_timestamp.is_some(),
+            is_deleting: found.metadata.deletion_timestamp.is_some(),
         }
     }
 }
 
 impl Digest for OptIn {
     fn index_keys(&self, _: &Key) -> Vec<IndexKey> {
-        let counts = self.profile.is_some() && !self.is_leaving;
+        let is_opted_in = self.profile.is_some() && !self.is_deleting;
         self.profile
             .iter()
             .map(|profile| index_keys::profile(profile))
-            .chain(counts.then(index_keys::opted_in))
+            .chain(is_opted_in.then(index_keys::opted_in))
             .collect()
     }
 }
 
-/// What of a ModelServing matters to other ones and to what there is once for all: what it asks for, the names that it claims, and the
-/// labels of its pods.
+/// Index keys of a ModelServing: its opt-in, the names that it claims, and the labels of its pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelServingDigest {
-    wish: OptIn,
+    opt_in: OptIn,
     names: Box<[String]>,
     roles: Arc<[Role]>,
 }
 
 impl ModelServingDigest {
-    pub(super) fn stays(&self) -> bool {
-        !self.wish.is_leaving
+    pub(super) fn is_deleting(&self) -> bool {
+        self.opt_in.is_deleting
     }
 }
 
@@ -57,7 +56,7 @@ impl Digest for ModelServingDigest {
         let (namespace, name) = key;
         let generated = names::generated(name).map(|name| index_keys::generated(namespace, &name));
         let names = self.names.iter().map(|name| index_keys::model_name(name));
-        self.wish
+        self.opt_in
             .index_keys(key)
             .into_iter()
             .chain(generated)
@@ -67,7 +66,7 @@ impl Digest for ModelServingDigest {
     }
 }
 
-/// What ModelServers speak of that may select a ModelServing.
+/// Index keys of the ModelServers that may select a ModelServing.
 pub(super) fn selecting(namespace: &str, name: &str, roles: &[Role]) -> Vec<IndexKey> {
     let labels = roles
         .iter()
@@ -79,7 +78,7 @@ pub(super) fn selecting(namespace: &str, name: &str, roles: &[Role]) -> Vec<Inde
 impl From<&ModelServing> for ModelServingDigest {
     fn from(found: &ModelServing) -> Self {
         Self {
-            wish: OptIn::from(found),
+            opt_in: OptIn::from(found),
             names: found.model_names().map(str::to_owned).collect(),
             roles: found.spec.template.roles.clone(),
         }

@@ -1,6 +1,6 @@
 //! Results of the signal probe, kept for the next reconcile.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use kthena_keda_core::{
     domain::Key,
@@ -9,9 +9,9 @@ use kthena_keda_core::{
 use parking_lot::RwLock;
 
 /// The models whose selector does not match their ServingGroups.
-pub type SelectorMismatches = HashMap<Key, SelectorMismatch>;
+pub type SelectorMismatches = BTreeMap<Key, SelectorMismatch>;
 
-/// Keeps what the slow checks showed last.
+/// Results of the last signal probe.
 #[derive(Debug, Default)]
 pub struct ProbeCache {
     results: RwLock<Arc<ProbeResults>>,
@@ -19,26 +19,26 @@ pub struct ProbeCache {
 }
 
 impl ProbeCache {
-    /// What was seen last.
+    /// The last results of all targets.
     pub fn last(&self) -> Arc<ProbeResults> {
         self.results.read().clone()
     }
 
-    /// How a model's selector fails to match its ServingGroups, if it does.
+    /// The mismatch of a model's selector, if it has one.
     pub fn mismatch(&self, key: &Key) -> Option<SelectorMismatch> {
         self.mismatches.read().get(key).copied()
     }
 
-    /// Takes the models of which that is known now; answers whether that is news.
-    pub fn take_mismatches(&self, mismatches: SelectorMismatches) -> bool {
+    /// Records the mismatches of all models. Returns `true` if they differ from the last ones.
+    pub fn record_mismatches(&self, mismatches: SelectorMismatches) -> bool {
         let mut last = self.mismatches.write();
         let is_news = *last != mismatches;
         *last = mismatches;
         is_news
     }
 
-    /// Takes what is seen now; answers whether that is news.
-    pub fn take(&self, results: ProbeResults) -> bool {
+    /// Records the results of all targets. Returns `true` if they differ from the last ones.
+    pub fn record(&self, results: ProbeResults) -> bool {
         let mut last = self.results.write();
         let is_news = **last != results;
         if is_news {

@@ -1,12 +1,12 @@
-//! What of everything that was seen is near to one model: there may be thousands of others, and nobody looks at all of them.
+//! Objects related to one model, found by index keys: a reconcile looks at these and not at all models.
 //!
-//! In: a ModelServing, or what changed. Out: how requests reach it, and what others have in common with it.
+//! In: a ModelServing, or the index keys of a change. Out: how requests reach it, and the index keys that it shares with others.
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use kube::ResourceExt as _;
 
-use super::{Caches, ModelServingDigest, index_keys, model_digest::selecting};
+use super::{Caches, ModelServingDigest, index_keys, kinds::WatchedKind as _, model_digest::selecting};
 use crate::{
     cache::{Digest as _, IndexKey},
     cluster::discovery::ServedApis,
@@ -14,129 +14,121 @@ use crate::{
 use kthena_keda_core::{
     api::kthena::ModelServing,
     domain::{Key, key},
-    observed::{COMPARED, NAMED, Network, Routing, ServerDigest},
+    observed::{COMPARED, LiveModelRoute, NAMED, Network, RouteDigest, Routing, ServerDigest},
 };
 
 /// The names that clients send for a model.
 struct Names {
-    /// Adapters included.
+    /// Model names and adapters.
     all: BTreeSet<String>,
-    /// The routes among whose names one may be meant that no route carries.
+    /// The routes to search for a similar name, where no route carries one of the names.
     similar_in: Vec<Key>,
 }
 
 impl Caches {
-    /// Decided by those parts of the network alone that concern the model: there may be many others.
-    pub(super) fn routing(&self, model_serving: &ModelServing, served: ServedApis) -> Routing {
+    /// How requests reach a ModelServing, from the related routes, servers and ModelServings alone.
+    pub(super) fn routing(&self, model_serving: &ModelServing, served: &ServedApis) -> Routing {
         if !model_serving.is_opted_in() {
             return Routing::default();
         }
         let (namespace, own) = (model_serving.namespace().unwrap_or_default(), key(model_serving));
         let names = self.names(model_serving, &namespace);
-        let about: Vec<IndexKey> = names.all.iter().map(|name| index_keys::model_name(name)).collect();
+        let carrying: Vec<IndexKey> = names.all.iter().map(|name| index_keys::model_name(name)).collect();
+        let routes = self.stores.routes.matching(&carrying, &names.similar_in);
         let selecting = selecting(&namespace, &own.1, &model_serving.spec.template.roles);
-        self.routes.with_matching(&about, &names.similar_in, |routes| {
-            let targets = routes
-                .iter()
-                .flat_map(|(key, route)| route.servers().map(|server| (key.0.clone(), server.to_owned())));
-            self.servers.with_matching(&selecting, &targets.collect::<Vec<_>>(), |servers| {
-                let model_servings = self.others_and(&own, &names.all, servers);
-                Network {
-                    are_served: served.network.routes,
-                    routes,
-                    servers,
-                    model_servings: &model_servings,
-                }
-                .routing(model_serving)
-            })
-        })
+        let servers = self.stores.servers.matching(&selecting, &targets(&routes));
+        let network = Network {
+            are_served: LiveModelRoute::is_served(served),
+            routes: &borrowed(&routes),
+            servers: &borrowed(&servers),
+            model_servings: &self.related_model_servings(&own, &names.all, &servers),
+        };
+        network.routing(model_serving)
     }
 
     fn names(&self, model_serving: &ModelServing, namespace: &str) -> Names {
         let mut all: BTreeSet<String> = model_serving.model_names().map(str::to_owned).collect();
-        let about: Vec<IndexKey> = all.iter().map(|name| index_keys::model_name(name)).collect();
-        let carried: BTreeSet<String> = self.routes.with_matching(&about, &[], |routes| {
-            let here = routes.iter().filter(|(key, _)| key.0 == namespace);
-            here.flat_map(|(_, route)| route.names()).map(str::to_owned).collect()
-        });
-        let is_misspelt = !all.is_subset(&carried);
-        let similar_in = if is_misspelt {
-            self.routes.keys(index_keys::namespace(namespace), COMPARED)
-        } else {
+        let carrying: Vec<IndexKey> = all.iter().map(|name| index_keys::model_name(name)).collect();
+        let routes = self.stores.routes.matching(&carrying, &[]);
+        let local = routes.iter().filter(|(key, _)| key.0 == namespace);
+        let carried: BTreeSet<String> =
+            local.flat_map(|(_, route)| route.names()).map(str::to_owned).collect();
+        let similar_in = if all.is_subset(&carried) {
             Vec::new()
+        } else {
+            self.stores.routes.keys(index_keys::namespace(namespace), COMPARED)
         };
         all.extend(carried);
         Names { all, similar_in }
     }
 
-    /// The first few ModelServings that claim one of the names or are selected by one of the servers, and the one that it is about.
-    fn others_and(
+    /// The model itself, and the first few ModelServings that claim one of its names or that one of the servers selects.
+    fn related_model_servings(
         &self,
         own: &Key,
         names: &BTreeSet<String>,
-        servers: &[(&Key, &ServerDigest)],
+        servers: &[(Key, ServerDigest)],
     ) -> Vec<Arc<ModelServing>> {
-        let claiming = names.iter().flat_map(|name| {
-            self.model_digests.keys(index_keys::model_name(name), NAMED, |of, peer| peer.stays() && of != own)
-        });
+        let is_other = |key: &Key, digest: &ModelServingDigest| !digest.is_deleting() && key != own;
+        let claiming = names
+            .iter()
+            .flat_map(|name| self.model_digests.keys(index_keys::model_name(name), NAMED, is_other));
         let selected = servers.iter().flat_map(|(key, server)| self.selected(key, server, own));
         let keys: BTreeSet<Key> = claiming.chain(selected).chain([own.clone()]).collect();
         keys.iter().filter_map(|key| self.model_serving(key)).collect()
     }
 
-    /// The first few ModelServings besides one whose pods a ModelServer selects.
-    fn selected(&self, (namespace, name): &Key, server: &ServerDigest, besides: &Key) -> Vec<Key> {
-        let is_selected = |of: &Key, peer: &ModelServingDigest| {
-            of.0 == *namespace
-                && peer.stays()
-                && of != besides
-                && self.model_serving(of).is_some_and(|found| server.selects(&found))
+    /// The first few ModelServings, other than `own`, whose pods a ModelServer selects.
+    fn selected(&self, (namespace, name): &Key, server: &ServerDigest, own: &Key) -> Vec<Key> {
+        let is_selected = |key: &Key, digest: &ModelServingDigest| {
+            key.0 == *namespace
+                && !digest.is_deleting()
+                && key != own
+                && self.model_serving(key).is_some_and(|found| server.selects(&found))
         };
-        let about = server.index_keys(&(namespace.clone(), name.clone()));
-        about.into_iter().flat_map(|topic| self.model_digests.keys(topic, NAMED, is_selected)).collect()
+        let index_keys = server.index_keys(&(namespace.clone(), name.clone()));
+        index_keys.into_iter().flat_map(|key| self.model_digests.keys(key, NAMED, is_selected)).collect()
     }
 
-    /// What others have in common with a ModelServing that speaks of these topics, or spoke of them: names, and the ModelServers that
-    /// select both.
-    pub fn shared_by(&self, topics: &[IndexKey]) -> Vec<IndexKey> {
-        let selecting = self.servers.with_matching(topics, &[], |servers| {
-            servers.iter().flat_map(|(key, server)| server.index_keys(key)).collect::<Vec<_>>()
-        });
-        topics.iter().copied().filter(|topic| topic.is_of(index_keys::MODEL_NAME)).chain(selecting).collect()
+    /// The index keys under which a changed ModelServing is related to others: its model names, and the ModelServers that select it.
+    pub fn shared_index_keys(&self, index_keys: &[IndexKey]) -> Vec<IndexKey> {
+        let servers = self.stores.servers.matching(index_keys, &[]);
+        let selecting = servers.iter().flat_map(|(key, server)| server.index_keys(key));
+        let names = index_keys.iter().copied().filter(|key| key.is_of(index_keys::MODEL_NAME));
+        names.chain(selecting).collect()
     }
 
-    /// The names that routes lead to a ModelServer.
-    pub fn led_to(&self, (namespace, name): &Key) -> Vec<IndexKey> {
-        let about = [index_keys::model_server(namespace, name)];
-        self.routes.with_matching(&about, &[], |routes| {
-            routes.iter().flat_map(|(_, route)| route.names()).map(index_keys::model_name).collect()
-        })
+    /// The model names that routes lead to a ModelServer.
+    pub fn names_routed_to(&self, (namespace, name): &Key) -> Vec<IndexKey> {
+        let routes = self.stores.routes.matching(&[index_keys::model_server(namespace, name)], &[]);
+        routes.iter().flat_map(|(_, route)| route.names()).map(index_keys::model_name).collect()
     }
+}
+
+/// The ModelServers that routes lead to.
+fn targets(routes: &[(Key, RouteDigest)]) -> Vec<Key> {
+    let servers = routes
+        .iter()
+        .flat_map(|(key, route)| route.servers().map(|server| (key.0.clone(), server.to_owned())));
+    servers.collect()
+}
+
+pub(super) fn borrowed<D>(digests: &[(Key, D)]) -> Vec<(&Key, &D)> {
+    digests.iter().map(|(key, digest)| (key, digest)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        cluster::discovery::{PolicyApis, RoutingApis},
-        settings::Shard,
-    };
-    use kthena_keda_core::{
-        domain::Capabilities,
-        observed::{LiveModelRoute, LiveModelServer},
-    };
+    use crate::{settings::Shard, sources::kinds::optional_apis};
+    use kthena_keda_core::{domain::Capabilities, observed::LiveModelServer};
     use kube::runtime::{reflector, watcher::Event};
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
-    const SERVED: ServedApis = ServedApis {
-        model_servings: true,
-        profiles: true,
-        service_monitors: true,
-        network: RoutingApis { routes: true, servers: true },
-        policies: PolicyApis { policies: true, bindings: true },
-        plan: Capabilities::NEWEST,
-    };
+    fn everything_served() -> ServedApis {
+        ServedApis::new(optional_apis().into_iter().map(|api| (api, true)), Capabilities::NEWEST)
+    }
 
     /// Few of everything, so that much is shared.
     #[derive(Clone, Debug)]
@@ -198,24 +190,28 @@ mod tests {
 
     fn caches(world: &World) -> Caches {
         let (store, mut writer) = reflector::store::<ModelServing>();
-        let share = Shard { selector: None, namespaces: Vec::new(), cluster_duties: true };
-        let caches = Caches::new(store, &share, "kthena-system");
+        let shard = Shard { selector: None, namespaces: Vec::new(), cluster_duties: true };
+        let caches = Caches::of_shard(store, &shard, "kthena-system");
         for object in &world.model_servings {
             let event = Event::Apply(serde_json::from_value::<ModelServing>(object.clone()).unwrap());
             writer.apply_watcher_event(&event);
             caches.model_digests.apply_event(&event, &mut BTreeSet::new());
         }
         world.routes.iter().for_each(|object| {
-            caches.routes.record_write(&serde_json::from_value::<LiveModelRoute>(object.clone()).unwrap())
+            caches
+                .stores
+                .record::<LiveModelRoute, LiveModelRoute>(&serde_json::from_value(object.clone()).unwrap());
         });
         world.servers.iter().for_each(|object| {
-            caches.servers.record_write(&serde_json::from_value::<LiveModelServer>(object.clone()).unwrap())
+            caches
+                .stores
+                .record::<LiveModelServer, LiveModelServer>(&serde_json::from_value(object.clone()).unwrap());
         });
         caches
     }
 
     #[test]
-    fn one_that_was_meant_is_looked_for_among_the_first_of_many() {
+    fn suggests_a_name_among_the_first_routes_of_many() {
         let name = |i: usize| format!("a-name-that-is-long-{i:03}");
         let route = |i: usize| json!({"metadata": {"namespace": "n0", "name": name(i), "resourceVersion": "1"}, "spec": {"modelName": name(i)}});
         let model_serving = |name: &str| json!({"metadata": {"namespace": "n0", "name": "chat", "annotations": {"kthena.io/model-name": name}}});
@@ -227,7 +223,7 @@ mod tests {
         let found = |typed: &str| {
             let caches = caches(&world(typed));
             let [model_serving] = &caches.model_servings.state()[..] else { panic!("one ModelServing") };
-            caches.routing(model_serving, SERVED).unrouted
+            caches.routing(model_serving, &everything_served()).unrouted
         };
         let suggestion = |suggested: usize| [(name(COMPARED + 7) + "x", Some(name(suggested)))];
         assert_eq!(found(&name(COMPARED + 7)), []);
@@ -236,15 +232,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_near_tells_as_much_as_everything(world in world()) {
+        fn related_objects_give_the_same_routing_as_all_objects(world in world()) {
             let caches = caches(&world);
-            let (routes, servers) = (caches.routes.all(), caches.servers.all());
+            let (routes, servers) = (caches.stores.routes.all(), caches.stores.servers.all());
             let (routes, servers): (Vec<_>, Vec<_>) = (routes.iter().map(|(key, route)| (key, route)).collect(), servers.iter().map(|(key, server)| (key, server)).collect());
             let model_servings = caches.model_servings.state();
             let everything = Network { are_served: true, routes: &routes, servers: &servers, model_servings: &model_servings };
             for model_serving in &model_servings {
-                let near = caches.routing(model_serving, SERVED);
-                prop_assert_eq!(near, if model_serving.is_opted_in() { everything.routing(model_serving) } else { Routing::default() });
+                let related = caches.routing(model_serving, &everything_served());
+                prop_assert_eq!(related, if model_serving.is_opted_in() { everything.routing(model_serving) } else { Routing::default() });
             }
         }
     }

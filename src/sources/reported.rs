@@ -1,4 +1,4 @@
-//! What is said of each model.
+//! The status and reason of each model, for metrics.
 
 use parking_lot::RwLock;
 use std::collections::HashMap;
@@ -9,38 +9,38 @@ use kthena_keda_core::{
     plan::Verdict,
 };
 
-/// What is said of a model.
+/// Status and reason of a model's last plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LastReported {
-    /// Whether it is scaled.
+    /// Status of the condition.
     pub status: Status,
-    /// Why.
+    /// Reason of the condition.
     pub reason: &'static str,
 }
 
-/// What each model's last plan led to.
+/// The last report of each model.
 #[derive(Debug, Default)]
 pub struct LastReports(RwLock<HashMap<Key, LastReported>>);
 
 impl LastReports {
-    /// Takes the verdict on a model; none if it is not scaled, or gone.
-    pub fn take(&self, model_serving: &ModelServing, verdict: Option<&Verdict>) {
+    /// Records the verdict on a model; `None` if it is not opted in, or gone.
+    pub fn record(&self, model_serving: &ModelServing, verdict: Option<&Verdict>) {
         let key = key(model_serving);
-        let mut last_reports = self.0.write();
+        let mut reports = self.0.write();
         match verdict {
             Some(Verdict { status, reason, message: _ }) => {
-                last_reports.insert(key, LastReported { status: *status, reason })
+                reports.insert(key, LastReported { status: *status, reason });
             }
-            None => last_reports.remove(&key),
-        };
+            None => drop(reports.remove(&key)),
+        }
     }
 
-    /// Forgets all that are not there any more.
-    pub fn retain(&self, there: impl Fn(&Key) -> bool) {
-        self.0.write().retain(|key, _| there(key));
+    /// Drops the models for which `exists` is `false`.
+    pub fn retain(&self, exists: impl Fn(&Key) -> bool) {
+        self.0.write().retain(|key, _| exists(key));
     }
 
-    pub(super) fn of(&self, model_serving: &ModelServing) -> Option<LastReported> {
+    pub(super) fn get(&self, model_serving: &ModelServing) -> Option<LastReported> {
         self.0.read().get(&key(model_serving)).copied()
     }
 }

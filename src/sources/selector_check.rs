@@ -1,4 +1,4 @@
-//! The pods that a model's selector matches, counted: the HPA multiplies by them for levels.
+//! Pods that a model's selector matches, which the HPA multiplies a `Value` metric by.
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
@@ -8,10 +8,10 @@ use kube::{
 
 use kthena_keda_core::{api::kthena::ModelServing, observed::SelectorMismatch};
 
-/// Counts once, by one request; nothing where it matches, or is not meant to while ServingGroups come and go.
+/// Counts the pods with one request. `None` if the selector matches one pod for each ServingGroup, or while their number changes.
 ///
 /// # Errors
-/// Any refusal of the API server.
+/// Any rejection by the API server.
 pub async fn selector_mismatch(
     client: &Client,
     model_serving: &ModelServing,
@@ -25,7 +25,7 @@ pub async fn selector_mismatch(
         api.list_metadata(&ListParams::default().labels(selector)).await?.items;
     let pods = found.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).count();
     let groups = model_serving.status.replicas.unwrap_or_default();
-    let settled = groups == model_serving.replicas();
+    let is_steady = groups == model_serving.replicas();
     let differs = i32::try_from(pods).is_ok_and(|pods| pods != groups);
-    Ok((settled && differs).then_some(SelectorMismatch { pods, groups }))
+    Ok((is_steady && differs).then_some(SelectorMismatch { pods, groups }))
 }

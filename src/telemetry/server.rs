@@ -80,7 +80,7 @@ impl Listen {
 /// What `/readyz` depends on.
 pub trait Readiness: Clone + Send + Sync + 'static {
     /// Names of what the process still waits for; empty when it is ready.
-    fn missing(&self) -> Vec<&'static str>;
+    fn missing(&self) -> Vec<String>;
 }
 
 #[derive(Clone)]

@@ -54,7 +54,7 @@ async fn steps_back(chat: &ModelServing, kind: &ApiResource, content: Value) {
     api.delete(&theirs.name_any(), &DeleteParams::default()).await.unwrap();
     chat.scaled_object().await;
     chat.reason("Pending").await;
-    events(chat, "Normal", "Resolved", "ConflictingAutoscaler is over").await;
+    events(chat, "Normal", "Resolved", "ConflictingAutoscaler is resolved").await;
 }
 
 /// Waits until there is such an event about the ModelServing.
@@ -220,7 +220,7 @@ async fn the_repair_of_a_hand_edit_is_told_and_routine_is_not() {
     let edit = Patch::Merge(json!({"spec": {"maxReplicaCount": 99}}));
     chat.scaled_objects().patch("chat", &PatchParams::default(), &edit).await.unwrap();
     chat.scaled_object_until("has a maximum of 7", |found| found.data["spec"]["maxReplicaCount"] == 7).await;
-    events(&chat, "Normal", "Repaired", "ScaledObject chat was changed by somebody else").await;
+    events(&chat, "Normal", "Repaired", "ScaledObject chat was changed by another client").await;
     let api = chat.namespace.api(&resource("events.k8s.io", "v1", "Event", "events"));
     let all = api.list(&kube::api::ListParams::default()).await.unwrap().items;
     assert_eq!(all.len(), 1, "{all:?}");
@@ -268,7 +268,7 @@ async fn what_the_api_server_refuses_is_said_and_tried_again() {
 
     let chat = models.model_serving("chat").opts_in().create().await;
     let message = chat.says("ScaledObjectNotReady", "not before Monday").await;
-    assert!(message.contains("ScaledObject chat is refused"), "{message}");
+    assert!(message.contains("ScaledObject chat was rejected"), "{message}");
     events(&chat, "Warning", "ScaledObjectNotReady", "not before Monday").await;
     // Where nothing is wanted any more nothing is refused, and no pass leads to the next.
     chat.annotate(&[("autoscaling.kthena.io/paused", Some("perhaps"))]).await;
@@ -310,7 +310,7 @@ async fn where_no_condition_may_be_written_events_tell() {
         .await;
     events(&chat, "Warning", "InvalidConfiguration", "perhaps").await;
     chat.annotate(&[("autoscaling.kthena.io/paused", None)]).await;
-    events(&chat, "Normal", "Resolved", "InvalidConfiguration is over").await;
+    events(&chat, "Normal", "Resolved", "InvalidConfiguration is resolved").await;
     chat.scaled_object().await;
     // Whoever waits for the other to go is woken by that, too.
     let hpa_of_theirs =
@@ -320,6 +320,6 @@ async fn where_no_condition_may_be_written_events_tell() {
     chat.namespace.api(&hpa()).delete(&hpa_of_theirs.name_any(), &DeleteParams::default()).await.unwrap();
     chat.scaled_object().await;
     chat.annotate(&[("kthena.io/model-name", None)]).await;
-    events(&chat, "Normal", "OptedOut", "not scaled any more").await;
+    events(&chat, "Normal", "OptedOut", "autoscaling disabled").await;
     assert_eq!(harness::condition(&chat.get().await), None);
 }

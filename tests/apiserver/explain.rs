@@ -146,7 +146,7 @@ async fn all_models_the_worst_first_and_what_the_caller_may_not_see() {
     let model = format!("{}/bad", models.name);
     let (said, code) = harness::explain(Path::new(BINARY), &nobody, &[&model]);
     let error = said.unwrap_err();
-    assert!(code == Some(1) && error.contains("you may not list modelservings"), "{error}");
+    assert!(code == Some(1) && error.contains("no permission to list modelservings"), "{error}");
     let (said, code) = harness::explain(Path::new(BINARY), &admin, &["bad"]);
     let error = said.unwrap_err();
     assert!(code == Some(1) && error.contains("write NAMESPACE/NAME"), "{error}");

@@ -90,7 +90,7 @@ async fn an_api_server_that_fails_at_start_and_later(#[case] fault: Fault) {
     let mut operator = settings.start(&stack.control_plane.folder, &proxy.kubeconfig());
     assert_eq!(ask(&operator, "/healthz").await.0, 200);
     let (code, what) = ask(&operator, "/readyz").await;
-    assert!(code == 503 && what.contains("not seen yet"), "{code} {what}");
+    assert!(code == 503 && what.contains("waiting for"), "{code} {what}");
     let models = stack.namespace().await;
     let chat = models.model_serving("chat").opts_in().create().await;
     tokio::time::sleep(Duration::from_secs(2)).await;

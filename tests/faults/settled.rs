@@ -123,7 +123,7 @@ fn difference(
     match (&expected.scaled_object, found) {
         (Some(_), None) => all.push(format!("{name} has no ScaledObject")),
         (Some(wanted), Some(found)) if !is_as(wanted, found) => {
-            all.push(format!("{name}'s ScaledObject is {found:?}, not {wanted}"))
+            all.push(format!("{name}'s ScaledObject is {found:?}, not {wanted}"));
         }
         _ => {}
     }

@@ -27,7 +27,7 @@ async fn models(world: &World) -> Vec<ModelServing> {
 async fn say(models: &[ModelServing], why: &str) {
     for model in models {
         let message = model.within(Duration::from_mins(1)).says("ScaledObjectNotReady", why).await;
-        assert!(message.starts_with("ScaledObject ") && message.contains(" is refused"), "{message}");
+        assert!(message.starts_with("ScaledObject ") && message.contains(" was rejected"), "{message}");
     }
 }
 

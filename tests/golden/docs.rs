@@ -97,7 +97,7 @@ fn every_metric_has_a_row() {
 }
 
 /// The lines behind a mark are these.
-fn generated(page: &str, start: &str, rows: &[String]) {
+pub(super) fn generated(page: &str, start: &str, rows: &[String]) {
     let end = "<!-- end -->";
     let text = read(page);
     let (before, rest) = text.split_once(start).unwrap();

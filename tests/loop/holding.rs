@@ -243,7 +243,7 @@ async fn kedas_metrics_server_is_down_and_comes_back() {
                 harness::condition(found).is_some_and(|found| found["status"] == "True")
             })
             .await;
-        event(&held.chat, "Normal", "Resolved", "HpaNotScaling is over").await;
+        event(&held.chat, "Normal", "Resolved", "HpaNotScaling is resolved").await;
     })
     .await;
 }

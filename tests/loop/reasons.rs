@@ -37,7 +37,7 @@ async fn cured_by(
     chat.serving.says("Idle", "").await;
     agree(chain, chat, "Idle", None).await;
     // What is cured may uncover something else for a moment, which is over in its turn.
-    event(chat, "Normal", "Resolved", " is over").await;
+    event(chat, "Normal", "Resolved", " is resolved").await;
 }
 
 #[rstest]

@@ -91,7 +91,7 @@ async fn a_name_that_nobody_routes_is_found_and_the_right_one_suggested() {
     typo.hold(0);
     chat.serving.annotate(&[("kthena.io/model-name", Some("llama-of-verdicts"))]).await;
     chat.serving.says("Idle", "").await;
-    event(&chat, "Normal", "Resolved", "ModelNotSeen is over").await;
+    event(&chat, "Normal", "Resolved", "ModelNotSeen is resolved").await;
 }
 
 /// The label trap: a Prometheus that selects monitors by a label that ours does not have.

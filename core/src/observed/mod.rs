@@ -141,11 +141,11 @@ mod tests {
         match value {
             Value::Object(fields) => {
                 fields.iter().for_each(|(name, field)| {
-                    paths(field, &format!("{path}/{}", name.replace('/', "~1")), found)
+                    paths(field, &format!("{path}/{}", name.replace('/', "~1")), found);
                 });
             }
             Value::Array(list) => {
-                list.iter().enumerate().for_each(|(i, field)| paths(field, &format!("{path}/{i}"), found))
+                list.iter().enumerate().for_each(|(i, field)| paths(field, &format!("{path}/{i}"), found));
             }
             _ => {}
         }

@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use kube_derive::Resource;
 use serde::Deserialize;
 
-use super::owned_object::{Fingerprint, OwnedObject};
+use super::owned_object::OwnedObject;
 use crate::api::{
     BestEffort, LenientDe, fields,
     metadata::{LeanMetadata, ManagedMetadata, OwnMetadata},
@@ -102,19 +102,5 @@ impl From<PodMonitorSpec> for Scrapes {
             selector: spec.selector,
             endpoints: spec.pod_metrics_endpoints,
         }
-    }
-}
-
-impl ServiceMonitor {
-    /// The fingerprint that the live object has when it looks like this one.
-    pub fn fingerprint(&self) -> Fingerprint {
-        Fingerprint::wanted(&self.metadata, &self.spec)
-    }
-}
-
-impl PodMonitor {
-    /// The fingerprint that the live object has when it looks like this one.
-    pub fn fingerprint(&self) -> Fingerprint {
-        Fingerprint::wanted(&self.metadata, &self.spec)
     }
 }

@@ -81,7 +81,7 @@ impl OwnedObject {
 
 impl Fingerprint {
     /// The fingerprint that a live object has when it looks like the one that is wanted.
-    pub(super) fn wanted<S: Serialize>(metadata: &ObjectMeta, spec: &S) -> Self {
+    pub fn of_desired<S: Serialize>(metadata: &ObjectMeta, spec: &S) -> Self {
         let none = BTreeMap::new();
         Self::of(
             metadata.labels.as_ref().unwrap_or(&none),

@@ -6,11 +6,7 @@ use kube_derive::Resource;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{
-    condition::ConditionDigest,
-    hpa::ScaleTarget,
-    owned_object::{Fingerprint, OwnedObject},
-};
+use super::{condition::ConditionDigest, hpa::ScaleTarget, owned_object::OwnedObject};
 use crate::api::{
     BestEffort, LenientDe, fields,
     keda::{ScaledObject, ScaledObjectSpec},
@@ -100,12 +96,5 @@ impl LiveScaledObject {
     pub fn server_address(&self) -> Option<&str> {
         let mut triggers = self.spec.iter().flat_map(|spec| &spec.triggers);
         triggers.find_map(|trigger| trigger.metadata.get("serverAddress")).map(String::as_str)
-    }
-}
-
-impl ScaledObject {
-    /// The fingerprint that the live object has when it looks like this one.
-    pub fn fingerprint(&self) -> Fingerprint {
-        Fingerprint::wanted(&self.metadata, &self.spec)
     }
 }

@@ -72,7 +72,7 @@ impl Selector {
         match &self.name {
             Name::Metric(name) => f.write_str(name)?,
             Name::Families(names) => {
-                matchers.insert(0, format!("__name__=~{}", alternation(names.iter().copied())))
+                matchers.insert(0, format!("__name__=~{}", alternation(names.iter().copied())));
             }
         }
         write!(f, "{{{}}}", matchers.join(","))?;

@@ -19,6 +19,7 @@ use crate::{
     controllers::signal_probe,
     prometheus::{ClientConfig, Prometheus, Querier, external},
     sources::{
+        kinds::optional_apis,
         live::{self, Live},
         selector_mismatch,
     },
@@ -103,10 +104,10 @@ impl Explain {
         let wanted = self.model.as_deref().map(|model| self.find(model)).transpose()?;
         let within = wanted.map(|(namespace, _)| namespace).or(self.namespace.as_deref());
         let client = cluster::connect(self.context.clone()).await.map_err(|error| error.to_string())?;
-        let served = discovery::discover(&client)
+        let served = discovery::discover(&client, &optional_apis())
             .await
             .map_err(|error| format!("cannot find out what the cluster serves: {error}"))?;
-        let live = live::read(&client, served, within, &self.router_namespace).await;
+        let live = live::read(&client, &served, within, &self.router_namespace).await;
         let is_wanted = |found: &ModelServing| {
             found.is_opted_in()
                 && within.is_none_or(|namespace| found.namespace().as_deref() == Some(namespace))
@@ -122,12 +123,12 @@ impl Explain {
         let way = Way::new(&client, self.prometheus_url.clone())?;
         let mut asked: Vec<SignalCheck> = models
             .iter()
-            .map(|model| looked(&live, model, served.plan, &self.router_namespace, &way))
+            .map(|model| looked(&live, model, served.capabilities, &self.router_namespace, &way))
             .collect();
         ask(&mut asked, &way).await;
         let mut all = Vec::new();
         for looked in asked {
-            all.extend(explained(looked, &live.missing, served.plan, &way, wanted.is_some()).await);
+            all.extend(explained(looked, &live.missing, served.capabilities, &way, wanted.is_some()).await);
         }
         all.sort_by_key(|found| (rank(found.status), found.namespace.clone(), found.name.clone()));
         Ok((all, live.missing))
@@ -211,7 +212,7 @@ async fn ask(all: &mut [SignalCheck], way: &Way) {
         router: source.router.clone(),
     };
     let sights =
-        signal_probe::look(&way.asker, all.iter().filter_map(|looked| looked.source.as_ref()).map(reached))
+        signal_probe::probe(&way.asker, all.iter().filter_map(|looked| looked.source.as_ref()).map(reached))
             .await;
     for SignalCheck { observed, source, .. } in all {
         let seen =

@@ -1,158 +1,149 @@
-//! Carries a plan out: one write for each part of it, and none where everything stands already.
+//! Applies a plan: one write for each object that differs, and none where every object is as desired.
 
 use std::{fmt::Debug, time::Duration};
 
 use kube::{Api, Resource, ResourceExt as _, core::NamespaceResourceScope};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 
-use super::{
-    Context, ModelServingContext, identity,
-    status::{self, Written},
+use super::{ModelServingContext, identity};
+use crate::{
+    cluster::{
+        Error,
+        server_side_apply::{self, Generated},
+    },
+    sources::kinds::WatchedKind,
 };
-use crate::cluster::{Error, server_side_apply};
 use kthena_keda_core::{
-    api::{keda::ScaledObject, monitoring::PodMonitor},
-    domain::Capabilities,
-    observed::{Fingerprint, LivePodMonitor, LiveScaledObject, Observed, OwnedObject, Ownership},
+    observed::{LivePodMonitor, LiveScaledObject, Observed, OwnedObject, Ownership},
     plan::{Desired, Plan},
 };
 
-/// Writes what the plan wants and the cluster does not have; answers when to look again although nothing changes.
-///
-/// Opting out takes the ScaledObject first and our condition last; everything else begins with the status, since the HPA needs the
-/// selector before it sees a ScaledObject.
-pub(super) async fn apply(
-    models: &ModelServingContext,
-    observed: Observed,
-    plan: Plan,
-    capabilities: Capabilities,
-) -> Result<Option<Duration>, Error> {
-    let context = &models.context;
-    if matches!(plan.scaled_object, Desired::Remove) {
-        remove::<LiveScaledObject>(
-            context,
-            &observed.model_serving.scaled_object_name(),
-            observed.owned_scaled_object(),
-            &observed,
-        )
-        .await?;
+/// A write that failed, and the object that it was for.
+pub(super) struct Failure {
+    object: String,
+    pub(super) error: Error,
+}
+
+impl Failure {
+    /// The rejection as the condition reports it; `None` for a failure that a retry resolves.
+    pub(super) fn rejection(&self) -> Option<String> {
+        let needs_action = self.error.class().needs_action();
+        needs_action.then(|| format!("{} was rejected: {}", self.object, self.error.user_message()))
     }
-    let Some(Written { observed, plan, held }) = status::write(models, observed, plan, capabilities).await?
-    else {
-        return Ok(None);
-    };
+}
+
+/// What exists under the name of a generated object.
+struct Existing<'a> {
+    ownership: Ownership,
+    object: Option<&'a OwnedObject>,
+}
+
+/// Applies every object of the plan. Returns when to reconcile again although nothing changes.
+///
+/// # Errors
+/// The first write that failed.
+pub(super) async fn apply(
+    context: &ModelServingContext,
+    observed: &Observed,
+    plan: &Plan,
+) -> Result<Option<Duration>, Failure> {
     let Plan { scaled_object, pod_monitor, selector: _, condition: _, findings, warnings: _, explanation: _ } =
         plan;
-    let of_pod_monitor = match pod_monitor {
-        Desired::Apply(pod_monitor) => write_pod_monitor(models, &observed, *pod_monitor).await?,
+    for finding in findings {
+        let (namespace, name) = (observed.model_serving.namespace(), observed.model_serving.name());
+        tracing::debug!(namespace, name, reason = finding.reason.as_str(), "not scaled");
+    }
+    let pod_monitor_delay = match pod_monitor {
+        Desired::Apply(desired) => {
+            let existing = Existing {
+                ownership: observed.pod_monitor_ownership(),
+                object: observed.pod_monitor.as_ref(),
+            };
+            apply_object(context, observed, existing, (**desired).clone()).await?
+        }
         Desired::Remove => {
-            remove::<LivePodMonitor>(
-                context,
-                &observed.model_serving.pod_monitor_name(),
-                observed.pod_monitor.as_ref(),
-                &observed,
-            )
-            .await?;
-            None
+            let name = observed.model_serving.pod_monitor_name();
+            remove_object::<LivePodMonitor>(context, observed, &name, observed.pod_monitor.as_ref()).await?
         }
         Desired::Keep => None,
     };
-    let of_scaled_object = match scaled_object {
-        Desired::Apply(scaled_object) => write_scaled_object(models, &observed, *scaled_object).await?,
-        Desired::Remove | Desired::Keep => None,
+    let scaled_object_delay = match scaled_object {
+        Desired::Apply(desired) => {
+            let existing =
+                Existing { ownership: observed.ownership(), object: observed.owned_scaled_object() };
+            apply_object(context, observed, existing, (**desired).clone()).await?
+        }
+        Desired::Remove => {
+            let name = observed.model_serving.scaled_object_name();
+            remove_object::<LiveScaledObject>(context, observed, &name, observed.owned_scaled_object())
+                .await?
+        }
+        Desired::Keep => None,
     };
-    for finding in &findings {
-        tracing::debug!(
-            namespace = observed.model_serving.namespace(),
-            name = observed.model_serving.name_any(),
-            reason = finding.reason.as_str(),
-            "not scaled"
-        );
-    }
-    Ok([held, of_pod_monitor, of_scaled_object].into_iter().flatten().min())
+    Ok([pod_monitor_delay, scaled_object_delay].into_iter().flatten().min())
 }
 
-async fn remove<L>(
-    context: &Context,
-    name: &str,
-    found: Option<&OwnedObject>,
+/// Applies one object if it differs, and publishes an event if another client had changed it. Returns how long the write has to wait
+/// where another client changes the object again and again.
+async fn apply_object<K>(
+    context: &ModelServingContext,
     observed: &Observed,
-) -> Result<(), Error>
+    existing: Existing<'_>,
+    desired: K,
+) -> Result<Option<Duration>, Failure>
 where
-    L: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+    K: Generated<Live: WatchedKind>,
 {
-    let (Some(found), Some(namespace)) = (found, observed.model_serving.namespace()) else {
-        return Ok(());
+    let (history, model_serving) = (&context.history, &observed.model_serving);
+    let (identity, kind, name) = (identity(model_serving), K::kind(&()), desired.name_any());
+    let fingerprint = desired.fingerprint();
+    if let Some(delay) = history.repair_delay(&identity, &kind, fingerprint) {
+        return Ok(Some(delay));
+    }
+    let written = match api::<K::Live>(context, observed) {
+        Ok(api) => {
+            server_side_apply::apply_if_changed(&api, existing.ownership, existing.object, desired).await
+        }
+        Err(error) => Err(error),
     };
-    let api: Api<L> = Api::namespaced(context.client.clone(), &namespace);
-    server_side_apply::delete(&api, name, &found.uid).await?;
-    tracing::info!(namespace, name, kind = %L::kind(&()), "removed");
-    Ok(())
-}
-
-async fn write_scaled_object(
-    models: &ModelServingContext,
-    observed: &Observed,
-    wanted: ScaledObject,
-) -> Result<Option<Duration>, Error> {
-    let fingerprint = wanted.fingerprint();
-    let (existing, found) = (observed.ownership(), observed.owned_scaled_object());
-    let wrote = |live: &LiveScaledObject| models.context.caches.scaled_objects.record_write(live);
-    bring(models, observed, existing, found, (wanted, fingerprint), wrote).await
-}
-
-async fn write_pod_monitor(
-    models: &ModelServingContext,
-    observed: &Observed,
-    wanted: PodMonitor,
-) -> Result<Option<Duration>, Error> {
-    let fingerprint = wanted.fingerprint();
-    let (existing, found) = (observed.pod_monitor_ownership(), observed.pod_monitor.as_ref());
-    let wrote = |live: &LivePodMonitor| models.context.caches.pod_monitors.record_write(live);
-    bring(models, observed, existing, found, (wanted, fingerprint), wrote).await
-}
-
-/// Writes an object if it does not stand already; tells of it where somebody else had changed it. Answers how long that has to wait
-/// where somebody changes it again and again.
-async fn bring<L, K>(
-    models: &ModelServingContext,
-    observed: &Observed,
-    existing: Ownership,
-    found: Option<&OwnedObject>,
-    (wanted, fingerprint): (K, Fingerprint),
-    wrote: impl FnOnce(&L),
-) -> Result<Option<Duration>, Error>
-where
-    L: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
-    K: Resource<DynamicType = ()> + Serialize + Debug,
-{
-    let (memory, model_serving) = (&models.memory, &observed.model_serving);
-    let (identity, kind, name) = (identity(model_serving), K::kind(&()), wanted.name_any());
-    let stands = found.is_some_and(|found| found.fingerprint == fingerprint);
-    if let Some(rest) = memory.rest(&identity, &kind, fingerprint).filter(|_| !stands) {
-        return Ok(Some(rest));
-    }
-    let namespace = model_serving.namespace().ok_or(Error::Malformed("a namespace"))?;
-    let api: Api<L> = Api::namespaced(models.context.client.clone(), &namespace);
-    let live = server_side_apply::apply_if_changed(&api, existing, found, wanted, fingerprint)
-        .await
-        .inspect_err(|error| {
-            // What heals by itself is tried again without a word.
-            if error.class().needs_action() {
-                memory.refused(&identity, format!("{kind} {name} is refused: {}", error.user_message()));
-            }
-        })?;
-    let as_before = memory.wanted(&identity, K::kind(&()), fingerprint);
-    let Some(live) = live else { return Ok(None) };
-    wrote(&live);
-    tracing::info!(namespace, name, %kind, "applied");
-    if as_before {
-        memory.repaired(&identity, &kind);
-        models.events.normal(
-            model_serving,
-            "Repaired",
-            &format!("{kind} {name} was changed by somebody else and is as it was again"),
-        );
+    let written = written.map_err(|error| Failure { object: format!("{kind} {name}"), error })?;
+    let is_repair = history.record_applied(&identity, kind.clone(), fingerprint);
+    let Some(live) = written else { return Ok(None) };
+    context.shared.caches.stores.record::<K::Live, _>(&live);
+    tracing::info!(namespace = model_serving.namespace(), name, %kind, "applied");
+    if is_repair {
+        history.record_repair(&identity, &kind);
+        let note = format!("{kind} {name} was changed by another client and has been restored");
+        context.events.normal(model_serving, "Repaired", &note);
     }
     Ok(None)
+}
+
+async fn remove_object<L>(
+    context: &ModelServingContext,
+    observed: &Observed,
+    name: &str,
+    found: Option<&OwnedObject>,
+) -> Result<Option<Duration>, Failure>
+where
+    L: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+{
+    let Some(found) = found else { return Ok(None) };
+    let kind = L::kind(&());
+    let deleted = match api::<L>(context, observed) {
+        Ok(api) => server_side_apply::delete(&api, name, &found.uid).await,
+        Err(error) => Err(error),
+    };
+    deleted.map_err(|error| Failure { object: format!("deletion of {kind} {name}"), error })?;
+    context.history.record_removal(&identity(&observed.model_serving), &kind);
+    tracing::info!(namespace = observed.model_serving.namespace(), name, %kind, "removed");
+    Ok(None)
+}
+
+fn api<L>(context: &ModelServingContext, observed: &Observed) -> Result<Api<L>, Error>
+where
+    L: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    let namespace = observed.model_serving.namespace().ok_or(Error::Malformed("a namespace"))?;
+    Ok(Api::namespaced(context.shared.client.clone(), &namespace))
 }

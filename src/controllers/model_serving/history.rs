@@ -1,8 +1,7 @@
-//! What a process remembers of a model: when its condition was last written, and what its objects were to look like.
+//! In-memory history of each model: its last condition write, last report and last applied objects.
 //!
-//! Nothing is lost with it: after a restart a condition waits as if it had just been written, so that a restart writes nothing.
+//! Nothing is lost with it: after a restart a condition is throttled as if it had just been written, so that a restart writes nothing.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::{
     borrow::Cow,
     collections::{HashMap, HashSet},
@@ -11,6 +10,7 @@ use std::{
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{ResourceExt as _, api::PartialObjectMeta};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use kthena_keda_core::{
@@ -20,45 +20,44 @@ use kthena_keda_core::{
     plan::{Verdict, is_external_reason, is_load_reason, stable_part},
 };
 
-/// How often the text of a condition may change while its reason stays.
+/// Least time between two changes of a condition's message while its reason stays.
 const SAME_REASON: Duration = Duration::from_mins(10);
-/// How often a model may turn from idle to busy and back.
+/// Least time between two changes from idle to scaling or back.
 const SAME_STATUS: Duration = Duration::from_mins(1);
 
-/// How long to wait before the third write of the same within [`CALM`]; twice as long before each further one.
-const FIRST_REST: Duration = Duration::from_millis(250);
-/// The longest such wait.
-const LONGEST_REST: Duration = Duration::from_secs(30);
-/// After how long the next write of the same is the first again.
+/// Delay before the third equal write within [`CALM`]; it doubles with each further one.
+const FIRST_DELAY: Duration = Duration::from_millis(250);
+/// Longest delay between equal writes.
+const LONGEST_DELAY: Duration = Duration::from_secs(30);
+/// Time without an equal write after which the next one is the first again.
 const CALM: Duration = Duration::from_mins(2);
 
-/// What is remembered, by the model's identity.
+/// History of every model, by uid.
 #[derive(Debug)]
 pub struct History {
-    /// When this process began: what it does not remember was written before.
-    began: Instant,
+    /// Start of this process: a write that is not in the history happened before.
+    started: Instant,
     models: Mutex<HashMap<String, ModelHistory>>,
 }
 
 impl Default for History {
     fn default() -> Self {
-        Self { began: Instant::now(), models: Mutex::default() }
+        Self { started: Instant::now(), models: Mutex::default() }
     }
 }
 
 #[derive(Debug, Default)]
 struct ModelHistory {
-    told: Throttle,
-    /// One of each kind.
-    wanted: Vec<LastApplied>,
-    refusal: Option<String>,
-    said: Option<ReportedCondition>,
-    autoscaled: bool,
-    /// The version of the ModelServing that our last write made.
+    condition_writes: Throttle,
+    /// One entry for each kind.
+    applied: Vec<LastApplied>,
+    reported: Option<ReportedCondition>,
+    was_autoscaled: bool,
+    /// Resource version of the ModelServing that our last write made.
     written: Option<u64>,
 }
 
-/// What an object was to look like when it was last written, and how it has been brought back to that since.
+/// The desired object at the last apply, and its repairs since.
 #[derive(Debug)]
 struct LastApplied {
     kind: Cow<'static, str>,
@@ -66,7 +65,7 @@ struct LastApplied {
     repairs: Throttle,
 }
 
-/// How often in a row the same was written, so that somebody who undoes it each time is not fought as fast as both can write.
+/// Equal writes in a row. A client that undoes each of them is answered more and more slowly.
 #[derive(Debug, Default)]
 struct Throttle {
     last: Option<Instant>,
@@ -74,167 +73,163 @@ struct Throttle {
 }
 
 impl Throttle {
-    fn step(&mut self) {
-        let goes_on = self.last.is_some_and(|last| last.elapsed() < CALM);
-        self.times = if goes_on { self.times.saturating_add(1) } else { 1 };
+    fn record(&mut self) {
+        let is_in_a_row = self.last.is_some_and(|last| last.elapsed() < CALM);
+        self.times = if is_in_a_row { self.times.saturating_add(1) } else { 1 };
         self.last = Some(Instant::now());
     }
 
-    /// How long the next one has to wait, if at all.
-    fn rest(&self) -> Option<Duration> {
+    /// Time until the next equal write may start.
+    fn remaining_delay(&self) -> Option<Duration> {
         let doublings = self.times.checked_sub(2)?.min(20);
-        let rest = FIRST_REST.saturating_mul(1 << doublings).min(LONGEST_REST);
-        rest.checked_sub(self.last?.elapsed()).filter(|rest| !rest.is_zero())
+        let delay = FIRST_DELAY.saturating_mul(1 << doublings).min(LONGEST_DELAY);
+        delay.checked_sub(self.last?.elapsed()).filter(|delay| !delay.is_zero())
     }
 }
 
-/// What was last said of a model, where no condition holds it.
+/// The last report on a model.
 #[derive(Clone, Debug)]
 pub(super) struct ReportedCondition {
+    /// The model was scaled, or paused on purpose.
     pub(super) is_good: bool,
     pub(super) reason: String,
 }
 
 impl History {
-    /// How long a condition has to wait with this verdict, so that nothing is rewritten all the time.
-    pub(super) fn hold(
+    /// Time until a condition may be rewritten with this verdict.
+    pub(super) fn condition_delay(
         &self,
         identity: &str,
         before: Option<&Condition>,
         verdict: &Verdict,
     ) -> Option<Duration> {
         let Some(before) = before else {
-            // Somebody dropped it, if it was written before.
-            return self.all().get(identity)?.told.rest();
+            // If it was written before, another client has removed it.
+            return self.models().get(identity)?.condition_writes.remaining_delay();
         };
-        let pause = pause(before, verdict)?;
-        let told = self.all().get(identity).and_then(|remembered| remembered.told.last).unwrap_or(self.began);
-        pause.checked_sub(told.elapsed()).filter(|rest| !rest.is_zero())
+        let least_age = least_age(before, verdict)?;
+        let last_write = self.models().get(identity).and_then(|model| model.condition_writes.last);
+        let age = last_write.unwrap_or(self.started).elapsed();
+        least_age.checked_sub(age).filter(|delay| !delay.is_zero())
     }
 
-    /// Remembers that a condition was written.
-    pub(super) fn told(&self, identity: &str) {
-        self.all().entry(identity.to_owned()).or_default().told.step();
+    /// Records that a condition was written.
+    pub(super) fn record_condition_write(&self, identity: &str) {
+        self.models().entry(identity.to_owned()).or_default().condition_writes.record();
     }
 
-    /// Remembers what an object was to look like; answers whether it was to look like that before, too.
-    pub(super) fn wanted(&self, identity: &str, kind: Cow<'static, str>, fingerprint: Fingerprint) -> bool {
-        let mut all = self.all();
-        let wanted = &mut all.entry(identity.to_owned()).or_default().wanted;
-        let as_before = wanted.iter().any(|wanted| wanted.kind == kind && wanted.fingerprint == fingerprint);
-        if !as_before {
-            wanted.retain(|wanted| wanted.kind != kind);
-            // Most models have one of them only.
-            wanted.reserve_exact(1);
-            wanted.push(LastApplied { kind, fingerprint, repairs: Throttle::default() });
+    /// Records the desired object of an apply. Returns `true` if the last apply had the same one, so that a write restored it.
+    pub(super) fn record_applied(
+        &self,
+        identity: &str,
+        kind: Cow<'static, str>,
+        fingerprint: Fingerprint,
+    ) -> bool {
+        let mut models = self.models();
+        let applied = &mut models.entry(identity.to_owned()).or_default().applied;
+        if applied.iter().any(|last| last.kind == kind && last.fingerprint == fingerprint) {
+            return true;
         }
-        as_before
+        applied.retain(|last| last.kind != kind);
+        // Most models have a single generated object.
+        applied.reserve_exact(1);
+        applied.push(LastApplied { kind, fingerprint, repairs: Throttle::default() });
+        false
     }
 
-    /// Remembers that an object was brought back to what it was to look like.
-    pub(super) fn repaired(&self, identity: &str, kind: &str) {
-        if let Some(remembered) = self.all().get_mut(identity) {
-            remembered
-                .wanted
-                .iter_mut()
-                .filter(|wanted| wanted.kind == kind)
-                .for_each(|wanted| wanted.repairs.step());
+    /// Records that the operator itself removed an object: the next apply creates it, and restores nothing.
+    pub(super) fn record_removal(&self, identity: &str, kind: &str) {
+        if let Some(model) = self.models().get_mut(identity) {
+            model.applied.retain(|last| last.kind != kind);
         }
     }
 
-    /// How long bringing an object back to this has to wait, if at all.
-    pub(super) fn rest(&self, identity: &str, kind: &str, fingerprint: Fingerprint) -> Option<Duration> {
-        let all = self.all();
-        let wanted = all.get(identity)?.wanted.iter().find(|wanted| wanted.kind == kind)?;
-        wanted.repairs.rest().filter(|_| wanted.fingerprint == fingerprint)
+    /// Records that an object was restored to its desired state.
+    pub(super) fn record_repair(&self, identity: &str, kind: &str) {
+        let mut models = self.models();
+        let applied = models.get_mut(identity).into_iter().flat_map(|model| &mut model.applied);
+        applied.filter(|last| last.kind == kind).for_each(|last| last.repairs.record());
     }
 
-    /// Remembers the version of a ModelServing that our own write made.
-    pub(super) fn wrote(&self, written: &PartialObjectMeta<ModelServing>) {
+    /// Time until an object may be restored to this desired state again.
+    pub(super) fn repair_delay(
+        &self,
+        identity: &str,
+        kind: &str,
+        fingerprint: Fingerprint,
+    ) -> Option<Duration> {
+        let models = self.models();
+        let last = models.get(identity)?.applied.iter().find(|last| last.kind == kind)?;
+        last.repairs.remaining_delay().filter(|_| last.fingerprint == fingerprint)
+    }
+
+    /// Records the version of a ModelServing that our own write made.
+    pub(super) fn record_write(&self, written: &PartialObjectMeta<ModelServing>) {
         let identity = written.uid().unwrap_or_default();
-        self.all().entry(identity).or_default().written = Some(version(written));
+        self.models().entry(identity).or_default().written = Some(version(written));
     }
 
-    /// Whether our own write is yet to be seen. It will be, and what was planned without it would only be refused.
+    /// `true` if a ModelServing is older than our own last write. The watch brings the newer version; a plan for the older one would only
+    /// lead to a conflict.
     pub(super) fn is_stale(&self, seen: &ModelServing) -> bool {
-        let written =
-            self.all().get(&seen.uid().unwrap_or_default()).and_then(|remembered| remembered.written);
+        let written = self.models().get(&seen.uid().unwrap_or_default()).and_then(|model| model.written);
         written.is_some_and(|written| version(seen) < written)
     }
 
-    /// What was last said of a model.
-    pub(super) fn said(&self, identity: &str) -> Option<ReportedCondition> {
-        self.all().get(identity)?.said.clone()
+    /// The last report on a model.
+    pub(super) fn reported(&self, identity: &str) -> Option<ReportedCondition> {
+        self.models().get(identity)?.reported.clone()
     }
 
-    /// Remembers what is said of a model.
-    pub(super) fn say(&self, identity: &str, verdict: &Verdict) {
-        let said = ReportedCondition { is_good: verdict.is_good(), reason: verdict.reason.to_owned() };
-        self.all().entry(identity.to_owned()).or_default().said = Some(said);
+    /// Records a report on a model.
+    pub(super) fn record_report(&self, identity: &str, verdict: &Verdict) {
+        let reported = ReportedCondition { is_good: verdict.is_good(), reason: verdict.reason.to_owned() };
+        self.models().entry(identity.to_owned()).or_default().reported = Some(reported);
     }
 
-    /// Who sets the number of ServingGroups now, although autoscalers did before. One that has not been scaled yet is no matter of
-    /// dispute, and every manifest sets a number at first.
+    /// The field manager that sets `spec.replicas` although an autoscaler did before. A model that was not scaled yet has none: every
+    /// manifest sets a first number.
     pub(super) fn second_writer(&self, identity: &str, writer: &ReplicasWriter) -> Option<String> {
-        let mut all = self.all();
+        let mut models = self.models();
         match writer {
             ReplicasWriter::Unknown => None,
             ReplicasWriter::Scale => {
-                all.entry(identity.to_owned()).or_default().autoscaled = true;
+                models.entry(identity.to_owned()).or_default().was_autoscaled = true;
                 None
             }
             ReplicasWriter::Manager(manager) => {
-                all.get(identity).filter(|remembered| remembered.autoscaled).map(|_| manager.clone())
+                models.get(identity).filter(|model| model.was_autoscaled).map(|_| manager.clone())
             }
         }
     }
 
-    /// Remembers why the API server did not take what was wanted.
-    pub(super) fn refused(&self, identity: &str, refusal: String) {
-        self.all().entry(identity.to_owned()).or_default().refusal = Some(refusal);
-    }
-
-    /// Remembers that nothing is refused: everything that is wanted stands, or nothing is wanted.
-    pub(super) fn accepted(&self, identity: &str) {
-        if let Some(remembered) = self.all().get_mut(identity) {
-            remembered.refusal = None;
-        }
-    }
-
-    /// Why the API server did not take what was wanted the last time.
-    pub(super) fn refusal(&self, identity: &str) -> Option<String> {
-        self.all().get(identity)?.refusal.clone()
-    }
-
-    /// Forgets a model that is gone, or not scaled any more.
+    /// Drops a model that is gone, or no longer opted in.
     pub(super) fn forget(&self, identity: &str) {
-        self.all().remove(identity);
+        self.models().remove(identity);
     }
 
-    /// Forgets all models that are not among these; of those that are, which versions our writes made: a list tells what there is, whatever
-    /// was there before.
-    pub(super) fn listed(&self, there: &HashSet<String>) {
-        let mut models = self.all();
-        models.retain(|identity, _| there.contains(identity));
-        models.values_mut().for_each(|remembered| remembered.written = None);
+    /// Drops every model that a new list lacks, and the written versions of the others: the list is newer.
+    pub(super) fn retain_listed(&self, listed: &HashSet<String>) {
+        let mut models = self.models();
+        models.retain(|identity, _| listed.contains(identity));
+        models.values_mut().for_each(|model| model.written = None);
     }
 
-    fn all(&self) -> MutexGuard<'_, HashMap<String, ModelHistory>> {
+    fn models(&self) -> MutexGuard<'_, HashMap<String, ModelHistory>> {
         self.models.lock()
     }
 }
 
-/// How long the condition must have stood before it may change like this. What users change themselves shows at once.
-fn pause(before: &Condition, verdict: &Verdict) -> Option<Duration> {
-    let same_status = before.status == verdict.status.as_str();
-    if !same_status {
+/// Age that a condition must have before it may change to this verdict. What users change themselves shows at once.
+fn least_age(before: &Condition, verdict: &Verdict) -> Option<Duration> {
+    if before.status != verdict.status.as_str() {
         return None;
     }
     if before.reason != verdict.reason {
         return (is_load_reason(&before.reason) && is_load_reason(verdict.reason)).then_some(SAME_STATUS);
     }
-    let only_others_changed = stable_part(&before.message) == stable_part(&verdict.message);
-    (is_external_reason(verdict.reason) || only_others_changed).then_some(SAME_REASON)
+    let has_same_stable_part = stable_part(&before.message) == stable_part(&verdict.message);
+    (is_external_reason(verdict.reason) || has_same_stable_part).then_some(SAME_REASON)
 }
 
 #[cfg(test)]
@@ -252,7 +247,7 @@ mod tests {
     #[case::text_of_others(("False", "HpaNotScaling", "a"), (Status::False, "HpaNotScaling", "b"), Some(SAME_REASON))]
     #[case::text_of_users(("False", "InvalidConfiguration", "a"), (Status::False, "InvalidConfiguration", "b"), None)]
     #[case::only_the_rest(("False", "InvalidConfiguration", "a; besides X: b"), (Status::False, "InvalidConfiguration", "a; besides X: c"), Some(SAME_REASON))]
-    fn what_has_to_wait(
+    fn throttles_changes_that_users_did_not_make(
         #[case] before: (&str, &str, &str),
         #[case] after: (Status, &'static str, &str),
         #[case] expected: Option<Duration>,
@@ -266,28 +261,28 @@ mod tests {
             observed_generation: None,
         };
         let verdict = Verdict { status: after.0, reason: after.1, message: after.2.to_owned() };
-        assert_eq!(pause(&before, &verdict), expected);
+        assert_eq!(least_age(&before, &verdict), expected);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_undoes_the_same_each_time_is_answered_ever_more_slowly() {
-        let mut pace = Throttle::default();
-        let mut rests = Vec::new();
+    async fn slows_down_against_a_client_that_undoes_each_write() {
+        let mut throttle = Throttle::default();
+        let mut delays = Vec::new();
         for _ in 0..12 {
-            let rest = pace.rest().unwrap_or_default();
-            tokio::time::advance(rest).await;
-            rests.push(rest.as_millis());
-            pace.step();
+            let delay = throttle.remaining_delay().unwrap_or_default();
+            tokio::time::advance(delay).await;
+            delays.push(delay.as_millis());
+            throttle.record();
         }
-        assert_eq!(rests, [0, 0, 250, 500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000]);
+        assert_eq!(delays, [0, 0, 250, 500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000]);
         tokio::time::advance(CALM).await;
-        pace.step();
-        assert_eq!(pace.rest(), None);
+        throttle.record();
+        assert_eq!(throttle.remaining_delay(), None);
     }
 
-    /// The wall clock may have stepped since the condition was written, by whatever process.
+    /// The wall clock may have stepped since the condition was written, by this process or an earlier one.
     #[rstest]
-    fn the_time_in_a_condition_decides_nothing(#[values(-3600, 0, 3600)] step: i64) {
+    fn ignores_the_wall_clock_time_in_a_condition(#[values(-3600, 0, 3600)] step: i64) {
         let before = Condition {
             status: "True".to_owned(),
             reason: "Scaling".to_owned(),
@@ -297,7 +292,7 @@ mod tests {
             observed_generation: None,
         };
         let verdict = Verdict { status: Status::True, reason: "Idle", message: String::new() };
-        let held = History::default().hold("a", Some(&before), &verdict);
-        assert!(held.is_some_and(|held| held <= SAME_STATUS && held > SAME_STATUS / 2), "{held:?}");
+        let delay = History::default().condition_delay("a", Some(&before), &verdict);
+        assert!(delay.is_some_and(|delay| delay <= SAME_STATUS && delay > SAME_STATUS / 2), "{delay:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Writes the label selector and our condition, in one patch, without losing anybody else's.
+//! Status writes: the label selector and our condition, in one JSON patch that tests the resource version.
 
 use std::time::Duration;
 
@@ -13,168 +13,146 @@ use k8s_openapi::{
 use kube::{Api, ResourceExt as _};
 use serde_json::{Map, Value};
 
-use super::{ModelServingContext, history::ReportedCondition, identity};
-use crate::cluster::{Error, events::Events, server_side_apply};
+use super::{ModelServingContext, identity, report};
+use crate::cluster::{
+    Error,
+    server_side_apply::{self, Generated},
+};
 use kthena_keda_core::{
     api::kthena::{AUTOSCALING_READY, Conditions, ModelServing},
-    domain::{Capabilities, Status},
-    observed::Observed,
-    plan::{Desired, PENDING, Plan, Verdict, plan},
+    domain::Reason,
+    observed::{Observed, OwnedObject},
+    plan::{Desired, Plan, Verdict},
 };
 
-/// How often a lost race is run again at once.
-const TRIES: u32 = 3;
-
-/// What the rest of a pass goes by.
-pub(super) struct Written {
-    /// What was read last.
-    pub(super) observed: Observed,
-    /// The plan for it.
-    pub(super) plan: Plan,
-    /// When the condition may be written that had to wait.
-    pub(super) held: Option<Duration>,
+/// The part of the reconcile in which the status is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Selector and condition, before the objects are applied.
+    BeforeApply,
+    /// The condition that depends on the outcome of the apply.
+    AfterApply,
 }
 
-/// Writes what the plan wants of the status, and tells of it; answers nothing where the ModelServing is gone.
+/// Outcome of a status write.
+pub(super) enum StatusWrite {
+    /// The status is as planned; a throttled condition is due after this delay.
+    Current(Option<Duration>),
+    /// The ModelServing changed since it was read; this is its current version, to be planned again.
+    Stale(Box<ModelServing>),
+    /// The ModelServing is gone, or is being deleted.
+    Gone,
+}
+
+/// The part of the plan that one status write carries out.
+struct Change {
+    selector: Desired<String>,
+    condition: Desired<Verdict>,
+    /// Time until a throttled condition may be written.
+    delay: Option<Duration>,
+}
+
+/// Writes the planned status over exactly the version that the plan was made for.
 ///
-/// It is written over exactly the version that the plan was made for. Where that is history the ModelServing is read, and planned again.
-pub(super) async fn write(
-    models: &ModelServingContext,
-    mut observed: Observed,
-    current: Plan,
-    capabilities: Capabilities,
-) -> Result<Option<Written>, Error> {
-    let context = &models.context;
-    tell_end_without_condition(models, &observed, &current);
-    let (mut current, mut held) = damped(models, &observed, current);
-    if !is_due(&current) {
-        return Ok(Some(Written { observed, plan: current, held }));
+/// # Errors
+/// Any rejection by the API server other than a stale version.
+pub(super) async fn write_status(
+    context: &ModelServingContext,
+    observed: &Observed,
+    plan: &Plan,
+    phase: Phase,
+) -> Result<StatusWrite, Error> {
+    let model_serving = &observed.model_serving;
+    let verdict = plan.explanation.as_ref().map(|explanation| &explanation.verdict);
+    context.shared.caches.last_reports.record(model_serving, verdict);
+    let change = change(context, observed, plan, phase);
+    if change.selector == Desired::Keep && change.condition == Desired::Keep {
+        return Ok(StatusWrite::Current(change.delay));
     }
-    let namespace = observed.model_serving.namespace().ok_or(Error::Malformed("a namespace"))?;
-    let name = observed.model_serving.name_any();
-    let api: Api<ModelServing> = Api::namespaced(context.client.clone(), &namespace);
-    for _ in 0..TRIES {
-        let refusal =
-            match server_side_apply::patch_status(&api, &name, changes(&observed.model_serving, &current)?)
-                .await
-            {
-                Ok(written) => {
-                    told(models, &observed, &current);
-                    models.memory.wrote(&written);
-                    return Ok(Some(Written { observed, plan: current, held }));
-                }
-                Err(error) if error.is_not_found() => return Ok(None),
-                Err(error) if error.is_stale_write() => error,
-                Err(error) => return Err(error),
-            };
-        let Some(live) = api.get_opt(&name).await?.filter(|live| live.metadata.deletion_timestamp.is_none())
-        else {
-            return Ok(None);
-        };
-        if live.resource_version() == observed.model_serving.resource_version() {
-            return Err(refusal);
+    let namespace = model_serving.namespace().ok_or(Error::Malformed("a namespace"))?;
+    let api: Api<ModelServing> = Api::namespaced(context.shared.client.clone(), &namespace);
+    let patch = patch(model_serving, &change)?;
+    match server_side_apply::patch_status(&api, model_serving.name(), patch).await {
+        Ok(written) => {
+            report::publish_condition(context, model_serving, &change.condition);
+            context.history.record_write(&written);
+            Ok(StatusWrite::Current(change.delay))
         }
-        observed.model_serving = live;
-        (current, held) =
-            damped(models, &observed, plan(&observed, capabilities, &context.settings.defaults));
-        if !is_due(&current) {
-            return Ok(Some(Written { observed, plan: current, held }));
-        }
+        Err(error) if error.is_not_found() => Ok(StatusWrite::Gone),
+        Err(error) if error.is_stale_write() => current_version(&api, model_serving, error).await,
+        Err(error) => Err(error),
     }
-    Err(Error::Contended)
 }
 
-/// The plan without a condition that would be rewritten too soon, or is not to be written at all; and how long it has to wait.
-fn damped(models: &ModelServingContext, observed: &Observed, mut plan: Plan) -> (Plan, Option<Duration>) {
-    let Desired::Apply(verdict) = &plan.condition else { return (plan, None) };
-    let identity = identity(&observed.model_serving);
-    if !models.writes_conditions {
-        tell_change(models, &observed.model_serving, models.memory.said(&identity), verdict);
-        plan.condition = Desired::Keep;
-        return (plan, None);
+/// Reads the ModelServing after a conflict. The rejection stands if its version is the one that was written.
+async fn current_version(
+    api: &Api<ModelServing>,
+    seen: &ModelServing,
+    rejection: Error,
+) -> Result<StatusWrite, Error> {
+    match api.get_opt(seen.name()).await? {
+        Some(live) if live.metadata.deletion_timestamp.is_some() => Ok(StatusWrite::Gone),
+        Some(live) if live.resource_version() == seen.resource_version() => Err(rejection),
+        Some(live) => Ok(StatusWrite::Stale(Box::new(live))),
+        None => Ok(StatusWrite::Gone),
     }
-    let held = models.memory.hold(&identity, observed.model_serving.condition(), verdict);
-    if held.is_some() {
-        plan.condition = Desired::Keep;
-    }
-    (plan, held)
 }
 
-/// Remembers what was written, and tells what is news to people: a problem, its end, and the end of autoscaling.
-fn told(models: &ModelServingContext, observed: &Observed, plan: &Plan) {
+fn change(context: &ModelServingContext, observed: &Observed, plan: &Plan, phase: Phase) -> Change {
+    let (condition, delay) = match phase {
+        Phase::BeforeApply if waits_for_apply(observed, plan) => (Desired::Keep, None),
+        Phase::BeforeApply | Phase::AfterApply => throttled_condition(context, observed, plan),
+    };
+    let selector = match phase {
+        Phase::BeforeApply => plan.selector.clone(),
+        Phase::AfterApply => Desired::Keep,
+    };
+    Change { selector, condition, delay }
+}
+
+/// `true` if the condition depends on the outcome of the apply: on opting out it goes last, and one that reports a rejection stays until
+/// the API server has accepted the objects. Without the second rule such a condition would change twice at every attempt.
+pub(super) fn waits_for_apply(observed: &Observed, plan: &Plan) -> bool {
+    if plan.condition == Desired::Remove {
+        return true;
+    }
+    let reports_rejection = observed
+        .model_serving
+        .condition()
+        .is_some_and(|condition| condition.reason == Reason::ScaledObjectNotReady.as_str());
+    reports_rejection && has_pending_write(observed, plan)
+}
+
+fn has_pending_write(observed: &Observed, plan: &Plan) -> bool {
+    is_pending(&plan.scaled_object, observed.owned_scaled_object())
+        || is_pending(&plan.pod_monitor, observed.pod_monitor.as_ref())
+}
+
+fn is_pending<K: Generated>(desired: &Desired<Box<K>>, found: Option<&OwnedObject>) -> bool {
+    let Desired::Apply(desired) = desired else { return false };
+    found.is_none_or(|found| found.fingerprint != desired.fingerprint())
+}
+
+/// The condition to write now, and the time until one that would be rewritten too soon may be written.
+fn throttled_condition(
+    context: &ModelServingContext,
+    observed: &Observed,
+    plan: &Plan,
+) -> (Desired<Verdict>, Option<Duration>) {
+    let Desired::Apply(verdict) = &plan.condition else { return (plan.condition.clone(), None) };
     let (model_serving, identity) = (&observed.model_serving, identity(&observed.model_serving));
-    match &plan.condition {
-        Desired::Keep => {}
-        Desired::Remove => {
-            models.memory.forget(&identity);
-            tell_end(&models.events, model_serving);
-        }
-        Desired::Apply(verdict) => {
-            models.memory.told(&identity);
-            let before = model_serving.condition();
-            let said = |before: &Condition| ReportedCondition {
-                is_good: before.status == Status::True.as_str(),
-                reason: before.reason.clone(),
-            };
-            tell_change(models, model_serving, before.map(said), verdict);
-        }
+    if !context.writes_conditions {
+        report::publish_transition(context, model_serving, context.history.reported(&identity), verdict);
+        return (Desired::Keep, None);
+    }
+    match context.history.condition_delay(&identity, model_serving.condition(), verdict) {
+        None => (plan.condition.clone(), None),
+        Some(delay) => (Desired::Keep, Some(delay)),
     }
 }
 
-/// Where no condition is written, none is removed when autoscaling ends.
-fn tell_end_without_condition(models: &ModelServingContext, observed: &Observed, plan: &Plan) {
-    let identity = identity(&observed.model_serving);
-    let has_ended = plan.explanation.is_none() && plan.condition == Desired::Keep;
-    if has_ended && models.memory.said(&identity).is_some() {
-        models.memory.forget(&identity);
-        tell_end(&models.events, &observed.model_serving);
-    }
-}
-
-fn tell_end(events: &Events, model_serving: &ModelServing) {
-    if model_serving.replicas() > 0 {
-        events.normal(
-            model_serving,
-            "OptedOut",
-            "it is not scaled any more; the number of ServingGroups stays as it is",
-        );
-        return;
-    }
-    let (namespace, name) = (model_serving.namespace().unwrap_or_default(), model_serving.name_any());
-    let note = format!(
-        "it is not scaled any more and has no ServingGroups, so nothing will wake it: kubectl scale modelserving {name} -n {namespace} --replicas=1"
-    );
-    events.warning(model_serving, "OptedOut", &note);
-}
-
-fn tell_change(
-    models: &ModelServingContext,
-    model_serving: &ModelServing,
-    before: Option<ReportedCondition>,
-    verdict: &Verdict,
-) {
-    models.memory.say(&identity(model_serving), verdict);
-    let is_problem = |is_good: bool, reason: &str| !is_good && reason != PENDING;
-    let problem_before = before.filter(|before| is_problem(before.is_good, &before.reason));
-    if is_problem(verdict.is_good(), verdict.reason) {
-        if problem_before.is_none_or(|before| before.reason != verdict.reason) {
-            models.events.warning(model_serving, verdict.reason, &verdict.message);
-        }
-    } else if let Some(before) = problem_before {
-        models.events.normal(
-            model_serving,
-            "Resolved",
-            &format!("{} is over; {}", before.reason, verdict.message),
-        );
-    }
-}
-
-fn is_due(plan: &Plan) -> bool {
-    plan.selector != Desired::Keep || plan.condition != Desired::Keep
-}
-
-/// What changes of this version of a ModelServing. Everybody else's conditions are not even sent.
-fn changes(of: &ModelServing, plan: &Plan) -> Result<Patch, Error> {
+/// The operations that turn the status of this version into the planned one. Conditions of other controllers are not sent.
+fn patch(of: &ModelServing, change: &Change) -> Result<Patch, Error> {
     let mut operations = vec![PatchOperation::Test(TestOperation {
         path: path(&["metadata", "resourceVersion"]),
         value: of.resource_version().unwrap_or_default().into(),
@@ -182,17 +160,17 @@ fn changes(of: &ModelServing, plan: &Plan) -> Result<Patch, Error> {
     if !of.has_status {
         operations.push(add(&["status"], Value::Object(Map::new())));
     }
-    if let Desired::Apply(selector) = &plan.selector {
+    if let Desired::Apply(selector) = &change.selector {
         operations.push(add(&["status", "labelSelector"], selector.as_str().into()));
     }
-    operations.extend(change_of_condition(of, plan)?);
+    operations.extend(condition_operation(of, change)?);
     Ok(Patch(operations))
 }
 
-fn change_of_condition(of: &ModelServing, plan: &Plan) -> Result<Option<PatchOperation>, Error> {
+fn condition_operation(of: &ModelServing, change: &Change) -> Result<Option<PatchOperation>, Error> {
     let Conditions { are_there, place, autoscaling_ready } = &of.status.conditions;
     let place = place.map(|place| path(&["status", "conditions", &place.to_string()]));
-    let verdict = match &plan.condition {
+    let verdict = match &change.condition {
         Desired::Keep => return Ok(None),
         Desired::Remove => return Ok(place.map(|path| PatchOperation::Remove(RemoveOperation { path }))),
         Desired::Apply(verdict) => verdict,
@@ -214,8 +192,8 @@ fn path(tokens: &[&str]) -> PointerBuf {
     PointerBuf::from_tokens(tokens.iter().copied())
 }
 
-/// The time of transition moves only with the status. No observed generation: it would be out of date at every scaling, and
-/// `kubectl wait` does not believe a condition then.
+/// The transition time moves only with the status. The observed generation stays unset: it would be outdated after every scaling, and
+/// `kubectl wait` ignores a condition whose generation is outdated.
 fn condition(verdict: &Verdict, before: Option<&Condition>) -> Condition {
     let since = before
         .filter(|before| before.status == verdict.status.as_str())

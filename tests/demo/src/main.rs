@@ -23,7 +23,7 @@ const A_WHILE: Duration = Duration::from_secs(12);
 async fn main() -> ExitCode {
     // Whatever goes wrong is said in one line.
     std::panic::set_hook(Box::new(|panic| {
-        eprintln!("\nthe demo stopped: {}", panic.payload_as_str().unwrap_or("unknown"))
+        eprintln!("\nthe demo stopped: {}", panic.payload_as_str().unwrap_or("unknown"));
     }));
     let Some(operator) = std::env::args_os().nth(1) else {
         eprintln!("usage: demo OPERATOR-BINARY");

@@ -27,7 +27,7 @@ pub async fn ask(operator: &Process, path: &str) -> (u16, String) {
     let address = async || {
         let log = operator.log();
         log.lines()
-            .find(|line| line.contains("serves metrics and probes"))?
+            .find(|line| line.contains("serving metrics and probes"))?
             .rsplit_once("address=")
             .map(|(_, address)| address.to_owned())
     };

@@ -1,0 +1,112 @@
+//! The reconcile of one ModelServing: observe, plan, write the status, apply, record.
+
+use std::{sync::Arc, time::Duration};
+
+use kube::runtime::controller::Action;
+
+use super::{
+    ModelServingContext,
+    apply::{Failure, apply},
+    identity, report,
+    status::{Phase, StatusWrite, waits_for_apply, write_status},
+};
+use crate::cluster::Error;
+use kthena_keda_core::{
+    api::kthena::ModelServing,
+    domain::Capabilities,
+    observed::Observed,
+    plan::{Plan, plan},
+};
+
+/// How often a status conflict is resolved at once, by reading the ModelServing and planning again.
+const STATUS_ATTEMPTS: u32 = 4;
+
+/// Brings everything of one ModelServing to its desired state.
+///
+/// The status comes before the objects, since the HPA needs the selector before it sees a ScaledObject. What the API server rejects is
+/// in the condition before this returns.
+pub(super) async fn reconcile(
+    model_serving: Arc<ModelServing>,
+    context: Arc<ModelServingContext>,
+) -> Result<Action, Error> {
+    if let Some(later) = postpone(&context, &model_serving) {
+        return Ok(later);
+    }
+    let Some((mut observed, capabilities)) = observe(&context, &model_serving) else {
+        return Ok(Action::await_change());
+    };
+    for _ in 0..STATUS_ATTEMPTS {
+        let plan = plan(&observed, capabilities, &context.shared.settings.defaults);
+        match write_status(&context, &observed, &plan, Phase::BeforeApply).await? {
+            StatusWrite::Current(delay) => {
+                let applied = apply(&context, &observed, &plan).await;
+                return record(&context, observed, plan, capabilities, delay, applied).await;
+            }
+            StatusWrite::Stale(live) => observed.model_serving = *live,
+            StatusWrite::Gone => return Ok(Action::await_change()),
+        }
+    }
+    Err(Error::Contended)
+}
+
+/// A reason not to reconcile now: a ModelServing that is being deleted takes its objects with it, an overloaded API server is left alone,
+/// and a cache that lags behind our own write is awaited.
+fn postpone(context: &ModelServingContext, model_serving: &ModelServing) -> Option<Action> {
+    if model_serving.metadata.deletion_timestamp.is_some() || context.history.is_stale(model_serving) {
+        return Some(Action::await_change());
+    }
+    context.overload.left().map(Action::requeue)
+}
+
+/// Everything that the plan depends on; `None` before the initial lists are complete.
+fn observe(context: &ModelServingContext, model_serving: &ModelServing) -> Option<(Observed, Capabilities)> {
+    let served = context.shared.served.borrow().clone()?;
+    let router = context.router.borrow().clone()?;
+    let caches = &context.shared.caches;
+    if !caches.has_synced(&served) {
+        return None;
+    }
+    let mut observed = caches.observe(model_serving, &served, router);
+    observed.second_writer =
+        context.history.second_writer(&identity(model_serving), &model_serving.replicas_set_by);
+    Some((observed, served.capabilities))
+}
+
+/// Completes the condition with the outcome of the apply, and returns when to reconcile again.
+async fn record(
+    context: &ModelServingContext,
+    mut observed: Observed,
+    plan: Plan,
+    capabilities: Capabilities,
+    status_delay: Option<Duration>,
+    applied: Result<Option<Duration>, Failure>,
+) -> Result<Action, Error> {
+    report::publish_opted_out_without_condition(context, &observed, &plan);
+    observed.rejection = applied.as_ref().err().and_then(Failure::rejection);
+    let condition_delay = if observed.rejection.is_some() || waits_for_apply(&observed, &plan) {
+        complete_condition(context, &mut observed, capabilities).await?
+    } else {
+        None
+    };
+    let apply_delay = applied.map_err(|failure| failure.error)?;
+    context.failures.forget(&identity(&observed.model_serving));
+    let delays = [status_delay, apply_delay, condition_delay];
+    Ok(delays.into_iter().flatten().min().map_or_else(Action::await_change, Action::requeue))
+}
+
+/// Writes the condition that depends on the outcome of the apply. Returns the time until a throttled one may be written.
+async fn complete_condition(
+    context: &ModelServingContext,
+    observed: &mut Observed,
+    capabilities: Capabilities,
+) -> Result<Option<Duration>, Error> {
+    for _ in 0..STATUS_ATTEMPTS {
+        let plan = plan(observed, capabilities, &context.shared.settings.defaults);
+        match write_status(context, observed, &plan, Phase::AfterApply).await? {
+            StatusWrite::Current(delay) => return Ok(delay),
+            StatusWrite::Stale(live) => observed.model_serving = *live,
+            StatusWrite::Gone => return Ok(None),
+        }
+    }
+    Err(Error::Contended)
+}

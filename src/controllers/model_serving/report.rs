@@ -1,0 +1,86 @@
+//! Events on transitions of the condition, and the history that they are compared with.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::ResourceExt as _;
+
+use super::{ModelServingContext, history::ReportedCondition, identity};
+use crate::cluster::events::Events;
+use kthena_keda_core::{
+    api::kthena::ModelServing,
+    domain::Status,
+    observed::Observed,
+    plan::{Desired, PENDING, Plan, Verdict},
+};
+
+/// Publishes what is news in a condition that was just written: a problem, its end, or the end of autoscaling.
+pub(super) fn publish_condition(
+    context: &ModelServingContext,
+    model_serving: &ModelServing,
+    condition: &Desired<Verdict>,
+) {
+    let identity = identity(model_serving);
+    match condition {
+        Desired::Keep => {}
+        Desired::Remove => {
+            context.history.forget(&identity);
+            publish_opted_out(&context.events, model_serving);
+        }
+        Desired::Apply(verdict) => {
+            context.history.record_condition_write(&identity);
+            publish_transition(context, model_serving, model_serving.condition().map(reported), verdict);
+        }
+    }
+}
+
+fn reported(condition: &Condition) -> ReportedCondition {
+    ReportedCondition { is_good: condition.status == Status::True.as_str(), reason: condition.reason.clone() }
+}
+
+/// Publishes the end of autoscaling where no condition is written, and so none was removed.
+pub(super) fn publish_opted_out_without_condition(
+    context: &ModelServingContext,
+    observed: &Observed,
+    plan: &Plan,
+) {
+    let identity = identity(&observed.model_serving);
+    let has_ended = plan.explanation.is_none() && plan.condition == Desired::Keep;
+    if has_ended && context.history.reported(&identity).is_some() {
+        context.history.forget(&identity);
+        publish_opted_out(&context.events, &observed.model_serving);
+    }
+}
+
+fn publish_opted_out(events: &Events, model_serving: &ModelServing) {
+    if model_serving.replicas() > 0 {
+        events.normal(model_serving, "OptedOut", "autoscaling disabled; replicas left unchanged");
+        return;
+    }
+    let (namespace, name) = (model_serving.namespace().unwrap_or_default(), model_serving.name());
+    let note = format!(
+        "autoscaling disabled at 0 replicas, so no request will wake the model. Scale it up: kubectl scale modelserving {name} -n {namespace} --replicas=1"
+    );
+    events.warning(model_serving, "OptedOut", &note);
+}
+
+/// Publishes a new problem, or the end of one.
+pub(super) fn publish_transition(
+    context: &ModelServingContext,
+    model_serving: &ModelServing,
+    before: Option<ReportedCondition>,
+    verdict: &Verdict,
+) {
+    context.history.record_report(&identity(model_serving), verdict);
+    let problem_before = before.filter(|before| is_problem(before.is_good, &before.reason));
+    if is_problem(verdict.is_good(), verdict.reason) {
+        if problem_before.is_none_or(|before| before.reason != verdict.reason) {
+            context.events.warning(model_serving, verdict.reason, &verdict.message);
+        }
+    } else if let Some(before) = problem_before {
+        let note = format!("{} is resolved; {}", before.reason, verdict.message);
+        context.events.normal(model_serving, "Resolved", &note);
+    }
+}
+
+fn is_problem(is_good: bool, reason: &str) -> bool {
+    !is_good && reason != PENDING
+}
