@@ -173,7 +173,10 @@ fn bad_annotations_are_named(#[case] annotations: &[(&str, &str)], #[case] why: 
     "metadata: {name: chat}\nspec: {template: {roles: {name: engine}}}",
     "spec.template.roles must be a list"
 )]
-#[case::role("metadata: {name: chat}\nspec: {template: {roles: [engine]}}", "spec.template.roles must be a list")]
+#[case::role(
+    "metadata: {name: chat}\nspec: {template: {roles: [engine]}}",
+    "spec.template.roles must be a list"
+)]
 fn a_manifest_of_another_shape_is_named(#[case] fields: &str, #[case] why: &str) {
     let output = stdin(
         &format!("apiVersion: workload.serving.volcano.sh/v1alpha1\nkind: ModelServing\n{fields}\n"),

@@ -232,7 +232,7 @@ impl Lenient for Exists {
     }
 }
 
-/// Maximum depth of buffered objects, in levels. No field in use is deeper, and serde_json fails at 128
+/// Maximum depth of buffered objects, in levels. No field in use is deeper, and `serde_json` fails at 128
 /// levels.
 const DEPTH: u8 = 32;
 

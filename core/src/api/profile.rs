@@ -119,7 +119,7 @@ pub struct PrometheusSpec {
         length(max = 512)
     )]
     pub url: String,
-    /// TriggerAuthentication or ClusterTriggerAuthentication with KEDA's credentials.
+    /// Reference to KEDA's credentials for Prometheus.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authentication_ref: Option<AuthenticationRef>,
     /// Modes in which KEDA uses the credentials; without a mode KEDA ignores them. Omit the field only if the

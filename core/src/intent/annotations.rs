@@ -342,6 +342,47 @@ mod tests {
         assert_eq!(parse_engine(text).map_err(|error| error.to_string()), expected.map_err(str::to_owned));
     }
 
+    #[derive(serde::Deserialize)]
+    struct Case {
+        note: String,
+        accepted: bool,
+        annotations: BTreeMap<String, String>,
+    }
+
+    fn cases() -> Vec<Case> {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/chart/annotations.yaml");
+        serde_saphyr::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
+    }
+
+    /// The chart's tests check the admission policy with the same cases.
+    #[test]
+    fn accepts_the_same_annotations_as_the_admission_policy() {
+        for case in cases() {
+            let accepted = Annotations::read(&case.annotations, None).is_none_or(|read| read.is_ok());
+            assert_eq!(accepted, case.accepted, "{}", case.note);
+        }
+    }
+
+    #[test]
+    fn reports_errors_in_the_words_of_the_admission_policy() {
+        let file =
+            concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/kthena-keda/templates/admissionpolicy.yaml");
+        let policy = std::fs::read_to_string(file).unwrap();
+        let (_, policy) = policy.split_once("# Errors by annotation").unwrap();
+        let (policy, _) = policy.split_once("# Message with all errors").unwrap();
+        let texts: Vec<&str> = policy.split('\'').filter(|text| text.starts_with("expected ")).collect();
+        let errors: Vec<String> = cases()
+            .into_iter()
+            .filter_map(|case| Annotations::read(&case.annotations, None)?.err())
+            .flatten()
+            .map(|error| error.to_string())
+            .collect();
+        assert!(texts.len() > 10, "{texts:?}");
+        for text in texts {
+            assert!(errors.iter().any(|error| error.contains(text)), "the operator never reports {text:?}");
+        }
+    }
+
     #[test]
     fn compares_the_bounds_of_both_annotations() {
         let errors = errors(&[
