@@ -3,17 +3,19 @@
 //! The CRD under `crds/` is generated from these types: `kubectl explain` prints the doc comments, and the
 //! API server enforces the bounds, patterns and rules. The built-in settings are the defaults of these types.
 
+mod schema;
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube_derive::CustomResource;
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 use strum::IntoStaticStr;
 
+use self::schema::{at_most, between, create_schema, is_not_reserved, is_positive, rule, signal_names};
 use super::keda::{FallbackBehavior, MetricType};
-use crate::domain::{ACTIVATION, Activation, Demand, ReplicaBounds, ScrapeInterval, Signal};
+use crate::domain::{Activation, Demand, ReplicaBounds, ScrapeInterval, Signal};
 
 /// Autoscaling settings that many ModelServings share.
 #[derive(CustomResource, JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -241,38 +243,6 @@ impl From<Signal> for SignalSpec {
     }
 }
 
-fn signal_names() -> Vec<&'static str> {
-    Signal::all().map(Signal::name).collect()
-}
-
-/// Reserves the names of the built-in signals and of the activation trigger.
-fn is_not_reserved() -> Value {
-    let names: Vec<String> =
-        signal_names().into_iter().chain([ACTIVATION]).map(|name| format!("'{name}'")).collect();
-    rule(&format!("!(self in [{}])", names.join(", ")), "must not be the name of a built-in signal")
-}
-
-/// Bounds a target: the HPA rejects 0.
-fn is_positive() -> Value {
-    rule("double(self) >= 0.001", "must be at least 0.001")
-}
-
-/// Bounds a duration.
-fn between(min: &str, max: &str) -> [Value; 1] {
-    let cel = format!("duration(self) >= duration('{min}') && duration(self) <= duration('{max}')");
-    [rule(&cel, &format!("must be from {min} to {max}"))]
-}
-
-/// Bounds a duration, which may be 0.
-fn at_most(max: &str) -> [Value; 1] {
-    [rule(&format!("duration(self) <= duration('{max}')"), &format!("must be at most {max}"))]
-}
-
-/// A validation rule in CEL.
-fn rule(cel: &str, message: &str) -> Value {
-    json!({"rule": cel, "message": message})
-}
-
 /// A signal with your own query. It runs with KEDA's credentials, over the series of all namespaces.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -470,14 +440,6 @@ pub enum CreateSpec {
 pub enum CreateWord {
     /// Even if a monitor of another owner scrapes the router.
     Always,
-}
-
-/// A structural schema has at most one type, so an enumeration lists the booleans and the text.
-fn create_schema(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "enum": [true, false, CreateWord::Always],
-        "x-kubernetes-preserve-unknown-fields": true,
-    })
 }
 
 /// Status of a profile, as the operator reports it.
