@@ -1,5 +1,10 @@
-//! How many plans one core makes in a second.
-#![allow(clippy::expect_used, clippy::missing_panics_doc, missing_docs, reason = "it is run by hand")]
+//! Plans per second on one core.
+#![allow(
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    missing_docs,
+    reason = "a benchmark stops by panicking"
+)]
 
 use std::hint::black_box;
 
@@ -14,7 +19,7 @@ use kthena_keda_core::{
 };
 use serde_json::{Value, json};
 
-/// What there is of a model, with a profile, a route and a server, and nothing of ours yet.
+/// Inputs of a plan: a ModelServing with a profile, a ModelRoute and a ModelServer, and no generated objects.
 fn observed(annotations: &Value) -> Observed {
     let mut manifests = Manifests::of_newest_cluster(true);
     let objects = [
@@ -34,7 +39,7 @@ fn observed(annotations: &Value) -> Observed {
         }),
     ];
     for object in objects {
-        manifests.add("here", object).expect("an object");
+        manifests.add("benchmark", object).expect("an object");
     }
     let (_, model_serving) = manifests.model_servings.first().expect("a ModelServing");
     manifests.observe(model_serving, RouterSeries::assumed("kthena-system"))

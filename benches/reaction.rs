@@ -1,13 +1,14 @@
-//! How long a step of load takes to reach `spec.replicas`, as a sum of its parts. Prints; asserts nothing.
+//! Time from a step of load to `spec.replicas`, with the shares of Prometheus and of KEDA and the HPA. Prints results and asserts
+//! nothing.
 //!
-//! `reaction OPERATOR-BINARY [--steps N] [--scrape SECONDS] [--hpa SECONDS]`, in a network namespace
+//! Usage, in the tests' network namespace: `reaction OPERATOR-BINARY [--steps N] [--scrape SECONDS] [--hpa SECONDS]`
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::large_futures,
     clippy::print_stdout,
-    reason = "it is run by hand, and prints what it found"
+    reason = "a manual benchmark, which prints its results and stops by panicking"
 )]
 
 use std::time::{Duration, Instant};
@@ -31,44 +32,44 @@ async fn main() {
     chat.keda_says("Ready", "True").await;
     let load = chain.load(&chat);
     println!(
-        "scrape every {scrape} s, HPA every {hpa} s; KEDA's own polls have no part between one and many"
+        "scrape interval {scrape} s, HPA sync period {hpa} s; KEDA's polling interval only matters between 0 and 1"
     );
     println!(
         "{:>4}  {:>18}  {:>18}  {:>8}  {:>20}",
-        "step", "load → Prometheus", "→ spec.replicas", "sum", "the operator's share"
+        "step", "load → Prometheus", "→ spec.replicas", "total", "operator requests"
     );
     for step in 0..steps {
         chat.has_replicas(1).await;
-        // Not always at the same moment of everybody's periods.
+        // Start each step at another phase of the scrape and sync periods.
         sleep(Duration::from_millis(u64::from(step) * 370)).await;
         let before = chain.stack.requests().len();
-        let (known, raised) = one(&chain, &chat, &load).await;
-        let asked =
+        let (seen, scaled) = step_once(&chain, &chat, &load).await;
+        let requests =
             chain.stack.requests().split_off(before).iter().filter(|request| request.verb != "watch").count();
         println!(
-            "{step:>4}  {known:>18.1?}  {:>18.1?}  {raised:>8.1?}  {asked:>11} requests",
-            raised.saturating_sub(known)
+            "{step:>4}  {seen:>18.1?}  {:>18.1?}  {scaled:>8.1?}  {requests:>20}",
+            scaled.saturating_sub(seen)
         );
         load.hold(0);
     }
 }
 
-/// From the step until Prometheus knows of it, and until more ServingGroups are wanted.
-async fn one(chain: &Chain, chat: &Model, load: &Load) -> (Duration, Duration) {
+/// Times from a step of load until Prometheus has the new value, and until `spec.replicas` rises.
+async fn step_once(chain: &Chain, chat: &Model, load: &Load) -> (Duration, Duration) {
     let query = format!("sum(kthena_router_active_downstream_requests{{model={:?}}})", chat.name);
     let started = Instant::now();
     load.hold(37);
-    let known = async {
+    let seen = async {
         while chain.prometheus.query(&query).await.is_none_or(|value| value < 30.0) {
             sleep(Duration::from_millis(20)).await;
         }
         started.elapsed()
     };
-    let raised = async {
+    let scaled = async {
         chat.serving.until("wants more", |found| found.data["spec"]["replicas"].as_i64() > Some(1)).await;
         started.elapsed()
     };
-    tokio::join!(known, raised)
+    tokio::join!(seen, scaled)
 }
 
 fn argument(name: &str, default: u32) -> u32 {

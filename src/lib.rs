@@ -1,4 +1,5 @@
-//! kthena-keda gives a Kthena ModelServing correct, safe and explained autoscaling by KEDA for one annotation.
+//! kthena-keda generates a KEDA ScaledObject for each Kthena ModelServing that opts in with one annotation,
+//! keeps it correct, and reports in a condition why the ModelServing scales or does not.
 //!
 //! The reconcile of one ModelServing reads as five lines in [`controllers::model_serving`]:
 //!
@@ -12,8 +13,8 @@
 //! telemetry, cache, runtime ← watch, cluster, prometheus ← settings ← sources ← controllers ← app ← cli
 //! ```
 //!
-//! No folder imports one to its right; `tests/golden/direction.rs` reads the imports. `cli` is the only folder that knows flags, the
-//! environment and standard output.
+//! No folder imports one to its right; `tests/golden/direction.rs` checks that. `cli` is the only folder that
+//! knows flags, environment variables and standard output.
 
 pub mod app;
 pub mod cache;

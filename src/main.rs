@@ -1,4 +1,4 @@
-//! The binary: arguments in, exit code out.
+//! The `kthena-keda` executable; everything is in the library crate.
 
 use std::process::ExitCode;
 

@@ -1,19 +1,20 @@
-//! The operator against a real API server with the real definitions of its neighbours, under the rights that it is shipped with.
+//! The operator against a real API server with the real CRDs of Kthena, KEDA and the Prometheus Operator,
+//! under the RBAC permissions that the chart grants.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "a test says what went wrong by panicking"
+    reason = "tests report failures by panicking"
 )]
 
 mod apiserver {
     mod annotations;
-    mod companion;
     mod conflicts;
     mod engines;
     mod explain;
     mod keda_releases;
+    mod label_selector;
     mod plans;
     mod profiles;
     mod router_monitor;

@@ -1,4 +1,5 @@
-//! The chart: installed by the real helm, run with its own rights, watched by its own dashboard and alerts, and guarded by its own policy.
+//! The chart: installation with the real helm, RBAC permissions, dashboard, alerts, admission policy and
+//! leader election.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -6,17 +7,17 @@
     clippy::indexing_slicing,
     clippy::print_stderr,
     clippy::large_futures,
-    reason = "a test says what went wrong by panicking"
+    reason = "tests report failures by panicking"
 )]
 
 #[path = "chart"]
 mod chart {
     mod commands;
     mod election;
+    mod permissions;
     mod policy;
     mod promises;
     mod release;
-    mod rights;
     mod shards;
     mod templates;
 }

@@ -1,9 +1,10 @@
-//! What `render` prints for the samples, and properties of every query, without a cluster.
+//! Output of `render`, properties of queries, generated tables and the direction of imports, all without a
+//! cluster.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "a test says what went wrong by panicking"
+    reason = "tests report failures by panicking"
 )]
 
 mod golden {

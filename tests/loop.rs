@@ -1,4 +1,5 @@
-//! The whole chain for real: load on Kthena's router scales a model up, down and not at all, as it should.
+//! The complete chain with real components: load on Kthena's router scales models up and down, or leaves them
+//! unchanged.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -6,13 +7,13 @@
     clippy::indexing_slicing,
     clippy::print_stderr,
     clippy::large_futures,
-    reason = "a test says what went wrong by panicking"
+    reason = "tests report failures by panicking"
 )]
 
 #[path = "loop"]
 mod closed_loop {
-    mod holding;
     mod lifecycle;
+    mod outages;
     mod reasons;
     mod scaling;
     mod shared;

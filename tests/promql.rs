@@ -1,10 +1,10 @@
-//! What the signals' queries answer, by Prometheus' own evaluation of them (`promtool test rules`).
+//! Results of the signals' queries, evaluated by Prometheus' own engine (`promtool test rules`).
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stderr,
-    reason = "a test says what went wrong by panicking"
+    reason = "tests report failures by panicking"
 )]
 
 use std::{env, fs, path::PathBuf, process::Command};
@@ -18,10 +18,10 @@ use rstest::rstest;
 use serde_json::{Value, json};
 use strum::VariantArray as _;
 
-/// Samples come every 15 s; queries are evaluated 20 of them after the first.
+/// Time of evaluation. Samples are 15 s apart, so this is 20 samples after the first.
 const AT: &str = "5m";
 
-/// A series of a router that is scraped as users do, from `pod`.
+/// A series of the router pod `pod`, with the labels of a usual scrape.
 fn router(metric: &str, pod: &str, labels: &str, values: &str) -> Value {
     scraped(metric, pod, "10.0.0.1:8080", labels, values)
 }
@@ -38,7 +38,7 @@ fn in_flight(pod: &str, model: &str, values: &str) -> Value {
     router("kthena_router_active_downstream_requests", pod, &format!("model={model:?}"), values)
 }
 
-/// What a router from Kthena 1.0 on exports at rest, and that its target is up.
+/// Series of an idle router of Kthena 1.0 or later, and of its target, which is up.
 fn idle(pod: &str, samples: &str) -> Vec<Value> {
     vec![
         router("kthena_router_active_requests", pod, "", &format!("0{samples}")),
@@ -57,7 +57,7 @@ fn query(signal: &str, models: &str, source: ScrapeSource) -> String {
         Some(Signal::Demand(demand)) => {
             demand.query(&DemandScope::Models(models), &from(source)).unwrap().to_string()
         }
-        Some(Signal::Saturation(_)) => panic!("{signal} is not the router's"),
+        Some(Signal::Saturation(_)) => panic!("{signal} is no signal of the router"),
         None => activation(&models, &from(source)).to_string(),
     }
 }
@@ -70,7 +70,8 @@ fn service() -> ScrapeSource {
     ScrapeSource::Service("kthena-router".to_owned())
 }
 
-/// Has promtool evaluate the query over the series; it must answer one element with this value, or nothing.
+/// Evaluates the query over the series with promtool; the result must be one sample with this value, or empty
+/// for `None`.
 fn evaluate(name: &str, series: &[Value], query: &str, at: &str, expected: Option<f64>) {
     let samples: Vec<Value> =
         expected.into_iter().map(|value| json!({"labels": "{}", "value": value})).collect();
@@ -80,7 +81,7 @@ fn evaluate(name: &str, series: &[Value], query: &str, at: &str, expected: Optio
     });
     let folder = built().join("promql");
     fs::create_dir_all(&folder).unwrap();
-    // One file for each test, since they run at the same time.
+    // One file per test, because tests run in parallel.
     let test_name = std::thread::current().name().unwrap_or_default().to_owned();
     let file = folder.join(format!(
         "{}.json",
@@ -99,27 +100,27 @@ fn evaluate(name: &str, series: &[Value], query: &str, at: &str, expected: Optio
 const DEMAND: [&str; 4] = ["active-requests", "queued-requests", "request-rate", "output-tokens"];
 
 #[rstest]
-fn an_idle_router_is_no_demand(
+fn an_idle_router_gives_zero(
     #[values("active-requests", "queued-requests", "request-rate", "output-tokens", "activation")]
     signal: &str,
 ) {
     evaluate(&format!("idle-{signal}"), &idle("r-0", "x40"), &query(signal, "m", service()), AT, Some(0.0));
-    // Before Kthena 1.0 a router at rest exports nothing at all: that its target is up tells.
+    // An idle router before Kthena 1.0 exports no series; only its target shows that it runs.
     let old = [router("up", "r-0", "", "1x40")];
     evaluate(&format!("idle-old-{signal}"), &old, &query(signal, "m", service()), AT, Some(0.0));
     let job = [
         json!({"series": r#"up{namespace="kthena-system",pod="r-0",job="kthena-system/theirs"}"#, "values": "1x40"}),
     ];
-    let theirs = ScrapeSource::Job("kthena-system/theirs".to_owned());
-    evaluate(&format!("idle-theirs-{signal}"), &job, &query(signal, "m", theirs), AT, Some(0.0));
+    let foreign = ScrapeSource::Job("kthena-system/theirs".to_owned());
+    evaluate(&format!("idle-theirs-{signal}"), &job, &query(signal, "m", foreign), AT, Some(0.0));
 }
 
 #[rstest]
-fn a_router_that_is_not_scraped_is_no_answer(
+fn an_unscraped_router_gives_no_result(
     #[values("active-requests", "queued-requests", "request-rate", "output-tokens", "activation")]
     signal: &str,
 ) {
-    // Somebody else's targets are up; the router's was, and is not any more.
+    // Foreign targets are up; the target of the router was up, and is down.
     let others = json!({"series": r#"up{namespace="other",service="other",pod="p"}"#, "values": "1x40"});
     let gone = [
         others,
@@ -135,7 +136,7 @@ fn a_router_that_is_not_scraped_is_no_answer(
 #[case::rate("request-rate", None)]
 #[case::tokens("output-tokens", None)]
 #[case::activation("activation", None)]
-fn a_prometheus_that_has_just_started(#[case] signal: &str, #[case] expected: Option<f64>) {
+fn a_new_prometheus_gives_gauges_but_no_rates(#[case] signal: &str, #[case] expected: Option<f64>) {
     // The first sample is a minute old.
     let series = with(
         idle("r-0", "x4"),
@@ -145,7 +146,7 @@ fn a_prometheus_that_has_just_started(#[case] signal: &str, #[case] expected: Op
 }
 
 #[rstest]
-fn a_router_that_has_just_gone_has_no_rate(#[values("request-rate", "output-tokens")] signal: &str) {
+fn a_router_that_just_went_down_gives_no_rate(#[values("request-rate", "output-tokens")] signal: &str) {
     let counter =
         |name: &str, labels: &str| router(name, "r-0", &format!(r#"model="m",{labels}"#), "0+15x40 stale");
     let series = [
@@ -159,8 +160,8 @@ fn a_router_that_has_just_gone_has_no_rate(#[values("request-rate", "output-toke
 }
 
 #[rstest]
-fn a_router_whose_monitor_was_deleted_has_no_rate(#[values("request-rate", "output-tokens")] signal: &str) {
-    // No mark is left: an instant selector sees the last samples for five minutes more.
+fn a_router_with_a_deleted_monitor_gives_no_rate(#[values("request-rate", "output-tokens")] signal: &str) {
+    // There is no staleness marker, so an instant selector returns the last samples for another five minutes.
     let counter =
         |name: &str, labels: &str| router(name, "r-0", &format!(r#"model="m",{labels}"#), "0+15x40");
     let series = [
@@ -176,26 +177,26 @@ fn a_router_whose_monitor_was_deleted_has_no_rate(#[values("request-rate", "outp
 }
 
 #[rstest]
-fn a_prometheus_that_was_away_has_no_rate_at_first(#[values("request-rate", "output-tokens")] signal: &str) {
-    // Three minutes without samples, from the tenth on.
-    let hole = |start: &str, step: &str| {
+fn an_outage_of_prometheus_gives_no_rate_at_first(#[values("request-rate", "output-tokens")] signal: &str) {
+    // Three minutes without samples, from the tenth minute on.
+    let gap = |start: &str, step: &str| {
         format!("{start}{step}x40 _x12 {}{step}x20", if step.is_empty() { start } else { "795" })
     };
     let counter =
-        |name: &str, labels: &str| router(name, "r-0", &format!(r#"model="m",{labels}"#), &hole("0", "+15"));
+        |name: &str, labels: &str| router(name, "r-0", &format!(r#"model="m",{labels}"#), &gap("0", "+15"));
     let series = [
         counter("kthena_router_requests_total", r#"status_code="200""#),
         counter("kthena_router_tokens_total", r#"token_type="output""#),
-        router("up", "r-0", "", &hole("1", "")),
-        router("kthena_router_active_requests", "r-0", "", &hole("0", "")),
+        router("up", "r-0", "", &gap("1", "")),
+        router("kthena_router_active_requests", "r-0", "", &gap("0", "")),
     ];
     for (at, expected) in [("10m", Some(1.0)), ("13m45s", None), ("15m", None), ("16m30s", Some(1.0))] {
-        evaluate(&format!("hole-{signal}-{at}"), &series, &query(signal, "m", service()), at, expected);
+        evaluate(&format!("gap-{signal}-{at}"), &series, &query(signal, "m", service()), at, expected);
     }
 }
 
 #[test]
-fn another_monitor_of_the_same_router_wakes_nobody() {
+fn another_monitor_of_the_same_router_wakes_no_model() {
     let counter = |job: &str, values: &str| {
         let target = format!(r#"namespace="kthena-system",service="kthena-router",pod="r-0",job="{job}""#);
         json!({"series": format!(r#"kthena_router_requests_total{{{target},model="m",path="/v1",status_code="200"}}"#), "values": values})
@@ -213,7 +214,11 @@ fn another_monitor_of_the_same_router_wakes_nobody() {
 #[case::two_routers("m", vec![in_flight("r-0", "m", "4x40"), in_flight("r-1", "m", "5x40")], 9.0)]
 #[case::two_ports("m", vec![in_flight("r-0", "m", "4x40"), scraped("kthena_router_active_downstream_requests", "r-0", "10.0.0.1:9090", r#"model="m""#, "4x40")], 4.0)]
 #[case::odd_names(r#"x"} or vector(99) #"#, vec![in_flight("r-0", r#"x"} or vector(99) #"#, "3x40")], 3.0)]
-fn in_flight_requests(#[case] models: &str, #[case] series: Vec<Value>, #[case] expected: f64) {
+fn active_requests_sum_the_requests_of_the_model(
+    #[case] models: &str,
+    #[case] series: Vec<Value>,
+    #[case] expected: f64,
+) {
     let name = format!("active-{}-{}", models.len(), expected);
     evaluate(
         &name,
@@ -225,7 +230,7 @@ fn in_flight_requests(#[case] models: &str, #[case] series: Vec<Value>, #[case] 
 }
 
 #[test]
-fn queued_requests_of_both_queues() {
+fn queued_requests_include_both_queues() {
     let fair = |user: &str, values: &str| {
         router("kthena_router_fairness_queue_size", "r-0", &format!(r#"model="m",user_id="{user}""#), values)
     };
@@ -242,7 +247,7 @@ fn queued_requests_of_both_queues() {
 }
 
 #[test]
-fn rates_of_several_paths_and_answers_are_added_up() {
+fn rates_sum_paths_and_status_codes() {
     let requests = |instance: &str, labels: &str, values: &str| {
         scraped("kthena_router_requests_total", "r-0", instance, &format!(r#"model="m",{labels}"#), values)
     };
@@ -250,7 +255,7 @@ fn rates_of_several_paths_and_answers_are_added_up() {
         requests("a:1", r#"path="/v1/chat",status_code="200""#, "0+15x40"),
         requests("a:1", r#"path="/v1/chat",status_code="404""#, "0+30x40"),
         requests("a:1", r#"path="/v1/completions",status_code="200""#, "0+15x40"),
-        // Scraped on a second port as well.
+        // A second scrape of the same router on another port.
         requests("a:2", r#"path="/v1/completions",status_code="200""#, "0+15x40"),
     ];
     evaluate(
@@ -281,18 +286,18 @@ fn rates_of_several_paths_and_answers_are_added_up() {
 #[rstest]
 #[case::a_moment_later("5m", true)]
 #[case::much_later("9m", false)]
-fn one_request_at_zero_is_seen_and_forgotten(#[case] at: &str, #[case] wakes: bool) {
-    // The counters are born by that request, a little before the fifth minute.
-    let born = |metric: &str, labels: &str, value: u32| {
+fn one_request_at_zero_activates_for_a_limited_time(#[case] at: &str, #[case] wakes: bool) {
+    // The request creates the counters shortly before the fifth minute.
+    let counter = |metric: &str, labels: &str, value: u32| {
         router(metric, "r-0", &format!(r#"model="m",path="/v1",{labels}"#), &format!("_x18 {value}x40"))
     };
     let series = [
-        born("kthena_router_requests_total", r#"status_code="404""#, 1),
-        born("kthena_router_tokens_total", r#"token_type="input""#, 8),
+        counter("kthena_router_requests_total", r#"status_code="404""#, 1),
+        counter("kthena_router_tokens_total", r#"token_type="input""#, 8),
     ];
     let expected = if wakes { 9.0 } else { 0.0 };
     evaluate(
-        &format!("born-{at}"),
+        &format!("first-request-{at}"),
         &with(idle("r-0", "x80"), series),
         &query("activation", "m", service()),
         at,
@@ -300,7 +305,8 @@ fn one_request_at_zero_is_seen_and_forgotten(#[case] at: &str, #[case] wakes: bo
     );
 }
 
-/// Answers of a real router in several states, where the recordings are at hand: in `KTHENA_METRICS`, or in a folder beside the project.
+/// Recorded metrics of a real router in several states. The recordings are in the folder `KTHENA_METRICS`, or
+/// in a folder beside the project; without them the test is skipped.
 #[rstest]
 #[case("0-idle", 0.0)]
 #[case("1-idle-with-route", 0.0)]
@@ -310,11 +316,11 @@ fn one_request_at_zero_is_seen_and_forgotten(#[case] at: &str, #[case] wakes: bo
 #[case("5-unknown-model", 0.0)]
 #[case("6-zero-pods", 0.0)]
 #[case("7-bad-requests", 0.0)]
-fn as_recorded_from_a_router(#[case] state: &str, #[case] expected: f64) {
+fn recorded_metrics_give_the_number_of_requests(#[case] state: &str, #[case] expected: f64) {
     let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/data/router-metrics");
     let file = env::var_os("KTHENA_METRICS").map_or(beside, PathBuf::from).join(format!("{state}.txt"));
     let Ok(text) = fs::read_to_string(&file) else {
-        eprintln!("SKIPPED {state}: there is no {}", file.display());
+        eprintln!("SKIPPED {state}: {} does not exist", file.display());
         return;
     };
     let samples =
@@ -338,7 +344,7 @@ fn as_recorded_from_a_router(#[case] state: &str, #[case] expected: f64) {
 #[case::its_own("team-a/chat", 9.0)]
 #[case::two_of_its_own("team-a/chat,team-a/chat-2", 14.0)]
 #[case::nothing_there("team-a/other", 0.0)]
-fn a_part_of_the_demand_by_model_server(#[case] servers: &str, #[case] expected: f64) {
+fn a_share_counts_the_requests_of_its_model_servers(#[case] servers: &str, #[case] expected: f64) {
     let upstream = |pod: &str, server: &str, route: &str, values: &str| {
         let labels = format!(r#"model_server="{server}",model_route="{route}""#);
         router("kthena_router_active_upstream_requests", pod, &labels, values)
@@ -349,7 +355,7 @@ fn a_part_of_the_demand_by_model_server(#[case] servers: &str, #[case] expected:
         upstream("r-1", "team-a/chat", "team-a/r1", "2x40"),
         upstream("r-0", "team-a/chat-2", "team-a/r1", "5x40"),
         upstream("r-0", "team-b/chat", "team-b/r1", "50x40"),
-        // Scraped on a second port as well.
+        // A second scrape of the same router on another port.
         scraped(
             "kthena_router_active_upstream_requests",
             "r-0",
@@ -366,7 +372,7 @@ fn a_part_of_the_demand_by_model_server(#[case] servers: &str, #[case] expected:
     evaluate(&format!("part-{expected}"), &with(idle("r-0", "x40"), series), &query, AT, Some(expected));
 }
 
-/// A series of an engine that is scraped by the PodMonitor of the ModelServing `chat` in `team-a`.
+/// A series of an engine, scraped with the PodMonitor of the ModelServing `chat` in `team-a`.
 fn engine(metric: &str, group: u32, pod: u32, labels: &str, values: &str) -> Value {
     of_engine("team-a", "chat", metric, group, pod, labels, values)
 }
@@ -393,7 +399,7 @@ fn engine_query(signal: &str, engine: Engine, at_zero: Option<RouterSeries>) -> 
     let series =
         EngineSeries { engine, namespace: "team-a".to_owned(), model_serving: "chat".to_owned(), at_zero };
     let Some(Signal::Saturation(saturation)) = Signal::from_name(signal) else {
-        panic!("{signal} is not the engines'")
+        panic!("{signal} is no signal of the engines")
     };
     saturation.query(&series).to_string()
 }
@@ -405,7 +411,7 @@ const SATURATION: [(&str, [&str; 2]); 3] = [
 ];
 
 #[test]
-fn engines_of_other_models_and_namespaces_never_count() {
+fn engine_signals_ignore_other_models_and_namespaces() {
     for (signal, metrics) in SATURATION {
         for (engine_name, metric) in Engine::VARIANTS.iter().copied().zip(metrics) {
             let model = r#"model_name="qwen""#;
@@ -414,7 +420,7 @@ fn engines_of_other_models_and_namespaces_never_count() {
                 engine(metric, 1, 0, model, "3x40"),
                 of_engine("team-a", "chat-2", metric, 0, 0, model, "50x40"),
                 of_engine("team-b", "chat", metric, 0, 0, model, "50x40"),
-                // Somebody's own monitor of the same pod, whose series nothing says of whose they are.
+                // A foreign monitor of the same pod, whose series have no ModelServing label.
                 json!({"series": format!(r#"{metric}{{job="theirs",namespace="team-a",pod="chat-0-0",{model}}}"#), "values": "50x40"}),
             ];
             let name = format!("engines-{signal}-{engine_name}");
@@ -424,7 +430,7 @@ fn engines_of_other_models_and_namespaces_never_count() {
 }
 
 #[test]
-fn parts_of_an_engine_are_added_up_and_caches_of_a_group_are_not() {
+fn counts_sum_all_parts_and_cache_usage_takes_the_maximum_per_group() {
     let parts = |metric: &str| {
         [
             engine(metric, 0, 0, r#"model_name="m",engine="0""#, "2x40"),
@@ -448,7 +454,7 @@ fn parts_of_an_engine_are_added_up_and_caches_of_a_group_are_not() {
 }
 
 #[test]
-fn without_engines_nobody_answers_unless_there_may_be_none() {
+fn missing_engines_give_zero_only_at_a_minimum_of_zero() {
     for (signal, [metric, _]) in SATURATION {
         let gone = with(idle("r-0", "x40"), [engine(metric, 0, 0, r#"model_name="m""#, "3x8 stale")]);
         evaluate(&format!("missing-{signal}"), &gone, &engine_query(signal, Engine::Vllm, None), AT, None);
@@ -471,7 +477,7 @@ fn without_engines_nobody_answers_unless_there_may_be_none() {
 }
 
 #[rstest]
-fn the_platform_teams_own_sign_of_presence(
+fn a_presence_query_replaces_the_target_of_the_router(
     #[values("active-requests", "queued-requests", "request-rate", "output-tokens", "activation")]
     signal: &str,
 ) {

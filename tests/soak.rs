@@ -1,4 +1,4 @@
-//! What takes minutes: `make soak`.
+//! Scenarios that take minutes, run by `make soak`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -7,7 +7,7 @@
     clippy::large_futures,
     clippy::print_stdout,
     clippy::cast_precision_loss,
-    reason = "a test says what went wrong by panicking"
+    reason = "tests report failures by panicking"
 )]
 
 mod soak {
@@ -23,15 +23,16 @@ use kube::api::ListParams;
 use rstest::rstest;
 use tokio::time::{Instant, sleep};
 
-/// ServingGroups that the load needs: 20 requests a second, each of which takes 5 s of a tenth of a ServingGroup.
+/// ServingGroups that the load needs: 20 requests a second, each of which takes 5 s of a tenth of a
+/// ServingGroup.
 const NEED: i64 = 10;
 const MAX: i64 = 40;
 const PER_SECOND: u32 = 20;
-/// Clients that wait at the most.
+/// Maximum number of requests in flight.
 const MOST_IN_FLIGHT: usize = 500;
 /// A tenth of the shipped scale-down window.
 const SCALE_DOWN_WINDOW: Duration = Duration::from_mins(1);
-/// A tenth of the period of the shipped scale-up policies, less what a look every half second may be late.
+/// A tenth of the period of the shipped scale-up policies, less the delay of sampling every half second.
 const SCALE_UP_PERIOD: Duration = Duration::from_secs(5);
 
 /// The shipped profile with every time divided by ten, in whole seconds.
@@ -59,27 +60,28 @@ fn a_tenth(profile: &str) -> String {
 }
 
 #[test]
-fn times_are_divided_and_nothing_else() {
+fn divides_only_times_by_ten() {
     let shorter = a_tenth("a: 15s\nb: {value: 2, period: 60s}\nc: {w: 10m, x: 0s} # 3 models\n");
     assert_eq!(shorter, "a: 2s\nb: {value: 2, period: 6s}\nc: {w: 60s, x: 0s} # 3 models\n");
 }
 
-/// A profile in `config/samples`, and what may be expected of it.
+/// A profile in `config/samples`, and the expected scaling with it.
 #[derive(Clone, Copy, Debug)]
 struct Expected {
     profile: &'static str,
-    /// How many ServingGroups may come within a period, whatever is there.
+    /// ServingGroups that may be added per period, independent of the current count.
     step: i64,
-    /// Whether what was too much is gone three scale-down windows after the backlog.
+    /// `true` if the surplus is removed within three scale-down windows after the backlog is gone.
     settles: bool,
 }
 
-/// The load of ten ServingGroups arrives at once, one is there, and each takes a minute (a tenth of it here) to load.
+/// The load of ten ServingGroups arrives at once. One ServingGroup exists, and each new one takes a minute to
+/// load, here a tenth of that.
 #[rstest]
 #[case::shipped(Expected { profile: "autoscaling-profile", step: 2, settles: false })]
 #[case::for_steps(Expected { profile: "autoscaling-profile-steps", step: 8, settles: true })]
 #[tokio::test]
-async fn a_step_of_load_while_models_load_slowly(#[case] expected: Expected) {
+async fn scales_for_a_step_of_load_while_models_load_slowly(#[case] expected: Expected) {
     assert!(is_in_namespace(), "run `make soak`: this needs a network namespace");
     let Expected { profile, .. } = expected;
     let text = fs::read_to_string(root().join(format!("config/samples/{profile}.yaml"))).unwrap();
@@ -114,7 +116,7 @@ async fn a_step_of_load_while_models_load_slowly(#[case] expected: Expected) {
     while gone.is_none_or(|gone| gone.elapsed() < 3 * SCALE_DOWN_WINDOW) {
         let sample = recorder.look(&chain, &chat, &load).await;
         assert!(Instant::now() < limit, "the backlog is not gone yet: {sample:?}");
-        // With a little to spare over what is in flight when every request is served at once.
+        // Slightly more than the requests in flight when every request is served at once.
         let served_at_once = usize::try_from(NEED * 12).unwrap();
         if gone.is_none() && sample.at > Duration::from_secs(20) && sample.load <= served_at_once {
             gone = Some(Instant::now());
@@ -125,10 +127,10 @@ async fn a_step_of_load_while_models_load_slowly(#[case] expected: Expected) {
     let title = format!("The load of ten ServingGroups arrives at once ({profile}); times divided by ten");
     let picture = Picture { title: &title, level: Some((NEED as f64, "need")) };
     draw(&recorder, picture, &root().join("target/demo").join(profile));
-    judge(&recorder, expected);
+    assert_scaling(&recorder, expected);
 }
 
-fn judge(recorder: &Recorder, expected: Expected) {
+fn assert_scaling(recorder: &Recorder, expected: Expected) {
     let peak = recorder.samples.iter().map(|sample| sample.wanted).max().unwrap();
     let last = recorder.samples.last().unwrap().wanted;
     println!(
@@ -152,15 +154,15 @@ fn judge(recorder: &Recorder, expected: Expected) {
             sample.at
         );
     }
-    let is_near = (last - NEED).abs() <= NEED / 5;
+    let is_settled = (last - NEED).abs() <= NEED / 5;
     assert!(
-        is_near || !expected.settles,
+        is_settled || !expected.settles,
         "{last} are wanted three scale-down windows after the backlog is gone"
     );
 }
 
-/// Everything at the intervals that it is shipped with, but for the time that a model must be idle before it goes to zero.
-const SLEEPY: &str = "
+/// The shipped intervals, except for the cooldown before a model scales to zero.
+const SHORT_COOLDOWN: &str = "
 apiVersion: autoscaling.kthena.io/v1alpha1
 kind: AutoscalingProfile
 metadata: {name: default}
@@ -168,13 +170,14 @@ spec:
   scaleToZero: {cooldown: 30s, initialCooldown: 30s}
 ";
 
-/// A scrape, a poll and some time to make pods.
+/// A scrape, a poll and the creation of pods.
 const A_MINUTE: Duration = Duration::from_mins(1);
-/// The longest look back of a query, and some more.
+/// The longest range of a query, and a margin.
 const LOOK_BACK: Duration = Duration::from_secs(150);
 
-/// Waits until there is no ServingGroup and no pod, and the router has heard of it; asking it would wake the model.
-async fn falls_asleep(chat: &Model) {
+/// Waits until the model has no ServingGroup and no pod, and gives the router 2 s to notice; a request to the
+/// router would wake the model.
+async fn scales_to_zero(chat: &Model) {
     chat.wants_replicas_within(LOOK_BACK + 2 * A_MINUTE, 0).await;
     chat.has_replicas(0).await;
     let pods = chat.serving.namespace.api(&kinds::pod());
@@ -188,10 +191,10 @@ async fn falls_asleep(chat: &Model) {
 }
 
 #[tokio::test]
-async fn one_request_wakes_a_sleeping_model_and_a_lost_prometheus_does_not() {
+async fn a_request_wakes_a_model_at_zero_and_an_empty_prometheus_does_not() {
     assert!(is_in_namespace(), "run `make soak`: this needs a network namespace");
     let mut settings = ChainSettings::quick(env!("CARGO_BIN_EXE_kthena-keda"));
-    SLEEPY.clone_into(&mut settings.profile);
+    SHORT_COOLDOWN.clone_into(&mut settings.profile);
     settings.hpa_sync_seconds = 15;
     settings.prometheus.lookback_seconds = 300;
     let mut chain = Chain::start(&settings).await;
@@ -199,10 +202,11 @@ async fn one_request_wakes_a_sleeping_model_and_a_lost_prometheus_does_not() {
         .model_with("sleepy", |builder| builder.annotated("autoscaling.kthena.io/min-replicas", "0"))
         .await;
     chat.serves(&chain).await;
-    // Nobody asks any more. What happened in the first minutes counts as demand until the queries do not look back on it.
-    falls_asleep(&chat).await;
+    // No more requests are sent. Those of the first minutes count as demand until they leave the range of the
+    // queries.
+    scales_to_zero(&chat).await;
 
-    // Exactly one request, which fails, without another try.
+    // Exactly one request, which fails and is not retried.
     let once = LoadSettings {
         router: chain.router.url.clone(),
         model: chat.name.clone(),
@@ -217,8 +221,8 @@ async fn one_request_wakes_a_sleeping_model_and_a_lost_prometheus_does_not() {
     chat.has_replicas(1).await;
     chat.serves(&chain).await;
 
-    // Asleep again, it is not woken by a Prometheus that has lost all that it knew.
-    falls_asleep(&chat).await;
+    // A Prometheus that has lost its data does not wake the model from zero.
+    scales_to_zero(&chat).await;
     chain.prometheus.server.kill();
     chain.prometheus.forget();
     chain.prometheus.server.start();

@@ -1,4 +1,4 @@
-//! Whoever does the job: a process, what it asks of the API server, and what both of them spend on it.
+//! A contender: the measured processes, their requests, and the CPU time that they and the API server use.
 
 use std::time::{Duration, Instant};
 
@@ -10,72 +10,75 @@ use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use tokio::time::sleep;
 
-/// How often the audit log is looked at; what happened when, it says itself.
-const LOOK: Duration = Duration::from_millis(100);
-/// How long anything may take for each model; tens of milliseconds are usual.
-const PATIENCE: Duration = Duration::from_millis(200);
+/// Interval of reads of the audit log; the log has its own timestamps.
+const LOG_INTERVAL: Duration = Duration::from_millis(100);
+/// Time limit per write; tens of milliseconds are usual.
+const WRITE_LIMIT: Duration = Duration::from_millis(200);
 
-/// A process that is measured. All that measure speak to the API server by other names.
+/// Measured processes. They use the operator's service account; the benchmark itself uses another identity.
 pub struct Contender<'a> {
     stack: &'a Stack,
     client: Client,
     log: Log,
-    /// The processes that share the job.
+    /// Processes that share the work.
     pub processes: Vec<Process>,
-    began: Began,
+    baseline: Baseline,
 }
 
-struct Began {
+/// Counters at the start of the present part.
+struct Baseline {
     at: Timestamp,
     cpu: Vec<Duration>,
     server_cpu: Duration,
     watched: f64,
 }
 
-/// What one part of the job took.
+/// Cost of one part of a benchmark.
 #[derive(Debug)]
 pub struct Span {
-    /// From its beginning to the last answer to a write of a model or of its objects, in seconds.
+    /// Seconds from the start of the part to the last completed write of a model or its objects.
     pub seconds: f64,
-    /// Writes that were answered.
+    /// Completed writes.
     pub writes: usize,
-    /// Requests that change nothing, watches included.
+    /// Other requests, including watches.
     pub reads: usize,
-    /// What each process spent, in CPU seconds.
+    /// CPU seconds of each process.
     pub cpu: Vec<f64>,
-    /// What the API server spent, in CPU seconds.
+    /// CPU seconds of the API server.
     pub server_cpu: f64,
-    /// What the API server sent on watches, in bytes.
+    /// Bytes that the API server sent on watches.
     pub watched: f64,
 }
 
 impl<'a> Contender<'a> {
-    /// Begins to measure; `start` starts the processes.
+    /// Starts measuring, and then the processes by `start`.
     pub async fn start(stack: &'a Stack, start: impl FnOnce() -> Vec<Process>) -> Self {
         let log = Log::of(&stack.control_plane, &OPERATOR);
-        let began = Began { at: Timestamp::now(), cpu: Vec::new(), server_cpu: Duration::ZERO, watched: 0.0 };
-        let mut this = Self { stack, client: stack.client().await, log, processes: Vec::new(), began };
+        let baseline =
+            Baseline { at: Timestamp::now(), cpu: Vec::new(), server_cpu: Duration::ZERO, watched: 0.0 };
+        let mut this = Self { stack, client: stack.client().await, log, processes: Vec::new(), baseline };
         this.begin().await;
         this.processes = start();
         this
     }
 
-    /// Begins another part of the job.
+    /// Starts another part.
     pub async fn begin(&mut self) {
         self.log.fresh();
         let (cpu, server_cpu, watched) = (self.cpu(), server_cpu(self.stack), watched(&self.client).await);
-        self.began = Began { at: Timestamp::now(), cpu, server_cpu, watched };
+        self.baseline = Baseline { at: Timestamp::now(), cpu, server_cpu, watched };
     }
 
-    /// Waits until so many writes of models and of their objects are answered and nothing happens any more.
+    /// Waits until this many writes of models and their objects are complete and the processes are idle.
     pub async fn until_written(&mut self, writes: usize) -> Span {
-        let limit =
-            Instant::now() + Duration::from_secs(30) + PATIENCE * u32::try_from(writes).unwrap_or(u32::MAX);
+        let limit = Instant::now()
+            + Duration::from_secs(30)
+            + WRITE_LIMIT * u32::try_from(writes).unwrap_or(u32::MAX);
         let mut requests = Vec::new();
-        let of_models = |requests: &[Request]| requests.iter().filter(|request| is_of_model(request)).count();
-        while of_models(&requests) < writes {
-            assert!(Instant::now() < limit, "{} of {writes} writes were made in time", of_models(&requests));
-            sleep(LOOK).await;
+        while model_writes(&requests) < writes {
+            let complete = model_writes(&requests);
+            assert!(Instant::now() < limit, "timeout: {complete} of {writes} writes are complete");
+            sleep(LOG_INTERVAL).await;
             requests.extend(self.log.fresh());
         }
         self.until_quiet().await;
@@ -83,53 +86,53 @@ impl<'a> Contender<'a> {
         self.span(&requests).await
     }
 
-    /// What was asked and spent since the beginning.
+    /// Cost since the start of the part, for these requests.
     pub async fn span(&self, requests: &[Request]) -> Span {
-        let written = requests
+        let last_write = requests
             .iter()
-            .filter(|request| is_of_model(request))
+            .filter(|request| is_model_write(request))
             .map(Request::at)
             .max()
-            .unwrap_or(self.began.at);
-        let before = self.began.cpu.iter().copied().chain(std::iter::repeat(Duration::ZERO));
+            .unwrap_or(self.baseline.at);
+        let before = self.baseline.cpu.iter().copied().chain(std::iter::repeat(Duration::ZERO));
         Span {
-            seconds: written.duration_since(self.began.at).as_secs_f64(),
-            writes: count(requests),
-            reads: requests.len() - count(requests),
+            seconds: last_write.duration_since(self.baseline.at).as_secs_f64(),
+            writes: writes(requests),
+            reads: requests.len() - writes(requests),
             cpu: self
                 .cpu()
                 .into_iter()
                 .zip(before)
                 .map(|(now, before)| (now.saturating_sub(before)).as_secs_f64())
                 .collect(),
-            server_cpu: (server_cpu(self.stack).saturating_sub(self.began.server_cpu)).as_secs_f64(),
-            watched: watched(&self.client).await - self.began.watched,
+            server_cpu: (server_cpu(self.stack).saturating_sub(self.baseline.server_cpu)).as_secs_f64(),
+            watched: watched(&self.client).await - self.baseline.watched,
         }
     }
 
-    /// Waits until it works no more; answers when it stopped, in seconds from the beginning.
+    /// Waits until the processes are idle for 1.5 s; returns the seconds from the start of the part to their last work.
     pub async fn until_quiet(&self) -> f64 {
         let mut last = (self.total(), Timestamp::now());
         loop {
             sleep(Duration::from_millis(50)).await;
             let now = self.total();
-            // The kernel counts in steps of 10 ms; at rest there is one of them now and then.
+            // The kernel counts in steps of 10 ms, of which an idle process uses one now and then.
             if now.saturating_sub(last.0) > Duration::from_millis(10) {
                 last = (now, Timestamp::now());
             }
             if Timestamp::now().duration_since(last.1).as_secs_f64() > 1.5 {
-                return last.1.duration_since(self.began.at).as_secs_f64();
+                return last.1.duration_since(self.baseline.at).as_secs_f64();
             }
         }
     }
 
-    /// What was asked since the last time.
+    /// Requests since the last call.
     pub fn requests(&mut self) -> Vec<Request> {
         self.log.fresh()
     }
 
-    /// Memory that is resident, now and at the most, of the largest process, in MiB.
-    #[expect(clippy::cast_precision_loss, reason = "it is far from that large")]
+    /// Present and peak resident memory of the largest process, in MiB.
+    #[expect(clippy::cast_precision_loss, reason = "sizes are far below 2^52")]
     pub fn memory(&self) -> (f64, f64) {
         let all = self
             .processes
@@ -148,16 +151,21 @@ impl<'a> Contender<'a> {
     }
 }
 
-/// How many models use a profile is written a second later, so that many of them are counted at once; events are written at leisure.
-fn is_of_model(request: &Request) -> bool {
+/// Excludes the status of profiles, which the operator writes a second later for many models at once, and events, which it
+/// writes in the background.
+fn is_model_write(request: &Request) -> bool {
     request.is_write() && !["autoscalingprofiles", "events"].contains(&request.object_ref.resource.as_str())
 }
 
-fn count(requests: &[Request]) -> usize {
+fn model_writes(requests: &[Request]) -> usize {
+    requests.iter().filter(|request| is_model_write(request)).count()
+}
+
+fn writes(requests: &[Request]) -> usize {
     requests.iter().filter(|request| request.is_write()).count()
 }
 
-/// Waits until the API server has done what it does by itself after it starts, and after many writes.
+/// Waits until the API server has finished its own work after its start or after many writes.
 pub async fn settled(stack: &Stack) {
     let mut before = server_cpu(stack);
     loop {
@@ -174,7 +182,7 @@ fn server_cpu(stack: &Stack) -> Duration {
     stack.control_plane.api_server().and_then(Process::cpu).unwrap_or_default()
 }
 
-/// What the API server has sent on watches of the kinds that matter here, in bytes. Whoever measures does not watch meanwhile.
+/// Bytes that the API server has sent on watches of the relevant kinds. The benchmark itself has no watch open meanwhile.
 ///
 /// Source: Kubernetes `staging/src/k8s.io/apiserver/pkg/endpoints/metrics/metrics.go`.
 async fn watched(client: &Client) -> f64 {

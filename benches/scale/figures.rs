@@ -1,42 +1,42 @@
-//! What was measured, by name, once for each round; and where and when that was.
+//! Results by name with one value per round, and the environment of a run.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// What was measured, once for each round.
+/// Results by name, with one value per round.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Figures(BTreeMap<String, Vec<f64>>);
 
-/// Of several rounds.
+/// Distribution over several rounds.
 #[derive(Clone, Copy, Debug)]
 pub struct Spread {
-    /// The one in the middle, or what is halfway between the two.
+    /// Middle value, or the mean of the two in the middle.
     pub median: f64,
-    /// The smallest.
+    /// Smallest value.
     pub least: f64,
-    /// The largest.
+    /// Largest value.
     pub most: f64,
 }
 
 impl Figures {
-    /// Takes what one round measured.
+    /// Adds the value of one round, rounded to thousandths.
     pub fn push(&mut self, name: &str, value: f64) {
         self.0.entry(name.to_owned()).or_default().push((value * 1000.0).round() / 1000.0);
     }
 
-    /// The last that was taken.
+    /// Value of the last round.
     pub fn last(&self, name: &str) -> Option<f64> {
         self.0.get(name)?.last().copied()
     }
 
-    /// One for each round.
+    /// Values of all rounds, in order.
     pub fn all(&self, name: &str) -> &[f64] {
         self.0.get(name).map_or(&[], Vec::as_slice)
     }
 
-    /// Over all rounds.
+    /// Distribution over all rounds; `None` without values.
     pub fn spread(&self, name: &str) -> Option<Spread> {
         let mut all = self.0.get(name)?.clone();
         all.sort_by(f64::total_cmp);
@@ -45,21 +45,21 @@ impl Figures {
     }
 }
 
-/// The rounds with so many models.
+/// Results for one number of models.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Run {
-    /// How many models.
+    /// Number of models.
     pub models: usize,
-    /// How many rounds.
+    /// Number of rounds.
     pub rounds: usize,
-    /// The day.
+    /// Date, as `YYYY-MM-DD`.
     pub date: String,
-    /// The processor, how many of them, and the memory.
+    /// Number of cores, processor and memory.
     pub machine: String,
-    /// Of what took part.
+    /// Versions of the components.
     pub versions: BTreeMap<String, String>,
-    /// How large a ModelServing is as the API server sends it, in bytes.
+    /// Size of a ModelServing as JSON, in bytes.
     pub size: usize,
-    /// What was measured.
+    /// Results.
     pub figures: Figures,
 }

@@ -1,4 +1,4 @@
-//! The floor: a bare client that makes the very writes that the operator makes, as many at a time, with no watching and no thinking.
+//! The floor: a bare client that makes the operator's writes with the same concurrency, without watches or planning.
 
 use std::{
     fs,
@@ -26,11 +26,11 @@ use serde_json::{Value, json};
 
 use crate::models::Models;
 
-/// As many as the operator has under way.
+/// Concurrent writes, as many as the operator's.
 const CONCURRENCY: usize = 8;
 const MANAGER: &str = "kthena-keda";
 
-/// The two writes that a model needs.
+/// The two writes of a model.
 #[derive(Serialize, Deserialize)]
 struct Writes {
     namespace: String,
@@ -39,8 +39,8 @@ struct Writes {
     scaled_object: Value,
 }
 
-/// Writes down what is to be written for the models as they stand, and answers how to start the client that does it.
-pub async fn prepared(stack: &Stack, models: &Models, prometheus: &str) -> impl Fn() -> Vec<Process> + use<> {
+/// Plans the writes for the present models into a file, and returns a function that starts the client for it.
+pub async fn prepare(stack: &Stack, models: &Models, prometheus: &str) -> impl Fn() -> Vec<Process> + use<> {
     let mut defaults = Profile::built_in();
     defaults.prometheus = prometheus.parse::<PrometheusUrl>().ok().map(PrometheusSettings::from);
     let profile = models.profile().await;
@@ -69,7 +69,7 @@ fn writes(profile: &DynamicObject, model: &DynamicObject, defaults: &Profile) ->
         ..
     } = plan(&observed, Capabilities::NEWEST, defaults)
     else {
-        panic!("there is something to write");
+        panic!("expected a ScaledObject, a selector and a condition");
     };
     let condition = json!({
         "type": "AutoscalingReady", "status": verdict.status.as_str(), "reason": verdict.reason, "message": verdict.message,
@@ -93,32 +93,35 @@ fn status(model: &DynamicObject, selector: &str, condition: &Value) -> json_patc
     serde_json::from_value(operations).expect("operations")
 }
 
-/// Makes all the writes, then waits to be looked at and ended.
+/// Makes all writes in a file, then waits until it is killed, so that its CPU time and memory can be read.
 pub async fn run(kubeconfig: PathBuf, file: &Path) {
     let kubeconfig = Kubeconfig::read_from(kubeconfig).expect("a kubeconfig");
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
         .expect("a kubeconfig");
     let client = Client::try_from(config).expect("a client");
-    let all: Vec<Writes> = serde_json::from_slice(&fs::read(file).expect("a file")).expect("writes");
-    stream::iter(all).for_each_concurrent(CONCURRENCY, |writes| write(&client, writes)).await;
+    let models: Vec<Writes> = serde_json::from_slice(&fs::read(file).expect("a file")).expect("writes");
+    stream::iter(models).for_each_concurrent(CONCURRENCY, |writes| write(&client, writes)).await;
     std::future::pending::<()>().await;
 }
 
+fn requests(kind: &ApiResource, namespace: &str) -> Request {
+    Request::new(DynamicObject::url_path(kind, Some(namespace)))
+}
+
 async fn write(client: &Client, writes: Writes) {
-    let of = |kind: &ApiResource| Request::new(DynamicObject::url_path(kind, Some(&writes.namespace)));
     let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-    let status = of(&kinds::model_serving()).patch_subresource(
+    let status = requests(&kinds::model_serving(), &writes.namespace).patch_subresource(
         "status",
         &writes.name,
         &params,
         &Patch::<()>::Json(writes.status),
     );
     let mut status = status.expect("a request");
-    // As the operator, no more than it needs.
+    // Like the operator, request metadata only.
     status.headers_mut().insert(ACCEPT, METADATA);
     client.request::<IgnoredAny>(status).await.expect("a status");
-    let applied = of(&kinds::scaled_object()).patch(
+    let applied = requests(&kinds::scaled_object(), &writes.namespace).patch(
         &writes.name,
         &PatchParams::apply(MANAGER),
         &Patch::Apply(&writes.scaled_object),

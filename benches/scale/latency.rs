@@ -1,4 +1,4 @@
-//! How soon a change of one model is answered while everything else is at rest, as a third party sees it: by watching both objects.
+//! Latency of a change to one model while all others are at rest, measured by watching both objects.
 
 use std::time::{Duration, Instant};
 
@@ -11,22 +11,22 @@ use kube::{
 
 use crate::models::{Models, name};
 
-/// The model that is changed.
+/// Index of the changed model.
 const CHANGED: usize = 0;
 
-/// Times of many changes, in milliseconds, in order of size.
+/// Latencies of many changes in milliseconds, in ascending order.
 pub struct Latency {
-    /// From the event of the ModelServing to that of the ScaledObject.
+    /// From the ModelServing's watch event to the ScaledObject's.
     pub events: Vec<f64>,
-    /// From the answer to whoever changed the annotation to the event of the ScaledObject.
-    pub answers: Vec<f64>,
+    /// From the response to the change of the annotation to the ScaledObject's watch event.
+    pub responses: Vec<f64>,
 }
 
-/// Changes an annotation again and again, each time after the last was answered.
+/// Changes an annotation repeatedly, each time after the operator has written the previous change.
 pub async fn latency(models: &Models, changes: usize) -> Latency {
     let mut model_servings = events(models.namespace().api(&kinds::model_serving())).await;
     let mut scaled_objects = events(models.namespace().api(&kinds::scaled_object())).await;
-    let (mut latency, mut max) = (Latency { events: Vec::new(), answers: Vec::new() }, 30);
+    let (mut latency, mut max) = (Latency { events: Vec::new(), responses: Vec::new() }, 30);
     for _ in 0..changes {
         max += 1;
         let wanted = max.to_string();
@@ -49,23 +49,23 @@ pub async fn latency(models: &Models, changes: usize) -> Latency {
             while scaled_objects.next().await.expect("a change").data["spec"]["maxReplicaCount"] != max {}
             Instant::now()
         };
-        let (answered, seen, followed) = tokio::join!(change, seen, followed);
+        let (responded, seen, followed) = tokio::join!(change, seen, followed);
         latency.events.push(milliseconds(followed.saturating_duration_since(seen)));
-        latency.answers.push(milliseconds(followed.saturating_duration_since(answered)));
-        // The operator's own echo is over by then.
+        latency.responses.push(milliseconds(followed.saturating_duration_since(responded)));
+        // By then the operator has handled the watch events of its own writes.
         tokio::time::sleep(Duration::from_millis(30)).await;
     }
     latency.events.sort_by(f64::total_cmp);
-    latency.answers.sort_by(f64::total_cmp);
+    latency.responses.sort_by(f64::total_cmp);
     latency
 }
 
-/// What so many percent of them stay within.
+/// Value that `percent` of the sorted values do not exceed.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     clippy::cast_precision_loss,
-    reason = "it is a place in a short list"
+    reason = "an index into a short list"
 )]
 pub fn percentile(sorted: &[f64], percent: f64) -> f64 {
     let rank = (percent / 100.0 * sorted.len() as f64).ceil() as usize;
@@ -76,7 +76,7 @@ fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
 
-/// The states of the one object that come after now.
+/// States of the changed model's object after the present one.
 async fn events(api: Api<DynamicObject>) -> impl Stream<Item = DynamicObject> + Unpin {
     let now = api.get(&name(CHANGED)).await.expect("the object").resource_version().unwrap_or_default();
     let params = WatchParams::default().fields(&format!("metadata.name={}", name(CHANGED))).timeout(290);

@@ -1,12 +1,12 @@
-//! What the operator costs and how fast it is with many models, on a real API server, beside a bare client that makes the same writes.
+//! Cost and speed of the operator with many models on a real API server, compared with a bare client that makes the same writes.
 //!
-//! Each round gives every contender an API server of its own, with the same models in it, in an order that changes from round to round.
+//! Each contender of a round has its own API server with the same models. The order changes from round to round.
 #![allow(
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
-    reason = "it is run by hand, and prints what it found"
+    reason = "a manual benchmark, which prints its results and stops by panicking"
 )]
 
 mod contender;
@@ -29,7 +29,7 @@ use crate::{
     models::Models,
 };
 
-/// Nobody listens there: what is measured has no part in it.
+/// Address without a server: Prometheus is not part of the benchmark.
 const PROMETHEUS: &str = "http://prometheus:9090";
 
 #[derive(Parser)]
@@ -40,39 +40,50 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Measures.
+    /// Runs the benchmark.
     Rounds(Bench),
-    /// Writes table and plots anew, from the runs that lie in a folder.
-    Report { folder: PathBuf },
-    /// Is the floor: makes the writes that a file holds.
-    Floor { kubeconfig: PathBuf, file: PathBuf },
+    /// Writes the page and its plots again from the results in a folder.
+    Report {
+        /// Folder of the results, such as `docs/benchmarks`.
+        folder: PathBuf,
+    },
+    /// Runs the bare client: makes the writes in a file.
+    Floor {
+        /// Kubeconfig of the API server.
+        kubeconfig: PathBuf,
+        /// File of writes.
+        file: PathBuf,
+    },
 }
 
 #[derive(clap::Args)]
 struct Bench {
-    /// The operator.
+    /// Operator binary.
     binary: PathBuf,
-    /// How many models.
+    /// Number of models.
     #[arg(long, default_value_t = 1000)]
     models: usize,
-    /// How many rounds.
+    /// Number of rounds.
     #[arg(long, default_value_t = 7)]
     rounds: usize,
-    /// Where the results are written.
+    /// Folder for the results; without it they are only printed.
     #[arg(long)]
     to: Option<PathBuf>,
-    /// Measures this contender alone.
+    /// Run this contender only.
     #[arg(long)]
-    only: Option<Who>,
-    /// How long the last round looks at rest, in seconds.
+    only: Option<Case>,
+    /// Seconds at rest in the last round.
     #[arg(long, default_value_t = 300)]
     rest: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Who {
+enum Case {
+    /// The bare client.
     Floor,
+    /// One operator.
     One,
+    /// Two operators, each with a shard.
     Two,
 }
 
@@ -88,73 +99,78 @@ async fn main() {
 impl Bench {
     async fn run(&self) {
         let mut figures = Figures::default();
-        let mut of = (0, String::new());
+        let mut environment = (0, String::new());
         for round in 0..self.rounds {
-            let mut order = [Who::Floor, Who::One, Who::Two];
+            let mut order = [Case::Floor, Case::One, Case::Two];
             order.rotate_left(round % 3);
-            for who in order.into_iter().filter(|who| self.only.is_none_or(|only| only == *who)) {
-                of = self.part(who, round, &mut figures).await;
+            for case in order.into_iter().filter(|case| self.only.is_none_or(|only| only == *case)) {
+                environment = self.run_case(case, round, &mut figures).await;
             }
-            let over = |part: &str| Some(figures.last(part)? / figures.last("floor.seconds")?);
-            for (ratio, value) in
-                [("start.over_floor", over("start.seconds")), ("shards.over_floor", over("shards.seconds"))]
-            {
-                if let Some(value) = value {
-                    figures.push(ratio, value);
-                }
+            for part in ["start", "shards"] {
+                push_over_floor(&mut figures, part);
             }
         }
         println!("{}", serde_json::to_string_pretty(&figures).expect("JSON"));
-        let (size, kubernetes) = of;
+        let (size, kubernetes) = environment;
         let versions = [("kthena-keda", env!("CARGO_PKG_VERSION").to_owned()), ("Kubernetes", kubernetes)];
         let run = Run {
             models: self.models,
             rounds: self.rounds,
             date: Timestamp::now().strftime("%Y-%m-%d").to_string(),
             machine: machine(),
-            versions: versions.map(|(of, version)| (of.to_owned(), version)).into(),
+            versions: versions.map(|(component, version)| (component.to_owned(), version)).into(),
             size,
             figures,
         };
         self.to.iter().for_each(|folder| report::write(folder, &run));
     }
 
-    /// Answers how large the models were, and the version of Kubernetes.
-    async fn part(&self, who: Who, round: usize, figures: &mut Figures) -> (usize, String) {
+    /// Runs one contender; returns the size of a ModelServing in bytes and the version of Kubernetes.
+    async fn run_case(&self, case: Case, round: usize, figures: &mut Figures) -> (usize, String) {
         let stack = Stack::start(&[Crds::kthena(), Crds::keda(), Crds::prometheus_operator()]).await;
         let settings = Settings::new(&self.binary)
             .without("--log-level")
             .without("--check-interval")
             .without("--discovery-interval");
         let models = Models::create(stack.namespace().await, self.models).await;
-        let of = (
+        let environment = (
             models.size().await,
             stack.client().await.apiserver_version().await.expect("a version").git_version,
         );
-        println!("round {}, {who:?}: {} ModelServings of {} bytes", round + 1, self.models, of.0);
+        println!("round {}, {case:?}: {} ModelServings of {} bytes", round + 1, self.models, environment.0);
         settled(&stack).await;
         let rest = if round + 1 == self.rounds { Duration::from_secs(self.rest) } else { Duration::ZERO };
-        match who {
-            Who::Floor => {
-                let start = floor::prepared(&stack, &models, PROMETHEUS).await;
+        match case {
+            Case::Floor => {
+                let start = floor::prepare(&stack, &models, PROMETHEUS).await;
                 ours::floor(&stack, start, &models, figures).await;
             }
-            Who::One => ours::one(&stack, &settings, &models, rest, figures).await,
-            Who::Two => ours::two(&stack, &settings, &models, figures).await,
+            Case::One => ours::one(&stack, &settings, &models, rest, figures).await,
+            Case::Two => ours::two(&stack, &settings, &models, figures).await,
         }
-        of
+        environment
     }
 }
 
-/// The processor, how many of them, and the memory.
+/// Adds the ratio of a part's time to the floor's, if the last round measured both.
+fn push_over_floor(figures: &mut Figures, part: &str) {
+    let seconds = figures.last(&format!("{part}.seconds"));
+    if let (Some(seconds), Some(floor)) = (seconds, figures.last("floor.seconds")) {
+        figures.push(&format!("{part}.over_floor"), seconds / floor);
+    }
+}
+
+/// Value of a `name: value` line in a file of `/proc`; empty if there is none.
+fn field(file: &str, name: &str) -> String {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    text.lines()
+        .find_map(|line| line.strip_prefix(name))
+        .map(|rest| rest.trim_start_matches([' ', '\t', ':']).to_owned())
+        .unwrap_or_default()
+}
+
+/// Number of cores, processor and memory.
 fn machine() -> String {
-    let field = |file: &str, name: &str| {
-        let text = fs::read_to_string(file).unwrap_or_default();
-        text.lines()
-            .find_map(|line| line.strip_prefix(name))
-            .map(|rest| rest.trim_start_matches([' ', '\t', ':']).to_owned())
-            .unwrap_or_default()
-    };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let memory = field("/proc/meminfo", "MemTotal")
         .split_whitespace()

@@ -1,4 +1,4 @@
-//! The models that are scaled: many ModelServings of the size that real ones have, all of one profile.
+//! The benchmark's models: many ModelServings of realistic size that share one profile.
 
 use futures::{StreamExt as _, stream};
 use harness::{Namespace, kinds};
@@ -9,11 +9,11 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-/// How many requests whoever makes or changes the models has under way.
+/// Concurrent requests that create or change models.
 const CONCURRENCY: usize = 16;
-/// What each opts in with.
+/// Annotation that opts a model in.
 const MODEL_NAME: &str = "kthena.io/model-name";
-/// The profile that all use.
+/// Name of the shared profile.
 const PROFILE: &str = "bench";
 
 /// Many ModelServings in one namespace.
@@ -23,7 +23,7 @@ pub struct Models {
 }
 
 impl Models {
-    /// Creates a profile and so many ModelServings that use it, every other one in shard `a`, the rest in `b`.
+    /// Creates a profile and `count` ModelServings that use it, alternating between the shards `a` and `b`.
     pub async fn create(namespace: Namespace, count: usize) -> Self {
         let profiles: Api<DynamicObject> = Api::all_with(namespace.client.clone(), &kinds::profile());
         let mut profile = DynamicObject::new(PROFILE, &kinds::profile());
@@ -56,49 +56,49 @@ impl Models {
         object
     }
 
-    /// How many there are.
+    /// Number of models.
     pub fn count(&self) -> usize {
         self.count
     }
 
-    /// All of them, as they stand.
+    /// Present state of all models.
     pub async fn list(&self) -> Vec<DynamicObject> {
         self.api().list(&ListParams::default()).await.expect("ModelServings").items
     }
 
-    /// How large they are as the API server sends them, in bytes.
+    /// Size of a ModelServing as JSON, in bytes.
     pub async fn size(&self) -> usize {
         let one = self.api().get(&name(0)).await.expect("a ModelServing");
         serde_json::to_vec(&one).expect("JSON").len()
     }
 
-    /// The profile that all use.
+    /// The shared profile.
     pub async fn profile(&self) -> DynamicObject {
         let profiles: Api<DynamicObject> = Api::all_with(self.namespace.client.clone(), &kinds::profile());
         profiles.get(PROFILE).await.expect("the profile")
     }
 
-    /// Changes what the profile gives all of them.
+    /// Changes the shared profile, which affects all models.
     pub async fn change_profile(&self) {
         let profiles: Api<DynamicObject> = Api::all_with(self.namespace.client.clone(), &kinds::profile());
         let patch = Patch::Merge(json!({"spec": {"replicas": {"max": 20}}}));
         profiles.patch(PROFILE, &PatchParams::default(), &patch).await.expect("a patch");
     }
 
-    /// Changes one of them.
+    /// Sets or removes an annotation of one model.
     pub async fn annotate(&self, i: usize, key: &str, value: Option<&str>) {
         let patch = Patch::Merge(json!({"metadata": {"annotations": {key: value}}}));
         self.api().patch(&name(i), &PatchParams::default(), &patch).await.expect("a patch");
     }
 
-    /// Takes the opt-in of all of them back.
+    /// Opts all models out.
     pub async fn opt_out(&self) {
         stream::iter(0..self.count)
             .for_each_concurrent(CONCURRENCY, |i| self.annotate(i, MODEL_NAME, None))
             .await;
     }
 
-    /// Panics unless every model has its selector, its condition and its ScaledObject, and there is no ScaledObject besides.
+    /// Panics unless every model has a selector, the condition `Pending` and a ScaledObject, and there is no other ScaledObject.
     pub async fn are_complete(&self) {
         let scaled_objects = self.scaled_objects().await;
         assert_eq!(scaled_objects.len(), self.count, "ScaledObjects");
@@ -128,21 +128,21 @@ impl Models {
             .items
     }
 
-    /// Where they are.
+    /// Namespace of the models.
     pub fn namespace(&self) -> &Namespace {
         &self.namespace
     }
 }
 
-/// The name of one of them.
+/// Name of a model.
 pub fn name(i: usize) -> String {
     format!("chat-{i}")
 }
 
-/// A pod as an inference engine needs it; what makes most of a ModelServing's size.
-fn pod(what: &str) -> Value {
+/// Pod template of an inference engine, which makes up most of a ModelServing's size.
+fn pod(role: &str) -> Value {
     let env: Vec<Value> =
-        (0..56).map(|i| json!({"name": format!("ENGINE_SETTING_{i}"), "value": format!("a value of {what} that is {i}")})).collect();
+        (0..56).map(|i| json!({"name": format!("ENGINE_SETTING_{i}"), "value": format!("a value of {role} that is {i}")})).collect();
     let mounts: Vec<Value> = (0..4)
         .map(|i| json!({"name": format!("volume-{i}"), "mountPath": format!("/mnt/volume-{i}")}))
         .collect();

@@ -1,7 +1,9 @@
-//! From annotations and a profile to objects: planning is total, writes nothing that the API server would refuse, and comes to rest.
+//! Plans from annotations and a profile: planning never panics, the API server accepts every planned object, and a second reconcile
+//! writes nothing.
 //!
-//! In: lines that say what there is, such as `max-replicas=3` (an annotation), `profile/replicas/min=0`, `serving/spec/replicas=2`,
-//! `route/spec/modelName=m`, `server/spec/workloadPort/port=8000`, `service/metadata/name=r` and `without=pod-monitors`.
+//! Input: lines that describe the cluster, such as `max-replicas=3` (an annotation), `profile/replicas/min=0`,
+//! `serving/spec/replicas=2`, `route/spec/modelName=m`, `server/spec/workloadPort/port=8000`, `service/metadata/name=r` and
+//! `without=pod-monitors`.
 
 use kthena_keda::{cluster::server_side_apply::Generated as _, sources::Manifests};
 use kthena_keda_core::{
@@ -16,15 +18,15 @@ use serde_json::{Value, json};
 
 use crate::{
     lines::{lines, set, text},
-    schema::{OLD_SCALED_OBJECT, POD_MONITOR, ROUTER_SERVICE_MONITOR, SCALED_OBJECT, Schema},
+    schema::{OLD_SCALED_OBJECT, POD_MONITOR, SCALED_OBJECT, SERVICE_MONITOR, Schema},
 };
 
-/// The label that Kthena gives the router's Service.
+/// Label of the router's Service.
 const COMPONENT: &str = "app.kubernetes.io/component";
-/// The longest label: what has a longer name gets no pods of Kthena.
-const LABEL: usize = 63;
+/// Maximum length of a label value; Kthena creates no pods for a ModelServing with a longer name.
+const MAX_LABEL_LENGTH: usize = 63;
 
-/// Everything that a plan is made of.
+/// Inputs of a plan.
 struct Case {
     serving: Value,
     profile: Option<Value>,
@@ -34,10 +36,11 @@ struct Case {
     capabilities: Capabilities,
 }
 
-/// ProbeCache that a plan is made, that it is valid, and that nothing is to be done once it is carried out.
+/// Checks that planning succeeds and is deterministic, that the plan is valid, and that nothing is left to write after it is
+/// applied.
 pub fn annotations(data: &[u8]) {
-    let Ok(said) = std::str::from_utf8(data) else { return };
-    let case = Case::read(said);
+    let Ok(input) = std::str::from_utf8(data) else { return };
+    let case = Case::read(input);
     let Some(model_serving) = case.model_serving() else { return };
     let mut manifests = Manifests::of_newest_cluster(case.route.is_some());
     for object in [
@@ -47,7 +50,7 @@ pub fn annotations(data: &[u8]) {
         case.server.as_ref(),
         case.service.as_ref(),
     ] {
-        // What is refused is not there.
+        // Invalid objects are ignored.
         let _ = object.map(|object| manifests.add("case", object.clone()));
     }
     let mut defaults = Profile::built_in();
@@ -58,11 +61,11 @@ pub fn annotations(data: &[u8]) {
     let (router, _) = manifests.observe_router("kthena-system");
     let router = plan_router(&router, manifests.default_profile().as_ref(), &defaults, true);
     if let Desired::Apply(monitor) = &router.service_monitor {
-        let object = checked(&ROUTER_SERVICE_MONITOR, &**monitor);
-        let live: LiveServiceMonitor = serde_json::from_value(as_it_stands(&object)).expect("any object");
+        let object = checked(&SERVICE_MONITOR, &**monitor);
+        let live: LiveServiceMonitor = serde_json::from_value(after_apply(&object)).expect("any object");
         assert!(
             MonitorDigest::from(&live).owned.fingerprint == monitor.fingerprint(),
-            "written again and again: {object}"
+            "an applied object is written again: {object}"
         );
     }
     let observed = manifests.observe(&model_serving, router.series);
@@ -70,7 +73,7 @@ pub fn annotations(data: &[u8]) {
     assert_eq!(
         format!("{planned:?}"),
         format!("{:?}", plan(&observed, case.capabilities, &defaults)),
-        "planned twice"
+        "two plans of the same inputs differ"
     );
     check(&model_serving, &planned, case.capabilities);
 }
@@ -79,22 +82,22 @@ fn check(model_serving: &ModelServing, planned: &Plan, capabilities: Capabilitie
     if let Desired::Apply(object) = &planned.scaled_object {
         check_scaled_object(object, capabilities);
     } else if model_serving.is_opted_in() && !model_serving.spec.template.roles.is_empty() {
-        assert!(!planned.findings.is_empty(), "nothing is planned and nothing is said");
+        assert!(!planned.findings.is_empty(), "neither a ScaledObject nor a finding is planned");
     }
     if let Desired::Apply(monitor) = &planned.pod_monitor {
         check_pod_monitor(monitor);
     }
     let name = model_serving.metadata.name.as_deref().unwrap_or_default();
-    if let (Desired::Apply(selector), true) = (&planned.selector, name.len() <= LABEL) {
+    if let (Desired::Apply(selector), true) = (&planned.selector, name.len() <= MAX_LABEL_LENGTH) {
         assert!(selector.parse::<LabelSelector>().is_ok(), "the selector {selector}");
     }
     if let Some(explanation) = &planned.explanation {
-        assert!(!explanation.verdict.message.is_empty(), "{:?} says nothing", explanation.verdict);
+        assert!(!explanation.verdict.message.is_empty(), "{:?} has no message", explanation.verdict);
     }
 }
 
 fn check_scaled_object(object: &ScaledObject, capabilities: Capabilities) {
-    let keda = capabilities.keda.expect("nothing is written for a KEDA that is not there");
+    let keda = capabilities.keda.expect("a ScaledObject is planned without KEDA");
     let newest = capabilities == Capabilities::NEWEST;
     let value =
         checked(if newest || keda.fallback_behavior { &SCALED_OBJECT } else { &OLD_SCALED_OBJECT }, object);
@@ -102,14 +105,14 @@ fn check_scaled_object(object: &ScaledObject, capabilities: Capabilities) {
     assert!(spec.min_replica_count <= spec.max_replica_count, "{value}");
     assert!(
         object.metadata.name.as_ref().is_some_and(|name| name.len() <= 54),
-        "KEDA's HPA has too long a name: {value}"
+        "the name of KEDA's HPA is too long: {value}"
     );
     let mut names: Vec<&String> = spec.triggers.iter().filter_map(|trigger| trigger.name.as_ref()).collect();
     assert_eq!(names.len(), spec.triggers.len(), "a trigger without a name: {value}");
     names.sort();
     names.dedup();
-    assert_eq!(names.len(), spec.triggers.len(), "two triggers of one name: {value}");
-    assert!(!names.is_empty(), "nothing is measured: {value}");
+    assert_eq!(names.len(), spec.triggers.len(), "two triggers with one name: {value}");
+    assert!(!names.is_empty(), "no trigger: {value}");
     for trigger in &spec.triggers {
         let query = &trigger.metadata["query"];
         assert!(Query::parse(query).is_ok(), "{:?} of {query}", Query::parse(query));
@@ -121,7 +124,7 @@ fn check_scaled_object(object: &ScaledObject, capabilities: Capabilities) {
         .iter()
         .filter_map(|advanced| advanced.horizontal_pod_autoscaler_config.as_ref()?.behavior.as_ref());
     for rules in behavior.flat_map(|behavior| [&behavior.scale_up, &behavior.scale_down]).flatten() {
-        // The bounds of the HPA (Kubernetes `pkg/apis/autoscaling/validation`), which KEDA would run into.
+        // Limits of the HPA (Kubernetes `pkg/apis/autoscaling/validation`), on which KEDA would fail.
         assert!(
             rules.stabilization_window_seconds.is_none_or(|seconds| (0..=3600).contains(&seconds)),
             "{value}"
@@ -134,19 +137,19 @@ fn check_scaled_object(object: &ScaledObject, capabilities: Capabilities) {
             "{value}"
         );
     }
-    let live: LiveScaledObject = serde_json::from_value(as_it_stands(&value)).expect("any object");
+    let live: LiveScaledObject = serde_json::from_value(after_apply(&value)).expect("any object");
     assert!(
         ScaledObjectDigest::from(&live).owned.fingerprint == object.fingerprint(),
-        "written again and again: {value}"
+        "an applied object is written again: {value}"
     );
 }
 
 fn check_pod_monitor(monitor: &PodMonitor) {
     let value = checked(&POD_MONITOR, monitor);
-    let live: LivePodMonitor = serde_json::from_value(as_it_stands(&value)).expect("any object");
+    let live: LivePodMonitor = serde_json::from_value(after_apply(&value)).expect("any object");
     assert!(
         MonitorDigest::from(&live).owned.fingerprint == monitor.fingerprint(),
-        "written again and again: {value}"
+        "an applied object is written again: {value}"
     );
 }
 
@@ -156,22 +159,24 @@ fn checked(schema: &Schema, object: &impl serde::Serialize) -> Value {
     value
 }
 
-/// What the API server makes of an object that we apply: it says who owns which of its metadata.
-fn as_it_stands(object: &Value) -> Value {
-    let owned = |field: &str| -> Value {
-        let keys = object["metadata"][field].as_object().into_iter().flat_map(|fields| fields.keys());
-        keys.map(|key| (format!("f:{key}"), json!({}))).collect::<serde_json::Map<_, _>>().into()
-    };
-    let fields = json!({"f:metadata": {"f:labels": owned("labels"), "f:annotations": owned("annotations")}});
+/// Field set of the keys in a map of an object's metadata.
+fn owned_keys(object: &Value, field: &str) -> Value {
+    let keys = object["metadata"][field].as_object().into_iter().flat_map(|fields| fields.keys());
+    keys.map(|key| (format!("f:{key}"), json!({}))).collect::<serde_json::Map<_, _>>().into()
+}
+
+/// An applied object as the API server returns it, with the managed fields of its metadata.
+fn after_apply(object: &Value) -> Value {
+    let fields = json!({"f:metadata": {"f:labels": owned_keys(object, "labels"), "f:annotations": owned_keys(object, "annotations")}});
     let mut live = object.clone();
-    live["metadata"]["uid"] = json!("made");
+    live["metadata"]["uid"] = json!("uid");
     live["metadata"]["managedFields"] =
         json!([{"manager": "kthena-keda", "operation": "Apply", "fieldsV1": fields}]);
     live
 }
 
 impl Case {
-    fn read(said: &str) -> Self {
+    fn read(input: &str) -> Self {
         let mut case = Self {
             serving: json!({
                 "apiVersion": ModelServing::API_VERSION, "kind": "ModelServing",
@@ -184,30 +189,33 @@ impl Case {
             service: None,
             capabilities: Capabilities::NEWEST,
         };
-        lines(said).take(64).for_each(|(path, value)| case.take(path, value));
+        lines(input).take(64).for_each(|(path, value)| case.apply(path, value));
         case
     }
 
-    fn take(&mut self, path: &str, value: &str) {
-        let made = |kind: &str, group: &str, namespace: &str| json!({"apiVersion": format!("{group}/v1alpha1"), "kind": kind, "metadata": {"name": "default", "namespace": namespace}});
+    fn apply(&mut self, path: &str, value: &str) {
         let networking = "networking.serving.volcano.sh";
         match path.split_once('/') {
-            _ if path == "without" => self.lack(value),
+            _ if path == "without" => self.remove_capability(value),
             Some(("serving", path)) => set(&mut self.serving, path, value),
             Some(("profile", path)) => {
                 let profile = self
                     .profile
-                    .get_or_insert_with(|| made("AutoscalingProfile", "autoscaling.kthena.io", ""));
+                    .get_or_insert_with(|| empty_object("AutoscalingProfile", "autoscaling.kthena.io", ""));
                 set(&mut profile["spec"], path, value);
             }
-            Some(("route", path)) => {
-                set(self.route.get_or_insert_with(|| made("ModelRoute", networking, "models")), path, value)
-            }
-            Some(("server", path)) => {
-                set(self.server.get_or_insert_with(|| made("ModelServer", networking, "models")), path, value)
-            }
+            Some(("route", path)) => set(
+                self.route.get_or_insert_with(|| empty_object("ModelRoute", networking, "models")),
+                path,
+                value,
+            ),
+            Some(("server", path)) => set(
+                self.server.get_or_insert_with(|| empty_object("ModelServer", networking, "models")),
+                path,
+                value,
+            ),
             Some(("service", path)) => set(self.service.get_or_insert_with(service), path, value),
-            // Annotations are text, whatever it looks like.
+            // An annotation is text, even if it is valid JSON.
             Some(_) => self.annotate(path, value),
             None => self.annotate(&format!("autoscaling.kthena.io/{path}"), value),
         }
@@ -218,9 +226,9 @@ impl Case {
         set(&mut self.serving, &path, &json!(text(value)).to_string());
     }
 
-    fn lack(&mut self, what: &str) {
+    fn remove_capability(&mut self, name: &str) {
         let keda = self.capabilities.keda;
-        match what {
+        match name {
             "keda" => self.capabilities.keda = None,
             "scale" => self.capabilities.scale = false,
             "pod-monitors" => self.capabilities.pod_monitors = false,
@@ -242,7 +250,7 @@ impl Case {
         }
     }
 
-    /// The ModelServing, if the API server would let it be, as far as that is the API server's to see.
+    /// The ModelServing, or `None` if the API server would reject it.
     fn model_serving(&self) -> Option<ModelServing> {
         let metadata = &self.serving["metadata"];
         let is_named = metadata["name"].as_str()?.parse::<ObjectName>().is_ok()
@@ -259,6 +267,13 @@ impl Case {
         (is_named && metadata["uid"].as_str().is_some_and(|uid| !uid.is_empty()) && has_roles)
             .then(|| serde_json::from_value(self.serving.clone()).expect("any object"))
     }
+}
+
+fn empty_object(kind: &str, group: &str, namespace: &str) -> Value {
+    json!({
+        "apiVersion": format!("{group}/v1alpha1"), "kind": kind,
+        "metadata": {"name": "default", "namespace": namespace},
+    })
 }
 
 fn service() -> Value {

@@ -1,8 +1,8 @@
-//! What must hold whatever comes in: each check takes any bytes and panics where a promise is broken.
+//! Fuzz checks. Each takes arbitrary bytes and panics if an invariant is violated.
 //!
-//! `fuzz_targets/` has each of them driven by libFuzzer, which starts from `corpus/`.
+//! libFuzzer runs each check as a target in `fuzz_targets/`, starting from the inputs in `corpus/`.
 #![forbid(unsafe_code)]
-#![allow(clippy::missing_panics_doc, reason = "a check says what is wrong by panicking")]
+#![allow(clippy::missing_panics_doc, reason = "a check fails by panicking")]
 
 mod annotations;
 mod lines;

@@ -1,6 +1,6 @@
-//! Objects of any shape: decoding never fails, neither alone nor in a list nor by a watch, and planning what came of it is total.
+//! Objects of any shape: decoding a single object, a list or a watch event never fails, and planning from the result never panics.
 //!
-//! In: JSON, or lines that change an object that is as it should be, such as `spec/template/roles/0/name=3`.
+//! Input: JSON, or lines that change a valid object, such as `spec/template/roles/0/name=3`.
 
 use std::{fmt::Debug, sync::Arc};
 
@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 
 use crate::lines::{lines, set};
 
-/// ProbeCache every kind that is watched.
+/// Checks the decoding of every watched kind, and a plan from the decoded objects.
 pub fn model_serving(data: &[u8]) {
     let Some((text, object)) = read(data) else { return };
     let model_serving: ModelServing = decoded(&text, &object);
@@ -55,47 +55,49 @@ pub fn model_serving(data: &[u8]) {
     let _ = plan(&observed, Capabilities::NEWEST, &Profile::built_in());
 }
 
-/// An object as text, with fields that may be there twice, and without.
+/// Input as text, which may have duplicate fields, and as a JSON value, which has none.
 fn read(data: &[u8]) -> Option<(String, Value)> {
     let text = std::str::from_utf8(data).ok()?;
     if let Ok(object) = serde_json::from_str(text) {
         return Some((text.to_owned(), object));
     }
-    let mut object = sound();
+    let mut object = valid_object();
     lines(text).take(16).for_each(|(path, value)| set(&mut object, path, value));
     Some((object.to_string(), object))
 }
 
+/// Decodes an object alone, in a list and from a watch event; panics unless all results are equal.
 fn decoded<K: Resource + Clone + Debug + DeserializeOwned>(text: &str, object: &Value) -> K {
-    let beside = r#"{"metadata":{"name":"beside"}}"#;
-    let list = format!(r#"{{"kind":"List","apiVersion":"v1","metadata":{{}},"items":[{text},{beside}]}}"#);
-    let list: ObjectList<K> =
-        serde_json::from_str(&list).unwrap_or_else(|error| panic!("the list fails: {error}: {text}"));
-    let [of_list, other] = list.items.as_slice() else {
-        panic!("{} of two are left of {text}", list.items.len())
+    let other = r#"{"metadata":{"name":"other"}}"#;
+    let list = format!(r#"{{"kind":"List","apiVersion":"v1","metadata":{{}},"items":[{text},{other}]}}"#);
+    let list: ObjectList<K> = serde_json::from_str(&list)
+        .unwrap_or_else(|error| panic!("decoding the list failed: {error}: {text}"));
+    let [from_list, other] = list.items.as_slice() else {
+        panic!("{} of 2 items are decoded from {text}", list.items.len())
     };
-    assert_eq!(other.meta().name.as_deref(), Some("beside"));
+    assert_eq!(other.meta().name.as_deref(), Some("other"));
     let event: Result<WatchEvent<K>, _> =
         serde_json::from_str(&format!(r#"{{"type":"ADDED","object":{text}}}"#));
-    let WatchEvent::Added(of_watch) =
-        event.unwrap_or_else(|error| panic!("the watch fails: {error}: {text}"))
+    let WatchEvent::Added(from_watch) =
+        event.unwrap_or_else(|error| panic!("decoding the watch event failed: {error}: {text}"))
     else {
-        panic!("another event: {text}")
+        panic!("unexpected watch event: {text}")
     };
-    let of_value: K = serde_json::from_value(object.clone())
-        .unwrap_or_else(|error| panic!("decoding fails: {error}: {text}"));
+    let from_value: K = serde_json::from_value(object.clone())
+        .unwrap_or_else(|error| panic!("decoding failed: {error}: {text}"));
     assert_eq!(
-        of_value.meta().name.as_deref(),
+        from_value.meta().name.as_deref(),
         object.pointer("/metadata/name").and_then(Value::as_str),
-        "the name is lost: {text}"
+        "the name is wrong: {text}"
     );
-    let shown = format!("{of_value:?}");
-    assert_eq!(format!("{of_list:?}"), shown, "in a list: {text}");
-    assert_eq!(format!("{of_watch:?}"), shown, "by a watch: {text}");
-    of_value
+    let expected = format!("{from_value:?}");
+    assert_eq!(format!("{from_list:?}"), expected, "in a list: {text}");
+    assert_eq!(format!("{from_watch:?}"), expected, "in a watch event: {text}");
+    from_value
 }
 
-fn sound() -> Value {
+/// Object with the fields of all watched kinds.
+fn valid_object() -> Value {
     let condition = json!({"type": "AutoscalingReady", "status": "True", "reason": "R", "message": "m", "lastTransitionTime": "2026-01-01T00:00:00Z"});
     let fields = json!({"f:metadata": {"f:labels": {"f:a": {}}}, "f:spec": {"f:replicas": {}}, "f:status": {"f:labelSelector": {}}});
     let target =

@@ -1,4 +1,5 @@
-//! Whatever answers under the address of a Prometheus: an answer is elements or an error in words, and what a condition says of it ends.
+//! Responses of a server at a Prometheus URL: a response is read as samples or as an error with text, and the resulting condition
+//! message stays within its limit.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -13,17 +14,17 @@ use kthena_keda_core::{
 };
 use serde_json::{Value, json};
 
-/// The longest message that a condition can have, in characters (Kubernetes `meta/v1` `Condition`).
-const CONDITION: usize = 32_768;
+/// Maximum length of a condition message, in characters (Kubernetes `meta/v1` `Condition`).
+const MAX_MESSAGE_LENGTH: usize = 32_768;
 
-/// ProbeCache the reading of an answer, and what is made of it.
+/// Checks the decoding of a response, and the message of a plan from it.
 pub fn prometheus(data: &[u8]) {
-    let answer = read(data);
-    match &answer {
-        Ok(elements) => assert_eq!(elements.len(), numbers(data), "elements are lost"),
-        Err(words) => assert!(
-            !words.is_empty() && words.chars().count() < 2000 + data.len(),
-            "no words for a message: {words:?}"
+    let response = read(data);
+    match &response {
+        Ok(samples) => assert_eq!(samples.len(), count_samples(data), "samples are missing"),
+        Err(error) => assert!(
+            !error.is_empty() && error.chars().count() < 2000 + data.len(),
+            "the error is empty or too long: {error:?}"
         ),
     }
     let model_serving: ModelServing = serde_json::from_value(json!({
@@ -39,22 +40,22 @@ pub fn prometheus(data: &[u8]) {
     let defaults = Profile { prometheus: Some(prometheus.clone()), ..Profile::built_in() };
     let router = RouterSeries::assumed("kthena-system");
     let probe =
-        answer.map(|elements| Arc::new(ProbeResult::read(&elements, elements.clone(), elements.clone())));
+        response.map(|samples| Arc::new(ProbeResult::read(&samples, samples.clone(), samples.clone())));
     let mut observed = Manifests::of_newest_cluster(true).observe(&model_serving, router.clone());
     observed.probes = Arc::new(HashMap::from([(ProbeTarget { prometheus, router }, probe)]));
     let planned = plan(&observed, Capabilities::NEWEST, &defaults);
-    let explanation = planned.explanation.expect("it opted in");
+    let explanation = planned.explanation.expect("the model is opted in");
     let length = explanation.verdict.message.chars().count();
-    assert!((1..=CONDITION).contains(&length), "a condition holds no message of {length}");
+    assert!((1..=MAX_MESSAGE_LENGTH).contains(&length), "a condition message of {length} characters");
 }
 
-/// How many elements of an answer have a number for a value.
-fn numbers(data: &[u8]) -> usize {
-    let answer: Value = serde_json::from_slice(data).expect("it was read");
-    let elements = answer.pointer("/data/result").and_then(Value::as_array).expect("it was read");
-    elements
+/// Number of samples of a response whose value is a number.
+fn count_samples(data: &[u8]) -> usize {
+    let response: Value = serde_json::from_slice(data).expect("a decoded response");
+    let samples = response.pointer("/data/result").and_then(Value::as_array).expect("a decoded response");
+    samples
         .iter()
-        .filter_map(|element| element.pointer("/value/1")?.as_str())
+        .filter_map(|sample| sample.pointer("/value/1")?.as_str())
         .filter(|text| text.parse::<f64>().is_ok())
         .count()
 }

@@ -1,6 +1,7 @@
-//! Texts of anybody's in queries: each is data, and the query's structure is what it was meant to be.
+//! Untrusted texts in queries: each stays data and leaves the structure of the query unchanged.
 //!
-//! In: texts with the byte 0xff between them, which is in none: a template, a namespace, a name, then model names or whatever else.
+//! Input: texts separated by the byte 0xff, which UTF-8 never contains: a template, a namespace, a name, then model names or other
+//! texts.
 
 use kthena_keda_core::{
     domain::ModelNames,
@@ -14,10 +15,10 @@ use promql_parser::{
     parser::{self, Expr},
 };
 
-/// What stands for a text where the structure is looked at.
+/// Placeholder texts for the comparison of structures.
 const PLAIN: [&str; 4] = ["zz-namespace", "zz-name", "zz-model", "zz-adapter"];
 
-/// ProbeCache quoting, the builders of queries, and templates.
+/// Checks quoting, the query builders and templates.
 pub fn promql(data: &[u8]) {
     let texts: Vec<String> =
         data.split(|byte| *byte == 0xff).map(|text| String::from_utf8_lossy(text).into_owned()).collect();
@@ -43,16 +44,16 @@ fn check_quotes(texts: &[&str]) {
 fn check_alternation(texts: &[&str]) {
     let query = format!("m{{l=~{}}}", alternation(texts.iter().copied()));
     let [matcher] =
-        matchers(&parse(&query)).try_into().unwrap_or_else(|_| panic!("another number of matchers: {query}"));
+        matchers(&parse(&query)).try_into().unwrap_or_else(|_| panic!("expected one matcher: {query}"));
     for text in texts {
-        assert!(matcher.is_match(text), "{text:?} is not matched by {query}");
+        assert!(matcher.is_match(text), "{query} does not match {text:?}");
         for other in [format!("{text}x"), format!("x{text}"), text.chars().skip(1).collect()] {
-            assert_eq!(matcher.is_match(&other), texts.contains(&other.as_str()), "{other:?} by {query}");
+            assert_eq!(matcher.is_match(&other), texts.contains(&other.as_str()), "{query} and {other:?}");
         }
     }
 }
 
-/// Every query of ours, with every text in its place.
+/// Checks every query that the operator generates, with each text in its place.
 fn check_builders(namespace: &str, name: &str, texts: &[&str]) {
     let servers: Vec<String> = texts.iter().map(|text| (*text).to_owned()).collect();
     let names = texts.join(",").parse::<ModelNames>().ok();
@@ -61,11 +62,11 @@ fn check_builders(namespace: &str, name: &str, texts: &[&str]) {
     let job = RouterSeries { namespace: namespace.to_owned(), source: ScrapeSource::Job(name.to_owned()) };
     let mut queries = Vec::new();
     for router in [&service, &job] {
-        let of_servers = (!servers.is_empty()).then(|| DemandScope::Servers(servers.clone()));
-        for demanded in names.clone().map(DemandScope::Models).into_iter().chain(of_servers) {
+        let by_server = (!servers.is_empty()).then(|| DemandScope::Servers(servers.clone()));
+        for scope in names.clone().map(DemandScope::Models).into_iter().chain(by_server) {
             let demands =
                 [Demand::ActiveRequests, Demand::QueuedRequests, Demand::RequestRate, Demand::OutputTokens];
-            queries.extend(demands.iter().filter_map(|demand| demand.query(&demanded, router)));
+            queries.extend(demands.iter().filter_map(|demand| demand.query(&scope, router)));
         }
         queries.extend(names.as_ref().map(|names| activation(names, router)));
     }
@@ -92,20 +93,23 @@ fn check_matcher(
     servers: &[&str],
     query: &str,
 ) {
-    let is = |text: &str| matcher.op == MatchOp::Equal && matcher.value == text;
-    let right = match matcher.name.as_str() {
-        // An engine's own series and the router's are told apart by nothing else, and both may be meant.
-        "namespace" => is(namespace),
-        "service" | "job" | "modelserving_volcano_sh_name" => is(name),
+    let is_correct = match matcher.name.as_str() {
+        // Applies to series of engines and of the router, which have no other common label.
+        "namespace" => is_equal(matcher, namespace),
+        "service" | "job" | "modelserving_volcano_sh_name" => is_equal(matcher, name),
         "model" => names.is_some_and(|names| names.iter().all(|name| matcher.is_match(name))),
         "model_server" => servers.iter().all(|server| matcher.is_match(server)),
         "__name__" | "token_type" => true,
-        other => panic!("a matcher that nobody wrote: {other} in {query}"),
+        other => panic!("unexpected matcher {other} in {query}"),
     };
-    assert!(right, "{} is matched by something else in {query}", matcher.name);
+    assert!(is_correct, "unexpected value of the matcher {} in {query}", matcher.name);
 }
 
-/// What a template accepts for one model it accepts for all, and they differ by their texts alone.
+fn is_equal(matcher: &Matcher, text: &str) -> bool {
+    matcher.op == MatchOp::Equal && matcher.value == text
+}
+
+/// Checks that a template which is valid for one model is valid for all, and that its queries differ only in texts.
 fn check_template(template: &str, namespace: &str, name: &str, texts: &[&str]) {
     let Ok(template) = Template::parse(template) else { return };
     let models = texts.get(..1).unwrap_or_default();
@@ -117,7 +121,7 @@ fn check_template(template: &str, namespace: &str, name: &str, texts: &[&str]) {
     let plain_adapters = vec![plain_adapter; adapters.len()];
     let filled = template
         .fill(&Subject { models, adapters, namespace, name })
-        .expect("one model always fits")
+        .expect("a template accepts one model")
         .to_string();
     let plain = Subject {
         models: &[plain_model],
@@ -125,14 +129,14 @@ fn check_template(template: &str, namespace: &str, name: &str, texts: &[&str]) {
         namespace: plain_namespace,
         name: plain_name,
     };
-    let plain = template.fill(&plain).expect("one model always fits").to_string();
+    let plain = template.fill(&plain).expect("a template accepts one model").to_string();
     assert!(Query::parse(&filled).is_ok(), "{:?}: {filled}", Query::parse(&filled));
     let (mut filled_tree, mut plain_tree) = (parse(&filled), parse(&plain));
-    let (found, meant) = (take_texts(&mut filled_tree), take_texts(&mut plain_tree));
-    assert_eq!(format!("{filled_tree:?}"), format!("{plain_tree:?}"), "another structure: {filled}");
-    assert_eq!(found.len(), meant.len(), "{filled}");
-    for (found, meant) in found.iter().zip(&meant) {
-        let text = match meant.as_str() {
+    let (found, expected) = (take_texts(&mut filled_tree), take_texts(&mut plain_tree));
+    assert_eq!(format!("{filled_tree:?}"), format!("{plain_tree:?}"), "the structure differs: {filled}");
+    assert_eq!(found.len(), expected.len(), "{filled}");
+    for (found, expected) in found.iter().zip(&expected) {
+        let text = match expected.as_str() {
             text if text == plain_namespace => namespace,
             text if text == plain_name => name,
             text if text == plain_model && adapters.is_empty() => models[0],
@@ -140,11 +144,11 @@ fn check_template(template: &str, namespace: &str, name: &str, texts: &[&str]) {
             _ => continue,
         };
         let pattern = unquoted(&alternation([text]));
-        assert!(*found == text || *found == pattern, "{found:?} stands for {text:?} in {filled}");
+        assert!(*found == text || *found == pattern, "{found:?} instead of {text:?} in {filled}");
     }
 }
 
-/// A quoted text as the parser reads it.
+/// Value of a quoted text after parsing.
 fn unquoted(quoted: &str) -> String {
     matchers(&parse(&format!("m{{l={quoted}}}")))[0].value.clone()
 }
@@ -163,13 +167,13 @@ fn matchers(expr: &Expr) -> Vec<Matcher> {
     found
 }
 
-/// Every text in a query; blanks them.
+/// Takes all texts out of a query and leaves them empty.
 fn take_texts(expr: &mut Expr) -> Vec<String> {
     let mut found = Vec::new();
     visit(expr, &mut |part| match part {
         Part::Matcher(matcher) => {
             found.push(std::mem::take(&mut matcher.value));
-            // A pattern carries its text twice.
+            // A regular-expression matcher also holds its compiled pattern; make it an equality matcher.
             if !matches!(matcher.op, MatchOp::Equal | MatchOp::NotEqual) {
                 matcher.op = MatchOp::Equal;
             }
@@ -184,29 +188,29 @@ enum Part<'a> {
     Text(&'a mut String),
 }
 
-fn visit(expr: &mut Expr, look: &mut impl FnMut(Part<'_>)) {
+fn visit(expr: &mut Expr, visitor: &mut impl FnMut(Part<'_>)) {
     match expr {
         Expr::Aggregate(aggregate) => {
-            visit(&mut aggregate.expr, look);
+            visit(&mut aggregate.expr, visitor);
             if let Some(parameter) = &mut aggregate.param {
-                visit(parameter, look);
+                visit(parameter, visitor);
             }
         }
         Expr::Binary(binary) => {
-            visit(&mut binary.lhs, look);
-            visit(&mut binary.rhs, look);
+            visit(&mut binary.lhs, visitor);
+            visit(&mut binary.rhs, visitor);
         }
-        Expr::Paren(paren) => visit(&mut paren.expr, look),
-        Expr::Unary(unary) => visit(&mut unary.expr, look),
-        Expr::Subquery(subquery) => visit(&mut subquery.expr, look),
-        Expr::Call(call) => call.args.args.iter_mut().for_each(|arg| visit(arg, look)),
+        Expr::Paren(paren) => visit(&mut paren.expr, visitor),
+        Expr::Unary(unary) => visit(&mut unary.expr, visitor),
+        Expr::Subquery(subquery) => visit(&mut subquery.expr, visitor),
+        Expr::Call(call) => call.args.args.iter_mut().for_each(|arg| visit(arg, visitor)),
         Expr::VectorSelector(selector) => {
-            selector.matchers.matchers.iter_mut().for_each(|matcher| look(Part::Matcher(matcher)))
+            selector.matchers.matchers.iter_mut().for_each(|matcher| visitor(Part::Matcher(matcher)))
         }
         Expr::MatrixSelector(selector) => {
-            selector.vs.matchers.matchers.iter_mut().for_each(|matcher| look(Part::Matcher(matcher)))
+            selector.vs.matchers.matchers.iter_mut().for_each(|matcher| visitor(Part::Matcher(matcher)))
         }
-        Expr::StringLiteral(literal) => look(Part::Text(&mut literal.val)),
+        Expr::StringLiteral(literal) => visitor(Part::Text(&mut literal.val)),
         Expr::NumberLiteral(_) | Expr::Extension(_) => {}
     }
 }

@@ -1,4 +1,4 @@
-//! What the API server accepts of a custom object, by the definition that the neighbours ship.
+//! Validation of custom objects like the API server's, from the CRDs of the components' releases.
 
 use std::{fs, path::Path, sync::LazyLock};
 
@@ -8,18 +8,20 @@ use kthena_keda_core::domain::{Label, Namespace, ObjectName};
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 
-/// KEDA's, of the newest release and of the oldest that is supported.
+/// ScaledObject of KEDA's newest release.
 pub static SCALED_OBJECT: LazyLock<Schema> =
     LazyLock::new(|| Schema::read("keda/crds/keda.sh_scaledobjects.yaml"));
+/// ScaledObject of KEDA's oldest supported release.
 pub static OLD_SCALED_OBJECT: LazyLock<Schema> =
     LazyLock::new(|| Schema::read("keda-2.14/crds/keda.sh_scaledobjects.yaml"));
-/// The Prometheus Operator's.
+/// The Prometheus Operator's PodMonitor.
 pub static POD_MONITOR: LazyLock<Schema> =
     LazyLock::new(|| Schema::read("prometheus-operator/crds/monitoring.coreos.com_podmonitors.yaml"));
-pub static ROUTER_SERVICE_MONITOR: LazyLock<Schema> =
+/// The Prometheus Operator's ServiceMonitor.
+pub static SERVICE_MONITOR: LazyLock<Schema> =
     LazyLock::new(|| Schema::read("prometheus-operator/crds/monitoring.coreos.com_servicemonitors.yaml"));
 
-/// The schema of a kind's first version.
+/// Schema of the first version of a kind.
 pub struct Schema(Validator);
 
 impl Schema {
@@ -27,25 +29,25 @@ impl Schema {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/stack/manifests").join(file);
         let text = fs::read_to_string(&path)
             .unwrap_or_else(|error| panic!("{}: {error}: run `make stack`", path.display()));
-        let definition: Value = serde_saphyr::from_str(&text).expect("YAML");
-        let mut schema =
-            definition.pointer("/spec/versions/0/schema/openAPIV3Schema").expect("a schema").clone();
+        let crd: Value = serde_saphyr::from_str(&text).expect("YAML");
+        let mut schema = crd.pointer("/spec/versions/0/schema/openAPIV3Schema").expect("a schema").clone();
         translate(&mut schema, true);
         schema["properties"]["metadata"] = json!(true);
         Self(jsonschema::draft7::new(&schema).expect("a JSON schema"))
     }
 
-    /// Panics where the API server would refuse an object, or would drop a field of it.
+    /// Panics if the API server would reject an object or drop one of its fields.
     pub fn check(&self, object: &Value) {
-        let wrong: Vec<String> =
+        let errors: Vec<String> =
             self.0.iter_errors(object).map(|error| format!("{}: {error}", error.instance_path())).collect();
-        assert!(wrong.is_empty(), "{wrong:?} of {object}");
+        assert!(errors.is_empty(), "{errors:?} of {object}");
         check_metadata(&object["metadata"]);
     }
 }
 
-/// A structural schema as a JSON schema. `is_whole` is false within a junctor, which speaks of some fields of an object and not of all.
-fn translate(schema: &mut Value, is_whole: bool) {
+/// Converts a structural schema to a JSON schema. `is_complete` is false within `allOf`, `anyOf`, `oneOf` and `not`, which list only
+/// some fields of an object.
+fn translate(schema: &mut Value, is_complete: bool) {
     let Some(fields) = schema.as_object_mut() else { return };
     let has = |name: &str| fields.get(name).and_then(Value::as_bool) == Some(true);
     let (any, is_either, is_nullable) =
@@ -66,7 +68,11 @@ fn translate(schema: &mut Value, is_whole: bool) {
         fields.entry("minimum").or_insert(json!(least));
         fields.entry("maximum").or_insert(json!(most));
     }
-    if kind.as_deref() == Some("object") && is_whole && !any && !fields.contains_key("additionalProperties") {
+    if kind.as_deref() == Some("object")
+        && is_complete
+        && !any
+        && !fields.contains_key("additionalProperties")
+    {
         fields.insert("additionalProperties".to_owned(), json!(false));
     }
     if fields.get("x-kubernetes-list-type").and_then(Value::as_str) == Some("set") {
@@ -74,12 +80,12 @@ fn translate(schema: &mut Value, is_whole: bool) {
     }
     if let Some(properties) = fields.get_mut("properties").and_then(Value::as_object_mut) {
         for property in properties.values_mut() {
-            translate(property, is_whole);
+            translate(property, is_complete);
         }
     }
     for name in ["items", "additionalProperties"] {
         if let Some(inner) = fields.get_mut(name) {
-            translate(inner, is_whole);
+            translate(inner, is_complete);
         }
     }
     for name in ["allOf", "anyOf", "oneOf"] {
@@ -94,25 +100,25 @@ fn translate(schema: &mut Value, is_whole: bool) {
     }
 }
 
-/// The rules that hold for every kind (Kubernetes `apimachinery/pkg/api/validation/objectmeta.go`).
+/// Checks the metadata rules of all kinds (Kubernetes `apimachinery/pkg/api/validation/objectmeta.go`).
 fn check_metadata(metadata: &Value) {
     let read = ObjectMeta::deserialize(metadata).unwrap_or_else(|error| panic!("{error}: {metadata}"));
     let name = read.name.expect("a name");
-    assert!(name.parse::<ObjectName>().is_ok(), "the name {name:?}");
+    assert!(name.parse::<ObjectName>().is_ok(), "invalid name {name:?}");
     assert!(
         read.namespace.is_some_and(|namespace| namespace.parse::<Namespace>().is_ok()),
-        "the namespace: {metadata}"
+        "invalid namespace: {metadata}"
     );
     for (key, value) in read.labels.iter().flatten() {
-        assert!(Label::new(key, value).is_ok(), "the label {key}={value:?}");
+        assert!(Label::new(key, value).is_ok(), "invalid label {key}={value:?}");
     }
     for key in read.annotations.iter().flatten().map(|(key, _)| key) {
-        assert!(Label::new(&key.to_lowercase(), "").is_ok(), "the annotation {key}");
+        assert!(Label::new(&key.to_lowercase(), "").is_ok(), "invalid annotation {key}");
     }
     for owner in read.owner_references.iter().flatten() {
         assert!(
             ![&owner.api_version, &owner.kind, &owner.name, &owner.uid].iter().any(|text| text.is_empty()),
-            "an owner: {metadata}"
+            "invalid owner reference: {metadata}"
         );
     }
 }

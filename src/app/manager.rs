@@ -7,10 +7,8 @@ use futures::{
     future::LocalBoxFuture,
     stream::{self, FuturesUnordered},
 };
-use kube::{
-    Api, Client,
-    runtime::{WatchStreamExt as _, reflector::store::Writer, watcher},
-};
+use k8s_openapi::NamespaceResourceScope;
+use kube::runtime::{WatchStreamExt as _, reflector::store::Writer, watcher};
 use tokio::{
     sync::{mpsc, watch},
     time::sleep,
@@ -146,7 +144,8 @@ fn model_serving_changes(
     triggers: ReconcileTriggers,
 ) -> impl Stream<Item = Result<ModelServing, watcher::Error>> + Send + use<> {
     let context = &models.shared;
-    let apis = shard.scopes().iter().map(|scope| api_of_model_servings(&context.client, scope)).collect();
+    let apis =
+        shard.scopes().iter().map(|scope| NamespaceResourceScope::api(&context.client, scope)).collect();
     let selector = shard.selector.as_ref().map(ToString::to_string);
     let store = context.caches.model_servings.clone();
     let mut listed = BTreeSet::new();
@@ -168,10 +167,6 @@ fn model_serving_changes(
             }
         })
         .touched_objects()
-}
-
-fn api_of_model_servings(client: &Client, scope: &Option<String>) -> Api<ModelServing> {
-    <ModelServing as kube::Resource>::Scope::api(client, scope)
 }
 
 fn received<T>(receiver: mpsc::UnboundedReceiver<T>) -> impl Stream<Item = T> {

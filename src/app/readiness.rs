@@ -35,7 +35,7 @@ impl server::Readiness for Readiness {
         if !self.is_leader.load(Ordering::Relaxed) || self.was_ready.load(Ordering::Relaxed) {
             return Vec::new();
         }
-        let Some(served) = self.served.borrow().clone() else { return vec!["API discovery".to_owned()] };
+        let Some(served) = self.served.borrow().clone() else { return vec!["served APIs".to_owned()] };
         let missing = self.caches.waiting_for(&served);
         self.was_ready.store(missing.is_empty(), Ordering::Relaxed);
         missing

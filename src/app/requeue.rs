@@ -117,7 +117,9 @@ impl ReconcileTriggers {
             Change::Resync => self.everything(),
             Change::Object((namespace, name), index_keys) => {
                 let generated = index_keys::generated(namespace, name);
-                index_keys.iter().chain([&generated]).for_each(|index_key| self.now(*index_key, |_| true));
+                for index_key in index_keys.iter().chain([&generated]) {
+                    self.now(*index_key, |_| true);
+                }
             }
         }
     }
@@ -163,7 +165,9 @@ impl ReconcileTriggers {
             }
             let is_opted_in =
                 |key: &Key| self.caches.model_serving(key).is_some_and(|found| found.is_opted_in());
-            index_keys.into_iter().for_each(|index_key| self.now(index_key, is_opted_in));
+            for index_key in index_keys {
+                self.now(index_key, is_opted_in);
+            }
         }
     }
 
@@ -178,7 +182,9 @@ impl ReconcileTriggers {
 
     fn now(&self, index_key: IndexKey, filter: impl Fn(&Key) -> bool) {
         let keys = self.caches.model_digests.keys(index_key, usize::MAX, |key, _| filter(key));
-        keys.iter().for_each(|(namespace, name)| self.send(ObjectRef::new(name).within(namespace)));
+        for (namespace, name) in &keys {
+            self.send(ObjectRef::new(name).within(namespace));
+        }
     }
 
     fn send(&self, object: ObjectRef<ModelServing>) {

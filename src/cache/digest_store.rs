@@ -1,28 +1,27 @@
-//! What is kept of the objects of one kind: a digest of each, and whether all have been seen.
+//! The digests of one kind, and whether all of its objects have been received.
 //!
-//! In: what watches tell, and what the API server answered to our own writes. Out: the digests, and which of them changed.
+//! In: events of watches, and the API server's responses to the operator's own writes. Out: digests, and
+//! which of them changed.
 
-use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::atomic::{AtomicU64, Ordering},
 };
 
 use kube::{Resource, ResourceExt as _, runtime::watcher};
+use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use super::{
     entries::{Entries, Entry},
     index::{Digest, IndexKey},
 };
+use kthena_keda_core::domain::{Key, key, version};
 
-/// Namespace and name.
-pub type Key = (String, String);
-
-/// What one watch covers: a namespace, or everything where none is named.
+/// Scope of one watch: a namespace, or all of them if there is none.
 pub type Scope = Option<String>;
 
-/// The digests of all objects of one kind, of one watch or of several.
+/// The digests of one kind, from one watch or one for each of several namespaces.
 #[derive(Debug)]
 pub struct DigestStore<D>(BTreeMap<Scope, ScopedStore<D>>);
 
@@ -33,181 +32,172 @@ impl<D> Default for DigestStore<D> {
 }
 
 impl<D> DigestStore<D> {
-    /// Nothing seen yet of these scopes.
+    /// An empty store for watches of these scopes.
     pub fn of(scopes: impl IntoIterator<Item = Scope>) -> Self {
         Self(scopes.into_iter().map(|scope| (scope, ScopedStore::default())).collect())
     }
 
-    /// Whether no watch fills them.
+    /// `true` if no watch fills the store.
     pub fn is_disabled(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// What each watch fills.
-    pub fn parts(&self) -> impl Iterator<Item = (&Scope, &ScopedStore<D>)> {
+    /// The store of each watch.
+    pub fn scoped(&self) -> impl Iterator<Item = (&Scope, &ScopedStore<D>)> {
         self.0.iter()
     }
 
-    /// What the watch of this namespace fills; none where it is not watched.
-    fn part(&self, namespace: &str) -> Option<&ScopedStore<D>> {
+    /// The store of the watch that covers a namespace; `None` where it is not watched.
+    fn covering(&self, namespace: &str) -> Option<&ScopedStore<D>> {
         self.0.get(&Some(namespace.to_owned())).or_else(|| self.0.get(&None))
     }
 
-    /// Whether every object of the kind has been seen that ever will be.
+    /// `true` once no watch is incomplete; see [`ScopedStore::has_synced`].
     pub fn has_synced(&self) -> bool {
         self.0.values().all(ScopedStore::has_synced)
     }
 }
 
 impl<D: Digest> DigestStore<D> {
-    /// What is known under this name.
+    /// The digest of one object.
     pub fn get(&self, namespace: &str, name: &str) -> Option<D> {
-        self.part(namespace)?.get(namespace, name)
+        self.covering(namespace)?.get(namespace, name)
     }
 
-    /// Everything that is known.
+    /// All digests.
     pub fn all(&self) -> Vec<(Key, D)> {
-        let known = self.0.values().map(ScopedStore::read);
-        known
-            .flat_map(|known| {
-                known.all().map(|(key, digest)| (key.clone(), digest.clone())).collect::<Vec<_>>()
-            })
-            .collect()
+        self.0.values().flat_map(ScopedStore::all).collect()
     }
 
     /// The digests with any of these index keys or keys, in the order of their keys.
     pub fn matching(&self, index_keys: &[IndexKey], keys: &[Key]) -> Vec<(Key, D)> {
-        let entries: Vec<_> = self.0.values().map(ScopedStore::read).collect();
+        let entries: Vec<_> = self.0.values().map(|scoped| scoped.entries.read()).collect();
         let indexed =
-            entries.iter().flat_map(|entries| index_keys.iter().flat_map(|key| entries.about(*key)));
+            entries.iter().flat_map(|entries| index_keys.iter().flat_map(|key| entries.matching(*key)));
         let keyed = entries.iter().flat_map(|entries| keys.iter().filter_map(|key| entries.get(key)));
         let found: BTreeMap<&Key, &D> = indexed.chain(keyed).collect();
         found.into_iter().map(|(key, digest)| (key.clone(), digest.clone())).collect()
     }
 
-    /// The keys of what speaks of a topic, no more than so many; in order within each watch.
-    pub fn keys(&self, topic: IndexKey, most: usize) -> Vec<Key> {
-        self.0.values().flat_map(|part| part.keys(topic, most, |_, _| true)).take(most).collect()
+    /// Keys of the digests with this index key, at most `limit`; in order within each watch.
+    pub fn keys(&self, index_key: IndexKey, limit: usize) -> Vec<Key> {
+        self.0.values().flat_map(|scoped| scoped.keys(index_key, limit, |_, _| true)).take(limit).collect()
     }
 
-    /// Whether anything speaks of a topic.
-    pub fn any(&self, topic: IndexKey) -> bool {
-        self.0.values().any(|part| part.any(topic))
+    /// `true` if any digest has this index key.
+    pub fn any(&self, index_key: IndexKey) -> bool {
+        self.0.values().any(|scoped| scoped.any(index_key))
     }
 
-    /// How much speaks of a topic.
-    pub fn count(&self, topic: IndexKey) -> usize {
-        self.0.values().map(|part| part.read().about(topic).count()).sum()
+    /// Number of digests with this index key.
+    pub fn count(&self, index_key: IndexKey) -> usize {
+        self.0.values().map(|scoped| scoped.count(index_key)).sum()
     }
 
-    /// Takes what the API server answered to a write, so that the next pass reads it although the watch may be behind.
+    /// Records the API server's response to a write, so that the next reconcile reads it although the watch
+    /// may lag.
     pub fn record_write<K: Resource>(&self, object: &K)
     where
         D: for<'a> From<&'a K>,
     {
-        if let Some(part) = self.part(&object.namespace().unwrap_or_default()) {
-            part.record_write(object);
+        if let Some(scoped) = self.covering(&object.namespace().unwrap_or_default()) {
+            scoped.record_write(object);
         }
     }
 }
 
-/// What one watch tells.
+/// The digests of one watch.
 #[derive(Debug)]
 pub struct ScopedStore<D> {
-    known: RwLock<Entries<D>>,
-    /// The newest version of any object that the watch told of: what is not newer than that, it has told of already.
+    entries: RwLock<Entries<D>>,
+    /// Newest resource version in any event of the watch; events up to it have been applied.
     watched: AtomicU64,
-    /// The newest version that was known when the last list began: what is newer and not in it was written since.
-    listing: AtomicU64,
-    sight: watch::Sender<SyncState>,
+    /// Newest resource version when the last list began; an entry that is newer and not in the list was
+    /// written since.
+    list_began_at: AtomicU64,
+    sync: watch::Sender<SyncState>,
 }
 
-/// How much of a kind is seen.
+/// Progress of a watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SyncState {
-    /// Not all of it yet.
+    /// The initial list is incomplete.
     Partial,
-    /// All of it.
+    /// The initial list is complete.
     Complete,
-    /// Nothing: the right to list it is missing. Waiting for more would hold up everything else.
+    /// Listing is forbidden. Nothing waits for the kind, since that would block everything else.
     Forbidden,
 }
 
 impl<D> Default for ScopedStore<D> {
     fn default() -> Self {
         Self {
-            known: RwLock::default(),
+            entries: RwLock::default(),
             watched: AtomicU64::new(0),
-            listing: AtomicU64::new(0),
-            sight: watch::Sender::new(SyncState::Partial),
+            list_began_at: AtomicU64::new(0),
+            sync: watch::Sender::new(SyncState::Partial),
         }
     }
 }
 
 impl<D> ScopedStore<D> {
-    fn read(&self) -> RwLockReadGuard<'_, Entries<D>> {
-        self.known.read()
-    }
-
-    /// Whether every object has been seen that ever will be.
+    /// `true` once the initial list is complete, or listing is known to be forbidden.
     pub fn has_synced(&self) -> bool {
-        *self.sight.borrow() != SyncState::Partial
+        *self.sync.borrow() != SyncState::Partial
     }
 
-    /// Waits until every object has been seen that ever will be.
+    /// Waits until [`has_synced`](Self::has_synced).
     pub async fn wait_synced(&self) {
-        // It fails without a sender, which is kept here.
-        let _ = self.sight.subscribe().wait_for(|sight| *sight != SyncState::Partial).await;
+        // Fails only without a sender, and `self` holds one.
+        let _ = self.sync.subscribe().wait_for(|state| *state != SyncState::Partial).await;
+    }
+
+    /// Sets the progress; returns `true` if that changes it.
+    pub fn set_sync(&self, state: SyncState) -> bool {
+        self.sync.send_replace(state) != state
     }
 }
 
 impl<D: Digest> ScopedStore<D> {
     fn get(&self, namespace: &str, name: &str) -> Option<D> {
-        self.read().get(&(namespace.to_owned(), name.to_owned())).map(|(_, digest)| digest.clone())
+        let key = (namespace.to_owned(), name.to_owned());
+        self.entries.read().get(&key).map(|(_, digest)| digest.clone())
     }
 
-    /// The keys of what speaks of a topic, in order, the first that `counts` lets pass, and no more than so many.
-    pub fn keys(&self, topic: IndexKey, most: usize, counts: impl Fn(&Key, &D) -> bool) -> Vec<Key> {
-        let known = self.read();
-        known
-            .about(topic)
-            .filter(|(key, digest)| counts(key, digest))
-            .take(most)
-            .map(|(key, _)| key.clone())
-            .collect()
+    fn all(&self) -> Vec<(Key, D)> {
+        self.entries.read().iter().map(|(key, digest)| (key.clone(), digest.clone())).collect()
     }
 
-    /// Whether anything speaks of a topic.
-    pub fn any(&self, topic: IndexKey) -> bool {
-        self.read().about(topic).next().is_some()
+    /// Keys of the first `limit` digests with this index key that `filter` accepts, in order.
+    pub fn keys(&self, index_key: IndexKey, limit: usize, filter: impl Fn(&Key, &D) -> bool) -> Vec<Key> {
+        let entries = self.entries.read();
+        let accepted = entries.matching(index_key).filter(|(key, digest)| filter(key, digest));
+        accepted.take(limit).map(|(key, _)| key.clone()).collect()
     }
 
-    /// How much speaks of a topic.
-    pub fn count(&self, topic: IndexKey) -> usize {
-        self.read().about(topic).count()
+    /// `true` if any digest has this index key.
+    pub fn any(&self, index_key: IndexKey) -> bool {
+        self.entries.read().matching(index_key).next().is_some()
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Entries<D>> {
-        self.known.write()
+    /// Number of digests with this index key.
+    pub fn count(&self, index_key: IndexKey) -> usize {
+        self.entries.read().matching(index_key).count()
     }
 
-    /// Tells whether that is news.
-    pub fn set_sync(&self, sight: SyncState) -> bool {
-        self.sight.send_replace(sight) != sight
-    }
-
-    /// Not where the watch is ahead: it may have told already that the object is gone again.
+    /// Records a write unless the watch is ahead of it: the object may have been deleted since.
     fn record_write<K: Resource>(&self, object: &K)
     where
         D: for<'a> From<&'a K>,
     {
-        let mut known = self.write();
+        let mut entries = self.entries.write();
         if version(object) > self.watched.load(Ordering::Relaxed) {
-            known.insert(key(object), Entry { version: version(object), digest: D::from(object) });
+            entries.insert(key(object), Entry { version: version(object), digest: D::from(object) });
         }
     }
 
-    /// Takes an event of a watch; answers what changed. `listed` is what the list under way holds so far.
+    /// Applies an event of the watch; returns which digests changed. `listed` collects the keys of the
+    /// current list.
     pub fn apply_event<K: Resource>(
         &self,
         event: &watcher::Event<K>,
@@ -216,82 +206,79 @@ impl<D: Digest> ScopedStore<D> {
     where
         D: for<'a> From<&'a K>,
     {
-        let one = |object: &K, news: Option<Vec<IndexKey>>| {
-            news.map(|topics| Change::Object(key(object), topics)).into_iter().collect()
-        };
         match event {
             watcher::Event::Init => {
                 listed.clear();
-                self.listing.store(self.read().newest(), Ordering::Relaxed);
+                self.list_began_at.store(self.entries.read().newest_version(), Ordering::Relaxed);
                 Vec::new()
             }
             watcher::Event::InitApply(object) => {
                 listed.insert(key(object));
-                one(object, self.told(object).filter(|_| self.has_synced()))
+                let touched = self.upsert(object).filter(|_| self.has_synced());
+                Change::of_object(object, touched)
             }
             watcher::Event::InitDone => {
-                let gone = self.retain(listed).into_iter().map(|(key, topics)| Change::Object(key, topics));
-                gone.chain(self.set_sync(SyncState::Complete).then_some(Change::Resync)).collect()
+                let dropped = self.retain_listed(listed);
+                let dropped = dropped.into_iter().map(|(key, touched)| Change::Object(key, touched));
+                dropped.chain(self.set_sync(SyncState::Complete).then_some(Change::Resync)).collect()
             }
-            watcher::Event::Apply(object) => one(object, self.told(object)),
-            watcher::Event::Delete(object) => one(object, self.gone(object)),
+            watcher::Event::Apply(object) => Change::of_object(object, self.upsert(object)),
+            watcher::Event::Delete(object) => Change::of_object(object, self.remove(object)),
         }
     }
 
-    /// Takes what the watch tells; answers what it is about if the digest changed.
-    fn told<K: Resource>(&self, object: &K) -> Option<Vec<IndexKey>>
+    /// Inserts an object from the watch unless a newer version is known; returns the touched index keys if
+    /// its digest changed.
+    fn upsert<K: Resource>(&self, object: &K) -> Option<Vec<IndexKey>>
     where
         D: for<'a> From<&'a K>,
     {
         let (key, version, digest) = (key(object), version(object), D::from(object));
-        let mut known = self.write();
+        let mut entries = self.entries.write();
         self.watched.fetch_max(version, Ordering::Relaxed);
-        if known.version(&key).is_some_and(|before| before > version) {
+        if entries.version(&key).is_some_and(|known| known > version) {
             return None;
         }
-        known.insert(key, Entry { version, digest })
+        entries.insert(key, Entry { version, digest })
     }
 
-    /// Forgets what the watch tells to be gone; answers what it was about if it was known.
-    fn gone<K: Resource>(&self, object: &K) -> Option<Vec<IndexKey>> {
-        let mut known = self.write();
+    /// Removes an object that was deleted; returns its index keys if it was known.
+    fn remove<K: Resource>(&self, object: &K) -> Option<Vec<IndexKey>> {
+        let mut entries = self.entries.write();
         self.watched.fetch_max(version(object), Ordering::Relaxed);
-        known.remove(&key(object))
+        entries.remove(&key(object))
     }
 
-    /// Drops whatever is not in a list, unless it was written after the list began; answers what changed.
-    fn retain(&self, listed: &BTreeSet<Key>) -> Vec<(Key, Vec<IndexKey>)> {
-        let mut known = self.write();
-        let before = self.listing.load(Ordering::Relaxed);
-        known.retain(|key, version| listed.contains(key) || version > before)
+    /// Removes the objects that are not in the list, unless they were written after it began; returns the
+    /// index keys of each.
+    fn retain_listed(&self, listed: &BTreeSet<Key>) -> Vec<(Key, Vec<IndexKey>)> {
+        let mut entries = self.entries.write();
+        let began_at = self.list_began_at.load(Ordering::Relaxed);
+        entries.retain(|key, version| listed.contains(key) || version > began_at)
     }
 
-    /// Forgets everything: the kind is no longer served.
+    /// Forgets everything, because the kind is no longer served.
     pub fn clear(&self) {
-        *self.write() = Entries::default();
+        *self.entries.write() = Entries::default();
         self.watched.store(0, Ordering::Relaxed);
-        self.listing.store(0, Ordering::Relaxed);
+        self.list_began_at.store(0, Ordering::Relaxed);
         self.set_sync(SyncState::Partial);
     }
 }
 
-/// Under which an object is known.
-pub fn key<K: Resource>(object: &K) -> Key {
-    (object.namespace().unwrap_or_default(), object.name_any())
-}
-
-/// Resource versions are numbers that grow (Kubernetes API concepts, "resource versions"); one that is not counts as newest.
-pub fn version<K: Resource>(object: &K) -> u64 {
-    object.resource_version().and_then(|version| version.parse().ok()).unwrap_or(u64::MAX)
-}
-
-/// What happened to the digests.
+/// A change of the digests.
 #[derive(Debug)]
 pub enum Change {
-    /// One of them, and what it speaks of or spoke of.
+    /// The digest of one object was added, replaced or removed: its key, and its index keys before and after.
     Object(Key, Vec<IndexKey>),
-    /// All have been seen, or none can be any more.
+    /// The initial list is complete, or the kind is no longer readable.
     Resync,
+}
+
+impl Change {
+    fn of_object<K: Resource>(object: &K, touched: Option<Vec<IndexKey>>) -> Vec<Self> {
+        touched.map(|index_keys| Self::Object(key(object), index_keys)).into_iter().collect()
+    }
 }
 
 #[cfg(test)]
@@ -305,11 +292,11 @@ mod tests {
 
     impl Digest for Label {
         fn index_keys(&self, _: &Key) -> Vec<IndexKey> {
-            self.0.iter().map(|label| topic(label)).collect()
+            self.0.iter().map(|label| index_key(label)).collect()
         }
     }
 
-    fn topic(label: &str) -> IndexKey {
+    fn index_key(label: &str) -> IndexKey {
         IndexKey::of(0, &[label])
     }
 
@@ -320,84 +307,94 @@ mod tests {
     }
 
     fn service(version: u64, label: &str) -> Service {
-        let metadata = serde_json::json!({"name": "s", "namespace": "n", "resourceVersion": version.to_string(), "labels": {"l": label}});
+        let version = version.to_string();
+        let labels = serde_json::json!({"l": label});
+        let metadata =
+            serde_json::json!({"name": "s", "namespace": "n", "resourceVersion": version, "labels": labels});
         serde_json::from_value(serde_json::json!({"metadata": metadata})).unwrap()
     }
 
-    fn known(digests: &ScopedStore<Label>) -> Option<String> {
-        digests.get("n", "s").and_then(|Label(label)| label)
+    fn label(store: &ScopedStore<Label>) -> Option<String> {
+        store.get("n", "s").and_then(|Label(label)| label)
+    }
+
+    fn count(store: &ScopedStore<Label>, label: &str) -> usize {
+        store.keys(index_key(label), 9, |_, _| true).len()
+    }
+
+    fn begin_list(store: &ScopedStore<Label>) {
+        store.apply_event::<Service>(&watcher::Event::Init, &mut BTreeSet::new());
+    }
+
+    fn end_list(store: &ScopedStore<Label>) {
+        store.apply_event::<Service>(&watcher::Event::InitDone, &mut BTreeSet::new());
     }
 
     #[test]
-    fn only_a_change_of_the_digest_is_news() {
-        let digests = ScopedStore::<Label>::default();
-        assert_eq!(digests.told(&service(1, "a")), Some(vec![topic("a")]));
-        assert_eq!(digests.told(&service(2, "a")), None);
-        assert!(digests.told(&service(3, "b")).is_some());
-        assert!(digests.gone(&service(4, "b")).is_some());
-        assert_eq!(digests.gone(&service(4, "b")), None);
+    fn reports_only_changes_of_the_digest() {
+        let store = ScopedStore::<Label>::default();
+        assert_eq!(store.upsert(&service(1, "a")), Some(vec![index_key("a")]));
+        assert_eq!(store.upsert(&service(2, "a")), None);
+        assert!(store.upsert(&service(3, "b")).is_some());
+        assert!(store.remove(&service(4, "b")).is_some());
+        assert_eq!(store.remove(&service(4, "b")), None);
     }
 
     #[test]
-    fn all_who_wait_are_woken_when_everything_is_seen() {
-        let digests = ScopedStore::<Label>::default();
-        let mut waiting: FuturesUnordered<_> = (0..3).map(|_| digests.wait_synced()).collect();
+    fn wakes_all_waiters_when_the_list_is_complete() {
+        let store = ScopedStore::<Label>::default();
+        let mut waiting: FuturesUnordered<_> = (0..3).map(|_| store.wait_synced()).collect();
         assert_eq!(waiting.next().now_or_never(), None);
-        digests.apply_event::<Service>(&watcher::Event::InitDone, &mut BTreeSet::new());
+        end_list(&store);
         assert_eq!(waiting.count().now_or_never(), Some(3));
     }
 
     #[test]
-    fn what_speaks_of_a_topic_is_found_while_it_does() {
-        let digests = ScopedStore::<Label>::default();
-        let about = |label: &str| digests.keys(topic(label), 9, |_, _| true).len();
-        digests.told(&service(1, "a"));
-        assert_eq!((about("a"), about("b")), (1, 0));
-        let touched = digests.told(&service(2, "b")).unwrap();
-        assert!(
-            touched.contains(&topic("a")) && touched.contains(&topic("b")),
-            "whoever asked for either is to know"
-        );
-        assert_eq!((about("a"), about("b")), (0, 1));
-        digests.apply_event::<Service>(&watcher::Event::Init, &mut BTreeSet::new());
-        assert_eq!(digests.retain(&BTreeSet::new()), [(("n".to_owned(), "s".to_owned()), vec![topic("b")])]);
-        assert_eq!((about("a"), about("b")), (0, 0));
+    fn the_index_follows_the_digests() {
+        let store = ScopedStore::<Label>::default();
+        store.upsert(&service(1, "a"));
+        assert_eq!((count(&store, "a"), count(&store, "b")), (1, 0));
+        let touched = store.upsert(&service(2, "b")).unwrap();
+        assert!(touched.contains(&index_key("a")) && touched.contains(&index_key("b")), "old and new");
+        assert_eq!((count(&store, "a"), count(&store, "b")), (0, 1));
+        begin_list(&store);
+        let dropped = store.retain_listed(&BTreeSet::new());
+        assert_eq!(dropped, [(("n".to_owned(), "s".to_owned()), vec![index_key("b")])]);
+        assert_eq!((count(&store, "a"), count(&store, "b")), (0, 0));
     }
 
     #[test]
-    fn a_write_is_read_before_the_watch_tells_of_it() {
-        let digests = ScopedStore::<Label>::default();
-        digests.told(&service(1, "a"));
-        digests.record_write(&service(5, "ours"));
-        // What the watch has yet to tell from before the write is not news.
-        assert_eq!(digests.told(&service(3, "b")), None);
-        assert_eq!(known(&digests).as_deref(), Some("ours"));
-        // Nor is the write itself.
-        assert_eq!(digests.told(&service(5, "ours")), None);
+    fn a_write_is_read_before_its_event_arrives() {
+        let store = ScopedStore::<Label>::default();
+        store.upsert(&service(1, "a"));
+        store.record_write(&service(5, "ours"));
+        // An event from before the write is no change.
+        assert_eq!(store.upsert(&service(3, "b")), None);
+        assert_eq!(label(&store).as_deref(), Some("ours"));
+        // Nor is the event of the write itself.
+        assert_eq!(store.upsert(&service(5, "ours")), None);
     }
 
     #[test]
-    fn a_late_answer_does_not_revive_what_is_gone() {
-        let digests = ScopedStore::<Label>::default();
-        digests.told(&service(10, "ours"));
-        digests.gone(&service(11, "ours"));
-        digests.record_write(&service(10, "ours"));
-        assert_eq!(known(&digests), None);
+    fn a_late_response_does_not_revive_a_deleted_object() {
+        let store = ScopedStore::<Label>::default();
+        store.upsert(&service(10, "ours"));
+        store.remove(&service(11, "ours"));
+        store.record_write(&service(10, "ours"));
+        assert_eq!(label(&store), None);
     }
 
     #[test]
-    fn a_list_drops_what_is_not_in_it_but_what_was_written_since() {
-        let digests = ScopedStore::<Label>::default();
-        let begins = || digests.apply_event::<Service>(&watcher::Event::Init, &mut BTreeSet::new());
-        let ends = || digests.apply_event::<Service>(&watcher::Event::InitDone, &mut BTreeSet::new());
-        digests.told(&service(3, "old"));
-        begins();
-        digests.record_write(&service(9, "new"));
-        ends();
-        assert_eq!(known(&digests).as_deref(), Some("new"));
-        // Written while nobody told of anything, and deleted by somebody else before the next list.
-        begins();
-        ends();
-        assert_eq!(known(&digests), None);
+    fn a_list_drops_absent_objects_except_those_written_since_it_began() {
+        let store = ScopedStore::<Label>::default();
+        store.upsert(&service(3, "old"));
+        begin_list(&store);
+        store.record_write(&service(9, "new"));
+        end_list(&store);
+        assert_eq!(label(&store).as_deref(), Some("new"));
+        // Deleted by another client before the next list, without an event.
+        begin_list(&store);
+        end_list(&store);
+        assert_eq!(label(&store), None);
     }
 }

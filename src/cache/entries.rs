@@ -1,88 +1,93 @@
-//! The digests of one watch, and how they are found: by key, and by what they speak of.
+//! The digests of one watch, by key and by index key.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::index::{Digest, Index, IndexKey};
 use kthena_keda_core::domain::Key;
 
-/// A digest and how new it is.
+/// A digest and the resource version of its object.
 #[derive(Clone, Debug)]
 pub(super) struct Entry<D> {
-    /// The resource version as a number; they are ordered within one kind.
+    /// The resource version as a number, which grows within one kind.
     pub(super) version: u64,
     pub(super) digest: D,
 }
 
-/// What is known, and how it is found.
+/// All entries, and their index.
 #[derive(Debug)]
 pub(super) struct Entries<D> {
-    /// Boxed, since half of the room in a map's nodes is spare.
-    digests: BTreeMap<Arc<Key>, Box<Entry<D>>>,
+    /// Boxed, since half of the room in a map's nodes is unused.
+    by_key: BTreeMap<Arc<Key>, Box<Entry<D>>>,
     index: Index,
 }
 
 impl<D> Default for Entries<D> {
     fn default() -> Self {
-        Self { digests: BTreeMap::new(), index: Index::default() }
+        Self { by_key: BTreeMap::new(), index: Index::default() }
     }
 }
 
 impl<D> Entries<D> {
-    pub(super) fn all(&self) -> impl Iterator<Item = (&Key, &D)> {
-        self.digests.iter().map(|(key, versioned)| (&**key, &versioned.digest))
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Key, &D)> {
+        self.by_key.iter().map(|(key, entry)| (&**key, &entry.digest))
     }
 
     pub(super) fn get(&self, key: &Key) -> Option<(&Key, &D)> {
-        self.digests.get_key_value(key).map(|(key, versioned)| (&**key, &versioned.digest))
+        self.by_key.get_key_value(key).map(|(key, entry)| (&**key, &entry.digest))
     }
 
+    /// The resource version of one object.
     pub(super) fn version(&self, key: &Key) -> Option<u64> {
-        self.digests.get(key).map(|found| found.version)
+        self.by_key.get(key).map(|entry| entry.version)
     }
 
-    /// The newest version of all.
-    pub(super) fn newest(&self) -> u64 {
-        self.digests.values().map(|found| found.version).max().unwrap_or_default()
+    /// The newest resource version of all objects; 0 without any.
+    pub(super) fn newest_version(&self) -> u64 {
+        self.by_key.values().map(|entry| entry.version).max().unwrap_or_default()
     }
 
-    pub(super) fn about(&self, topic: IndexKey) -> impl Iterator<Item = (&Key, &D)> {
-        self.index.about(topic).filter_map(|key| self.get(key))
+    /// Digests with this index key, in the order of their keys.
+    pub(super) fn matching(&self, index_key: IndexKey) -> impl Iterator<Item = (&Key, &D)> {
+        self.index.matching(index_key).filter_map(|key| self.get(key))
     }
 }
 
 impl<D: Digest> Entries<D> {
-    /// Puts a digest in the place of what is known; answers what both speak of, if they differ.
+    /// Inserts or replaces an entry. If that changes the digest, returns the index keys of the old and the
+    /// new one.
     pub(super) fn insert(&mut self, key: Key, new: Entry<D>) -> Option<Vec<IndexKey>> {
-        if let Some(before) = self.digests.get_mut(&key)
-            && before.digest == new.digest
+        if let Some(entry) = self.by_key.get_mut(&key)
+            && entry.digest == new.digest
         {
-            // Equal is what is no news; it may hold more, such as the version of a status that was written.
-            **before = new;
+            // Equal digests may differ in what is no change, such as the version of a status that was
+            // written.
+            **entry = new;
             return None;
         }
-        let mut topics = self.remove(&key).unwrap_or_default();
-        let spoken_of = new.digest.index_keys(&key);
+        let mut touched = self.remove(&key).unwrap_or_default();
+        let index_keys = new.digest.index_keys(&key);
         let key = Arc::new(key);
-        self.index.add(&key, &spoken_of);
-        self.digests.insert(key, Box::new(new));
-        topics.extend(spoken_of);
-        topics.sort_unstable();
-        topics.dedup();
-        Some(topics)
+        self.index.insert(&key, &index_keys);
+        self.by_key.insert(key, Box::new(new));
+        touched.extend(index_keys);
+        touched.sort_unstable();
+        touched.dedup();
+        Some(touched)
     }
 
-    /// Answers what it spoke of, if it was known.
+    /// Removes an entry; returns its index keys if there was one.
     pub(super) fn remove(&mut self, key: &Key) -> Option<Vec<IndexKey>> {
-        let (key, before) = self.digests.remove_entry(key)?;
-        let topics = before.digest.index_keys(&key);
-        self.index.remove(&key, &topics);
-        Some(topics)
+        let (key, entry) = self.by_key.remove_entry(key)?;
+        let index_keys = entry.digest.index_keys(&key);
+        self.index.remove(&key, &index_keys);
+        Some(index_keys)
     }
 
-    /// Drops what does not stay, as its key and its version tell; answers what each of it spoke of.
+    /// Removes the entries whose key and version `stays` rejects; returns the key and the index keys of each.
     pub(super) fn retain(&mut self, stays: impl Fn(&Key, u64) -> bool) -> Vec<(Key, Vec<IndexKey>)> {
-        let goes = self.digests.iter().filter(|(key, found)| !stays(key, found.version));
-        let gone: Vec<Key> = goes.map(|(key, _)| (**key).clone()).collect();
-        gone.into_iter().filter_map(|key| self.remove(&key).map(|topics| (key, topics))).collect()
+        let dropped = self.by_key.iter().filter(|(key, entry)| !stays(key, entry.version));
+        let dropped: Vec<Key> = dropped.map(|(key, _)| (**key).clone()).collect();
+        let removed = |key| self.remove(&key).map(|index_keys| (key, index_keys));
+        dropped.into_iter().filter_map(removed).collect()
     }
 }

@@ -1,4 +1,4 @@
-//! Which digests speak of a topic, found without looking at all of them.
+//! Index from index keys to the objects whose digests have them, so that a lookup does not scan all digests.
 
 use std::{
     collections::BTreeSet,
@@ -8,52 +8,53 @@ use std::{
 
 use kthena_keda_core::domain::Key;
 
-/// What a digest may speak of, of some kind. Two that differ may be taken for one, so whoever asks looks at what is found.
+/// A property by which digests are found, such as the name of a model.
 ///
-/// There are ten for each model: a number holds the kind in its lowest byte, and a hash of the words in the others.
+/// A model has about ten of them, so an index key is one number: the kind of the property in the lowest byte,
+/// and a hash of its words above. Two properties may share a number; callers check what a lookup returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct IndexKey(u64);
 
 impl IndexKey {
-    /// The topic of a kind that these words name.
+    /// The index key of this kind and these words.
     pub fn of(kind: u8, words: &[&str]) -> Self {
         let mut hasher = DefaultHasher::new();
         words.hash(&mut hasher);
         Self(hasher.finish() << 8 | u64::from(kind))
     }
 
-    /// Whether it is of a kind.
+    /// `true` for an index key of this kind.
     pub fn is_of(self, kind: u8) -> bool {
         self.0 & 0xff == u64::from(kind)
     }
 }
 
-/// What is kept of an object.
+/// The part of an object that is kept. Objects with equal digests count as unchanged.
 pub trait Digest: Clone + PartialEq {
-    /// What it speaks of, where others ask for that.
+    /// Index keys by which the digest of the object with this key is found; none by default.
     fn index_keys(&self, _: &Key) -> Vec<IndexKey> {
         Vec::new()
     }
 }
 
-/// The keys of what speaks of each topic.
+/// Keys of objects by index key.
 #[derive(Debug, Default)]
 pub(super) struct Index(BTreeSet<(IndexKey, Arc<Key>)>);
 
 impl Index {
-    pub(super) fn add(&mut self, key: &Arc<Key>, topics: &[IndexKey]) {
-        self.0.extend(topics.iter().map(|topic| (*topic, key.clone())));
+    pub(super) fn insert(&mut self, key: &Arc<Key>, index_keys: &[IndexKey]) {
+        self.0.extend(index_keys.iter().map(|index_key| (*index_key, key.clone())));
     }
 
-    pub(super) fn remove(&mut self, key: &Arc<Key>, topics: &[IndexKey]) {
-        for topic in topics {
-            self.0.remove(&(*topic, key.clone()));
+    pub(super) fn remove(&mut self, key: &Arc<Key>, index_keys: &[IndexKey]) {
+        for index_key in index_keys {
+            self.0.remove(&(*index_key, key.clone()));
         }
     }
 
-    /// In the order of their keys.
-    pub(super) fn about(&self, topic: IndexKey) -> impl Iterator<Item = &Arc<Key>> {
-        let first = (topic, Arc::new(Key::default()));
-        self.0.range(first..).take_while(move |(found, _)| *found == topic).map(|(_, key)| key)
+    /// Keys of the objects with this index key, in order.
+    pub(super) fn matching(&self, index_key: IndexKey) -> impl Iterator<Item = &Arc<Key>> {
+        let first = (index_key, Arc::new(Key::default()));
+        self.0.range(first..).take_while(move |(found, _)| *found == index_key).map(|(_, key)| key)
     }
 }

@@ -9,10 +9,10 @@ use super::print;
 
 #[derive(Args)]
 pub(super) struct Completion {
-    /// Shell to complete in.
+    /// Shell that the script is for.
     #[arg(value_enum)]
     shell: Shell,
-    /// Name by which the program is called.
+    /// Name of the executable.
     #[arg(long, default_value = "kthena-keda")]
     name: String,
 }

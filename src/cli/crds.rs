@@ -1,25 +1,15 @@
-//! `crds`: prints the definition of our kind, as `crds/` holds it.
+//! `crds`: prints the CRD of AutoscalingProfile, as the folder `crds` holds it.
 
-use std::{
-    io::{self, Write as _},
-    process::ExitCode,
-};
+use std::{io, process::ExitCode};
 
 use kube::CustomResourceExt as _;
 
+use super::print;
 use kthena_keda_core::api::profile::AutoscalingProfile;
 
 pub(super) fn run() -> ExitCode {
-    match print() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let _ = writeln!(io::stderr(), "error: cannot print: {error}");
-            ExitCode::FAILURE
-        }
+    match serde_saphyr::to_string(&AutoscalingProfile::crd()) {
+        Ok(text) => print::bytes(text.as_bytes()),
+        Err(error) => print::failed(&io::Error::other(error)),
     }
-}
-
-fn print() -> io::Result<()> {
-    let text = serde_saphyr::to_string(&AutoscalingProfile::crd()).map_err(io::Error::other)?;
-    write!(io::stdout().lock(), "{text}")
 }

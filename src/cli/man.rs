@@ -12,20 +12,23 @@ use super::print;
 
 #[derive(Args)]
 pub(super) struct Man {
-    /// Command whose page to print; the program's own by default.
+    /// Command of the page to print; by default the page of the program.
     command: Option<String>,
 }
 
 impl Man {
     pub(super) fn run(&self, mut cli: Command) -> ExitCode {
-        // Arguments that all commands share are known only after this.
+        // Completes the arguments that all commands share.
         cli.build();
         let page = match &self.command {
             None => Some(cli),
             Some(name) => cli.find_subcommand(name).cloned(),
         };
         let Some(page) = page else {
-            let _ = writeln!(io::stderr(), "error: unknown command; run `kthena-keda help` for the list");
+            let _ = writeln!(
+                io::stderr(),
+                "error: unknown command; run `kthena-keda help` for the list of commands"
+            );
             return ExitCode::FAILURE;
         };
         let mut text = Vec::new();

@@ -1,4 +1,4 @@
-//! The command line: the only place that knows flags, environment and standard output.
+//! The command line: the only folder that knows flags, environment variables and standard output.
 
 mod completion;
 mod crds;
@@ -13,12 +13,12 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-/// Autoscales Kthena ModelServings with KEDA: one annotation gives a ScaledObject.
+/// Autoscales Kthena ModelServings with KEDA: generates a ScaledObject from one annotation.
 #[derive(Parser)]
 #[command(
     name = "kthena-keda",
     version,
-    after_help = "Exit codes: 0 done, 1 bad input or failure, 2 bad arguments; of explain also 3 where a model is not scaled, 4 where nobody can tell yet."
+    after_help = "Exit codes: 0 success, 1 invalid input or failure, 2 invalid arguments. explain also exits with 3 if a model is not scaled, and with 4 if that is not known yet."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -29,19 +29,20 @@ struct Cli {
 enum Command {
     /// Run the controller manager.
     Run(Box<run::Run>),
-    /// Print the objects that the operator would apply for the given ModelServings; needs no cluster.
+    /// Print the objects that the operator would apply for ModelServings in files; needs no cluster.
     Render(render::Render),
-    /// Say why a model scales, or why it does not and what to do, from the live cluster and its Prometheus.
+    /// Explain why a model scales, or why not and what to do, from the live cluster and its Prometheus.
     Explain(explain::Explain),
-    /// Print the definition of AutoscalingProfile: `kthena-keda crds | kubectl apply --server-side --force-conflicts -f -`.
+    /// Print the CRD of AutoscalingProfile: `kthena-keda crds | kubectl apply --server-side --force-conflicts
+    /// -f -`.
     Crds,
-    /// Print a script that completes this command line in a shell: `source <(kthena-keda completion bash)`.
+    /// Print a shell completion script: `source <(kthena-keda completion bash)`.
     Completion(completion::Completion),
-    /// Print the manual page: `kthena-keda man run | man -l -`.
+    /// Print a manual page: `kthena-keda man run | man -l -`.
     Man(man::Man),
 }
 
-/// Runs the command that the arguments name.
+/// Runs the command of the arguments.
 pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(run) => run.run(),

@@ -1,4 +1,4 @@
-//! The flags that decide what is planned; `run` and `render` share them, so that they cannot disagree.
+//! Flags that plans depend on, shared by `run` and `render`, so that they cannot disagree.
 
 use clap::{Args, ValueEnum};
 
@@ -10,21 +10,22 @@ use kthena_keda_core::{
 
 #[derive(Args)]
 pub(super) struct PlanArgs {
-    /// Prometheus as KEDA reaches it, such as <http://prometheus-operated.monitoring.svc:9090>, for profiles that name none; no trailing slash.
+    /// Address of Prometheus as KEDA reaches it, such as <http://prometheus-operated.monitoring.svc:9090>,
+    /// without a trailing slash. Used unless the profile sets prometheus.url.
     #[arg(long, env = "KTHENA_KEDA_PROMETHEUS_URL", value_name = "URL")]
     prometheus_url: Option<PrometheusUrl>,
-    /// The namespace in which kthena-router runs.
+    /// Namespace of kthena-router.
     #[arg(long, env = "KTHENA_KEDA_ROUTER_NAMESPACE", value_name = "NAMESPACE", default_value = "kthena-system", value_parser = namespace)]
     router_namespace: String,
-    /// Whether to make monitors: true, unless somebody else's scrapes the router already; always, even then; or false. For profiles that
-    /// do not say.
+    /// Create monitors: true, unless another monitor scrapes the router already; always, even then; or false.
+    /// Used unless the profile sets monitors.create.
     #[arg(long, env = "KTHENA_KEDA_CREATE_MONITORS", value_enum, value_name = "WHEN", default_value_t = Create::True)]
     create_monitors: Create,
-    /// Labels by which your Prometheus selects its monitors, such as release=kube-prometheus-stack; several separated by commas. For
-    /// clusters without an AutoscalingProfile named default.
+    /// Labels by which your Prometheus selects monitors, such as release=kube-prometheus-stack, separated by
+    /// commas. Used if there is no AutoscalingProfile named default.
     #[arg(long, env = "KTHENA_KEDA_MONITOR_LABELS", value_name = "LABELS", value_delimiter = ',', value_parser = label)]
     monitor_labels: Vec<(String, String)>,
-    /// How often Prometheus scrapes, from 1s to 30s. For clusters without an AutoscalingProfile named default.
+    /// Scrape interval of the monitors, from 1s to 30s. Used if there is no AutoscalingProfile named default.
     #[arg(long, env = "KTHENA_KEDA_MONITOR_INTERVAL", value_name = "DURATION", default_value = "15s")]
     monitor_interval: ScrapeInterval,
 }

@@ -1,10 +1,11 @@
-//! Standard output of the commands that print one text.
+//! Output of the commands that print one text.
 
 use std::{
     io::{self, Write as _},
     process::ExitCode,
 };
 
+/// Prints to standard output.
 pub(super) fn bytes(text: &[u8]) -> ExitCode {
     match io::stdout().lock().write_all(text) {
         Ok(()) => ExitCode::SUCCESS,
@@ -12,7 +13,8 @@ pub(super) fn bytes(text: &[u8]) -> ExitCode {
     }
 }
 
+/// Reports that standard output cannot be written to.
 pub(super) fn failed(error: &io::Error) -> ExitCode {
-    let _ = writeln!(io::stderr(), "error: cannot print: {error}");
+    let _ = writeln!(io::stderr(), "error: cannot write to standard output: {error}");
     ExitCode::FAILURE
 }

@@ -1,4 +1,4 @@
-//! `render`: manifests in, the objects that `run` would apply out; no cluster.
+//! `render`: prints the objects that `run` would apply for manifests, without a cluster.
 
 use std::{
     fs,
@@ -21,10 +21,11 @@ use kthena_keda_core::{
 
 #[derive(Args)]
 pub(super) struct Render {
-    /// YAML or JSON files with ModelServings and, where they matter, AutoscalingProfiles, ModelRoutes, ModelServers, the router's Services, monitors and ScaledObjects; `-` is standard input.
+    /// YAML or JSON files with ModelServings and the objects that affect their plans: AutoscalingProfiles,
+    /// ModelRoutes, ModelServers, the router's Services, monitors and ScaledObjects; `-` is standard input.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// How to print.
+    /// Output format.
     #[arg(short, long, value_enum, default_value_t = Format::Yaml)]
     output: Format,
     #[command(flatten)]
@@ -37,13 +38,13 @@ enum Format {
     Json,
 }
 
-/// A document and where it stands.
+/// A document and its place in the input, for error messages.
 struct Document {
     place: String,
     object: Value,
 }
 
-/// What goes where.
+/// Objects for standard output, notes and errors for standard error.
 #[derive(Default)]
 struct Output {
     objects: Vec<Value>,
@@ -57,10 +58,10 @@ impl Render {
         let manifests = self.read(&mut output.errors);
         render(&manifests, &self.plan.settings(), &mut output);
         if let Err(error) = self.print(&output.objects) {
-            output.errors.push(format!("cannot print: {error}"));
+            output.errors.push(format!("cannot write to standard output: {error}"));
         }
         let mut stderr = io::stderr().lock();
-        // Nobody is left to be told when standard error is closed.
+        // Errors are ignored: a closed standard error leaves no place to report them.
         output.notes.iter().for_each(|note| drop(writeln!(stderr, "note: {note}")));
         output.errors.iter().for_each(|error| drop(writeln!(stderr, "error: {error}")));
         if output.errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -97,15 +98,16 @@ impl Render {
     }
 }
 
+/// The documents of a file that are not empty.
 fn read(file: &PathBuf) -> Result<Vec<Document>, String> {
     let name = file.display();
     let mut text = String::new();
-    let done = if file.as_os_str() == "-" {
+    let result = if file.as_os_str() == "-" {
         io::stdin().read_to_string(&mut text).map(drop)
     } else {
-        fs::read_to_string(file).map(|read| text = read)
+        fs::read_to_string(file).map(|content| text = content)
     };
-    done.map_err(|error| format!("{name}: {error}"))?;
+    result.map_err(|error| format!("{name}: {error}"))?;
     let values: Vec<Value> =
         serde_saphyr::from_multiple(&text).map_err(|error| format!("{name}: {error}"))?;
     let documents = values.into_iter().enumerate().filter(|(_, object)| !object.is_null());
@@ -126,16 +128,16 @@ fn items(place: String, mut object: Value) -> Vec<Document> {
 
 fn render(manifests: &Manifests, settings: &Settings, output: &mut Output) {
     if !manifests.any_opted_in() {
-        output.notes.push(format!(
-            "no ModelServing here has the annotation {MODEL_NAME}, so there is nothing to print"
-        ));
+        output
+            .notes
+            .push(format!("no ModelServing in the input has the annotation {MODEL_NAME}; nothing to print"));
         return;
     }
-    output.notes.push("assuming the newest KEDA".to_owned());
+    output.notes.push("assuming the newest KEDA release".to_owned());
     let (router, assumed) = manifests.observe_router(&settings.router_namespace);
     if assumed {
         output.notes.push(format!(
-            "no Service of namespace {} is given: assuming kthena-router as Kthena's chart makes it",
+            "no Service of namespace {} is given; assuming kthena-router as Kthena's chart installs it",
             router.namespace
         ));
     }
@@ -144,7 +146,9 @@ fn render(manifests: &Manifests, settings: &Settings, output: &mut Output) {
         plan_router(&router, profile.as_ref(), &settings.defaults, true);
     output.notes.extend(problem);
     if !manifests.has_routes() {
-        output.notes.push("no ModelRoute is given: assuming that requests for each model name come to its ModelServing alone".to_owned());
+        output.notes.push(
+            "no ModelRoute is given; assuming that each ModelServing receives all requests for its model name".to_owned(),
+        );
     }
     push(service_monitor, ROUTER_SERVICE_MONITOR, output);
     for (place, model_serving) in &manifests.model_servings {
@@ -165,7 +169,7 @@ fn push<T: Serialize>(desired: Desired<T>, place: &str, output: &mut Output) {
     if let Desired::Apply(object) = desired {
         match serde_json::to_value(&object) {
             Ok(object) => output.objects.push(object),
-            Err(error) => output.errors.push(format!("{place}: cannot write the object: {error}")),
+            Err(error) => output.errors.push(format!("{place}: cannot serialize the object: {error}")),
         }
     }
 }

@@ -32,56 +32,57 @@ use kthena_keda_core::{
 pub(super) struct Run {
     #[command(flatten)]
     plan: PlanArgs,
-    /// How often to look for KEDA, the Prometheus Operator or Kthena while one of them is missing, in seconds.
+    /// Seconds between discoveries while KEDA, the Prometheus Operator or a part of Kthena is missing.
     #[arg(long, env = "KTHENA_KEDA_DISCOVERY_INTERVAL", value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     discovery_interval: u64,
-    /// How often to ask Prometheus whether the signals of all models are there, in seconds: a few questions, however many models.
+    /// Seconds between checks of the signals in Prometheus; each takes a few queries for all models together.
     #[arg(long, env = "KTHENA_KEDA_CHECK_INTERVAL", value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
     check_interval: u64,
-    /// A file with a bearer token for the operator's own questions to Prometheus; read again for each. KEDA has its own credentials.
+    /// File with a bearer token for the operator's own Prometheus queries, read again for each. KEDA has its
+    /// own credentials.
     #[arg(long, env = "KTHENA_KEDA_PROMETHEUS_BEARER_TOKEN_FILE", value_name = "FILE")]
     prometheus_bearer_token_file: Option<PathBuf>,
-    /// A file of certificate authorities (PEM) that the operator trusts at Prometheus, besides the system's.
+    /// PEM file of certificate authorities to trust for Prometheus, in addition to the system's.
     #[arg(long, env = "KTHENA_KEDA_PROMETHEUS_CA_FILE", value_name = "FILE")]
     prometheus_ca_file: Option<PathBuf>,
-    /// Whether to write the condition AutoscalingReady on ModelServings; false where only Kthena may write that status. Events tell all
-    /// the same, and so does explain.
+    /// Write the condition AutoscalingReady to ModelServings; false where only Kthena may write that status.
+    /// Events and explain still report everything.
     #[arg(long, env = "KTHENA_KEDA_WRITE_CONDITIONS", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     write_conditions: bool,
-    /// Where to serve /metrics, /healthz and /readyz: an address and a port, or a port alone for all addresses.
+    /// Address of /metrics, /healthz and /readyz; :PORT listens on all addresses.
     #[arg(long, env = "KTHENA_KEDA_LISTEN", value_name = "[ADDRESS]:PORT", default_value_t = Listen::Everywhere(8080))]
     listen: Listen,
     #[command(flatten)]
     election: ElectionArgs,
     #[command(flatten)]
     shard: ShardArgs,
-    /// What to log, as tracing directives such as info,kube=debug.
+    /// Log filter as tracing directives, such as info,kube=debug.
     #[arg(long, env = "KTHENA_KEDA_LOG_LEVEL", value_name = "DIRECTIVES", default_value = "info")]
     log_level: EnvFilter,
-    /// How to log.
+    /// Log format.
     #[arg(long, env = "KTHENA_KEDA_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
-    /// Where to send traces by OTLP over HTTP, such as <http://collector.tracing.svc:4318>; without, there are none.
+    /// OTLP endpoint for traces over HTTP, such as <http://collector.tracing.svc:4318>; no traces by default.
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
     otlp_endpoint: Option<String>,
 }
 
-/// Of several instances with the same Lease one works, and the others wait for it to end.
+/// Flags of leader election: one of the instances with the same Lease works, the others are followers.
 #[derive(Args)]
 struct ElectionArgs {
-    /// Whether to work only while holding a Lease, so that several instances can stand by for each other.
+    /// Work only while holding the Lease, so that several instances can run.
     #[arg(long, env = "KTHENA_KEDA_LEADER_ELECT", value_name = "BOOL", default_value_t = false, action = clap::ArgAction::Set)]
     leader_elect: bool,
-    /// The name of the Lease; each shard needs one of its own.
+    /// Name of the Lease; each shard needs its own.
     #[arg(long, env = "KTHENA_KEDA_LEASE_NAME", value_name = "NAME", default_value = OPERATOR, value_parser = lease_name)]
     lease_name: String,
-    /// The namespace of the Lease.
+    /// Namespace of the Lease.
     #[arg(long, env = "KTHENA_KEDA_LEASE_NAMESPACE", value_name = "NAMESPACE", default_value = OPERATOR, value_parser = namespace)]
     lease_namespace: String,
-    /// Who this instance is in the Lease: unique, such as the pod's name. Without, the host's name and the process's number.
+    /// Holder identity written to the Lease. It must be unique; by default the host name and the process id.
     #[arg(long, env = "POD_NAME", value_name = "NAME")]
     lease_identity: Option<String>,
-    /// How long the others wait for a leader that fell silent, in seconds.
+    /// Lease duration in seconds: the time for which followers wait for a leader that stopped renewing.
     #[arg(long, env = "KTHENA_KEDA_LEASE_DURATION", value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(3..=3600))]
     lease_duration: u64,
 }
@@ -101,17 +102,19 @@ impl ElectionArgs {
     }
 }
 
-/// Which part of the work is this instance's, where several share it.
+/// Flags that divide the work among several instances.
 #[derive(Args)]
 struct ShardArgs {
-    /// Which ModelServings are this instance's, by their labels, such as shard=a. One that leaves the selector keeps its ScaledObject.
+    /// Label selector of this instance's ModelServings, such as shard=a. A ModelServing that no longer
+    /// matches keeps its ScaledObject.
     #[arg(long, env = "KTHENA_KEDA_SELECTOR", value_name = "SELECTOR")]
     selector: Option<LabelSelector>,
-    /// The namespaces whose ModelServings are this instance's, separated by commas; without, all. No rights are needed in others.
+    /// Namespaces of this instance's ModelServings, separated by commas; all by default. It needs permissions
+    /// only in these.
     #[arg(long, env = "KTHENA_KEDA_WATCH_NAMESPACES", value_name = "NAMESPACES", value_delimiter = ',', value_parser = namespace)]
     watch_namespaces: Vec<String>,
-    /// Whether this instance does what is to be done once for all models of the cluster, whoever's they are: the router's ServiceMonitor
-    /// and the status of AutoscalingProfiles. True for exactly one of several.
+    /// Maintain the router's ServiceMonitor and the status of AutoscalingProfiles, for all models of the
+    /// cluster. True for exactly one of several instances.
     #[arg(long, env = "KTHENA_KEDA_CLUSTER_DUTIES", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     cluster_duties: bool,
 }
@@ -151,7 +154,8 @@ impl From<LogFormat> for Format {
 
 impl Run {
     pub(super) fn run(self) -> ExitCode {
-        // Two providers can be compiled in by dependencies; naming one keeps the TLS library from guessing. Traces need it, too.
+        // Dependencies may compile in two providers, and rustls then needs an explicit choice. Traces need
+        // it, too.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let traces = self.otlp_endpoint.as_deref().filter(|endpoint| !endpoint.is_empty());
         let traces =
@@ -169,14 +173,15 @@ impl Run {
         match result {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                tracing::error!(error = &*error, "cannot run");
+                tracing::error!(error = &*error, "kthena-keda failed; exiting");
                 ExitCode::FAILURE
             }
         }
     }
 
     fn start(&self) -> Result<(), Box<dyn std::error::Error>> {
-        // Everything waits for the network. With one thread nothing is handed from one to another, which took a third of the CPU time.
+        // All tasks wait for the network. One thread avoids handing tasks between threads, which took a third
+        // of the CPU time.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let settings = self.plan.settings();
         let run_settings = RunSettings {

@@ -1,6 +1,4 @@
-//! The clients, with a limit to every request.
-
-use std::time::Duration;
+//! Clients of the API server, with a time limit on every request.
 
 use http::{Method, Request};
 use kube::{
@@ -10,26 +8,21 @@ use kube::{
 };
 use tower::{BoxError, filter::FilterLayer, layer::layer_fn, timeout::TimeoutLayer, util::MapResultLayer};
 
-use super::{Error, request_metrics::RequestMetrics, retry_after::heard};
+use super::{Error, request_metrics::RequestMetrics, retry_after::map_overload};
 use crate::{
-    runtime::lease::{Candidate, WriteFence},
+    runtime::{
+        delays::{API_REQUEST, API_SILENCE},
+        lease::{Candidate, WriteFence},
+    },
     telemetry::metrics::Metrics,
 };
 
-/// How long the API server may take to start answering; KEDA's admission webhook alone may take 10 s.
-///
-/// The limit stands outside kube's own retries, which would otherwise go on for minutes, and ends requests on connections that accept
-/// and never answer. It counts until the response's headers, so that watches are not cut.
-const LIMIT: Duration = Duration::from_secs(12);
-
-/// How long a connection may be silent once an answer has begun, which [`LIMIT`] no longer counts: a network that loses a connection
-/// tells neither end. The API server ends a watch after 60 s, so that none that is well is silent for longer.
-const SILENCE: Duration = Duration::from_secs(65);
-
-/// Connects as kubectl would: from `KUBECONFIG`, there by `context` if one is named, else as the pod's service account.
+/// Connects as kubectl does: with `KUBECONFIG` and its `context` if one is given, else as the pod's service
+/// account.
 ///
 /// # Errors
-/// When there is neither, or they cannot be read; nothing is sent yet.
+/// [`Error::Config`] if there is neither, [`Error::Kubeconfig`] if the context cannot be used. No request is
+/// sent.
 pub async fn connect(context: Option<String>) -> Result<Client, Error> {
     let config = match context {
         None => config().await?,
@@ -39,68 +32,69 @@ pub async fn connect(context: Option<String>) -> Result<Client, Error> {
         }
     };
     let builder = ClientBuilder::try_from(config).map_err(Error::from)?;
-    Ok(builder.with_layer(&TimeoutLayer::new(LIMIT)).build())
+    Ok(builder.with_layer(&TimeoutLayer::new(API_REQUEST)).build())
 }
 
 /// The clients of the controller manager.
 #[derive(Clone)]
 pub struct Clients {
-    /// For everything: its writes start only while the mandate holds.
+    /// Client for everything but the Lease: its writes start only while the fence holds.
     pub all: Client,
-    /// For the Lease alone, which is what gives the mandate.
+    /// Client for the Lease alone, whose writes open the fence.
     pub lease: Client,
 }
 
 impl Clients {
-    /// Connects likewise; what is asked is counted. Nothing is retried underneath, where a retry would not ask for the mandate: whoever
-    /// asks has delays of its own.
+    /// Connects like [`connect`] without a context, and counts all requests.
+    ///
+    /// kube's own retries are off: a retry would not check the fence, and every caller has delays of its own.
     ///
     /// # Errors
-    /// As [`connect`].
+    /// Those of [`connect`].
     pub async fn connect(
         fence: WriteFence,
         metrics: &Metrics,
         election: Option<&Candidate>,
     ) -> Result<Self, Error> {
-        Self::of(config().await?, fence, metrics, election)
+        Self::from_config(config().await?, fence, metrics, election)
     }
 
-    fn of(
+    fn from_config(
         mut config: Config,
         fence: WriteFence,
         metrics: &Metrics,
         election: Option<&Candidate>,
     ) -> Result<Self, Error> {
         config.default_retry = false;
-        config.read_timeout = Some(SILENCE);
-        let counted = layer_fn(|inner| RequestMetrics { inner, metrics: metrics.clone() });
+        config.read_timeout = Some(API_SILENCE);
+        let count_requests = layer_fn(|inner| RequestMetrics { inner, metrics: metrics.clone() });
         let fence =
             FilterLayer::new(move |request: Request<Body>| refuse_writes_of_followers(&fence, request));
-        // Counted outside the limit, so that what was not answered in time is counted, too.
+        // Counting is outside the timeout, so that requests that time out are counted, too.
         let builder = |limit| {
             let builder = ClientBuilder::try_from(config.clone()).map_err(Error::from)?;
             Ok::<_, Error>(
                 builder
                     .with_layer(&TimeoutLayer::new(limit))
-                    .with_layer(&counted)
-                    .with_layer(&MapResultLayer::new(heard)),
+                    .with_layer(&count_requests)
+                    .with_layer(&MapResultLayer::new(map_overload)),
             )
         };
         Ok(Self {
-            all: builder(LIMIT)?.with_layer(&fence).build(),
-            lease: builder(election.map_or(LIMIT, Candidate::request_limit))?.build(),
+            all: builder(API_REQUEST)?.with_layer(&fence).build(),
+            lease: builder(election.map_or(API_REQUEST, Candidate::request_limit))?.build(),
         })
     }
 }
 
-/// Somebody else may lead by now.
+/// A write that was not sent, because another instance may lead by now.
 #[derive(Debug, thiserror::Error)]
-#[error("not written, since the lease is no longer ours")]
+#[error("write not sent: this instance no longer holds the leader lease")]
 struct NotLeader;
 
 fn refuse_writes_of_followers(fence: &WriteFence, request: Request<Body>) -> Result<Request<Body>, BoxError> {
-    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-    if reads || fence.holds() { Ok(request) } else { Err(NotLeader.into()) }
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    if is_read || fence.holds() { Ok(request) } else { Err(NotLeader.into()) }
 }
 
 async fn config() -> Result<Config, Error> {
@@ -113,31 +107,30 @@ mod tests {
     use http::Uri;
     use prometheus_client::registry::Registry;
 
-    async fn asked(client: &Client, method: Method) -> String {
+    /// A port where no process listens: requests that get past the fence fail with another error.
+    fn clients(fence: WriteFence) -> Clients {
+        let config = Config::new(Uri::from_static("http://127.0.0.1:9"));
+        Clients::from_config(config, fence, &Metrics::new(&mut Registry::default()), None).unwrap()
+    }
+
+    async fn is_fenced(client: &Client, method: &Method) -> bool {
         let request = Request::builder()
             .method(method)
             .uri("/api/v1/namespaces/models/pods/chat")
             .body(Vec::new())
             .unwrap();
-        format!("{:?}", client.request_text(request).await.unwrap_err())
+        format!("{:?}", client.request_text(request).await.unwrap_err()).contains("NotLeader")
     }
 
-    /// Nobody listens there: whatever gets as far as that fails otherwise.
     #[tokio::test]
-    async fn no_write_starts_without_a_mandate() {
+    async fn followers_send_no_writes() {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let config = || Config::new(Uri::from_static("http://127.0.0.1:9"));
-        let metrics = Metrics::new(&mut Registry::default());
-        let clients = |fence| Clients::of(config(), fence, &metrics, None).unwrap();
-        let waiting = clients(WriteFence::by_election());
+        let (follower, leader) = (clients(WriteFence::by_election()), clients(WriteFence::for_life()));
         for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
-            assert!(asked(&waiting.all, method.clone()).await.contains("NotLeader"), "{method}");
-            assert!(!asked(&waiting.lease, method.clone()).await.contains("NotLeader"), "{method}");
-            assert!(
-                !asked(&clients(WriteFence::for_life()).all, method.clone()).await.contains("NotLeader"),
-                "{method}"
-            );
+            assert!(is_fenced(&follower.all, &method).await, "{method}");
+            assert!(!is_fenced(&follower.lease, &method).await, "{method}");
+            assert!(!is_fenced(&leader.all, &method).await, "{method}");
         }
-        assert!(!asked(&waiting.all, Method::GET).await.contains("NotLeader"));
+        assert!(!is_fenced(&follower.all, &Method::GET).await);
     }
 }

@@ -1,7 +1,8 @@
-//! Discovery: which kinds and fields the cluster serves, found again for life.
+//! Discovery of the kinds and fields that the cluster serves, repeated for as long as the process runs.
 //!
-//! In: aggregated discovery and the OpenAPI document of KEDA's group; neither needs any right beyond `system:discovery`.
-//! Out: [`ServedApis`] in a watch channel. What cannot be found out keeps its last state.
+//! In: aggregated discovery and the OpenAPI document of KEDA's group; neither needs a permission beyond
+//! `system:discovery`. Out: [`ServedApis`] in a watch channel, which keeps its last state while discovery
+//! fails.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,19 +15,14 @@ use tokio::{
 };
 
 use super::Error;
-use crate::runtime::backoff;
+use crate::runtime::{
+    backoff,
+    delays::{DISCOVERY_CONFIRM, DISCOVERY_SETTLED},
+};
 use kthena_keda_core::{
     api::kthena::ModelServing,
     domain::{Capabilities, Keda},
 };
-
-/// How long a state in which nothing is missing is believed.
-const SETTLED: Duration = Duration::from_mins(5);
-
-/// When to ask again before a loss is believed.
-///
-/// An API server that has just started serves before it has found all custom resources; taking its word would turn every condition.
-const DOUBT: Duration = Duration::from_secs(5);
 
 /// An API that the operator watches and that may be missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,6 +114,10 @@ impl Groups {
         let version = group.versions.iter().find(|found| found.version == version)?;
         version.resources.iter().find(|found| found.resource == resource)
     }
+
+    fn has(&self, group: &str, version: &str, resource: &str) -> bool {
+        self.find(group, version, resource).is_some()
+    }
 }
 
 /// Discovers once which of `apis` the cluster serves.
@@ -128,19 +128,23 @@ pub async fn discover(client: &Client, apis: &[WatchedApi]) -> Result<ServedApis
     let groups: Groups =
         get(client, "/apis", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList").await?;
     let model_serving = groups.find(ModelServing::GROUP, ModelServing::VERSION, ModelServing::PLURAL);
-    let has = |group, version, resource| groups.find(group, version, resource).is_some();
-    let keda =
-        if has("keda.sh", "v1alpha1", "scaledobjects") { Some(keda_fields(client).await?) } else { None };
+
+    let keda = if groups.has("keda.sh", "v1alpha1", "scaledobjects") {
+        Some(keda_fields(client).await?)
+    } else {
+        None
+    };
     let capabilities = Capabilities {
         keda,
         scale: model_serving
             .is_some_and(|found| found.subresources.iter().any(|sub| sub.subresource == "scale")),
-        pod_monitors: has("monitoring.coreos.com", "v1", "podmonitors"),
+        pod_monitors: groups.has("monitoring.coreos.com", "v1", "podmonitors"),
     };
-    let served = apis.iter().map(|api| (api.clone(), has(&api.group, &api.version, &api.plural)));
+    let served = apis.iter().map(|api| (api.clone(), groups.has(&api.group, &api.version, &api.plural)));
     Ok(ServedApis::new(served, capabilities))
 }
 
+/// The fields of the installed KEDA's ScaledObject that are newer than the oldest supported release.
 async fn keda_fields(client: &Client) -> Result<Keda, Error> {
     let document: Value = get(client, "/openapi/v3/apis/keda.sh/v1alpha1", "application/json").await?;
     let spec = document
@@ -148,7 +152,7 @@ async fn keda_fields(client: &Client) -> Result<Keda, Error> {
         .and_then(Value::as_object)
         .and_then(|schemas| schemas.iter().find(|(name, _)| name.ends_with(".ScaledObject")))
         .and_then(|(_, schema)| schema.pointer("/properties/spec/properties"))
-        .ok_or(Error::Malformed("a schema of ScaledObject in KEDA's OpenAPI document"))?;
+        .ok_or(Error::Malformed("the schema of ScaledObject in KEDA's OpenAPI document"))?;
     let tolerance = "/advanced/properties/horizontalPodAutoscalerConfig/properties/behavior/properties/scaleDown/properties/tolerance";
     Ok(Keda {
         initial_cooldown: spec.get("initialCooldownPeriod").is_some(),
@@ -175,19 +179,21 @@ pub async fn rediscover(
     served: &watch::Sender<Option<ServedApis>>,
 ) {
     let mut failures = 0;
-    let mut doubted = false;
+    let mut is_confirming = false;
     loop {
         let pause = match discover(&client, &apis).await {
-            Ok(found) if !doubted && served.borrow().as_ref().is_some_and(|known| known.loses(&found)) => {
-                doubted = true;
+            Ok(found)
+                if !is_confirming && served.borrow().as_ref().is_some_and(|known| known.loses(&found)) =>
+            {
+                is_confirming = true;
                 // No early wake-up: the same response at once would prove nothing.
-                sleep(DOUBT).await;
+                sleep(DISCOVERY_CONFIRM).await;
                 continue;
             }
             Ok(found) => {
-                doubted = false;
+                is_confirming = false;
                 failures = 0;
-                let pause = if found.is_complete() { SETTLED } else { interval };
+                let pause = if found.is_complete() { DISCOVERY_SETTLED } else { interval };
                 publish(served, found);
                 pause
             }

@@ -1,36 +1,39 @@
-//! One closed set of error classes: it decides the log level and the delay.
+//! Errors, and their closed set of classes, which decides log level, metric and delay.
 
 use std::{io, time::Duration};
 
 use super::retry_after::Overloaded;
-use crate::telemetry::server::Listen;
+use crate::{
+    runtime::delays::{RETRY_BLOCKED_MAX, RETRY_REJECTED_MAX, RETRY_TRANSIENT_MAX},
+    telemetry::server::Listen,
+};
 
-/// What went wrong in the shell around the pure core.
+/// An error of anything outside the pure core.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is no way to the cluster.
-    #[error("cannot find a cluster: set KUBECONFIG, or run in a pod with a service account")]
+    /// Neither a kubeconfig nor a service account gives access to a cluster.
+    #[error("no cluster configuration found; set KUBECONFIG, or run in a pod with a service account")]
     Config(#[source] Box<kube::config::InferConfigError>),
-    /// The kubeconfig has no such context, or cannot be read.
-    #[error("cannot use the kubeconfig: {0}")]
+    /// The kubeconfig cannot be read, or lacks the context.
+    #[error("cannot use the kubeconfig: {0}; correct KUBECONFIG, or the name of the context")]
     Kubeconfig(#[source] Box<kube::config::KubeconfigError>),
-    /// The operator cannot ask Prometheus as it was told to.
+    /// The settings of the operator's own Prometheus client are unusable.
     #[error(transparent)]
     Prometheus(#[from] crate::prometheus::ClientConfigError),
-    /// Metrics and probes cannot be served.
-    #[error("cannot listen on {0}: {1}; name another address with --listen")]
+    /// The address for metrics and probes is taken, or is not an address of this machine.
+    #[error("cannot listen on {0}: {1}; set another address with --listen")]
     Listen(Listen, #[source] io::Error),
-    /// Somebody else may lead by now.
-    #[error("the lease {0} is lost")]
+    /// Another instance may lead by now.
+    #[error("lost the leader lease {0}")]
     LeaseLost(String),
-    /// The API server refused or did not answer.
-    #[error("the API server: {0}")]
+    /// The API server refused a request, or did not respond.
+    #[error("request to the API server failed: {0}")]
     Api(#[source] Box<kube::Error>),
-    /// Somebody else changed the object three times while we tried to.
-    #[error("the status was changed by somebody else each time it was written")]
+    /// Another writer changed the object during each of three tries.
+    #[error("status not written: another writer changed the object during every try")]
     Contended,
-    /// An object of the API server lacks what every object has.
-    #[error("an object without {0}")]
+    /// A response of the API server lacks something that every such object has.
+    #[error("unexpected response of the API server: {0} is missing")]
     Malformed(&'static str),
 }
 
@@ -40,25 +43,25 @@ impl From<kube::Error> for Error {
     }
 }
 
-/// What kind of failure it is.
+/// Class of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// Heals by itself: overload, outage, a lost race.
+    /// Overload, outage or a lost race; heals by itself.
     Transient,
-    /// A right is missing.
+    /// An RBAC permission is missing.
     Forbidden,
-    /// A webhook does not accept the object as things are, or does not answer; that may change at any time.
+    /// An admission webhook denies the object or does not respond, which may change at any time.
     Denied,
-    /// The API server or a webhook does not accept the object.
+    /// The API server or an admission webhook rejects the object as invalid.
     Rejected,
-    /// The kind is not served.
+    /// The API server does not serve the kind.
     Unserved,
-    /// Should not happen.
+    /// Anything that should not happen.
     Bug,
 }
 
 impl Class {
-    /// The word that metrics carry.
+    /// The class as metrics carry it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Transient => "transient",
@@ -70,7 +73,7 @@ impl Class {
         }
     }
 
-    /// Whether somebody has to do something before it can succeed.
+    /// `true` if a retry cannot succeed before a person changes something.
     pub const fn needs_action(self) -> bool {
         match self {
             Self::Forbidden | Self::Denied | Self::Rejected => true,
@@ -78,18 +81,18 @@ impl Class {
         }
     }
 
-    /// The longest delay before the next try; retrying faster does not heal what people have to.
+    /// Longest delay before the next try; retrying faster does not help where a person has to act.
     pub const fn longest_delay(self) -> Duration {
         match self {
-            Self::Transient | Self::Denied => Duration::from_secs(30),
-            Self::Forbidden | Self::Unserved => Duration::from_mins(5),
-            Self::Rejected | Self::Bug => Duration::from_mins(10),
+            Self::Transient | Self::Denied => RETRY_TRANSIENT_MAX,
+            Self::Forbidden | Self::Unserved => RETRY_BLOCKED_MAX,
+            Self::Rejected | Self::Bug => RETRY_REJECTED_MAX,
         }
     }
 }
 
 impl Error {
-    /// What kind of failure it is.
+    /// Class of the error.
     pub fn class(&self) -> Class {
         match self {
             Self::Contended => Class::Transient,
@@ -103,21 +106,23 @@ impl Error {
             Self::Api(error) => match code(error) {
                 Some(401 | 403) => Class::Forbidden,
                 Some(404) => Class::Unserved,
-                // Server-side apply answers 500 for a field that the schema lacks; everything that we send is gated by it.
+                // Server-side apply fails with 500 for a field that the schema lacks; discovery decides which
+                // fields are sent.
                 Some(400 | 422) => Class::Rejected,
                 _ => Class::Transient,
             },
         }
     }
 
-    /// How long the API server asks to be left alone by everybody, which it does where it is overloaded.
+    /// Pause that an overloaded API server requests for all requests, at most
+    /// [`RETRY_AFTER_MAX`](crate::runtime::delays::RETRY_AFTER_MAX); `None` for any other error.
     pub fn overload(&self) -> Option<Duration> {
         let Self::Api(error) = self else { return None };
         let kube::Error::Service(error) = &**error else { return None };
-        error.downcast_ref::<Overloaded>().map(|Overloaded(rest)| *rest)
+        error.downcast_ref::<Overloaded>().map(|Overloaded(pause)| *pause)
     }
 
-    /// How long to wait before the same is asked again, as the answer says.
+    /// Delay that the response requests before this request is retried; zero without one.
     pub fn retry_after(&self) -> Duration {
         let Self::Api(error) = self else { return Duration::ZERO };
         let kube::Error::Api(status) = &**error else { return Duration::ZERO };
@@ -125,7 +130,7 @@ impl Error {
         Duration::from_secs(seconds.into())
     }
 
-    /// What it says to people: of an API server's answer the text alone.
+    /// Text for users: of an API server's `Status` the message alone.
     pub fn user_message(&self) -> String {
         match self {
             Self::Api(error) => match &**error {
@@ -136,29 +141,33 @@ impl Error {
         }
     }
 
-    /// Whether the object changed, or went, before it was written.
+    /// `true` if the object was changed or deleted before it was written.
     pub fn is_conflict(&self) -> bool {
         matches!(self, Self::Api(error) if code(error) == Some(409))
     }
 
-    /// Whether a change that was made for one version of an object may have met another; the object tells.
+    /// `true` if a patch for one version of an object may have met another; reading the object again decides.
     ///
-    /// A JSON patch whose test fails is refused as invalid, with no more of a reason (Kubernetes
+    /// A JSON patch whose test fails is rejected as invalid, without a more specific reason (Kubernetes
     /// `staging/src/k8s.io/apiserver/pkg/endpoints/handlers/patch.go`).
     pub fn is_stale_write(&self) -> bool {
         matches!(self, Self::Api(error) if matches!(code(error), Some(409 | 422)))
     }
 
-    /// Whether the object or its kind does not exist.
+    /// `true` if the object or its kind does not exist.
     ///
-    /// By code alone: for a kind that is not served the answer is plain text, without a reason.
+    /// The status code decides, since the response for a kind that is not served is plain text without a
+    /// reason.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Api(error) if code(error) == Some(404))
     }
 }
 
-/// A webhook's refusal has the code of a missing right, and one that could not be asked that of the API server's own failures; only the
-/// text tells (Kubernetes `apiserver/pkg/admission/plugin/webhook/errors` and `apiserver/pkg/util/webhook/error.go`).
+/// `true` if an admission webhook denied the request or could not be called.
+///
+/// A denial has the code of a missing permission, and a failed call that of the API server's own failures;
+/// only the text differs (Kubernetes `apiserver/pkg/admission/plugin/webhook/errors` and
+/// `apiserver/pkg/util/webhook/error.go`).
 fn is_denied(error: &kube::Error) -> bool {
     let kube::Error::Api(status) = error else { return false };
     match status.code {

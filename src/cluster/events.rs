@@ -1,74 +1,78 @@
-//! Events on ModelServings: told by one worker of low priority, never waited for.
+//! Kubernetes Events on ModelServings, published by one task at a limited rate; reconciles never wait for it.
 //!
-//! Whoever has something to tell hands it over and goes on; what comes faster than the worker may tell is dropped and counted.
+//! In: events, into a bounded queue. Out: at most [`BURST`] requests at once and one per [`EVENT_REFILL`]
+//! thereafter. Events that find the queue full are dropped and counted.
 
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Client, Resource as _,
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
-use tokio::{sync::mpsc, time::sleep};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep},
+};
 
-use crate::telemetry::metrics::Metrics;
+use crate::{runtime::delays::EVENT_REFILL, telemetry::metrics::Metrics};
 use kthena_keda_core::api::{kthena::ModelServing, metadata::OPERATOR};
 
-/// How many may wait to be told.
-const WAITING: usize = 256;
-/// How many are told at once after some quiet.
+/// Events that may wait in the queue.
+const QUEUE_LENGTH: usize = 256;
+/// Events that may be published at once, after as many times [`EVENT_REFILL`] without any.
 const BURST: u32 = 25;
-/// How often one more may be told.
-const REFILL: Duration = Duration::from_secs(1);
-/// The longest note that the API server accepts, in bytes (Kubernetes `pkg/apis/core/validation/events.go`).
+/// Longest note that the API server accepts, in bytes (Kubernetes `pkg/apis/core/validation/events.go`).
 const NOTE_MAX: usize = 1024;
 
-/// What is told about a ModelServing.
-type QueuedEvent = (k8s_openapi::api::core::v1::ObjectReference, Event);
+/// An event and the ModelServing that it regards.
+type QueuedEvent = (ObjectReference, Event);
 
-/// Takes what is to be told.
+/// Sending half of the queue.
 #[derive(Clone, Debug)]
 pub struct Events {
     sender: mpsc::Sender<QueuedEvent>,
     metrics: Metrics,
 }
 
-/// Tells it.
+/// Receiving half of the queue, which publishes the events.
 #[derive(Debug)]
 pub struct EventPublisher(mpsc::Receiver<QueuedEvent>);
 
-/// The two ends.
+/// Both halves of a new queue.
 pub fn events(metrics: Metrics) -> (Events, EventPublisher) {
-    let (sender, receiver) = mpsc::channel(WAITING);
+    let (sender, receiver) = mpsc::channel(QUEUE_LENGTH);
     (Events { sender, metrics }, EventPublisher(receiver))
 }
 
 impl Events {
-    /// Something that has to be done.
-    pub fn warning(&self, about: &ModelServing, reason: &str, note: &str) {
-        self.tell(about, EventType::Warning, reason, note);
+    /// Queues a `Warning`, for what needs action.
+    pub fn warning(&self, regarding: &ModelServing, reason: &str, note: &str) {
+        self.enqueue(regarding, EventType::Warning, reason, note);
     }
 
-    /// Something that is good to know.
-    pub fn normal(&self, about: &ModelServing, reason: &str, note: &str) {
-        self.tell(about, EventType::Normal, reason, note);
+    /// Queues a `Normal` event.
+    pub fn normal(&self, regarding: &ModelServing, reason: &str, note: &str) {
+        self.enqueue(regarding, EventType::Normal, reason, note);
     }
 
-    fn tell(&self, about: &ModelServing, type_: EventType, reason: &str, note: &str) {
+    fn enqueue(&self, regarding: &ModelServing, type_: EventType, reason: &str, note: &str) {
         let event = Event {
             type_,
             reason: reason.to_owned(),
-            note: Some(cut(note)),
+            note: Some(truncate(note)),
             action: "Reconcile".to_owned(),
             secondary: None,
         };
-        if self.sender.try_send((about.object_ref(&()), event)).is_err() {
+        if self.sender.try_send((regarding.object_ref(&()), event)).is_err() {
             let dropped = self.metrics.dropped_event();
-            tracing::debug!(dropped, "too many events at once; one is dropped");
+            tracing::debug!(dropped, reason, "the event queue is full; dropped an event");
         }
     }
 }
 
-fn cut(note: &str) -> String {
+/// The beginning of a note, at most [`NOTE_MAX`] bytes.
+fn truncate(note: &str) -> String {
     let mut end = note.len().min(NOTE_MAX);
     while !note.is_char_boundary(end) {
         end -= 1;
@@ -76,30 +80,172 @@ fn cut(note: &str) -> String {
     note.get(..end).unwrap_or_default().to_owned()
 }
 
+/// Token bucket of [`BURST`] tokens that regains one per [`EVENT_REFILL`].
+#[derive(Debug)]
+struct TokenBucket {
+    /// Instant at which the bucket is full again: each missing token puts it one refill into the future.
+    full_at: Instant,
+}
+
+impl TokenBucket {
+    fn full() -> Self {
+        Self { full_at: Instant::now() }
+    }
+
+    /// Takes a token; waits for one if the bucket is empty.
+    async fn take(&mut self) {
+        let now = Instant::now();
+        self.full_at = self.full_at.max(now) + EVENT_REFILL;
+        let wait = self.full_at.duration_since(now).saturating_sub(EVENT_REFILL * BURST);
+        if wait > Duration::ZERO {
+            sleep(wait).await;
+        }
+    }
+}
+
 impl EventPublisher {
-    /// Tells for life, at its own pace.
+    /// Publishes events until the process ends.
     pub async fn run(mut self, client: Client) {
         let reporter = Reporter { controller: OPERATOR.to_owned(), instance: None };
-        let mut tokens = BURST;
-        while let Some((about, event)) = self.0.recv().await {
-            if tokens == 0 {
-                sleep(REFILL).await;
-            } else {
-                tokens -= 1;
-            }
-            if self.0.is_empty() {
-                tokens = tokens.saturating_add(1).min(BURST);
-            }
-            // A recorder of its own for each: one that remembers would take an event for a repetition of an earlier one with the same
-            // reason, and drop what it says.
+        let mut bucket = TokenBucket::full();
+        while let Some((regarding, event)) = self.0.recv().await {
+            bucket.take().await;
+            // A recorder of its own for each event: a recorder with a cache treats an event as a repetition
+            // of an earlier one with the same reason, and drops the new note.
             let recorder = Recorder::new(client.clone(), reporter.clone());
-            if let Err(error) = recorder.publish(&event, &about).await {
+            if let Err(error) = recorder.publish(&event, &regarding).await {
                 tracing::debug!(
                     error = &error as &dyn std::error::Error,
                     reason = event.reason,
-                    "an event could not be told"
+                    "cannot publish an event; dropped it"
                 );
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use kube::client::Body;
+    use parking_lot::Mutex;
+    use prometheus_client::{encoding::text::encode, registry::Registry};
+    use serde_json::json;
+    use tokio::time::advance;
+
+    use super::*;
+
+    /// A publisher at work, and the seconds since the start at which the API server received each event.
+    struct Published {
+        events: Events,
+        registry: Registry,
+        seconds: Arc<Mutex<Vec<f64>>>,
+    }
+
+    impl Published {
+        fn start() -> Self {
+            let mut registry = Registry::default();
+            let (events, publisher) = events(Metrics::new(&mut registry));
+            let (start, seconds) = (Instant::now(), Arc::<Mutex<Vec<f64>>>::default());
+            let recorded = seconds.clone();
+            let api_server = move |request: http::Request<Body>| {
+                recorded.lock().push(start.elapsed().as_secs_f64());
+                async move {
+                    let body = request.into_body().collect_bytes().await?;
+                    Ok::<_, kube::Error>(http::Response::new(Body::from(body)))
+                }
+            };
+            let client = Client::new(tower::service_fn(api_server), "models");
+            tokio::spawn(publisher.run(client));
+            Self { events, registry, seconds }
+        }
+
+        fn emit(&self) {
+            let chat = json!({"metadata": {"name": "chat", "namespace": "models", "uid": "u"}});
+            self.events.normal(&serde_json::from_value(chat).unwrap(), "Scaling", "scales");
+        }
+
+        /// Emits an event every 100 ms.
+        async fn emit_for(&self, duration: Duration) {
+            let end = Instant::now() + duration;
+            while Instant::now() < end {
+                self.emit();
+                sleep(Duration::from_millis(100)).await;
+            }
+        }
+
+        fn count(&self) -> usize {
+            self.seconds.lock().len()
+        }
+
+        fn dropped(&self) -> usize {
+            let mut text = String::new();
+            encode(&mut text, &self.registry).unwrap();
+            let value = text.lines().find_map(|line| line.strip_prefix("kthena_keda_events_dropped_total "));
+            value.unwrap().parse().unwrap()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_steady_stream_is_limited_to_the_burst_and_one_per_second() {
+        let published = Published::start();
+        published.emit_for(Duration::from_secs(60)).await;
+        let seconds = published.seconds.lock().clone();
+        assert!((84..=86).contains(&seconds.len()), "25 + 60: {}", seconds.len());
+        let after = |second: f64| seconds.iter().filter(|at| **at >= second && **at < second + 10.0).count();
+        assert!((34..=36).contains(&after(0.0)), "25 + 10: {}", after(0.0));
+        assert!((9..=11).contains(&after(30.0)), "10: {}", after(30.0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_burst_is_back_after_a_quiet_time() {
+        let published = Published::start();
+        for burst in 1..=2 {
+            for _ in 0..30 {
+                published.emit();
+            }
+            sleep(Duration::from_millis(10)).await;
+            assert_eq!(published.count(), (burst - 1) * 30 + 25);
+            // Five seconds for the rest of the queue, and 25 to fill the bucket.
+            sleep(Duration::from_secs(31)).await;
+            assert_eq!(published.count(), burst * 30);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_short_quiet_time_brings_back_a_part_of_the_burst() {
+        let mut bucket = TokenBucket::full();
+        for _ in 0..BURST {
+            bucket.take().await;
+        }
+        advance(EVENT_REFILL * 3).await;
+        let start = Instant::now();
+        for _ in 0..3 {
+            bucket.take().await;
+        }
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        bucket.take().await;
+        assert_eq!(start.elapsed(), EVENT_REFILL);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn events_that_find_the_queue_full_are_dropped_and_counted() {
+        let published = Published::start();
+        // The publisher does not run between these lines.
+        for _ in 0..QUEUE_LENGTH + 7 {
+            published.emit();
+        }
+        assert_eq!(published.dropped(), 7);
+        sleep(EVENT_REFILL * 256).await;
+        assert_eq!((published.count(), published.dropped()), (QUEUE_LENGTH, 7));
+    }
+
+    #[test]
+    fn notes_are_truncated_between_characters() {
+        assert_eq!(truncate("ok"), "ok");
+        let note = truncate(&"é".repeat(NOTE_MAX));
+        assert_eq!((note.len(), note.chars().count()), (NOTE_MAX, NOTE_MAX / 2));
+        assert_eq!(truncate(&format!("x{note}")).len(), NOTE_MAX - 1);
     }
 }

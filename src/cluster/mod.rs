@@ -1,4 +1,4 @@
-//! Everything that talks to the API server: clients, discovery, writes, events, errors.
+//! Access to the API server: clients, discovery, writes, events and error classes.
 
 mod client;
 pub mod discovery;

@@ -1,15 +1,15 @@
-//! Counts every request to the API server, and every write that it accepted, in the one place that all of them pass.
+//! Counts every request to the API server, and every write that it accepted, in a layer of the client.
 
 use std::task::{Context, Poll};
 
-use futures::{FutureExt as _, TryFutureExt as _, future::BoxFuture};
+use futures::{FutureExt as _, future::BoxFuture};
 use http::{Method, Request, Response};
 use kube::client::Body;
 use tower::Service;
 
 use crate::telemetry::metrics::Metrics;
 
-/// A client's service that counts what passes.
+/// Layer of a client that counts requests and accepted writes.
 #[derive(Clone, Debug)]
 pub(super) struct RequestMetrics<S> {
     pub(super) inner: S,
@@ -30,23 +30,27 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let (metrics, method, write) = (self.metrics.clone(), request.method().clone(), write(&request));
-        let answer = self.inner.call(request);
-        let count = move |answer: Option<&Response<B>>| {
-            metrics.request(method.as_str(), answer.map(|answer| answer.status().as_u16()));
-            if let Some((resource, verb)) =
-                write.filter(|_| answer.is_some_and(|answer| answer.status().is_success()))
+        let (metrics, method, write) =
+            (self.metrics.clone(), request.method().clone(), resource_and_verb(&request));
+        let response = self.inner.call(request);
+        async move {
+            let response = response.await;
+            let status = response.as_ref().ok().map(Response::status);
+            metrics.request(method.as_str(), status.map(|status| status.as_u16()));
+            if let Some((resource, verb)) = write
+                && status.is_some_and(|status| status.is_success())
             {
                 metrics.write(resource, verb);
             }
-        };
-        let failed = count.clone();
-        answer.inspect_ok(move |answer| count(Some(answer))).inspect_err(move |_| failed(None)).boxed()
+            response
+        }
+        .boxed()
     }
 }
 
-/// What a request writes and how, as RBAC calls it: `modelservings/status` and `patch`. Nothing for a read.
-fn write(request: &Request<Body>) -> Option<(String, &'static str)> {
+/// The resource and verb of a write in RBAC's words, such as `modelservings/status` and `patch`; `None` for a
+/// read.
+fn resource_and_verb(request: &Request<Body>) -> Option<(String, &'static str)> {
     let verb = match *request.method() {
         Method::POST => "create",
         Method::PUT => "update",
@@ -54,7 +58,8 @@ fn write(request: &Request<Body>) -> Option<(String, &'static str)> {
         Method::DELETE => "delete",
         _ => return None,
     };
-    // /apis/GROUP/VERSION or /api/VERSION, then perhaps namespaces/NAME, then RESOURCE, NAME and SUBRESOURCE.
+    // /apis/GROUP/VERSION or /api/VERSION, then optionally namespaces/NAME, then RESOURCE, NAME and
+    // SUBRESOURCE.
     let mut parts = request.uri().path().split('/').skip(1);
     let group = usize::from(parts.next()? != "api");
     let mut parts = parts.skip(group + 1).peekable();
@@ -82,12 +87,12 @@ mod tests {
     #[case("PUT", "/apis/coordination.k8s.io/v1/namespaces/kthena-keda/leases/kthena-keda", Some(("leases", "update")))]
     #[case("DELETE", "/api/v1/namespaces/models/pods/chat-0", Some(("pods", "delete")))]
     #[case("POST", "/", None)]
-    fn a_write_is_told_by_its_path(
+    fn resource_and_verb_follow_from_the_path(
         #[case] method: &str,
         #[case] path: &str,
         #[case] expected: Option<(&str, &str)>,
     ) {
         let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
-        assert_eq!(write(&request), expected.map(|(resource, verb)| (resource.to_owned(), verb)));
+        assert_eq!(resource_and_verb(&request), expected.map(|(resource, verb)| (resource.to_owned(), verb)));
     }
 }

@@ -1,6 +1,6 @@
-//! One client for every Prometheus.
+//! Client for every Prometheus that models are scaled by.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, path::PathBuf};
 
 use prometheus_http_query::Client;
 use reqwest::{
@@ -9,50 +9,48 @@ use reqwest::{
 };
 
 use super::response;
+use crate::runtime::delays::{PROMETHEUS_CONNECT, PROMETHEUS_EVALUATION_MILLIS, PROMETHEUS_REQUEST};
 use kthena_keda_core::{intent::PrometheusSettings, observed::Sample};
 
-/// How long an answer may take.
-const LIMIT: Duration = Duration::from_secs(8);
-/// How long Prometheus itself may take, in milliseconds; less, so that it says so itself.
-const EVALUATION: i64 = 5000;
-/// How long it may take to reach it.
-const CONNECT: Duration = Duration::from_secs(3);
-/// How long an answer may be, in bytes: hundreds of thousands of elements. Whatever else stands under the address may answer without end.
-const LONGEST: usize = 64 << 20;
+/// Longest response body, in bytes: hundreds of thousands of samples. Another server at the address may
+/// respond without end.
+const BODY_MAX: usize = 64 << 20;
 
-/// How the operator itself is let in.
+/// Credentials of the operator's own queries.
 #[derive(Clone, Debug, Default)]
 pub struct ClientConfig {
-    /// A file that holds a bearer token, read again for each question: such tokens are replaced from time to time.
+    /// File that holds a bearer token, read again for each query, since such tokens are rotated.
     pub bearer_token_file: Option<PathBuf>,
-    /// A file of certificate authorities besides the system's, PEM.
+    /// PEM file of certificate authorities to trust in addition to the system's.
     pub ca_file: Option<PathBuf>,
 }
 
-/// Why there is no client.
+/// Error of [`Prometheus::new`].
 #[derive(Debug, thiserror::Error)]
 pub enum ClientConfigError {
-    /// A file cannot be read.
-    #[error("cannot read {0}")]
+    /// The file of certificate authorities cannot be read.
+    #[error("cannot read {0}; correct --prometheus-ca-file")]
     File(PathBuf, #[source] std::io::Error),
-    /// It does not hold what it should, or there are no system certificates.
-    #[error("cannot make a client for Prometheus")]
+    /// The file holds no PEM certificates, or the system has no certificate authorities.
+    #[error("cannot create the Prometheus client; check --prometheus-ca-file and the system's certificates")]
     Client(#[source] reqwest::Error),
 }
 
-/// Asks any Prometheus.
+/// HTTP client for any Prometheus.
 #[derive(Clone, Debug)]
 pub struct Prometheus {
     http: reqwest::Client,
+    /// Accepts any certificate, for profiles with `unsafeSsl`.
     lenient: reqwest::Client,
     config: ClientConfig,
 }
 
 impl Prometheus {
-    /// A client that is let in like this.
+    /// A client with these credentials.
     ///
     /// # Errors
-    /// When the file of certificate authorities cannot be used.
+    /// [`ClientConfigError::File`] and [`ClientConfigError::Client`] if the certificate authorities cannot be
+    /// used.
     pub fn new(config: ClientConfig) -> Result<Self, ClientConfigError> {
         let authorities = match &config.ca_file {
             Some(file) => {
@@ -61,23 +59,16 @@ impl Prometheus {
             }
             None => Vec::new(),
         };
-        let builder = || {
-            let builder = reqwest::Client::builder()
-                .timeout(LIMIT)
-                .connect_timeout(CONNECT)
-                .redirect(reqwest::redirect::Policy::none());
-            builder.tls_certs_merge(authorities.clone())
-        };
-        let http = builder().build().map_err(ClientConfigError::Client)?;
-        let lenient =
-            builder().tls_danger_accept_invalid_certs(true).build().map_err(ClientConfigError::Client)?;
+        let http = builder(&authorities).build().map_err(ClientConfigError::Client)?;
+        let lenient = builder(&authorities).tls_danger_accept_invalid_certs(true);
+        let lenient = lenient.build().map_err(ClientConfigError::Client)?;
         Ok(Self { http, lenient, config })
     }
 
-    /// Asks once.
+    /// Runs an instant query.
     ///
     /// # Errors
-    /// Why there is no answer, in words for a message.
+    /// A text for users with the reason for which there are no samples.
     pub(super) async fn query(
         &self,
         settings: &PrometheusSettings,
@@ -86,64 +77,75 @@ impl Prometheus {
         let http = if settings.unsafe_ssl { &self.lenient } else { &self.http };
         let client =
             Client::from(http.clone(), &settings.url.to_string()).map_err(|error| error.to_string())?;
-        let mut trigger = client.query(query).timeout(EVALUATION);
+        let mut request = client.query(query).timeout(PROMETHEUS_EVALUATION_MILLIS);
         if let Some(token) = self.token()? {
-            trigger = trigger.header(AUTHORIZATION, token);
+            request = request.header(AUTHORIZATION, token);
         }
         for (name, value) in &settings.headers {
             if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), value.parse::<HeaderValue>()) {
-                trigger = trigger.header(name, value);
+                request = request.header(name, value);
             }
         }
-        let response = trigger.get_raw().await.map_err(|error| words(&error))?;
+        let response = request.get_raw().await.map_err(|error| innermost_cause(&error))?;
         let status = response.status();
-        let body = body(response).await?;
-        match response::said(&body) {
-            Ok(said) => said,
-            Err(_) if !status.is_success() => Err(status_words(status)),
-            Err(error) => Err(response::unlike(&error)),
+        let body = read_body(response).await?;
+        match response::decode(&body) {
+            Ok(result) => result,
+            Err(_) if !status.is_success() => Err(status_message(status)),
+            Err(error) => Err(response::unexpected(&error)),
         }
     }
 
     fn token(&self) -> Result<Option<HeaderValue>, String> {
         let Some(file) = &self.config.bearer_token_file else { return Ok(None) };
-        let token =
-            fs::read_to_string(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+        let token = fs::read_to_string(file).map_err(|error| {
+            format!("cannot read {}: {error}; correct --prometheus-bearer-token-file", file.display())
+        })?;
         let mut value: HeaderValue = format!("Bearer {}", token.trim())
             .parse()
-            .map_err(|_| format!("{} holds no token", file.display()))?;
+            .map_err(|_| format!("{} does not hold a bearer token; correct the file", file.display()))?;
         value.set_sensitive(true);
         Ok(Some(value))
     }
 }
 
-async fn body(mut response: Response) -> Result<Vec<u8>, String> {
+fn builder(authorities: &[Certificate]) -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        .timeout(PROMETHEUS_REQUEST)
+        .connect_timeout(PROMETHEUS_CONNECT)
+        .redirect(reqwest::redirect::Policy::none())
+        .tls_certs_merge(authorities.to_vec())
+}
+
+async fn read_body(mut response: Response) -> Result<Vec<u8>, String> {
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| words(&error))? {
-        if body.len() + chunk.len() > LONGEST {
-            return Err(format!("it answers more than {LONGEST} bytes"));
+    while let Some(chunk) = response.chunk().await.map_err(|error| innermost_cause(&error))? {
+        if body.len() + chunk.len() > BODY_MAX {
+            return Err(format!(
+                "unexpected response (is this a Prometheus?): it has more than {BODY_MAX} bytes"
+            ));
         }
         body.extend_from_slice(&chunk);
     }
     Ok(body)
 }
 
-/// The innermost cause tells most.
-fn words(error: &dyn std::error::Error) -> String {
-    let mut source = error;
-    while let Some(inner) = source.source() {
-        source = inner;
+/// The text of the innermost cause, which is the most specific.
+fn innermost_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
     }
-    source.to_string()
+    cause.to_string()
 }
 
-/// An HTTP status tells the cure.
-fn status_words(status: StatusCode) -> String {
-    let cure = match status {
+/// The text for a response with an error status, with a remedy if the status implies one.
+fn status_message(status: StatusCode) -> String {
+    let remedy = match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
             "; give the operator a token for its own queries with --prometheus-bearer-token-file"
         }
         _ => "",
     };
-    format!("it answers with status: {}{cure}", status.as_u16())
+    format!("the response has HTTP status {}{remedy}", status.as_u16())
 }

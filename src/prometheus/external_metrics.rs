@@ -1,4 +1,4 @@
-//! What KEDA answers the HPA: a signal's value for who reaches neither Prometheus nor its proxy.
+//! Values that KEDA serves to the HPA, for a caller who reaches neither Prometheus nor the service proxy.
 
 use kube::Client;
 use serde::Deserialize;
@@ -13,28 +13,28 @@ struct Metric {
     value: String,
 }
 
-/// The value of the trigger in this place of a ScaledObject, with the caller's own rights.
+/// The value of a ScaledObject's trigger, by its index, read with the caller's RBAC permissions.
 ///
-/// KEDA names metrics by the place of their trigger (`pkg/scalers/scaler.go`).
+/// KEDA names metrics by the index of their trigger (`pkg/scalers/scaler.go`).
 ///
 /// # Errors
-/// Why there is none, in words for a message.
-pub async fn external(
+/// A text for users with the reason for which there is no value.
+pub async fn external_metric(
     client: &Client,
     namespace: &str,
     scaled_object: &str,
-    place: usize,
+    trigger: usize,
 ) -> Result<f64, String> {
     let path = format!(
-        "/apis/external.metrics.k8s.io/v1beta1/namespaces/{namespace}/s{place}-prometheus?labelSelector=scaledobject.keda.sh%2Fname%3D{scaled_object}"
+        "/apis/external.metrics.k8s.io/v1beta1/namespaces/{namespace}/s{trigger}-prometheus?labelSelector=scaledobject.keda.sh%2Fname%3D{scaled_object}"
     );
     let request = http::Request::get(path).body(Vec::new()).map_err(|error| error.to_string())?;
     let metrics: Metrics = client.request(request).await.map_err(|error| error.to_string())?;
-    metrics.items.first().and_then(|metric| number(&metric.value)).ok_or_else(|| "no data".to_owned())
+    metrics.items.first().and_then(|metric| parse_quantity(&metric.value)).ok_or_else(|| "no data".to_owned())
 }
 
-/// Reads a quantity as metrics have them: whole, or in thousandths.
-fn number(quantity: &str) -> Option<f64> {
+/// Parses a quantity as external metrics have it: an integer, or thousandths with the suffix `m`.
+fn parse_quantity(quantity: &str) -> Option<f64> {
     match quantity.strip_suffix('m') {
         Some(thousandths) => Some(thousandths.parse::<f64>().ok()? / 1000.0),
         None => quantity.parse().ok(),
@@ -46,7 +46,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_quantities() {
-        assert_eq!((number("27"), number("1500m"), number("x")), (Some(27.0), Some(1.5), None));
+    fn parses_integers_and_thousandths() {
+        assert_eq!(
+            (parse_quantity("27"), parse_quantity("1500m"), parse_quantity("x")),
+            (Some(27.0), Some(1.5), None)
+        );
     }
 }

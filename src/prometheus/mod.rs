@@ -1,6 +1,6 @@
-//! Asks Prometheus the operator's own questions, with limits to time and size; KEDA's are its own.
+//! The operator's own queries to Prometheus, limited in time and size; KEDA has its own connection.
 //!
-//! In: where Prometheus is and what is asked. Out: elements, or why there are none, in words for a message.
+//! In: the address of a Prometheus and a query. Out: samples, or an error text for users.
 
 mod client;
 mod external_metrics;
@@ -8,35 +8,35 @@ mod response;
 mod service_proxy;
 
 pub use client::{ClientConfig, ClientConfigError, Prometheus};
-pub use external_metrics::external;
+pub use external_metrics::external_metric;
 pub use response::read;
 
 use kube::Client;
 
 use kthena_keda_core::{intent::PrometheusSettings, observed::Sample, promql::Expr};
 
-/// A way to Prometheus.
+/// Route to Prometheus.
 #[derive(Clone)]
 pub enum Querier {
-    /// At its own address.
+    /// Directly, at its address.
     Direct(Prometheus),
-    /// Through the API server.
+    /// Through the API server's service proxy.
     Proxied(Client),
 }
 
 impl Querier {
-    /// Asks once.
+    /// Runs an instant query.
     ///
     /// # Errors
-    /// Why there is no answer, in words for a message.
+    /// A text for users with the reason for which there are no samples.
     pub async fn query(&self, settings: &PrometheusSettings, query: &Expr) -> Result<Vec<Sample>, String> {
         self.query_text(settings, &query.to_string()).await
     }
 
-    /// Asks what is written already.
+    /// Runs an instant query that is given as text.
     ///
     /// # Errors
-    /// Why there is no answer, in words for a message.
+    /// Those of [`query`](Self::query).
     pub async fn query_text(
         &self,
         settings: &PrometheusSettings,

@@ -1,6 +1,6 @@
-//! Reads what Prometheus answers.
+//! Decodes responses of Prometheus.
 //!
-//! In: a body, from whoever answers under the address of a Prometheus. Out: elements, or why there are none, in words for a message.
+//! In: a body, from any server at the address of a Prometheus. Out: samples, or an error text for users.
 //!
 //! Source: Prometheus `web/api/v1/api.go`, `Response`, and `promql/value.go`.
 
@@ -11,7 +11,7 @@ use serde::{Deserialize, de::IgnoredAny};
 
 #[derive(Deserialize)]
 #[serde(tag = "status", rename_all = "lowercase")]
-enum Answer {
+enum Envelope {
     Success {
         data: Data,
     },
@@ -32,40 +32,40 @@ enum Data {
     String(IgnoredAny),
 }
 
-/// A native histogram has no value.
+/// One element of a vector; a native histogram has no value.
 #[derive(Deserialize)]
 struct WireSample {
     metric: HashMap<String, String>,
     value: Option<(IgnoredAny, String)>,
 }
 
-/// Reads a body; an element whose value is no number is left out.
+/// The samples of a response body; an element without a numeric value is skipped.
 ///
 /// # Errors
-/// What Prometheus says is wrong, or that it is none that answers.
+/// Prometheus' own error, or that the response is not one of Prometheus.
 pub fn read(body: &[u8]) -> Result<Vec<Sample>, String> {
-    said(body).unwrap_or_else(|error| Err(unlike(&error)))
+    decode(body).unwrap_or_else(|error| Err(unexpected(&error)))
 }
 
-/// The same, with an error of its own where it is no Prometheus that answers.
-pub(super) fn said(body: &[u8]) -> Result<Result<Vec<Sample>, String>, serde_json::Error> {
+/// Like [`read`], with a separate error for a response that is not one of Prometheus.
+pub(super) fn decode(body: &[u8]) -> Result<Result<Vec<Sample>, String>, serde_json::Error> {
     Ok(match serde_json::from_slice(body)? {
-        Answer::Success { data: Data::Vector(samples) } => {
-            Ok(samples.into_iter().filter_map(element).collect())
+        Envelope::Success { data: Data::Vector(samples) } => {
+            Ok(samples.into_iter().filter_map(sample).collect())
         }
-        Answer::Success { data: Data::Matrix(_) | Data::Scalar(_) | Data::String(_) } => {
-            Err("the answer is no vector".to_owned())
+        Envelope::Success { data: Data::Matrix(_) | Data::Scalar(_) | Data::String(_) } => {
+            Err("the result is not a vector; change the query".to_owned())
         }
-        Answer::Error { kind, error } => Err(format!("{kind}: {error}")),
+        Envelope::Error { kind, error } => Err(format!("{kind}: {error}")),
     })
 }
 
-/// Says that it is none.
-pub(super) fn unlike(error: &serde_json::Error) -> String {
-    format!("it answers as no Prometheus does: {error}")
+/// The text for a response that is not one of Prometheus.
+pub(super) fn unexpected(error: &serde_json::Error) -> String {
+    format!("unexpected response (is this a Prometheus?): {error}")
 }
 
-fn element(sample: WireSample) -> Option<Sample> {
+fn sample(sample: WireSample) -> Option<Sample> {
     let (_, value) = sample.value?;
     Some(Sample { labels: sample.metric, value: value.parse().ok()? })
 }
@@ -76,7 +76,7 @@ mod tests {
     use rstest::rstest;
 
     #[test]
-    fn elements_with_a_value_are_read() {
+    fn reads_samples_with_a_value() {
         let body = br#"{"status":"success","data":{"resultType":"vector","result":[
             {"metric":{"model":"llama"},"value":[1764028800.781,"2.5"]},
             {"metric":{},"value":[1764028800,"+Inf"]},
@@ -91,16 +91,16 @@ mod tests {
 
     #[rstest]
     #[case(r#"{"status":"error","errorType":"bad_data","error":"parse error"}"#, "bad_data: parse error")]
-    #[case(r#"{"status":"success","data":{"resultType":"scalar","result":[1,"2"]}}"#, "no vector")]
-    #[case(r#"{"status":"success"}"#, "as no Prometheus does: missing field `data`")]
+    #[case(r#"{"status":"success","data":{"resultType":"scalar","result":[1,"2"]}}"#, "not a vector")]
+    #[case(r#"{"status":"success"}"#, "is this a Prometheus?): missing field `data`")]
     #[case(
         r#"{"status":"success","data":{"resultType":"streams","result":[]}}"#,
-        "as no Prometheus does: unknown variant"
+        "is this a Prometheus?): unknown variant"
     )]
-    #[case("<html>Sign in</html>", "as no Prometheus does")]
-    #[case("", "as no Prometheus does")]
-    fn what_is_wrong_is_said(#[case] body: &str, #[case] why: &str) {
+    #[case("<html>Sign in</html>", "is this a Prometheus?)")]
+    #[case("", "is this a Prometheus?)")]
+    fn reports_errors_and_unexpected_responses(#[case] body: &str, #[case] expected: &str) {
         let error = read(body.as_bytes()).unwrap_err();
-        assert!(error.contains(why), "{error}");
+        assert!(error.contains(expected), "{error}");
     }
 }

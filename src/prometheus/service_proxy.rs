@@ -1,4 +1,4 @@
-//! Asks a Prometheus in the cluster through the API server, for who is not in the cluster.
+//! Queries of a Prometheus in the cluster from outside of it, through the API server's service proxy.
 
 use kube::Client;
 use reqwest::Url;
@@ -6,18 +6,20 @@ use reqwest::Url;
 use super::response;
 use kthena_keda_core::{intent::PrometheusSettings, observed::Sample};
 
-/// Asks once, by the service proxy, with the caller's own rights.
+/// Runs an instant query with the caller's RBAC permissions (`get` on `services/proxy`).
 ///
 /// # Errors
-/// Why there is no answer, in words for a message; also where the address names no Service of the cluster.
+/// A text for users; also if the address is not that of a Service in the cluster.
 pub(super) async fn query(
     client: &Client,
     settings: &PrometheusSettings,
     query: &str,
 ) -> Result<Vec<Sample>, String> {
     let url = settings.url.to_string();
-    let path = proxy_path(&url).ok_or_else(|| format!("{url} names no Service of the cluster"))?;
-    // Any host will do: the path and the query are all that is taken of it.
+    let path = proxy_path(&url).ok_or_else(|| {
+        format!("{url} is not a Service of the cluster; pass --prometheus-url with an address that is reachable from here")
+    })?;
+    // The host is a placeholder: only the path and the query are used.
     let address = Url::parse_with_params(&format!("http://api{path}/api/v1/query"), [("query", query)])
         .map_err(|error| error.to_string())?;
     let request = http::Request::get(format!("{}?{}", address.path(), address.query().unwrap_or_default()))
@@ -27,7 +29,7 @@ pub(super) async fn query(
     response::read(body.as_bytes())
 }
 
-/// `http://name.namespace.svc:9090/path` as the API server's proxy has it.
+/// The proxy's path for `http://name.namespace.svc:9090/path`; `None` for any other kind of address.
 fn proxy_path(url: &str) -> Option<String> {
     let (scheme, rest) = url.split_once("://")?;
     let (authority, path) = rest
@@ -57,7 +59,7 @@ mod tests {
     )]
     #[case("https://mimir.example.com", None)]
     #[case("http://127.0.0.1:9090", None)]
-    fn the_path_of_a_service(#[case] url: &str, #[case] path: Option<&str>) {
+    fn proxies_addresses_of_services(#[case] url: &str, #[case] path: Option<&str>) {
         assert_eq!(proxy_path(url).as_deref(), path);
     }
 }

@@ -1,5 +1,6 @@
 //! Leader election, retries and watches that survive failures; knows no kind and no model.
 
 pub mod backoff;
+pub mod delays;
 pub mod lease;
 pub mod resilient_watch;

@@ -1,4 +1,4 @@
-//! Watches that retry for ever, and list anew when their resource version has expired.
+//! Watches that retry forever, and list again when their resource version has expired.
 
 use std::fmt::Debug;
 
@@ -9,23 +9,21 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 
-use super::backoff::WatchBackoff;
+use super::{backoff::WatchBackoff, delays::WATCH_SECONDS};
 
-/// How long the API server lets a watch stand, in seconds: a connection that fell silent is replaced soon after.
-const WATCH_SECONDS: u32 = 60;
+/// Objects per page of a list. A page is held twice while it is decoded, as bytes and as objects, and a
+/// ModelServing has 10 KB.
+const PAGE_SIZE: u32 = 100;
 
-/// How many objects are listed at a time. A page is held twice while it is read, as bytes and as objects, and ModelServings have 10 KB.
-const PAGE: u32 = 100;
-
-/// How everything is watched.
+/// The configuration of every watch.
 pub fn watch_config() -> watcher::Config {
-    watcher::Config::default().page_size(PAGE).timeout(WATCH_SECONDS)
+    watcher::Config::default().page_size(PAGE_SIZE).timeout(WATCH_SECONDS)
 }
 
-/// A watch that lasts, and lists anew when it is refused as too old.
+/// A watch that retries after errors, and lists again when its resource version is rejected as too old.
 ///
-/// kube's own does that only where a watch that stands is told so, and asks for ever from a version that is refused (kube-runtime
-/// `watcher.rs`, `State::InitListed`); client-go lists anew in both cases.
+/// kube lists again only where an established watch receives that error, and otherwise requests the rejected
+/// version forever (kube-runtime `watcher.rs`, `State::InitListed`); client-go lists again in both cases.
 pub fn resilient_watch<K>(
     api: Api<K>,
     config: watcher::Config,
@@ -33,12 +31,11 @@ pub fn resilient_watch<K>(
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    let begin = |(api, config): &(Api<K>, watcher::Config)| watcher(api.clone(), config.clone()).boxed();
-    let events = stream::unfold(((api, config), None), move |(way, under_way)| async move {
-        let mut watch = under_way.unwrap_or_else(|| begin(&way));
+    let events = stream::unfold((api, config, None), async |(api, config, current)| {
+        let mut watch = current.unwrap_or_else(|| watcher(api.clone(), config.clone()).boxed());
         let event = watch.next().await?;
-        let goes_on = !is_too_old(&event);
-        Some((event, (way, goes_on.then_some(watch))))
+        let current = (!is_too_old(&event)).then_some(watch);
+        Some((event, (api, config, current)))
     });
     events.backoff(WatchBackoff::default())
 }
@@ -47,42 +44,50 @@ fn is_too_old<K>(event: &Result<watcher::Event<K>, watcher::Error>) -> bool {
     matches!(event, Err(watcher::Error::WatchStartFailed(kube::Error::Api(status))) if status.code == 410)
 }
 
-/// Drops errors, which the watch itself recovers from, and objects without a name; tells the first of several in a row.
+/// Drops errors, which the watch recovers from by itself, and objects without a name. Logs the first of
+/// several errors in a row.
 pub fn log_and_skip_errors<K: Resource<DynamicType = ()>>(
     events: impl Stream<Item = Result<watcher::Event<K>, watcher::Error>>,
 ) -> impl Stream<Item = watcher::Event<K>> {
-    let mut failing = false;
-    let mut nameless = false;
+    let mut is_failing = false;
+    let mut has_warned = false;
     events.filter_map(move |event| {
         let event = event
             .inspect_err(|error| {
-                if !failing {
-                    tracing::warn!(kind = %K::kind(&()), error = error as &dyn std::error::Error, "the watch failed; trying on");
+                if !is_failing {
+                    let error = error as &dyn std::error::Error;
+                    tracing::warn!(kind = %K::kind(&()), error, "watch failed; retrying");
                 }
             })
             .ok();
-        failing = event.is_none();
-        future::ready(event.filter(|event| has_a_name(event, &mut nameless)))
+        is_failing = event.is_none();
+        future::ready(event.filter(|event| is_identifiable(event, &mut has_warned)))
     })
 }
 
-/// Whether an event speaks of something that can be told from others; says so of the first that does not.
+/// `true` if the object of the event has a name; logs the first one that has none.
 ///
-/// The API server gives every object a name. One whose metadata could not be read has none, and would be taken for others of its kind.
-fn has_a_name<K: Resource<DynamicType = ()>>(event: &watcher::Event<K>, said: &mut bool) -> bool {
+/// The API server gives every object a name. An object whose metadata could not be decoded has none, and
+/// would be mistaken for others of its kind.
+fn is_identifiable<K: Resource<DynamicType = ()>>(event: &watcher::Event<K>, has_warned: &mut bool) -> bool {
     let (watcher::Event::Apply(object) | watcher::Event::InitApply(object) | watcher::Event::Delete(object)) =
         event
     else {
         return true;
     };
     let metadata = object.meta();
-    let has = metadata.name.as_ref().is_some_and(|name| !name.is_empty());
-    if !has && !*said {
-        *said = true;
+    let has_name = metadata.name.as_ref().is_some_and(|name| !name.is_empty());
+    if !has_name && !*has_warned {
+        *has_warned = true;
         let (namespace, uid) = (metadata.namespace.as_deref(), metadata.uid.as_deref());
-        tracing::warn!(kind = %K::kind(&()), namespace, uid, "the metadata of an object cannot be read; left out");
+        tracing::warn!(
+            kind = %K::kind(&()),
+            namespace,
+            uid,
+            "ignored an object whose metadata cannot be decoded"
+        );
     }
-    has
+    has_name
 }
 
 #[cfg(test)]
@@ -94,22 +99,22 @@ mod tests {
         serde_json::from_value(serde_json::json!({"metadata": {"name": name, "namespace": "n"}})).unwrap()
     }
 
-    /// The store of kube-runtime panics at an object without a name.
+    /// kube-runtime's store panics at an object without a name.
     #[test]
-    fn what_has_no_name_is_left_out_and_said_once() {
-        let mut said = false;
+    fn objects_without_a_name_are_skipped_with_one_warning() {
+        let mut has_warned = false;
         for event in [
             watcher::Event::Apply(service(None)),
             watcher::Event::InitApply(service(Some(""))),
             watcher::Event::Delete(service(None)),
         ] {
-            assert!(!has_a_name(&event, &mut said));
-            assert!(said);
+            assert!(!is_identifiable(&event, &mut has_warned));
+            assert!(has_warned);
         }
         for event in
             [watcher::Event::Apply(service(Some("s"))), watcher::Event::Init, watcher::Event::InitDone]
         {
-            assert!(has_a_name(&event, &mut said));
+            assert!(is_identifiable(&event, &mut has_warned));
         }
     }
 }

@@ -1,20 +1,20 @@
-//! Logs on standard error, as text for people or as JSON for machines, one line for each decision.
+//! Logs on standard error, as text or JSON, one line for each decision.
 
 use std::io::{IsTerminal as _, stderr};
 
 use tracing::Subscriber;
 use tracing_subscriber::{EnvFilter, Layer, registry::LookupSpan};
 
-/// How lines look.
+/// Format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// For people.
+    /// Text, in colour on a terminal.
     Text,
-    /// For machines.
+    /// One JSON object per line.
     Json,
 }
 
-/// The layer that writes them.
+/// The layer that writes log lines which `filter` accepts.
 pub fn layer<S>(format: Format, filter: EnvFilter) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,

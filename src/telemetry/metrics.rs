@@ -1,6 +1,7 @@
 //! Every metric, declared once: registration and `docs/metrics.md` both come from [`MetricSpec::ALL`].
 //!
-//! Names and labels are controller-runtime's and client-go's where these have the same, so that dashboards and alerts for them fit.
+//! Names and labels are controller-runtime's and client-go's where these have the same, so that dashboards
+//! and alerts for them fit.
 
 use std::{sync::atomic::AtomicU64, time::Duration};
 
@@ -9,38 +10,40 @@ use prometheus_client::{
     registry::{Metric, Registry},
 };
 
-/// How long passes take, in seconds: most are over in milliseconds, and a write may take twelve seconds.
-const PASS_SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0];
+/// Buckets of the duration of reconciles, in seconds: most take milliseconds, and one write up to twelve
+/// seconds.
+const RECONCILE_SECONDS: [f64; 12] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0];
 
-/// The name of our one controller in metrics, as controller-runtime would have it.
+/// Label value of the only controller, in the form that controller-runtime uses.
 pub const CONTROLLER: &str = "modelserving";
 
-/// What kind of number it is.
+/// Type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Only ever rises.
+    /// A number that only rises.
     Counter,
-    /// Rises and falls.
+    /// A number that rises and falls.
     Gauge,
-    /// Counts by size.
+    /// Counts of values by bucket.
     Histogram,
 }
 
-/// A metric that this process shows.
+/// Declaration of a metric.
 #[derive(Debug)]
 pub struct MetricSpec {
-    /// Without the suffix that counters get.
+    /// Name without the suffix of counters.
     name: &'static str,
-    /// What kind of number it is.
+    /// Type of the metric.
     pub kind: Kind,
-    /// The labels of each series.
+    /// Label names of each series.
     pub labels: &'static [&'static str],
-    /// What it says, in one sentence.
+    /// Meaning, in one or two sentences.
     pub help: &'static str,
 }
 
 impl MetricSpec {
-    /// All of them, in the order in which they are documented.
+    /// All metrics, in the order of the documentation.
     pub const ALL: [&'static Self; 20] = [
         &MODELS,
         &NOT_READY,
@@ -55,7 +58,7 @@ impl MetricSpec {
         &RECONCILE_ERRORS,
         &RECONCILE_TIME,
         &WORKERS,
-        &MOST_WORKERS,
+        &MAX_WORKERS,
         &REQUESTS,
         &LEADER,
         &CPU,
@@ -81,12 +84,12 @@ impl MetricSpec {
         }
     }
 
-    /// The name as the library wants it, which adds a counter's suffix by itself.
+    /// The name for the library, which adds the suffix of counters.
     pub const fn bare_name(&self) -> &'static str {
         self.name
     }
 
-    /// What it says, without the full stop, which the library adds.
+    /// The meaning for the library, which adds a full stop.
     pub(super) fn bare_help(&self) -> &'static str {
         self.help.trim_end_matches('.')
     }
@@ -97,107 +100,104 @@ pub const MODELS: MetricSpec = MetricSpec::new(
     "kthena_keda_models",
     Kind::Gauge,
     &["status", "reason"],
-    "Opted-in ModelServings by the status and reason of AutoscalingReady; their sum is how many are managed. Only on the leader.",
+    "Opted-in ModelServings by status and reason of AutoscalingReady. The sum is the number of managed models. Only on the leader.",
 );
 /// Models whose condition is False; read from the caches at each scrape.
 pub const NOT_READY: MetricSpec = MetricSpec::new(
     "kthena_keda_model_not_ready",
     Kind::Gauge,
     &["namespace", "model_serving", "reason"],
-    "1 for each ModelServing whose AutoscalingReady is False, and nothing for all others; look its reason up in the troubleshooting page.",
+    "1 for each ModelServing whose AutoscalingReady is False; no series for the others. The troubleshooting page has an entry for each reason. Only on the leader.",
 );
 const WRITES: MetricSpec = MetricSpec::new(
     "kthena_keda_writes",
     Kind::Counter,
     &["resource", "verb"],
-    "Writes that the API server accepted, by resource and verb. Nothing but the Lease is written while nothing changes: alert when it rises for long.",
+    "Writes that the API server accepted, by resource and verb. At rest only the Lease is written: alert on a persistent increase.",
 );
 const ERRORS: MetricSpec = MetricSpec::new(
     "kthena_keda_reconcile_errors",
     Kind::Counter,
     &["class"],
-    "Passes that failed, by what kind of failure it was: transient ones heal by themselves; forbidden, denied, rejected and unserved need somebody.",
+    "Failed reconciles by error class. The class transient heals by itself; forbidden, denied, rejected and unserved need action.",
 );
 const CHECKS: MetricSpec = MetricSpec::new(
     "kthena_keda_signal_checks",
     Kind::Counter,
     &["result"],
-    "Looks at a Prometheus for the signals of all its models: answered or failed.",
+    "Prometheus signal checks, by result: answered or failed.",
 );
 const CHECKED: MetricSpec = MetricSpec::new(
     "kthena_keda_signal_check_timestamp_seconds",
     Kind::Gauge,
     &[],
-    "When a Prometheus last answered, as Unix time; 0 before the first answer.",
+    "Unix time of the last signal check that a Prometheus answered, in seconds; 0 before the first.",
 );
-/// APIs that the cluster serves; read from discovery at each scrape.
+/// Optional APIs by whether the cluster serves them; read from discovery at each scrape. The label
+/// `neighbour` holds the name of the API, and keeps its own name for compatibility.
 pub const SERVED: MetricSpec = MetricSpec::new(
     "kthena_keda_served",
     Kind::Gauge,
     &["neighbour"],
-    "1 where the cluster serves a neighbour's API, 0 where it does not. Only on the leader.",
+    "1 if the cluster serves the optional API, 0 if not. Only on the leader.",
 );
 const EVENTS_DROPPED: MetricSpec = MetricSpec::new(
     "kthena_keda_events_dropped",
     Kind::Counter,
     &[],
-    "Kubernetes Events that were not sent, since too many came at once.",
+    "Kubernetes Events that were dropped because the event queue was full.",
 );
 const BUILD: MetricSpec = MetricSpec::new(
     "kthena_keda_build_info",
     Kind::Gauge,
     &["version"],
-    "1, with the version of the program.",
+    "Always 1, with the version of the operator.",
 );
 const RECONCILES: MetricSpec = MetricSpec::new(
     "controller_runtime_reconcile",
     Kind::Counter,
     &["controller", "result"],
-    "Passes over a ModelServing: success, requeue_after (looks again later by itself) or error.",
+    "Reconciles of ModelServings, by result: success, requeue_after (requeued after a delay) or error.",
 );
 const RECONCILE_ERRORS: MetricSpec = MetricSpec::new(
     "controller_runtime_reconcile_errors",
     Kind::Counter,
     &["controller"],
-    "Passes over a ModelServing that failed.",
+    "Failed reconciles of ModelServings.",
 );
 const RECONCILE_TIME: MetricSpec = MetricSpec::new(
     "controller_runtime_reconcile_time_seconds",
     Kind::Histogram,
     &["controller"],
-    "How long a pass takes, its writes included, in seconds.",
+    "Duration of a reconcile, its writes included, in seconds.",
 );
 const WORKERS: MetricSpec = MetricSpec::new(
     "controller_runtime_active_workers",
     Kind::Gauge,
     &["controller"],
-    "Passes that are under way at this moment.",
+    "Reconciles in progress.",
 );
-const MOST_WORKERS: MetricSpec = MetricSpec::new(
+const MAX_WORKERS: MetricSpec = MetricSpec::new(
     "controller_runtime_max_concurrent_reconciles",
     Kind::Gauge,
     &["controller"],
-    "How many passes may be under way at the same time.",
+    "Maximum number of concurrent reconciles.",
 );
 const REQUESTS: MetricSpec = MetricSpec::new(
     "rest_client_requests",
     Kind::Counter,
     &["code", "method"],
-    "Requests to the API server by the status of the answer, or <error> where none came.",
+    "Requests to the API server by HTTP status code and method; the code is <error> if there was no response.",
 );
 const LEADER: MetricSpec = MetricSpec::new(
     "leader_election_master_status",
     Kind::Gauge,
     &["name"],
-    "1 on the instance that holds the Lease of this name, 0 on those that wait; absent without leader election.",
+    "1 on the instance that holds the Lease with this name, 0 on followers; absent without leader election.",
 );
 /// CPU time of the process.
-pub const CPU: MetricSpec = MetricSpec::new(
-    "process_cpu_seconds",
-    Kind::Counter,
-    &[],
-    "Time that the process spent on processors, in seconds.",
-);
+pub const CPU: MetricSpec =
+    MetricSpec::new("process_cpu_seconds", Kind::Counter, &[], "CPU time of the process, in seconds.");
 /// Resident memory of the process.
 pub const MEMORY: MetricSpec = MetricSpec::new(
     "process_resident_memory_bytes",
@@ -207,29 +207,29 @@ pub const MEMORY: MetricSpec = MetricSpec::new(
 );
 /// Open file descriptors of the process.
 pub const FILES: MetricSpec =
-    MetricSpec::new("process_open_fds", Kind::Gauge, &[], "File descriptors that the process has open.");
+    MetricSpec::new("process_open_fds", Kind::Gauge, &[], "Open file descriptors of the process.");
 
 /// Start time of the process.
 pub const STARTED: MetricSpec = MetricSpec::new(
     "process_start_time_seconds",
     Kind::Gauge,
     &[],
-    "When the process started, as Unix time in seconds.",
+    "Start time of the process, as Unix time in seconds.",
 );
 
-/// The labels of one series.
+/// Labels of one series.
 type Labels<const N: usize> = [(&'static str, String); N];
 type Counters<const N: usize> = Family<Labels<N>, Counter>;
 type Gauges<const N: usize> = Family<Labels<N>, Gauge>;
 
-/// What is counted while the process runs. Copies count together.
+/// Metrics that the process counts itself. Clones share their counts.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     reconciles: Counters<2>,
     reconcile_errors: Counters<1>,
     reconcile_time: Family<Labels<1>, Histogram>,
     workers: Gauges<1>,
-    most_workers: Gauges<1>,
+    max_workers: Gauges<1>,
     errors: Counters<1>,
     writes: Counters<2>,
     requests: Counters<2>,
@@ -240,14 +240,15 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Registers everything that is counted; what is found out when somebody asks is added by whoever knows it.
+    /// Registers every metric that is counted; the collectors in `app` add those that are read at each
+    /// scrape.
     pub fn new(registry: &mut Registry) -> Self {
         let metrics = Self {
             reconciles: Family::default(),
             reconcile_errors: Family::default(),
-            reconcile_time: Family::new_with_constructor(|| Histogram::new(PASS_SECONDS)),
+            reconcile_time: Family::new_with_constructor(|| Histogram::new(RECONCILE_SECONDS)),
             workers: Family::default(),
-            most_workers: Family::default(),
+            max_workers: Family::default(),
             errors: Family::default(),
             writes: Family::default(),
             requests: Family::default(),
@@ -259,7 +260,7 @@ impl Metrics {
         let build = Gauges::<1>::default();
         build.get_or_create(&[("version", env!("CARGO_PKG_VERSION").to_owned())]).set(1);
         add(registry, &BUILD, build);
-        add(registry, &MOST_WORKERS, metrics.most_workers.clone());
+        add(registry, &MAX_WORKERS, metrics.max_workers.clone());
         add(registry, &RECONCILES, metrics.reconciles.clone());
         add(registry, &RECONCILE_ERRORS, metrics.reconcile_errors.clone());
         add(registry, &RECONCILE_TIME, metrics.reconcile_time.clone());
@@ -274,19 +275,19 @@ impl Metrics {
         metrics
     }
 
-    /// How many passes may be under way at a time.
-    pub fn max_concurrency(&self, passes: u16) {
-        self.most_workers.get_or_create(&controller()).set(passes.into());
+    /// Sets the maximum number of concurrent reconciles.
+    pub fn max_concurrency(&self, reconciles: u16) {
+        self.max_workers.get_or_create(&controller()).set(reconciles.into());
     }
 
-    /// A pass began; it ends when what is returned is dropped.
-    pub fn reconciling(&self) -> Pass {
+    /// Counts a reconcile that begins; it ends when the returned value is dropped.
+    pub fn reconciling(&self) -> ActiveReconcile {
         let workers = self.workers.get_or_create_owned(&controller());
         workers.inc();
-        Pass { workers }
+        ActiveReconcile { workers }
     }
 
-    /// A pass is over.
+    /// Counts a reconcile that ended with this result after this time.
     pub fn reconciled(&self, result: &str, took: Duration) {
         self.reconciles
             .get_or_create(&[("controller", CONTROLLER.to_owned()), ("result", result.to_owned())])
@@ -294,24 +295,24 @@ impl Metrics {
         self.reconcile_time.get_or_create(&controller()).observe(took.as_secs_f64());
     }
 
-    /// A pass failed in this way.
+    /// Counts a reconcile that failed with an error of this class.
     pub fn failed(&self, class: &str) {
         self.reconcile_errors.get_or_create(&controller()).inc();
         self.errors.get_or_create(&[("class", class.to_owned())]).inc();
     }
 
-    /// The API server answered, or did not.
+    /// Counts a request to the API server; the code is `None` without a response.
     pub fn request(&self, method: &str, code: Option<u16>) {
         let code = code.map_or_else(|| "<error>".to_owned(), |code| code.to_string());
         self.requests.get_or_create(&[("code", code), ("method", method.to_owned())]).inc();
     }
 
-    /// The API server accepted a write.
+    /// Counts a write that the API server accepted.
     pub fn write(&self, resource: String, verb: &str) {
         self.writes.get_or_create(&[("resource", resource), ("verb", verb.to_owned())]).inc();
     }
 
-    /// So many were looked at and answered, or did not, at this Unix time in seconds.
+    /// Counts signal checks that Prometheus answered and that failed, at this Unix time in seconds.
     pub fn probed(&self, answered: usize, failed: usize, at: f64) {
         for (result, count) in [("answered", answered), ("failed", failed)] {
             self.checks
@@ -323,32 +324,32 @@ impl Metrics {
         }
     }
 
-    /// An event was not sent; answers how many were not.
+    /// Counts a dropped event; returns how many were dropped so far.
     pub fn dropped_event(&self) -> u64 {
         self.events_dropped.inc() + 1
     }
 
-    /// Whether this process holds the Lease.
-    pub fn leader(&self, lease: &str, leads: bool) {
-        self.leader.get_or_create(&[("name", lease.to_owned())]).set(leads.into());
+    /// Sets if this process holds the Lease with this name.
+    pub fn leader(&self, lease: &str, is_leader: bool) {
+        self.leader.get_or_create(&[("name", lease.to_owned())]).set(is_leader.into());
     }
 }
 
-fn add(registry: &mut Registry, declared: &MetricSpec, metric: impl Metric) {
-    registry.register(declared.name, declared.bare_help(), metric);
+fn add(registry: &mut Registry, spec: &MetricSpec, metric: impl Metric) {
+    registry.register(spec.name, spec.bare_help(), metric);
 }
 
 fn controller() -> Labels<1> {
     [("controller", CONTROLLER.to_owned())]
 }
 
-/// A pass that is under way.
+/// A reconcile in progress.
 #[derive(Debug)]
-pub struct Pass {
+pub struct ActiveReconcile {
     workers: Gauge,
 }
 
-impl Drop for Pass {
+impl Drop for ActiveReconcile {
     fn drop(&mut self) {
         self.workers.dec();
     }

@@ -1,4 +1,4 @@
-//! What the process tells of itself: logs, metrics, traces, and whether it is well.
+//! Logs, metrics, traces and health of the process.
 
 pub mod logs;
 pub mod metrics;

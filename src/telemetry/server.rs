@@ -1,7 +1,7 @@
-//! The small HTTP server: `/metrics`, `/healthz` and `/readyz`.
+//! HTTP server of `/metrics`, `/healthz` and `/readyz`.
 //!
-//! `/healthz` answers as long as the process does. `/readyz` is about what the process has seen so far; neither says anything of
-//! neighbours, since a restart of ours cures none of theirs.
+//! `/healthz` is 200 as long as the process responds. `/readyz` is 200 once the initial lists are complete.
+//! Neither depends on the health of other components, since a restart of the operator would not repair them.
 
 use std::{
     fmt,
@@ -21,21 +21,21 @@ use axum::{
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use tokio::net::TcpListener;
 
-/// The format's own media type (`OpenMetrics` 1.0).
+/// Media type of the `OpenMetrics` 1.0 text format.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Where to listen: one address, or all of the machine's, of both families, where none is given.
+/// Address to listen on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Listen {
-    /// All addresses, at this port.
+    /// This port on all addresses of the machine, IPv4 and IPv6.
     Everywhere(u16),
-    /// This one.
+    /// One address and port.
     At(SocketAddr),
 }
 
-/// Text that is no address to listen on.
+/// Text that is not an address to listen on.
 #[derive(Debug, thiserror::Error)]
-#[error("write ADDRESS:PORT, such as 127.0.0.1:8080 or [::1]:8080, or :8080 for all addresses")]
+#[error("expected ADDRESS:PORT, such as 127.0.0.1:8080 or [::1]:8080, or :PORT for all addresses")]
 pub struct ListenError;
 
 impl FromStr for Listen {
@@ -59,27 +59,27 @@ impl fmt::Display for Listen {
 }
 
 impl Listen {
-    /// Opens the port.
+    /// Binds the port.
     ///
     /// # Errors
-    /// When it is taken, or the address is not this machine's.
+    /// If the port is taken, or the address is not one of this machine.
     pub async fn open(self) -> io::Result<TcpListener> {
         match self {
             Self::At(address) => TcpListener::bind(address).await,
-            // Linux takes connections of IPv4 there, too; where it was built without IPv6 there is nothing but IPv4.
+            // On Linux this accepts IPv4 connections, too. A kernel without IPv6 has only IPv4.
             Self::Everywhere(port) => match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
                 Err(error) if error.kind() != ErrorKind::AddrInUse => {
                     TcpListener::bind(("0.0.0.0", port)).await
                 }
-                opened => opened,
+                bound => bound,
             },
         }
     }
 }
 
-/// What `/readyz` depends on.
+/// Source of the state that `/readyz` reports.
 pub trait Readiness: Clone + Send + Sync + 'static {
-    /// Names of what the process still waits for; empty when it is ready.
+    /// Names of the initial lists that are incomplete; empty when the process is ready.
     fn missing(&self) -> Vec<String>;
 }
 
@@ -89,10 +89,10 @@ struct ServerState<R> {
     readiness: R,
 }
 
-/// Serves for life.
+/// Serves until the process ends.
 ///
 /// # Errors
-/// When the listener fails for good.
+/// If the listener fails permanently.
 pub async fn serve(
     listener: TcpListener,
     registry: Arc<Registry>,
@@ -118,7 +118,8 @@ async fn ready<R: Readiness>(State(server): State<ServerState<R>>) -> Response {
     match server.readiness.missing() {
         missing if missing.is_empty() => "ok\n".into_response(),
         missing => {
-            (StatusCode::SERVICE_UNAVAILABLE, format!("waiting for {}\n", missing.join(", "))).into_response()
+            let text = format!("waiting for the initial list of {}\n", missing.join(", "));
+            (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
         }
     }
 }
@@ -128,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_read_as_they_are_written() {
+    fn addresses_parse_to_what_they_display() {
         for text in [":8080", "127.0.0.1:0", "[::1]:8080"] {
             assert_eq!(text.parse::<Listen>().map(|listen| listen.to_string()).ok().as_deref(), Some(text));
         }

@@ -1,4 +1,5 @@
-//! Traces by OTLP, where an endpoint is named: one for each pass, with its requests to the API server.
+//! Traces by OTLP over HTTP, if an endpoint is set: one for each reconcile, with its requests to the API
+//! server.
 
 use std::time::Duration;
 
@@ -10,19 +11,19 @@ use tracing_subscriber::{Layer, filter::Targets, registry::LookupSpan};
 
 use kthena_keda_core::api::metadata::OPERATOR;
 
-/// How long sending the last spans may take: the process is ending.
+/// Limit of sending the last spans at shutdown.
 const FLUSH: Duration = Duration::from_secs(1);
 
-/// Collects spans and sends them; to be shut down at the end, or the last ones are lost.
+/// Collects and sends spans, until [`shut_down`](Self::shut_down) sends the last ones.
 #[derive(Debug)]
 pub struct Traces(SdkTracerProvider);
 
 impl Traces {
-    /// Sends to `endpoint` by HTTP, in the name of `service`; what else there is to say is read from the standard variables (`OTEL_…`).
-    /// Not to be called on an async runtime: spans are sent by a thread of their own.
+    /// Sends spans to `endpoint`, by default under the operator's name as service. The standard variables
+    /// (`OTEL_…`) set everything else. Call it outside an async runtime: a thread of its own sends the spans.
     ///
     /// # Errors
-    /// When the endpoint is no URL.
+    /// If the endpoint is not a URL.
     pub fn start(endpoint: &str, service: Option<String>) -> Result<Self, ExporterBuildError> {
         let endpoint = format!("{}/v1/traces", endpoint.trim_end_matches('/'));
         let exporter = SpanExporter::builder().with_http().with_endpoint(endpoint).build()?;
@@ -31,7 +32,8 @@ impl Traces {
         Ok(Self(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build()))
     }
 
-    /// The layer that collects: our own spans, those of each pass, and the requests to the API server.
+    /// The layer that collects the operator's own spans, those of each reconcile, and requests to the API
+    /// server.
     pub fn layer<S>(&self) -> impl Layer<S> + Send + Sync + use<S>
     where
         S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
@@ -43,10 +45,13 @@ impl Traces {
         tracing_opentelemetry::layer().with_tracer(self.0.tracer(OPERATOR)).with_filter(targets)
     }
 
-    /// Sends what is left.
+    /// Sends the remaining spans.
     pub fn shut_down(&self) {
         if let Err(error) = self.0.shutdown_with_timeout(FLUSH) {
-            tracing::warn!(error = &error as &dyn std::error::Error, "the last traces were not sent");
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "cannot send the last traces; they are lost"
+            );
         }
     }
 }

@@ -1,7 +1,8 @@
-//! Kinds that may not be served yet, or no longer.
+//! Watches of kinds that the cluster may not serve yet, or no longer.
 //!
-//! A watch of a kind that is not served fails for ever, and a controller that merges it into its own streams is slowed down by it:
-//! so an optional kind is watched only while it is served, and its failures stay in here.
+//! A watch of a kind that is not served fails forever, and slows down a controller that merges it into its
+//! own streams. So an optional kind is watched only while it is served, and its failures do not leave this
+//! module.
 
 use std::{fmt::Debug, sync::Arc};
 
@@ -16,7 +17,7 @@ use tokio::sync::watch as channel;
 use super::multi_namespace::MultiNamespace;
 use crate::runtime::resilient_watch::{log_and_skip_errors, resilient_watch, watch_config};
 
-/// Open while a kind is served.
+/// Gate of a kind, open while the cluster serves it.
 pub struct Gate<S> {
     served: channel::Receiver<S>,
     is_open: Arc<dyn Fn(&S) -> bool + Send + Sync>,
@@ -29,31 +30,32 @@ impl<S> Clone for Gate<S> {
 }
 
 impl<S> Gate<S> {
-    /// A gate that opens and closes with what is served.
+    /// A gate that is open while `is_open` is true of the served APIs.
     pub fn new(served: channel::Receiver<S>, is_open: impl Fn(&S) -> bool + Send + Sync + 'static) -> Self {
         Self { served, is_open: Arc::new(is_open) }
     }
 
-    /// Waits until the kind is served; `false` when nobody finds out any more.
+    /// Waits until the gate is open; `false` if discovery has ended, and the gate never opens again.
     pub(super) async fn opened(&mut self) -> bool {
         self.served.wait_for(|served| (self.is_open)(served)).await.is_ok()
     }
 
-    /// Waits until the kind is no longer served.
+    /// Waits until the gate is closed.
     pub(super) async fn closed(&mut self) {
-        let closed = self.served.wait_for(|served| !(self.is_open)(served)).await.is_ok();
-        if !closed {
+        let is_closed = self.served.wait_for(|served| !(self.is_open)(served)).await.is_ok();
+        if !is_closed {
             future::pending::<()>().await;
         }
     }
 }
 
-/// Watches a kind whenever it is served, at one place or at several, and of it what `selector` matches; never fails.
+/// Watches a kind while `gate` is open, in each of `apis`, restricted to the label selector. The stream has
+/// no errors.
 ///
-/// `store` is what the events are written to.
+/// `store` is the store that the caller writes the events to.
 pub fn watch<K, S>(
     apis: Vec<Api<K>>,
-    selector: Option<String>,
+    label_selector: Option<String>,
     gate: Gate<S>,
     store: Store<K>,
 ) -> impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send
@@ -61,17 +63,19 @@ where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     S: Send + Sync + 'static,
 {
-    let config = watcher::Config { label_selector: selector, ..watch_config() };
-    let openings = stream::unfold((gate, apis), move |(mut gate, apis)| {
+    let config = watcher::Config { label_selector, ..watch_config() };
+    let watches = stream::unfold((gate, apis), move |(mut gate, apis)| {
         let (config, store) = (config.clone(), store.clone());
         async move {
-            gate.opened().await.then(|| (one_opening(&apis, &config, gate.clone(), store), (gate, apis)))
+            let is_open = gate.opened().await;
+            is_open.then(|| (watch_until_closed(&apis, &config, gate.clone(), store), (gate, apis)))
         }
     });
-    openings.flatten().map(Ok)
+    watches.flatten().map(Ok)
 }
 
-fn one_opening<K, S>(
+/// Watches in each of `apis` until the gate closes.
+fn watch_until_closed<K, S>(
     apis: &[Api<K>],
     config: &watcher::Config,
     mut gate: Gate<S>,
@@ -81,15 +85,15 @@ where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     S: Send + Sync + 'static,
 {
-    let one = |api: &Api<K>| log_and_skip_errors(resilient_watch(api.clone(), config.clone())).boxed();
+    let watch_api = |api: &Api<K>| log_and_skip_errors(resilient_watch(api.clone(), config.clone())).boxed();
     let events = match apis {
-        [api] => one(api),
+        [api] => watch_api(api),
         apis => {
-            let mut merge = MultiNamespace::of(apis.len());
-            let watches = apis.iter().enumerate().map(|(i, api)| one(api).map(move |event| (i, event)));
-            let told =
-                stream::select_all(watches).map(move |(i, event)| stream::iter(merge.take(i, event, &store)));
-            told.flatten().boxed()
+            let mut merged = MultiNamespace::of(apis.len());
+            let watches = apis.iter().enumerate().map(|(i, api)| watch_api(api).map(move |event| (i, event)));
+            stream::select_all(watches)
+                .flat_map(move |(i, event)| stream::iter(merged.take(i, event, &store)))
+                .boxed()
         }
     };
     events.take_until(Box::pin(async move { gate.closed().await }))

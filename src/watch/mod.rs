@@ -1,4 +1,4 @@
-//! Watches that survive a kind that is missing, forbidden or failing.
+//! Watches that survive kinds that are missing, forbidden or failing.
 
 mod gated;
 mod multi_namespace;

@@ -1,6 +1,8 @@
-//! Several watches of one kind, told as one: whoever listens sees one list, of everything, and then changes.
+//! Merges the watches of one kind in several namespaces into one: a single list of everything, and then
+//! changes.
 //!
-//! In: what each watch tells. Out: the same without the lists that a single watch begins anew; what such a list lacks is told as deleted.
+//! In: the events of each watch. Out: the same events, without the lists that a single watch starts again; an
+//! object that is absent from such a list is deleted by an event.
 
 use std::{collections::BTreeSet, mem};
 
@@ -14,32 +16,40 @@ use kube::{
 
 use kthena_keda_core::domain::{Key, key};
 
-/// What has been told of several watches.
+/// State of the merge.
 #[derive(Debug)]
 pub(super) struct MultiNamespace<K> {
     watches: Vec<Watch<K>>,
-    /// What was listed while others have yet to list; none once all have.
-    held: Option<Vec<K>>,
+    /// Objects of the merged list while a watch has not completed its first list; `None` once all have.
+    pending: Option<Vec<K>>,
 }
 
+/// State of one watch.
 #[derive(Debug)]
 struct Watch<K> {
+    /// Objects of the list in progress.
     listing: Vec<K>,
     known: BTreeSet<Key>,
     has_listed: bool,
+}
+
+impl<K> Default for Watch<K> {
+    fn default() -> Self {
+        Self { listing: Vec::new(), known: BTreeSet::new(), has_listed: false }
+    }
 }
 
 impl<K> MultiNamespace<K>
 where
     K: Resource<DynamicType = ()> + Clone,
 {
-    /// Nothing told yet of so many watches.
+    /// The initial state for this number of watches.
     pub(super) fn of(watches: usize) -> Self {
-        let watch = || Watch { listing: Vec::new(), known: BTreeSet::new(), has_listed: false };
-        Self { watches: (0..watches).map(|_| watch()).collect(), held: Some(Vec::new()) }
+        Self { watches: (0..watches).map(|_| Watch::default()).collect(), pending: Some(Vec::new()) }
     }
 
-    /// Takes what one of them tells; answers what is to be told. `store` holds what was told so far.
+    /// Takes an event of the watch with this index; returns the merged events. `store` holds the objects of
+    /// all merged events so far.
     pub(super) fn take(&mut self, watch: usize, event: Event<K>, store: &Store<K>) -> Vec<Event<K>> {
         let Some(watch) = self.watches.get_mut(watch) else { return Vec::new() };
         match event {
@@ -54,51 +64,53 @@ where
             Event::InitDone => {
                 let listed = mem::take(&mut watch.listing);
                 let known = listed.iter().map(key).collect();
-                let gone: Vec<Key> =
+                let absent: Vec<Key> =
                     mem::replace(&mut watch.known, known).difference(&watch.known).cloned().collect();
                 watch.has_listed = true;
-                self.list(listed, &gone, store)
+                self.complete_list(listed, &absent, store)
             }
             Event::Apply(object) => {
                 watch.known.insert(key(&object));
-                self.tell(vec![Event::Apply(object)])
+                self.emit(vec![Event::Apply(object)])
             }
             Event::Delete(object) => {
                 watch.known.remove(&key(&object));
-                self.tell(vec![Event::Delete(object)])
+                self.emit(vec![Event::Delete(object)])
             }
         }
     }
 
-    /// A watch has listed everything: it is held until all have, and told as changes thereafter.
-    fn list(&mut self, listed: Vec<K>, gone: &[Key], store: &Store<K>) -> Vec<Event<K>> {
-        if let Some(held) = &mut self.held {
-            let again: BTreeSet<Key> = listed.iter().map(key).collect();
-            held.retain(|object| !gone.contains(&key(object)) && !again.contains(&key(object)));
+    /// Takes the complete list of one watch: part of the merged list until all watches have listed, changes
+    /// thereafter. `absent` are the keys that the list no longer has.
+    fn complete_list(&mut self, listed: Vec<K>, absent: &[Key], store: &Store<K>) -> Vec<Event<K>> {
+        if let Some(pending) = &mut self.pending {
+            let relisted: BTreeSet<Key> = listed.iter().map(key).collect();
+            pending.retain(|object| !absent.contains(&key(object)) && !relisted.contains(&key(object)));
         }
-        let changes = listed.into_iter().map(Event::Apply);
-        let gone =
-            gone.iter().filter_map(|(namespace, name)| store.get(&ObjectRef::new(name).within(namespace)));
-        let told = self.tell(changes.chain(gone.map(|object| Event::Delete((*object).clone()))).collect());
+        let deleted =
+            absent.iter().filter_map(|(namespace, name)| store.get(&ObjectRef::new(name).within(namespace)));
+        let deleted = deleted.map(|object| Event::Delete((*object).clone()));
+        let changes = self.emit(listed.into_iter().map(Event::Apply).chain(deleted).collect());
         if !self.watches.iter().all(|watch| watch.has_listed) {
-            return told;
+            return changes;
         }
-        match self.held.take() {
-            None => told,
-            Some(held) => [Event::Init]
+        match self.pending.take() {
+            None => changes,
+            Some(pending) => [Event::Init]
                 .into_iter()
-                .chain(held.into_iter().map(Event::InitApply))
+                .chain(pending.into_iter().map(Event::InitApply))
                 .chain([Event::InitDone])
                 .collect(),
         }
     }
 
-    fn tell(&mut self, events: Vec<Event<K>>) -> Vec<Event<K>> {
-        let Some(held) = &mut self.held else { return events };
+    /// Passes changes on, or applies them to the merged list while it is incomplete.
+    fn emit(&mut self, events: Vec<Event<K>>) -> Vec<Event<K>> {
+        let Some(pending) = &mut self.pending else { return events };
         for event in events {
             match event {
-                Event::Apply(object) => held.push(object),
-                Event::Delete(gone) => held.retain(|object| key(object) != key(&gone)),
+                Event::Apply(object) => pending.push(object),
+                Event::Delete(deleted) => pending.retain(|object| key(object) != key(&deleted)),
                 Event::Init | Event::InitApply(_) | Event::InitDone => {}
             }
         }
@@ -125,40 +137,40 @@ mod tests {
             .collect()
     }
 
-    fn words(events: Vec<Event<Service>>) -> Vec<String> {
-        let name = |object: Service| format!("{}/{}", object.namespace().unwrap(), object.name_any());
-        let word = |event| match event {
+    fn name(object: &Service) -> String {
+        format!("{}/{}", object.namespace().unwrap(), object.name_any())
+    }
+
+    fn shorthand(event: &Event<Service>) -> String {
+        match event {
             Event::Init => "init".to_owned(),
             Event::InitApply(object) => format!("={}", name(object)),
             Event::InitDone => "done".to_owned(),
             Event::Apply(object) => format!("+{}", name(object)),
             Event::Delete(object) => format!("-{}", name(object)),
-        };
-        events.into_iter().map(word).collect()
+        }
     }
 
     #[test]
-    fn several_lists_are_told_as_one_and_later_ones_as_changes() {
+    fn first_lists_are_merged_into_one_and_later_lists_become_changes() {
         let (store, mut writer) = reflector::store::<Service>();
-        let mut merge = MultiNamespace::of(2);
-        let mut tell = |watch, events: Vec<Event<Service>>| -> Vec<String> {
-            let told: Vec<_> =
-                events.into_iter().flat_map(|event| merge.take(watch, event, &store)).collect();
-            for event in &told {
-                writer.apply_watcher_event(event);
-            }
-            words(told)
+        let mut merged = MultiNamespace::of(2);
+        let mut take = |watch, events: Vec<Event<Service>>| -> Vec<String> {
+            let events: Vec<_> =
+                events.into_iter().flat_map(|event| merged.take(watch, event, &store)).collect();
+            events.iter().for_each(|event| writer.apply_watcher_event(event));
+            events.iter().map(shorthand).collect()
         };
-        assert!(tell(0, list(vec![service("a", "1"), service("a", "2")])).is_empty());
-        // Changes before the other watch has listed are part of the one list.
-        assert!(tell(0, vec![Event::Delete(service("a", "2")), Event::Apply(service("a", "3"))]).is_empty());
-        // And so is a list that begins anew meanwhile.
-        assert!(tell(0, vec![Event::Apply(service("a", "4"))]).is_empty());
-        assert!(tell(0, list(vec![service("a", "1"), service("a", "3")])).is_empty());
-        assert_eq!(tell(1, list(vec![service("b", "1")])), ["init", "=a/1", "=a/3", "=b/1", "done"]);
-        assert_eq!(tell(1, vec![Event::Apply(service("b", "2"))]), ["+b/2"]);
-        // A list that begins anew takes away what it lacks, and nothing of the other watch.
-        assert_eq!(tell(1, list(vec![service("b", "2")])), ["+b/2", "-b/1"]);
+        assert!(take(0, list(vec![service("a", "1"), service("a", "2")])).is_empty());
+        // Changes before the other watch has listed are part of the merged list.
+        assert!(take(0, vec![Event::Delete(service("a", "2")), Event::Apply(service("a", "3"))]).is_empty());
+        // A list that starts again meanwhile is, too.
+        assert!(take(0, vec![Event::Apply(service("a", "4"))]).is_empty());
+        assert!(take(0, list(vec![service("a", "1"), service("a", "3")])).is_empty());
+        assert_eq!(take(1, list(vec![service("b", "1")])), ["init", "=a/1", "=a/3", "=b/1", "done"]);
+        assert_eq!(take(1, vec![Event::Apply(service("b", "2"))]), ["+b/2"]);
+        // A list that starts again deletes the objects that it lacks, and none of the other watch.
+        assert_eq!(take(1, list(vec![service("b", "2")])), ["+b/2", "-b/1"]);
         assert_eq!(store.len(), 3);
     }
 }

@@ -1,4 +1,4 @@
-//! Bad annotations: every error named, nothing that works torn down.
+//! Invalid annotations: the operator reports every error and keeps a working ScaledObject.
 
 use rstest::rstest;
 
@@ -14,7 +14,11 @@ use super::shared::namespace;
 #[case("autoscaling.kthena.io/engine-port", "0", "65535")]
 #[case("autoscaling.kthena.io/min-replica", "1", "did you mean autoscaling.kthena.io/min-replicas?")]
 #[tokio::test]
-async fn each_is_named_at_creation(#[case] key: &str, #[case] value: &str, #[case] why: &str) {
+async fn reports_each_invalid_annotation_at_creation(
+    #[case] key: &str,
+    #[case] value: &str,
+    #[case] why: &str,
+) {
     let chat = namespace().await.model_serving("chat").opts_in().annotated(key, value).create().await;
     let message = chat.reason("InvalidConfiguration").await;
     assert!(message.contains(why), "{message}");
@@ -22,9 +26,9 @@ async fn each_is_named_at_creation(#[case] key: &str, #[case] value: &str, #[cas
 }
 
 #[tokio::test]
-async fn all_together_and_the_last_good_one_stays() {
+async fn reports_all_errors_together_and_keeps_the_last_valid_scaled_object() {
     let chat = namespace().await.model_serving("chat").opts_in().create().await;
-    let good = chat.scaled_object().await;
+    let valid = chat.scaled_object().await;
     chat.annotate(&[
         ("kthena.io/model-name", Some("")),
         ("autoscaling.kthena.io/min-replicas", Some("one")),
@@ -36,7 +40,7 @@ async fn all_together_and_the_last_good_one_stays() {
     for part in ["model-name", "min-replicas", "load", "paused", "stays as it was last valid"] {
         assert!(message.contains(part), "{part}: {message}");
     }
-    assert_eq!(chat.scaled_object().await.metadata.resource_version, good.metadata.resource_version);
+    assert_eq!(chat.scaled_object().await.metadata.resource_version, valid.metadata.resource_version);
     chat.annotate(&[
         ("kthena.io/model-name", Some(&chat.namespace.model_name())),
         ("autoscaling.kthena.io/min-replicas", Some("2")),
@@ -49,7 +53,7 @@ async fn all_together_and_the_last_good_one_stays() {
 }
 
 #[tokio::test]
-async fn opting_in_does_not_cut_a_running_fleet() {
+async fn opting_in_never_scales_down_a_larger_fleet() {
     let chat = namespace().await.model_serving("chat").replicas(12).opts_in().create().await;
     let message = chat.reason("InvalidConfiguration").await;
     assert!(message.contains("12"), "{message}");
@@ -58,7 +62,7 @@ async fn opting_in_does_not_cut_a_running_fleet() {
 }
 
 #[tokio::test]
-async fn a_profile_that_does_not_exist() {
+async fn reports_a_missing_profile() {
     let chat = namespace()
         .await
         .model_serving("chat")

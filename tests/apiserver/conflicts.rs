@@ -1,4 +1,5 @@
-//! Another autoscaler of the same ModelServing: ours steps back, says so, and returns when the other has gone.
+//! Other autoscalers of the same ModelServing: the operator deletes its ScaledObject, reports the conflict,
+//! and creates the ScaledObject again after the other autoscaler is deleted.
 
 use harness::{Crds, ModelServing, Settings, Stack, kinds, stack::resource, wait};
 use kube::{
@@ -35,64 +36,65 @@ fn hpa_spec() -> Value {
     json!({"scaleTargetRef": target(), "minReplicas": 1, "maxReplicas": 2, "metrics": [metric]})
 }
 
-/// Steps back from `kind`, leaves it untouched, and returns when it has gone.
-async fn steps_back(chat: &ModelServing, kind: &ApiResource, content: Value) {
+/// Creates another autoscaler of `kind`, and checks that the operator yields to it, never changes it, and
+/// resumes after its deletion.
+async fn yields_to(chat: &ModelServing, kind: &ApiResource, content: Value) {
     chat.scaled_object().await;
-    let theirs = chat.namespace.create(kind, content).await;
-    let full = format!("{} {}/{}", kind.kind, chat.namespace.name, theirs.name_any());
+    let foreign = chat.namespace.create(kind, content).await;
+    let full = format!("{} {}/{}", kind.kind, chat.namespace.name, foreign.name_any());
     let message = chat.says("ConflictingAutoscaler", &full).await;
     assert!(message.contains("delete the other"), "{message}");
     chat.scaled_object_gone().await;
     let api = chat.namespace.api(kind);
-    let now = api.get(&theirs.name_any()).await.unwrap();
+    let now = api.get(&foreign.name_any()).await.unwrap();
     assert_eq!(
         (now.uid(), now.resource_version()),
-        (theirs.uid(), theirs.resource_version()),
-        "theirs is never touched"
+        (foreign.uid(), foreign.resource_version()),
+        "the other autoscaler is unchanged"
     );
-    events(chat, "Warning", "ConflictingAutoscaler", &full).await;
-    api.delete(&theirs.name_any(), &DeleteParams::default()).await.unwrap();
+    has_event(chat, "Warning", "ConflictingAutoscaler", &full).await;
+    api.delete(&foreign.name_any(), &DeleteParams::default()).await.unwrap();
     chat.scaled_object().await;
     chat.reason("Pending").await;
-    events(chat, "Normal", "Resolved", "ConflictingAutoscaler is resolved").await;
+    has_event(chat, "Normal", "Resolved", "ConflictingAutoscaler is resolved").await;
 }
 
-/// Waits until there is such an event about the ModelServing.
-async fn events(chat: &ModelServing, kind: &str, reason: &str, note: &str) {
+/// Waits for an event about the ModelServing whose note contains `note`.
+async fn has_event(chat: &ModelServing, kind: &str, reason: &str, note: &str) {
     let api = chat.namespace.api(&resource("events.k8s.io", "v1", "Event", "events"));
     let found = async || api.list(&kube::api::ListParams::default()).await.unwrap().items;
-    let is_it = |event: &DynamicObject| {
+    let matches = |event: &DynamicObject| {
         event.data["type"] == kind
             && event.data["reason"] == reason
             && event.data["regarding"]["name"] == chat.name
             && event.data["note"].as_str().is_some_and(|text| text.contains(note))
     };
-    wait::until_asked(&format!("there is the event {reason}: {note}"), found, |events| {
-        events.iter().any(is_it)
+    wait::until_asked(&format!("the event {reason} exists: {note}"), found, |events| {
+        events.iter().any(matches)
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_users_hpa() {
+async fn yields_to_an_hpa() {
     let chat = namespace().await.model_serving("chat").opts_in().create().await;
-    steps_back(&chat, &hpa(), json!({"metadata": {"name": "theirs"}, "spec": hpa_spec()})).await;
+    yields_to(&chat, &hpa(), json!({"metadata": {"name": "theirs"}, "spec": hpa_spec()})).await;
 }
 
 #[tokio::test]
-async fn a_users_scaled_object() {
+async fn yields_to_another_scaled_object() {
     let chat = namespace().await.model_serving("chat").opts_in().create().await;
     let trigger = json!({"type": "cron", "metadata": {"timezone": "UTC", "start": "0 8 * * *", "end": "0 18 * * *", "desiredReplicas": "2"}});
     let spec = json!({"scaleTargetRef": target(), "triggers": [trigger]});
-    steps_back(&chat, &kinds::scaled_object(), json!({"metadata": {"name": "theirs"}, "spec": spec})).await;
+    yields_to(&chat, &kinds::scaled_object(), json!({"metadata": {"name": "theirs"}, "spec": spec})).await;
 }
 
 #[tokio::test]
-async fn kthenas_own_policy() {
+async fn yields_to_an_autoscaling_policy() {
     let chat = namespace().await.model_serving("chat").opts_in().create().await;
     let metrics = json!([{"name": "m", "targetValue": "1"}]);
     let target = json!({"target": {"targetRef": target()}, "minReplicas": 1, "maxReplicas": 2});
-    steps_back(
+    yields_to(
         &chat,
         &policy(),
         json!({"metadata": {"name": "theirs"}, "spec": {"metrics": metrics, "homogeneousTarget": target}}),
@@ -100,9 +102,10 @@ async fn kthenas_own_policy() {
     .await;
 }
 
-/// What it scales may stand in another namespace; and before 1.0 a binding names it, in one of two shapes.
+/// The target may be in another namespace. Before Kthena 1.0 a binding names the target, in one of several
+/// shapes.
 #[tokio::test]
-async fn kthenas_own_binding_in_every_shape_and_from_another_namespace() {
+async fn yields_to_autoscaling_policy_bindings_of_every_shape_and_namespace() {
     let stack = Stack::start(&[Crds::kthena_0_4(), Crds::keda()]).await;
     let _operator = stack.start_operator(&Settings::new(BINARY));
     let models = stack.namespace().await;
@@ -112,7 +115,7 @@ async fn kthenas_own_binding_in_every_shape_and_from_another_namespace() {
         json!({"scalingConfiguration": {"target": {"targetRef": {"kind": "ModelServing", "name": "chat"}}}}),
         json!({"optimizerConfiguration": {"params": [{"target": {"targetRef": {"name": "chat"}}}]}}),
     ] {
-        steps_back(&chat, &binding(), json!({"metadata": {"name": "theirs"}, "spec": spec})).await;
+        yields_to(&chat, &binding(), json!({"metadata": {"name": "theirs"}, "spec": spec})).await;
     }
     let elsewhere = stack.namespace().await;
     let spec = json!({"heterogeneousTarget": {"params": [{"target": {"targetRef": {"name": "chat", "namespace": models.name}}}]}});
@@ -120,18 +123,18 @@ async fn kthenas_own_binding_in_every_shape_and_from_another_namespace() {
     chat.says("ConflictingAutoscaler", &format!("AutoscalingPolicyBinding {}/far", elsewhere.name)).await;
     elsewhere.api(&binding()).delete("far", &DeleteParams::default()).await.unwrap();
     chat.scaled_object().await;
-    // Scaling single roles is another field, and no conflict.
+    // A binding that scales a single role writes another field, so it does not conflict.
     let role = json!({"homogeneousTarget": {"target": {"targetRef": {"name": "chat"}, "subTargets": {"kind": "Role", "name": "engine"}}}});
     elsewhere.create(&binding(), json!({"metadata": {"name": "roles"}, "spec": role})).await;
     let sentinel = models.model_serving("sentinel").opted_in("sentinel").create().await;
     sentinel.scaled_object().await;
     chat.reason("Pending").await;
-    let refused: Vec<_> = stack.requests().into_iter().filter(|request| request.code() == 403).collect();
-    assert!(refused.is_empty(), "{:?}", harness::audit::summary(&refused));
+    let forbidden: Vec<_> = stack.requests().into_iter().filter(|request| request.code() == 403).collect();
+    assert!(forbidden.is_empty(), "{:?}", harness::audit::summary(&forbidden));
 }
 
 #[tokio::test]
-async fn a_leader_worker_set_that_owns_it() {
+async fn yields_to_an_owning_leader_worker_set() {
     let chat = namespace().await.model_serving("chat").opts_in().create().await;
     chat.scaled_object().await;
     let owner = json!({"apiVersion": "leaderworkerset.x-k8s.io/v1", "kind": "LeaderWorkerSet", "name": "group", "uid": "7e1f", "controller": true});
@@ -142,9 +145,9 @@ async fn a_leader_worker_set_that_owns_it() {
     chat.scaled_object().await;
 }
 
-/// From a user's own HPA to ours, while both are there for a moment.
+/// Migration from a user's HPA, which exists for a while after opting in.
 #[tokio::test]
-async fn a_model_that_opts_in_beside_an_hpa_gets_nothing_written_until_that_goes() {
+async fn opting_in_beside_an_hpa_creates_nothing_until_the_hpa_is_deleted() {
     let models = namespace().await;
     models.create(&hpa(), json!({"metadata": {"name": "theirs"}, "spec": hpa_spec()})).await;
     let chat = models.model_serving("chat").opts_in().create().await;
@@ -154,9 +157,10 @@ async fn a_model_that_opts_in_beside_an_hpa_gets_nothing_written_until_that_goes
     chat.scaled_object().await;
 }
 
-/// KEDA's HPA of our own ScaledObject is no conflict, nor is one of a ScaledObject that has just gone.
+/// The HPA that KEDA creates for the operator's ScaledObject is no conflict, even if that ScaledObject was
+/// just deleted.
 #[tokio::test]
-async fn kedas_own_hpa_is_none() {
+async fn the_hpa_of_the_own_scaled_object_is_no_conflict() {
     let models = namespace().await;
     let owner = json!({"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "name": "chat", "uid": "gone", "controller": true});
     models
@@ -170,15 +174,16 @@ async fn kedas_own_hpa_is_none() {
 }
 
 #[tokio::test]
-async fn whoever_resets_the_number_of_serving_groups_is_named() {
+async fn reports_the_field_manager_that_resets_replicas() {
     let chat = namespace().await.model_serving("chat").opts_in().create().await;
     chat.scaled_object().await;
     let api: Api<DynamicObject> = chat.namespace.api(&kinds::model_serving());
-    // As the HPA does it; until then everybody's manifest has a number, and nobody is in anybody's way.
+    // The HPA writes through the scale subresource. Before its first write, a number in a manifest is no
+    // conflict.
     let scale = Patch::Merge(json!({"spec": {"replicas": 2}}));
     api.patch_subresource("scale", "chat", &PatchParams::default(), &scale).await.unwrap();
-    let seen = |found: &DynamicObject| found.data["spec"]["replicas"] == 2;
-    chat.until("is scaled", seen).await;
+    let is_scaled = |found: &DynamicObject| found.data["spec"]["replicas"] == 2;
+    chat.until("is scaled", is_scaled).await;
     chat.annotate(&[("autoscaling.kthena.io/max-replicas", Some("8"))]).await;
     chat.scaled_object_until("has a maximum of 8", |found| found.data["spec"]["maxReplicaCount"] == 8).await;
     assert!(!chat.reason("Pending").await.contains("set spec.replicas"));
@@ -191,7 +196,7 @@ async fn whoever_resets_the_number_of_serving_groups_is_named() {
 }
 
 #[tokio::test]
-async fn opting_out_at_zero_says_that_nothing_will_wake_it() {
+async fn warns_about_opting_out_at_zero() {
     let models = namespace().await;
     let annotated = models
         .model_serving("chat")
@@ -202,7 +207,7 @@ async fn opting_out_at_zero_says_that_nothing_will_wake_it() {
     chat.scaled_object().await;
     chat.annotate(&[("kthena.io/model-name", None)]).await;
     chat.scaled_object_gone().await;
-    events(
+    has_event(
         &chat,
         "Warning",
         "OptedOut",
@@ -212,7 +217,7 @@ async fn opting_out_at_zero_says_that_nothing_will_wake_it() {
 }
 
 #[tokio::test]
-async fn the_repair_of_a_hand_edit_is_told_and_routine_is_not() {
+async fn publishes_an_event_for_a_repair_but_not_for_an_update() {
     let chat = namespace().await.model_serving("chat").opts_in().create().await;
     chat.scaled_object().await;
     chat.annotate(&[("autoscaling.kthena.io/max-replicas", Some("7"))]).await;
@@ -220,15 +225,15 @@ async fn the_repair_of_a_hand_edit_is_told_and_routine_is_not() {
     let edit = Patch::Merge(json!({"spec": {"maxReplicaCount": 99}}));
     chat.scaled_objects().patch("chat", &PatchParams::default(), &edit).await.unwrap();
     chat.scaled_object_until("has a maximum of 7", |found| found.data["spec"]["maxReplicaCount"] == 7).await;
-    events(&chat, "Normal", "Repaired", "ScaledObject chat was changed by another client").await;
+    has_event(&chat, "Normal", "Repaired", "ScaledObject chat was changed by another client").await;
     let api = chat.namespace.api(&resource("events.k8s.io", "v1", "Event", "events"));
     let all = api.list(&kube::api::ListParams::default()).await.unwrap().items;
     assert_eq!(all.len(), 1, "{all:?}");
 }
 
-/// A policy of the cluster's own that does not let our object in.
+/// The rejection comes from a `ValidatingAdmissionPolicy` of the cluster.
 #[tokio::test]
-async fn what_the_api_server_refuses_is_said_and_tried_again() {
+async fn reports_and_retries_a_rejected_scaled_object() {
     let models = namespace().await;
     let name = format!("refuse-{}", models.name);
     let rules = json!([{"apiGroups": ["keda.sh"], "apiVersions": ["*"], "resources": ["scaledobjects"], "operations": ["CREATE"]}]);
@@ -255,49 +260,50 @@ async fn what_the_api_server_refuses_is_said_and_tried_again() {
     };
     apply(&policies, spec).await;
     apply(&bindings, json!({"policyName": name, "validationActions": ["Deny"]})).await;
-    // A policy takes a moment to come into force.
+    // The API server takes a moment to enforce a new policy.
     let probe = json!({"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "metadata": {"name": "probe"}, "spec": {"scaleTargetRef": {"name": "x"}, "triggers": [{"type": "cron", "metadata": {}}]}});
     let probe: DynamicObject = serde_json::from_value(probe).unwrap();
     let dry_run = kube::api::PostParams { dry_run: true, ..kube::api::PostParams::default() };
     let objects = models.api(&kinds::scaled_object());
-    let in_force = async || {
+    let dry_run_error = async || {
         objects.create(&dry_run, &probe).await.map_or_else(|error| error.to_string(), |_| String::new())
     };
-    wait::until_asked("the policy is in force", in_force, |answer| answer.contains("not before Monday"))
+    wait::until_asked("the policy is enforced", dry_run_error, |error| error.contains("not before Monday"))
         .await;
 
     let chat = models.model_serving("chat").opts_in().create().await;
     let message = chat.says("ScaledObjectNotReady", "not before Monday").await;
     assert!(message.contains("ScaledObject chat was rejected"), "{message}");
-    events(&chat, "Warning", "ScaledObjectNotReady", "not before Monday").await;
-    // Where nothing is wanted any more nothing is refused, and no pass leads to the next.
+    has_event(&chat, "Warning", "ScaledObjectNotReady", "not before Monday").await;
+    // An invalid annotation leaves no ScaledObject to create: the rejection is over, and no reconcile
+    // triggers another one.
     chat.annotate(&[("autoscaling.kthena.io/paused", Some("perhaps"))]).await;
     chat.reason("InvalidConfiguration").await;
     for sentinel in ["one", "two", "three"] {
         models.model_serving(sentinel).opted_in(sentinel).create().await.reason("ScaledObjectNotReady").await;
     }
     let log = log().await;
-    let passes = log
+    let reconciles = log
         .lines()
         .filter(|line| line.contains(&models.name) && line.contains("InvalidConfiguration"))
         .count();
-    assert!((1..30).contains(&passes), "{passes} passes");
+    assert!((1..30).contains(&reconciles), "{reconciles} reconciles");
     chat.annotate(&[("autoscaling.kthena.io/paused", None)]).await;
     chat.says("ScaledObjectNotReady", "not before Monday").await;
     let all: Api<DynamicObject> = Api::all_with(models.client.clone(), &bindings);
     all.delete(&name, &DeleteParams::default()).await.unwrap();
-    wait::until_asked("the policy is in force no more", in_force, |answer| {
-        !answer.contains("not before Monday")
+    wait::until_asked("the policy is no longer enforced", dry_run_error, |error| {
+        !error.contains("not before Monday")
     })
     .await;
-    // It would be tried again in some minutes; a change is at once.
+    // The next retry is minutes away; a change of the ModelServing triggers a reconcile at once.
     chat.annotate(&[("autoscaling.kthena.io/max-replicas", Some("4"))]).await;
     chat.scaled_object().await;
     chat.reason("Pending").await;
 }
 
 #[tokio::test]
-async fn where_no_condition_may_be_written_events_tell() {
+async fn publishes_events_where_conditions_are_disabled() {
     let stack = Stack::start(&[Crds::kthena(), Crds::keda()]).await;
     let _operator = stack.start_operator(&Settings::new(BINARY).with("--write-conditions=false"));
     let chat = stack
@@ -308,18 +314,18 @@ async fn where_no_condition_may_be_written_events_tell() {
         .annotated("autoscaling.kthena.io/paused", "perhaps")
         .create()
         .await;
-    events(&chat, "Warning", "InvalidConfiguration", "perhaps").await;
+    has_event(&chat, "Warning", "InvalidConfiguration", "perhaps").await;
     chat.annotate(&[("autoscaling.kthena.io/paused", None)]).await;
-    events(&chat, "Normal", "Resolved", "InvalidConfiguration is resolved").await;
+    has_event(&chat, "Normal", "Resolved", "InvalidConfiguration is resolved").await;
     chat.scaled_object().await;
-    // Whoever waits for the other to go is woken by that, too.
-    let hpa_of_theirs =
+    // The deletion of the other autoscaler triggers a reconcile without a condition, too.
+    let other_hpa =
         chat.namespace.create(&hpa(), json!({"metadata": {"name": "theirs"}, "spec": hpa_spec()})).await;
-    events(&chat, "Warning", "ConflictingAutoscaler", "theirs").await;
+    has_event(&chat, "Warning", "ConflictingAutoscaler", "theirs").await;
     chat.scaled_object_gone().await;
-    chat.namespace.api(&hpa()).delete(&hpa_of_theirs.name_any(), &DeleteParams::default()).await.unwrap();
+    chat.namespace.api(&hpa()).delete(&other_hpa.name_any(), &DeleteParams::default()).await.unwrap();
     chat.scaled_object().await;
     chat.annotate(&[("kthena.io/model-name", None)]).await;
-    events(&chat, "Normal", "OptedOut", "autoscaling disabled").await;
+    has_event(&chat, "Normal", "OptedOut", "autoscaling disabled").await;
     assert_eq!(harness::condition(&chat.get().await), None);
 }

@@ -1,4 +1,4 @@
-//! Signals of the engines: a PodMonitor for each model that is scaled by them, and the queries that go with it.
+//! Engine signals: the PodMonitor of each model that uses them, and their queries.
 
 use harness::{Crds, ModelServing, Settings, Stack, kinds, wait};
 use kube::{
@@ -36,7 +36,7 @@ async fn monitor_until(
     wait::until(&monitors(chat), MONITOR, what, |found| found.is_some_and(&done)).await.unwrap()
 }
 
-async fn no_monitor(chat: &ModelServing) {
+async fn monitor_gone(chat: &ModelServing) {
     wait::until(&monitors(chat), MONITOR, "is gone", |found| found.is_none()).await;
 }
 
@@ -44,7 +44,7 @@ fn endpoint(monitor: &DynamicObject) -> &Value {
     &monitor.data["spec"]["podMetricsEndpoints"][0]
 }
 
-/// The port that every target is led to.
+/// The port in the relabeled address of every target.
 fn port(monitor: &DynamicObject) -> Option<&str> {
     endpoint(monitor)["relabelings"]
         .as_array()?
@@ -58,7 +58,7 @@ fn queries(scaled_object: &DynamicObject) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn an_engine_signal_has_the_engines_scraped() {
+async fn an_engine_signal_creates_a_pod_monitor() {
     let chat = with_signals("active-requests=10,engine-queue=4,kv-cache=0.7").await;
     let monitor = monitor_until(&chat, "exists", |_| true).await;
     let owner = &monitor.owner_references()[0];
@@ -70,7 +70,7 @@ async fn an_engine_signal_has_the_engines_scraped() {
     assert_eq!(monitor.data["spec"]["selector"]["matchLabels"], labels);
     assert_eq!(port(&monitor), Some("8000"));
     for field in ["port", "portNumber", "targetPort"] {
-        assert_eq!(endpoint(&monitor).get(field), None, "{field} would find declared ports alone");
+        assert_eq!(endpoint(&monitor).get(field), None, "{field} selects declared ports only");
     }
     let found = chat.scaled_object().await;
     let triggers = found.data["spec"]["triggers"].as_array().unwrap();
@@ -88,7 +88,7 @@ async fn an_engine_signal_has_the_engines_scraped() {
         queries(&found)
     );
 
-    // Edited and deleted by hand, it is put back; what others add stays.
+    // The operator restores an edited or deleted PodMonitor, and keeps labels of other writers.
     let patch = json!({"metadata": {"labels": {"theirs": "x"}}, "spec": {"podTargetLabels": []}});
     monitors(&chat).patch(MONITOR, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
     monitor_until(&chat, "has its labels again", |found| {
@@ -99,18 +99,18 @@ async fn an_engine_signal_has_the_engines_scraped() {
     monitors(&chat).delete(MONITOR, &DeleteParams::default()).await.unwrap();
     monitor_until(&chat, "is a new one", |found| found.uid() != monitor.uid()).await;
 
-    // It goes with the last signal that needs it, and comes back with the next.
+    // The PodMonitor exists as long as a signal needs it.
     chat.annotate(&[(SIGNALS, Some("active-requests=10"))]).await;
-    no_monitor(&chat).await;
+    monitor_gone(&chat).await;
     chat.annotate(&[(SIGNALS, Some("engine-running=16"))]).await;
-    monitor_until(&chat, "is back", |_| true).await;
+    monitor_until(&chat, "exists again", |_| true).await;
     chat.annotate(&[("kthena.io/model-name", None)]).await;
-    no_monitor(&chat).await;
+    monitor_gone(&chat).await;
     chat.scaled_object_gone().await;
 }
 
 #[tokio::test]
-async fn the_model_server_tells_what_runs_where() {
+async fn follows_engine_and_port_of_the_model_server() {
     let models = namespace().await;
     let chat = models.model_serving("chat").opts_in().annotated(SIGNALS, "engine-queue=4").create().await;
     let message = chat.reason("InvalidConfiguration").await;
@@ -119,31 +119,31 @@ async fn the_model_server_tells_what_runs_where() {
         "{message}"
     );
     models.model_server("chat", "chat", 8080).await;
-    monitor_until(&chat, "scrapes 8080", |found| port(found) == Some("8080")).await;
-    chat.scaled_object_until("asks vLLM", |found| queries(found)[0].contains("vllm:num_requests_waiting"))
+    monitor_until(&chat, "scrapes port 8080", |found| port(found) == Some("8080")).await;
+    chat.scaled_object_until("queries vLLM", |found| queries(found)[0].contains("vllm:num_requests_waiting"))
         .await;
     models
         .edit_model_server("chat", json!({"inferenceEngine": "SGLang", "workloadPort": {"port": 9000}}))
         .await;
-    monitor_until(&chat, "scrapes 9000", |found| port(found) == Some("9000")).await;
-    chat.scaled_object_until("asks SGLang", |found| queries(found)[0].contains("sglang:num_queue_reqs"))
+    monitor_until(&chat, "scrapes port 9000", |found| port(found) == Some("9000")).await;
+    chat.scaled_object_until("queries SGLang", |found| queries(found)[0].contains("sglang:num_queue_reqs"))
         .await;
     models.edit_model_server("chat", json!({"workloadPort": null})).await;
-    monitor_until(&chat, "scrapes the usual port", |found| port(found) == Some("30000")).await;
-    // Annotations win.
+    monitor_until(&chat, "scrapes the default port", |found| port(found) == Some("30000")).await;
+    // Annotations override the ModelServer.
     chat.annotate(&[(ENGINE, Some("vllm")), ("autoscaling.kthena.io/engine-port", Some("7000"))]).await;
-    monitor_until(&chat, "scrapes 7000", |found| port(found) == Some("7000")).await;
-    chat.scaled_object_until("asks vLLM", |found| queries(found)[0].contains("vllm:num_requests_waiting"))
+    monitor_until(&chat, "scrapes port 7000", |found| port(found) == Some("7000")).await;
+    chat.scaled_object_until("queries vLLM", |found| queries(found)[0].contains("vllm:num_requests_waiting"))
         .await;
 }
 
 #[tokio::test]
-async fn somebody_elses_monitor_of_that_name_is_never_touched() {
+async fn never_changes_a_foreign_pod_monitor() {
     let models = namespace().await;
     let endpoints = json!([{"port": "http"}]);
-    let theirs =
+    let foreign =
         json!({"metadata": {"name": MONITOR}, "spec": {"selector": {}, "podMetricsEndpoints": endpoints}});
-    let theirs = models.create(&kinds::pod_monitor(), theirs).await;
+    let foreign = models.create(&kinds::pod_monitor(), foreign).await;
     let chat = models
         .model_serving("chat")
         .opts_in()
@@ -153,13 +153,13 @@ async fn somebody_elses_monitor_of_that_name_is_never_touched() {
         .await;
     let message = chat.reason("NameConflict").await;
     assert!(message.contains("PodMonitor kthena-keda-chat"), "{message}");
-    // Without a signal that needs one there is no conflict, and theirs stays all the same.
+    // Without an engine signal there is no conflict, and the foreign PodMonitor still stays.
     chat.annotate(&[(SIGNALS, None)]).await;
     chat.scaled_object().await;
     chat.annotate(&[("kthena.io/model-name", None)]).await;
     chat.scaled_object_gone().await;
     let now = monitors(&chat).get(MONITOR).await.unwrap();
-    assert_eq!((now.uid(), now.resource_version()), (theirs.uid(), theirs.resource_version()));
+    assert_eq!((now.uid(), now.resource_version()), (foreign.uid(), foreign.resource_version()));
     monitors(&chat).delete(MONITOR, &DeleteParams::default()).await.unwrap();
     chat.annotate(&[
         ("kthena.io/model-name", Some(&chat.namespace.model_name())),
@@ -170,7 +170,7 @@ async fn somebody_elses_monitor_of_that_name_is_never_touched() {
 }
 
 #[tokio::test]
-async fn a_profile_says_how_and_whether() {
+async fn applies_the_monitor_settings_of_the_profile() {
     let chat = with_signals("engine-queue=4").await;
     let name = format!("engines-{}", chat.namespace.name);
     let profiles: Api<DynamicObject> = Api::all_with(chat.namespace.client.clone(), &kinds::profile());
@@ -185,18 +185,18 @@ async fn a_profile_says_how_and_whether() {
     .await;
     let never = json!({"spec": {"monitors": {"create": false}}});
     profiles.patch(&name, &PatchParams::default(), &Patch::Merge(never)).await.unwrap();
-    no_monitor(&chat).await;
-    chat.scaled_object_until("asks vLLM", |found| queries(found)[0].contains("vllm:num_requests_running"))
+    monitor_gone(&chat).await;
+    chat.scaled_object_until("queries vLLM", |found| queries(found)[0].contains("vllm:num_requests_running"))
         .await;
 }
 
 #[tokio::test]
-async fn at_zero_engines_have_no_say_of_their_own() {
+async fn requires_a_demand_signal_at_a_minimum_of_zero() {
     let chat = with_signals("engine-queue=4").await;
     let found = chat.scaled_object().await;
     assert!(
         !queries(&found)[0].contains("kthena_router"),
-        "with a minimum of 1 a missing engine is no answer"
+        "with a minimum of 1 the query has no result without engines"
     );
     chat.annotate(&[("autoscaling.kthena.io/min-replicas", Some("0"))]).await;
     let message = chat.reason("CannotWakeFromZero").await;
@@ -206,14 +206,18 @@ async fn at_zero_engines_have_no_say_of_their_own() {
     );
     assert_eq!(chat.scaled_object().await.resource_version(), found.resource_version());
     chat.annotate(&[(SIGNALS, Some("engine-queue=4,active-requests=10"))]).await;
-    let found =
-        chat.scaled_object_until("may go to zero", |found| found.data["spec"]["minReplicaCount"] == 0).await;
-    assert!(queries(&found)[0].contains("kthena_router_active_requests"), "at zero the router decides");
+    let found = chat
+        .scaled_object_until("has a minimum of 0", |found| found.data["spec"]["minReplicaCount"] == 0)
+        .await;
+    assert!(
+        queries(&found)[0].contains("kthena_router_active_requests"),
+        "at zero the router's series decide"
+    );
     assert_eq!(found.data["spec"]["triggers"][2]["name"], "activation");
 }
 
 #[tokio::test]
-async fn without_the_prometheus_operator_it_is_said_and_made_up_for() {
+async fn creates_pod_monitors_once_the_prometheus_operator_is_installed() {
     let stack = Stack::start(&[Crds::kthena(), Crds::keda()]).await;
     let operator = stack.start_operator(&Settings::new(BINARY));
     let models = stack.namespace().await;
@@ -229,7 +233,7 @@ async fn without_the_prometheus_operator_it_is_said_and_made_up_for() {
     assert!(message.contains("install the Prometheus Operator"), "{message}");
     Crds::prometheus_operator().install(&models.client).await;
     monitor_until(&chat, "exists", |_| true).await;
-    chat.until("has nothing more to say", |found| {
+    chat.until("no longer reports the missing CRD", |found| {
         harness::condition(found)
             .is_some_and(|condition| !condition["message"].as_str().unwrap().contains("Prometheus Operator"))
     })
@@ -252,6 +256,6 @@ async fn without_the_prometheus_operator_it_is_said_and_made_up_for() {
         "{:?}",
         harness::audit::summary(&writes)
     );
-    let refused: Vec<_> = stack.requests().into_iter().filter(|request| request.code() == 403).collect();
-    assert!(refused.is_empty(), "{:?}", harness::audit::summary(&refused));
+    let forbidden: Vec<_> = stack.requests().into_iter().filter(|request| request.code() == 403).collect();
+    assert!(forbidden.is_empty(), "{:?}", harness::audit::summary(&forbidden));
 }

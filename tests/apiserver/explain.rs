@@ -1,4 +1,4 @@
-//! `explain` and the condition never disagree: both say the same of every situation that configuration alone brings about.
+//! Agreement of `explain` and the condition on every problem that configuration alone can cause.
 
 use std::path::Path;
 
@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 
 use super::shared::{BINARY, stack};
 
-/// What both say: status and reason, and the link that is broken.
+/// Waits until `explain` and the condition report `reason` and the same status, and checks that `link` is the
+/// only broken link.
 async fn agree(stack: &Stack, chat: &ModelServing, reason: &str, link: Option<&str>) {
     agree_with(stack, chat, reason, link, &["--prometheus-url=http://prometheus:9090"]).await;
 }
@@ -25,35 +26,36 @@ async fn agree_with(
 ) {
     let kubeconfig = stack.control_plane.kubeconfig(&Identity::Admin);
     let model = format!("{}/{}", chat.namespace.name, chat.name);
-    let both = async || {
-        let (said, code) =
+    let observe = async || {
+        let (report, code) =
             harness::explain(Path::new(BINARY), &kubeconfig, &[&[model.as_str()], arguments].concat());
-        // A kind that has just been installed may not be described yet.
+        // `explain` can fail until the API server publishes a CRD that was just installed.
         (
-            said.unwrap_or_else(|error| json!({"error": error})),
+            report.unwrap_or_else(|error| json!({"error": error})),
             code,
             condition(&chat.get().await).cloned().unwrap_or_default(),
         )
     };
-    let same = |(said, _, condition): &(Value, Option<i32>, Value)| {
-        said["reason"] == reason && condition["reason"] == reason && condition["status"] == said["status"]
+    let agree = |(report, _, condition): &(Value, Option<i32>, Value)| {
+        report["reason"] == reason && condition["reason"] == reason && condition["status"] == report["status"]
     };
-    let (said, code, _) = until_asked(&format!("both say {reason}"), both, same).await;
-    let links = said["links"].as_array().unwrap();
+    let (report, code, _) =
+        until_asked(&format!("explain and the condition report {reason}"), observe, agree).await;
+    let links = report["links"].as_array().unwrap();
     let broken: Vec<&str> = links
         .iter()
         .filter(|link| link["state"] == "broken")
         .filter_map(|link| link["name"].as_str())
         .collect();
-    assert_eq!(broken, link.into_iter().collect::<Vec<_>>(), "{said}");
+    assert_eq!(broken, link.into_iter().collect::<Vec<_>>(), "{report}");
     assert!(
         links
             .iter()
             .position(|link| link["state"] == "broken")
             .is_none_or(|broken| broken + 1 == links.len()),
-        "{said}"
+        "{report}"
     );
-    assert_eq!(code, Some(if said["status"] == "False" { 3 } else { 4 }), "{said}");
+    assert_eq!(code, Some(if report["status"] == "False" { 3 } else { 4 }), "{report}");
 }
 
 const PREFIX: &str = "autoscaling.kthena.io";
@@ -67,7 +69,7 @@ const PREFIX: &str = "autoscaling.kthena.io";
     chat.annotated(&format!("{PREFIX}/min-replicas"), "0")
 })]
 #[tokio::test]
-async fn of_annotations(
+async fn explain_agrees_on_problems_of_annotations(
     #[case] reason: &str,
     #[case] link: Option<&str>,
     #[case] annotated: impl FnOnce(ModelServingBuilder) -> ModelServingBuilder,
@@ -78,7 +80,7 @@ async fn of_annotations(
 }
 
 #[tokio::test]
-async fn of_what_others_have() {
+async fn explain_agrees_on_conflicts_with_other_objects() {
     let stack = stack().await;
     let models = stack.namespace().await;
     let first = models.model_serving("first").opts_in().create().await;
@@ -93,14 +95,14 @@ async fn of_what_others_have() {
     let scaled = models.model_serving("scaled").opted_in("scaled.by-others").create().await;
     agree(stack, &scaled, "ConflictingAutoscaler", Some("other autoscalers")).await;
     let trigger = json!({"type": "cron", "metadata": {"timezone": "UTC", "start": "0 8 * * *", "end": "0 18 * * *", "desiredReplicas": "2"}});
-    let theirs = json!({"metadata": {"name": "named"}, "spec": {"scaleTargetRef": {"name": "other"}, "triggers": [trigger]}});
-    models.create(&kinds::scaled_object(), theirs).await;
+    let foreign = json!({"metadata": {"name": "named"}, "spec": {"scaleTargetRef": {"name": "other"}, "triggers": [trigger]}});
+    models.create(&kinds::scaled_object(), foreign).await;
     let named = models.model_serving("named").opted_in("named.like-others").create().await;
     agree(stack, &named, "NameConflict", Some("other autoscalers")).await;
 }
 
 #[tokio::test]
-async fn of_a_prometheus_that_nobody_named() {
+async fn explain_agrees_on_a_missing_prometheus_url() {
     let stack = Stack::start(&[Crds::kthena_0_4(), Crds::keda()]).await;
     let _operator = stack.start_operator(&Settings::new(BINARY).without("--prometheus-url"));
     let models = stack.namespace().await;
@@ -113,7 +115,7 @@ async fn of_a_prometheus_that_nobody_named() {
 }
 
 #[tokio::test]
-async fn of_what_the_cluster_lacks() {
+async fn explain_agrees_on_missing_cluster_prerequisites() {
     let stack = Stack::start(&[Crds::kthena_0_2()]).await;
     let _operator = stack.start_operator(&Settings::new(BINARY));
     let models = stack.namespace().await;
@@ -124,7 +126,7 @@ async fn of_what_the_cluster_lacks() {
 }
 
 #[tokio::test]
-async fn all_models_the_worst_first_and_what_the_caller_may_not_see() {
+async fn lists_the_worst_model_first_and_reports_errors_of_the_caller() {
     let stack = Stack::start(&[Crds::kthena(), Crds::keda()]).await;
     let _operator = stack.start_operator(&Settings::new(BINARY));
     let models = stack.namespace().await;
@@ -136,18 +138,18 @@ async fn all_models_the_worst_first_and_what_the_caller_may_not_see() {
         .create()
         .await;
     let admin = stack.control_plane.kubeconfig(&Identity::Admin);
-    let (said, code) =
+    let (report, code) =
         harness::explain(Path::new(BINARY), &admin, &["--prometheus-url=http://prometheus:9090"]);
-    let said = said.unwrap();
+    let report = report.unwrap();
     let names: Vec<&str> =
-        said.as_array().unwrap().iter().filter_map(|found| found["name"].as_str()).collect();
+        report.as_array().unwrap().iter().filter_map(|found| found["name"].as_str()).collect();
     assert_eq!((names, code), (vec!["bad", "a-good-one"], Some(3)));
-    let nobody = stack.control_plane.kubeconfig(&Identity::User("nobody"));
+    let unprivileged = stack.control_plane.kubeconfig(&Identity::User("unprivileged"));
     let model = format!("{}/bad", models.name);
-    let (said, code) = harness::explain(Path::new(BINARY), &nobody, &[&model]);
-    let error = said.unwrap_err();
+    let (report, code) = harness::explain(Path::new(BINARY), &unprivileged, &[&model]);
+    let error = report.unwrap_err();
     assert!(code == Some(1) && error.contains("no permission to list modelservings"), "{error}");
-    let (said, code) = harness::explain(Path::new(BINARY), &admin, &["bad"]);
-    let error = said.unwrap_err();
-    assert!(code == Some(1) && error.contains("write NAMESPACE/NAME"), "{error}");
+    let (report, code) = harness::explain(Path::new(BINARY), &admin, &["bad"]);
+    let error = report.unwrap_err();
+    assert!(code == Some(1) && error.contains("expected NAMESPACE/NAME"), "{error}");
 }

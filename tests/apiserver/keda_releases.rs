@@ -1,4 +1,5 @@
-//! The oldest release of KEDA that is supported: what it does not know is left out or refused, never sent blind.
+//! KEDA 2.14, the oldest supported release: fields that it does not know are left out or rejected, never
+//! sent.
 
 use harness::{Crds, Settings, Stack};
 use serde_json::json;
@@ -6,7 +7,7 @@ use serde_json::json;
 use super::shared::BINARY;
 
 #[tokio::test]
-async fn the_oldest_that_is_supported() {
+async fn supports_keda_2_14_and_detects_an_upgrade() {
     let stack = Stack::start(&[Crds::kthena_0_4(), Crds::keda_2_14()]).await;
     let _operator = stack.start_operator(&Settings::new(BINARY));
     let models = stack.namespace().await;
@@ -34,14 +35,16 @@ async fn the_oldest_that_is_supported() {
     assert_eq!(chat.scaled_object().await.metadata.resource_version, found.metadata.resource_version);
     chat.annotate(&[("autoscaling.kthena.io/paused", Some("true"))]).await;
     chat.scaled_object_until("is paused", |found| found.metadata.annotations.is_some()).await;
-    // Upgraded in place, KEDA knows more, and the operator notices without a restart.
+    // The operator detects an in-place upgrade of KEDA without a restart.
     chat.annotate(&[("autoscaling.kthena.io/paused", Some("scale-in"))]).await;
     chat.reason("InvalidConfiguration").await;
     Crds::keda().install(&models.client).await;
     chat.reason("Pending").await;
-    held.scaled_object_until("falls back", |found| found.data["spec"]["fallback"]["failureThreshold"] == 10)
-        .await;
-    chat.scaled_object_until("is paused one way", |found| {
+    held.scaled_object_until("has a fallback", |found| {
+        found.data["spec"]["fallback"]["failureThreshold"] == 10
+    })
+    .await;
+    chat.scaled_object_until("has scale-in paused", |found| {
         found
             .metadata
             .annotations

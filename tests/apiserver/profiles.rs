@@ -1,4 +1,4 @@
-//! AutoscalingProfiles: refused when bad, used when good, and told what becomes of them.
+//! AutoscalingProfiles: validation, use by ModelServings, and status.
 
 use std::{
     process::Command,
@@ -37,7 +37,7 @@ async fn edit(namespace: &Namespace, name: &str, spec: Value) {
         .unwrap();
 }
 
-fn ready(profile: &DynamicObject) -> Option<(&str, &str)> {
+fn ready_condition(profile: &DynamicObject) -> Option<(&str, &str)> {
     let found = profile.data["status"]["conditions"]
         .as_array()?
         .iter()
@@ -85,16 +85,16 @@ fn ready(profile: &DynamicObject) -> Option<(&str, &str)> {
 #[case(json!({"monitors": {"create": "sometimes"}}), "spec.monitors.create")]
 #[case(json!({"monitors": {"create": "true"}}), "spec.monitors.create")]
 #[tokio::test]
-async fn a_bad_one_is_refused_by_the_api_server(#[case] spec: Value, #[case] why: &str) {
-    let refused = profiles(&namespace().await)
+async fn the_api_server_rejects_an_invalid_profile(#[case] spec: Value, #[case] why: &str) {
+    let result = profiles(&namespace().await)
         .create(&PostParams { dry_run: true, ..PostParams::default() }, &profile("bad", &spec))
         .await;
-    let error = refused.map_or_else(|error| error.to_string(), |_| "accepted".to_owned());
+    let error = result.map_or_else(|error| error.to_string(), |_| "accepted".to_owned());
     assert!(error.contains(why), "{error}");
 }
 
 #[tokio::test]
-async fn the_sample_and_an_empty_one_are_accepted_and_the_same() {
+async fn the_sample_equals_the_defaults_of_an_empty_profile() {
     let namespace = namespace().await;
     let dry_run = PostParams { dry_run: true, ..PostParams::default() };
     let text = std::fs::read_to_string("config/samples/autoscaling-profile.yaml").unwrap();
@@ -112,11 +112,12 @@ async fn the_sample_and_an_empty_one_are_accepted_and_the_same() {
 #[case(json!({"signals": [], "customSignals": [{"name": "q", "query": "sum(a)", "target": "1"}]}))]
 #[case(json!({"fallback": {}, "router": {}, "scaleToZero": {"activation": "2.5"}}))]
 #[tokio::test]
-async fn a_good_one_is_accepted_and_ready(#[case] spec: Value) {
+async fn a_valid_profile_becomes_ready(#[case] spec: Value) {
     let (namespace, name) = (namespace().await, format!("good-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
     create(&namespace, &name, &spec).await;
-    let is_ready =
-        |found: Option<&DynamicObject>| found.and_then(ready).is_some_and(|(status, _)| status == "True");
+    let is_ready = |found: Option<&DynamicObject>| {
+        found.and_then(ready_condition).is_some_and(|(status, _)| status == "True")
+    };
     wait::until(&profiles(&namespace), &name, "is ready", is_ready).await;
 }
 
@@ -127,7 +128,7 @@ async fn a_good_one_is_accepted_and_ready(#[case] spec: Value) {
 #[case("sum(queue{model=~{{modle}}})", "{{modle}} is unknown")]
 #[case("sum(queue{model=\"{{model}}\"})", "without quotes around it")]
 #[tokio::test]
-async fn a_query_that_cannot_be_asked_is_named_and_its_users_keep_what_they_have(
+async fn an_invalid_query_is_reported_and_users_keep_their_scaled_objects(
     #[case] query: &str,
     #[case] why: &str,
 ) {
@@ -143,17 +144,19 @@ async fn a_query_that_cannot_be_asked_is_named_and_its_users_keep_what_they_have
         .await;
     let before = chat.scaled_object().await;
     edit(&models, &name, custom(query)).await;
-    let refused = |found: Option<&DynamicObject>| {
-        found.and_then(ready).is_some_and(|(status, message)| status == "False" && message.contains(why))
+    let is_rejected = |found: Option<&DynamicObject>| {
+        found
+            .and_then(ready_condition)
+            .is_some_and(|(status, message)| status == "False" && message.contains(why))
     };
-    wait::until(&profiles(&models), &name, &format!("says {why}"), refused).await;
+    wait::until(&profiles(&models), &name, &format!("reports {why}"), is_rejected).await;
     let message = chat.reason("InvalidConfiguration").await;
     assert!(message.contains(why) && message.contains("stays as it was last valid"), "{message}");
     assert_eq!(chat.scaled_object().await.resource_version(), before.resource_version());
 }
 
 #[tokio::test]
-async fn custom_signals_are_measured_beside_the_others_and_may_be_picked() {
+async fn custom_signals_are_added_and_can_be_selected_by_annotation() {
     let models = namespace().await;
     let name = format!("custom-{}", models.name);
     let custom = json!([
@@ -199,17 +202,17 @@ async fn custom_signals_are_measured_beside_the_others_and_may_be_picked() {
     let message = chat.reason("Pending").await;
     assert!(message.contains("latency is a Value"), "{message}");
 
-    // A list of the model's own replaces all of that, and may name them.
+    // The model's own list replaces the signals of the profile, and can contain custom signals.
     chat.annotate(&[("autoscaling.kthena.io/signals", Some("slo-queue=7"))]).await;
-    let picked = chat
+    let selected = chat
         .scaled_object_until("has one trigger", |found| {
             found.data["spec"]["triggers"].as_array().is_some_and(|all| all.len() == 1)
         })
         .await;
-    assert_eq!(triggers(&picked), [row("slo-queue", "AverageValue", "7")]);
+    assert_eq!(triggers(&selected), [row("slo-queue", "AverageValue", "7")]);
     chat.annotate(&[("autoscaling.kthena.io/signals", Some("slo-queu=7"))]).await;
     chat.says("InvalidConfiguration", "did you mean slo-queue?").await;
-    // One name is what = can be compared with.
+    // The matcher `=` takes a single model name.
     chat.annotate(&[
         ("autoscaling.kthena.io/signals", Some("latency=1")),
         ("kthena.io/model-name", Some("a-name,another")),
@@ -220,7 +223,7 @@ async fn custom_signals_are_measured_beside_the_others_and_may_be_picked() {
 }
 
 #[tokio::test]
-async fn a_fallback_is_for_models_that_never_go_to_zero() {
+async fn a_fallback_is_left_out_at_a_minimum_of_zero() {
     let models = namespace().await;
     let name = format!("fallback-{}", models.name);
     create(&models, &name, &json!({"fallback": {"replicas": 3}})).await;
@@ -234,14 +237,14 @@ async fn a_fallback_is_for_models_that_never_go_to_zero() {
     let expected = json!({"behavior": "currentReplicasIfHigher", "failureThreshold": 10, "replicas": 3});
     assert_eq!(found.data["spec"]["fallback"], expected);
     chat.annotate(&[("autoscaling.kthena.io/min-replicas", Some("0"))]).await;
-    chat.scaled_object_until("has none at zero", |found| {
+    chat.scaled_object_until("has no fallback at zero", |found| {
         found.data["spec"]["minReplicaCount"] == 0 && found.data["spec"].get("fallback").is_none()
     })
     .await;
 }
 
 #[tokio::test]
-async fn another_router_and_another_sign_of_its_presence() {
+async fn applies_the_router_settings_of_the_profile() {
     let models = namespace().await;
     let name = format!("router-{}", models.name);
     create(
@@ -256,27 +259,32 @@ async fn another_router_and_another_sign_of_its_presence() {
         .annotated("autoscaling.kthena.io/profile", &name)
         .create()
         .await;
-    let asks = |part: &'static str| {
+    let has_query = |part: &'static str| {
         move |found: &DynamicObject| {
             found.data["spec"]["triggers"][0]["metadata"]["query"]
                 .as_str()
                 .is_some_and(|query| query.contains(part))
         }
     };
-    chat.scaled_object_until("looks there", asks(r#"up{namespace="gateways",service="kthena-router"}"#))
-        .await;
+    chat.scaled_object_until(
+        "queries that router",
+        has_query(r#"up{namespace="gateways",service="kthena-router"}"#),
+    )
+    .await;
     edit(&models, &name, json!({"router": {"presenceQuery": "max(my_router_up == 1)"}})).await;
-    chat.scaled_object_until("asks for presence", asks("or 0 * max(max(my_router_up == 1))")).await;
+    chat.scaled_object_until("uses the presence query", has_query("or 0 * max(max(my_router_up == 1))"))
+        .await;
     chat.annotate(&[("autoscaling.kthena.io/min-replicas", Some("0"))]).await;
-    let found =
-        chat.scaled_object_until("may go to zero", |found| found.data["spec"]["minReplicaCount"] == 0).await;
+    let found = chat
+        .scaled_object_until("has a minimum of 0", |found| found.data["spec"]["minReplicaCount"] == 0)
+        .await;
     let activation = |trigger: usize| {
         found.data["spec"]["triggers"][trigger]["metadata"].get("activationThreshold").cloned()
     };
     assert_eq!(
         (activation(0), activation(1)),
         (None, Some(json!("2.5"))),
-        "it is the activation trigger's alone"
+        "only the activation trigger has it"
     );
     edit(&models, &name, json!({"router": {"presenceQuery": "my_router_up"}})).await;
     let message = chat.reason("InvalidConfiguration").await;
@@ -287,7 +295,7 @@ async fn another_router_and_another_sign_of_its_presence() {
 }
 
 #[tokio::test]
-async fn kubectl_explains_it() {
+async fn kubectl_explains_the_fields() {
     let kubeconfig = stack().await.control_plane.kubeconfig(&Identity::Admin);
     let output = Command::new(binary("kubectl"))
         .args(["explain", "asp.spec.scaleDown"])
@@ -301,7 +309,7 @@ async fn kubectl_explains_it() {
 }
 
 #[tokio::test]
-async fn a_model_follows_the_profile_that_it_names() {
+async fn a_model_follows_its_profile() {
     let models = namespace().await;
     let name = format!("gold-{}", models.name);
     let chat = models
@@ -339,27 +347,32 @@ async fn a_model_follows_the_profile_that_it_names() {
         .unwrap();
     assert_eq!(behavior, "Disabled");
 
-    // Annotations win; what changes is planned again.
+    // Annotations override the profile, and a change of the profile requeues its models.
     chat.annotate(&[("autoscaling.kthena.io/max-replicas", Some("4"))]).await;
     chat.scaled_object_until("has a maximum of 4", |found| found.data["spec"]["maxReplicaCount"] == 4).await;
     edit(&models, &name, json!({"replicas": {"min": 3}})).await;
     chat.scaled_object_until("has a minimum of 3", |found| found.data["spec"]["minReplicaCount"] == 3).await;
 
-    // The profile is told who uses it.
+    // The status of the profile counts its ModelServings.
     let one_user = |found: Option<&DynamicObject>| {
         found.is_some_and(|found| {
             found.data["status"]["modelServings"] == 1 && found.data["status"]["observedGeneration"] == 2
         })
     };
-    let told = wait::until(&profiles(&models), &name, "has one user", one_user).await.unwrap();
-    assert_eq!(ready(&told).unwrap().0, "True");
+    let counted = wait::until(&profiles(&models), &name, "has one user", one_user).await.unwrap();
+    assert_eq!(ready_condition(&counted).unwrap().0, "True");
 
-    // What only the operator can judge is told there, and models keep what they have.
+    // The status reports errors that only the operator detects, and models keep their ScaledObjects.
     edit(&models, &name, json!({"monitors": {"labels": {"not a label": "x"}}})).await;
-    let refused =
-        |found: Option<&DynamicObject>| found.and_then(ready).is_some_and(|(status, _)| status == "False");
-    let told = wait::until(&profiles(&models), &name, "is not ready", refused).await.unwrap();
-    assert!(ready(&told).unwrap().1.contains("monitors.labels"), "{:?}", ready(&told));
+    let is_rejected = |found: Option<&DynamicObject>| {
+        found.and_then(ready_condition).is_some_and(|(status, _)| status == "False")
+    };
+    let rejected = wait::until(&profiles(&models), &name, "is not ready", is_rejected).await.unwrap();
+    assert!(
+        ready_condition(&rejected).unwrap().1.contains("monitors.labels"),
+        "{:?}",
+        ready_condition(&rejected)
+    );
     let message = chat.reason("InvalidConfiguration").await;
     assert!(
         message.contains("monitors.labels") && message.contains("stays as it was last valid"),
@@ -368,16 +381,16 @@ async fn a_model_follows_the_profile_that_it_names() {
     edit(&models, &name, json!({"monitors": {"labels": null}})).await;
     chat.reason("Pending").await;
 
-    // Deleted while it is in use, it takes nothing with it.
+    // Deleting a profile in use deletes no ScaledObject.
     let before = chat.scaled_object().await.resource_version();
     profiles(&models).delete(&name, &DeleteParams::default()).await.unwrap();
     chat.reason("ProfileNotFound").await;
     assert_eq!(chat.scaled_object().await.resource_version(), before);
 }
 
-/// The profile named default is everybody's, so this has a cluster of its own.
+/// The profile `default` affects every model, so this test has its own cluster.
 #[tokio::test]
-async fn the_default_profile_is_for_all_that_name_no_other() {
+async fn the_default_profile_applies_to_models_without_another() {
     let stack = Stack::start(&[Crds::kthena_0_4(), Crds::keda(), Crds::prometheus_operator()]).await;
     let operator = stack.start_operator(&Settings::new(BINARY).without("--prometheus-url"));
     let models = stack.namespace().await;
@@ -391,34 +404,34 @@ async fn the_default_profile_is_for_all_that_name_no_other() {
         .await;
     chat.scaled_object_until("has a maximum of 7", |found| found.data["spec"]["maxReplicaCount"] == 7).await;
     let router = models.elsewhere("kthena-system").api(&kinds::service_monitor());
-    let labelled = |found: Option<&DynamicObject>| {
+    let has_labels = |found: Option<&DynamicObject>| {
         found.is_some_and(|found| {
             found.labels().contains_key("release") && found.data["spec"]["endpoints"][0]["interval"] == "5s"
         })
     };
-    wait::until(&router, "kthena-keda-router", "has the profile's labels", labelled).await;
+    wait::until(&router, "kthena-keda-router", "has the profile's labels", has_labels).await;
 
-    // While it cannot be used, what is there stays.
+    // While the profile is invalid, the ServiceMonitor stays.
     edit(&models, "default", json!({"monitors": {"labels": {"not a label": "x"}, "interval": "9s"}})).await;
     chat.reason("InvalidConfiguration").await;
     let kept = router.get("kthena-keda-router").await.unwrap();
-    assert!(labelled(Some(&kept)), "{kept:?}");
+    assert!(has_labels(Some(&kept)), "{kept:?}");
     edit(&models, "default", json!({"monitors": {"labels": {"not a label": null}, "interval": "5s"}})).await;
     chat.reason("Pending").await;
 
-    // A restart writes nothing, and neither does rest.
-    let told = |found: Option<&DynamicObject>| {
+    // Neither a restart nor an idle period writes anything.
+    let is_current = |found: Option<&DynamicObject>| {
         found.is_some_and(|found| {
             let status = &found.data["status"];
-            let current = status["observedGeneration"].as_i64() == found.metadata.generation;
+            let is_observed = status["observedGeneration"].as_i64() == found.metadata.generation;
             status["modelServings"] == 1
-                && current
-                && ready(found).is_some_and(|(status, _)| status == "True")
+                && is_observed
+                && ready_condition(found).is_some_and(|(status, _)| status == "True")
         })
     };
-    wait::until(&profiles(&models), "default", "is told all", told).await;
+    wait::until(&profiles(&models), "default", "has a current status", is_current).await;
     assert!(operator.terminate());
-    // Only now is the last answer in the log that requests are counted in.
+    // The audit log is complete only after the operator has ended.
     let before = stack.writes().len();
     let _operator = stack.start_operator(&Settings::new(BINARY).without("--prometheus-url"));
     let sentinel = models
@@ -435,13 +448,13 @@ async fn the_default_profile_is_for_all_that_name_no_other() {
         harness::audit::summary(&writes)
     );
 
-    // Without it the built-in defaults apply again, and the flags.
+    // Without the profile the built-in defaults and the flags apply again.
     profiles(&models).delete("default", &DeleteParams::default()).await.unwrap();
     chat.reason("PrometheusNotConfigured").await;
-    wait::until(&router, "kthena-keda-router", "has no such label", |found| {
+    wait::until(&router, "kthena-keda-router", "no longer has the profile's label", |found| {
         found.is_some_and(|found| !found.labels().contains_key("release"))
     })
     .await;
-    let refused: Vec<_> = stack.requests().into_iter().filter(|request| request.code() == 403).collect();
-    assert!(refused.is_empty(), "{:?}", harness::audit::summary(&refused));
+    let forbidden: Vec<_> = stack.requests().into_iter().filter(|request| request.code() == 403).collect();
+    assert!(forbidden.is_empty(), "{:?}", harness::audit::summary(&forbidden));
 }

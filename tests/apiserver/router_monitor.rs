@@ -1,4 +1,5 @@
-//! The router's ServiceMonitor: one for all models. Each test has a cluster of its own, since there is one router in it.
+//! The ServiceMonitor of the router, one for all models. Each test has its own cluster, because a cluster has
+//! one router.
 
 use std::{
     io::Write as _,
@@ -17,7 +18,7 @@ use super::shared::BINARY;
 const NAME: &str = "kthena-keda-router";
 const COMPONENT: &str = "app.kubernetes.io/component";
 
-/// A cluster with one opted-in model and the operator, and a view of the router's namespace.
+/// A cluster with the operator, one opted-in model, and the namespace of the router.
 struct Cluster {
     stack: Stack,
     operator: Process,
@@ -55,7 +56,7 @@ impl Cluster {
         self.monitor_until("exists", |_| true).await
     }
 
-    async fn no_monitor(&self) {
+    async fn monitor_gone(&self) {
         wait::until(&self.monitors(), NAME, "is gone", |found| found.is_none()).await;
     }
 
@@ -63,10 +64,10 @@ impl Cluster {
         self.monitors().patch(NAME, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
     }
 
-    /// Waits until the model's query finds the router by this label.
+    /// Waits until the model's query contains `part`.
     async fn query(&self, part: &str) {
         let has = |found: &DynamicObject| query(found).contains(part);
-        self.chat.scaled_object_until(&format!("asks for {part}"), has).await;
+        self.chat.scaled_object_until(&format!("queries {part}"), has).await;
     }
 }
 
@@ -79,7 +80,7 @@ fn port(monitor: &DynamicObject) -> &Value {
 }
 
 #[tokio::test]
-async fn follows_the_service_that_is_there_and_equals_what_render_prints() {
+async fn follows_the_service_of_the_router_and_matches_the_output_of_render() {
     let arguments = [
         "--monitor-labels=release=kps,team=a",
         "--monitor-interval=10s",
@@ -90,7 +91,7 @@ async fn follows_the_service_that_is_there_and_equals_what_render_prints() {
             settings.with(argument)
         });
     let cluster = Cluster::start(&settings).await;
-    // Without a Service there is nothing to scrape, and the model is planned all the same.
+    // Without a Service there is no monitor, but the model still gets its ScaledObject.
     cluster.query(r#"service="kthena-router""#).await;
     cluster.service("kthena-router", "kthena-router", "http").await;
     let monitor = cluster.monitor().await;
@@ -100,7 +101,7 @@ async fn follows_the_service_that_is_there_and_equals_what_render_prints() {
     );
     assert_eq!((monitor.labels()["release"].as_str(), monitor.labels()["team"].as_str()), ("kps", "a"));
 
-    // Edited and deleted by hand, it is put back; what others add stays.
+    // The operator restores an edited or deleted monitor, and keeps labels of other writers.
     cluster.edit(json!({"metadata": {"labels": {"release": "other", "theirs": "x"}}})).await;
     cluster
         .monitor_until("has its label again", |found| {
@@ -116,23 +117,23 @@ async fn follows_the_service_that_is_there_and_equals_what_render_prints() {
     cluster.monitors().delete(NAME, &DeleteParams::default()).await.unwrap();
     cluster.monitor_until("is a new one", |found| found.uid() != monitor.uid()).await;
 
-    // Kthena is upgraded to a release with a metrics port of its own.
+    // Kthena is upgraded to a release with a separate metrics port.
     cluster.service("kthena-router-metrics", "kthena-router-metrics", "metrics").await;
     cluster.monitor_until("scrapes the metrics port", |found| port(found) == "metrics").await;
     cluster.query(r#"service="kthena-router-metrics""#).await;
 
-    // What `render` prints for what the API server holds is what stands there under our name.
+    // For the objects on the API server, `render` prints exactly the fields that the operator owns.
     let mut live = vec![cluster.monitor().await, cluster.chat.scaled_object().await];
-    let input = everything(&cluster).await;
+    let input = render_input(&cluster).await;
     let mut rendered = render(&input, &arguments);
     assert_eq!(rendered.len(), live.len());
     for (rendered, live) in rendered.drain(..).zip(live.drain(..)) {
         assert_eq!(rendered, owned(&live, "kthena-keda"));
     }
 
-    // A restart finds everything as it should be.
+    // A restart writes nothing.
     assert!(cluster.operator.terminate());
-    // Only now is the last answer in the log that requests are counted in.
+    // The audit log is complete only after the operator has ended.
     let before = cluster.stack.writes().len();
     let _operator = cluster.stack.start_operator(&settings);
     let sentinel = cluster.chat.namespace.model_serving("sentinel").opted_in("sentinel").create().await;
@@ -144,7 +145,7 @@ async fn follows_the_service_that_is_there_and_equals_what_render_prints() {
         harness::audit::summary(&writes)
     );
 
-    // The last one that opts out takes it away.
+    // The monitor is deleted after the last model has opted out.
     sentinel.annotate(&[("kthena.io/model-name", None)]).await;
     sentinel.scaled_object_gone().await;
     let monitors = cluster.stack.client().await;
@@ -153,13 +154,13 @@ async fn follows_the_service_that_is_there_and_equals_what_render_prints() {
     assert!(monitors.get_opt(NAME).await.unwrap().is_some());
     cluster.chat.annotate(&[("kthena.io/model-name", None)]).await;
     wait::until(&monitors, NAME, "is gone", |found| found.is_none()).await;
-    let refused: Vec<_> =
+    let forbidden: Vec<_> =
         cluster.stack.requests().into_iter().filter(|request| request.code() == 403).collect();
-    assert!(refused.is_empty(), "{:?}", harness::audit::summary(&refused));
+    assert!(forbidden.is_empty(), "{:?}", harness::audit::summary(&forbidden));
 }
 
-/// Everything that `render` reads, as `kubectl get -o json` gives it.
-async fn everything(cluster: &Cluster) -> Value {
+/// The objects that `render` reads, in the format of `kubectl get -o json`.
+async fn render_input(cluster: &Cluster) -> Value {
     let client = &cluster.chat.namespace.client;
     let mut items = Vec::new();
     for kind in [
@@ -199,66 +200,68 @@ fn render(input: &Value, arguments: &[&str]) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn steps_back_where_somebody_else_scrapes() {
+async fn yields_to_a_foreign_monitor_of_the_router() {
     let cluster = Cluster::start(&Settings::new(BINARY)).await;
     cluster.service("kthena-router", "kthena-router", "http").await;
     cluster.monitor().await;
     let selector = json!({"matchLabels": {COMPONENT: "kthena-router"}});
 
-    let theirs = json!({"metadata": {"name": "theirs"}, "spec": {"selector": selector, "endpoints": [{"port": "http"}]}});
-    let theirs = cluster.router.create(&kinds::service_monitor(), theirs).await;
-    cluster.no_monitor().await;
+    let foreign = json!({"metadata": {"name": "theirs"}, "spec": {"selector": selector, "endpoints": [{"port": "http"}]}});
+    let foreign = cluster.router.create(&kinds::service_monitor(), foreign).await;
+    cluster.monitor_gone().await;
     let now = cluster.monitors().get("theirs").await.unwrap();
-    assert_eq!(now.resource_version(), theirs.resource_version());
+    assert_eq!(now.resource_version(), foreign.resource_version());
     cluster.monitors().delete("theirs", &DeleteParams::default()).await.unwrap();
     cluster.monitor().await;
 
-    let theirs = json!({"metadata": {"name": "theirs"}, "spec": {"selector": selector, "podMetricsEndpoints": [{"port": "http"}]}});
-    cluster.router.create(&kinds::pod_monitor(), theirs).await;
-    cluster.no_monitor().await;
+    let foreign = json!({"metadata": {"name": "theirs"}, "spec": {"selector": selector, "podMetricsEndpoints": [{"port": "http"}]}});
+    cluster.router.create(&kinds::pod_monitor(), foreign).await;
+    cluster.monitor_gone().await;
     cluster.query(r#"job="kthena-system/theirs""#).await;
     cluster.router.api(&kinds::pod_monitor()).delete("theirs", &DeleteParams::default()).await.unwrap();
     cluster.monitor().await;
     cluster.query(r#"service="kthena-router""#).await;
 
-    // Whoever wants it beside theirs, or not at all, says so.
+    // `--create-monitors` disables the monitor, or creates it beside a foreign one.
     assert!(cluster.operator.terminate());
     let never = cluster.stack.start_operator(&Settings::new(BINARY).with("--create-monitors=false"));
     wait::until(&cluster.router.api(&kinds::service_monitor()), NAME, "is gone", |found| found.is_none())
         .await;
     assert!(never.terminate());
-    let theirs = json!({"metadata": {"name": "theirs"}, "spec": {"selector": selector, "endpoints": [{"port": "http"}]}});
-    cluster.router.create(&kinds::service_monitor(), theirs).await;
+    let foreign = json!({"metadata": {"name": "theirs"}, "spec": {"selector": selector, "endpoints": [{"port": "http"}]}});
+    cluster.router.create(&kinds::service_monitor(), foreign).await;
     let _always = cluster.stack.start_operator(&Settings::new(BINARY).with("--create-monitors=always"));
     wait::until(&cluster.router.api(&kinds::service_monitor()), NAME, "exists", |found| found.is_some())
         .await;
 }
 
 #[tokio::test]
-async fn never_touches_somebody_elses_of_its_name() {
+async fn never_changes_a_foreign_service_monitor_of_its_name() {
     let cluster = Cluster::start(&Settings::new(BINARY)).await;
-    let theirs = json!({"metadata": {"name": NAME}, "spec": {"selector": {"matchLabels": {"app": "other"}}, "endpoints": [{"port": "web"}]}});
-    let theirs = cluster.router.create(&kinds::service_monitor(), theirs).await;
+    let foreign = json!({"metadata": {"name": NAME}, "spec": {"selector": {"matchLabels": {"app": "other"}}, "endpoints": [{"port": "web"}]}});
+    let foreign = cluster.router.create(&kinds::service_monitor(), foreign).await;
     cluster.service("kthena-router", "kthena-router", "http").await;
     wait::until_asked(
-        "it says so",
+        "the operator logs the conflict",
         async || cluster.operator.log(),
         |log| log.contains("belongs to somebody else"),
     )
     .await;
     cluster.chat.annotate(&[("kthena.io/model-name", None)]).await;
     cluster.chat.scaled_object_gone().await;
-    assert_eq!(cluster.monitor().await.resource_version(), theirs.resource_version());
+    assert_eq!(cluster.monitor().await.resource_version(), foreign.resource_version());
     cluster.chat.annotate(&[("kthena.io/model-name", Some(&cluster.chat.namespace.model_name()))]).await;
     cluster.chat.scaled_object().await;
     cluster.monitors().delete(NAME, &DeleteParams::default()).await.unwrap();
     cluster
-        .monitor_until("is ours", |found| found.labels().contains_key("app.kubernetes.io/managed-by"))
+        .monitor_until("is managed by the operator", |found| {
+            found.labels().contains_key("app.kubernetes.io/managed-by")
+        })
         .await;
 }
 
 #[tokio::test]
-async fn the_prometheus_operator_comes_and_goes() {
+async fn follows_the_crds_of_the_prometheus_operator() {
     let stack = Stack::start(&[Crds::kthena_0_4(), Crds::keda()]).await;
     let models = stack.namespace().await;
     let _operator = stack.start_operator(&Settings::new(BINARY));
@@ -277,10 +280,10 @@ async fn the_prometheus_operator_comes_and_goes() {
 }
 
 #[tokio::test]
-async fn a_right_that_is_missing_holds_up_nothing_else() {
+async fn a_missing_permission_blocks_nothing_else() {
     let stack = Stack::start(&[Crds::kthena_0_4(), Crds::keda(), Crds::prometheus_operator()]).await;
     let models = stack.namespace().await;
-    // The operator looks for the router in a namespace for which nobody gave it a right.
+    // The operator has no permission in the configured namespace of the router.
     let operator = stack.start_operator(&Settings::new(BINARY).with("--router-namespace=elsewhere"));
     let chat = models.model_serving("chat").opts_in().create().await;
     let found = chat.scaled_object().await;

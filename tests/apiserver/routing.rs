@@ -1,4 +1,4 @@
-//! Which demand is a model's own, by ModelRoutes and ModelServers.
+//! Demand of each model, derived from ModelRoutes and ModelServers.
 
 use harness::{Crds, ModelServing, Settings, Stack, kinds};
 use kube::{ResourceExt as _, api::DynamicObject};
@@ -10,29 +10,29 @@ fn query(scaled_object: &DynamicObject) -> &str {
     scaled_object.data["spec"]["triggers"][0]["metadata"]["query"].as_str().unwrap()
 }
 
-async fn asks_for(chat: &ModelServing, part: &str) -> DynamicObject {
-    chat.scaled_object_until(&format!("asks for {part}"), |found| query(found).contains(part)).await
+async fn queries(chat: &ModelServing, part: &str) -> DynamicObject {
+    chat.scaled_object_until(&format!("queries {part}"), |found| query(found).contains(part)).await
 }
 
 #[tokio::test]
-async fn adapters_of_its_routes_are_demand_for_it() {
+async fn counts_adapters_of_its_routes_as_demand() {
     let models = namespace().await;
     let name = models.model_name();
     models.model_server("chat", "chat", 8000).await;
     let chat = models.model_serving("chat").opted_in(&name).create().await;
-    asks_for(&chat, &format!("model=\"{name}\"")).await;
+    queries(&chat, &format!("model=\"{name}\"")).await;
     models.model_route("chat", &name, &[("chat", 100)]).await;
     models.edit_model_route("chat", json!({"loraAdapters": ["sql", "poems"]})).await;
     let escaped = name.replace('.', "\\\\.");
-    asks_for(&chat, &format!("model=~\"{escaped}|poems|sql\"")).await;
+    queries(&chat, &format!("model=~\"{escaped}|poems|sql\"")).await;
     models.edit_model_route("chat", json!({"loraAdapters": ["sql"]})).await;
-    asks_for(&chat, &format!("model=~\"{escaped}|sql\"")).await;
+    queries(&chat, &format!("model=~\"{escaped}|sql\"")).await;
     models.delete_model_route("chat").await;
-    asks_for(&chat, &format!("model=\"{name}\"")).await;
+    queries(&chat, &format!("model=\"{name}\"")).await;
 }
 
 #[tokio::test]
-async fn a_canary_is_scaled_for_its_own_part() {
+async fn scales_a_canary_for_its_own_share() {
     let models = namespace().await;
     let name = models.model_name();
     for serving in ["stable", "canary"] {
@@ -44,9 +44,9 @@ async fn a_canary_is_scaled_for_its_own_part() {
     for (serving, server) in [(&stable, "stable-server"), (&canary, "canary-server")] {
         let part =
             format!(r#"kthena_router_active_upstream_requests{{model_server="{}/{server}""#, models.name);
-        asks_for(serving, &part).await;
+        queries(serving, &part).await;
     }
-    // At zero nothing would tell whose turn it is.
+    // At zero no series shows which of the two models should wake.
     canary.annotate(&[("autoscaling.kthena.io/min-replicas", Some("0"))]).await;
     let message = canary.reason("CannotWakeFromZero").await;
     assert!(
@@ -55,30 +55,30 @@ async fn a_canary_is_scaled_for_its_own_part() {
     );
     canary.annotate(&[("autoscaling.kthena.io/min-replicas", None)]).await;
     canary.reason("Pending").await;
-    // Other signals of the router are not counted by ModelServer.
+    // The router counts only active requests per ModelServer.
     canary.annotate(&[("autoscaling.kthena.io/signals", Some("request-rate=2"))]).await;
     let message = canary.reason("SharedModelName").await;
     assert!(message.contains("request-rate") && message.contains("active-requests"), "{message}");
     canary.annotate(&[("autoscaling.kthena.io/signals", None)]).await;
     canary.reason("Pending").await;
 
-    // The canary gets nothing any more: all of the demand is the other's.
+    // The canary gets no more requests: all demand belongs to the stable model.
     models.reroute("llama", &[("stable-server", 100), ("canary-server", 0)]).await;
-    asks_for(&stable, &format!("model=\"{name}\"")).await;
+    queries(&stable, &format!("model=\"{name}\"")).await;
     let message = canary.reason("SharedModelName").await;
     assert!(message.contains(&format!("{}/stable", models.name)), "{message}");
-    // Behind a connector for prefill and decode a request counts up to twice.
+    // Behind a ModelServer with a prefill/decode group, a request counts up to twice.
     let groups = json!({"groupKey": "modelserving.volcano.sh/group-name", "prefillLabels": {"modelserving.volcano.sh/role": "prefill"}, "decodeLabels": {"modelserving.volcano.sh/role": "decode"}});
     models.edit_model_server("stable-server", json!({"workloadSelector": {"pdGroup": groups}})).await;
     models.reroute("llama", &[("stable-server", 50), ("canary-server", 50)]).await;
-    let found = asks_for(&stable, "active_upstream_requests").await;
+    let found = queries(&stable, "active_upstream_requests").await;
     assert_eq!(found.data["spec"]["triggers"][0]["metadata"]["threshold"], "20");
-    let found = asks_for(&canary, "canary-server").await;
+    let found = queries(&canary, "canary-server").await;
     assert_eq!(found.data["spec"]["triggers"][0]["metadata"]["threshold"], "10");
 }
 
 #[tokio::test]
-async fn a_name_that_two_claim_and_nobody_routes_is_refused_for_both() {
+async fn rejects_a_model_name_that_two_models_share_without_a_route() {
     let models = namespace().await;
     let name = models.model_name();
     let first = models.model_serving("first").opted_in(&name).create().await;
@@ -88,10 +88,10 @@ async fn a_name_that_two_claim_and_nobody_routes_is_refused_for_both() {
         let message = chat.reason("SharedModelName").await;
         assert!(message.contains(&format!("{}/{other}", models.name)), "{message}");
     }
-    // The older one's stays, and the younger one gets none.
+    // The ScaledObject of the older model stays, and the younger model gets none.
     assert_eq!(first.scaled_object().await.resource_version(), before.resource_version());
     assert!(second.scaled_objects().get_opt("second").await.unwrap().is_none());
-    // It is over when one of them takes another name, or goes.
+    // The conflict ends when one of the models is renamed or deleted.
     second.annotate(&[("kthena.io/model-name", Some(&format!("another.{}", models.name)))]).await;
     first.reason("Pending").await;
     second.scaled_object().await;
@@ -102,7 +102,7 @@ async fn a_name_that_two_claim_and_nobody_routes_is_refused_for_both() {
 }
 
 #[tokio::test]
-async fn one_model_server_for_two_is_refused() {
+async fn rejects_a_model_server_that_selects_two_models() {
     let models = namespace().await;
     let name = models.model_name();
     let server = |labels| json!({"metadata": {"name": "both"}, "spec": {"workloadSelector": {"matchLabels": labels}, "inferenceEngine": "vLLM"}});
@@ -110,7 +110,7 @@ async fn one_model_server_for_two_is_refused() {
     models.model_route("llama", &name, &[("both", 100)]).await;
     let first = models.model_serving("first").labelled("app", "llama").opted_in(&name).create().await;
     first.scaled_object().await;
-    // The second did not even opt in; its pods serve all the same.
+    // The second model is not opted in, but its pods serve the requests, too.
     let second = models.model_serving("second").labelled("app", "llama").create().await;
     let message = first.reason("SharedModelName").await;
     assert!(
@@ -123,7 +123,7 @@ async fn one_model_server_for_two_is_refused() {
 }
 
 #[tokio::test]
-async fn the_same_name_in_two_namespaces() {
+async fn routes_separate_the_same_name_in_two_namespaces() {
     let (here, there) = (namespace().await, namespace().await);
     let name = here.model_name();
     let mut all = Vec::new();
@@ -133,27 +133,27 @@ async fn the_same_name_in_two_namespaces() {
         all.push(models.model_serving("chat").opted_in(&name).create().await);
     }
     for chat in &all {
-        asks_for(chat, &format!(r#"model_server="{}/chat""#, chat.namespace.name)).await;
+        queries(chat, &format!(r#"model_server="{}/chat""#, chat.namespace.name)).await;
     }
     there.delete_model_route("chat").await;
-    asks_for(&all[0], &format!("model=\"{name}\"")).await;
+    queries(&all[0], &format!("model=\"{name}\"")).await;
     let message = all[1].reason("SharedModelName").await;
     assert!(message.contains(&format!("{}/chat", here.name)), "{message}");
 }
 
 #[tokio::test]
-async fn kthenas_networking_may_be_absent_and_come_late() {
+async fn detects_networking_crds_that_are_installed_late() {
     let stack = Stack::start(&[Crds::kthena_0_4(), Crds::keda(), Crds::prometheus_operator()]).await;
     let _operator = stack.start_operator(&Settings::new(BINARY));
     let models = stack.namespace().await;
     let chat = models.model_serving("chat").opts_in().create().await;
     let name = models.model_name();
-    asks_for(&chat, &format!("model=\"{name}\"")).await;
+    queries(&chat, &format!("model=\"{name}\"")).await;
     Crds::kthena().install(&models.client).await;
     models.model_server("chat", "chat", 8000).await;
     models.model_route("chat", &name, &[("chat", 100)]).await;
     models.edit_model_route("chat", json!({"loraAdapters": ["sql"]})).await;
-    asks_for(&chat, "|sql\"").await;
-    let refused: Vec<_> = stack.requests().into_iter().filter(|request| request.code() == 403).collect();
-    assert!(refused.is_empty(), "{:?}", harness::audit::summary(&refused));
+    queries(&chat, "|sql\"").await;
+    let forbidden: Vec<_> = stack.requests().into_iter().filter(|request| request.code() == 403).collect();
+    assert!(forbidden.is_empty(), "{:?}", harness::audit::summary(&forbidden));
 }

@@ -1,4 +1,4 @@
-//! Every sample is accepted by the API server and does what it is for.
+//! Samples: the API server and the operator accept each one, and its settings reach the generated objects.
 
 use std::{fs, path::PathBuf};
 
@@ -18,7 +18,7 @@ fn samples() -> Vec<PathBuf> {
 }
 
 #[tokio::test]
-async fn each_is_accepted_and_does_what_it_is_for() {
+async fn every_sample_is_accepted_and_takes_effect() {
     let stack = Stack::start(&[Crds::kthena(), Crds::keda(), Crds::prometheus_operator()]).await;
     let _operator = stack.start_operator(&Settings::new(BINARY));
     let client = stack.client().await;
@@ -28,7 +28,7 @@ async fn each_is_accepted_and_does_what_it_is_for() {
         objects::apply(&client, object).await;
     }
     for file in samples() {
-        // Not by the harness's reader, which leaves lines with placeholders out.
+        // Not read by the harness, which drops lines with placeholders.
         for object in serde_saphyr::from_multiple(&fs::read_to_string(&file).unwrap()).unwrap() {
             objects::apply(&client, object).await;
         }
@@ -51,27 +51,27 @@ async fn each_is_accepted_and_does_what_it_is_for() {
     assert!(all.len() >= 7, "{}", all.len());
     for model in all {
         let name = model.name_any();
-        wait::until(&scaled, &name, "'s ScaledObject exists", |found| found.is_some()).await;
+        wait::until(&scaled, &name, "has a ScaledObject", |found| found.is_some()).await;
         let accepted = |found: Option<&DynamicObject>| {
             found.and_then(condition).is_some_and(|condition| condition["reason"] == "Pending")
         };
         wait::until(&models, &name, "is accepted", accepted).await;
     }
-    let says = async |name: &str, what: &str| {
-        let asks = |found: Option<&DynamicObject>| {
-            found.is_some_and(|found| serde_json::to_string(&found).unwrap().contains(what))
+    let contains = async |name: &str, text: &str| {
+        let has_text = |found: Option<&DynamicObject>| {
+            found.is_some_and(|found| serde_json::to_string(&found).unwrap().contains(text))
         };
-        wait::until(&scaled, name, &format!("holds {what}"), asks).await;
+        wait::until(&scaled, name, &format!("contains {text}"), has_text).await;
     };
-    says("engines", "vllm:kv_cache_usage_perc").await;
-    says("sleepy", "\"name\":\"activation\"").await;
-    says("launch", "autoscaling.keda.sh/paused-scale-in").await;
-    says("base", "gemma-3|gemma-3-it|poems|sql").await;
-    says("canary", "default/canary").await;
-    says("stable", "default/stable").await;
+    contains("engines", "vllm:kv_cache_usage_perc").await;
+    contains("sleepy", "\"name\":\"activation\"").await;
+    contains("launch", "autoscaling.keda.sh/paused-scale-in").await;
+    contains("base", "gemma-3|gemma-3-it|poems|sql").await;
+    contains("canary", "default/canary").await;
+    contains("stable", "default/stable").await;
     let monitors: Api<DynamicObject> = Api::namespaced_with(client, "default", &kinds::pod_monitor());
     let on_8080 = |found: Option<&DynamicObject>| {
         found.is_some_and(|found| serde_json::to_string(&found.data).unwrap().contains("$1:8080"))
     };
-    wait::until(&monitors, "kthena-keda-engines", "scrapes 8080", on_8080).await;
+    wait::until(&monitors, "kthena-keda-engines", "scrapes port 8080", on_8080).await;
 }

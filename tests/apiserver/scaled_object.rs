@@ -1,4 +1,4 @@
-//! One annotation gives a ScaledObject, and it stays what it should be.
+//! The ScaledObject of a model: created, updated, restored, adopted and deleted.
 
 use harness::{ModelServing, kinds};
 use kube::{
@@ -13,7 +13,7 @@ async fn opted_in() -> ModelServing {
     namespace().await.model_serving("chat").opts_in().create().await
 }
 
-/// Merges into the ScaledObject, as a user would.
+/// Merges `patch` into the ScaledObject, as a user would.
 async fn edit(chat: &ModelServing, patch: Value) {
     chat.scaled_objects().patch(&chat.name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
 }
@@ -23,7 +23,7 @@ fn max(scaled_object: &DynamicObject) -> &Value {
 }
 
 #[tokio::test]
-async fn one_annotation_is_enough() {
+async fn creates_a_scaled_object_from_one_annotation() {
     let chat = opted_in().await;
     let scaled_object = chat.scaled_object().await;
     let spec = &scaled_object.data["spec"];
@@ -46,39 +46,40 @@ async fn one_annotation_is_enough() {
 }
 
 #[tokio::test]
-async fn annotations_change_it() {
+async fn applies_changed_annotations() {
     let chat = opted_in().await;
     chat.scaled_object().await;
     chat.annotate(&[("autoscaling.kthena.io/max-replicas", Some("7"))]).await;
     chat.scaled_object_until("has a maximum of 7", |found| max(found) == 7).await;
     chat.annotate(&[("autoscaling.kthena.io/max-replicas", None)]).await;
-    chat.scaled_object_until("has the usual maximum", |found| max(found) == 10).await;
+    chat.scaled_object_until("has the default maximum", |found| max(found) == 10).await;
 }
 
 #[tokio::test]
-async fn opting_out_takes_it_away_and_then_our_condition() {
+async fn opting_out_deletes_the_scaled_object_and_then_the_condition() {
     let chat = opted_in().await;
     chat.reason("Pending").await;
     chat.scaled_object().await;
     chat.annotate(&[("kthena.io/model-name", None)]).await;
     chat.scaled_object_gone().await;
-    let after = chat.until("has no condition of ours", |found| harness::condition(found).is_none()).await;
+    let after =
+        chat.until("has no AutoscalingReady condition", |found| harness::condition(found).is_none()).await;
     assert_eq!(after.data["spec"]["replicas"], 1);
     assert!(after.data["status"]["labelSelector"].is_string());
 }
 
 #[tokio::test]
-async fn what_is_edited_by_hand_is_put_back() {
+async fn restores_an_edited_scaled_object() {
     let chat = opted_in().await;
     chat.scaled_object().await;
     edit(&chat, json!({"spec": {"maxReplicaCount": 99, "triggers": [{"type": "cron", "metadata": {}}]}}))
         .await;
-    let found = chat.scaled_object_until("is as planned again", |found| max(found) == 10).await;
+    let found = chat.scaled_object_until("is restored", |found| max(found) == 10).await;
     assert_eq!(found.data["spec"]["triggers"][0]["type"], "prometheus");
 }
 
 #[tokio::test]
-async fn what_is_deleted_by_hand_comes_back() {
+async fn restores_a_deleted_scaled_object() {
     let chat = opted_in().await;
     let before = chat.scaled_object().await.uid();
     chat.scaled_objects().delete("chat", &DeleteParams::default()).await.unwrap();
@@ -86,15 +87,15 @@ async fn what_is_deleted_by_hand_comes_back() {
 }
 
 #[tokio::test]
-async fn what_others_put_on_it_stays() {
+async fn keeps_metadata_of_other_writers() {
     let chat = opted_in().await;
     chat.scaled_object().await;
-    let theirs = json!({
+    let foreign = json!({
         "labels": {"team": "a", "scaledobject.keda.sh/name": "chat"},
         "annotations": {"autoscaling.keda.sh/paused": "true", "note": "mine"},
         "finalizers": ["finalizer.keda.sh"],
     });
-    edit(&chat, json!({"metadata": theirs})).await;
+    edit(&chat, json!({"metadata": foreign})).await;
     chat.annotate(&[("autoscaling.kthena.io/max-replicas", Some("5"))]).await;
     let found = chat.scaled_object_until("has a maximum of 5", |found| max(found) == 5).await;
     assert_eq!(
@@ -110,7 +111,7 @@ async fn what_others_put_on_it_stays() {
 }
 
 #[tokio::test]
-async fn a_pause_that_we_set_goes_with_its_annotation() {
+async fn resumes_when_the_pause_annotation_is_removed() {
     let chat = namespace()
         .await
         .model_serving("chat")
@@ -125,35 +126,37 @@ async fn a_pause_that_we_set_goes_with_its_annotation() {
 }
 
 #[tokio::test]
-async fn somebody_elses_object_is_never_touched() {
+async fn never_changes_a_foreign_scaled_object() {
     let models = namespace().await;
     let spec = json!({"scaleTargetRef": {"name": "other"}, "triggers": [{"type": "cron", "metadata": {"desiredReplicas": "1"}}]});
-    let theirs =
+    let foreign =
         models.create(&kinds::scaled_object(), json!({"metadata": {"name": "chat"}, "spec": spec})).await;
     let chat = models.model_serving("chat").opts_in().create().await;
     let message = chat.reason("NameConflict").await;
     assert!(message.contains("ScaledObject chat"), "{message}");
     let now = chat.scaled_object().await;
-    assert_eq!(now.resource_version(), theirs.resource_version());
+    assert_eq!(now.resource_version(), foreign.resource_version());
     chat.annotate(&[("kthena.io/model-name", None)]).await;
-    chat.until("has no condition of ours", |found| harness::condition(found).is_none()).await;
-    assert_eq!(chat.scaled_object().await.resource_version(), theirs.resource_version());
-    // Once theirs is gone, the name is free.
+    chat.until("has no AutoscalingReady condition", |found| harness::condition(found).is_none()).await;
+    assert_eq!(chat.scaled_object().await.resource_version(), foreign.resource_version());
+    // The name is free after the foreign ScaledObject is deleted.
     chat.annotate(&[("kthena.io/model-name", Some(&chat.namespace.model_name()))]).await;
     chat.reason("NameConflict").await;
     chat.scaled_objects().delete("chat", &DeleteParams::default()).await.unwrap();
     chat.reason("Pending").await;
-    chat.scaled_object_until("is ours", |found| !found.owner_references().is_empty()).await;
+    chat.scaled_object_until("has an owner reference", |found| !found.owner_references().is_empty()).await;
 }
 
 #[tokio::test]
-async fn what_came_through_gitops_is_adopted() {
+async fn adopts_a_scaled_object_created_by_gitops() {
     let models = namespace().await;
     let managed = json!({"name": "chat", "labels": {"app.kubernetes.io/managed-by": "kthena-keda"}});
     let spec = json!({"scaleTargetRef": {"name": "chat"}, "triggers": [{"type": "cron", "metadata": {"desiredReplicas": "1"}}]});
     let before = models.create(&kinds::scaled_object(), json!({"metadata": managed, "spec": spec})).await;
     let chat = models.model_serving("chat").opts_in().create().await;
-    let after = chat.scaled_object_until("is ours", |found| !found.owner_references().is_empty()).await;
+    let after = chat
+        .scaled_object_until("has an owner reference", |found| !found.owner_references().is_empty())
+        .await;
     assert_eq!(
         (after.uid(), &after.data["spec"]["triggers"][0]["type"]),
         (before.uid(), &json!("prometheus"))
@@ -161,7 +164,7 @@ async fn what_came_through_gitops_is_adopted() {
 }
 
 #[tokio::test]
-async fn a_long_name_is_cut_to_what_keda_allows() {
+async fn shortens_a_long_name_to_the_limit_of_keda() {
     let name = "a-model-serving-whose-name-is-longer-than-keda-can-carry-it";
     let chat = namespace().await.model_serving(name).opts_in().create().await;
     chat.reason("Pending").await;
@@ -173,7 +176,7 @@ async fn a_long_name_is_cut_to_what_keda_allows() {
     .await;
     assert!(found[0].name_any().len() <= 54, "{}", found[0].name_any());
     assert_eq!(found[0].data["spec"]["scaleTargetRef"]["name"], name);
-    // It is put back under that name, too.
+    // It is restored under the same shortened name.
     chat.scaled_objects().delete(&found[0].name_any(), &DeleteParams::default()).await.unwrap();
     harness::wait::until(&chat.scaled_objects(), &found[0].name_any(), "is a new one", |now| {
         now.is_some_and(|now| now.uid() != found[0].uid())
@@ -182,7 +185,7 @@ async fn a_long_name_is_cut_to_what_keda_allows() {
 }
 
 #[tokio::test]
-async fn one_name_in_two_namespaces() {
+async fn scales_namesakes_in_two_namespaces_independently() {
     let (a, b) =
         (opted_in().await, namespace().await.model_serving("chat").opted_in("mistral").create().await);
     for (chat, model) in [(&a, "llama"), (&b, "mistral")] {
@@ -195,11 +198,12 @@ async fn one_name_in_two_namespaces() {
 }
 
 #[tokio::test]
-async fn a_model_serving_made_anew_gets_its_own() {
+async fn a_recreated_model_serving_gets_a_new_scaled_object() {
     let chat = opted_in().await;
     let before = chat.scaled_object().await;
     chat.delete().await;
-    // There is no garbage collector in this stack, so the old one still names the old owner: it is not ours to take.
+    // This stack has no garbage collector, so the old ScaledObject keeps the owner reference to the deleted
+    // ModelServing, and the operator must not adopt it.
     let again = chat.namespace.model_serving("chat").opts_in().create().await;
     again.reason("NameConflict").await;
     assert_eq!(again.scaled_object().await.resource_version(), before.resource_version());
@@ -207,7 +211,7 @@ async fn a_model_serving_made_anew_gets_its_own() {
     again.reason("Pending").await;
     let owner = again.get().await.uid();
     again
-        .scaled_object_until("names its new owner", |found| {
+        .scaled_object_until("references its new owner", |found| {
             Some(found.owner_references()[0].uid.clone()) == owner
         })
         .await;

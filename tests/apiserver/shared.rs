@@ -1,4 +1,4 @@
-//! One control plane and one operator for all tests that do not disturb each other.
+//! One control plane and one operator, shared by all tests that do not affect each other.
 
 use harness::{Crds, Namespace, Process, Settings, Stack};
 use tokio::sync::OnceCell;
@@ -8,12 +8,12 @@ static STACK: OnceCell<(Stack, Process)> = OnceCell::const_new();
 /// The binary under test.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_kthena-keda");
 
-/// The stack that these tests share, with Kthena v1.0.0.
+/// The shared stack, with Kthena v1.0.0.
 pub async fn stack() -> &'static Stack {
     &shared().await.0
 }
 
-/// What their operator logged.
+/// The log of the shared operator so far.
 pub async fn log() -> String {
     shared().await.1.log()
 }
@@ -28,7 +28,7 @@ async fn shared() -> &'static (Stack, Process) {
         .await
 }
 
-/// A namespace of it.
+/// A new namespace in the shared stack.
 pub async fn namespace() -> Namespace {
     stack().await.namespace().await
 }

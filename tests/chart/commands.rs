@@ -1,4 +1,4 @@
-//! The commands that the documentation names, as they stand there.
+//! The commands in the documentation, run as written.
 
 use std::{
     env, fs,
@@ -18,7 +18,7 @@ use kube::api::{Api, DynamicObject, ListParams};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_kthena-keda");
 
-/// A shell in which our program, kubectl and helm are installed, and our program is a plugin of kubectl, too.
+/// A shell with `kthena-keda`, kubectl and helm on its PATH, and `kthena-keda` as a kubectl plugin.
 struct Shell {
     programs: PathBuf,
     kubeconfig: PathBuf,
@@ -57,8 +57,8 @@ impl Shell {
     }
 }
 
-/// The commands of a page's blocks that are marked as a console's, comments aside. Long lines are put together, and documents that a command
-/// is given stay with it.
+/// Commands in the `console` blocks of a page, without comments. Continued lines are joined, and a
+/// here-document stays with its command.
 fn commands(page: &str) -> Vec<String> {
     let text = fs::read_to_string(root().join(page)).unwrap();
     let blocks = text
@@ -66,63 +66,67 @@ fn commands(page: &str) -> Vec<String> {
         .skip(1)
         .filter_map(|block| block.split_once("```").map(|(block, _)| block.to_owned()));
     let lines = blocks.map(|block| block.replace("\\\n", " ")).collect::<String>();
-    let (mut commands, mut document) = (Vec::<String>::new(), false);
+    let (mut commands, mut in_document) = (Vec::<String>::new(), false);
     for line in lines.lines() {
-        if document {
-            document = line != "YAML";
+        if in_document {
+            in_document = line != "YAML";
             commands.last_mut().unwrap().extend(["\n", line]);
         } else if !line.trim().is_empty() && !line.starts_with('#') {
-            document = line.ends_with("<<'YAML'");
+            in_document = line.ends_with("<<'YAML'");
             commands.push(line.split_whitespace().collect::<Vec<_>>().join(" "));
         }
     }
     commands
 }
 
-/// What needs pods that run, or a compiler; tests of the release and of the image do these.
-const NOT_HERE: [&str; 5] = ["kubectl -n kthena-keda rollout", "kubectl wait", "cargo ", "install ", "make "];
+/// Prefixes of commands that need running pods or a compiler; the tests of the release and of the image run
+/// them.
+const SKIPPED: [&str; 5] = ["kubectl -n kthena-keda rollout", "kubectl wait", "cargo ", "install ", "make "];
 
 #[tokio::test]
-async fn of_the_readme_and_the_quick_start_do_what_they_say() {
+async fn commands_of_the_readme_and_the_quick_start_work() {
     let stack = Stack::bare(&[Crds::kthena(), Crds::keda(), Crds::prometheus_operator()]).await;
     let shell = Shell::new(&stack);
     let mut quick_start = commands("docs/quick-start.md");
     let readme: Vec<String> =
         commands("README.md").into_iter().map(|line| line.replace(" NAME ", " chat ")).collect();
     let readme: Vec<String> =
-        readme.into_iter().filter(|line| !NOT_HERE.iter().any(|here| line.starts_with(here))).collect();
-    // The first taste needs no cluster, and no compiler where there is a program.
-    let taste = commands("README.md")
+        readme.into_iter().filter(|line| !SKIPPED.iter().any(|prefix| line.starts_with(prefix))).collect();
+    // The first example needs no cluster, and no compiler if the binary exists.
+    let example = commands("README.md")
         .into_iter()
         .find_map(|line| line.strip_prefix("cargo run -- ").map(|rest| format!("kthena-keda {rest}")));
-    assert!(shell.succeeds(&taste.expect("a first taste")).contains("kind: ScaledObject"));
-    assert_eq!(readme[0], quick_start[0], "the README and the quick start install alike");
+    assert!(shell.succeeds(&example.expect("a first example")).contains("kind: ScaledObject"));
+    assert_eq!(
+        readme[0], quick_start[0],
+        "the README and the quick start install the chart with the same command"
+    );
     assert!(
         readme[0].starts_with("helm install")
             && shell.succeeds(&readme[0]).contains("kubectl get scaledobjects")
     );
-    // KEDA, which has no other rights here, may do what scaling takes, and no more.
+    // KEDA, which has no other permissions here, has exactly those that scaling needs.
     let keda = "kubectl auth can-i --as system:serviceaccount:keda:keda-operator";
-    for (right, is_given) in [
+    for (permission, is_granted) in [
         ("get modelservings.workload.serving.volcano.sh", true),
         ("get modelservings.workload.serving.volcano.sh --subresource=scale", true),
         ("update modelservings.workload.serving.volcano.sh --subresource=scale", true),
         ("update modelservings.workload.serving.volcano.sh", false),
         ("patch modelservings.workload.serving.volcano.sh --subresource=status", false),
     ] {
-        assert_eq!(shell.run(&format!("{keda} {right}")).status.success(), is_given, "{right}");
+        assert_eq!(shell.run(&format!("{keda} {permission}")).status.success(), is_granted, "{permission}");
     }
     let operator = stack.start_operator(&harness::Settings::new(BINARY));
     let scaled: Api<DynamicObject> = Api::all_with(stack.client().await, &kinds::scaled_object());
     let scaled_objects = async || scaled.list(&ListParams::default()).await.unwrap().items.len();
-    // Of the two ways to uninstall the one that leaves nothing behind.
+    // Of the two ways to uninstall, this test follows the one that deletes the ScaledObjects.
     let uninstall = quick_start.iter().position(|line| line.starts_with("helm uninstall")).unwrap();
     quick_start.remove(uninstall);
     for (i, line) in quick_start
         .iter()
         .enumerate()
         .skip(1)
-        .filter(|(_, line)| !NOT_HERE.iter().any(|here| line.starts_with(here)))
+        .filter(|(_, line)| !SKIPPED.iter().any(|prefix| line.starts_with(prefix)))
     {
         let line = line.replace(" NAME ", " chat ");
         if line.contains(" explain") {
@@ -139,22 +143,22 @@ async fn of_the_readme_and_the_quick_start_do_what_they_say() {
             );
             continue;
         }
-        let said = shell.succeeds(&line);
+        let output = shell.succeeds(&line);
         if line == "kubectl get scaledobjects" {
-            until_asked("there is a ScaledObject", scaled_objects, |count| *count == 1).await;
+            until_asked("one ScaledObject exists", scaled_objects, |count| *count == 1).await;
             readme.iter().skip(1).for_each(|line| drop(shell.succeeds(line)));
         }
         if i == uninstall {
-            assert!(said.contains("annotated"), "{line}: {said}");
-            until_asked("there is no ScaledObject", scaled_objects, |count| *count == 0).await;
+            assert!(output.contains("annotated"), "{line}: {output}");
+            until_asked("no ScaledObject exists", scaled_objects, |count| *count == 0).await;
         }
     }
     drop(operator);
 }
 
-/// A definition that an earlier release's chart installed, which Helm leaves as it is for ever.
+/// Helm never upgrades a CRD that an earlier release of the chart installed.
 #[tokio::test]
-async fn the_definition_is_upgraded_by_the_command_that_says_so() {
+async fn the_documented_command_upgrades_the_crd() {
     let stack = Stack::bare(&[]).await;
     let (shell, client) = (Shell::new(&stack), stack.client().await);
     let mut old =
@@ -166,34 +170,33 @@ async fn the_definition_is_upgraded_by_the_command_that_says_so() {
     let upgrading = commands("docs/upgrading.md");
     let line = upgrading.iter().find(|line| line.starts_with("kthena-keda crds")).expect("the command");
     shell.succeeds(line);
-    let definitions: Api<DynamicObject> = Api::all_with(
+    let crds: Api<DynamicObject> = Api::all_with(
         client,
         &resource("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions"),
     );
     let found =
-        serde_json::to_value(definitions.get("autoscalingprofiles.autoscaling.kthena.io").await.unwrap())
-            .unwrap();
+        serde_json::to_value(crds.get("autoscalingprofiles.autoscaling.kthena.io").await.unwrap()).unwrap();
     assert!(found.pointer(&format!("{schema}/properties/fallback")).is_some());
-    // kubectl finds kinds by what the API server publishes, which takes a moment.
-    let explained = async || shell.run("kubectl explain asp.spec.fallback").status.success();
-    until_asked("kubectl explains the field", explained, |explains| *explains).await;
-    // Kustomize installs beside it, and once more without a complaint.
+    // The API server publishes the new schema after a moment.
+    let is_explained = async || shell.run("kubectl explain asp.spec.fallback").status.success();
+    until_asked("kubectl explains the field", is_explained, |explained| *explained).await;
+    // Kustomize installs over the CRD, and a second time without an error.
     for _ in 0..2 {
         shell.succeeds("kubectl apply --server-side --force-conflicts -k config");
     }
 }
 
 #[test]
-fn shells_and_manuals_are_told_of_every_command() {
-    let say = |arguments: &[&str]| {
+fn completion_and_manual_pages_cover_every_command() {
+    let print = |arguments: &[&str]| {
         let output = Command::new(BINARY).args(arguments).output().unwrap();
         assert!(output.status.success(), "{arguments:?}");
         String::from_utf8(output.stdout).unwrap()
     };
     for shell in ["bash", "zsh", "fish"] {
-        assert!(say(&["completion", shell]).contains("explain"), "{shell}");
+        assert!(print(&["completion", shell]).contains("explain"), "{shell}");
     }
-    assert!(say(&["man"]).contains("explain"));
-    assert!(say(&["man", "run"]).contains("watch\\-namespaces"));
+    assert!(print(&["man"]).contains("explain"));
+    assert!(print(&["man", "run"]).contains("watch\\-namespaces"));
     assert!(!Command::new(BINARY).args(["man", "dance"]).output().unwrap().status.success());
 }

@@ -1,4 +1,4 @@
-//! Of two instances one writes: real processes, one of which is killed, told to end, or held up.
+//! Leader election: of two processes only the leader writes, even if it is killed, terminated or suspended.
 
 use harness::{
     Crds, Process, Settings, Stack, ask,
@@ -24,7 +24,7 @@ impl Instances {
             .with("--leader-elect=true")
             .with(&format!("--lease-duration={}", self.lease_seconds))
             .with(&format!("--lease-identity={name}"))
-            // Nobody takes the traces, which holds nothing up, the end of the process least of all.
+            // No collector listens at this endpoint; that must not delay the operator or its exit.
             .with("--otlp-endpoint=http://127.0.0.1:9");
         self.stack.start_operator(&settings)
     }
@@ -41,22 +41,22 @@ impl Instances {
         until(&leases, "kthena-keda", &format!("is held by {name}"), holds).await;
     }
 
-    /// What was written besides the Lease.
+    /// Number of writes, without those of the Lease.
     fn writes(&self) -> usize {
         self.stack.writes().iter().filter(|write| write.object_ref.resource != "leases").count()
     }
 }
 
-/// The value of a series in what it shows.
-async fn shows(process: &Process, series: &str) -> Option<String> {
+/// Value of a series in the process's metrics.
+async fn metric(process: &Process, series: &str) -> Option<String> {
     let (_, text) = ask(process, "/metrics").await;
     text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ').map(str::to_owned))
 }
 
-const LEADS: &str = "leader_election_master_status{name=\"kthena-keda\"}";
+const LEADER_STATUS: &str = "leader_election_master_status{name=\"kthena-keda\"}";
 
 #[tokio::test]
-async fn one_leads_and_the_other_takes_over_when_it_is_killed() {
+async fn the_follower_takes_over_from_a_killed_leader() {
     let instances = Instances::start(3).await;
     let first = instances.instance("first");
     instances.is_led_by("first").await;
@@ -64,49 +64,50 @@ async fn one_leads_and_the_other_takes_over_when_it_is_killed() {
     let models = instances.stack.namespace().await;
     let chat = models.model_serving("chat").opts_in().create().await;
     chat.scaled_object().await;
-    for (process, leads) in [(&first, "1"), (&second, "0")] {
-        assert_eq!(shows(process, LEADS).await.as_deref(), Some(leads));
+    for (process, is_leader) in [(&first, "1"), (&second, "0")] {
+        assert_eq!(metric(process, LEADER_STATUS).await.as_deref(), Some(is_leader));
         assert_eq!(ask(process, "/healthz").await.0, 200);
-        until_asked("it is ready", async || ask(process, "/readyz").await, |(code, _)| *code == 200).await;
+        until_asked("the process is ready", async || ask(process, "/readyz").await, |(code, _)| *code == 200)
+            .await;
     }
     assert_eq!(
-        shows(&first, "kthena_keda_models{status=\"Unknown\",reason=\"Pending\"}").await.as_deref(),
+        metric(&first, "kthena_keda_models{status=\"Unknown\",reason=\"Pending\"}").await.as_deref(),
         Some("1")
     );
     assert_eq!(instances.writes(), 2, "{:?}", harness::audit::summary(&instances.stack.writes()));
     drop(first);
     instances.is_led_by("second").await;
     models.model_serving("later").opted_in("later").create().await.scaled_object().await;
-    assert_eq!(shows(&second, LEADS).await.as_deref(), Some("1"));
+    assert_eq!(metric(&second, LEADER_STATUS).await.as_deref(), Some("1"));
     assert_eq!(
         instances.writes(),
         4,
-        "what was there is not written again: {:?}",
+        "the new leader rewrote existing objects: {:?}",
         harness::audit::summary(&instances.stack.writes())
     );
 }
 
-/// With a lease that nobody could wait for.
+/// The lease duration is longer than the test.
 #[tokio::test]
-async fn one_that_leaves_in_order_hands_over_at_once() {
+async fn a_terminated_leader_releases_the_lease_at_once() {
     let instances = Instances::start(3600).await;
     let first = instances.instance("first");
     instances.is_led_by("first").await;
     let second = instances.instance("second");
     until_asked(
-        "the second waits",
-        async || shows(&second, LEADS).await,
+        "the second process follows",
+        async || metric(&second, LEADER_STATUS).await,
         |leads| leads.as_deref() == Some("0"),
     )
     .await;
     assert!(first.terminate());
     instances.is_led_by("second").await;
     instances.stack.namespace().await.model_serving("chat").opts_in().create().await.scaled_object().await;
-    // One that waits ends in order, too, and takes nothing with it.
+    // A follower exits with 0, too, and leaves the lease unchanged.
     let third = instances.instance("third");
     until_asked(
-        "the third waits",
-        async || shows(&third, LEADS).await,
+        "the third process follows",
+        async || metric(&third, LEADER_STATUS).await,
         |leads| leads.as_deref() == Some("0"),
     )
     .await;
@@ -115,7 +116,7 @@ async fn one_that_leaves_in_order_hands_over_at_once() {
 }
 
 #[tokio::test]
-async fn one_that_was_held_up_beyond_its_time_writes_nothing_and_ends() {
+async fn a_leader_suspended_beyond_its_lease_writes_nothing_and_exits() {
     let instances = Instances::start(3).await;
     let mut first = instances.instance("first");
     instances.is_led_by("first").await;
@@ -125,16 +126,20 @@ async fn one_that_was_held_up_beyond_its_time_writes_nothing_and_ends() {
     first.signal("STOP");
     let second = instances.instance("second");
     instances.is_led_by("second").await;
-    // Nobody is left who could do the work: if the first one did it, that would show.
+    // No other process is left, so any write is one of the first.
     drop(second);
     chat.annotate(&[("autoscaling.kthena.io/max-replicas", Some("7"))]).await;
     let before = instances.writes();
     first.signal("CONT");
     let first = std::sync::Mutex::new(first);
-    until_asked("the first one ends", async || first.lock().unwrap().has_ended(), |has_ended| *has_ended)
-        .await;
+    until_asked(
+        "the first process exits",
+        async || first.lock().unwrap().has_ended(),
+        |has_ended| *has_ended,
+    )
+    .await;
     let first = first.into_inner().unwrap();
-    assert!(first.log().contains("the lease is lost"), "{}", first.log());
+    assert!(first.log().contains("lost the leader lease"), "{}", first.log());
     assert_eq!(instances.writes(), before, "{:?}", harness::audit::summary(&instances.stack.writes()));
     let _third = instances.instance("third");
     chat.scaled_object_until("has a maximum of 7", |found| found.data["spec"]["maxReplicaCount"] == 7).await;

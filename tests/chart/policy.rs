@@ -1,4 +1,4 @@
-//! The admission policy and the operator's own reader judge annotations alike.
+//! The admission policy and the operator's parser accept the same annotations.
 
 use std::{collections::BTreeMap, fs};
 
@@ -15,7 +15,7 @@ struct Row {
     annotations: BTreeMap<String, String>,
 }
 
-fn table() -> Vec<Row> {
+fn rows() -> Vec<Row> {
     serde_saphyr::from_str(&fs::read_to_string("tests/chart/annotations.yaml").unwrap()).unwrap()
 }
 
@@ -30,57 +30,65 @@ fn model_serving(name: &str, annotations: &BTreeMap<String, String>) -> DynamicO
 }
 
 #[tokio::test]
-async fn annotations_are_refused_where_the_operator_refuses_them() {
-    let rows = table();
+async fn the_policy_rejects_the_annotations_that_the_operator_rejects() {
+    let rows = rows();
     assert!(rows.len() > 60);
     for row in &rows {
-        let read = Annotations::read(&row.annotations, None);
-        assert_eq!(read.is_none_or(|read| read.is_ok()), row.accepted, "the operator: {}", row.note);
+        let parsed = Annotations::read(&row.annotations, None);
+        assert_eq!(parsed.is_none_or(|parsed| parsed.is_ok()), row.accepted, "the operator: {}", row.note);
     }
     let stack = Stack::start(&[Crds::kthena()]).await;
     let models = stack.namespace().await;
     let api = models.api(&kinds::model_serving());
-    // One that was bad before the policy came.
-    let bad = BTreeMap::from([
+    // This ModelServing has invalid annotations from before the policy was installed.
+    let invalid = BTreeMap::from([
         ("kthena.io/model-name".to_owned(), "chat".to_owned()),
         ("autoscaling.kthena.io/min-replicas".to_owned(), "x".to_owned()),
     ]);
-    api.create(&PostParams::default(), &model_serving("old", &bad)).await.unwrap();
+    api.create(&PostParams::default(), &model_serving("old", &invalid)).await.unwrap();
     apply_file(&models.client, &harness::stack::root().join("config/install/admissionpolicy.yaml")).await;
 
-    let try_out = PostParams { dry_run: true, ..PostParams::default() };
-    let refused = harness::wait::until_asked(
-        "the policy is in force",
-        async || api.create(&try_out, &model_serving("bad", &bad)).await.err().map(|error| error.to_string()),
+    let dry_run = PostParams { dry_run: true, ..PostParams::default() };
+    let rejection = harness::wait::until_asked(
+        "the policy is enforced",
+        async || {
+            api.create(&dry_run, &model_serving("invalid", &invalid))
+                .await
+                .err()
+                .map(|error| error.to_string())
+        },
         Option::is_some,
     );
-    let refused = refused.await.unwrap();
-    assert!(refused.contains("autoscaling.kthena.io/min-replicas") && refused.contains("\"x\""), "{refused}");
-    let mut differ = Vec::new();
+    let rejection = rejection.await.unwrap();
+    assert!(
+        rejection.contains("autoscaling.kthena.io/min-replicas") && rejection.contains("\"x\""),
+        "{rejection}"
+    );
+    let mut differences = Vec::new();
     for (i, row) in rows.iter().enumerate() {
-        let answer = api.create(&try_out, &model_serving(&format!("row-{i}"), &row.annotations)).await;
-        match (&answer, row.accepted) {
+        let result = api.create(&dry_run, &model_serving(&format!("row-{i}"), &row.annotations)).await;
+        match (&result, row.accepted) {
             (Ok(_), true) => {}
             (Err(kube::Error::Api(status)), false) if status.message.contains("kthena-keda-annotations") => {}
-            _ => differ.push(format!("{}: {answer:?}", row.note)),
+            _ => differences.push(format!("{}: {result:?}", row.note)),
         }
     }
-    assert!(differ.is_empty(), "{differ:#?}");
+    assert!(differences.is_empty(), "{differences:#?}");
 
-    // The old one can still be changed, mended only to something good, and deleted.
+    // The existing ModelServing can still be changed and deleted, and its annotations can only become valid.
     let patch = async |patch: serde_json::Value| {
         api.patch("old", &PatchParams::default(), &Patch::Merge(patch)).await
     };
     patch(json!({"metadata": {"labels": {"team": "a"}}, "spec": {"replicas": 2}}))
         .await
-        .expect("a change that is not of our annotations");
+        .expect("a change of other fields");
     patch(json!({"metadata": {"annotations": {"autoscaling.kthena.io/min-replicas": "y"}}}))
         .await
-        .expect_err("still bad");
+        .expect_err("annotations that are still invalid");
     patch(json!({"metadata": {"finalizers": ["example.com/hold"]}})).await.expect("a finalizer");
     patch(json!({"metadata": {"finalizers": null}})).await.expect("no finalizer");
     patch(json!({"metadata": {"annotations": {"autoscaling.kthena.io/min-replicas": "1"}}}))
         .await
-        .expect("good now");
+        .expect("valid annotations");
     api.delete("old", &kube::api::DeleteParams::default()).await.expect("a deletion");
 }

@@ -1,4 +1,4 @@
-//! What an earlier release left behind: names, labels and the field manager are promises to clusters that upgrade.
+//! Objects of earlier releases: names, labels and the field manager are promises to clusters that upgrade.
 
 use std::fs;
 
@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_kthena-keda");
 
-/// Every earlier release, as it wrote the objects of the same model.
+/// The cases are the earlier releases; each has a file with the objects that it wrote for the same model.
 #[rstest::rstest]
 #[case("0.1.0")]
 #[tokio::test]
-async fn what_an_earlier_release_wrote_is_kept_without_a_write(#[case] release: &str) {
+async fn keeps_objects_of_an_earlier_release_without_a_write(#[case] release: &str) {
     let stack = Stack::start(&[Crds::kthena(), Crds::keda(), Crds::prometheus_operator()]).await;
     let models = stack.namespace().await;
     let chat = models
@@ -24,12 +24,12 @@ async fn what_an_earlier_release_wrote_is_kept_without_a_write(#[case] release: 
     let selector = "modelserving.volcano.sh/entry=true,modelserving.volcano.sh/name=chat,modelserving.volcano.sh/role-id=engine-0,modelserving.volcano.sh/role=engine";
     chat.patch_status("kthena", json!({"labelSelector": selector})).await.unwrap();
     objects::apply_file(&models.client, &root().join("config/samples/router-service.yaml")).await;
-    let left = fs::read_to_string(root().join(format!("tests/chart/releases/{release}.yaml"))).unwrap();
-    let left = left.replace("$NAMESPACE", &models.name).replace("$UID", &owner.uid().unwrap());
-    let left: Vec<Value> = serde_saphyr::from_multiple(&left).unwrap();
-    let left: Vec<Value> = left.into_iter().filter(|object| !object.is_null()).collect();
-    assert_eq!(left.len(), 2, "a ScaledObject and a PodMonitor");
-    for object in left {
+    let manifest = fs::read_to_string(root().join(format!("tests/chart/releases/{release}.yaml"))).unwrap();
+    let manifest = manifest.replace("$NAMESPACE", &models.name).replace("$UID", &owner.uid().unwrap());
+    let earlier: Vec<Value> = serde_saphyr::from_multiple(&manifest).unwrap();
+    let earlier: Vec<Value> = earlier.into_iter().filter(|object| !object.is_null()).collect();
+    assert_eq!(earlier.len(), 2, "a ScaledObject and a PodMonitor");
+    for object in earlier {
         objects::apply_as(&models.client, "kthena-keda", object).await;
     }
     let _operator = stack.start_operator(&Settings::new(BINARY));

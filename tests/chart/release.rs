@@ -1,4 +1,4 @@
-//! A release's life: installed, used, orphaned by its leader, upgraded, uninstalled.
+//! Life cycle of a release: installation, scaling, loss of the leader, upgrade and uninstallation.
 
 use std::fs;
 
@@ -16,8 +16,8 @@ use serde_json::Value;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_kthena-keda");
 
-/// What stands without data on a healthy system: errors, and what other components than ours would have to be scraped for.
-const EMPTY_WHEN_WELL: [&str; 7] = [
+/// Dashboard panels that are empty on a healthy system, or need a scrape of another component.
+const EMPTY_WHEN_HEALTHY: [&str; 7] = [
     "Not ready",
     "Not ready, by name",
     "Unknown",
@@ -27,14 +27,15 @@ const EMPTY_WHEN_WELL: [&str; 7] = [
     "Errors, by class",
 ];
 
-/// Where our Prometheus is; and everything quick, since a check that comes before the first scrape is believed until the next one.
+/// Values with the Prometheus URL and short intervals, because the result of a check before the first scrape
+/// stays until the next check.
 fn values(chain: &Chain, more: &[&str]) -> Vec<String> {
-    let given = [
+    let base = [
         format!("prometheus.url={}", chain.prometheus.url),
         "metrics.serviceMonitor.interval=1s".to_owned(),
         "checkInterval=1".to_owned(),
     ];
-    given.into_iter().chain(more.iter().map(|value| (*value).to_owned())).collect()
+    base.into_iter().chain(more.iter().map(|value| (*value).to_owned())).collect()
 }
 
 fn writes(chain: &Chain) -> Vec<harness::audit::Request> {
@@ -74,14 +75,14 @@ async fn has_two_replicas(chain: &Chain, release: &Release) {
 }
 
 #[tokio::test]
-async fn from_install_to_uninstall() {
+async fn a_release_is_installed_fails_over_is_upgraded_and_uninstalled() {
     if !is_in_namespace() {
         assert!(
             std::env::var("CI").as_deref() != Ok("true"),
-            "this needs a network namespace, and none can be made here"
+            "chart::release needs a network namespace, which cannot be created here"
         );
         eprintln!(
-            "SKIPPED chart::release: it needs a network namespace; run `make test`, or see what `make doctor` says of it"
+            "SKIPPED chart::release: it needs a network namespace; run `make test`, or check the prerequisites with `make doctor`"
         );
         return;
     }
@@ -90,7 +91,7 @@ async fn from_install_to_uninstall() {
     let chain = Chain::around(stack, &settings).await;
     let release = Release::prepare(&chain.stack.control_plane, BINARY.as_ref()).await;
 
-    // Only a Prometheus URL is needed; our own definition comes with the chart.
+    // The chart needs only a Prometheus URL, and installs the CRD.
     let notes = release.upgrade(&values(&chain, &[])).unwrap();
     assert!(notes.contains("kubectl get scaledobjects") && notes.contains("kthena.io/model-name"), "{notes}");
     has_two_replicas(&chain, &release).await;
@@ -100,14 +101,15 @@ async fn from_install_to_uninstall() {
     let load = chain.load(&chat);
     load.hold(25);
     chat.has_replicas(3).await;
-    shows_data_in_every_panel(&chain, &chat).await;
+    every_panel_has_data(&chain, &chat).await;
 
-    // The leader dies while clients wait: the other one takes over, writes what is new and nothing again, and the model goes on scaling.
+    // The leader is killed while clients wait: the other replica takes over, writes only what is new, and the
+    // model continues to scale.
     let (first, before) = (leader(&chain).await, writes(&chain).len());
     release.kill(&first);
     load.hold(45);
     chat.has_replicas(5).await;
-    until_asked("another one leads", async || leader(&chain).await, |holder| *holder != first).await;
+    until_asked("another pod leads", async || leader(&chain).await, |holder| *holder != first).await;
     chat.serving.annotate(&[("autoscaling.kthena.io/max-replicas", Some("6"))]).await;
     chat.serving
         .scaled_object_until("has a maximum of 6", |found| found.data["spec"]["maxReplicaCount"] == 6)
@@ -116,9 +118,9 @@ async fn from_install_to_uninstall() {
     chat.has_replicas(6).await;
     let since = writes(&chain).split_off(before);
     let of_scaled_objects = since.iter().filter(|write| write.object_ref.resource == "scaledobjects").count();
-    assert_eq!(of_scaled_objects, 1, "one for one change: {:?}\n{}", summary(&since), release.logs());
+    assert_eq!(of_scaled_objects, 1, "one write per change: {:?}\n{}", summary(&since), release.logs());
 
-    // An upgrade of the chart starts new pods, and touches nothing that they keep.
+    // An upgrade of the chart starts new pods and changes no object of a model.
     load.hold(25);
     chat.has_replicas(3).await;
     let (kept, before) = (chat.serving.scaled_object().await, writes(&chain).len());
@@ -136,7 +138,7 @@ async fn from_install_to_uninstall() {
     assert!(since.is_empty(), "{:?}\n{}", summary(&since), release.logs());
     assert_eq!(chat.serving.scaled_object().await.metadata.uid, kept.metadata.uid);
 
-    // What was made for models stays, and goes on scaling them; so do definitions and profiles.
+    // ScaledObjects, CRDs and profiles stay after an uninstallation, and the models continue to scale.
     release.uninstall().unwrap();
     until_asked("no pod runs", async || release.pods().len(), |count| *count == 0).await;
     load.hold(45);
@@ -146,33 +148,34 @@ async fn from_install_to_uninstall() {
     profiles.get("default").await.expect("the profile stays");
 }
 
-/// The dashboard as it is shipped, asked of the Prometheus that scrapes the release by its own ServiceMonitor.
-async fn shows_data_in_every_panel(chain: &Chain, chat: &Model) {
+/// Runs the queries of the shipped dashboard on the Prometheus that scrapes the release with the
+/// ServiceMonitor of the chart.
+async fn every_panel_has_data(chain: &Chain, chat: &Model) {
     let dashboard: Value =
         serde_json::from_str(&fs::read_to_string("charts/kthena-keda/dashboards/kthena-keda.json").unwrap())
             .unwrap();
     let mut queries = Vec::new();
-    collect(&dashboard["panels"], &mut queries);
+    collect_queries(&dashboard["panels"], &mut queries);
     assert!(queries.len() > 20, "{queries:?}");
     let one = format!("kthena_router_active_downstream_requests{{model=\"{}\"}}", chat.name);
     chain.prometheus.until(&format!("sum({one})"), |found| found.is_some_and(|found| found > 0.0)).await;
     for (title, query) in queries {
-        // Without what stands in for nothing, where there is to be something.
-        let bare = query.replace(" or on () vector(0)", "");
-        let query = if EMPTY_WHEN_WELL.contains(&title.as_str()) { query } else { bare };
+        // Panels that must have data are queried without their fallback to 0.
+        let without_fallback = query.replace(" or on () vector(0)", "");
+        let query = if EMPTY_WHEN_HEALTHY.contains(&title.as_str()) { query } else { without_fallback };
         let query = query.replace("$__rate_interval", "30s");
-        let ask = async || chain.prometheus.values(&query).await;
+        let values = async || chain.prometheus.values(&query).await;
         let has_data = |values: &Vec<f64>| !values.is_empty() && values.iter().any(|value| value.is_finite());
-        until_asked(&format!("{title} has data: {query}"), ask, has_data).await;
+        until_asked(&format!("{title} has data: {query}"), values, has_data).await;
     }
 }
 
-fn collect(panels: &Value, queries: &mut Vec<(String, String)>) {
+fn collect_queries(panels: &Value, queries: &mut Vec<(String, String)>) {
     for panel in panels.as_array().into_iter().flatten() {
         let title = panel["title"].as_str().unwrap_or_default();
         let of_panel =
             panel["targets"].as_array().into_iter().flatten().filter_map(|target| target["expr"].as_str());
         queries.extend(of_panel.map(|query| (title.to_owned(), query.to_owned())));
-        collect(&panel["panels"], queries);
+        collect_queries(&panel["panels"], queries);
     }
 }

@@ -1,4 +1,4 @@
-//! Several instances share the work, and together do what one would.
+//! Shards: several instances with different selectors write together what one instance would write.
 
 use std::{collections::BTreeMap, io::Write as _, process::Command};
 
@@ -29,7 +29,8 @@ async fn create(models: &Namespace) {
     .await;
 }
 
-/// How often each was written, profiles aside, whose number of users is written now and then while it grows.
+/// Number of writes per object, without profiles, whose count of ModelServings is written a varying number of
+/// times while it grows.
 fn written(stack: &Stack, models: &Namespace) -> BTreeMap<String, usize> {
     let mut written = audit::summary(&stack.writes());
     written.retain(|what, _| !what.contains("autoscalingprofiles"));
@@ -37,7 +38,7 @@ fn written(stack: &Stack, models: &Namespace) -> BTreeMap<String, usize> {
 }
 
 #[tokio::test]
-async fn two_shards_write_what_one_would() {
+async fn two_shards_write_the_same_as_one_instance() {
     let crds = [Crds::kthena(), Crds::keda(), Crds::prometheus_operator()];
     let mut totals = Vec::new();
     for shards in
@@ -59,26 +60,26 @@ async fn two_shards_write_what_one_would() {
         until(&monitors, "kthena-keda-router", "exists", |found| found.is_some()).await;
         totals.push(written(&stack, &models));
         if shards.len() == 2 {
-            leaves_a_shard(&models).await;
+            keeps_the_scaled_object_outside_all_shards(&models).await;
         }
     }
     assert_eq!(totals[0], totals[1]);
     assert_eq!(
         totals[0].len(),
         13,
-        "a status and a ScaledObject each, and the router's monitor: {:?}",
+        "a status and a ScaledObject per model, and the router's monitor: {:?}",
         totals[0]
     );
 }
 
-/// A ModelServing that is no longer selected has not opted out.
-async fn leaves_a_shard(models: &Namespace) {
+/// A ModelServing that no selector matches any more has not opted out.
+async fn keeps_the_scaled_object_outside_all_shards(models: &Namespace) {
     let (serving, scaled) = (models.api(&kinds::model_serving()), models.api(&kinds::scaled_object()));
     let before = scaled.get("chat-0").await.unwrap();
     let label =
         |shard: &str| kube::api::Patch::Merge(serde_json::json!({"metadata": {"labels": {"shard": shard}}}));
     serving.patch("chat-0", &kube::api::PatchParams::default(), &label("none")).await.unwrap();
-    // Both instances have seen that once they have seen what came later.
+    // Both instances have reconciled a later model, so they have observed the label.
     for (name, shard) in [("after-a", "a"), ("after-b", "b")] {
         models.model_serving(name).opted_in(name).in_shard(shard).create().await.scaled_object().await;
     }
@@ -89,7 +90,7 @@ async fn leaves_a_shard(models: &Namespace) {
 }
 
 #[tokio::test]
-async fn rights_in_the_watched_namespaces_are_enough() {
+async fn permissions_in_the_watched_namespaces_suffice() {
     let stack = Stack::bare(&[Crds::kthena(), Crds::keda(), Crds::prometheus_operator(), Crds::ours()]).await;
     let (first, second, other) = (stack.namespace().await, stack.namespace().await, stack.namespace().await);
     for file in [
@@ -100,7 +101,7 @@ async fn rights_in_the_watched_namespaces_are_enough() {
     ] {
         objects::apply_file(&first.client, &root().join(format!("config/{file}.yaml"))).await;
     }
-    let rights = stack.control_plane.folder.join("rights.yaml");
+    let rbac = stack.control_plane.folder.join("rbac.yaml");
     let watched = format!("watchNamespaces={{{},{}}}", first.name, second.name);
     let mut helm = Command::new(binary("helm"));
     helm.args([
@@ -114,8 +115,8 @@ async fn rights_in_the_watched_namespaces_are_enough() {
     ]);
     let rendered =
         helm.args(["--set", "prometheus.url=http://prometheus:9090", "--set", &watched]).output().unwrap();
-    std::fs::File::create(&rights).unwrap().write_all(&rendered.stdout).unwrap();
-    objects::apply_file(&first.client, &rights).await;
+    std::fs::File::create(&rbac).unwrap().write_all(&rendered.stdout).unwrap();
+    objects::apply_file(&first.client, &rbac).await;
     let namespaces = format!("--watch-namespaces={},{}", second.name, first.name);
     let operator = stack.start_operator(&Settings::new(BINARY).with(&namespaces));
     let elsewhere = other.model_serving("chat").opted_in("elsewhere").create().await;
@@ -126,7 +127,8 @@ async fn rights_in_the_watched_namespaces_are_enough() {
         chat.scaled_object_until("has a maximum of 7", |found| found.data["spec"]["maxReplicaCount"] == 7)
             .await;
     }
-    // Whoever has the duties of the cluster counts all models, but scales none that is not its own.
+    // The instance with the cluster duties counts the models of all namespaces, but scales only those that it
+    // watches.
     let profiles = kube::Api::all_with(first.client.clone(), &kinds::profile());
     until(&profiles, "default", "has three users", |found| {
         found.is_some_and(|found| found.data["status"]["modelServings"] == 3)
@@ -137,6 +139,6 @@ async fn rights_in_the_watched_namespaces_are_enough() {
     assert!(elsewhere.scaled_objects().get_opt("chat").await.unwrap().is_none());
     assert!(harness::condition(&elsewhere.get().await).is_none());
     assert!(operator.terminate());
-    let refused: Vec<_> = stack.requests().into_iter().filter(|request| request.code() == 403).collect();
-    assert!(refused.is_empty(), "{:?}", audit::summary(&refused));
+    let forbidden: Vec<_> = stack.requests().into_iter().filter(|request| request.code() == 403).collect();
+    assert!(forbidden.is_empty(), "{:?}", audit::summary(&forbidden));
 }

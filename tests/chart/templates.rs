@@ -1,4 +1,4 @@
-//! What the chart renders from different values, what it refuses, and its alert rules.
+//! Rendered templates for several sets of values, validation of values, and alert rules.
 
 use std::process::{Command, Output};
 
@@ -19,25 +19,25 @@ fn render(values: &[&str]) -> Result<String, String> {
 const URL: &str = "prometheus.url=http://prometheus:9090";
 
 #[test]
-fn the_chart_has_nothing_for_helm_to_complain_about() {
+fn helm_lint_finds_nothing() {
     let output = helm(&["lint", "--strict", "charts/kthena-keda", "--set", URL]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
 
 #[test]
-fn what_is_missing_or_misspelt_is_refused_with_what_to_write() {
-    let refused = |values: &[&str]| render(values).expect_err("bad values");
-    assert!(refused(&[]).contains("--set prometheus.url="));
-    assert!(refused(&["prometheus.url=http://prometheus:9090/"]).contains("url"));
-    assert!(refused(&[URL, "replica=3"]).contains("replica"));
-    assert!(refused(&[URL, "monitors.label.a=b"]).contains("label"));
-    assert!(refused(&[URL, "replicas=2", "leaderElection.enabled=false"]).contains("set replicas to 1"));
-    assert!(refused(&[URL, "keda.grant.enabled=perhaps"]).contains("enabled"));
+fn rejects_missing_and_misspelled_values_with_a_remedy() {
+    let error = |values: &[&str]| render(values).expect_err("invalid values");
+    assert!(error(&[]).contains("--set prometheus.url="));
+    assert!(error(&["prometheus.url=http://prometheus:9090/"]).contains("url"));
+    assert!(error(&[URL, "replica=3"]).contains("replica"));
+    assert!(error(&[URL, "monitors.label.a=b"]).contains("label"));
+    assert!(error(&[URL, "replicas=2", "leaderElection.enabled=false"]).contains("set replicas to 1"));
+    assert!(error(&[URL, "keda.grant.enabled=perhaps"]).contains("enabled"));
 }
 
-/// The rules, the Deployment and whatever else differs, for the ways in which the chart is used.
+/// Snapshots of the RBAC rules, the Deployment and all other documents, for typical sets of values.
 #[test]
-fn values_render_as_before() {
+fn values_render_as_in_the_snapshots() {
     let sets: [(&str, &[&str]); 4] = [
         ("default", &[URL]),
         (
@@ -73,7 +73,7 @@ fn values_render_as_before() {
     ];
     for (name, values) in sets {
         let rendered = render(values).unwrap();
-        // The dashboard and the policy have tests of their own.
+        // The dashboard and the policy have their own tests.
         let documents = rendered.split("\n---\n").filter(|document| {
             !document.contains("/dashboard.yaml") && !document.contains("/admissionpolicy.yaml")
         });
@@ -82,7 +82,7 @@ fn values_render_as_before() {
 }
 
 #[test]
-fn alerts_fire_when_they_should_and_not_otherwise() {
+fn alerts_fire_as_specified() {
     for arguments in [
         ["check", "rules", "charts/kthena-keda/alerts/kthena-keda.yaml"],
         ["test", "rules", "charts/kthena-keda/alerts/kthena-keda_test.yaml"],
@@ -97,7 +97,7 @@ fn alerts_fire_when_they_should_and_not_otherwise() {
     }
 }
 
-/// What is applied by kustomize is one set of objects, each of which kustomize can read.
+/// Kustomize builds each folder, and its output has the expected kinds.
 #[test]
 fn kustomize_builds_what_the_chart_installs() {
     for (folder, kinds) in [

@@ -1,4 +1,4 @@
-//! Many models at once, as different as users have them, some of which change their mind. Whatever fails is tried again, as people do.
+//! Many different models created and changed at once. Failed requests are retried, as users do.
 
 use std::{
     sync::{
@@ -19,73 +19,82 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// How long an answer is waited for.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a burst may take, outages included.
+/// Timeout of a request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time limit of a burst, including outages.
 const LIMIT: Duration = Duration::from_mins(2);
 
-/// Models on their way.
+/// A task that creates models.
 pub struct Burst {
-    made: Arc<AtomicUsize>,
+    created: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
 impl Burst {
-    /// Begins to create so many.
-    pub fn of(models: &Namespace, count: usize, random: Random) -> Self {
-        let made = Arc::new(AtomicUsize::new(0));
-        let task = tokio::spawn(create(models.clone(), count, random, made.clone()));
-        Self { made, task }
+    /// Starts to create `count` models, different from each other.
+    pub fn start(models: &Namespace, count: usize, random: Random) -> Self {
+        let created = Arc::new(AtomicUsize::new(0));
+        let task = tokio::spawn(create(models.clone(), count, random, created.clone()));
+        Self { created, task }
     }
 
-    /// Begins to create so many that are all alike, and stay as they are.
-    pub fn plain(models: &Namespace, count: usize) -> Self {
-        let made = Arc::new(AtomicUsize::new(0));
-        let (models, progress) = (models.clone(), made.clone());
+    /// Starts to create `count` equal models, which are not changed.
+    pub fn start_uniform(models: &Namespace, count: usize) -> Self {
+        let created = Arc::new(AtomicUsize::new(0));
+        let (models, progress) = (models.clone(), created.clone());
         let task = tokio::spawn(async move {
             for i in 0..count {
                 models.model_serving(&format!("chat-{i}")).opted_in(&format!("llama-{i}")).create().await;
                 progress.fetch_add(1, Ordering::Relaxed);
             }
         });
-        Self { made, task }
+        Self { created, task }
     }
 
-    /// Waits until so many were made.
-    pub async fn has_made(&self, count: usize) {
-        while self.made.load(Ordering::Relaxed) < count {
-            assert!(!self.task.is_finished(), "the burst is over before {count} were made");
+    /// Waits until `count` models are created.
+    ///
+    /// # Panics
+    /// If the burst ends before.
+    pub async fn has_created(&self, count: usize) {
+        while self.created.load(Ordering::Relaxed) < count {
+            assert!(!self.task.is_finished(), "the burst ended before {count} models were created");
             sleep(Duration::from_millis(2)).await;
         }
     }
 
-    /// Whether all are made.
-    pub fn is_over(&self) -> bool {
+    /// `true` if all models are created.
+    pub fn is_finished(&self) -> bool {
         self.task.is_finished()
     }
 
-    /// Waits until all are made.
-    pub async fn ends(self) {
-        until_asked_within(LIMIT, "all models are made", async || self.task.is_finished(), |over| *over)
-            .await;
+    /// Waits until all models are created.
+    pub async fn finished(self) {
+        until_asked_within(
+            LIMIT,
+            "all models are created",
+            async || self.task.is_finished(),
+            |finished| *finished,
+        )
+        .await;
         self.task.await.unwrap();
     }
 }
 
-async fn create(models: Namespace, count: usize, mut random: Random, made: Arc<AtomicUsize>) {
+async fn create(models: Namespace, count: usize, mut random: Random, created: Arc<AtomicUsize>) {
     let (api, params) = (models.api(&kinds::model_serving()), PostParams::default());
     let mut names = Vec::new();
     for i in 0..count {
         let object = model(&models, i, &mut random).object();
         names.push(object.name_any());
-        insist(|| api.create(&params, &object)).await;
+        retry(|| api.create(&params, &object)).await;
         let earlier = usize::try_from(random.below(names.len() as u64)).unwrap();
         change(&api, &names[earlier], &mut random).await;
-        made.fetch_add(1, Ordering::Relaxed);
+        created.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// Plain ones, and those that ask for nothing, for what cannot be, for a profile, or have too long a name.
+/// A model that is not opted in, has an invalid annotation, names a profile, has too long a name, or, mostly,
+/// is plain.
 fn model(models: &Namespace, i: usize, random: &mut Random) -> ModelServingBuilder {
     let (name, model) = (format!("chat-{i}"), format!("llama-{i}"));
     match random.below(10) {
@@ -109,14 +118,14 @@ async fn change(api: &Api<DynamicObject>, name: &str, random: &mut Random) {
     };
     let patch = Patch::Merge(json!({"metadata": {"annotations": annotations}}));
     let params = PatchParams::default();
-    insist(|| api.patch(name, &params, &patch)).await;
+    retry(|| api.patch(name, &params, &patch)).await;
 }
 
-async fn insist<T, F: Future<Output = kube::Result<T>>>(ask: impl Fn() -> F) {
+async fn retry<T, F: Future<Output = kube::Result<T>>>(send: impl Fn() -> F) {
     loop {
-        match timeout(PATIENCE, ask()).await {
+        match timeout(REQUEST_TIMEOUT, send()).await {
             Ok(Ok(_)) => return,
-            // It was done, and the answer lost.
+            // An earlier try succeeded, and its response was lost.
             Ok(Err(kube::Error::Api(status))) if status.code == 409 => return,
             Ok(Err(kube::Error::Api(status))) if status.code == 422 => panic!("{status:?}"),
             Ok(Err(_)) | Err(_) => sleep(Duration::from_millis(50)).await,

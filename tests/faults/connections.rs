@@ -1,4 +1,4 @@
-//! What happens to requests on their way, while many models come and change.
+//! Faults of connections to the API server while many models are created and changed.
 
 use std::time::{Duration, Instant};
 
@@ -7,106 +7,112 @@ use rstest::rstest;
 use tokio::time::sleep;
 
 use super::{
-    settled::{settled, settled_within},
-    shared::{World, most_requests},
+    convergence::{converges, converges_within},
+    shared::{Cluster, request_limit},
 };
 
 const MODELS: usize = 100;
 
-/// Ends a fault, and sees that the operator met it, and did not ask more than it should for that.
-fn ends(fault: Fault, proxy: &FaultProxy, began: Instant, requests: usize) {
+/// Ends a fault, and checks that it hit at least one request and that the operator stayed within its
+/// [`request_limit`].
+fn end_fault(fault: Fault, proxy: &FaultProxy, started: Instant, requests: usize) {
     let Passed { asked, spoiled } = proxy.set(Fault::None);
-    assert!(spoiled > 0, "nothing met {fault:?}");
-    let most = most_requests(MODELS, began, requests);
-    assert!(asked <= most, "{asked} requests in {:?} of {fault:?}, and not {most}", began.elapsed());
+    assert!(spoiled > 0, "no request met {fault:?}");
+    let limit = request_limit(MODELS, started, requests);
+    assert!(
+        asked <= limit,
+        "{asked} requests in {:?} of {fault:?}, above the limit of {limit}",
+        started.elapsed()
+    );
 }
 
 #[rstest]
-#[case::when_they_begin(Fault::Expired)]
-#[case::while_they_stand(Fault::ExpiredMidway)]
+#[case::at_their_start(Fault::Expired)]
+#[case::midway(Fault::ExpiredMidway)]
 #[tokio::test]
-async fn watches_that_are_too_old(#[case] fault: Fault) {
-    let mut world = World::start().await;
-    let (mut operator, proxy) = world.start_operator_behind_proxy().await;
-    let burst = world.in_the_midst_of_a_burst(MODELS).await;
-    let began = Instant::now();
+async fn recovers_from_expired_watches(#[case] fault: Fault) {
+    let mut cluster = Cluster::start().await;
+    let (mut operator, proxy) = cluster.start_operator_behind_proxy().await;
+    let burst = cluster.start_burst_and_wait_midway(MODELS).await;
+    let started = Instant::now();
     proxy.set(fault);
     proxy.cut();
-    burst.ends().await;
-    world.lose_some().await;
-    sleep(world.random.millis(2000, 8000)).await;
-    ends(fault, &proxy, began, 3);
-    settled(&world, &mut operator).await;
+    burst.finished().await;
+    cluster.delete_some_scaled_objects().await;
+    sleep(cluster.random.millis(2000, 8000)).await;
+    end_fault(fault, &proxy, started, 3);
+    converges(&cluster, &mut operator).await;
 }
 
-/// No bytes, and no end of the connection either.
+/// Connections stay open and carry no bytes.
 #[tokio::test]
-async fn silence_for_a_while() {
-    let mut world = World::start().await;
-    let (mut operator, proxy) = world.start_operator_behind_proxy().await;
-    let burst = world.in_the_midst_of_a_burst(MODELS).await;
-    let began = Instant::now();
+async fn recovers_from_silent_connections() {
+    let mut cluster = Cluster::start().await;
+    let (mut operator, proxy) = cluster.start_operator_behind_proxy().await;
+    let burst = cluster.start_burst_and_wait_midway(MODELS).await;
+    let started = Instant::now();
     proxy.set(Fault::Hang);
-    burst.ends().await;
-    sleep(world.random.millis(15_000, 30_000)).await;
-    ends(Fault::Hang, &proxy, began, 1);
-    settled(&world, &mut operator).await;
+    burst.finished().await;
+    sleep(cluster.random.millis(15_000, 30_000)).await;
+    end_fault(Fault::Hang, &proxy, started, 1);
+    converges(&cluster, &mut operator).await;
 }
 
-/// What was answered in part then never gets the rest, which the operator has to notice by itself.
+/// The rest of a started response never arrives; the operator must detect that by a timeout.
 #[tokio::test]
-async fn answers_that_never_end() {
-    let mut world = World::start().await;
-    let (mut operator, proxy) = world.start_operator_behind_proxy().await;
-    let burst = world.in_the_midst_of_a_burst(MODELS).await;
-    let began = Instant::now();
+async fn recovers_from_responses_that_never_end() {
+    let mut cluster = Cluster::start().await;
+    let (mut operator, proxy) = cluster.start_operator_behind_proxy().await;
+    let burst = cluster.start_burst_and_wait_midway(MODELS).await;
+    let started = Instant::now();
     proxy.set(Fault::HangBodies);
-    sleep(world.random.millis(1000, 5000)).await;
-    ends(Fault::HangBodies, &proxy, began, 1);
-    burst.ends().await;
-    settled_within(Duration::from_secs(100), &world, &mut operator).await;
+    sleep(cluster.random.millis(1000, 5000)).await;
+    end_fault(Fault::HangBodies, &proxy, started, 1);
+    burst.finished().await;
+    converges_within(Duration::from_secs(100), &cluster, &mut operator).await;
 }
 
-/// As a network does that has lost connections without telling either end: whatever stands is silent for good, and new ones pass. The API
-/// server ends a watch after a minute, which the operator has to notice by itself.
+/// As with a network that drops connections without closing them: open watches stay silent, and new
+/// connections work. The API server ends each watch after a minute; the operator must detect a missing end by
+/// a timeout.
 #[tokio::test]
-async fn watches_that_are_silent_for_good() {
-    let mut world = World::start().await;
-    let (mut operator, proxy) = world.start_operator_behind_proxy().await;
-    let burst = world.in_the_midst_of_a_burst(MODELS).await;
-    let began = Instant::now();
+async fn recovers_from_watches_that_stay_silent() {
+    let mut cluster = Cluster::start().await;
+    let (mut operator, proxy) = cluster.start_operator_behind_proxy().await;
+    let burst = cluster.start_burst_and_wait_midway(MODELS).await;
+    let started = Instant::now();
     proxy.give_up_watches();
-    burst.ends().await;
-    world.lose_some().await;
-    settled_within(Duration::from_secs(75), &world, &mut operator).await;
-    ends(Fault::None, &proxy, began, 3);
+    burst.finished().await;
+    cluster.delete_some_scaled_objects().await;
+    converges_within(Duration::from_secs(75), &cluster, &mut operator).await;
+    end_fault(Fault::None, &proxy, started, 3);
 }
 
-/// The watches go on, so that the operator sees all that it cannot do.
+/// The watches keep working, so the operator sees every change while its requests fail.
 #[tokio::test]
-async fn failures_of_one_kind_for_a_while() {
-    let mut world = World::start().await;
-    let (mut operator, proxy) = world.start_operator_behind_proxy().await;
-    let fault = Fault::Status(if world.random.below(2) == 0 { 500 } else { 503 });
-    let began = Instant::now();
+async fn recovers_from_a_period_of_one_failure() {
+    let mut cluster = Cluster::start().await;
+    let (mut operator, proxy) = cluster.start_operator_behind_proxy().await;
+    let fault = Fault::Status(if cluster.random.below(2) == 0 { 500 } else { 503 });
+    let started = Instant::now();
     proxy.set(fault);
-    let burst = world.burst(MODELS);
-    burst.ends().await;
-    sleep(world.random.millis(8000, 15_000)).await;
-    ends(fault, &proxy, began, 1);
-    settled(&world, &mut operator).await;
+    let burst = cluster.start_burst(MODELS);
+    burst.finished().await;
+    sleep(cluster.random.millis(8000, 15_000)).await;
+    end_fault(fault, &proxy, started, 1);
+    converges(&cluster, &mut operator).await;
 }
 
 #[tokio::test]
-async fn failures_of_every_kind_mixed() {
-    let mut world = World::start().await;
-    let (mut operator, proxy) = world.start_operator_behind_proxy().await;
-    let fault = Fault::Mixed(world.random.number());
-    let began = Instant::now();
+async fn recovers_from_mixed_failures() {
+    let mut cluster = Cluster::start().await;
+    let (mut operator, proxy) = cluster.start_operator_behind_proxy().await;
+    let fault = Fault::Mixed(cluster.random.number());
+    let started = Instant::now();
     proxy.set(fault);
-    let burst = world.burst(MODELS);
-    burst.ends().await;
-    sleep(world.random.millis(5000, 10_000)).await;
-    ends(fault, &proxy, began, 3);
-    settled(&world, &mut operator).await;
+    let burst = cluster.start_burst(MODELS);
+    burst.finished().await;
+    sleep(cluster.random.millis(5000, 10_000)).await;
+    end_fault(fault, &proxy, started, 3);
+    converges(&cluster, &mut operator).await;
 }

@@ -1,4 +1,4 @@
-//! KEDA's own admission webhook does not let a ScaledObject in, or does not answer.
+//! KEDA's admission webhook rejects ScaledObjects, does not answer, or is down.
 
 use std::time::{Duration, Instant};
 
@@ -7,26 +7,26 @@ use kube::api::{ApiResource, DeleteParams};
 use serde_json::json;
 
 use super::{
-    settled::settled,
-    shared::{World, most_requests},
+    convergence::converges,
+    shared::{Cluster, request_limit},
 };
 
 const MODELS: usize = 10;
 
-async fn models(world: &World) -> Vec<ModelServing> {
+async fn models(cluster: &Cluster) -> Vec<ModelServing> {
     let mut models = Vec::new();
     for i in 0..MODELS {
         models.push(
-            world.models.model_serving(&format!("chat-{i}")).opted_in(&format!("llama-{i}")).create().await,
+            cluster.models.model_serving(&format!("chat-{i}")).opted_in(&format!("llama-{i}")).create().await,
         );
     }
     models
 }
 
-/// Waits until each says that its ScaledObject is not let in, and why.
-async fn say(models: &[ModelServing], why: &str) {
+/// Waits until each model reports that its ScaledObject is rejected, with this cause.
+async fn report_rejection(models: &[ModelServing], cause: &str) {
     for model in models {
-        let message = model.within(Duration::from_mins(1)).says("ScaledObjectNotReady", why).await;
+        let message = model.within(Duration::from_mins(1)).says("ScaledObjectNotReady", cause).await;
         assert!(message.starts_with("ScaledObject ") && message.contains(" was rejected"), "{message}");
     }
 }
@@ -35,17 +35,18 @@ fn hpa() -> ApiResource {
     resource("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
 }
 
-/// It refuses a second ScaledObject of a model, for which it takes the HPA of a former one that waits to be collected.
+/// The webhook rejects a second ScaledObject of a model, and takes the HPA of a deleted one, which is not yet
+/// garbage-collected, for the first.
 #[tokio::test]
-async fn a_webhook_that_refuses() {
-    let world = World::start().await;
-    let _webhooks = Keda::start_webhooks(&world.stack.control_plane, &world.models.client).await;
-    let mut operator = world.start_operator().await;
+async fn recovers_from_rejections_of_the_webhook() {
+    let cluster = Cluster::start().await;
+    let _webhooks = Keda::start_webhooks(&cluster.stack.control_plane, &cluster.models.client).await;
+    let mut operator = cluster.start_operator().await;
     for i in 0..MODELS {
         let owner = json!({"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "name": "former", "uid": "gone", "controller": true});
         let metadata = json!({"name": format!("keda-hpa-former-{i}"), "ownerReferences": [owner]});
         let target = json!({"apiVersion": "workload.serving.volcano.sh/v1alpha1", "kind": "ModelServing", "name": format!("chat-{i}")});
-        world
+        cluster
             .models
             .create(
                 &hpa(),
@@ -53,61 +54,61 @@ async fn a_webhook_that_refuses() {
             )
             .await;
     }
-    let began = Instant::now();
-    say(&models(&world).await, "already managed by the hpa").await;
-    let asked = world.stack.requests().len();
+    let started = Instant::now();
+    report_rejection(&models(&cluster).await, "already managed by the hpa").await;
+    let requests = cluster.stack.requests().len();
     assert!(
-        asked <= most_requests(MODELS, began, 3),
+        requests <= request_limit(MODELS, started, 3),
         "{:?}",
-        harness::audit::summary(&world.stack.requests())
+        harness::audit::summary(&cluster.stack.requests())
     );
     for i in 0..MODELS {
-        world
+        cluster
             .models
             .api(&hpa())
             .delete(&format!("keda-hpa-former-{i}"), &DeleteParams::default())
             .await
             .unwrap();
     }
-    settled(&world, &mut operator).await;
+    converges(&cluster, &mut operator).await;
 }
 
-/// The API server gives up after the 10 s that KEDA asks for.
+/// The API server gives up after the 10 s that KEDA configures.
 #[tokio::test]
-async fn a_webhook_that_does_not_answer() {
-    let world = World::start().await;
-    let mut webhooks = Keda::start_webhooks(&world.stack.control_plane, &world.models.client).await;
-    let mut operator = world.start_operator().await;
-    world.models.model_serving("first").opted_in("first").create().await.scaled_object().await;
+async fn recovers_from_a_webhook_that_does_not_answer() {
+    let cluster = Cluster::start().await;
+    let mut webhooks = Keda::start_webhooks(&cluster.stack.control_plane, &cluster.models.client).await;
+    let mut operator = cluster.start_operator().await;
+    cluster.models.model_serving("first").opted_in("first").create().await.scaled_object().await;
     webhooks.signal("STOP");
-    let (began, before) = (Instant::now(), world.stack.requests().len());
-    say(&models(&world).await, "failed calling webhook").await;
-    let asked = world.stack.requests().len() - before;
+    let (started, before) = (Instant::now(), cluster.stack.requests().len());
+    report_rejection(&models(&cluster).await, "failed calling webhook").await;
+    let requests = cluster.stack.requests().len() - before;
     assert!(
-        asked <= most_requests(MODELS, began, 3),
+        requests <= request_limit(MODELS, started, 3),
         "{:?}",
-        harness::audit::summary(&world.stack.requests())
+        harness::audit::summary(&cluster.stack.requests())
     );
     webhooks.signal("CONT");
-    settled(&world, &mut operator).await;
+    converges(&cluster, &mut operator).await;
 }
 
-/// As while KEDA is being upgraded.
+/// As during an upgrade of KEDA.
 #[tokio::test]
-async fn a_webhook_that_is_not_there() {
-    let world = World::start().await;
-    let mut webhooks = Keda::start_webhooks(&world.stack.control_plane, &world.models.client).await;
-    let mut operator = world.start_operator().await;
+async fn recovers_from_a_webhook_that_is_down() {
+    let cluster = Cluster::start().await;
+    let mut webhooks = Keda::start_webhooks(&cluster.stack.control_plane, &cluster.models.client).await;
+    let mut operator = cluster.start_operator().await;
     webhooks.kill();
-    let began = Instant::now();
-    say(&models(&world).await, "failed calling webhook").await;
-    let asked = world.stack.requests().len();
+    let started = Instant::now();
+    report_rejection(&models(&cluster).await, "failed calling webhook").await;
+    let requests = cluster.stack.requests().len();
     assert!(
-        asked <= most_requests(MODELS, began, 3),
+        requests <= request_limit(MODELS, started, 3),
         "{:?}",
-        harness::audit::summary(&world.stack.requests())
+        harness::audit::summary(&cluster.stack.requests())
     );
     webhooks.start();
-    settled(&world, &mut operator).await;
-    assert!(world.models.api(&kinds::scaled_object()).get_opt("chat-0").await.unwrap().is_some());
+    converges(&cluster, &mut operator).await;
+    assert!(cluster.models.api(&kinds::scaled_object()).get_opt("chat-0").await.unwrap().is_some());
 }

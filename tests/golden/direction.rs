@@ -22,7 +22,8 @@ const OPERATOR: &[&[&str]] = &[
     &["cli"],
 ];
 
-/// The folders of this crate that a file imports: the first segment after `crate`, in `use` items and in paths.
+/// The folders of this crate that a file imports: the first segment after `crate`, in `use` items and in
+/// paths.
 #[derive(Default)]
 struct Imports(BTreeSet<String>);
 
@@ -95,7 +96,7 @@ fn check(source: &str, order: &[&[&str]]) {
     let folders = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(source)).unwrap();
     for folder in folders.map(|entry| entry.unwrap()).filter(|entry| entry.file_type().unwrap().is_dir()) {
         let name = folder.file_name().into_string().unwrap();
-        assert!(level(order, &name).is_some(), "{source}: {name} has no place in the order");
+        assert!(level(order, &name).is_some(), "{source}: {name} is missing in the order");
     }
 }
 

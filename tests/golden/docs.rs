@@ -1,4 +1,4 @@
-//! Tables of the documentation that repeat what the code knows.
+//! Tables and entries of the documentation, compared with the code.
 
 use std::{collections::BTreeSet, env, fs};
 
@@ -19,7 +19,7 @@ fn read(page: &str) -> String {
     fs::read_to_string(page).unwrap_or_else(|error| panic!("{page}: {error}"))
 }
 
-/// The cells of the table that follows a mark, its head aside.
+/// Cells of the table after `mark`, without its header.
 fn table(page: &str, mark: &str) -> Vec<Vec<String>> {
     let text = read(page);
     let (_, rest) = text.split_once(mark).unwrap_or_else(|| panic!("{page} has no {mark}"));
@@ -56,7 +56,7 @@ fn every_signal_has_a_row() {
     assert_eq!(rows, known.collect::<Vec<_>>());
 }
 
-/// Messages link to it.
+/// Condition messages link to these entries.
 #[test]
 fn every_reason_has_an_entry() {
     let text = read("docs/troubleshooting.md");
@@ -68,17 +68,17 @@ fn every_reason_has_an_entry() {
     }
 }
 
-/// Every field, as the definition has it; `make docs` writes it.
+/// The table has every field of the CRD; `make docs` writes it.
 #[test]
 fn every_field_of_a_profile_has_a_row() {
-    let definition = serde_json::to_value(AutoscalingProfile::crd()).unwrap();
-    let spec = definition.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec").unwrap();
+    let crd = serde_json::to_value(AutoscalingProfile::crd()).unwrap();
+    let spec = crd.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec").unwrap();
     let mut rows = vec!["| field | default | |".to_owned(), "|---|---|---|".to_owned()];
     fields("", spec, spec.get("default"), &mut rows);
     generated("docs/profiles.md", "<!-- fields: generated from the code -->\n", &rows);
 }
 
-/// Every metric, as the code declares it; `make docs` writes it.
+/// The table has every metric of the code; `make docs` writes it.
 #[test]
 fn every_metric_has_a_row() {
     let row = |metric: &&MetricSpec| {
@@ -91,12 +91,12 @@ fn every_metric_has_a_row() {
             metric.help.replace('<', "\\<")
         )
     };
-    let head = ["| metric | kind | labels | what it says |", "|---|---|---|---|"].map(str::to_owned);
+    let head = ["| metric | kind | labels | meaning |", "|---|---|---|---|"].map(str::to_owned);
     let rows: Vec<String> = head.into_iter().chain(MetricSpec::ALL.iter().map(row)).collect();
     generated("docs/metrics.md", "<!-- metrics: generated from the code -->\n", &rows);
 }
 
-/// The lines behind a mark are these.
+/// Checks that the lines between `start` and the end mark are `rows`; with `UPDATE_DOCS` set, writes them.
 pub(super) fn generated(page: &str, start: &str, rows: &[String]) {
     let end = "<!-- end -->";
     let text = read(page);
@@ -106,9 +106,10 @@ pub(super) fn generated(page: &str, start: &str, rows: &[String]) {
     if env::var_os("UPDATE_DOCS").is_some() {
         fs::write(page, &wanted).unwrap();
     }
-    assert!(read(page) == wanted, "{page} is not what the code says: run `make docs`");
+    assert!(read(page) == wanted, "{page} is out of date: run `make docs`");
 }
 
+/// Appends a row for each field of `schema`, with nested fields after their parent.
 fn fields(path: &str, schema: &Value, default: Option<&Value>, rows: &mut Vec<String>) {
     let Some(properties) = schema.get("properties").and_then(Value::as_object) else { return };
     for (name, field) in properties {
@@ -134,9 +135,9 @@ fn fields(path: &str, schema: &Value, default: Option<&Value>, rows: &mut Vec<St
     }
 }
 
-/// Links between pages, and to samples, lead somewhere.
+/// Relative links, to pages and to samples, have a target in the tree.
 #[test]
-fn links_lead_somewhere() {
+fn relative_links_have_a_target() {
     let pages = fs::read_dir("docs")
         .unwrap()
         .map(|entry| entry.unwrap().path())

@@ -107,7 +107,9 @@ fn area(area: Area) -> &'static str {
 fn requeues(requeues: Requeues) -> &'static str {
     match requeues {
         Requeues::Targets => "the models that it scales, and the one that owns it",
-        Requeues::TargetsAndRouterMonitor => "the models that it scales, the one that owns it, and the router's ServiceMonitor",
+        Requeues::TargetsAndRouterMonitor => {
+            "the models that it scales, the one that owns it, and the router's ServiceMonitor"
+        }
         Requeues::RouterMonitor => "the router's ServiceMonitor",
         Requeues::ClusterWorkers => "the router's ServiceMonitor and the status of profiles",
         Requeues::ProfileUsers => "the models that use it, the cluster workers and the signal probe",

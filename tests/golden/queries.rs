@@ -1,4 +1,4 @@
-//! No model name can change a query's structure.
+//! Queries: their text, and the proof that a model name cannot change their structure.
 
 use kthena_keda_core::{
     domain::ModelNames,
@@ -27,7 +27,7 @@ fn queries(names: &ModelNames) -> Vec<String> {
     queries
 }
 
-/// Those that no model name is in.
+/// Queries that contain no model name.
 fn queries_without_names() -> Vec<String> {
     let servers = DemandScope::Servers(vec!["team-a/chat".to_owned(), "team-a/chat-2".to_owned()]);
     let mut queries = vec![Demand::ActiveRequests.query(&servers, &router()).unwrap().to_string()];
@@ -50,7 +50,7 @@ fn parse(query: &str) -> Expr {
     parser::parse(query).unwrap_or_else(|error| panic!("{query}\n{error}"))
 }
 
-/// The tree as text, with the model's own matcher replaced: what is left is the structure.
+/// Structure of a query: its syntax tree as text, with the matchers of the label `model` replaced.
 fn structure(query: &str) -> String {
     struct Blank;
     impl Blank {
@@ -86,7 +86,7 @@ fn structure(query: &str) -> String {
 }
 
 #[test]
-fn each_signal_reads_as_documented() {
+fn every_query_matches_the_snapshot() {
     insta::assert_snapshot!(
         queries(&"llama".parse().unwrap())
             .into_iter()
@@ -100,18 +100,18 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn a_model_name_is_data(name in r#"([^\x00-\x1f\x7f-\x9f,]|["'`{}()\\|.*=~#$ ]){1,40}"#) {
+    fn a_model_name_never_changes_the_structure(name in r#"([^\x00-\x1f\x7f-\x9f,]|["'`{}()\\|.*=~#$ ]){1,40}"#) {
         prop_assume!(!name.trim_matches(' ').is_empty());
         let odd: ModelNames = name.parse().unwrap();
         let plain: ModelNames = "plain".parse().unwrap();
         for (odd, plain) in queries(&odd).iter().zip(queries(&plain)) {
             prop_assert_eq!(structure(odd), structure(&plain));
-            prop_assert!(literal(odd, name.trim_matches(' ')), "{}", odd);
+            prop_assert!(matches_name(odd, name.trim_matches(' ')), "{}", odd);
         }
     }
 
     #[test]
-    fn several_model_names_are_data(a in r"[^\x00-\x1f\x7f-\x9f, ]{1,20}", b in r"[^\x00-\x1f\x7f-\x9f, ]{1,20}") {
+    fn several_model_names_never_change_the_structure(a in r"[^\x00-\x1f\x7f-\x9f, ]{1,20}", b in r"[^\x00-\x1f\x7f-\x9f, ]{1,20}") {
         prop_assume!(a != b);
         let odd: ModelNames = format!("{a},{b}").parse().unwrap();
         let plain: ModelNames = "x,y".parse().unwrap();
@@ -121,7 +121,7 @@ proptest! {
     }
 }
 
-/// Whether the parsed query matches exactly this name.
-fn literal(query: &str, name: &str) -> bool {
+/// `true` if the parsed query matches exactly this name.
+fn matches_name(query: &str, name: &str) -> bool {
     format!("{:?}", parse(query)).contains(&format!("{name:?}"))
 }

@@ -1,4 +1,4 @@
-//! The command line as a user types it.
+//! The command `render`, with files and standard input.
 
 use std::process::{Command, Output};
 
@@ -30,22 +30,22 @@ fn text(bytes: &[u8]) -> &str {
 const PROMETHEUS: &str = "--prometheus-url=http://prometheus:9090";
 
 #[test]
-fn one_annotation_gives_a_scaled_object() {
+fn one_annotation_renders_a_scaled_object() {
     let output = render(&["config/samples/model-serving.yaml", PROMETHEUS]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     insta::assert_snapshot!(text(&output.stdout));
 }
 
-/// The engine and its port from the ModelServer, and the PodMonitor.
+/// The ModelServer supplies the engine and its port, and the output has a PodMonitor.
 #[test]
-fn signals_of_the_engines() {
+fn engine_signals_render_a_pod_monitor() {
     let output = render(&["config/samples/engine-signals.yaml", PROMETHEUS]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     insta::assert_snapshot!(text(&output.stdout));
 }
 
 #[rstest]
-fn every_sample_is_rendered_without_complaint(
+fn renders_every_sample_without_an_error(
     #[files("config/samples/*.yaml")]
     #[mode = path]
     sample: std::path::PathBuf,
@@ -55,24 +55,24 @@ fn every_sample_is_rendered_without_complaint(
 }
 
 #[test]
-fn who_shares_a_name_is_told_so_unless_routes_tell_the_parts() {
+fn reports_a_shared_model_name_unless_routes_separate_the_requests() {
     let canary = std::fs::read_to_string("config/samples/canary.yaml").unwrap();
-    let whole = stdin(&canary, &[PROMETHEUS]);
+    let routed = stdin(&canary, &[PROMETHEUS]);
     assert!(
-        whole.status.success() && text(&whole.stdout).contains("default/canary"),
+        routed.status.success() && text(&routed.stdout).contains("default/canary"),
         "{}",
-        text(&whole.stderr)
+        text(&routed.stderr)
     );
     let without_route: Vec<&str> =
         canary.split("---").filter(|document| !document.contains("kind: ModelRoute")).collect();
-    let refused = stdin(&without_route.join("---"), &[PROMETHEUS]);
-    assert_eq!(refused.status.code(), Some(1));
-    assert_eq!(text(&refused.stderr).matches("SharedModelName").count(), 2, "{}", text(&refused.stderr));
-    assert!(text(&refused.stderr).contains("note: no ModelRoute is given"), "{}", text(&refused.stderr));
+    let unrouted = stdin(&without_route.join("---"), &[PROMETHEUS]);
+    assert_eq!(unrouted.status.code(), Some(1));
+    assert_eq!(text(&unrouted.stderr).matches("SharedModelName").count(), 2, "{}", text(&unrouted.stderr));
+    assert!(text(&unrouted.stderr).contains("note: no ModelRoute is given"), "{}", text(&unrouted.stderr));
 }
 
 #[test]
-fn without_a_prometheus_there_is_no_scaled_object_but_the_cure() {
+fn reports_a_missing_prometheus_url_with_the_remedy() {
     let output = render(&["config/samples/model-serving.yaml"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(!text(&output.stdout).contains("ScaledObject"), "{}", text(&output.stdout));
@@ -80,12 +80,12 @@ fn without_a_prometheus_there_is_no_scaled_object_but_the_cure() {
 }
 
 #[test]
-fn the_sample_profile_is_what_is_built_in() {
+fn the_sample_profile_equals_the_built_in_defaults() {
     let url = "--prometheus-url=http://prometheus-operated.monitoring.svc:9090";
     let built_in = render(&["config/samples/model-serving.yaml", "config/samples/router-service.yaml", url]);
-    let profile = ["model-serving", "router-service", "autoscaling-profile"]
+    let files = ["model-serving", "router-service", "autoscaling-profile"]
         .map(|name| format!("config/samples/{name}.yaml"));
-    let profile = render(&profile.each_ref().map(String::as_str));
+    let profile = render(&files.each_ref().map(String::as_str));
     assert!(profile.status.success(), "{}", text(&profile.stderr));
     assert_eq!(text(&profile.stdout), text(&built_in.stdout));
 }
@@ -98,7 +98,7 @@ fn the_sample_profile_is_what_is_built_in() {
     "unknown field spec.scaleUp.policies.perod"
 )]
 #[case("{replicas: {min: one}}", "invalid type")]
-fn a_profile_that_is_wrong_is_named(#[case] spec: &str, #[case] why: &str) {
+fn reports_an_invalid_profile(#[case] spec: &str, #[case] why: &str) {
     let profile = format!(
         "apiVersion: autoscaling.kthena.io/v1alpha1\nkind: AutoscalingProfile\nmetadata: {{name: default}}\nspec: {spec}\n"
     );
@@ -109,10 +109,10 @@ fn a_profile_that_is_wrong_is_named(#[case] spec: &str, #[case] why: &str) {
 }
 
 #[test]
-fn the_definition_is_the_one_that_is_checked_in() {
+fn the_generated_crd_equals_the_file() {
     let output = Command::new(env!("CARGO_BIN_EXE_kthena-keda")).arg("crds").output().unwrap();
-    let checked_in = std::fs::read_to_string("crds/autoscaling.kthena.io_autoscalingprofiles.yaml").unwrap();
-    assert_eq!(text(&output.stdout), checked_in, "run `make crds`");
+    let file = std::fs::read_to_string("crds/autoscaling.kthena.io_autoscalingprofiles.yaml").unwrap();
+    assert_eq!(text(&output.stdout), file, "run `make crds`");
 }
 
 fn manifest(annotations: &[(&str, &str)]) -> String {
@@ -128,7 +128,7 @@ fn manifest(annotations: &[(&str, &str)]) -> String {
 }
 
 #[test]
-fn all_annotations_together() {
+fn renders_all_annotations_together() {
     let output = stdin(
         &manifest(&[
             ("kthena.io/model-name", "llama \"3\", sql.adapter"),
@@ -155,13 +155,13 @@ fn all_annotations_together() {
 #[case(&[("kthena.io/model-name", "m"), ("autoscaling.kthena.io/role", "decode")], "Kthena cannot scale a single role")]
 #[case(&[("kthena.io/model-name", "m"), ("autoscaling.kthena.io/target-role", "prefill")], "docs/roles.md")]
 #[case(&[("kthena.io/model-name", "m"), ("autoscaling.kthena.io/maxreplicas", "4")], "did you mean autoscaling.kthena.io/max-replicas?")]
-fn bad_annotations_are_named(#[case] annotations: &[(&str, &str)], #[case] why: &str) {
+fn reports_invalid_annotations(#[case] annotations: &[(&str, &str)], #[case] why: &str) {
     let output = stdin(&manifest(annotations), &[PROMETHEUS]);
     assert_eq!(output.status.success(), why.is_empty(), "{}", text(&output.stderr));
     assert!(text(&output.stderr).contains(why), "{}", text(&output.stderr));
 }
 
-/// What the API server would refuse, and whoever watches passes over.
+/// The API server would reject these manifests, and the watch skips such objects.
 #[rstest]
 #[case::number(
     "metadata: {name: chat, annotations: {kthena.io/model-name: m, autoscaling.kthena.io/max-replicas: 4}}",
@@ -177,7 +177,7 @@ fn bad_annotations_are_named(#[case] annotations: &[(&str, &str)], #[case] why: 
     "metadata: {name: chat}\nspec: {template: {roles: [engine]}}",
     "spec.template.roles must be a list"
 )]
-fn a_manifest_of_another_shape_is_named(#[case] fields: &str, #[case] why: &str) {
+fn reports_a_manifest_of_the_wrong_shape(#[case] fields: &str, #[case] why: &str) {
     let output = stdin(
         &format!("apiVersion: workload.serving.volcano.sh/v1alpha1\nkind: ModelServing\n{fields}\n"),
         &[PROMETHEUS],
@@ -187,7 +187,7 @@ fn a_manifest_of_another_shape_is_named(#[case] fields: &str, #[case] why: &str)
 }
 
 #[test]
-fn a_file_that_is_no_yaml_is_named() {
+fn reports_a_file_that_is_not_yaml() {
     let output = stdin("a: [", &[]);
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("error: -: "), "{}", text(&output.stderr));

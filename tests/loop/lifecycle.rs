@@ -1,4 +1,4 @@
-//! What users do to a model while it is being scaled.
+//! User actions on a model that is being scaled.
 
 use harness::{Model, stack::resource, wait};
 use kube::api::DeleteParams;
@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::shared::{SETTLED, chain};
 
-/// A model that load has scaled out to three.
+/// A model that load has scaled to three ServingGroups.
 async fn scaled_out(name: &str) -> Option<(Model, engine::Load)> {
     let chain = chain().await?;
     let chat = chain.model(name).await;
@@ -17,33 +17,33 @@ async fn scaled_out(name: &str) -> Option<(Model, engine::Load)> {
     Some((chat, load))
 }
 
-async fn no_hpa(chat: &Model) {
+async fn hpa_gone(chat: &Model) {
     wait::until(&chat.hpas(), "keda-hpa-chat", "is gone", |found| found.is_none()).await;
 }
 
 #[tokio::test]
-async fn opting_out_leaves_the_fleet_as_it_is() {
+async fn opting_out_keeps_the_replicas() {
     let Some((chat, load)) = scaled_out("opts-out").await else { return };
     chat.serving.annotate(&[("kthena.io/model-name", None)]).await;
     chat.serving.scaled_object_gone().await;
-    no_hpa(&chat).await;
+    hpa_gone(&chat).await;
     load.hold(0);
     chat.keeps_replicas(3, SETTLED).await;
 }
 
 #[tokio::test]
-async fn a_model_that_goes_takes_everything_with_it() {
+async fn deleting_a_model_deletes_its_scaled_object_and_hpa() {
     let Some((chat, _load)) = scaled_out("goes").await else { return };
     chat.serving.delete().await;
     chat.serving.scaled_object_gone().await;
-    no_hpa(&chat).await;
+    hpa_gone(&chat).await;
 }
 
 #[tokio::test]
-async fn paused_in_both_directions() {
+async fn a_pause_stops_scaling_in_both_directions() {
     let Some((chat, load)) = scaled_out("paused").await else { return };
     chat.serving.annotate(&[("autoscaling.kthena.io/paused", Some("true"))]).await;
-    no_hpa(&chat).await;
+    hpa_gone(&chat).await;
     load.hold(0);
     chat.keeps_replicas(3, SETTLED).await;
     chat.serving.annotate(&[("autoscaling.kthena.io/paused", None)]).await;
@@ -51,7 +51,7 @@ async fn paused_in_both_directions() {
 }
 
 #[tokio::test]
-async fn paused_in_one_direction() {
+async fn a_partial_pause_stops_scaling_in_one_direction() {
     let Some((chat, load)) = scaled_out("half-paused").await else { return };
     chat.serving.annotate(&[("autoscaling.kthena.io/paused", Some("scale-in"))]).await;
     hpa_disables(&chat, "scaleDown").await;
@@ -75,7 +75,7 @@ async fn hpa_disables(chat: &Model, direction: &str) {
 }
 
 #[tokio::test]
-async fn a_users_own_hpa_is_left_alone_and_ours_comes_when_it_goes() {
+async fn yields_to_a_users_hpa_until_it_is_deleted() {
     let Some(chain) = chain().await else { return };
     let namespace = chain.stack.namespace().await;
     let target =
@@ -83,15 +83,15 @@ async fn a_users_own_hpa_is_left_alone_and_ours_comes_when_it_goes() {
     let metric = json!({"type": "External", "external": {"metric": {"name": "theirs"}, "target": {"type": "AverageValue", "averageValue": "1"}}});
     let spec = json!({"scaleTargetRef": target, "minReplicas": 1, "maxReplicas": 2, "metrics": [metric]});
     let hpa = resource("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers");
-    let theirs = namespace.create(&hpa, json!({"metadata": {"name": "theirs"}, "spec": spec})).await;
+    let foreign = namespace.create(&hpa, json!({"metadata": {"name": "theirs"}, "spec": spec})).await;
     let chat = namespace.model_serving("chat").scheduled().opted_in("their-own").create().await;
-    // KEDA's webhook would refuse ours as long as theirs is there; it is not even asked.
+    // KEDA's webhook would reject the operator's ScaledObject beside the HPA; the operator does not send it.
     chat.says("ConflictingAutoscaler", &format!("HorizontalPodAutoscaler {}/theirs", namespace.name)).await;
     let log = chain.operator.as_ref().map(harness::Process::log).unwrap_or_default();
     assert!(!log.contains("already managed by the hpa"), "{log}");
     assert!(chat.scaled_objects().get_opt("chat").await.unwrap().is_none());
     let now = namespace.api(&hpa).get("theirs").await.unwrap();
-    assert_eq!(now.data["spec"], theirs.data["spec"]);
+    assert_eq!(now.data["spec"], foreign.data["spec"]);
     namespace.api(&hpa).delete("theirs", &DeleteParams::default()).await.unwrap();
     chat.scaled_object().await;
     wait::until(&namespace.api(&hpa), "keda-hpa-chat", "exists", |found| found.is_some()).await;

@@ -1,4 +1,4 @@
-//! One chain for all tests that do not disturb each other.
+//! One chain, shared by all tests that do not affect each other.
 
 use std::{path::Path, time::Duration};
 
@@ -10,29 +10,32 @@ use tokio::sync::OnceCell;
 
 static CHAIN: OnceCell<Chain> = OnceCell::const_new();
 
-/// Longer than a few polls of everybody at these settings: whoever would still move has moved by then.
+/// Longer than a few polls of every component at these settings, after which no further scaling is expected.
 pub const SETTLED: Duration = Duration::from_secs(7);
 
 /// The binary under test.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_kthena-keda");
 
-/// Whether the chain can run here; says so where it cannot, which in CI is a failure.
+/// `true` if the chain can run in this process. Otherwise prints that the test is skipped.
+///
+/// # Panics
+/// In CI, if the chain cannot run.
 pub fn can_run() -> bool {
     let can = is_in_namespace();
     if !can {
         let test = std::thread::current().name().unwrap_or("a test").to_owned();
         assert!(
             std::env::var("CI").as_deref() != Ok("true"),
-            "{test} needs a network namespace, and none can be made here"
+            "{test} needs a network namespace, which cannot be created here"
         );
         eprintln!(
-            "SKIPPED {test}: it needs a network namespace; run `make test`, or see what `make doctor` says of it"
+            "SKIPPED {test}: it needs a network namespace; run `make test`, or check the prerequisites with `make doctor`"
         );
     }
     can
 }
 
-/// The chain that these tests share; none where it cannot run.
+/// The shared chain; `None` where it cannot run.
 pub async fn chain() -> Option<&'static Chain> {
     if !can_run() {
         return None;
@@ -40,23 +43,24 @@ pub async fn chain() -> Option<&'static Chain> {
     Some(CHAIN.get_or_init(async || Chain::start(&ChainSettings::quick(BINARY)).await).await)
 }
 
-/// What `explain` says of the model, and with which exit code.
+/// Output of `explain` for the model, and its exit code.
 fn explain(chain: &harness::Chain, chat: &Model) -> (serde_json::Value, Option<i32>) {
     let kubeconfig = chain.stack.control_plane.kubeconfig(&Identity::Admin);
     let model = format!("{}/chat", chat.serving.namespace.name);
     let url = format!("--prometheus-url={}", chain.prometheus.url);
-    let (said, code) = harness::explain(Path::new(BINARY), &kubeconfig, &[&model, &url]);
-    (said.unwrap_or_else(|error| panic!("{error}")), code)
+    let (report, code) = harness::explain(Path::new(BINARY), &kubeconfig, &[&model, &url]);
+    (report.unwrap_or_else(|error| panic!("{error}")), code)
 }
 
-/// Whether `explain` says what the condition does, and breaks at this link.
+/// Waits until `explain` and the condition report `reason`, checks that `link` is the only broken link, and
+/// returns the output of `explain`.
 pub async fn agree(
     chain: &harness::Chain,
     chat: &Model,
     reason: &str,
     link: Option<&str>,
 ) -> serde_json::Value {
-    let both = async || {
+    let observe = async || {
         let ((found, code), live) = (explain(chain, chat), chat.serving.get().await);
         let condition = harness::condition(&live).cloned().unwrap_or_default();
         (found, code, condition)
@@ -64,7 +68,8 @@ pub async fn agree(
     let agree = |(found, _, condition): &(serde_json::Value, Option<i32>, serde_json::Value)| {
         found["reason"] == reason && condition["reason"] == reason && condition["status"] == found["status"]
     };
-    let (found, code, _) = until_asked(&format!("explain and the condition say {reason}"), both, agree).await;
+    let (found, code, _) =
+        until_asked(&format!("explain and the condition report {reason}"), observe, agree).await;
     let broken: Vec<&str> = found["links"]
         .as_array()
         .unwrap()
@@ -84,15 +89,15 @@ pub async fn agree(
     found
 }
 
-/// Waits until there is such an event about the model.
+/// Waits for an event in the model's namespace whose note contains `note`.
 pub async fn event(chat: &Model, kind: &str, reason: &str, note: &str) {
     let api = chat.serving.namespace.api(&resource("events.k8s.io", "v1", "Event", "events"));
     let found = async || api.list(&ListParams::default()).await.unwrap().items;
-    let is_it = |event: &DynamicObject| {
+    let matches = |event: &DynamicObject| {
         event.data["type"] == kind
             && event.data["reason"] == reason
             && event.data["note"].as_str().is_some_and(|text| text.contains(note))
     };
-    until_asked(&format!("there is the event {reason}: {note}"), found, |events| events.iter().any(is_it))
+    until_asked(&format!("the event {reason} exists: {note}"), found, |events| events.iter().any(matches))
         .await;
 }

@@ -1,4 +1,4 @@
-//! Several names for one model, and several ModelServings for one name.
+//! Several model names for one ModelServing, and several ModelServings for one model name.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::shared::{SETTLED, chain};
 
-/// A ModelServing with a ModelServer of its own.
+/// A ModelServing with its own ModelServer.
 async fn serving(models: &Namespace, name: &str, model: &str, port: u16) -> harness::ModelServing {
     models.model_server(name, name, port).await;
     let signals = "active-requests=55";
@@ -27,26 +27,26 @@ async fn wants(serving: &harness::ModelServing, replicas: i64) {
 }
 
 #[tokio::test]
-async fn two_that_share_a_name_are_each_scaled_for_their_own_part() {
+async fn scales_two_models_of_one_name_for_their_own_shares() {
     let Some(chain) = chain().await else { return };
     let models = chain.stack.namespace().await;
     let stable = serving(&models, "stable", "shared", chain.engine.port).await;
     let canary = serving(&models, "canary", "shared", chain.engine.port).await;
     models.model_route("shared", "shared", &[("stable", 50), ("canary", 50)]).await;
     for serving in [&stable, &canary] {
-        let asks = |found: &kube::api::DynamicObject| {
+        let has_share = |found: &kube::api::DynamicObject| {
             found.data["spec"]["triggers"][0]["metadata"]["query"].to_string().contains("upstream")
         };
-        serving.scaled_object_until("asks for its part", asks).await;
+        serving.scaled_object_until("queries its share", has_share).await;
     }
     let load = chain.load_named("shared");
-    // About 80 for each of them, which is 2; of all of it each would make 3.
+    // Each gets about 80 requests, which need 2 ServingGroups; the total of 160 would need 3.
     load.hold(160);
     tokio::join!(wants(&stable, 2), wants(&canary, 2));
     tokio::time::sleep(SETTLED).await;
     tokio::join!(wants(&stable, 2), wants(&canary, 2));
 
-    // The canary gets nothing any more, and the other all of it.
+    // The canary gets no more requests, and the stable model gets all.
     models.reroute("shared", &[("stable", 100), ("canary", 0)]).await;
     canary.reason("SharedModelName").await;
     wants(&stable, 3).await;
@@ -55,12 +55,12 @@ async fn two_that_share_a_name_are_each_scaled_for_their_own_part() {
 }
 
 #[tokio::test]
-async fn an_adapters_load_is_the_models() {
+async fn counts_the_load_of_an_adapter_for_its_model() {
     let Some(chain) = chain().await else { return };
     let chat: Model = chain.model("with-adapter").await;
     chat.serving.namespace.edit_model_route("chat-0", json!({"loraAdapters": ["an-adapter-of-it"]})).await;
     chat.serving
-        .scaled_object_until("asks for the adapter", |found| {
+        .scaled_object_until("queries the adapter", |found| {
             found.data["spec"]["triggers"][0]["metadata"]["query"].to_string().contains("an-adapter-of-it")
         })
         .await;

@@ -1,4 +1,4 @@
-//! Every signal scales a model, on the series of the real router and of the mock engines.
+//! Scaling by each signal, with the series of the real router and of mock engines.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use super::shared::{SETTLED, chain};
 
 const SIGNALS: &str = "autoscaling.kthena.io/signals";
 
-/// The window of rates, the time until there is one after Prometheus started, and some more.
+/// The range of the rates, the time after a start of Prometheus until a rate exists, and a margin.
 const RATES: Duration = Duration::from_mins(6);
 
-/// Longer than any test, so that a request stays where the router sent it.
+/// Tokens of an answer that outlasts every test, so that a request stays in flight.
 const ENDLESS: u32 = 100_000;
 
 fn by(signals: &str) -> impl FnOnce(ModelServingBuilder) -> ModelServingBuilder {
@@ -25,18 +25,18 @@ fn engine(concurrency: usize, dialect: Dialect) -> Engine {
     Engine::start(EngineSettings { concurrency, dialect, ..EngineSettings::default() })
 }
 
-/// The pods declare no port, and their engine and port are the ModelServer's to tell.
+/// The pods declare no port; the ModelServer names the engine and the port.
 #[rstest]
-// Of 10 requests 4 run and 6 wait.
+// 4 of 10 requests run, and 6 wait.
 #[case::vllm_queue("engine-queue=3", Dialect::Vllm, 4, 10, 2)]
 #[case::sglang_queue("engine-queue=3", Dialect::Sglang, 4, 10, 2)]
 #[case::vllm_running("engine-running=4", Dialect::Vllm, 100, 12, 3)]
 #[case::sglang_running("engine-running=4", Dialect::Sglang, 100, 12, 3)]
-// The mock's cache is as full as its slots are taken: 8 of 10.
+// The cache usage of the mock is its share of used slots: 8 of 10.
 #[case::vllm_cache("kv-cache=0.4", Dialect::Vllm, 10, 8, 2)]
 #[case::sglang_cache("kv-cache=0.4", Dialect::Sglang, 10, 8, 2)]
 #[tokio::test]
-async fn of_the_engines(
+async fn scales_by_engine_signals(
     #[case] signal: &str,
     #[case] dialect: Dialect,
     #[case] concurrency: usize,
@@ -58,12 +58,12 @@ async fn of_the_engines(
 }
 
 #[tokio::test]
-async fn whoever_asks_for_the_most_counts() {
+async fn scales_by_the_signal_that_needs_the_most() {
     let Some(chain) = chain().await else { return };
     let chat = chain.model_with("several", by("active-requests=10,engine-running=4")).await;
     chat.serves(chain).await;
     let load = chain.load_of("several", ENDLESS);
-    // 2 by the router's count, 3 by the engines'.
+    // active-requests needs 2 ServingGroups, engine-running needs 3.
     load.hold(12);
     chat.has_replicas(3).await;
     chat.keeps_replicas(3, SETTLED).await;
@@ -74,27 +74,31 @@ async fn whoever_asks_for_the_most_counts() {
 }
 
 #[tokio::test]
-async fn a_pod_of_many_containers_and_ports_is_scraped_once() {
+async fn scrapes_a_pod_with_many_containers_and_ports_once() {
     let Some(chain) = chain().await else { return };
     let chat = chain.model_with("crowded", |builder| by("engine-running=4")(builder.crowded())).await;
     chat.serves(chain).await;
     let load = chain.load_of("crowded", ENDLESS);
     load.hold(10);
     chat.has_replicas(3).await;
-    let of_chat =
+    let matchers =
         format!("{{namespace=\"{}\",modelserving_volcano_sh_name=\"chat\"}}", chat.serving.namespace.name);
-    // Once pods of all three ServingGroups are seen, there are three targets.
-    let all_seen = format!(
-        "count(count by (modelserving_volcano_sh_group_name) (vllm:num_requests_running{of_chat})) == 3"
+    // Prometheus has series of all three ServingGroups, so there are three targets.
+    let all_scraped = format!(
+        "count(count by (modelserving_volcano_sh_group_name) (vllm:num_requests_running{matchers})) == 3"
     );
-    chain.prometheus.until(&all_seen, |count| count.is_some()).await;
+    chain.prometheus.until(&all_scraped, |count| count.is_some()).await;
     for metric in ["up", "vllm:num_requests_running"] {
-        assert_eq!(chain.prometheus.query(&format!("count({metric}{of_chat})")).await, Some(3.0), "{metric}");
+        assert_eq!(
+            chain.prometheus.query(&format!("count({metric}{matchers})")).await,
+            Some(3.0),
+            "{metric}"
+        );
     }
     chat.keeps_replicas(3, SETTLED).await;
 }
 
-/// A router that lets five requests of a model in at a time, and has the others queue.
+/// A router that forwards five requests of a model at a time and queues the others.
 async fn queueing_router(chain: &Chain, chat: &Model) -> Router {
     let fairness = [
         ("ENABLE_FAIRNESS_SCHEDULING", "true"),
@@ -105,7 +109,7 @@ async fn queueing_router(chain: &Chain, chat: &Model) -> Router {
 }
 
 #[tokio::test]
-async fn requests_that_queue_in_the_router() {
+async fn scales_by_requests_queued_in_the_router() {
     let Some(chain) = chain().await else { return };
     let chat = chain.model_with("queued", by("queued-requests=4")).await;
     chat.serves(chain).await;
@@ -116,7 +120,7 @@ async fn requests_that_queue_in_the_router() {
         tokens: ENDLESS,
         most_requests: 1000,
     });
-    // 12 of them queue.
+    // 12 of the 17 requests queue.
     load.hold(17);
     chat.has_replicas(3).await;
     chat.keeps_replicas(3, SETTLED).await;
@@ -125,11 +129,11 @@ async fn requests_that_queue_in_the_router() {
 }
 
 #[rstest]
-// Clients that wait a second for each answer of 100 tokens.
+// Each client waits a second for an answer of 100 tokens.
 #[case::requests("request-rate=2", 6)]
 #[case::tokens("output-tokens=200", 6)]
 #[tokio::test]
-async fn rates(#[case] signal: &str, #[case] clients: usize) {
+async fn scales_by_rates(#[case] signal: &str, #[case] clients: usize) {
     let Some(chain) = chain().await else { return };
     let name = signal.replace('=', "-");
     let chat = chain.model_with(&name, by(signal)).await;
@@ -143,7 +147,7 @@ async fn rates(#[case] signal: &str, #[case] clients: usize) {
 }
 
 #[tokio::test]
-async fn a_query_of_the_platform_teams_own() {
+async fn scales_by_a_custom_signal() {
     let Some(chain) = chain().await else { return };
     let query = "sum(kthena_router_active_downstream_requests{model=~{{model}}})";
     let signals = json!([{"name": "own", "query": query, "target": "5"}]);
@@ -163,9 +167,9 @@ async fn a_query_of_the_platform_teams_own() {
     chat.has_replicas(1).await;
 }
 
-/// A level is no total: as long as it is too high the count is multiplied, up to the maximum.
+/// The HPA multiplies the count as long as a Value metric is above its target, up to the maximum.
 #[tokio::test]
-async fn a_level_of_the_platform_teams_own() {
+async fn scales_by_a_custom_signal_of_type_value() {
     let Some(chain) = chain().await else { return };
     let query = "sum(kthena_router_active_downstream_requests{model={{model}}}) or vector(0)";
     let signals = json!([{"name": "level", "query": query, "target": "10", "metricType": "Value"}]);
@@ -182,7 +186,7 @@ async fn a_level_of_the_platform_teams_own() {
     chat.has_replicas(1).await;
 }
 
-/// The quick profile of this chain, with these settings.
+/// Creates a profile with the quick settings of this chain and `settings`, and returns its name.
 pub async fn profile(chain: &Chain, name: &str, settings: &serde_json::Value) -> String {
     let quick = harness::ChainSettings::quick(super::shared::BINARY).profile;
     let mut profile: serde_json::Value = serde_saphyr::from_str(&quick).unwrap();
@@ -192,9 +196,10 @@ pub async fn profile(chain: &Chain, name: &str, settings: &serde_json::Value) ->
     name.to_owned()
 }
 
-/// A Prometheus that wants a client certificate, a password and TLS, asked by KEDA with credentials that it looks up.
+/// Prometheus requires TLS, a client certificate and a password; KEDA reads the credentials from a
+/// `ClusterTriggerAuthentication`.
 #[tokio::test]
-async fn from_a_prometheus_that_lets_nobody_in_without_credentials() {
+async fn scales_with_a_prometheus_that_requires_credentials() {
     let Some(chain) = chain().await else { return };
     let client = chain.stack.client().await;
     let guarded = chain.prometheus.guarded(&chain.stack.control_plane).await;
@@ -223,29 +228,32 @@ async fn from_a_prometheus_that_lets_nobody_in_without_credentials() {
     let load = chain.load(&chat);
     load.hold(27);
     chat.has_replicas(3).await;
-    // The operator itself has none: its own check cannot run, and that is no reason to call a model badly scaled.
+    // The operator has no credentials for its own signal check; the condition stays Scaling and reports that.
     chat.serving
         .within(Duration::from_secs(90))
         .says("Scaling", "the operator's own check of the signals could not run")
         .await;
-    // Without them it is not let in, and holds.
+    // Without credentials KEDA gets no data, and the count stays.
     chat.serving
-        .annotate(&[("autoscaling.kthena.io/profile", Some(&barred(chain, &guarded.url).await))])
+        .annotate(&[(
+            "autoscaling.kthena.io/profile",
+            Some(&profile_without_credentials(chain, &guarded.url).await),
+        )])
         .await;
     chat.keda_says("Ready", "False").await;
     load.hold(0);
     chat.keeps_replicas(3, SETTLED).await;
     let log = async || chain.keda.operator.log();
-    until_asked("KEDA says why", log, |log| log.contains("certificate") || log.contains("tls")).await;
+    until_asked("KEDA logs a TLS error", log, |log| log.contains("certificate") || log.contains("tls")).await;
 }
 
-async fn barred(chain: &Chain, url: &str) -> String {
-    profile(chain, "barred", &json!({"prometheus": {"url": url, "unsafeSsl": true}})).await
+async fn profile_without_credentials(chain: &Chain, url: &str) -> String {
+    profile(chain, "no-credentials", &json!({"prometheus": {"url": url, "unsafeSsl": true}})).await
 }
 
-/// Nothing divided by nothing is no number, and no reason to scale in.
+/// 0 / 0 is NaN, which must not scale a model in.
 #[tokio::test]
-async fn a_query_that_answers_no_number_holds() {
+async fn keeps_replicas_while_a_query_returns_nan() {
     let Some(chain) = chain().await else { return };
     let query = "sum(kthena_router_active_downstream_requests{model=~{{model}}}) / (sum(kthena_router_active_downstream_requests{model=~{{model}}}) > bool 0)";
     let signals = json!([{"name": "ratio", "query": query, "target": "1"}]);

@@ -1,4 +1,4 @@
-//! The condition follows what KEDA and the HPA really say.
+//! The condition follows the status of the real KEDA and HPA.
 
 use std::process::Command;
 
@@ -12,7 +12,7 @@ use super::{
 };
 
 #[tokio::test]
-async fn busy_and_idle_and_waited_for_by_kubectl() {
+async fn reports_idle_and_scaling_and_satisfies_kubectl_wait() {
     let Some(chain) = chain().await else { return };
     let chat = chain.model("verdicts").await;
     let message = chat.serving.says("Idle", "nobody asks for it").await;
@@ -31,7 +31,7 @@ async fn busy_and_idle_and_waited_for_by_kubectl() {
     let load = chain.load(&chat);
     load.hold(17);
     chat.has_replicas(2).await;
-    // At most once a minute, since a model may be asked for now and then.
+    // The operator changes between Idle and Scaling at most once a minute, because requests can be sporadic.
     chat.serving
         .within(std::time::Duration::from_secs(90))
         .says("Scaling", "scaled by active-requests")
@@ -52,7 +52,7 @@ async fn busy_and_idle_and_waited_for_by_kubectl() {
 }
 
 #[tokio::test]
-async fn paused_by_whomever() {
+async fn reports_pauses_of_the_user_and_of_other_writers() {
     let Some(chain) = chain().await else { return };
     let chat = chain.model("paused-verdict").await;
     chat.serving.says("Idle", "").await;
@@ -61,16 +61,16 @@ async fn paused_by_whomever() {
     agree(chain, &chat, "Paused", None).await;
     chat.serving.annotate(&[("autoscaling.kthena.io/paused", None)]).await;
     chat.serving.says("Idle", "").await;
-    let theirs =
+    let foreign =
         Patch::Merge(json!({"metadata": {"annotations": {"autoscaling.keda.sh/paused-replicas": "2"}}}));
-    chat.serving.scaled_objects().patch("chat", &PatchParams::default(), &theirs).await.unwrap();
+    chat.serving.scaled_objects().patch("chat", &PatchParams::default(), &foreign).await.unwrap();
     chat.serving.says("Paused", "which somebody else set").await;
     chat.has_replicas(2).await;
 }
 
-/// The one failure that no front-end to KEDA notices: everything is green, and nothing ever happens.
+/// No front end to KEDA detects this failure: every condition is healthy, and the model never scales.
 #[tokio::test]
-async fn a_name_that_nobody_routes_is_found_and_the_right_one_suggested() {
+async fn reports_an_unrouted_model_name_and_suggests_a_routed_one() {
     let Some(chain) = chain().await else { return };
     let chat = chain.model("llama-of-verdicts").await;
     chat.serving.annotate(&[("kthena.io/model-name", Some("lama-of-verdicts"))]).await;
@@ -81,11 +81,11 @@ async fn a_name_that_nobody_routes_is_found_and_the_right_one_suggested() {
     );
     agree(chain, &chat, "ModelNotSeen", Some("model")).await;
     event(&chat, "Warning", "ModelNotSeen", "lama-of-verdicts").await;
-    // A client with the same typo makes series, and proves nothing.
+    // A client with the same typo creates series for the name, but the name is still unrouted.
     let typo = chain.load_of("lama-of-verdicts", 1);
     typo.hold(1);
-    let refused = "max(kthena_router_requests_total{model=\"lama-of-verdicts\",status_code=\"404\"})";
-    chain.prometheus.until(refused, |count| count.is_some()).await;
+    let not_found = "max(kthena_router_requests_total{model=\"lama-of-verdicts\",status_code=\"404\"})";
+    chain.prometheus.until(not_found, |count| count.is_some()).await;
     tokio::time::sleep(std::time::Duration::from_secs(5)).await;
     chat.serving.reason("ModelNotSeen").await;
     typo.hold(0);
@@ -94,24 +94,24 @@ async fn a_name_that_nobody_routes_is_found_and_the_right_one_suggested() {
     event(&chat, "Normal", "Resolved", "ModelNotSeen is resolved").await;
 }
 
-/// The label trap: a Prometheus that selects monitors by a label that ours does not have.
+/// As with a Prometheus whose `podMonitorSelector` does not match the operator's PodMonitor.
 #[tokio::test]
-async fn engines_that_are_not_scraped() {
+async fn reports_engines_that_are_not_scraped() {
     let Some(chain) = chain().await else { return };
     let name = profile(chain, "unscraped-engines", &json!({"monitors": {"create": false}})).await;
-    let annotated = |builder: harness::ModelServingBuilder| {
+    let with_profile = |builder: harness::ModelServingBuilder| {
         builder
             .annotated("autoscaling.kthena.io/signals", "engine-running=4")
             .annotated("autoscaling.kthena.io/profile", &name)
     };
-    let chat = chain.model_with("unscraped", annotated).await;
+    let chat = chain.model_with("unscraped", with_profile).await;
     let message = chat.serving.says("EngineNotScraped", "PodMonitor kthena-keda-chat").await;
     assert!(message.contains("podMonitorSelector"), "{message}");
     agree(chain, &chat, "EngineNotScraped", Some("scraping")).await;
     event(&chat, "Warning", "EngineNotScraped", "podMonitorSelector").await;
     chat.serving.annotate(&[("autoscaling.kthena.io/profile", None)]).await;
     chat.serving.says("Idle", "").await;
-    // Scraped where nobody listens.
+    // A scraped port without a listener.
     chat.serving.annotate(&[("autoscaling.kthena.io/engine-port", Some("1"))]).await;
     chat.serving.says("EngineNotScraped", "none answers Prometheus at /metrics on port 1").await;
     chat.serving.annotate(&[("autoscaling.kthena.io/engine-port", None)]).await;

@@ -1,4 +1,4 @@
-//! At the edge of zero, with a cooldown of ten seconds.
+//! Scale to zero with a cooldown of ten seconds.
 
 use std::time::Duration;
 
@@ -7,19 +7,19 @@ use tokio::time::sleep;
 
 use super::shared::{SETTLED, chain};
 
-/// The longest look back of a query, and some more.
+/// The longest range of a query, and a margin.
 const LOOK_BACK: Duration = Duration::from_mins(3);
 
 #[tokio::test]
-async fn a_model_that_is_asked_for_now_and_then_does_not_flap() {
+async fn sporadic_requests_do_not_make_a_model_flap() {
     let Some(chain) = chain().await else { return };
     let chat = chain
         .model_with("now-and-then", |builder| builder.annotated("autoscaling.kthena.io/min-replicas", "0"))
         .await;
     chat.serves(chain).await;
-    // Whether somebody woke it is known once Prometheus looks back on two minutes.
-    let known = async || chain.prometheus.query("max(kthena_router_active_requests offset 2m)").await;
-    until_asked_within(LOOK_BACK, "Prometheus looks back on two minutes", known, Option::is_some).await;
+    // The activation query needs two minutes of data in Prometheus.
+    let oldest = async || chain.prometheus.query("max(kthena_router_active_requests offset 2m)").await;
+    until_asked_within(LOOK_BACK, "Prometheus has two minutes of data", oldest, Option::is_some).await;
     let load = chain.load_of(&chat.name, 100);
     for _ in 0..4 {
         load.hold(1);

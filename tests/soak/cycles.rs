@@ -1,4 +1,5 @@
-//! Models that come and go, ten thousand of them, as in months: nothing of them stays.
+//! Ten thousand models created and deleted, as over months: memory, files, threads and metric series do not
+//! grow.
 
 use std::{collections::BTreeMap, fs, time::Duration};
 
@@ -7,25 +8,26 @@ use harness::{Crds, Namespace, Process, Settings, Stack, ask, kinds, wait::until
 use kube::api::{DeleteParams, ListParams, PostParams};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_kthena-keda");
-/// After so many the process holds whatever it will ever hold.
-const BEFORE: usize = 1000;
+/// Models before the first measurement, after which the process has reached its steady state.
+const WARM_UP: usize = 1000;
 const CYCLES: usize = 10_000;
-/// How many come at a time, and go again once all are there.
-const CROWD: usize = 200;
+/// Models that are created together, and deleted once all have a ScaledObject.
+const BATCH: usize = 200;
 
-/// What a process holds.
+/// Resources of a process.
 #[derive(Debug)]
-struct Held {
+struct Resources {
     kibibytes: u64,
     files: usize,
     threads: String,
     series: BTreeMap<String, usize>,
-    /// Series of requests, one for each kind of answer: more of them come with what the API server happens to say, but not with models.
-    answers: usize,
+    /// Series of `rest_client_requests_total`, one for each kind of response: their number depends on the
+    /// responses of the API server, not on models.
+    request_series: usize,
 }
 
-impl Held {
-    async fn by(operator: &Process) -> Self {
+impl Resources {
+    async fn of(operator: &Process) -> Self {
         let pid = operator.pid().expect("a process");
         let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
         let threads = status.lines().find(|line| line.starts_with("Threads:")).unwrap_or_default().to_owned();
@@ -34,71 +36,72 @@ impl Held {
         for line in metrics.lines().filter(|line| !line.starts_with('#')) {
             *series.entry(line.split(['{', ' ']).next().unwrap_or_default().to_owned()).or_default() += 1;
         }
-        let answers = series.remove("rest_client_requests_total").unwrap_or_default();
+        let request_series = series.remove("rest_client_requests_total").unwrap_or_default();
         let files = fs::read_dir(format!("/proc/{pid}/fd")).expect("a process").count();
-        Self { kibibytes: operator.memory().expect("a process").0, files, threads, series, answers }
+        Self { kibibytes: operator.memory().expect("a process").0, files, threads, series, request_series }
     }
 }
 
 #[tokio::test]
-async fn models_that_came_and_went_leave_nothing() {
+async fn deleted_models_leave_no_resources_behind() {
     let stack = Stack::start(&[Crds::kthena(), Crds::keda(), Crds::prometheus_operator()]).await;
     let operator = stack.start_operator(&Settings::new(BINARY).without("--log-level"));
     let models = stack.namespace().await;
-    come_and_go(&models, BEFORE).await;
-    let before = Held::by(&operator).await;
-    come_and_go(&models, CYCLES).await;
-    let after = Held::by(&operator).await;
+    create_and_delete(&models, WARM_UP).await;
+    let before = Resources::of(&operator).await;
+    create_and_delete(&models, CYCLES).await;
+    let after = Resources::of(&operator).await;
     println!("before: {before:?}\nafter:  {after:?}");
     assert_eq!((after.series, after.threads), (before.series, before.threads));
     assert!(
-        after.answers <= before.answers + 8,
-        "{} series of requests, and {} were",
-        after.answers,
-        before.answers
+        after.request_series <= before.request_series + 8,
+        "{} series of requests, {} before",
+        after.request_series,
+        before.request_series
     );
-    assert!(after.files <= before.files + 2, "{} files are open, and {} were", after.files, before.files);
-    // An allocator does not give everything back at once; a few hundred bytes of each model would be as much.
+    assert!(after.files <= before.files + 2, "{} open files, {} before", after.files, before.files);
+    // The allocator does not return all memory at once. A leak of a few hundred bytes per model would exceed
+    // this.
     assert!(
         after.kibibytes <= before.kibibytes + 3 * 1024,
-        "{} KiB are held, and {} were",
+        "{} KiB of memory, {} before",
         after.kibibytes,
         before.kibibytes
     );
 }
 
-async fn come_and_go(models: &Namespace, count: usize) {
-    for crowd in 0..count / CROWD {
-        come(models, crowd).await;
-        go(models).await;
+async fn create_and_delete(models: &Namespace, count: usize) {
+    for batch in 0..count / BATCH {
+        create(models, batch).await;
+        delete(models).await;
     }
 }
 
-async fn come(models: &Namespace, crowd: usize) {
+async fn create(models: &Namespace, batch: usize) {
     let api = models.api(&kinds::model_serving());
-    let create = async |i: usize| {
-        let name = format!("chat-{crowd}-{i}");
-        let object = models.model_serving(&name).opted_in(&format!("llama-{crowd}-{i}")).object();
+    let create_one = async |i: usize| {
+        let name = format!("chat-{batch}-{i}");
+        let object = models.model_serving(&name).opted_in(&format!("llama-{batch}-{i}")).object();
         api.create(&PostParams::default(), &object).await.expect("a ModelServing");
     };
-    stream::iter(0..CROWD).for_each_concurrent(16, create).await;
-    remain(models, CROWD).await;
+    stream::iter(0..BATCH).for_each_concurrent(16, create_one).await;
+    has_scaled_objects(models, BATCH).await;
 }
 
-/// Nobody collects garbage here, so that the ScaledObjects are taken away as well.
-async fn go(models: &Namespace) {
+/// Deletes all ModelServings, and all ScaledObjects, because the stack has no garbage collector.
+async fn delete(models: &Namespace) {
     for kind in [kinds::model_serving(), kinds::scaled_object()] {
         models
             .api(&kind)
             .delete_collection(&DeleteParams::default(), &ListParams::default())
             .await
-            .expect("they go");
+            .expect("a deletion");
     }
-    remain(models, 0).await;
+    has_scaled_objects(models, 0).await;
 }
 
-async fn remain(models: &Namespace, count: usize) {
-    let there = async || {
+async fn has_scaled_objects(models: &Namespace, count: usize) {
+    let number = async || {
         models
             .api(&kinds::scaled_object())
             .list_metadata(&ListParams::default())
@@ -107,8 +110,8 @@ async fn remain(models: &Namespace, count: usize) {
             .items
             .len()
     };
-    until_asked_within(Duration::from_mins(1), &format!("there are {count} ScaledObjects"), there, |there| {
-        *there == count
+    until_asked_within(Duration::from_mins(1), &format!("{count} ScaledObjects exist"), number, |number| {
+        *number == count
     })
     .await;
 }

@@ -1,4 +1,4 @@
-//! What was measured, for people: tables and plots in `docs/benchmarks/`, from the runs that lie there.
+//! The benchmark page: tables and plots in `docs/benchmarks/`, generated from the results in that folder.
 
 mod plot;
 mod table;
@@ -7,7 +7,7 @@ use std::{fs, path::Path};
 
 use crate::figures::Run;
 
-/// Writes a run down, and then the pages from all runs that were written down.
+/// Writes the results of a run, and then the page from all results.
 pub fn write(folder: &Path, run: &Run) {
     fs::create_dir_all(folder).expect("a folder");
     fs::write(
@@ -18,7 +18,7 @@ pub fn write(folder: &Path, run: &Run) {
     pages(folder);
 }
 
-/// Writes the pages from all runs that were written down.
+/// Writes the page and the plots from all results in a folder.
 pub fn pages(folder: &Path) {
     let runs = read(folder);
     fs::write(folder.join("README.md"), table::page(&runs)).expect("a file");

@@ -1,4 +1,4 @@
-//! The figures as plots, over the number of models.
+//! Plots over the number of models.
 
 use std::path::Path;
 
@@ -9,32 +9,32 @@ use crate::figures::Run;
 const SIZE: (u32, u32) = (720, 360);
 const FONT: (&str, u32) = ("sans-serif", 14);
 
-/// What is drawn: a figure, how it is called, and in which colour.
+/// A line of a plot: name of the figure, label and colour.
 type Line = (&'static str, &'static str, RGBColor);
 
-/// How many times as long as the writes alone a start takes; a ratio, since machines differ in speed from run to run.
+/// Time of a start divided by the floor's; a ratio, because the speed of a machine varies from run to run.
 pub fn time(path: &Path, runs: &[Run]) {
     let lines = [
         ("start.over_floor", "one instance", RGBColor(0, 90, 181)),
         ("shards.over_floor", "two shards", RGBColor(220, 50, 32)),
     ];
-    draw(path, runs, "Start to all written ÷ the writes alone, in the same round", &lines);
+    draw(path, runs, "Start time ÷ floor, same round", &lines);
 }
 
-/// The most memory, in MiB.
+/// Peak memory, in MiB.
 pub fn memory(path: &Path, runs: &[Run]) {
     let lines = [
-        ("start.rss_peak", "at most, at the first start", RGBColor(0, 90, 181)),
-        ("restart.rss_peak", "at most, at a restart", RGBColor(220, 50, 32)),
+        ("start.rss_peak", "first start", RGBColor(0, 90, 181)),
+        ("restart.rss_peak", "restart", RGBColor(220, 50, 32)),
     ];
-    draw(path, runs, "Memory (MiB)", &lines);
+    draw(path, runs, "Peak memory (MiB)", &lines);
 }
 
 fn count(run: &Run) -> f64 {
     f64::from(u32::try_from(run.models).unwrap_or(u32::MAX))
 }
 
-/// Medians as lines, and each round as a point.
+/// Draws medians as lines and each round as a point.
 fn draw(path: &Path, runs: &[Run], title: &str, lines: &[Line]) {
     let rounds = |name: &str| {
         runs.iter()
@@ -45,7 +45,7 @@ fn draw(path: &Path, runs: &[Run], title: &str, lines: &[Line]) {
         runs.iter().filter_map(|run| Some((count(run), run.figures.spread(name)?.median))).collect::<Vec<_>>()
     };
     let top = lines.iter().flat_map(|(name, ..)| rounds(name)).map(|(_, y)| y).fold(1.0, f64::max) * 1.25;
-    let (least, most) = (runs.first().map_or(100.0, count) * 0.8, runs.last().map_or(10_000.0, count) * 1.25);
+    let (left, right) = (runs.first().map_or(100.0, count) * 0.8, runs.last().map_or(10_000.0, count) * 1.25);
     let root = SVGBackend::new(path, SIZE).into_drawing_area();
     root.fill(&WHITE).expect("a drawing");
     let mut chart = ChartBuilder::on(&root)
@@ -53,7 +53,7 @@ fn draw(path: &Path, runs: &[Run], title: &str, lines: &[Line]) {
         .margin(12)
         .x_label_area_size(36)
         .y_label_area_size(48)
-        .build_cartesian_2d((least..most).log_scale(), 0.0..top)
+        .build_cartesian_2d((left..right).log_scale(), 0.0..top)
         .expect("a chart");
     chart
         .configure_mesh()
@@ -63,16 +63,16 @@ fn draw(path: &Path, runs: &[Run], title: &str, lines: &[Line]) {
         .label_style(FONT)
         .draw()
         .expect("a mesh");
-    for (name, called, colour) in lines {
+    for (name, label, colour) in lines {
         let line = chart.draw_series(LineSeries::new(medians(name), colour.stroke_width(2))).expect("a line");
         let colour = *colour;
-        line.label(*called)
+        line.label(*label)
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
         chart
             .draw_series(rounds(name).into_iter().map(|at| Circle::new(at, 3, colour.filled())))
             .expect("points");
     }
-    // Where no line is: they are high at the right, or far from zero everywhere.
+    // The lower right is free: lines are high on the right, or far from zero everywhere.
     chart
         .configure_series_labels()
         .position(SeriesLabelPosition::LowerRight)

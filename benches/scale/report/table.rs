@@ -1,100 +1,115 @@
-//! The figures as tables, with what was aimed at.
+//! The page with tables of figures and goals.
 
 use std::fmt::Write as _;
 
 use crate::figures::{Run, Spread};
 
-/// One figure.
+/// A row of a table.
 struct Row {
+    /// Name of the figure.
     name: &'static str,
-    what: &'static str,
+    label: &'static str,
     unit: &'static str,
-    /// What was aimed at with 1,000 models and with 10,000: at most this.
+    /// Upper limits for 1,000 and for 10,000 models.
     goals: (Option<f64>, Option<f64>),
 }
 
-const fn row(name: &'static str, what: &'static str, unit: &'static str) -> Row {
-    Row { name, what, unit, goals: (None, None) }
+const fn row(name: &'static str, label: &'static str, unit: &'static str) -> Row {
+    Row { name, label, unit, goals: (None, None) }
 }
 
 const fn goal(
     name: &'static str,
-    what: &'static str,
+    label: &'static str,
     unit: &'static str,
     goals: (Option<f64>, Option<f64>),
 ) -> Row {
-    Row { name, what, unit, goals }
+    Row { name, label, unit, goals }
 }
 
 const ROWS: [Row; 45] = [
-    row("floor.seconds", "**Floor**: the bare client, all writes", "s"),
-    row("floor.cpu", "its own CPU", "s"),
-    row("floor.server_cpu", "CPU of the API server", "s"),
-    row("start.seconds", "**Start** with all models waiting → all written", "s"),
-    goal("start.over_floor", "the same ÷ floor", "", (Some(1.1), Some(1.1))),
-    goal("start.cpu", "own CPU", "s", (Some(1.65), None)),
-    row("start.server_cpu", "CPU of the API server", "s"),
-    row("start.writes_a_model", "writes a model", ""),
-    row("start.reads_a_model", "reads a model, watches and lists included", ""),
-    row("start.watched_a_model", "sent on watches, a model", "KiB"),
-    goal("start.rss_peak", "memory, at most", "MiB", (Some(30.0), Some(60.0))),
-    row("profile.seconds", "**Change of the profile** of all models → all written", "s"),
-    row("profile.cpu", "own CPU", "s"),
-    row("profile.writes_a_model", "writes a model", ""),
-    row("profile.reads_a_model", "reads a model", ""),
-    row("profile.watched_a_model", "sent on watches, a model", "KiB"),
+    row("floor.seconds", "**Floor**: all writes of the bare client", "s"),
+    row("floor.cpu", "CPU time of the client", "s"),
+    row("floor.server_cpu", "CPU time of the API server", "s"),
+    row("start.seconds", "**Start** without generated objects → all written", "s"),
+    goal("start.over_floor", "start ÷ floor", "", (Some(1.1), Some(1.1))),
+    goal("start.cpu", "CPU time of the operator", "s", (Some(1.65), None)),
+    row("start.server_cpu", "CPU time of the API server", "s"),
+    row("start.writes_a_model", "writes per model", ""),
+    row("start.reads_a_model", "reads per model, including watches and lists", ""),
+    row("start.watched_a_model", "sent on watches, per model", "KiB"),
+    goal("start.rss_peak", "peak memory", "MiB", (Some(30.0), Some(60.0))),
+    row("profile.seconds", "**Profile change** for all models → all written", "s"),
+    row("profile.cpu", "CPU time of the operator", "s"),
+    row("profile.writes_a_model", "writes per model", ""),
+    row("profile.reads_a_model", "reads per model", ""),
+    row("profile.watched_a_model", "sent on watches, per model", "KiB"),
     row(
         "latency.events_p50",
-        "**Change of one model** at rest: event of the ModelServing → event of the ScaledObject, p50",
+        "**Model change** at rest: watch event of the ModelServing → watch event of the ScaledObject, p50",
         "ms",
     ),
     goal("latency.events_p95", "p95", "ms", (Some(15.0), Some(15.0))),
     row("latency.events_p99", "p99", "ms"),
-    row("latency.answers_p50", "annotation answered → event of the ScaledObject, p50", "ms"),
+    row(
+        "latency.answers_p50",
+        "response to the annotation change → watch event of the ScaledObject, p50",
+        "ms",
+    ),
     row("latency.answers_p95", "p95", "ms"),
     row("latency.answers_p99", "p99", "ms"),
-    goal("restart.seconds", "**Restart** with everything in place → quiet", "s", (None, Some(6.0))),
-    goal("restart.cpu", "own CPU", "s", (None, Some(3.0))),
+    goal("restart.seconds", "**Restart** with all objects in place → idle", "s", (None, Some(6.0))),
+    goal("restart.cpu", "CPU time of the operator", "s", (None, Some(3.0))),
     goal("restart.writes", "writes", "", (Some(0.0), Some(0.0))),
-    row("restart.reads", "reads, watches and lists included", ""),
-    row("restart.rss_peak", "memory, at most", "MiB"),
-    row("rest.rss", "**Rest**: memory", "MiB"),
+    row("restart.reads", "reads, including watches and lists", ""),
+    row("restart.rss_peak", "peak memory", "MiB"),
+    row("rest.rss", "**At rest**: memory", "MiB"),
     goal("rest.writes", "writes", "", (Some(0.0), Some(0.0))),
-    row("rest.requests_an_hour", "requests in an hour, watches that begin anew included", ""),
-    row("rest.cpu_an_hour", "own CPU in an hour", "s"),
-    row("opt_out.seconds", "**Opt-out of all**, one request each → all written", "s"),
-    row("opt_out.cpu", "own CPU", "s"),
-    row("opt_out.writes_a_model", "writes a model, events included", ""),
-    row("opt_out.reads_a_model", "reads a model", ""),
-    row("opt_out.watched_a_model", "sent on watches, a model", "KiB"),
+    row("rest.requests_an_hour", "requests per hour, including restarted watches", ""),
+    row("rest.cpu_an_hour", "CPU time of the operator per hour", "s"),
+    row("opt_out.seconds", "**Opt-out** of all models, one request each → all written", "s"),
+    row("opt_out.cpu", "CPU time of the operator", "s"),
+    row("opt_out.writes_a_model", "writes per model, including events", ""),
+    row("opt_out.reads_a_model", "reads per model", ""),
+    row("opt_out.watched_a_model", "sent on watches, per model", "KiB"),
     row("shards.seconds", "**Two shards**: start → all written", "s"),
-    row("shards.over_floor", "the same ÷ floor", ""),
-    row("shards.cpu", "own CPU of the one that needed more", "s"),
-    row("shards.server_cpu", "CPU of the API server", "s"),
-    row("shards.writes_a_model", "writes a model, of both", ""),
-    row("shards.reads_a_model", "reads a model, of both", ""),
-    row("shards.watched_a_model", "sent on watches, a model, to both", "KiB"),
-    row("shards.rss_peak", "memory of the larger, at most", "MiB"),
-    row("floor.rss_peak", "Memory of the bare client, which holds all that it writes", "MiB"),
+    row("shards.over_floor", "start ÷ floor", ""),
+    row("shards.cpu", "CPU time of the busier operator", "s"),
+    row("shards.server_cpu", "CPU time of the API server", "s"),
+    row("shards.writes_a_model", "writes per model, both operators", ""),
+    row("shards.reads_a_model", "reads per model, both operators", ""),
+    row("shards.watched_a_model", "sent on watches, per model, both operators", "KiB"),
+    row("shards.rss_peak", "peak memory of the larger operator", "MiB"),
+    row("floor.rss_peak", "Peak memory of the bare client, which holds all writes", "MiB"),
 ];
 
-const HEAD: &str = "# What many models cost
+const HEAD: &str = "# Benchmarks
 
-Measured on a real API server by `make bench`, which writes this page. `BENCH_MODELS=10000 make bench` takes other numbers of models.
+`make bench` measures the operator on a real API server and writes this page. Choose the number of models with
+`BENCH_MODELS=10000 make bench`.
 
-- What is measured is the static binary that the container image holds, with its flags as they are by default.
-- **Floor** is a bare client that makes the very writes that the operator makes, eight at a time, with no watching and no thinking. It is bound by the API server, so time beyond it is what the operator takes, and what the API server takes to serve its watches.
-- What a start takes beyond it is processor time, of which two cores have no more. With 10,000 models the API server needs an eighth more than for the writes alone. By its own profile that is, in hundredths of what the writes alone take: 2 to 3 to list the models and 3 to 4 to tell the watches of each write, where whole objects become JSON; 2 to collect that garbage; and 4 or 5 that the writes themselves cost more while more processes share the caches. The rest is the operator, whose profile is flat: decoding, allocation and system calls, nothing above 3 %.
-- Each contender has an API server of its own, with the same models in it: opted in, all of one profile. Their order changes from round to round. KEDA itself is absent, so that conditions say `Pending`; its definitions are there, and the Prometheus Operator's.
-- Sections were measured at different times, and the same machine is now faster and now slower, by half and more. What can be compared is what was measured in one run, such as a start and its floor.
-- A figure is the median of all rounds, and their range. A goal is **met** where all rounds are within it, *met within noise* where the median is, *missed within noise* where another round is.
-- Who wrote what and when is told by the API server's audit log, what was sent on watches by its metrics, processor time and memory by the kernel.
+- **Subject**: the static binary of the container image, with default flags.
+- **Floor**: a bare client that makes the same writes, eight at a time, without watches or planning. The API server limits it,
+  so the time above the floor is the cost of the operator and of serving its watches.
+- **Setup**: each contender has its own API server with the same opted-in models, which share one profile. The order changes
+  from round to round. KEDA is not installed, so conditions are `Pending`; its CRDs and those of the Prometheus Operator are.
+- **Figures**: median and range of all rounds. A goal is **met** if all rounds reach it, *met within noise* if the median does,
+  *missed within noise* if only another round does, and **missed** otherwise.
+- **Sources**: the API server's audit log for writes, its metrics for bytes sent on watches, the kernel for CPU time and memory.
+- **Comparison**: sections were measured at different times, and the speed of the machine varies by half and more. Compare only
+  figures of the same run, such as a start and its floor.
+
+The time above the floor is CPU time: a start uses both cores fully. With 10,000 models the API server needs an eighth more CPU
+time than for the writes alone. Its profile attributes, in percent of the CPU time of the writes: 2 to 3 to listing the models,
+3 to 4 to encoding each write as JSON for the watches, 2 to garbage collection of that, and 4 to 5 to more expensive writes,
+because more processes share the CPU caches. The rest is the operator, whose profile is flat: decoding, allocation and system
+calls, nothing above 3 %.
 ";
 
 /// The whole page.
 pub fn page(runs: &[Run]) -> String {
     let mut page = HEAD.to_owned();
-    page.push_str("\n![Time of a start, beside the writes alone](time.svg)\n\n![Memory](memory.svg)\n");
+    page.push_str("\n![Start time divided by the floor](time.svg)\n\n![Peak memory](memory.svg)\n");
     for run in runs {
         section(&mut page, run);
     }
@@ -102,10 +117,11 @@ pub fn page(runs: &[Run]) -> String {
 }
 
 fn section(page: &mut String, run: &Run) {
-    let versions: Vec<String> = run.versions.iter().map(|(of, version)| format!("{of} {version}")).collect();
+    let versions: Vec<String> =
+        run.versions.iter().map(|(component, version)| format!("{component} {version}")).collect();
     let _ = write!(
         page,
-        "\n## {} models\n\n{}; {} rounds; ModelServings of {:.1} KB. {}. {}. All figures: [{}.json]({}.json).\n\n| | median | range | goal | |\n|---|---:|---:|---:|---|\n",
+        "\n## {} models\n\n{}; {} rounds; ModelServings of {:.1} KB. {}. {}. All figures: [{}.json]({}.json).\n\n| figure | median | range | goal | result |\n|---|---:|---:|---:|---|\n",
         run.models,
         run.date,
         run.rounds,
@@ -143,10 +159,10 @@ fn line(page: &mut String, row: &Row, Spread { median, least, most }: Spread, go
     let unit = if row.unit.is_empty() { String::new() } else { format!(" {}", row.unit) };
     let goal = goal.map_or(String::new(), |goal| format!("≤ {}{unit}", short(goal)));
     let range = if least < most { format!("{} – {}", short(least), short(most)) } else { String::new() };
-    let _ = writeln!(page, "| {} | {}{unit} | {range} | {goal} | {verdict} |", row.what, short(median));
+    let _ = writeln!(page, "| {} | {}{unit} | {range} | {goal} | {verdict} |", row.label, short(median));
 }
 
-/// Three digits that count.
+/// Number with three significant digits, or all digits before the point.
 fn short(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),

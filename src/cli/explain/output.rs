@@ -1,4 +1,4 @@
-//! What `explain` has found, and how it is said: as text for people, or as JSON.
+//! Output of `explain`, as text or JSON. The names of the JSON fields are a promise.
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
@@ -16,7 +16,7 @@ pub(super) enum Format {
     Json,
 }
 
-/// Everything that is said of one model.
+/// Explanation of one model.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Explained {
@@ -30,16 +30,22 @@ pub(super) struct Explained {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) replicas: Option<Replicas>,
     pub(super) warnings: Vec<String>,
-    pub(super) not_looked_at: Vec<String>,
+    /// Checks that were skipped, and why.
+    #[serde(rename = "notLookedAt")]
+    pub(super) skipped: Vec<String>,
 }
 
+/// A link of the chain.
 #[derive(Serialize)]
 pub(super) struct LinkReport {
     pub(super) name: &'static str,
     pub(super) state: &'static str,
-    pub(super) says: String,
+    /// The evidence, or the problem and its remedy.
+    #[serde(rename = "says")]
+    pub(super) detail: String,
 }
 
+/// A signal at this moment.
 #[derive(Serialize)]
 pub(super) struct Signal {
     pub(super) name: String,
@@ -47,34 +53,37 @@ pub(super) struct Signal {
     pub(super) target: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) value: Option<f64>,
-    /// How many ServingGroups it asks for.
+    /// Number of ServingGroups that the signal requests.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) wanted: Option<f64>,
+    /// Reason for which there is no value.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) problem: Option<String>,
 }
 
+/// Numbers of ServingGroups.
 #[derive(Serialize)]
 pub(super) struct Replicas {
+    /// `spec.replicas`.
     pub(super) now: i32,
     pub(super) min: i32,
     pub(super) max: i32,
-    /// What the signals ask for, within the bounds.
+    /// Number that the signals request, within the bounds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) wanted: Option<f64>,
-    /// What the HPA says of what it does next.
+    /// Reasons and messages of the HPA's conditions about its next step.
     pub(super) hpa: Vec<String>,
 }
 
-/// Prints one model in full, if it was asked for by name, or a line for each.
-pub(super) fn print(all: &[Explained], format: Format, by_name: bool) -> io::Result<()> {
+/// Prints the one model that was selected by name in full, else one line for each model.
+pub(super) fn print(all: &[Explained], format: Format, is_selected_by_name: bool) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    let one = if let ([one], true) = (all, by_name) { Some(one) } else { None };
+    let one = if let ([one], true) = (all, is_selected_by_name) { Some(one) } else { None };
     if format == Format::Json {
         let text = one.map_or_else(|| serde_json::to_string_pretty(all), serde_json::to_string_pretty)?;
         return writeln!(out, "{text}");
     }
-    let paint = Paint { on: io::stdout().is_terminal() };
+    let paint = Paint { is_enabled: io::stdout().is_terminal() };
     if let Some(one) = one {
         return print_one(&mut out, one, paint);
     }
@@ -93,36 +102,36 @@ pub(super) fn print(all: &[Explained], format: Format, by_name: bool) -> io::Res
 
 fn print_one(out: &mut impl io::Write, found: &Explained, paint: Paint) -> io::Result<()> {
     writeln!(out, "{}/{}: {}", found.namespace, found.name, paint.mark(found.status, found.reason))?;
-    for LinkReport { name, state, says } in &found.links {
+    for LinkReport { name, state, detail } in &found.links {
         let (status, mark) = match *state {
             "holds" => ("True", "✓"),
             "broken" => ("False", "✗"),
             "affected" => ("Unknown", "!"),
             _ => ("Unknown", "?"),
         };
-        writeln!(out, "{} {name:<18} {says}", paint.mark(status, mark))?;
+        writeln!(out, "{} {name:<18} {detail}", paint.mark(status, mark))?;
     }
     for signal in &found.signals {
         let value = signal.value.map_or_else(
             || signal.problem.clone().unwrap_or_default(),
-            |value| format!("{value} for {} each", signal.target),
+            |value| format!("{value}, target {}", signal.target),
         );
-        let wanted = signal.wanted.map(|wanted| format!(" → {wanted}")).unwrap_or_default();
+        let wanted = signal.wanted.map(|wanted| format!(" → {wanted} ServingGroups")).unwrap_or_default();
         writeln!(out, "  {:<18} {value}{wanted}", signal.name)?;
     }
     if let Some(Replicas { now, min, max, wanted, hpa }) = &found.replicas {
-        let wanted = wanted.map(|wanted| format!(", {wanted} asked for")).unwrap_or_default();
-        writeln!(out, "  {:<18} {now} wanted now{wanted}, from {min} to {max}", "ServingGroups")?;
-        hpa.iter().try_for_each(|says| writeln!(out, "  {:<18} {says}", "next"))?;
+        let wanted = wanted.map(|wanted| format!(", signals request {wanted}")).unwrap_or_default();
+        writeln!(out, "  {:<18} spec.replicas {now}{wanted}, bounds {min} to {max}", "ServingGroups")?;
+        hpa.iter().try_for_each(|condition| writeln!(out, "  {:<18} {condition}", "HPA"))?;
     }
     found.warnings.iter().try_for_each(|warning| writeln!(out, "! {warning}"))?;
-    found.not_looked_at.iter().try_for_each(|missing| writeln!(out, "? {missing}"))
+    found.skipped.iter().try_for_each(|skipped| writeln!(out, "? {skipped}"))
 }
 
-/// Colour, only where somebody looks.
+/// Colours of marks, on a terminal only.
 #[derive(Clone, Copy)]
 struct Paint {
-    on: bool,
+    is_enabled: bool,
 }
 
 impl Paint {
@@ -132,15 +141,16 @@ impl Paint {
             "False" => 31,
             _ => 33,
         };
-        if self.on { format!("\u{1b}[{colour}m{text}\u{1b}[0m") } else { text.to_owned() }
+        if self.is_enabled { format!("\u{1b}[{colour}m{text}\u{1b}[0m") } else { text.to_owned() }
     }
 }
 
+/// The message up to the first "; ".
 fn first_sentence(message: &str) -> &str {
     message.split("; ").next().unwrap_or_default()
 }
 
-/// The worst first.
+/// Sort rank of a status: broken models first.
 pub(super) fn rank(status: &str) -> u8 {
     match status {
         "False" => 0,
@@ -149,7 +159,7 @@ pub(super) fn rank(status: &str) -> u8 {
     }
 }
 
-/// 0 where every model is well, 3 where one is broken, 4 where nobody can tell yet.
+/// Exit code: 0 if every model is scaled, 3 if one is not, 4 if one is not known yet.
 pub(super) fn code(all: &[Explained]) -> ExitCode {
     match all.iter().map(|found| found.status).min_by_key(|status| rank(status)) {
         Some(status) if status == Status::False.as_str() => ExitCode::from(3),

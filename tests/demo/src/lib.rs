@@ -1,4 +1,4 @@
-//! Shows the whole chain at work: live in a terminal, and as a picture of what was recorded.
+//! A terminal demo of the complete chain, and a chart of its recording.
 #![allow(
     clippy::print_stdout,
     clippy::expect_used,
@@ -7,7 +7,7 @@
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
     clippy::cast_sign_loss,
-    reason = "it talks to a person, and stops with the reason when something is not as it should be"
+    reason = "prints to the terminal, and panics with the reason if a step fails"
 )]
 
 mod picture;

@@ -1,5 +1,5 @@
-//! Shows in a terminal what one annotation gives: a model that load scales, on the real components, with Prometheus away for a while.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to a person")]
+//! Scales a model under load in the terminal, on real components, with one annotation and an outage of Prometheus.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "prints to the terminal")]
 
 use std::{
     path::{Path, PathBuf},
@@ -12,16 +12,16 @@ use engine::{EngineSettings, Load};
 use harness::{Chain, ChainSettings, Model, stack::root};
 use tokio::time::{Instant, sleep};
 
-/// How often the chain is looked at.
-const GLANCE: Duration = Duration::from_millis(500);
-/// How long any part of the story may take.
+/// Interval of samples.
+const INTERVAL: Duration = Duration::from_millis(500);
+/// Time limit of each step.
 const LIMIT: Duration = Duration::from_mins(1);
-/// Long enough to see that nothing moves.
-const A_WHILE: Duration = Duration::from_secs(12);
+/// Length of the Prometheus outage, long enough to show that replicas stay unchanged.
+const OUTAGE: Duration = Duration::from_secs(12);
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    // Whatever goes wrong is said in one line.
+    // Print a failure in one line, without a backtrace.
     std::panic::set_hook(Box::new(|panic| {
         eprintln!("\nthe demo stopped: {}", panic.payload_as_str().unwrap_or("unknown"));
     }));
@@ -37,10 +37,10 @@ async fn main() -> ExitCode {
 
 async fn show(operator: PathBuf) {
     say(
-        "Starting Kubernetes' control plane, KEDA, Prometheus and its operator, Kthena, and kthena-keda under the rights in config/install/rbac.yaml.",
+        "Starting a Kubernetes control plane, KEDA, Prometheus, the Prometheus Operator, Kthena, and kthena-keda with the RBAC permissions in config/install/rbac.yaml.",
     );
     let mut settings = ChainSettings::quick(operator);
-    // Slow enough to be watched.
+    // Slow enough to follow on the screen.
     settings.profile = settings.profile.replace("stabilizationWindow: 2s", "stabilizationWindow: 5s");
     settings.engine = EngineSettings { concurrency: 10, ..EngineSettings::default() };
     let chain = Box::pin(Chain::start(&settings)).await;
@@ -48,29 +48,34 @@ async fn show(operator: PathBuf) {
     chat.serves(&chain).await;
     chat.hpa().await;
     chat.keda_says("Ready", "True").await;
-    ask(&Shell::new(&chain.stack), &chat).await;
-    let mut story =
-        Story { load: chain.load(&chat), chain, chat, recorder: Recorder::default(), view: View::default() };
-    story.tell().await;
+    show_objects(&Shell::new(&chain.stack), &chat).await;
+    let mut scenario = Scenario {
+        load: chain.load(&chat),
+        chain,
+        chat,
+        recorder: Recorder::default(),
+        view: View::default(),
+    };
+    scenario.run().await;
     let picture = root().join("target/demo/closed-loop");
     draw(
-        &story.recorder,
+        &scenario.recorder,
         Picture { title: "One annotation: a model follows its load", level: None },
         &picture,
     );
-    say(&format!("Done. What was recorded is drawn in {}.", shown(&picture.with_extension("svg"))));
+    say(&format!("Done. Chart of the run: {}", relative(&picture.with_extension("svg"))));
 }
 
-/// As somebody in the project's folder would name it.
-fn shown(path: &Path) -> String {
+/// Path relative to the project's root folder.
+fn relative(path: &Path) -> String {
     path.strip_prefix(root()).unwrap_or(path).display().to_string()
 }
 
-/// What a user would type to see what the annotation gave.
-async fn ask(shell: &Shell, chat: &Model) {
+/// Shows the generated objects, and the effects of a valid and an invalid annotation.
+async fn show_objects(shell: &Shell, chat: &Model) {
     let namespace = chat.serving.namespace.name.as_str();
     say(
-        "A ModelServing has one annotation, and KEDA's ScaledObject, the HPA and the router's ServiceMonitor are there.",
+        "The ModelServing has one annotation. The operator created a ScaledObject and the router's ServiceMonitor; KEDA created the HPA.",
     );
     shell.kubectl(&[
         "get",
@@ -92,7 +97,7 @@ async fn ask(shell: &Shell, chat: &Model) {
         "jsonpath={.spec.triggers[0].metadata.query}{\"\\n\"}",
     ]);
     shell.kubectl(&["get", "servicemonitors", "-A"]);
-    say("The HPA finds one pod per ServingGroup by the selector of the scale subresource.");
+    say("The HPA selects one pod per ServingGroup with the label selector of the scale subresource.");
     shell.kubectl(&[
         "get",
         "modelserving",
@@ -103,7 +108,7 @@ async fn ask(shell: &Shell, chat: &Model) {
         "jsonpath={.status.labelSelector}{\"\\n\"}",
     ]);
     say(
-        "An annotation changes, and then a typo: the change is taken over; the typo tears nothing down and is told.",
+        "A valid annotation changes the ScaledObject. A misspelled one keeps the ScaledObject and is reported in a condition.",
     );
     shell.kubectl(&[
         "annotate",
@@ -140,8 +145,8 @@ async fn ask(shell: &Shell, chat: &Model) {
     ]);
 }
 
-/// The part that is watched live.
-struct Story {
+/// The part of the demo that runs under load.
+struct Scenario {
     chain: Chain,
     chat: Model,
     load: Load,
@@ -149,39 +154,39 @@ struct Story {
     view: View,
 }
 
-impl Story {
-    async fn tell(&mut self) {
-        self.part("One ServingGroup, no load.", "");
+impl Scenario {
+    async fn run(&mut self) {
+        self.step("One ServingGroup, no load.", "");
         self.for_a_while(Duration::from_secs(4), |sample| sample.wanted == 1).await;
 
-        self.part(
-            "Load rises to 37 requests in flight. A ServingGroup carries 10, so four are needed.",
+        self.step(
+            "Load rises to 37 requests in flight. The target is 10 per ServingGroup, so the HPA scales to four.",
             "load rises",
         );
         self.load.hold(37);
         self.until("four ServingGroups", |sample| sample.wanted == 4 && sample.ready == 4).await;
 
-        self.part("Load holds, and so does the fleet.", "holds");
+        self.step("Load stays constant, and so do the ServingGroups.", "constant");
         self.for_a_while(Duration::from_secs(6), |sample| sample.wanted == 4).await;
 
-        self.part(
-            "Prometheus is stopped, and most clients leave. Nobody can tell, so nothing is taken away.",
+        self.step(
+            "Prometheus stops, and load falls to 15. Without data the number of ServingGroups stays.",
             "Prometheus stopped",
         );
         self.chain.prometheus.server.kill();
         self.load.hold(15);
-        self.for_a_while(A_WHILE, |sample| sample.wanted == 4).await;
+        self.for_a_while(OUTAGE, |sample| sample.wanted == 4).await;
 
-        self.part("Prometheus is back: 15 requests need two.", "back");
+        self.step("Prometheus is back. 15 requests in flight need two ServingGroups.", "back");
         self.chain.prometheus.server.start();
         self.until("two ServingGroups", |sample| sample.wanted == 2 && sample.ready == 2).await;
 
-        self.part("Load ends.", "load ends");
+        self.step("Load ends.", "load ends");
         self.load.hold(0);
         self.until("one ServingGroup", |sample| sample.wanted == 1 && sample.ready == 1).await;
         self.for_a_while(Duration::from_secs(3), |sample| sample.wanted == 1).await;
 
-        self.part("Opting out takes away what was generated; the model runs on as it is.", "");
+        self.step("Opting out deletes the generated objects. The model keeps running with its replicas.", "");
         let shell = Shell::new(&self.chain.stack);
         let namespace = self.chat.serving.namespace.name.clone();
         shell.kubectl(&["annotate", "modelserving", "chat", "-n", &namespace, "kthena.io/model-name-"]);
@@ -190,37 +195,37 @@ impl Story {
         shell.kubectl(&["get", "modelserving", "chat", "-n", &namespace, "--subresource=scale"]);
     }
 
-    /// Begins a part; what has a short name too is marked on the picture.
-    fn part(&mut self, text: &str, mark: &str) {
+    /// Starts a step; a `mark` that is not empty labels it in the chart.
+    fn step(&mut self, text: &str, mark: &str) {
         self.view.begin(text);
         if !mark.is_empty() {
             self.recorder.mark(mark);
         }
     }
 
-    async fn glance(&mut self) -> Sample {
+    async fn sample(&mut self) -> Sample {
         let sample = self.recorder.look(&self.chain, &self.chat, &self.load).await.clone();
         self.view.show(&sample);
-        sleep(GLANCE).await;
+        sleep(INTERVAL).await;
         sample
     }
 
     async fn until(&mut self, what: &str, done: impl Fn(&Sample) -> bool) {
         let limit = Instant::now() + LIMIT;
         loop {
-            let sample = self.glance().await;
+            let sample = self.sample().await;
             if done(&sample) {
                 return;
             }
-            assert!(Instant::now() < limit, "waited {LIMIT:?} for {what}; last seen: {sample:?}");
+            assert!(Instant::now() < limit, "waited {LIMIT:?} for {what}; last sample: {sample:?}");
         }
     }
 
     async fn for_a_while(&mut self, time: Duration, holds: impl Fn(&Sample) -> bool) {
         let end = Instant::now() + time;
         while Instant::now() < end {
-            let sample = self.glance().await;
-            assert!(holds(&sample), "this was not to change: {sample:?}");
+            let sample = self.sample().await;
+            assert!(holds(&sample), "unexpected change: {sample:?}");
         }
     }
 }

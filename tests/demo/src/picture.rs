@@ -1,4 +1,4 @@
-//! Draws a recording: load and what is known of it above, ServingGroups below.
+//! Charts of a recording: requests in flight above, ServingGroups below.
 
 use std::{fs, path::Path, sync::Arc, time::Duration};
 
@@ -14,19 +14,19 @@ const SEEN: RGBColor = RGBColor(214, 93, 14);
 const WANTED: RGBColor = RGBColor(31, 119, 180);
 const READY: RGBColor = RGBColor(44, 160, 44);
 
-/// What stands on the picture besides the curves.
+/// Labels of a chart.
 #[derive(Clone, Copy, Debug)]
 pub struct Picture<'a> {
-    /// What it shows.
+    /// Title above both charts.
     pub title: &'a str,
-    /// A level of ServingGroups that is worth a line, and what it is.
+    /// A horizontal line at a number of ServingGroups, with its label.
     pub level: Option<(f64, &'a str)>,
 }
 
 /// Writes `<path>.svg` and `<path>.png`.
 ///
 /// # Panics
-/// When they cannot be written.
+/// If they cannot be written.
 pub fn draw(recorder: &Recorder, picture: Picture<'_>, path: &Path) {
     let mut svg = String::new();
     {
@@ -54,12 +54,12 @@ fn span(recorder: &Recorder) -> f64 {
 }
 
 fn requests(recorder: &Recorder, area: &Area<'_>) {
-    let most = recorder.samples.iter().map(|sample| sample.load as f64).fold(1.0, f64::max) * 1.15;
+    let top = recorder.samples.iter().map(|sample| sample.load as f64).fold(1.0, f64::max) * 1.15;
     let mut chart = ChartBuilder::on(area)
         .margin(8)
         .x_label_area_size(26)
         .y_label_area_size(52)
-        .build_cartesian_2d(0.0..span(recorder), 0.0..most)
+        .build_cartesian_2d(0.0..span(recorder), 0.0..top)
         .expect("a chart");
     let mesh = chart
         .configure_mesh()
@@ -71,11 +71,11 @@ fn requests(recorder: &Recorder, area: &Area<'_>) {
         .y_label_formatter(&whole)
         .draw();
     mesh.expect("axes");
-    for (at, what) in &recorder.marks {
+    for (at, label) in &recorder.marks {
         let at = seconds(*at);
-        chart.draw_series([PathElement::new([(at, 0.0), (at, most)], BLACK.mix(0.25))]).expect("a mark");
+        chart.draw_series([PathElement::new([(at, 0.0), (at, top)], BLACK.mix(0.25))]).expect("a mark");
         chart
-            .draw_series([Text::new(what.clone(), (at + span(recorder) / 250.0, most * 0.97), (FONT, 12))])
+            .draw_series([Text::new(label.clone(), (at + span(recorder) / 250.0, top * 0.97), (FONT, 12))])
             .expect("a mark");
     }
     let load = recorder.samples.iter().map(|sample| (seconds(sample.at), sample.load as f64));
@@ -84,7 +84,7 @@ fn requests(recorder: &Recorder, area: &Area<'_>) {
         .expect("a line")
         .label("clients")
         .legend(|at| key(at, LOAD));
-    // Where Prometheus does not answer, the line is broken.
+    // The line has a gap while Prometheus does not respond.
     let mut known =
         recorder.samples.split(|sample| sample.seen.is_none()).filter(|run| !run.is_empty()).enumerate();
     known.by_ref().for_each(|(i, run)| {
@@ -101,14 +101,14 @@ fn requests(recorder: &Recorder, area: &Area<'_>) {
 }
 
 fn serving_groups(recorder: &Recorder, picture: Picture<'_>, area: &Area<'_>) {
-    let most =
+    let top =
         recorder.samples.iter().map(|sample| sample.wanted.max(sample.ready) as f64).fold(1.0, f64::max)
             + 1.0;
     let mut chart = ChartBuilder::on(area)
         .margin(8)
         .x_label_area_size(36)
         .y_label_area_size(52)
-        .build_cartesian_2d(0.0..span(recorder), 0.0..most)
+        .build_cartesian_2d(0.0..span(recorder), 0.0..top)
         .expect("a chart");
     let mut mesh = chart.configure_mesh();
     mesh.x_desc("seconds")
@@ -116,20 +116,20 @@ fn serving_groups(recorder: &Recorder, picture: Picture<'_>, area: &Area<'_>) {
         .label_style((FONT, 13))
         .axis_desc_style((FONT, 14))
         .light_line_style(TRANSPARENT);
-    // A label for each count, as long as there is room.
-    mesh.y_labels((most as usize + 1).min(12))
+    // One label per ServingGroup, at most 12.
+    mesh.y_labels((top as usize + 1).min(12))
         .x_label_formatter(&whole)
         .y_label_formatter(&whole)
         .draw()
         .expect("axes");
-    if let Some((level, what)) = picture.level {
+    if let Some((level, label)) = picture.level {
         chart
             .draw_series([PathElement::new([(0.0, level), (span(recorder), level)], BLACK.mix(0.4))])
             .expect("a level");
         chart
             .draw_series([Text::new(
-                what.to_owned(),
-                (span(recorder) / 100.0, level + most * 0.07),
+                label.to_owned(),
+                (span(recorder) / 100.0, level + top * 0.07),
                 (FONT, 12),
             )])
             .expect("a level");
@@ -146,12 +146,12 @@ fn serving_groups(recorder: &Recorder, picture: Picture<'_>, area: &Area<'_>) {
     legend(&mut chart, SeriesLabelPosition::UpperRight);
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is the chart's")]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "plotters' formatter signature")]
 fn whole(value: &f64) -> String {
     format!("{value:.0}")
 }
 
-/// A count stays until it changes.
+/// Points of a step function: a value stays until the next sample.
 fn steps(recorder: &Recorder, of: fn(&Sample) -> i64) -> Vec<(f64, f64)> {
     let mut points: Vec<(f64, f64)> = Vec::new();
     for sample in &recorder.samples {
@@ -180,7 +180,7 @@ fn legend<'a: 'b, 'b>(chart: &mut Chart<'a, 'b>, position: SeriesLabelPosition) 
     labels.draw().expect("a legend");
 }
 
-/// With a font that is compiled in, the same on every machine.
+/// Renders with an embedded font, so that the result is the same on every machine.
 fn raster(svg: &str) -> tiny_skia::Pixmap {
     let mut fonts = usvg::fontdb::Database::new();
     fonts.load_font_data(epaint_default_fonts::UBUNTU_LIGHT.to_vec());
@@ -197,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_recording_becomes_two_pictures() {
+    fn draws_a_recording_as_svg_and_png() {
         let sample = |at: u64, load: usize, wanted: i64| Sample {
             at: Duration::from_secs(at),
             load,

@@ -1,4 +1,4 @@
-//! Looks at every link of the chain now and then, and keeps what it saw.
+//! Samples of every link of the chain over time.
 
 use std::time::{Duration, Instant};
 
@@ -7,47 +7,47 @@ use harness::{Chain, Model};
 use kube::api::DynamicObject;
 use serde_json::Value;
 
-/// What was to be seen at one moment.
+/// State of the chain at one time.
 #[derive(Clone, Debug)]
 pub struct Sample {
-    /// Since the recording began.
+    /// Time since the start of the recording.
     pub at: Duration,
-    /// Requests that clients have under way.
+    /// Requests in flight as the clients count them.
     pub load: usize,
-    /// The same as Prometheus knows it; none while it does not answer.
+    /// Requests in flight according to Prometheus; `None` while it does not respond.
     pub seen: Option<f64>,
-    /// ServingGroups that are wanted.
+    /// `spec.replicas`.
     pub wanted: i64,
-    /// ServingGroups that are ready.
+    /// `status.availableReplicas`.
     pub ready: i64,
-    /// What KEDA says of the ScaledObject.
+    /// Conditions of the ScaledObject.
     pub keda: String,
-    /// What the HPA says.
+    /// Desired replicas and conditions of the HPA.
     pub hpa: String,
 }
 
-/// Records one model.
+/// Recorder of one model.
 pub struct Recorder {
-    began: Instant,
-    /// Everything that was seen.
+    started: Instant,
+    /// All samples, by time.
     pub samples: Vec<Sample>,
-    /// When something was done, and what.
+    /// Times and labels of actions.
     pub marks: Vec<(Duration, String)>,
 }
 
 impl Default for Recorder {
     fn default() -> Self {
-        Self { began: Instant::now(), samples: Vec::new(), marks: Vec::new() }
+        Self { started: Instant::now(), samples: Vec::new(), marks: Vec::new() }
     }
 }
 
 impl Recorder {
-    /// Notes that something is done now.
-    pub fn mark(&mut self, what: &str) {
-        self.marks.push((self.began.elapsed(), what.to_owned()));
+    /// Records an action at the present time.
+    pub fn mark(&mut self, label: &str) {
+        self.marks.push((self.started.elapsed(), label.to_owned()));
     }
 
-    /// Looks once.
+    /// Takes a sample.
     pub async fn look(&mut self, chain: &Chain, model: &Model, load: &Load) -> &Sample {
         let query = format!("sum(kthena_router_active_downstream_requests{{model={:?}}})", model.name);
         let (scaled_objects, hpas) = (model.serving.scaled_objects(), model.hpas());
@@ -58,18 +58,18 @@ impl Recorder {
             chain.prometheus.query(&query)
         );
         self.samples.push(Sample {
-            at: self.began.elapsed(),
+            at: self.started.elapsed(),
             load: load.counts().in_flight,
             seen,
             wanted: serving.data["spec"]["replicas"].as_i64().unwrap_or(1),
             ready: serving.data["status"]["availableReplicas"].as_i64().unwrap_or_default(),
-            keda: scaled_object
-                .ok()
-                .flatten()
-                .map_or_else(|| "no ScaledObject".to_owned(), |found| says(&found, &["Ready", "Active"])),
-            hpa: hpa.ok().flatten().map_or_else(|| "no HPA".to_owned(), |found| wants(&found)),
+            keda: scaled_object.ok().flatten().map_or_else(
+                || "no ScaledObject".to_owned(),
+                |found| conditions(&found, &["Ready", "Active"]),
+            ),
+            hpa: hpa.ok().flatten().map_or_else(|| "no HPA".to_owned(), |found| hpa_status(&found)),
         });
-        self.samples.last().expect("the one that was pushed")
+        self.samples.last().expect("the sample that was just added")
     }
 }
 
@@ -77,19 +77,19 @@ fn condition<'a>(object: &'a DynamicObject, kind: &str) -> Option<&'a Value> {
     object.data["status"]["conditions"].as_array()?.iter().find(|found| found["type"] == kind)
 }
 
-fn says(object: &DynamicObject, kinds: &[&str]) -> String {
-    let each = kinds.iter().filter_map(|kind| {
+fn conditions(object: &DynamicObject, kinds: &[&str]) -> String {
+    let texts = kinds.iter().filter_map(|kind| {
         let found = condition(object, kind)?;
         Some(format!("{kind}={} ({})", found["status"].as_str()?, found["reason"].as_str()?))
     });
-    each.collect::<Vec<_>>().join(", ")
+    texts.collect::<Vec<_>>().join(", ")
 }
 
-fn wants(hpa: &DynamicObject) -> String {
+fn hpa_status(hpa: &DynamicObject) -> String {
     let desired = &hpa.data["status"]["desiredReplicas"];
     format!(
         "desired {}, {}",
         desired.as_i64().unwrap_or_default(),
-        says(hpa, &["ScalingActive", "ScalingLimited"])
+        conditions(hpa, &["ScalingActive", "ScalingLimited"])
     )
 }

@@ -1,15 +1,15 @@
-//! What a user would type, and what the answer is.
+//! Commands as a user types them, with their output.
 
 use std::{io::IsTerminal as _, path::PathBuf, process::Command};
 
 use harness::{Identity, Stack, control_plane::binary, stack::root};
 
-/// Says what comes next.
+/// Prints a heading.
 pub fn say(text: &str) {
     if std::io::stdout().is_terminal() { println!("\n\x1b[1m{text}\x1b[0m") } else { println!("\n# {text}") }
 }
 
-/// Types commands into a cluster.
+/// Runs commands against a cluster.
 #[derive(Debug)]
 pub struct Shell {
     kubectl: PathBuf,
@@ -17,15 +17,15 @@ pub struct Shell {
 }
 
 impl Shell {
-    /// One that may do anything there.
+    /// Shell with all permissions.
     pub fn new(stack: &Stack) -> Self {
         Self { kubectl: binary("kubectl"), kubeconfig: stack.control_plane.kubeconfig(&Identity::Admin) }
     }
 
-    /// Shows a command and what it answers.
+    /// Prints and runs a kubectl command; its output goes to the terminal.
     ///
     /// # Panics
-    /// When it fails.
+    /// If it fails.
     pub fn kubectl(&self, arguments: &[&str]) {
         println!(
             "\n$ kubectl {}",
@@ -41,7 +41,7 @@ impl Shell {
     }
 }
 
-/// As somebody would type it.
+/// Argument with shell quotes if it needs them.
 fn quoted(argument: &str) -> String {
     let plain = argument.chars().all(|c| c.is_ascii_alphanumeric() || "-_./=:,".contains(c));
     if plain { argument.to_owned() } else { format!("'{argument}'") }

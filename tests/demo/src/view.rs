@@ -1,4 +1,4 @@
-//! A few lines, redrawn in place; where the output is no terminal, a line now and then.
+//! Live view: a few lines that are redrawn in place, or one line at intervals if the output is not a terminal.
 
 use std::{
     io::{IsTerminal as _, Write as _, stdout},
@@ -7,13 +7,13 @@ use std::{
 
 use crate::recorder::Sample;
 
-/// How often a line is printed where nothing can be redrawn.
-const PLAIN: Duration = Duration::from_secs(3);
+/// Interval of lines if the output is not a terminal.
+const LINE_INTERVAL: Duration = Duration::from_secs(3);
 
-/// The widest bar.
+/// Maximum width of a bar, in characters.
 const WIDTH: usize = 50;
 
-/// What a person looks at.
+/// View of the latest sample.
 #[derive(Debug)]
 pub struct View {
     terminal: bool,
@@ -28,18 +28,18 @@ impl Default for View {
 }
 
 impl View {
-    /// Begins a new part of the story below what stands already.
+    /// Starts a new step below the present output.
     pub fn begin(&mut self, text: &str) {
         self.drawn = 0;
         self.printed = None;
         crate::say(text);
     }
 
-    /// Shows what was seen.
+    /// Shows a sample.
     pub fn show(&mut self, sample: &Sample) {
         if self.terminal {
             self.redraw(&lines(sample));
-        } else if self.printed.is_none_or(|printed| sample.at >= printed + PLAIN) {
+        } else if self.printed.is_none_or(|printed| sample.at >= printed + LINE_INTERVAL) {
             self.printed = Some(sample.at);
             println!("{}", plain(sample));
         }
@@ -88,5 +88,5 @@ fn plain(sample: &Sample) -> String {
 }
 
 fn seen(sample: &Sample) -> String {
-    sample.seen.map_or_else(|| "no answer".to_owned(), |value| format!("{value:>3}"))
+    sample.seen.map_or_else(|| "no response".to_owned(), |value| format!("{value:>3}"))
 }

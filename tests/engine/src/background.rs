@@ -1,4 +1,4 @@
-//! A runtime on a thread of its own, which ends when its handle is dropped.
+//! A runtime on its own thread, which ends when its handle is dropped.
 
 use std::thread::{self, JoinHandle};
 

@@ -1,8 +1,8 @@
-//! Counts what is under way.
+//! A guard that counts operations in progress.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Counts one more until it is dropped, however that comes about.
+/// Increments a counter until it is dropped, also when a task is aborted.
 pub(crate) struct Counted<'a>(&'a AtomicUsize);
 
 impl<'a> Counted<'a> {

@@ -1,11 +1,7 @@
-//! The two ends of the chain that cannot be had for real: an inference engine, which needs GPUs, and the clients' load.
+//! Substitutes for the two ends of the chain: a mock inference engine, because real ones need GPUs, and a load generator.
 //!
-//! Each runs on a thread of its own, so that neither belongs to the runtime of any one test.
-#![allow(
-    clippy::expect_used,
-    clippy::missing_panics_doc,
-    reason = "a test says what went wrong by panicking"
-)]
+//! Each runs on its own thread, so that it does not depend on the runtime of a single test.
+#![allow(clippy::expect_used, clippy::missing_panics_doc, reason = "a test fails by panicking")]
 
 mod background;
 mod counted;

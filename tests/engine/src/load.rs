@@ -1,7 +1,7 @@
-//! Clients that keep a given number of requests in flight, through the real router.
+//! A load generator that sends requests to the router, either a fixed number at a time or at a fixed rate.
 
 use std::{
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -25,35 +25,35 @@ use tokio::{
 
 use crate::{background::Background, counted::Counted};
 
-/// The addresses that test networks have besides loopback (RFC 5737).
+/// Prefix of the addresses that are allowed besides loopback (TEST-NET-1 of RFC 5737).
 const TEST_NETWORK: [u8; 3] = [192, 0, 2];
 
-/// How long a client that was refused waits before it asks again.
-const RETRY: Duration = Duration::from_millis(500);
+/// Delay before a client retries a failed request.
+const RETRY_DELAY: Duration = Duration::from_millis(500);
 
-/// What is asked, and how often at the most.
+/// Target and limits of a load generator.
 #[derive(Clone, Debug)]
 pub struct LoadSettings {
-    /// The router's address, such as `http://127.0.0.1:8080`.
+    /// URL of the router, such as `http://127.0.0.1:8080`.
     pub router: String,
-    /// The model.
+    /// Model name in requests.
     pub model: String,
-    /// How long each answer is.
+    /// Length of each response, in tokens.
     pub tokens: u32,
-    /// How many requests are sent in all; then no more.
+    /// Maximum number of requests in all; no more are sent afterwards.
     pub most_requests: u64,
 }
 
-/// What became of the requests.
+/// Counts of requests by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Sent so far.
     pub sent: u64,
-    /// Answered in full with 200.
+    /// Completed with status 200.
     pub served: u64,
-    /// Everything else.
+    /// Failed in any way.
     pub failed: u64,
-    /// Under way, or waiting for the next try.
+    /// In flight, or waiting for a retry.
     pub in_flight: usize,
 }
 
@@ -65,49 +65,49 @@ struct Counters {
     in_flight: AtomicUsize,
 }
 
-/// How clients come.
+/// Arrival pattern of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pattern {
-    /// So many at a time, each asking again as soon as it is answered.
+    /// This many clients, each of which sends its next request as soon as the last one completes.
     Held(usize),
-    /// One after each pause, whatever became of the others, unless so many wait already.
-    Arriving { pause: Duration, most: usize },
+    /// A new client after each `pause`, regardless of the others, while fewer than `limit` wait.
+    Arriving { pause: Duration, limit: usize },
 }
 
-/// Running clients.
+/// A running load generator.
 #[derive(Debug)]
 pub struct Load {
-    wanted: watch::Sender<Pattern>,
+    pattern: watch::Sender<Pattern>,
     counters: Arc<Counters>,
     _background: Background,
 }
 
 impl Load {
-    /// Starts with nothing in flight.
+    /// Starts a load generator with no requests in flight.
     ///
     /// # Panics
-    /// When the address is not this machine's own.
+    /// If the URL is not an address of loopback or of the test network.
     pub fn start(settings: LoadSettings) -> Self {
-        assert_own(&settings.router);
-        let (wanted, watched) = watch::channel(Pattern::Held(0));
+        assert_local(&settings.router);
+        let (pattern, changes) = watch::channel(Pattern::Held(0));
         let counters = Arc::new(Counters::default());
-        let background = Background::run(keep(settings, watched, counters.clone()));
-        Self { wanted, counters, _background: background }
+        let background = Background::run(run(settings, changes, counters.clone()));
+        Self { pattern, counters, _background: background }
     }
 
-    /// Keeps this many requests in flight from now on; those that are too many are dropped at once, as clients do that give up.
+    /// Keeps this many requests in flight from now on; surplus requests are cancelled at once.
     pub fn hold(&self, requests: usize) {
-        self.wanted.send_replace(Pattern::Held(requests));
+        self.pattern.send_replace(Pattern::Held(requests));
     }
 
-    /// Has so many clients come a second from now on, while fewer than `most` wait; each asks until it is served. What was held is
-    /// dropped.
-    pub fn arrive(&self, per_second: u32, most: usize) {
-        self.wanted
-            .send_replace(Pattern::Arriving { pause: Duration::from_secs(1) / per_second.max(1), most });
+    /// Starts `per_second` clients per second from now on, while fewer than `limit` wait. Each retries until its request
+    /// succeeds. Requests of [`Self::hold`] are cancelled.
+    pub fn arrive(&self, per_second: u32, limit: usize) {
+        let pause = Duration::from_secs(1) / per_second.max(1);
+        self.pattern.send_replace(Pattern::Arriving { pause, limit });
     }
 
-    /// What became of the requests so far.
+    /// Counts so far.
     pub fn counts(&self) -> Counts {
         Counts {
             sent: self.counters.sent.load(Ordering::Relaxed),
@@ -118,100 +118,100 @@ impl Load {
     }
 }
 
-/// Load is never sent anywhere else than to this machine.
-fn assert_own(router: &str) {
+/// Panics unless the load stays on this machine.
+fn assert_local(router: &str) {
     let uri: Uri = router.parse().expect("an address");
     let host: IpAddr = uri.host().and_then(|host| host.parse().ok()).expect("an IP address");
-    let in_test_network = |address: Ipv4Addr| address.octets().starts_with(&TEST_NETWORK);
-    assert!(
-        host.is_loopback() || matches!(host, IpAddr::V4(address) if in_test_network(address)),
-        "{router} is not of a test network"
-    );
+    assert!(host.is_loopback() || is_in_test_network(host), "{router} is not in a test network");
 }
 
-async fn keep(settings: LoadSettings, mut wanted: watch::Receiver<Pattern>, counters: Arc<Counters>) {
-    let asker = Asker {
+fn is_in_test_network(host: IpAddr) -> bool {
+    matches!(host, IpAddr::V4(address) if address.octets().starts_with(&TEST_NETWORK))
+}
+
+async fn run(settings: LoadSettings, mut pattern: watch::Receiver<Pattern>, counters: Arc<Counters>) {
+    let generator = Generator {
         client: Client::builder(TokioExecutor::new()).build_http(),
         settings: Arc::new(settings),
         counters,
     };
     let mut clients = JoinSet::new();
     let mut held = Vec::new();
-    while wanted.changed().await.is_ok() {
-        let pattern = *wanted.borrow_and_update();
-        let count = match pattern {
+    while pattern.changed().await.is_ok() {
+        let current = *pattern.borrow_and_update();
+        let count = match current {
             Pattern::Held(count) => count,
             Pattern::Arriving { .. } => 0,
         };
         held.drain(count.min(held.len())..).for_each(|client: AbortHandle| client.abort());
         while held.len() < count {
-            held.push(clients.spawn(asker.clone().ask_on()));
+            held.push(clients.spawn(generator.clone().send_repeatedly()));
         }
-        if let Pattern::Arriving { pause, most } = pattern {
+        if let Pattern::Arriving { pause, limit } = current {
             tokio::select! {
-                () = asker.arrive(&mut clients, pause, most) => {}
-                _ = wanted.changed() => {}
+                () = generator.arrive(&mut clients, pause, limit) => {}
+                _ = pattern.changed() => {}
             }
-            // For the next turn to see.
-            wanted.mark_changed();
+            // The next iteration reads the new pattern.
+            pattern.mark_changed();
         }
     }
 }
 
-/// One client, which asks again as soon as it is answered.
+/// Sender of requests; a clone of it is one client.
 #[derive(Clone)]
-struct Asker {
+struct Generator {
     client: Client<HttpConnector, Full<Bytes>>,
     settings: Arc<LoadSettings>,
     counters: Arc<Counters>,
 }
 
-impl Asker {
-    async fn ask_on(self) {
-        while let Some(served) = self.ask_once().await {
+impl Generator {
+    async fn send_repeatedly(self) {
+        while let Some(served) = self.send_counted().await {
             if !served {
-                sleep(RETRY).await;
+                sleep(RETRY_DELAY).await;
             }
         }
     }
 
-    async fn arrive(&self, clients: &mut JoinSet<()>, pause: Duration, most: usize) {
+    async fn arrive(&self, clients: &mut JoinSet<()>, pause: Duration, limit: usize) {
         let mut ticks = interval(pause);
         loop {
             ticks.tick().await;
-            if self.counters.in_flight.load(Ordering::Relaxed) < most {
-                clients.spawn(self.clone().ask_until_served());
+            if self.counters.in_flight.load(Ordering::Relaxed) < limit {
+                clients.spawn(self.clone().send_until_served());
             }
             while clients.try_join_next().is_some() {}
         }
     }
 
-    /// A client that waits, whether for an answer or for its next try, counts all the time.
-    async fn ask_until_served(self) {
+    /// Sends until the request succeeds. The client counts as in flight during requests and retry delays.
+    async fn send_until_served(self) {
         let _waiting = Counted::new(&self.counters.in_flight);
         while self.send().await == Some(false) {
-            sleep(RETRY).await;
+            sleep(RETRY_DELAY).await;
         }
     }
 
-    async fn ask_once(&self) -> Option<bool> {
-        let _flying = Counted::new(&self.counters.in_flight);
+    async fn send_counted(&self) -> Option<bool> {
+        let _in_flight = Counted::new(&self.counters.in_flight);
         self.send().await
     }
 
-    /// Whether it was served; none when everything that may be sent was sent.
+    /// Sends one request; returns `true` if it succeeded, or `None` once the maximum number of requests is reached.
     async fn send(&self) -> Option<bool> {
         if self.counters.sent.fetch_add(1, Ordering::Relaxed) >= self.settings.most_requests {
             self.counters.sent.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        let served = self.ask().await.unwrap_or(false);
+        let served = self.request().await.unwrap_or(false);
         let count = if served { &self.counters.served } else { &self.counters.failed };
         count.fetch_add(1, Ordering::Relaxed);
         Some(served)
     }
 
-    async fn ask(&self) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
+    async fn request(&self) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
         let LoadSettings { router, model, tokens, .. } = &*self.settings;
         let body = json!({"model": model, "stream": true, "max_tokens": tokens, "messages": [{"role": "user", "content": "x"}]});
         let request = Request::post(format!("{router}/v1/chat/completions"))

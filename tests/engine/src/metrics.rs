@@ -1,26 +1,26 @@
-//! The engines' metrics that autoscaling goes by, in their own names.
+//! The engines' metrics that are autoscaling signals, under their real names.
 
 use std::fmt::Write as _;
 
-/// Whose names are used.
+/// Engine whose metric names are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
-    /// vLLM's.
+    /// vLLM.
     Vllm,
-    /// SGLang's.
+    /// SGLang.
     Sglang,
 }
 
-/// What an engine is doing.
+/// Utilization of an engine: numbers of requests.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Doing {
+pub(crate) struct Utilization {
     pub(crate) waiting: usize,
     pub(crate) running: usize,
     pub(crate) limit: usize,
 }
 
 impl Dialect {
-    /// Waiting requests, running requests, and the share of the KV cache that is in use.
+    /// Names for waiting requests, running requests and KV-cache utilization (0 to 1).
     const fn names(self) -> [&'static str; 3] {
         match self {
             Self::Vllm => {
@@ -30,14 +30,14 @@ impl Dialect {
         }
     }
 
-    /// The text that a scrape gets.
-    pub(crate) fn expose(self, model: &str, doing: Doing) -> String {
+    /// Metrics in the Prometheus text format; KV-cache utilization is the share of used slots.
+    pub(crate) fn expose(self, model: &str, utilization: Utilization) -> String {
         let [waiting, running, cache] = self.names();
-        let share = doing.running * 1000 / doing.limit.max(1);
+        let cache_usage = utilization.running * 1000 / utilization.limit.max(1);
         let values = [
-            (waiting, doing.waiting.to_string()),
-            (running, doing.running.to_string()),
-            (cache, milli(share)),
+            (waiting, utilization.waiting.to_string()),
+            (running, utilization.running.to_string()),
+            (cache, decimal(cache_usage)),
         ];
         values.iter().fold(String::new(), |mut text, (name, value)| {
             // Writing to a String cannot fail.
@@ -47,6 +47,6 @@ impl Dialect {
     }
 }
 
-fn milli(thousandths: usize) -> String {
+fn decimal(thousandths: usize) -> String {
     format!("{}.{:03}", thousandths / 1000, thousandths % 1000)
 }

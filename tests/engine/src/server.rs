@@ -1,6 +1,6 @@
-//! An OpenAI-compatible engine that takes time and answers with nothing of interest.
+//! A mock OpenAI-compatible engine, which takes time and responds with filler text.
 //!
-//! It listens on every address and is a different engine on each: a pod is an address.
+//! It listens on every address of the machine and is a separate engine on each, because each pod has its own address.
 
 use std::{
     collections::HashMap,
@@ -32,19 +32,19 @@ use tokio::{
 use crate::{
     background::Background,
     counted::Counted,
-    metrics::{Dialect, Doing},
+    metrics::{Dialect, Utilization},
 };
 
-/// How an engine works.
+/// Settings of an engine.
 #[derive(Clone, Debug)]
 pub struct EngineSettings {
-    /// The name that its metrics carry.
+    /// Model name in its metrics.
     pub model: String,
-    /// Whose metrics it has.
+    /// Names of its metrics.
     pub dialect: Dialect,
-    /// How many requests it works on at a time; the others queue.
+    /// Maximum number of requests that it processes at a time; others wait in its queue.
     pub concurrency: usize,
-    /// How long one token takes.
+    /// Time per token.
     pub token_time: Duration,
 }
 
@@ -59,18 +59,18 @@ impl Default for EngineSettings {
     }
 }
 
-/// Running engines, one on each address of this machine.
+/// Running engines, one for each address of this machine.
 #[derive(Debug)]
 pub struct Engine {
-    /// The port that they listen on.
+    /// Port on which they listen.
     pub port: u16,
-    /// Whose metrics they have.
+    /// Names of their metrics.
     pub dialect: Dialect,
     _background: Background,
 }
 
 impl Engine {
-    /// Starts them on a free port.
+    /// Starts the engines on a free port.
     pub fn start(settings: EngineSettings) -> Self {
         let listener = TcpListener::bind("0.0.0.0:0").expect("a free port");
         listener.set_nonblocking(true).expect("a listener");
@@ -89,14 +89,14 @@ async fn serve(listener: TcpListener, settings: EngineSettings) {
         .route("/health", get(|| async { "" }))
         .with_state(state);
     let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
-    let _ = axum::serve(listener, router.into_make_service_with_connect_info::<Local>()).await;
+    let _ = axum::serve(listener, router.into_make_service_with_connect_info::<LocalAddress>()).await;
 }
 
-/// The address that a client connected to.
+/// Address to which a client has connected.
 #[derive(Clone, Copy)]
-struct Local(IpAddr);
+struct LocalAddress(IpAddr);
 
-impl Connected<IncomingStream<'_, tokio::net::TcpListener>> for Local {
+impl Connected<IncomingStream<'_, tokio::net::TcpListener>> for LocalAddress {
     fn connect_info(stream: IncomingStream<'_, tokio::net::TcpListener>) -> Self {
         Self(stream.io().local_addr().map_or(IpAddr::from([0, 0, 0, 0]), |address| address.ip()))
     }
@@ -112,51 +112,51 @@ struct Pod {
     waiting: AtomicUsize,
 }
 
+impl Pod {
+    fn new(concurrency: usize) -> Self {
+        Self { slots: Arc::new(Semaphore::new(concurrency)), waiting: AtomicUsize::new(0) }
+    }
+}
+
 impl Pods {
-    fn at(&self, address: IpAddr) -> Arc<Pod> {
+    fn get(&self, address: IpAddr) -> Arc<Pod> {
         let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = || {
-            Arc::new(Pod {
-                slots: Arc::new(Semaphore::new(self.settings.concurrency)),
-                waiting: AtomicUsize::new(0),
-            })
-        };
-        pods.entry(address).or_insert_with(new).clone()
+        pods.entry(address).or_insert_with(|| Arc::new(Pod::new(self.settings.concurrency))).clone()
     }
 }
 
 #[derive(Deserialize)]
-struct Ask {
+struct CompletionRequest {
     #[serde(default)]
     stream: bool,
-    #[serde(default = "few")]
+    #[serde(default = "default_max_tokens")]
     max_tokens: u32,
 }
 
-const fn few() -> u32 {
+const fn default_max_tokens() -> u32 {
     10
 }
 
 async fn complete(
-    ConnectInfo(Local(address)): ConnectInfo<Local>,
+    ConnectInfo(LocalAddress(address)): ConnectInfo<LocalAddress>,
     State(pods): State<Arc<Pods>>,
-    Json(ask): Json<Ask>,
+    Json(request): Json<CompletionRequest>,
 ) -> Response {
-    let pod = pods.at(address);
+    let pod = pods.get(address);
     let waiting = Counted::new(&pod.waiting);
     // The semaphore is never closed.
     let Ok(slot) = pod.slots.clone().acquire_owned().await else {
         return http::StatusCode::SERVICE_UNAVAILABLE.into_response();
     };
     drop(waiting);
-    if ask.stream {
-        return streamed(ask.max_tokens, pods.settings.token_time, slot);
+    if request.stream {
+        return streamed(request.max_tokens, pods.settings.token_time, slot);
     }
-    sleep(pods.settings.token_time * ask.max_tokens).await;
-    Json(answer(ask.max_tokens)).into_response()
+    sleep(pods.settings.token_time * request.max_tokens).await;
+    Json(completion(request.max_tokens)).into_response()
 }
 
-/// A token at a time, as server-sent events; the slot is free again when the stream ends or is dropped.
+/// Server-sent events, one per token. The slot is released when the stream ends or is dropped.
 fn streamed(tokens: u32, token_time: Duration, slot: OwnedSemaphorePermit) -> Response {
     let events = stream::unfold((0, slot), move |(sent, slot)| async move {
         if sent > tokens {
@@ -177,7 +177,7 @@ fn streamed(tokens: u32, token_time: Duration, slot: OwnedSemaphorePermit) -> Re
     ([(http::header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(events)).into_response()
 }
 
-fn answer(tokens: u32) -> Value {
+fn completion(tokens: u32) -> Value {
     let message = json!({"role": "assistant", "content": "x"});
     json!({
         "id": "mock", "object": "chat.completion", "model": "mock", "usage": usage(tokens),
@@ -193,9 +193,13 @@ async fn models(State(pods): State<Arc<Pods>>) -> Json<Value> {
     Json(json!({"object": "list", "data": [{"id": pods.settings.model, "object": "model"}]}))
 }
 
-async fn metrics(ConnectInfo(Local(address)): ConnectInfo<Local>, State(pods): State<Arc<Pods>>) -> String {
-    let (pod, settings) = (pods.at(address), &pods.settings);
+async fn metrics(
+    ConnectInfo(LocalAddress(address)): ConnectInfo<LocalAddress>,
+    State(pods): State<Arc<Pods>>,
+) -> String {
+    let (pod, settings) = (pods.get(address), &pods.settings);
     let running = settings.concurrency - pod.slots.available_permits();
-    let doing = Doing { waiting: pod.waiting.load(Ordering::Relaxed), running, limit: settings.concurrency };
-    settings.dialect.expose(&settings.model, doing)
+    let utilization =
+        Utilization { waiting: pod.waiting.load(Ordering::Relaxed), running, limit: settings.concurrency };
+    settings.dialect.expose(&settings.model, utilization)
 }

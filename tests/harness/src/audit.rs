@@ -1,4 +1,6 @@
-//! What the API server's audit log says about one client: the proof of "no writes" and of "no right too many".
+//! Requests of one client, read from the API server's audit log.
+//!
+//! They prove that the operator writes nothing at rest and has no permission that it does not use.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +14,7 @@ use serde::Deserialize;
 
 use crate::{certificates::Identity, control_plane::ControlPlane};
 
-/// One request that was answered.
+/// A completed request, or a watch that has started.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Request {
@@ -21,7 +23,7 @@ pub struct Request {
     stage: String,
     stage_timestamp: MicroTime,
     user: User,
-    /// What it was about; none for discovery.
+    /// Object of the request; empty for discovery.
     #[serde(default)]
     pub object_ref: Object,
     #[serde(default)]
@@ -33,13 +35,13 @@ struct User {
     username: String,
 }
 
-/// What a request was about.
+/// Reference to the object of a request.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Object {
-    /// Plural name.
+    /// Plural name, such as `modelservings`.
     #[serde(default)]
     pub resource: String,
-    /// Such as `status`.
+    /// Such as `status`; empty for the object itself.
     #[serde(default)]
     pub subresource: String,
     /// Empty for requests that span namespaces.
@@ -57,22 +59,22 @@ struct Status {
 }
 
 impl Request {
-    /// The answer's HTTP status.
+    /// HTTP status code of the response; 0 if the log has none.
     pub fn code(&self) -> u16 {
         self.response_status.code
     }
 
-    /// When it was answered; a watch when it began.
+    /// Time of the response; for a watch, its start.
     pub fn at(&self) -> Timestamp {
         self.stage_timestamp.0
     }
 
-    /// Whether it asks for a change.
+    /// `true` for verbs that change objects.
     pub fn is_write(&self) -> bool {
         matches!(self.verb.as_str(), "create" | "update" | "patch" | "delete" | "deletecollection")
     }
 
-    /// Such as `patch modelservings/status models/chat`.
+    /// Verb, resource and object, such as `patch modelservings/status models/chat`.
     pub fn describe(&self) -> String {
         let Object { resource, subresource, namespace, name } = &self.object_ref;
         let subresource = if subresource.is_empty() { String::new() } else { format!("/{subresource}") };
@@ -80,43 +82,44 @@ impl Request {
     }
 }
 
-/// Every request of this client so far, once each.
-pub fn requests(control_plane: &ControlPlane, of: &Identity) -> Vec<Request> {
-    Log::of(control_plane, of).fresh()
+/// All requests of a client so far, each once.
+pub fn requests(control_plane: &ControlPlane, client: &Identity) -> Vec<Request> {
+    Log::of(control_plane, client).fresh()
 }
 
-/// The requests of one client as they come.
+/// Incremental reader of one client's requests.
 #[derive(Debug)]
 pub struct Log {
     path: PathBuf,
     user: String,
-    read: u64,
+    offset: u64,
 }
 
 impl Log {
-    /// From the first request on.
+    /// Creates a reader that starts at the first request.
     pub fn of(control_plane: &ControlPlane, client: &Identity) -> Self {
-        Self { path: control_plane.folder.join("audit.log"), user: client.user(), read: 0 }
+        Self { path: control_plane.folder.join("audit.log"), user: client.user(), offset: 0 }
     }
 
-    /// The requests since the last time, once each.
+    /// Requests logged since the last call, each once.
     pub fn fresh(&mut self) -> Vec<Request> {
         let mut text = String::new();
         let read = File::open(&self.path).and_then(|mut file| {
-            file.seek(SeekFrom::Start(self.read))?;
+            file.seek(SeekFrom::Start(self.offset))?;
             file.read_to_string(&mut text)
         });
         let complete = read.ok().and_then(|_| text.rfind('\n')).map_or(0, |end| end + 1);
         text.truncate(complete);
-        self.read += complete as u64;
-        // Most lines are other clients', and not worth to be understood.
+        self.offset += complete as u64;
+        // Most lines belong to other clients; skip them before JSON is parsed.
         let lines = text.lines().filter(|line| line.contains(&self.user));
         let requests = lines.filter_map(|line| serde_json::from_str::<Request>(line).ok());
         requests.filter(|request| request.user.username == self.user && is_counted(request)).collect()
     }
 }
 
-/// A watch is written down when it begins and when it ends, everything else when it is complete.
+/// Selects one line per request: the log has a line for the start and the end of a watch, and one line for any other
+/// completed request.
 fn is_counted(request: &Request) -> bool {
     match request.verb.as_str() {
         "watch" => request.stage == "ResponseStarted",
@@ -124,7 +127,7 @@ fn is_counted(request: &Request) -> bool {
     }
 }
 
-/// How often each was asked for, for messages.
+/// Number of requests by description, for failure messages.
 pub fn summary(requests: &[Request]) -> BTreeMap<String, usize> {
     requests.iter().fold(BTreeMap::new(), |mut counts, request| {
         *counts.entry(request.describe()).or_default() += 1;

@@ -1,6 +1,6 @@
-//! The cluster's certificate authority, and certificates for whoever takes part.
+//! The cluster's certificate authority and the certificates of all components.
 //!
-//! A component gets the identity of its service account, so that the RBAC manifests which it is shipped with apply unchanged.
+//! A component gets the identity of its service account, so that the RBAC manifests of its release apply unchanged.
 
 use std::{
     fs,
@@ -14,19 +14,19 @@ use rcgen::{
 
 use crate::process::write;
 
-/// Who a client certificate speaks for.
+/// Identity in a client certificate.
 #[derive(Clone, Debug)]
 pub enum Identity {
-    /// May do anything.
+    /// Member of `system:masters`, with all permissions.
     Admin,
-    /// A component that Kubernetes knows by name.
+    /// A user name without groups.
     User(&'static str),
     /// A service account: namespace and name.
     ServiceAccount(&'static str, &'static str),
 }
 
 impl Identity {
-    /// The name that the API server calls it by.
+    /// User name as the API server sees it, such as `system:serviceaccount:keda:keda-operator`.
     pub fn user(&self) -> String {
         match self {
             Self::Admin => "admin".to_owned(),
@@ -46,26 +46,26 @@ impl Identity {
     }
 }
 
-/// The files of a certificate and its key.
+/// Paths of a certificate and its private key.
 #[derive(Clone, Debug)]
 pub struct Pair {
-    /// PEM.
+    /// PEM file.
     pub certificate: PathBuf,
-    /// PEM, PKCS#8.
+    /// PEM file, PKCS#8.
     pub key: PathBuf,
 }
 
-/// A certificate authority whose files lie in one folder.
+/// A certificate authority that writes its files to one folder.
 #[derive(Debug)]
 pub struct Authority {
     folder: PathBuf,
     issuer: Issuer<'static, KeyPair>,
-    /// Its own certificate.
+    /// PEM file of its own certificate.
     pub certificate: PathBuf,
 }
 
 impl Authority {
-    /// Makes one; its files are named after it.
+    /// Creates an authority; `name` is its common name and the name of its certificate file.
     pub fn new(folder: &Path, name: &str) -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -78,25 +78,26 @@ impl Authority {
         Self { folder: folder.to_owned(), issuer: Issuer::new(params, key), certificate }
     }
 
-    /// A server's certificate for these DNS names and addresses.
+    /// Signs a server certificate for these DNS names and IP addresses.
     pub fn server(&self, name: &str, hosts: &[&str]) -> Pair {
         let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
         let params = CertificateParams::new(hosts).expect("names of hosts");
         self.sign(name, params, vec![ExtendedKeyUsagePurpose::ServerAuth])
     }
 
-    /// A client's certificate.
+    /// Signs a client certificate.
     pub fn client(&self, name: &str, identity: &Identity) -> Pair {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, identity.user());
-        // One organization an entry is what the API server reads as several groups.
+        // The API server reads one group from each organization entry.
         for group in identity.groups() {
             params.distinguished_name.push(DnType::OrganizationName, group);
         }
         self.sign(name, params, vec![ExtendedKeyUsagePurpose::ClientAuth])
     }
 
-    /// A folder with a certificate for both ends of a connection, as Kubernetes mounts a Secret: `ca.crt`, `tls.crt`, `tls.key`.
+    /// Signs a certificate for servers and clients into a folder laid out like a mounted Secret: `ca.crt`, `tls.crt` and
+    /// `tls.key`.
     pub fn folder_of(&self, name: &str, hosts: &[&str]) -> PathBuf {
         let folder = self.folder.join(name);
         fs::create_dir_all(&folder).expect("a folder");
@@ -120,16 +121,16 @@ impl Authority {
     }
 }
 
-/// The key that service-account tokens are signed with, and the public one that they are checked with.
+/// Key pair that signs and verifies service-account tokens.
 #[derive(Clone, Debug)]
 pub struct SigningKey {
-    /// PEM, PKCS#8.
+    /// PEM file of the private key, PKCS#8.
     pub private: PathBuf,
-    /// PEM.
+    /// PEM file of the public key.
     pub public: PathBuf,
 }
 
-/// Makes a key for service-account tokens.
+/// Creates the key pair for service-account tokens.
 pub fn signing_key(folder: &Path) -> SigningKey {
     let key = key();
     SigningKey {

@@ -1,6 +1,7 @@
-//! The whole chain: load → router → Prometheus → KEDA → HPA → scale subresource → Kthena → pods, and the operator that ties it together.
+//! The complete chain: load → router → Prometheus → KEDA → HPA → scale subresource → Kthena → pods, and the operator that
+//! connects them.
 //!
-//! It runs in a network namespace of its own, since Services are scraped at the addresses of pods; see `tests/stack/namespace`.
+//! It needs its own network namespace, because Prometheus scrapes Services at pod addresses; see `tests/stack/namespace`.
 
 use std::{
     net::{Ipv4Addr, TcpListener},
@@ -23,11 +24,11 @@ use crate::{
     wait::{until, until_asked, until_within},
 };
 
-/// An address that only the tests' network namespace has (RFC 5737).
-const MARK: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
+/// Address that exists only in the tests' network namespace (RFC 5737).
+const NAMESPACE_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 
-/// What a user's settings would be, a good deal quicker: everything else is as it is shipped.
-const QUICK: &str = "
+/// Profile with short periods, so that tests are fast; all other fields keep their defaults.
+const QUICK_PROFILE: &str = "
 apiVersion: autoscaling.kthena.io/v1alpha1
 kind: AutoscalingProfile
 metadata: {name: default}
@@ -39,27 +40,27 @@ spec:
   monitors: {interval: 1s}
 ";
 
-/// How the chain runs.
+/// Settings of the chain.
 #[derive(Clone, Debug)]
 pub struct ChainSettings {
-    /// The operator's binary.
+    /// Path of the operator's binary.
     pub operator: std::path::PathBuf,
-    /// The AutoscalingProfile named default; a quick one where nobody says otherwise.
+    /// Manifest of the AutoscalingProfile `default`, as YAML.
     pub profile: String,
-    /// How often the HPA looks, in seconds.
+    /// Sync period of the HPA, in seconds.
     pub hpa_sync_seconds: u32,
-    /// How Prometheus runs.
+    /// Settings of Prometheus.
     pub prometheus: PrometheusSettings,
-    /// How engines work.
+    /// Settings of the mock engines.
     pub engine: EngineSettings,
 }
 
 impl ChainSettings {
-    /// Everything quick.
+    /// Short periods throughout.
     pub fn quick(operator: impl Into<std::path::PathBuf>) -> Self {
         Self {
             operator: operator.into(),
-            profile: QUICK.to_owned(),
+            profile: QUICK_PROFILE.to_owned(),
             hpa_sync_seconds: 2,
             prometheus: PrometheusSettings { lookback_seconds: 10 },
             engine: EngineSettings { concurrency: 100, ..EngineSettings::default() },
@@ -67,41 +68,41 @@ impl ChainSettings {
     }
 }
 
-/// The running chain. What it holds stops in the order in which it stands here, the operator first.
+/// The running chain. Its components stop in the order of the fields, the operator first.
 #[derive(Debug)]
 pub struct Chain {
-    /// The operator.
+    /// The operator; `None` while it is stopped.
     pub operator: Option<Process>,
-    /// How the operator is started.
+    /// Arguments of the operator.
     pub operator_settings: Settings,
     /// Kthena's router.
     pub router: Router,
-    /// Scrapes the router and answers KEDA.
+    /// Prometheus, which scrapes the router and the engines.
     pub prometheus: Prometheus,
-    /// Asks Prometheus, and has the HPA act.
+    /// KEDA, which queries Prometheus and creates the HPA.
     pub keda: Keda,
-    /// Turns ServingGroups into pods.
+    /// Kthena's controller manager, which creates the pods of ServingGroups.
     pub kthena: Kthena,
-    /// The HPA and what else Kubernetes does.
+    /// The HPA and Kubernetes' other controllers.
     pub controller_manager: ControllerManager,
-    /// Plays kubelet.
+    /// Simulated kubelet.
     pub kwok: Kwok,
-    /// Answers for every pod of a model.
+    /// Mock engine, which serves every pod of a model.
     pub engine: Engine,
-    /// The API server.
+    /// The control plane.
     pub stack: Stack,
 }
 
-/// Whether this process is in a network namespace as the chain needs it.
+/// `true` if this process is in the network namespace that the chain needs.
 pub fn is_in_namespace() -> bool {
-    TcpListener::bind((MARK, 0)).is_ok()
+    TcpListener::bind((NAMESPACE_ADDRESS, 0)).is_ok()
 }
 
 impl Chain {
-    /// Starts everything.
+    /// Starts all components, applies the profile and starts the operator.
     ///
     /// # Panics
-    /// When something does not become ready.
+    /// If a component does not become ready.
     pub async fn start(settings: &ChainSettings) -> Self {
         let stack = Stack::start(&[Crds::kthena(), Crds::keda(), Crds::prometheus_operator()]).await;
         let mut chain = Self::around(stack, settings).await;
@@ -110,10 +111,10 @@ impl Chain {
         chain
     }
 
-    /// Starts everything around a control plane that has the neighbours' definitions, without the operator and its profile.
+    /// Starts all components except the operator on a control plane that has their CRDs, and applies no profile.
     ///
     /// # Panics
-    /// When something does not become ready.
+    /// If a component does not become ready.
     pub async fn around(stack: Stack, settings: &ChainSettings) -> Self {
         assert!(
             is_in_namespace(),
@@ -150,38 +151,38 @@ impl Chain {
     /// Applies an AutoscalingProfile.
     ///
     /// # Panics
-    /// When it is none.
+    /// If the API server rejects it.
     pub async fn apply_profile(&self, profile: &str) {
         apply(&self.stack.client().await, serde_saphyr::from_str(profile).expect("a profile")).await;
     }
 
-    /// Starts the operator, if it does not run.
+    /// Starts the operator unless it is running.
     pub fn start_operator(&mut self) {
         if self.operator.is_none() {
             self.operator = Some(self.stack.start_operator(&self.operator_settings));
         }
     }
 
-    /// A model in a namespace of its own: opted in, routed, and with pods that become ready.
+    /// Creates a model in a new namespace: opted in, routed, and with pods that become ready.
     pub async fn model(&self, name: &str) -> Model {
         self.model_with(name, |builder| builder).await
     }
 
-    /// The same, with something different about the ModelServing.
+    /// [`Self::model`] with a change to the ModelServing.
     pub async fn model_with(
         &self,
         name: &str,
-        different: impl FnOnce(ModelServingBuilder) -> ModelServingBuilder,
+        change: impl FnOnce(ModelServingBuilder) -> ModelServingBuilder,
     ) -> Model {
-        self.model_on(&self.engine, name, different).await
+        self.model_on(&self.engine, name, change).await
     }
 
-    /// The same, on an engine of its own.
+    /// [`Self::model_with`] on another engine.
     pub async fn model_on(
         &self,
         engine: &Engine,
         name: &str,
-        different: impl FnOnce(ModelServingBuilder) -> ModelServingBuilder,
+        change: impl FnOnce(ModelServingBuilder) -> ModelServingBuilder,
     ) -> Model {
         let namespace = self.stack.namespace().await;
         namespace.model_server("chat", "chat", engine.port).await;
@@ -191,22 +192,22 @@ impl Chain {
         for (i, name) in name.split(',').enumerate() {
             namespace.model_route(&format!("chat-{i}"), name, &[("chat", 100)]).await;
         }
-        let serving = different(namespace.model_serving("chat").scheduled().opted_in(name)).create().await;
+        let serving = change(namespace.model_serving("chat").scheduled().opted_in(name)).create().await;
         Model { name: name.to_owned(), serving }
     }
 
-    /// Clients of a model; nothing in flight yet.
+    /// Load generator for a model, with no requests in flight yet.
     pub fn load(&self, model: &Model) -> Load {
         self.load_named(&model.name)
     }
 
-    /// Clients that send this model name.
+    /// Load generator for a model name.
     pub fn load_named(&self, name: &str) -> Load {
-        // Long answers: a count of what is in flight hardly ever sees the moment between two of them.
+        // Long responses: a count of the requests in flight rarely falls into the gap between two of them.
         self.load_of(name, 3000)
     }
 
-    /// Clients that send this model name and get answers of so many tokens.
+    /// Load generator for a model name, with responses of `tokens` tokens.
     pub fn load_of(&self, name: &str, tokens: u32) -> Load {
         Load::start(LoadSettings {
             router: self.router.url.clone(),
@@ -216,92 +217,85 @@ impl Chain {
         })
     }
 
-    /// Sets `monitors.create` of the profile named default.
-    pub async fn create_monitors(&self, when: serde_json::Value) {
+    /// Sets `monitors.create` of the profile `default`.
+    pub async fn create_monitors(&self, value: serde_json::Value) {
         let profiles: Api<DynamicObject> = Api::all_with(self.stack.client().await, &kinds::profile());
-        let patch = Patch::Merge(json!({"spec": {"monitors": {"create": when}}}));
+        let patch = Patch::Merge(json!({"spec": {"monitors": {"create": value}}}));
         profiles.patch("default", &PatchParams::default(), &patch).await.expect("a patch");
     }
 
-    /// The folder of the logs.
+    /// Folder of the logs.
     pub fn folder(&self) -> &Path {
         &self.stack.control_plane.folder
     }
 }
 
-/// A model and the ModelServing that serves it.
+/// A model name and the ModelServing that serves it.
 #[derive(Clone)]
 pub struct Model {
-    /// The name that clients send.
+    /// Model name that clients send.
     pub name: String,
-    /// What is scaled.
+    /// The scaled ModelServing.
     pub serving: ModelServing,
 }
 
 impl Model {
-    /// Waits until so many ServingGroups are wanted and there.
+    /// Waits until `spec.replicas` and then `status.replicas` are `count`.
     pub async fn has_replicas(&self, count: i64) {
         self.serving
             .until(&format!("wants {count} ServingGroups"), |found| found.data["spec"]["replicas"] == count)
             .await;
-        let there =
-            |found: &DynamicObject| found.data["status"]["replicas"].as_i64().unwrap_or_default() == count;
-        self.serving.until(&format!("has {count} ServingGroups"), there).await;
+        self.serving
+            .until(&format!("has {count} ServingGroups"), |found| {
+                found.data["status"]["replicas"].as_i64().unwrap_or_default() == count
+            })
+            .await;
     }
 
-    /// Waits until so many ServingGroups are wanted, which takes its time.
+    /// Waits up to `time` until `spec.replicas` is `count`.
     pub async fn wants_replicas_within(&self, time: Duration, count: i64) {
         let api = self.serving.namespace.api(&kinds::model_serving());
-        let wants = |found: Option<&DynamicObject>| {
+        until_within(time, &api, "chat", &format!("wants {count} ServingGroups"), |found| {
             found.is_some_and(|found| found.data["spec"]["replicas"] == count)
-        };
-        until_within(time, &api, "chat", &format!("wants {count} ServingGroups"), wants).await;
+        })
+        .await;
     }
 
-    /// Proves that the count stays for a while, watching every change.
+    /// Watches for `time` that `spec.replicas` stays at `count`.
     ///
     /// # Panics
-    /// When another count is wanted meanwhile.
+    /// If it has another value at any time.
     pub async fn keeps_replicas(&self, count: i64, time: Duration) {
         let api = self.serving.namespace.api(&kinds::model_serving());
-        let another = |found: Option<&DynamicObject>| {
+        let change = until_within(2 * time, &api, "chat", "wants another count", |found| {
             found.is_some_and(|found| found.data["spec"]["replicas"] != count)
-        };
-        let other = until_within(2 * time, &api, "chat", "wants another count", another);
-        if let Ok(Some(found)) = tokio::time::timeout(time, other).await {
+        });
+        if let Ok(Some(found)) = tokio::time::timeout(time, change).await {
             panic!(
-                "{} was to stay at {count} ServingGroups and wants {}",
+                "{}: expected spec.replicas to stay at {count}, found {}",
                 self.name, found.data["spec"]["replicas"]
             );
         }
     }
 
-    /// Waits until its HPA gives this reason for a condition.
+    /// Waits until a condition of its HPA has this reason.
     pub async fn hpa_says(&self, condition: &str, reason: &str) {
-        let says = |found: &DynamicObject| {
-            let conditions = found.data["status"]["conditions"].as_array();
-            conditions.is_some_and(|all| {
-                all.iter().any(|found| found["type"] == condition && found["reason"] == reason)
-            })
-        };
-        until(&self.hpas(), "keda-hpa-chat", &format!("says {condition}: {reason}"), |found| {
-            found.is_some_and(&says)
+        until(&self.hpas(), "keda-hpa-chat", &format!("has {condition} with reason {reason}"), |found| {
+            found.is_some_and(|found| has_condition(found, condition, "reason", reason))
         })
         .await;
     }
 
-    /// Waits until KEDA says this of its ScaledObject.
+    /// Waits until a condition of its ScaledObject has this status.
     pub async fn keda_says(&self, condition: &str, status: &str) {
-        let says = |found: &DynamicObject| {
-            let conditions = found.data["status"]["conditions"].as_array();
-            conditions.is_some_and(|all| {
-                all.iter().any(|found| found["type"] == condition && found["status"] == status)
+        self.serving
+            .scaled_object_until(&format!("has {condition}={status}"), |found| {
+                has_condition(found, condition, "status", status)
             })
-        };
-        self.serving.scaled_object_until(&format!("is {condition}={status}"), says).await;
+            .await;
     }
 
-    /// The HPAs of its namespace.
+    /// HPAs of its namespace.
     pub fn hpas(&self) -> Api<DynamicObject> {
         self.serving.namespace.api(&resource(
             "autoscaling",
@@ -311,12 +305,12 @@ impl Model {
         ))
     }
 
-    /// Waits until KEDA made its HPA.
+    /// Waits until KEDA has created its HPA.
     pub async fn hpa(&self) {
         until(&self.hpas(), "keda-hpa-chat", "exists", |found| found.is_some()).await;
     }
 
-    /// Waits until its pods are ready and the router serves it.
+    /// Waits until its pods are ready and the router has served a request.
     pub async fn serves(&self, chain: &Chain) {
         let load = Load::start(LoadSettings {
             router: chain.router.url.clone(),
@@ -333,8 +327,14 @@ impl Model {
         .await;
     }
 
-    /// A client for its namespace.
+    /// Client with all permissions.
     pub fn client(&self) -> &Client {
         &self.serving.namespace.client
     }
+}
+
+/// `true` if the condition `kind` has `value` in `field`.
+fn has_condition(object: &DynamicObject, kind: &str, field: &str, value: &str) -> bool {
+    let conditions = object.data["status"]["conditions"].as_array();
+    conditions.into_iter().flatten().any(|found| found["type"] == kind && found[field] == value)
 }

@@ -22,49 +22,50 @@ use crate::{
     stack::root,
 };
 
-/// How long any part may take to become ready; seconds are usual.
-const READY: Duration = Duration::from_mins(1);
+/// Time limit for the API server to become ready; a few seconds are usual.
+const READY_LIMIT: Duration = Duration::from_mins(1);
 
-/// Every request once, when it is answered; watches also when they begin.
+/// Logs every request when it completes, and a watch also when it starts.
 const AUDIT_POLICY: &str = r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"], "rules": [{"level": "Metadata"}]}"#;
 
-/// The folder that the stack's build script fills.
+/// Output folder of the stack's build script.
 pub fn built() -> PathBuf {
     root().join("target/stack")
 }
 
-/// The path of a binary of the stack.
+/// Path of a binary of the stack.
 ///
 /// # Panics
-/// When it was not built.
+/// If it has not been built.
 pub fn binary(name: &str) -> PathBuf {
     let path = built().join("bin").join(name);
     assert!(path.exists(), "{name} is not built: run `make stack`");
     path
 }
 
-/// A port that nobody listens at, and that nobody here is told of again.
+/// A free loopback port, which this process does not return again.
 ///
-/// It lies below those that Linux gives to whoever opens a connection (32768 and up), so that nobody takes it before the process that it
-/// is for begins to listen, or while that process is stopped for a while.
+/// It lies below Linux's ephemeral ports (32768 and up), so that no outgoing connection takes it before the intended process
+/// listens on it, or while that process is stopped.
 pub fn free_port() -> u16 {
     const FIRST: u32 = 12_000;
     const COUNT: u32 = 18_000;
-    static TOLD: AtomicU32 = AtomicU32::new(0);
-    // Test binaries that run at once begin in different places.
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Concurrent test binaries start at different ports.
     let start = process::id() * 500;
-    let ports = (0..COUNT).map(|_| FIRST + (start + TOLD.fetch_add(1, Ordering::Relaxed)) % COUNT);
+    let ports = (0..COUNT).map(|_| FIRST + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT);
     let mut ports = ports.filter_map(|port| u16::try_from(port).ok());
     ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a free port")
 }
 
-/// A folder for one stack; folders of processes that are gone are removed on the way.
+/// Creates a folder for one stack, and removes the folders of processes that no longer exist.
 fn folder() -> PathBuf {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let runs = built().join("runs");
     for run in fs::read_dir(&runs).into_iter().flatten().flatten() {
-        let of = run.file_name().to_string_lossy().split('-').next().and_then(|pid| pid.parse::<u32>().ok());
-        if of.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+        let owner =
+            run.file_name().to_string_lossy().split('-').next().and_then(|pid| pid.parse::<u32>().ok());
+        if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
             let _ = fs::remove_dir_all(run.path());
         }
     }
@@ -76,7 +77,7 @@ fn folder() -> PathBuf {
 /// A running control plane.
 #[derive(Debug)]
 pub struct ControlPlane {
-    /// Where logs, keys and data lie; removed at the end unless a test failed.
+    /// Folder of logs, keys and data; removed on drop unless the thread is panicking.
     pub folder: PathBuf,
     authority: Authority,
     signing_key: PathBuf,
@@ -88,17 +89,17 @@ pub struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// Starts one, ready to serve.
+    /// Starts etcd and the API server, and waits until the API server is ready.
     pub async fn start() -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = folder();
         let authority = Authority::new(&folder, "cluster-ca");
         let etcd_port = free_port();
-        let etcd_command = etcd(&folder, etcd_port);
+        let etcd_command = etcd_command(&folder, etcd_port);
         let etcd = Some(Process::start(&folder, "etcd", &etcd_command));
         let port = free_port();
         let signing = signing_key(&folder);
-        let command = api_server(&folder, &authority, &signing, etcd_port, port);
+        let command = api_server_command(&folder, &authority, &signing, etcd_port, port);
         let mut this = Self {
             folder,
             authority,
@@ -113,15 +114,15 @@ impl ControlPlane {
         this
     }
 
-    /// The API server's address.
+    /// URL of the API server.
     pub fn url(&self) -> String {
         format!("https://127.0.0.1:{}", self.port)
     }
 
-    /// Starts the API server, if it does not run, and waits until it is ready.
+    /// Starts the API server unless it is running, and waits until it is ready.
     ///
     /// # Panics
-    /// When it does not become ready.
+    /// If it does not become ready within a minute.
     pub async fn start_api_server(&mut self) {
         if self.api_server.is_none() {
             self.api_server = Some(Process::start(&self.folder, "kube-apiserver", &self.command));
@@ -132,16 +133,17 @@ impl ControlPlane {
             let ready = http::Request::get("/readyz").body(Vec::new()).expect("a request");
             match client.request_text(ready).await {
                 Ok(_) => return,
-                Err(error) => self.give_up_after(started, &error),
+                Err(error) => self.check_startup(started, &error),
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
-    fn give_up_after(&mut self, started: Instant, error: &kube::Error) {
+    /// Panics if the API server has ended or is not ready in time.
+    fn check_startup(&mut self, started: Instant, error: &kube::Error) {
         let ended = self.api_server.as_mut().is_some_and(Process::has_ended);
         assert!(
-            started.elapsed() < READY && !ended,
+            started.elapsed() < READY_LIMIT && !ended,
             "kube-apiserver is not ready: {error}; see {}",
             self.folder.join("kube-apiserver.log").display()
         );
@@ -152,64 +154,64 @@ impl ControlPlane {
         self.api_server = None;
     }
 
-    /// The API server's process, while it runs.
+    /// Process of the API server; `None` while it is stopped.
     pub fn api_server(&self) -> Option<&Process> {
         self.api_server.as_ref()
     }
 
-    /// Kills the store of the API server, which goes on without it.
+    /// Kills etcd; the API server continues without its store.
     pub fn stop_etcd(&mut self) {
         self.etcd = None;
     }
 
-    /// Starts the store again, with what it held.
+    /// Starts etcd again with its data.
     pub fn start_etcd(&mut self) {
         if self.etcd.is_none() {
             self.etcd = Some(Process::start(&self.folder, "etcd", &self.etcd_command));
         }
     }
 
-    /// Sends the store a signal by its name, such as `STOP`, after which it takes requests and answers none.
+    /// Sends etcd a signal by name. After `STOP` it accepts connections and does not respond.
     pub fn signal_etcd(&mut self, signal: &str) {
         if let Some(etcd) = &mut self.etcd {
             etcd.signal(signal);
         }
     }
 
-    /// The API server's port on loopback.
+    /// Loopback port of the API server.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Who signs the cluster's certificates.
+    /// Authority that signs the cluster's certificates.
     pub fn authority(&self) -> &Authority {
         &self.authority
     }
 
-    /// The certificate of the cluster's authority.
+    /// PEM file of the authority's certificate.
     pub fn certificate_authority(&self) -> &Path {
         &self.authority.certificate
     }
 
-    /// The key that service-account tokens are signed with.
+    /// PEM file of the key that signs service-account tokens.
     pub fn signing_key(&self) -> &Path {
         &self.signing_key
     }
 
-    /// How a client with this identity connects.
+    /// Client configuration for an identity.
     pub async fn config(&self, identity: &Identity) -> Config {
-        let kubeconfig = Kubeconfig::read_from(self.kubeconfig(identity)).expect("our own kubeconfig");
+        let kubeconfig = Kubeconfig::read_from(self.kubeconfig(identity)).expect("a valid kubeconfig");
         Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
             .await
-            .expect("our own kubeconfig")
+            .expect("a valid kubeconfig")
     }
 
-    /// A client with this identity.
+    /// Creates a client with an identity.
     pub async fn client(&self, identity: &Identity) -> Client {
         Client::try_from(self.config(identity).await).expect("a client")
     }
 
-    /// A client certificate for this identity.
+    /// Client certificate of an identity, signed on the first call.
     pub fn client_certificate(&self, identity: &Identity) -> Pair {
         let name = identity.user().replace(':', "-");
         let (certificate, key) =
@@ -220,7 +222,7 @@ impl ControlPlane {
         self.authority.client(&name, identity)
     }
 
-    /// A kubeconfig with this identity.
+    /// Kubeconfig of an identity, written on the first call.
     pub fn kubeconfig(&self, identity: &Identity) -> PathBuf {
         let name = identity.user().replace(':', "-");
         let path = self.folder.join(format!("{name}.kubeconfig"));
@@ -233,7 +235,7 @@ impl ControlPlane {
     }
 }
 
-/// Writes a kubeconfig with one cluster and one user.
+/// Writes a kubeconfig with one cluster and one user to `path`.
 pub fn kubeconfig(path: PathBuf, cluster: &serde_json::Value, user: &serde_json::Value) -> PathBuf {
     let content = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "stack",
@@ -241,7 +243,7 @@ pub fn kubeconfig(path: PathBuf, cluster: &serde_json::Value, user: &serde_json:
         "users": [{"name": "stack", "user": user}],
         "contexts": [{"name": "stack", "context": {"cluster": "stack", "user": "stack"}}],
     });
-    // Complete before it is seen: several tests may ask for the same one.
+    // Rename the complete file: concurrent tests may read the same kubeconfig.
     let part = write(path.with_extension(format!("part-{}", free_port())), content.to_string());
     fs::rename(part, &path).expect("a kubeconfig");
     path
@@ -251,9 +253,9 @@ impl Drop for ControlPlane {
     fn drop(&mut self) {
         self.api_server = None;
         if thread::panicking() {
-            #[expect(clippy::print_stderr, reason = "whoever looks at a failed test wants to know")]
+            #[expect(clippy::print_stderr, reason = "points to the logs of a failed test")]
             {
-                eprintln!("logs are kept in {}", self.folder.display());
+                eprintln!("logs: {}", self.folder.display());
             }
         } else {
             let _ = fs::remove_dir_all(&self.folder);
@@ -261,7 +263,7 @@ impl Drop for ControlPlane {
     }
 }
 
-fn etcd(folder: &Path, port: u16) -> Command {
+fn etcd_command(folder: &Path, port: u16) -> Command {
     let (client, peer) = (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{}", free_port()));
     let mut command = Command::new(binary("etcd"));
     command
@@ -275,7 +277,13 @@ fn etcd(folder: &Path, port: u16) -> Command {
     command
 }
 
-fn api_server(folder: &Path, authority: &Authority, signing: &SigningKey, etcd: u16, port: u16) -> Command {
+fn api_server_command(
+    folder: &Path,
+    authority: &Authority,
+    signing: &SigningKey,
+    etcd: u16,
+    port: u16,
+) -> Command {
     let names = [
         "localhost",
         "kubernetes",
@@ -306,7 +314,7 @@ fn api_server(folder: &Path, authority: &Authority, signing: &SigningKey, etcd: 
     command
         .arg(format!("--etcd-servers=http://127.0.0.1:{etcd}"))
         .arg(format!("--secure-port={port}"))
-        // In megabytes: whoever counts requests wants them all.
+        // In megabytes; large enough that the log is not rotated, because tests count its requests.
         .arg("--audit-log-maxsize=4000")
         .args([
             "--bind-address=127.0.0.1",

@@ -1,4 +1,4 @@
-//! The custom resource definitions of the neighbours, in the shapes that clusters have them.
+//! The CRDs of the components, in the versions that clusters have.
 
 use std::{
     env, fs,
@@ -19,31 +19,31 @@ use crate::{
     wait::{LIMIT, until_asked},
 };
 
-/// Definitions that are installed and removed together.
+/// CRDs that are installed and removed together.
 #[derive(Clone, Debug)]
 pub struct Crds {
-    /// What they are called in messages.
+    /// Name in failure messages.
     pub name: String,
     files: Vec<PathBuf>,
 }
 
 impl Crds {
-    /// KEDA's.
+    /// KEDA's newest release.
     pub fn keda() -> Self {
         Self::from_folder("KEDA", &built().join("manifests/keda/crds"))
     }
 
-    /// The oldest release of KEDA that is supported.
+    /// KEDA's oldest supported release.
     pub fn keda_2_14() -> Self {
         Self::from_folder("KEDA v2.14", &built().join("manifests/keda-2.14/crds"))
     }
 
-    /// Our own, as it is shipped.
+    /// kthena-keda's AutoscalingProfile.
     pub fn ours() -> Self {
         Self::from_folder("kthena-keda", &root().join("crds"))
     }
 
-    /// The Prometheus Operator's.
+    /// The Prometheus Operator's CRDs.
     pub fn prometheus_operator() -> Self {
         Self::from_folder("the Prometheus Operator", &built().join("manifests/prometheus-operator/crds"))
     }
@@ -53,20 +53,21 @@ impl Crds {
         Self::from_folder("Kthena v1.0.0", &built().join("manifests/kthena/crds"))
     }
 
-    /// Kthena as it was before the scale subresource; what autoscaling depends on.
+    /// Kthena before it had a scale subresource, reduced to the fields that autoscaling depends on.
     pub fn kthena_0_2() -> Self {
-        Self { name: "Kthena v0.2, in short".to_owned(), files: vec![own("kthena-v0.2.yaml")] }
+        Self { name: "Kthena v0.2 (reduced)".to_owned(), files: vec![reduced("kthena-v0.2.yaml")] }
     }
 
-    /// Kthena as it was with a scale subresource whose selector nobody fills; what autoscaling depends on.
+    /// Kthena with a scale subresource whose selector Kthena does not set, reduced to the fields that autoscaling depends on.
     pub fn kthena_0_4() -> Self {
-        Self { name: "Kthena v0.4, in short".to_owned(), files: vec![own("kthena-v0.4.yaml")] }
+        Self { name: "Kthena v0.4 (reduced)".to_owned(), files: vec![reduced("kthena-v0.4.yaml")] }
     }
 
-    /// One of Kthena's releases, where its definitions are at hand: in `KTHENA_CRDS`, or in a folder beside the project.
+    /// A release of Kthena, if its CRDs are in the folder `KTHENA_CRDS` or in a folder beside the project.
     pub fn kthena_released(version: &str) -> Option<Self> {
-        let beside = || root().join("../shared/data/kthena-crds");
-        let folder = env::var_os("KTHENA_CRDS").map_or_else(beside, PathBuf::from).join(version);
+        let folder = env::var_os("KTHENA_CRDS")
+            .map_or_else(|| root().join("../shared/data/kthena-crds"), PathBuf::from)
+            .join(version);
         folder.is_dir().then(|| Self::from_folder(&format!("Kthena {version}"), &folder))
     }
 
@@ -78,33 +79,33 @@ impl Crds {
         Self { name: name.to_owned(), files }
     }
 
-    /// Installs them and waits until they are served.
+    /// Installs the CRDs and waits until the API server serves their kinds.
     pub async fn install(&self, client: &Client) {
-        let (definitions, api) = (self.definitions(), definitions(client));
-        for definition in &definitions {
-            let name = name(definition);
-            // A definition that is going takes its objects first; it cannot be brought back before.
+        let (crds, api) = (self.read(), api(client));
+        for crd in &crds {
+            let name = name(crd);
+            // A terminating CRD cannot be restored; wait until its objects and the CRD are deleted.
             if api
                 .get_opt(name)
                 .await
-                .expect("an answer")
+                .expect("to read a CRD")
                 .is_some_and(|found| found.metadata.deletion_timestamp.is_some())
             {
-                gone(client, name).await;
+                wait_until_deleted(client, name).await;
             }
-            api.patch(name, &PatchParams::apply("harness").force(), &Patch::Apply(definition))
+            api.patch(name, &PatchParams::apply("harness").force(), &Patch::Apply(crd))
                 .await
                 .unwrap_or_else(|error| panic!("{name}: {error}"));
         }
-        for definition in &definitions {
+        for crd in &crds {
             let established = await_condition(
                 Api::<CustomResourceDefinition>::all(client.clone()),
-                name(definition),
+                name(crd),
                 conditions::is_crd_established(),
             );
-            timeout(LIMIT, established).await.expect("definitions are established in time").expect("a watch");
-            // Established is not served yet, and one that is deleted before it is served hangs about for a minute.
-            let objects: Api<DynamicObject> = Api::all_with(client.clone(), &kind(definition));
+            timeout(LIMIT, established).await.expect("CRDs are established in time").expect("a watch");
+            // An established CRD may not be served yet, and one that is deleted before it is served stays for a minute.
+            let objects: Api<DynamicObject> = Api::all_with(client.clone(), &resource_of(crd));
             until_asked(
                 "its objects can be listed",
                 async || objects.list(&ListParams::default().limit(1)).await.is_ok(),
@@ -114,35 +115,33 @@ impl Crds {
         }
     }
 
-    /// Removes them with every object of their kinds, and waits until they are gone.
+    /// Deletes the CRDs with all objects of their kinds, and waits until they are gone.
     pub async fn remove(&self, client: &Client) {
-        for definition in &self.definitions() {
-            definitions(client)
-                .delete(name(definition), &DeleteParams::default())
-                .await
-                .expect("to delete a definition");
+        let crds = self.read();
+        for crd in &crds {
+            api(client).delete(name(crd), &DeleteParams::default()).await.expect("to delete a CRD");
         }
-        for definition in &self.definitions() {
-            gone(client, name(definition)).await;
+        for crd in &crds {
+            wait_until_deleted(client, name(crd)).await;
         }
     }
 
-    fn definitions(&self) -> Vec<DynamicObject> {
-        let read = |path: &PathBuf| {
-            fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-        };
+    fn read(&self) -> Vec<DynamicObject> {
         self.files
             .iter()
-            .flat_map(|path| serde_saphyr::from_multiple::<DynamicObject>(&read(path)).expect("YAML"))
+            .flat_map(|path| {
+                let text =
+                    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+                serde_saphyr::from_multiple::<DynamicObject>(&text).expect("YAML")
+            })
             .collect()
     }
 }
 
-/// The kind that a definition defines.
-fn kind(definition: &DynamicObject) -> ApiResource {
-    let text = |pointer: &str| {
-        definition.data.pointer(pointer).and_then(serde_json::Value::as_str).unwrap_or_default()
-    };
+/// Resource of a CRD's first version.
+fn resource_of(crd: &DynamicObject) -> ApiResource {
+    let text =
+        |pointer: &str| crd.data.pointer(pointer).and_then(serde_json::Value::as_str).unwrap_or_default();
     resource(
         text("/spec/group"),
         text("/spec/versions/0/name"),
@@ -151,18 +150,18 @@ fn kind(definition: &DynamicObject) -> ApiResource {
     )
 }
 
-async fn gone(client: &Client, name: &str) {
-    crate::wait::until(&definitions(client), name, "is gone", |found| found.is_none()).await;
+async fn wait_until_deleted(client: &Client, name: &str) {
+    crate::wait::until(&api(client), name, "is gone", |found| found.is_none()).await;
 }
 
-fn name(definition: &DynamicObject) -> &str {
-    definition.metadata.name.as_deref().unwrap_or_default()
+fn name(crd: &DynamicObject) -> &str {
+    crd.metadata.name.as_deref().unwrap_or_default()
 }
 
-fn definitions(client: &Client) -> Api<DynamicObject> {
+fn api(client: &Client) -> Api<DynamicObject> {
     Api::all_with(client.clone(), &ApiResource::erase::<CustomResourceDefinition>(&()))
 }
 
-fn own(file: &str) -> PathBuf {
+fn reduced(file: &str) -> PathBuf {
     root().join("tests/harness/crds").join(file)
 }

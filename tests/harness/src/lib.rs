@@ -1,13 +1,14 @@
-//! Starts the real control plane, its neighbours and the operator, for tests, demo and benchmarks.
+//! Starts a real control plane, the components around it and the operator, for tests, demo and benchmarks.
 //!
-//! Everything runs on free loopback ports, in a folder of its own, and dies with the process that started it.
+//! All processes listen on free loopback ports, keep their files in a folder of their own and end with the process that
+//! started them. [`Stack`] is a control plane with CRDs and RBAC; [`Chain`] adds Prometheus, KEDA, the HPA and Kthena.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::missing_panics_doc,
-    reason = "a test says what went wrong by panicking"
+    reason = "a test fails by panicking"
 )]
 
 pub mod audit;

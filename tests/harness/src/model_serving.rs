@@ -1,4 +1,4 @@
-//! ModelServings as tests tell of them.
+//! A builder and a handle for the ModelServings of tests.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{
     wait::{LIMIT, until, until_within},
 };
 
-/// A ModelServing that does not exist yet.
+/// Builder of a ModelServing; [`create`](Self::create) sends it.
 #[must_use]
 pub struct ModelServingBuilder {
     namespace: Namespace,
@@ -47,15 +47,8 @@ impl Role {
         }
     }
 
-    /// Engines often declare no port.
+    /// Pod spec of the role. Without `crowded` its container declares no port, as is common for engines.
     fn pod(&self) -> Value {
-        let container = |name: &str, ports: &[u16]| {
-            let ports: Vec<Value> = ports
-                .iter()
-                .map(|port| json!({"name": format!("p-{port}"), "containerPort": port}))
-                .collect();
-            json!({"name": name, "image": "vllm/vllm-openai:latest", "ports": ports})
-        };
         if self.crowded {
             let containers = [
                 container("engine", &[8000, 9999]),
@@ -67,7 +60,7 @@ impl Role {
         json!({"nodeName": self.node, "containers": [container("engine", &[])]})
     }
 
-    fn object(&self) -> Value {
+    fn to_json(&self) -> Value {
         let template = json!({
             "metadata": {"annotations": {LOADING: self.loading}, "labels": self.labels},
             "spec": self.pod(),
@@ -79,19 +72,25 @@ impl Role {
     }
 }
 
+fn container(name: &str, ports: &[u16]) -> Value {
+    let ports: Vec<Value> =
+        ports.iter().map(|port| json!({"name": format!("p-{port}"), "containerPort": port})).collect();
+    json!({"name": name, "image": "vllm/vllm-openai:latest", "ports": ports})
+}
+
 impl ModelServingBuilder {
     pub(crate) fn new(namespace: Namespace, name: &str) -> Self {
         let object = DynamicObject::new(name, &kinds::model_serving()).within(&namespace.name);
         Self { namespace, object, roles: vec![Role::named("engine")], replicas: 1 }
     }
 
-    /// Asks for autoscaling under a model name of its namespace's own.
+    /// Opts in with a model name that is unique to the namespace.
     pub fn opts_in(self) -> Self {
         let name = self.namespace.model_name();
         self.opted_in(&name)
     }
 
-    /// Asks for autoscaling under these model names.
+    /// Opts in with these model names, separated by commas.
     pub fn opted_in(self, models: &str) -> Self {
         self.annotated("kthena.io/model-name", models)
     }
@@ -102,25 +101,25 @@ impl ModelServingBuilder {
         self
     }
 
-    /// Sets the label by which shards tell theirs.
+    /// Sets the label that shards select by.
     pub fn in_shard(mut self, shard: &str) -> Self {
         self.object.labels_mut().insert("shard".to_owned(), shard.to_owned());
         self
     }
 
-    /// Sets the number of ServingGroups.
+    /// Sets `spec.replicas`, the number of ServingGroups; 1 by default.
     pub fn replicas(mut self, replicas: i32) -> Self {
         self.replicas = replicas;
         self
     }
 
-    /// Names the roles of its ServingGroups.
+    /// Replaces the default role `engine` by these roles.
     pub fn roles(mut self, roles: &[&str]) -> Self {
         self.roles = roles.iter().map(|role| Role::named(role)).collect();
         self
     }
 
-    /// Labels its entry pods.
+    /// Adds a label to the pods of every role.
     pub fn labelled(mut self, key: &str, value: &str) -> Self {
         for role in &mut self.roles {
             role.labels.insert(key.to_owned(), value.to_owned());
@@ -128,7 +127,7 @@ impl ModelServingBuilder {
         self
     }
 
-    /// Has its pods run, on the one node that there is.
+    /// Assigns its pods to the only node, so that they run.
     pub fn scheduled(mut self) -> Self {
         for role in &mut self.roles {
             role.node = Some(NODE);
@@ -136,7 +135,7 @@ impl ModelServingBuilder {
         self
     }
 
-    /// Gives each role so many instances, and each instance so many workers besides its entry pod.
+    /// Sets the instances of each role, and the workers of each instance in addition to its entry pod.
     pub fn pods(mut self, replicas: u32, workers: u32) -> Self {
         for role in &mut self.roles {
             (role.replicas, role.workers) = (replicas, workers);
@@ -144,7 +143,7 @@ impl ModelServingBuilder {
         self
     }
 
-    /// Gives its pods several containers, some with several ports, and one that runs before them.
+    /// Gives its pods several containers, some with several ports, and an init container.
     pub fn crowded(mut self) -> Self {
         for role in &mut self.roles {
             role.crowded = true;
@@ -152,7 +151,7 @@ impl ModelServingBuilder {
         self
     }
 
-    /// Has its pods load that long before they are ready, such as `5s`.
+    /// Sets the time that its pods load before they are ready, such as `5s`; 200 ms by default.
     pub fn loading(mut self, time: &str) -> Self {
         for role in &mut self.roles {
             time.clone_into(&mut role.loading);
@@ -160,14 +159,14 @@ impl ModelServingBuilder {
         self
     }
 
-    /// The object as it would be sent.
+    /// The object that [`create`](Self::create) sends.
     pub fn object(&self) -> DynamicObject {
         let mut object = self.object.clone();
-        object.data = json!({"spec": {"schedulerName": "volcano", "replicas": self.replicas, "template": {"roles": objects(&self.roles)}}});
+        object.data = json!({"spec": {"schedulerName": "volcano", "replicas": self.replicas, "template": {"roles": roles_json(&self.roles)}}});
         object
     }
 
-    /// Creates it.
+    /// Creates the ModelServing.
     pub async fn create(self) -> ModelServing {
         let object = self.object();
         let name = object.name_any();
@@ -177,14 +176,14 @@ impl ModelServingBuilder {
     }
 }
 
-fn objects(roles: &[Role]) -> Value {
-    roles.iter().map(Role::object).collect()
+fn roles_json(roles: &[Role]) -> Value {
+    roles.iter().map(Role::to_json).collect()
 }
 
-/// A ModelServing of one test.
+/// A ModelServing that a test has created.
 #[derive(Clone)]
 pub struct ModelServing {
-    /// Where it lives.
+    /// Its namespace.
     pub namespace: Namespace,
     /// Its name.
     pub name: String,
@@ -193,54 +192,54 @@ pub struct ModelServing {
 }
 
 impl ModelServing {
-    /// The same, waited for that long.
+    /// The same ModelServing with another time limit for waits.
     #[must_use]
     pub fn within(&self, limit: Duration) -> Self {
         Self { limit, ..self.clone() }
     }
 
-    /// As it stands now.
+    /// Its present state.
     pub async fn get(&self) -> DynamicObject {
         self.api.get(&self.name).await.expect("the ModelServing")
     }
 
-    /// Sets or removes annotations.
+    /// Sets annotations; `None` removes one.
     pub async fn annotate(&self, annotations: &[(&str, Option<&str>)]) {
         let annotations: serde_json::Map<String, Value> =
             annotations.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
         self.patch(json!({"metadata": {"annotations": annotations}})).await;
     }
 
-    /// Merges into it.
+    /// Applies a JSON merge patch.
     pub async fn patch(&self, patch: Value) {
         self.api.patch(&self.name, &PatchParams::default(), &Patch::Merge(patch)).await.expect("a patch");
     }
 
-    /// Renames the roles.
+    /// Replaces the roles.
     pub async fn set_roles(&self, names: &[&str]) {
         let roles: Vec<Role> = names.iter().map(|name| Role::named(name)).collect();
-        self.patch(json!({"spec": {"template": {"roles": objects(&roles)}}})).await;
+        self.patch(json!({"spec": {"template": {"roles": roles_json(&roles)}}})).await;
     }
 
-    /// Merges into its status, as another controller.
+    /// Applies a JSON merge patch to its status as the field manager of another controller.
     pub async fn patch_status(&self, manager: &str, patch: Value) -> kube::Result<DynamicObject> {
         let params = PatchParams { field_manager: Some(manager.to_owned()), ..PatchParams::default() };
         self.api.patch_status(&self.name, &params, &Patch::Merge(json!({"status": patch}))).await
     }
 
-    /// Deletes it.
+    /// Deletes the ModelServing.
     pub async fn delete(&self) {
         self.api.delete(&self.name, &kube::api::DeleteParams::default()).await.expect("a deletion");
     }
 
-    /// Waits until it is as `done` wants it.
+    /// Waits until `done` accepts its state; `what` completes "waited until NAME …" in the failure message.
     pub async fn until(&self, what: &str, done: impl Fn(&DynamicObject) -> bool) -> DynamicObject {
         until_within(self.limit, &self.api, &self.name, what, |found| found.is_some_and(&done))
             .await
             .expect("the ModelServing")
     }
 
-    /// Waits until our condition has this reason; answers its message.
+    /// Waits until the operator's condition has this reason, and returns the message.
     pub async fn reason(&self, reason: &str) -> String {
         let found = self
             .until(&format!("has the reason {reason}"), |found| {
@@ -252,19 +251,23 @@ impl ModelServing {
             .unwrap_or_default()
     }
 
-    /// Waits until our condition has this reason and its message says this; answers the message.
-    pub async fn says(&self, reason: &str, what: &str) -> String {
+    /// Waits until the operator's condition has this reason and a message that contains `text`, and returns the message.
+    pub async fn says(&self, reason: &str, text: &str) -> String {
         let message = |found: &DynamicObject| {
             let condition = condition(found).filter(|condition| condition["reason"] == reason)?;
-            condition["message"].as_str().filter(|message| message.contains(what)).map(str::to_owned)
+            condition["message"].as_str().filter(|message| message.contains(text)).map(str::to_owned)
         };
-        let found = self.until(&format!("says {reason}: {what}"), |found| message(found).is_some()).await;
+        let found = self
+            .until(&format!("has the reason {reason} and the message {text:?}"), |found| {
+                message(found).is_some()
+            })
+            .await;
         message(&found).unwrap_or_default()
     }
 
-    /// Waits until there is a label selector.
+    /// Waits until `status.labelSelector` has this value.
     pub async fn selector(&self, selector: &str) {
-        self.until(&format!("has the selector {selector}"), |found| {
+        self.until(&format!("has the label selector {selector}"), |found| {
             found.data["status"]["labelSelector"] == selector
         })
         .await;
@@ -280,7 +283,7 @@ impl ModelServing {
         self.scaled_object_until("exists", |_| true).await
     }
 
-    /// Waits until its ScaledObject is as `done` wants it.
+    /// Waits until `done` accepts its ScaledObject.
     pub async fn scaled_object_until(
         &self,
         what: &str,
@@ -298,7 +301,7 @@ impl ModelServing {
     }
 }
 
-/// Our condition on a ModelServing.
+/// The condition `AutoscalingReady` of a ModelServing.
 pub fn condition(model_serving: &DynamicObject) -> Option<&Value> {
     let conditions = model_serving.data["status"]["conditions"].as_array()?;
     conditions.iter().find(|condition| condition["type"] == "AutoscalingReady")

@@ -1,4 +1,4 @@
-//! ModelServers and ModelRoutes: the way from clients' requests to pods.
+//! ModelServers and ModelRoutes, which route clients' requests to pods.
 
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams};
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::stack::{Namespace, kinds};
 
 impl Namespace {
-    /// A ModelServer that selects the entry pods of one ModelServing.
+    /// Creates a ModelServer that selects the entry pods of one ModelServing.
     pub async fn model_server(&self, name: &str, model_serving: &str, port: u16) -> DynamicObject {
         let labels =
             json!({"modelserving.volcano.sh/name": model_serving, "modelserving.volcano.sh/entry": "true"});
@@ -14,24 +14,24 @@ impl Namespace {
         self.create(&kinds::model_server(), json!({"metadata": {"name": name}, "spec": spec})).await
     }
 
-    /// Merges into the spec of a ModelServer.
+    /// Applies a JSON merge patch to the spec of a ModelServer.
     pub async fn edit_model_server(&self, name: &str, spec: Value) {
         let patch = Patch::Merge(json!({"spec": spec}));
         self.api(&kinds::model_server()).patch(name, &PatchParams::default(), &patch).await.expect("a patch");
     }
 
-    /// A ModelRoute from a model name to ModelServers, each with its weight.
+    /// Creates a ModelRoute from a model name to ModelServers, each with its weight.
     pub async fn model_route(&self, name: &str, model: &str, servers: &[(&str, u32)]) -> DynamicObject {
         let spec = json!({"modelName": model, "rules": rules(servers)});
         self.create(&kinds::model_route(), json!({"metadata": {"name": name}, "spec": spec})).await
     }
 
-    /// Leads a ModelRoute elsewhere.
+    /// Replaces the targets of a ModelRoute.
     pub async fn reroute(&self, name: &str, servers: &[(&str, u32)]) {
         self.edit_model_route(name, json!({"rules": rules(servers)})).await;
     }
 
-    /// Merges into the spec of a ModelRoute.
+    /// Applies a JSON merge patch to the spec of a ModelRoute.
     pub async fn edit_model_route(&self, name: &str, spec: Value) {
         let patch = Patch::Merge(json!({"spec": spec}));
         self.api(&kinds::model_route()).patch(name, &PatchParams::default(), &patch).await.expect("a patch");

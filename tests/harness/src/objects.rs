@@ -1,4 +1,4 @@
-//! Any objects, from files or as JSON, applied as `kubectl apply --server-side` does.
+//! Objects of any kind, from YAML files or JSON, with server-side apply.
 
 use std::path::Path;
 
@@ -9,7 +9,8 @@ use kube::{
 };
 use serde_json::Value;
 
-/// Reads every object of a YAML file; lines of a chart's template language are left out, and what they switch on is taken.
+/// Reads all objects of a YAML file. Lines with template expressions are removed, so that conditional parts of a chart are
+/// included.
 pub fn read(path: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let plain: Vec<&str> = text.lines().filter(|line| !line.contains("{{")).collect();
@@ -18,19 +19,19 @@ pub fn read(path: &Path) -> Vec<Value> {
     objects.into_iter().filter(|object| !object.is_null()).collect()
 }
 
-/// Applies every object of a YAML file.
+/// Applies all objects of a YAML file.
 pub async fn apply_file(client: &Client, path: &Path) {
     for object in read(path) {
         apply(client, object).await;
     }
 }
 
-/// Applies one object.
+/// Applies one object as the field manager `harness`, with force.
 pub async fn apply(client: &Client, object: Value) -> DynamicObject {
     apply_as(client, "harness", object).await
 }
 
-/// Applies one object in somebody's name.
+/// Applies one object as any field manager, with force.
 pub async fn apply_as(client: &Client, manager: &str, object: Value) -> DynamicObject {
     let object: DynamicObject = serde_json::from_value(object).expect("an object");
     let types = object.types.clone().expect("a kind");

@@ -1,4 +1,4 @@
-//! The operator itself: the real binary, under the rights that it is shipped with.
+//! The operator's real binary, with the permissions of its release.
 
 use std::{
     path::{Path, PathBuf},
@@ -8,7 +8,7 @@ use std::{
 
 use crate::{certificates::Identity, process::Process, wait::until_asked, web};
 
-/// What `explain` says of a model as JSON, and with which exit code, or what it complains about.
+/// Runs `explain -o json`. Returns its JSON, or standard error if the output is no JSON, and the exit code.
 pub fn explain(
     binary: &Path,
     kubeconfig: &Path,
@@ -17,12 +17,12 @@ pub fn explain(
     let mut command = Command::new(binary);
     command.arg("explain").args(arguments).args(["-o", "json"]).env("KUBECONFIG", kubeconfig);
     let output = command.output().expect("the operator's binary");
-    let said = serde_json::from_slice(&output.stdout)
+    let report = serde_json::from_slice(&output.stdout)
         .map_err(|_| String::from_utf8_lossy(&output.stderr).into_owned());
-    (said, output.status.code())
+    (report, output.status.code())
 }
 
-/// What a running operator answers at a path of its own port, and with which status.
+/// Sends a GET request to the operator's metrics and probe server; returns status and body.
 pub async fn ask(operator: &Process, path: &str) -> (u16, String) {
     let address = async || {
         let log = operator.log();
@@ -32,16 +32,20 @@ pub async fn ask(operator: &Process, path: &str) -> (u16, String) {
             .map(|(_, address)| address.to_owned())
     };
     let address =
-        until_asked("it serves metrics and probes", address, Option::is_some).await.unwrap_or_default();
-    until_asked("it answers", async || web::get(&format!("http://{address}{path}")).await, Option::is_some)
-        .await
-        .unwrap_or_default()
+        until_asked("the operator logs its address", address, Option::is_some).await.unwrap_or_default();
+    until_asked(
+        "the operator responds",
+        async || web::get(&format!("http://{address}{path}")).await,
+        Option::is_some,
+    )
+    .await
+    .unwrap_or_default()
 }
 
-/// Who the operator is.
+/// Service account of the operator.
 pub const OPERATOR: Identity = Identity::ServiceAccount("kthena-keda", "kthena-keda");
 
-/// How it is started.
+/// Binary and arguments of the operator.
 #[derive(Clone, Debug)]
 pub struct Settings {
     binary: PathBuf,
@@ -49,7 +53,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The operator with a Prometheus address and quick discovery.
+    /// Arguments with a Prometheus address, short intervals and debug logs.
     pub fn new(binary: impl Into<PathBuf>) -> Self {
         let arguments = [
             "run",
@@ -62,21 +66,21 @@ impl Settings {
         Self { binary: binary.into(), arguments: arguments.map(str::to_owned).to_vec() }
     }
 
-    /// One more argument.
+    /// Adds an argument.
     #[must_use]
     pub fn with(mut self, argument: &str) -> Self {
         self.arguments.push(argument.to_owned());
         self
     }
 
-    /// Without the arguments that start like this.
+    /// Removes the arguments that start with `argument`.
     #[must_use]
     pub fn without(mut self, argument: &str) -> Self {
         self.arguments.retain(|found| !found.starts_with(argument));
         self
     }
 
-    /// Starts it with this way to the API server.
+    /// Starts the operator with a kubeconfig; its log is written to `folder`.
     pub fn start(&self, folder: &Path, kubeconfig: &Path) -> Process {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let mut command = Command::new(&self.binary);

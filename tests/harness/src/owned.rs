@@ -1,24 +1,24 @@
-//! What of an object stands under one field manager, read from its managed fields.
+//! The fields of an object that one field manager owns, read from `metadata.managedFields`.
 
 use kube::{ResourceExt as _, api::DynamicObject};
 use serde_json::{Map, Value};
 
-/// The part of an object that `manager` applied, its kind and name included: what it would send again.
+/// Kind, name and all fields that `manager` owns: the object that it would apply again.
 pub fn owned(object: &DynamicObject, manager: &str) -> Value {
-    let whole = serde_json::to_value(object).expect("an object");
+    let object_json = serde_json::to_value(object).expect("an object");
     let mut owned = serde_json::json!({
-        "apiVersion": whole["apiVersion"], "kind": whole["kind"],
+        "apiVersion": object_json["apiVersion"], "kind": object_json["kind"],
         "metadata": {"name": object.name_any(), "namespace": object.namespace()},
     });
     for entry in object.managed_fields().iter().filter(|entry| entry.manager.as_deref() == Some(manager)) {
         if let Some(fields) = &entry.fields_v1 {
-            merge(&mut owned, select(&whole, &fields.0));
+            merge(&mut owned, select(&object_json, &fields.0));
         }
     }
     owned
 }
 
-/// The values that a set of fields speaks of; a field without fields of its own stands for everything in it.
+/// Values in a field set; a field without subfields selects its complete value.
 fn select(value: &Value, fields: &Value) -> Value {
     let Some(fields) = fields.as_object().filter(|fields| fields.keys().any(|key| key != ".")) else {
         return value.clone();
@@ -38,13 +38,14 @@ fn select(value: &Value, fields: &Value) -> Value {
     }
 }
 
-/// The key `k:{…}` under which a list's element is spoken of.
+/// The key `k:{…}` of a list item in a field set.
 fn key_of(item: &Value, fields: &Map<String, Value>) -> Option<String> {
-    let matches = |key: &str| {
-        let wanted: Map<String, Value> = serde_json::from_str(key.strip_prefix("k:")?).ok()?;
-        wanted.iter().all(|(field, value)| item.get(field) == Some(value)).then_some(())
-    };
-    fields.keys().find(|key| matches(key).is_some()).cloned()
+    fields.keys().find(|key| matches_key(item, key)).cloned()
+}
+
+fn matches_key(item: &Value, key: &str) -> bool {
+    let fields = key.strip_prefix("k:").and_then(|key| serde_json::from_str::<Map<String, Value>>(key).ok());
+    fields.is_some_and(|fields| fields.iter().all(|(field, value)| item.get(field) == Some(value)))
 }
 
 fn merge(into: &mut Value, from: Value) {

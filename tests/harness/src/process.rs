@@ -1,4 +1,4 @@
-//! Children that die with this process, however it ends.
+//! Child processes that end with this process, even if it is killed.
 
 use std::{
     fs::{self, File},
@@ -9,8 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Starts the child, hands it the signals that are named on standard input, and kills it when that closes: a test that panics or is
-/// killed closes it, whatever else it leaves undone.
+/// Shell supervisor: starts the child, forwards the signals that it reads from standard input, and kills the child when
+/// standard input closes, which the kernel does even if a test panics or is killed.
 const SUPERVISE: &str = r#"
 exec 3<&0
 log=$1; pidfile=$2; shift 2
@@ -30,7 +30,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command`; what it prints goes to `<name>.log` in `folder`.
+    /// Starts `command`; its output goes to `<name>.log` in `folder`.
     pub fn start(folder: &Path, name: &str, command: &Command) -> Self {
         let (log, pidfile) = (folder.join(format!("{name}.log")), folder.join(format!("{name}.pid")));
         let _ = fs::remove_file(&pidfile);
@@ -53,27 +53,27 @@ impl Process {
         Self { supervisor, control, log, pidfile }
     }
 
-    /// Where its output goes.
+    /// Path of its log.
     pub fn log_path(&self) -> &Path {
         &self.log
     }
 
-    /// What it printed so far.
+    /// Its output so far.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Whether it ended by itself.
+    /// `true` if the program has ended.
     pub fn has_ended(&mut self) -> bool {
         !matches!(self.supervisor.try_wait(), Ok(None))
     }
 
-    /// The program's own process identifier.
+    /// Process ID of the program, not of its supervisor.
     pub fn pid(&self) -> Option<u32> {
         fs::read_to_string(&self.pidfile).ok()?.trim().parse().ok()
     }
 
-    /// Memory that is resident, in KiB, now and at the most.
+    /// Present and peak resident memory, in KiB.
     pub fn memory(&self) -> Option<(u64, u64)> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid()?)).ok()?;
         let field = |name: &str| {
@@ -82,26 +82,26 @@ impl Process {
         Some((field("VmRSS:")?, field("VmHWM:")?))
     }
 
-    /// The time that it has been working, on all cores; the kernel counts in hundredths of a second.
+    /// CPU time on all cores, in the kernel's steps of 10 ms.
     pub fn cpu(&self) -> Option<Duration> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid()?)).ok()?;
-        // The name of the program stands in brackets and may hold anything (proc_pid_stat(5): utime is field 14, stime 15).
+        // The program's name is in parentheses and may contain any character (proc_pid_stat(5): utime is field 14, stime 15).
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
         let ticks = |i: usize| fields.get(i)?.parse::<u64>().ok();
         Some(Duration::from_millis(10 * (ticks(11)? + ticks(12)?)))
     }
 
-    /// Sends a signal by its name, such as `TERM`.
+    /// Sends a signal by name, such as `TERM`.
     pub fn signal(&mut self, signal: &str) {
         if let Some(control) = &mut self.control {
             let _ = writeln!(control, "{signal}");
         }
     }
 
-    /// Asks it to end and waits until it did; answers whether its exit code was 0.
+    /// Sends SIGTERM and waits for the end; returns `true` if the exit code is 0.
     ///
     /// # Panics
-    /// When it does not end within the 10 s that it promises.
+    /// If the program does not end within 10 s.
     pub fn terminate(mut self) -> bool {
         self.signal("TERM");
         let started = Instant::now();
@@ -114,7 +114,7 @@ impl Process {
         panic!("a program did not end within 10 s of SIGTERM; its log: {}", self.log.display());
     }
 
-    /// Leaves the log of the next start apart from this one's.
+    /// Renames the log to the extension `suffix`, so that the next start of the same name does not overwrite it.
     pub fn keep_log(&self, suffix: &str) {
         let _ = fs::rename(&self.log, self.log.with_extension(suffix));
     }
@@ -127,7 +127,7 @@ impl Drop for Process {
     }
 }
 
-/// A new file that a program can read, with this content.
+/// Writes a file and returns its path.
 pub fn write(path: PathBuf, content: impl AsRef<[u8]>) -> PathBuf {
     let mut file = File::create(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     file.write_all(content.as_ref()).unwrap_or_else(|error| panic!("{}: {error}", path.display()));

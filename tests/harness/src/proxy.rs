@@ -1,4 +1,4 @@
-//! Stands between the operator and the real API server, and spoils what passes as it is told.
+//! A proxy between the operator and the real API server that injects faults.
 
 use std::{
     collections::HashMap,
@@ -39,35 +39,35 @@ use crate::{
 type Body = UnsyncBoxBody<Bytes, kube::Error>;
 type Frames = BodyStream<kube::client::Body>;
 
-/// How long a watch stands before it is told that it is too old.
-const AGE: Duration = Duration::from_millis(500);
+/// Age of a watch at which [`Fault::ExpiredMidway`] ends it.
+const WATCH_AGE: Duration = Duration::from_millis(500);
 
-/// What happens to requests.
+/// Fault that the proxy injects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// They pass.
+    /// Requests are forwarded.
     None,
-    /// They pass after a while.
+    /// Requests are forwarded after a delay.
     Delay(Duration),
-    /// They are taken and never answered; watches that stand fall silent.
+    /// Requests are accepted and get no response; open watches fall silent.
     Hang,
-    /// Those that would change something are taken and never answered; everything else passes.
+    /// Writes are accepted and get no response; reads are forwarded.
     HangWrites,
-    /// Answers begin, and their bodies never come, not even once everything else passes again; watches that stand fall silent.
+    /// Responses start without ever sending their bodies, even after this fault ends; open watches fall silent.
     HangBodies,
-    /// Connections are cut, and new ones closed at once.
+    /// Open connections are cut, and new ones are closed at once.
     Close,
-    /// They are answered with this status.
+    /// Requests fail with this HTTP status.
     Status(u16),
-    /// They are answered that there are too many, and for how long to stay away.
+    /// Requests fail with 429 and this `Retry-After`.
     Busy(Duration),
-    /// Watches are answered that their resource version is too old; everything else passes. What is first refused of each kind stays too
-    /// old for good.
+    /// Watches fail with 410, because their resource version is too old; other requests are forwarded. The first version that is
+    /// rejected for a path stays too old after this fault ends.
     Expired,
-    /// Watches are told so in the midst of their stream, which ends with that; everything else passes.
+    /// Open watches end with a 410 event in their stream; other requests are forwarded.
     ExpiredMidway,
-    /// Each meets something else, as this seed decides: overload with the wish to be left alone for a second, failures, a slow
-    /// answer, an answer that is lost after all was done, or nothing.
+    /// This seed selects a fault for each request: 429 with a `Retry-After` of one second, 500, 503, a delay, a response that is
+    /// lost after the request took effect, or none.
     Mixed(u64),
 }
 
@@ -82,19 +82,19 @@ pub struct FaultProxy {
 struct State {
     client: Client,
     fault: watch::Sender<Fault>,
-    /// How many times the watches that stood were given up.
+    /// Number of calls of [`FaultProxy::give_up_watches`].
     given_up: watch::Sender<usize>,
-    /// How many times the connections that stood were cut.
+    /// Number of calls of [`FaultProxy::cut`].
     cuts: watch::Sender<usize>,
-    asked: AtomicUsize,
-    spoiled: AtomicUsize,
+    requests: AtomicUsize,
+    injected: AtomicUsize,
     hanging: AtomicUsize,
-    /// The resource version that is too old for good, by the path of the watch.
+    /// Resource version that stays too old, by path of the watch.
     too_old: Mutex<HashMap<String, String>>,
 }
 
 impl State {
-    /// Whether a request is a watch from a version that is too old, now or for good.
+    /// `true` for a watch from a resource version that [`Fault::Expired`] rejects or has rejected.
     fn is_too_old(&self, request: &Request<Incoming>, now: Fault) -> bool {
         if !is_watch(request) {
             return false;
@@ -110,37 +110,37 @@ impl State {
     }
 
     fn failure(&self, code: u16) -> Response<Body> {
-        self.spoils();
+        self.count_fault();
         failure(code)
     }
 
-    fn busy(&self, rest: Duration) -> Response<Body> {
-        self.spoils();
-        busy(rest)
+    fn busy(&self, retry_after: Duration) -> Response<Body> {
+        self.count_fault();
+        busy(retry_after)
     }
 
-    /// For what never comes.
+    /// Counts a fault and never returns.
     async fn never<T>(&self) -> T {
-        self.spoils();
+        self.count_fault();
         std::future::pending().await
     }
 
-    fn spoils(&self) {
-        self.spoiled.fetch_add(1, Ordering::Relaxed);
+    fn count_fault(&self) {
+        self.injected.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// What passed, or did not, for a while.
+/// Counts of requests and faults since the fault was last set.
 #[derive(Clone, Copy, Debug)]
 pub struct Passed {
-    /// How many requests came.
+    /// Number of requests.
     pub asked: usize,
-    /// How many requests or answers were spoiled.
+    /// Number of requests or responses with an injected fault.
     pub spoiled: usize,
 }
 
 impl FaultProxy {
-    /// Starts one that speaks to the API server with this identity.
+    /// Starts a proxy that connects to the API server with this identity.
     pub async fn start(control_plane: &ControlPlane, identity: &Identity, fault: Fault) -> Self {
         let client = control_plane.client(identity).await;
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -150,8 +150,8 @@ impl FaultProxy {
             fault: watch::Sender::new(fault),
             given_up: watch::Sender::new(0),
             cuts: watch::Sender::new(0),
-            asked: AtomicUsize::new(0),
-            spoiled: AtomicUsize::new(0),
+            requests: AtomicUsize::new(0),
+            injected: AtomicUsize::new(0),
             hanging: AtomicUsize::new(0),
             too_old: Mutex::default(),
         });
@@ -159,31 +159,31 @@ impl FaultProxy {
         Self { state, port, accepting, folder: control_plane.folder.clone() }
     }
 
-    /// Spoils from now on, connections that stand included; answers what passed since this was last called.
+    /// Sets the fault, also for open connections; returns the counts since the last call.
     pub fn set(&self, fault: Fault) -> Passed {
         self.state.fault.send_replace(fault);
         Passed {
-            asked: self.state.asked.swap(0, Ordering::Relaxed),
-            spoiled: self.state.spoiled.swap(0, Ordering::Relaxed),
+            asked: self.state.requests.swap(0, Ordering::Relaxed),
+            spoiled: self.state.injected.swap(0, Ordering::Relaxed),
         }
     }
 
-    /// Cuts the connections that stand; new ones pass.
+    /// Cuts all open connections; new ones are served.
     pub fn cut(&self) {
         self.state.cuts.send_modify(|times| *times += 1);
     }
 
-    /// Lets every watch that stands fall silent for good, as a network does that has lost them; new ones pass.
+    /// Silences all open watches for good, like a network that has lost their connections; new ones are served.
     pub fn give_up_watches(&self) {
         self.state.given_up.send_modify(|times| *times += 1);
     }
 
-    /// How many requests were taken and are not answered.
+    /// Number of writes that [`Fault::HangWrites`] has left without a response.
     pub fn hanging(&self) -> usize {
         self.state.hanging.load(Ordering::Relaxed)
     }
 
-    /// A kubeconfig that leads through the proxy.
+    /// Kubeconfig that connects through the proxy.
     pub fn kubeconfig(&self) -> PathBuf {
         let cluster = json!({"server": format!("http://127.0.0.1:{}", self.port)});
         kubeconfig(self.folder.join(format!("proxy-{}.kubeconfig", self.port)), &cluster, &json!({}))
@@ -207,7 +207,7 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
 
 async fn serve(connection: TcpStream, state: Arc<State>) {
     let (mut fault, mut cuts) = (state.fault.subscribe(), state.cuts.subscribe());
-    let service = service_fn(move |request| answer(request, state.clone()));
+    let service = service_fn(move |request| respond(request, state.clone()));
     let serving = http1::Builder::new().serve_connection(TokioIo::new(connection), service);
     tokio::select! {
         _ = serving => {}
@@ -216,8 +216,8 @@ async fn serve(connection: TcpStream, state: Arc<State>) {
     }
 }
 
-async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Response<Body>, Infallible> {
-    let number = state.asked.fetch_add(1, Ordering::Relaxed);
+async fn respond(request: Request<Incoming>, state: Arc<State>) -> Result<Response<Body>, Infallible> {
+    let number = state.requests.fetch_add(1, Ordering::Relaxed);
     let now = *state.fault.borrow();
     match now {
         Fault::Hang => state.never().await,
@@ -227,7 +227,7 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Respons
         }
         Fault::Delay(time) => sleep(time).await,
         Fault::Status(code) => return Ok(state.failure(code)),
-        Fault::Busy(rest) => return Ok(state.busy(rest)),
+        Fault::Busy(retry_after) => return Ok(state.busy(retry_after)),
         _ if state.is_too_old(&request, now) => return Ok(state.failure(410)),
         Fault::Mixed(seed) => return Ok(mixed(request, &state, Random::of(seed ^ number as u64)).await),
         Fault::None
@@ -244,7 +244,7 @@ fn is_watch<B>(request: &Request<B>) -> bool {
     request.uri().query().is_some_and(|query| query.contains("watch=true"))
 }
 
-/// More than half of the requests pass, or nothing would ever be done.
+/// Forwards more than half of the requests, so that the operator makes progress.
 async fn mixed(request: Request<Incoming>, state: &Arc<State>, mut random: Random) -> Response<Body> {
     match random.below(10) {
         0 => state.busy(Duration::from_secs(1)),
@@ -265,7 +265,7 @@ async fn mixed(request: Request<Incoming>, state: &Arc<State>, mut random: Rando
 async fn forward(request: Request<Incoming>, state: &Arc<State>) -> Response<Body> {
     let is_watch = is_watch(&request);
     match send(request, &state.client).await {
-        Ok(answer) => answer.map(|body| Streamed::new(body, is_watch, state).into_body()),
+        Ok(response) => response.map(|body| Streamed::new(body, is_watch, state).into_body()),
         Err(_) => failure(502),
     }
 }
@@ -280,7 +280,7 @@ async fn send(
     Ok(client.send(Request::from_parts(head, body)).await?)
 }
 
-/// The body of an answer on its way; a watch's goes on for ever.
+/// Body of a forwarded response; that of a watch has no end.
 struct Streamed {
     frames: Frames,
     is_watch: bool,
@@ -320,7 +320,7 @@ impl Streamed {
             frame = self.frames.next() => frame,
             () = expired(self.fault.clone()), if can_expire => {
                 self.has_ended = true;
-                self.state.spoils();
+                self.state.count_fault();
                 return Some(Ok(Frame::data(too_old())));
             }
         };
@@ -338,7 +338,7 @@ impl Streamed {
 
 async fn expired(mut fault: watch::Receiver<Fault>) {
     let _ = fault.wait_for(|fault| *fault == Fault::ExpiredMidway).await;
-    sleep(AGE).await;
+    sleep(WATCH_AGE).await;
 }
 
 fn too_old() -> Bytes {
@@ -351,23 +351,26 @@ fn status(code: u16) -> Value {
         .and_then(|code| code.canonical_reason())
         .unwrap_or_default()
         .replace(' ', "");
-    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": "spoiled on purpose"})
+    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": "injected by the fault proxy"})
 }
 
 fn failure(code: u16) -> Response<Body> {
-    refusal(code, "application/json", status(code).to_string())
+    error_response(code, "application/json", status(code).to_string())
 }
 
-/// An overloaded API server answers with plain text and a header, and not with a status (Kubernetes
+/// Response of an overloaded API server: plain text and a header instead of a `Status` object (Kubernetes
 /// `staging/src/k8s.io/apiserver/pkg/server/filters/priority-and-fairness.go`).
-fn busy(rest: Duration) -> Response<Body> {
-    let mut response =
-        refusal(429, "text/plain; charset=utf-8", "Too many requests, please try again later.\n".to_owned());
-    response.headers_mut().insert(http::header::RETRY_AFTER, rest.as_secs().into());
+fn busy(retry_after: Duration) -> Response<Body> {
+    let mut response = error_response(
+        429,
+        "text/plain; charset=utf-8",
+        "Too many requests, please try again later.\n".to_owned(),
+    );
+    response.headers_mut().insert(http::header::RETRY_AFTER, retry_after.as_secs().into());
     response
 }
 
-fn refusal(code: u16, content: &'static str, body: String) -> Response<Body> {
+fn error_response(code: u16, content: &'static str, body: String) -> Response<Body> {
     let mut response = Response::new(Full::from(body).map_err(|never| match never {}).boxed_unsync());
     *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(content));

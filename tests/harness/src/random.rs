@@ -1,23 +1,23 @@
-//! Numbers that a seed decides: the same seed draws the same numbers, in the order in which they are asked for.
+//! Deterministic random numbers: the same seed gives the same sequence.
 
 use std::{env, process, time::Duration};
 
-/// The seed of this run: `FAULT_SEED`, or else the process's number.
+/// Seed of this run: the environment variable `FAULT_SEED`, or the process ID.
 pub fn seed() -> u64 {
     env::var("FAULT_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| u64::from(process::id()))
 }
 
-/// A stream of numbers by splitmix64.
+/// A splitmix64 generator.
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
 impl Random {
-    /// The stream of this seed.
+    /// Generator with this seed.
     pub const fn of(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// The next number.
+    /// Next number of the sequence.
     pub const fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
@@ -26,17 +26,17 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below this one.
+    /// Number below `limit`.
     pub const fn below(&mut self, limit: u64) -> u64 {
         self.number() % limit
     }
 
-    /// A time from `shortest` to `longest`, in milliseconds.
+    /// Duration from `shortest` to below `longest`, both in milliseconds.
     pub const fn millis(&mut self, shortest: u64, longest: u64) -> Duration {
         Duration::from_millis(shortest + self.below(longest - shortest))
     }
 
-    /// A stream for somebody else.
+    /// Independent generator, seeded by the next number.
     #[must_use]
     pub const fn fork(&mut self) -> Self {
         Self(self.number())

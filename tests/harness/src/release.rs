@@ -1,7 +1,7 @@
-//! The chart, installed by the real helm, and the operator's pods, run as the Deployment has them.
+//! The chart, installed by helm, and the operator's pods as its Deployment defines them.
 //!
-//! Nothing runs containers here. So that the chart is used as it is shipped, its pods are bound to the one node, and for each that gets an
-//! address the operator's binary is started with the pod's arguments, environment and service account, listening at the pod's address.
+//! No containers run in the stack. Instead, each pod is bound to the only node, and once it has an address the operator's binary
+//! starts with the pod's arguments, environment and service account, and listens at the pod's address.
 
 use std::{
     collections::BTreeMap,
@@ -26,10 +26,10 @@ use crate::{
     stack::root,
 };
 
-/// Where the chart is installed, and as what.
+/// Namespace and release name of the chart.
 pub const RELEASE: &str = "kthena-keda";
 
-/// The chart in a cluster.
+/// The chart's release in a cluster.
 #[derive(Debug)]
 pub struct Release {
     kubeconfig: PathBuf,
@@ -38,20 +38,20 @@ pub struct Release {
 }
 
 impl Release {
-    /// Nothing is installed yet; whatever pods there will be are run with this binary.
+    /// Prepares for [`upgrade`](Self::upgrade), which installs the chart; its pods run this binary.
     pub async fn prepare(control_plane: &ControlPlane, operator: &Path) -> Self {
         let client = control_plane.client(&Identity::Admin).await;
         Self {
             kubeconfig: control_plane.kubeconfig(&Identity::Admin),
             home: control_plane.folder.join("helm"),
-            pods: Pods::follow(client, control_plane, operator),
+            pods: Pods::watch(client, control_plane, operator),
         }
     }
 
-    /// Installs the chart, or upgrades it, with these values; answers what helm says.
+    /// Installs or upgrades the chart with these values (`--set`); returns helm's output.
     ///
     /// # Errors
-    /// What helm complains about.
+    /// Standard error of helm, if it fails.
     pub fn upgrade(&self, values: &[String]) -> Result<String, String> {
         let chart = root().join("charts/kthena-keda");
         let mut arguments =
@@ -60,10 +60,10 @@ impl Release {
         self.helm(&arguments)
     }
 
-    /// Uninstalls it.
+    /// Uninstalls the chart; returns helm's output.
     ///
     /// # Errors
-    /// What helm complains about.
+    /// Standard error of helm, if it fails.
     pub fn uninstall(&self) -> Result<String, String> {
         self.helm(&["uninstall", RELEASE])
     }
@@ -76,23 +76,23 @@ impl Release {
             .env("KUBECONFIG", &self.kubeconfig)
             .env("HOME", &self.home);
         let output = command.output().expect("helm");
-        let (said, complained) =
+        let (stdout, stderr) =
             (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        if output.status.success() { Ok(said.into_owned()) } else { Err(complained.into_owned()) }
+        if output.status.success() { Ok(stdout.into_owned()) } else { Err(stderr.into_owned()) }
     }
 
-    /// The names of the pods that run.
+    /// Names of the pods that have been started and not deleted, killed ones included.
     pub fn pods(&self) -> Vec<String> {
         self.pods.running().keys().cloned().collect()
     }
 
-    /// Kills the process of a pod, as if its node were gone: it is not started again.
+    /// Kills the process of a pod like the loss of its node: it does not start again.
     pub fn kill(&self, pod: &str) {
         let process = self.pods.running().insert(pod.to_owned(), None);
         drop(process.flatten().unwrap_or_else(|| panic!("{pod} does not run")));
     }
 
-    /// The logs of all pods so far, for messages.
+    /// Logs of all running pods, for failure messages.
     pub fn logs(&self) -> String {
         let running = self.pods.running();
         running
@@ -104,15 +104,15 @@ impl Release {
 
 type Running = BTreeMap<String, Option<Process>>;
 
-/// The operator's pods, each with its process.
+/// The operator's pods and their processes.
 #[derive(Debug)]
 struct Pods {
     running: Arc<Mutex<Running>>,
-    follower: JoinHandle<()>,
+    watcher: JoinHandle<()>,
 }
 
 impl Pods {
-    fn follow(client: Client, control_plane: &ControlPlane, operator: &Path) -> Self {
+    fn watch(client: Client, control_plane: &ControlPlane, operator: &Path) -> Self {
         let running = Arc::<Mutex<Running>>::default();
         let starter = Starter {
             operator: operator.to_owned(),
@@ -120,18 +120,18 @@ impl Pods {
             kubeconfig: control_plane.kubeconfig(&OPERATOR),
         };
         let (shared, api) = (running.clone(), Api::<Pod>::namespaced(client, RELEASE));
-        let follower = tokio::spawn(async move {
+        let watcher = tokio::spawn(async move {
             loop {
                 if let Ok(pods) =
                     api.list(&ListParams::default().labels("app.kubernetes.io/name=kthena-keda")).await
                 {
                     bind(&api, &pods.items).await;
-                    starter.follow(&mut shared.lock().expect("a lock"), &pods.items);
+                    starter.sync(&mut shared.lock().expect("a lock"), &pods.items);
                 }
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         });
-        Self { running, follower }
+        Self { running, watcher }
     }
 
     fn running(&self) -> std::sync::MutexGuard<'_, Running> {
@@ -141,14 +141,13 @@ impl Pods {
 
 impl Drop for Pods {
     fn drop(&mut self) {
-        self.follower.abort();
+        self.watcher.abort();
     }
 }
 
-/// There is no scheduler, and one node.
+/// Binds pods to the only node, because there is no scheduler.
 async fn bind(api: &Api<Pod>, pods: &[Pod]) {
-    let unbound = |pod: &&Pod| pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_none());
-    for pod in pods.iter().filter(unbound) {
+    for pod in pods.iter().filter(|pod| !is_bound(pod)) {
         let target = ObjectReference {
             kind: Some("Node".to_owned()),
             name: Some(NODE.to_owned()),
@@ -156,7 +155,7 @@ async fn bind(api: &Api<Pod>, pods: &[Pod]) {
         };
         let metadata = ObjectMeta { name: Some(pod.name_any()), ..ObjectMeta::default() };
         let binding = Binding { metadata, target };
-        // A pod that went meanwhile needs no node.
+        // An error is fine: the pod may have been deleted meanwhile.
         let _ = api
             .create_subresource::<_, serde_json::Value>(
                 "binding",
@@ -168,6 +167,10 @@ async fn bind(api: &Api<Pod>, pods: &[Pod]) {
     }
 }
 
+fn is_bound(pod: &Pod) -> bool {
+    pod.spec.as_ref().is_none_or(|spec| spec.node_name.is_some())
+}
+
 struct Starter {
     operator: PathBuf,
     folder: PathBuf,
@@ -175,17 +178,16 @@ struct Starter {
 }
 
 impl Starter {
-    /// Starts what has got an address, and tells to end what is gone.
-    fn follow(&self, running: &mut Running, pods: &[Pod]) {
-        let stays = |name: &str| {
-            pods.iter().any(|pod| pod.name_any() == name && pod.metadata.deletion_timestamp.is_none())
-        };
-        let gone: Vec<String> = running.keys().filter(|name| !stays(name)).cloned().collect();
-        for process in gone.iter().filter_map(|name| running.remove(name).flatten()) {
-            // Ends within ten seconds, as it promises, while everything else goes on.
-            std::thread::spawn(move || assert!(process.terminate(), "SIGTERM ends it in order"));
+    /// Starts a process for each pod that has an address, and terminates the processes of deleted pods.
+    fn sync(&self, running: &mut Running, pods: &[Pod]) {
+        let live = || pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none());
+        let deleted: Vec<String> =
+            running.keys().filter(|name| !live().any(|pod| pod.name_any() == **name)).cloned().collect();
+        for process in deleted.iter().filter_map(|name| running.remove(name).flatten()) {
+            // Terminates on a thread of its own, because it may take up to 10 s.
+            std::thread::spawn(move || assert!(process.terminate(), "the operator exits with 0 on SIGTERM"));
         }
-        for pod in pods.iter().filter(|pod| stays(&pod.name_any())) {
+        for pod in live() {
             let address = pod.status.as_ref().and_then(|status| status.pod_ip.clone());
             if let Some(address) = address.filter(|_| !running.contains_key(&pod.name_any())) {
                 running.insert(pod.name_any(), Some(self.start(pod, &address)));
@@ -199,10 +201,10 @@ impl Starter {
         assert_eq!(
             OPERATOR.user(),
             format!("system:serviceaccount:{RELEASE}:{account}"),
-            "the tests have certificates for this one"
+            "the tests have a certificate for this service account only"
         );
         let [Container { args, env, .. }] = spec.containers.as_slice() else {
-            panic!("one container is expected")
+            panic!("expected one container")
         };
         let mut command = Command::new(&self.operator);
         let args =
@@ -213,13 +215,13 @@ impl Starter {
     }
 }
 
-/// The value of an environment variable, by the downward API where it says so.
+/// Value of an environment variable, including references of the downward API.
 fn value(variable: &EnvVar, pod: &Pod) -> String {
     let field = variable.value_from.as_ref().and_then(|from| from.field_ref.as_ref());
     match field.map(|field| field.field_path.as_str()) {
         None => variable.value.clone().unwrap_or_default(),
         Some("metadata.name") => pod.name_any(),
         Some("metadata.namespace") => pod.namespace().unwrap_or_default(),
-        Some(other) => panic!("{other} is not known here"),
+        Some(other) => panic!("unsupported field reference {other}"),
     }
 }

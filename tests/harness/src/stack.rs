@@ -1,4 +1,4 @@
-//! A control plane with the neighbours' definitions in it and the operator's rights granted.
+//! A control plane with CRDs and the operator's RBAC permissions, and a namespace for each test.
 
 use std::{
     path::{Path, PathBuf},
@@ -23,15 +23,15 @@ use crate::{
     process::Process,
 };
 
-/// Everything that a test needs.
+/// A control plane with CRDs.
 #[derive(Debug)]
 pub struct Stack {
-    /// The API server and its store.
+    /// API server and etcd.
     pub control_plane: ControlPlane,
 }
 
 impl Stack {
-    /// Starts one with these definitions, with our own, and with the rights that we are shipped with.
+    /// Starts a control plane with these CRDs, the operator's own CRD and its RBAC manifests in `config/install`.
     pub async fn start(crds: &[Crds]) -> Self {
         let ours = Crds::ours();
         let stack = Self::bare(&crds.iter().cloned().chain([ours]).collect::<Vec<_>>()).await;
@@ -42,37 +42,37 @@ impl Stack {
         stack
     }
 
-    /// Starts one with these definitions and nothing of ours.
+    /// Starts a control plane with these CRDs and nothing of the operator.
     pub async fn bare(crds: &[Crds]) -> Self {
         let stack = Self { control_plane: ControlPlane::start().await };
         let client = stack.client().await;
         futures::future::join_all(crds.iter().map(|crds| crds.install(&client))).await;
-        // Kthena's, with or without Kthena.
+        // Kthena's namespace exists even if Kthena does not run.
         stack.create_namespace(&client, "kthena-system").await;
         stack
     }
 
-    /// A client that may do anything. Each test makes its own: connections belong to a test's runtime.
+    /// Creates a client with all permissions. Each test needs its own, because connections belong to the test's runtime.
     pub async fn client(&self) -> Client {
         self.control_plane.client(&Identity::Admin).await
     }
 
-    /// Starts the operator under its own rights.
+    /// Starts the operator as its service account.
     pub fn start_operator(&self, settings: &Settings) -> Process {
         settings.start(&self.control_plane.folder, &self.control_plane.kubeconfig(&OPERATOR))
     }
 
-    /// What the operator asked of the API server so far.
+    /// Requests of the operator so far.
     pub fn requests(&self) -> Vec<Request> {
         audit::requests(&self.control_plane, &OPERATOR)
     }
 
-    /// What it wrote so far.
+    /// Writes of the operator so far.
     pub fn writes(&self) -> Vec<Request> {
         self.requests().into_iter().filter(Request::is_write).collect()
     }
 
-    /// A namespace for one test.
+    /// Creates a namespace for one test.
     pub async fn namespace(&self) -> Namespace {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let (client, name) =
@@ -90,17 +90,17 @@ impl Stack {
     }
 }
 
-/// The project's folder.
+/// Root folder of the project.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or(Path::new(".")).to_owned()
 }
 
-/// Kinds by group and version, without asking the API server.
+/// Resource of a kind, without discovery.
 pub fn resource(group: &str, version: &str, kind: &str, plural: &str) -> ApiResource {
     ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
 }
 
-/// The kinds that tests speak of.
+/// Kinds that tests use.
 pub mod kinds {
     use kube::api::ApiResource;
 
@@ -126,7 +126,7 @@ pub mod kinds {
         resource("keda.sh", "v1alpha1", "ScaledObject", "scaledobjects")
     }
 
-    /// Our own AutoscalingProfile.
+    /// The operator's AutoscalingProfile.
     pub fn profile() -> ApiResource {
         resource("autoscaling.kthena.io", "v1alpha1", "AutoscalingProfile", "autoscalingprofiles")
     }
@@ -141,43 +141,43 @@ pub mod kinds {
         resource("monitoring.coreos.com", "v1", "PodMonitor", "podmonitors")
     }
 
-    /// Kubernetes' own Pod.
+    /// Kubernetes' Pod.
     pub fn pod() -> ApiResource {
         resource("", "v1", "Pod", "pods")
     }
 
-    /// Kubernetes' own Service.
+    /// Kubernetes' Service.
     pub fn service() -> ApiResource {
         resource("", "v1", "Service", "services")
     }
 }
 
-/// A namespace that one test has for itself.
+/// A namespace that only one test uses.
 #[derive(Clone)]
 pub struct Namespace {
-    /// May do anything.
+    /// Client with all permissions.
     pub client: Client,
     /// Its name.
     pub name: String,
 }
 
 impl Namespace {
-    /// Begins to describe a ModelServing.
+    /// Builder of a ModelServing in the namespace.
     pub fn model_serving(&self, name: &str) -> ModelServingBuilder {
         ModelServingBuilder::new(self.clone(), name)
     }
 
-    /// A model name that no other namespace uses: a router serves the names of all.
+    /// Model name that no other namespace uses, because the router serves the models of all namespaces.
     pub fn model_name(&self) -> String {
         format!("llama.{}", self.name)
     }
 
-    /// The objects of a kind in it.
+    /// API for a kind in the namespace.
     pub fn api(&self, kind: &ApiResource) -> Api<DynamicObject> {
         Api::namespaced_with(self.client.clone(), &self.name, kind)
     }
 
-    /// Creates any object in it.
+    /// Creates an object of any kind in the namespace.
     pub async fn create(&self, kind: &ApiResource, content: serde_json::Value) -> DynamicObject {
         let mut object = json!({"apiVersion": kind.api_version, "kind": kind.kind});
         if let (Some(object), Some(content)) = (object.as_object_mut(), content.as_object()) {
@@ -188,7 +188,7 @@ impl Namespace {
         created.unwrap_or_else(|error| panic!("{} {}: {error}", kind.kind, object.name_any()))
     }
 
-    /// The same view of another namespace.
+    /// The same client for another namespace.
     #[must_use]
     pub fn elsewhere(&self, name: &str) -> Self {
         Self { client: self.client.clone(), name: name.to_owned() }

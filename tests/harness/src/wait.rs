@@ -1,4 +1,4 @@
-//! Waiting by watch, with a limit, and a message that tells what was awaited and what was seen last.
+//! Waits with a time limit; on timeout, the message names the expected and the last observed state.
 
 use std::{fmt::Debug, pin::pin, time::Duration};
 
@@ -13,13 +13,14 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-/// How long anything may take; what is asked for usually happens within a tenth of a second.
+/// Default time limit; most conditions are met within 100 ms.
 pub const LIMIT: Duration = Duration::from_secs(30);
 
-/// Waits until an object, or its absence, is as `done` wants it.
+/// Watches an object until `done` accepts its state; `None` means that it does not exist. `what` completes "waited until NAME …"
+/// in the failure message.
 ///
 /// # Panics
-/// When that takes longer than [`LIMIT`].
+/// After [`LIMIT`].
 pub async fn until(
     api: &Api<DynamicObject>,
     name: &str,
@@ -29,10 +30,10 @@ pub async fn until(
     until_within(LIMIT, api, name, what, done).await
 }
 
-/// The same for what takes its time.
+/// [`until`] with another time limit.
 ///
 /// # Panics
-/// When it takes longer than `time`.
+/// After `time`.
 pub async fn until_within(
     time: Duration,
     api: &Api<DynamicObject>,
@@ -47,8 +48,8 @@ pub async fn until_within(
         match next(&mut states, limit).await {
             Ok(state) if done(state.as_ref()) => return state,
             Ok(state) => last = state,
-            Err(why) => {
-                panic!("waited {time:?} until {name} {what}; {why}; last seen:\n{}", yaml(last.as_ref()))
+            Err(error) => {
+                panic!("waited {time:?} until {name} {what}; {error}; last state:\n{}", yaml(last.as_ref()))
             }
         }
     }
@@ -58,23 +59,23 @@ async fn next<S>(states: &mut S, limit: Instant) -> Result<Option<DynamicObject>
 where
     S: Stream<Item = Result<Option<DynamicObject>, watcher::Error>> + Unpin,
 {
-    let mut why = "it never was".to_owned();
+    let mut failure = "timeout".to_owned();
     loop {
         match timeout_at(limit, states.next()).await {
             Ok(Some(Ok(state))) => return Ok(state),
             Ok(Some(Err(error))) => {
-                why = format!("the watch failed: {error}");
+                failure = format!("the watch failed: {error}");
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
-            Ok(None) | Err(_) => return Err(why),
+            Ok(None) | Err(_) => return Err(failure),
         }
     }
 }
 
-/// Waits until a question that no watch answers has this answer; asks ten times a second.
+/// Polls `ask` every 100 ms until `done` accepts its result, for states that cannot be watched.
 ///
 /// # Panics
-/// When that takes longer than [`LIMIT`].
+/// After [`LIMIT`].
 pub async fn until_asked<T: Debug, F: Future<Output = T>>(
     what: &str,
     ask: impl Fn() -> F,
@@ -83,10 +84,10 @@ pub async fn until_asked<T: Debug, F: Future<Output = T>>(
     until_asked_within(LIMIT, what, ask, done).await
 }
 
-/// The same for what takes its time.
+/// [`until_asked`] with another time limit.
 ///
 /// # Panics
-/// When it takes longer than `time`.
+/// After `time`.
 pub async fn until_asked_within<T: Debug, F: Future<Output = T>>(
     time: Duration,
     what: &str,
@@ -95,19 +96,19 @@ pub async fn until_asked_within<T: Debug, F: Future<Output = T>>(
 ) -> T {
     let limit = Instant::now() + time;
     loop {
-        let answer = ask().await;
-        if done(&answer) {
-            return answer;
+        let result = ask().await;
+        if done(&result) {
+            return result;
         }
-        assert!(Instant::now() < limit, "waited {time:?} until {what}; last answer: {answer:?}");
+        assert!(Instant::now() < limit, "waited {time:?} until {what}; last result: {result:?}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
-/// Waits until something listens on this port of loopback.
+/// Waits until a process listens on a loopback port.
 ///
 /// # Panics
-/// When that takes longer than [`LIMIT`].
+/// After [`LIMIT`].
 pub async fn until_listening(what: &str, port: u16) {
     let connect =
         async || TcpStream::connect(("127.0.0.1", port)).await.map(drop).map_err(|error| error.to_string());

@@ -1,8 +1,8 @@
-//! Plain HTTP, for asking those who answer by it.
+//! A minimal HTTP client without TLS.
 
 use http_body_util::BodyExt as _;
 
-/// The status and body of an answer; none where nobody answers.
+/// Sends a GET request; returns status and body, or `None` if there is no response or its body is not UTF-8.
 pub async fn get(url: &str) -> Option<(u16, String)> {
     let (status, body) = send(http::Request::get(url).body(String::new()).ok()?).await?;
     Some((status, String::from_utf8(body).ok()?))

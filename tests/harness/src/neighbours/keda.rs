@@ -1,4 +1,4 @@
-//! KEDA: its operator, its metrics adapter and its admission webhooks.
+//! KEDA's operator, metrics adapter and admission webhooks.
 
 use std::{
     fs,
@@ -29,16 +29,16 @@ const HOSTS: [&str; 5] = [
 /// The running KEDA.
 #[derive(Debug)]
 pub struct Keda {
-    /// Turns ScaledObjects into HPAs, and between zero and one.
+    /// Creates HPAs from ScaledObjects, and scales between zero and one.
     pub operator: Program,
-    /// Serves the HPA its metrics.
+    /// Serves external metrics to the HPA.
     pub adapter: Program,
-    /// Refuses what cannot work.
+    /// Reject invalid ScaledObjects.
     pub webhooks: Program,
 }
 
 impl Keda {
-    /// Starts it, with the rights and webhooks that it is shipped with. Its definitions must be there.
+    /// Starts KEDA with the permissions and webhooks of its release. KEDA's CRDs must be installed.
     pub async fn start(control_plane: &ControlPlane, client: &Client) -> Self {
         let starter = Starter::prepare(control_plane, client).await;
         let grpc = free_port();
@@ -52,7 +52,7 @@ impl Keda {
         keda
     }
 
-    /// Starts its admission webhooks alone: nothing is scaled, and what cannot work is refused.
+    /// Starts only the admission webhooks, which reject invalid ScaledObjects; nothing is scaled.
     pub async fn start_webhooks(control_plane: &ControlPlane, client: &Client) -> Program {
         let starter = Starter::prepare(control_plane, client).await;
         let (port, webhooks) = starter.webhooks();
@@ -60,15 +60,15 @@ impl Keda {
         webhooks
     }
 
-    /// Waits until the HPA can ask for metrics.
+    /// Waits until the API server serves external metrics.
     pub async fn ready(&self, client: &Client) {
-        let ask = async || {
+        let discover = async || {
             let request = http::Request::get("/apis/external.metrics.k8s.io/v1beta1")
                 .body(Vec::new())
                 .expect("a request");
             client.request_text(request).await.map(drop).map_err(|error| error.to_string())
         };
-        until_asked("KEDA serves external metrics", ask, Result::is_ok).await.expect("external metrics");
+        until_asked("KEDA serves external metrics", discover, Result::is_ok).await.expect("external metrics");
     }
 }
 
@@ -147,7 +147,8 @@ impl<'a> Starter<'a> {
     }
 }
 
-/// The API server asks the adapter at localhost: the Service is a name for it, and the port is the adapter's own.
+/// Registers the adapter for external metrics. Its Service resolves to localhost, where the API server connects to the
+/// adapter's own port.
 async fn serve_metrics(client: &Client, port: u16, authority: &[u8]) {
     apply(
         client,
@@ -166,7 +167,8 @@ async fn serve_metrics(client: &Client, port: u16, authority: &[u8]) {
     apply(client, json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": metadata, "spec": spec})).await;
 }
 
-/// KEDA's own registration, with the address in place of its Service, and failing closed so that a test sees it if it fails.
+/// Registers the webhooks as KEDA's release does, but with a URL instead of a Service, and with the failure policy `Fail` so
+/// that a test notices a failing webhook.
 async fn register_webhooks(client: &Client, port: u16, authority: &[u8]) {
     for mut registration in read(Path::new(&manifests("keda/webhooks/validation_webhooks.yaml"))) {
         for webhook in registration["webhooks"].as_array_mut().into_iter().flatten() {

@@ -1,4 +1,4 @@
-//! Kthena itself: its controller manager and its router.
+//! Kthena's controller manager and router.
 
 use std::{fs, path::Path, process::Command};
 
@@ -21,20 +21,20 @@ use crate::{
     wait::until_listening,
 };
 
-/// Where Kthena is installed.
+/// Namespace of Kthena.
 pub const NAMESPACE: &str = "kthena-system";
 
 const CONTROLLER: Identity = Identity::ServiceAccount(NAMESPACE, "kthena-controller-manager");
 
-/// The running controller manager.
+/// Kthena's running controller manager.
 #[derive(Debug)]
 pub struct Kthena {
-    /// Makes pods of ModelServings.
+    /// Creates the pods of ModelServings.
     pub controller: Program,
 }
 
 impl Kthena {
-    /// Starts it with the rights that it is shipped with. Its definitions must be there.
+    /// Starts the controller manager with the permissions of its release. Kthena's CRDs must be installed.
     pub async fn start(control_plane: &ControlPlane, client: &Client) -> Self {
         apply(client, json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}))
             .await;
@@ -50,7 +50,7 @@ impl Kthena {
     }
 }
 
-/// Binds the role that a component is shipped with to its service account.
+/// Binds the `ClusterRole` of a component's release to its service account.
 async fn grant(client: &Client, name: &str, role: &str) {
     apply(client, json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": NAMESPACE}})).await;
     for role in read(&manifests(role)) {
@@ -68,20 +68,20 @@ async fn grant(client: &Client, name: &str, role: &str) {
     .await;
 }
 
-/// One running router, and the pod that stands for it.
+/// A running router and the pod that represents it.
 #[derive(Debug)]
 pub struct Router {
     /// The program.
     pub program: Program,
-    /// Where clients reach it.
+    /// URL for clients.
     pub url: String,
     name: &'static str,
     port: u16,
 }
 
-/// The router takes its credentials and its configuration from fixed places only. In a mount namespace of its own these are put
-/// there without touching the machine.
-const IN_ITS_OWN_PLACES: &str = r#"
+/// Mounts credentials and configuration at the fixed paths from which the router reads them, in a mount namespace of its own
+/// so that the machine stays unchanged.
+const MOUNT_FILES: &str = r#"
 mount -t tmpfs tmpfs /run && mkdir -p /run/secrets/kubernetes.io && cp -r "$1"/serviceaccount /run/secrets/kubernetes.io/
 mount --bind "$1"/etc /etc
 shift
@@ -89,12 +89,12 @@ exec "$@"
 "#;
 
 impl Router {
-    /// Starts one on a port of its own.
+    /// Starts a router on a free port.
     pub async fn start(control_plane: &ControlPlane, client: &Client, name: &'static str) -> Self {
         Self::start_with(control_plane, client, name, &[]).await
     }
 
-    /// The same, with something different in its environment.
+    /// [`Self::start`] with more environment variables.
     pub async fn start_with(
         control_plane: &ControlPlane,
         client: &Client,
@@ -102,19 +102,19 @@ impl Router {
         environment: &[(&str, &str)],
     ) -> Self {
         grant(client, "kthena-router", "kthena/rbac/router.yaml").await;
-        let places = control_plane.folder.join(name);
-        configure(&places);
+        let folder = control_plane.folder.join(name);
+        configure(&folder);
         let token = token(client).await;
         for (file, content) in [("token", token.as_bytes()), ("namespace", NAMESPACE.as_bytes())] {
-            write(places.join("serviceaccount").join(file), content);
+            write(folder.join("serviceaccount").join(file), content);
         }
-        fs::copy(control_plane.certificate_authority(), places.join("serviceaccount/ca.crt"))
+        fs::copy(control_plane.certificate_authority(), folder.join("serviceaccount/ca.crt"))
             .expect("a copy");
         let port = free_port();
         let mut command = Command::new("unshare");
         command
-            .args(["-m", "--propagation", "private", "sh", "-c", IN_ITS_OWN_PLACES, "sh"])
-            .arg(&places)
+            .args(["-m", "--propagation", "private", "sh", "-c", MOUNT_FILES, "sh"])
+            .arg(&folder)
             .arg(binary("kthena-router"))
             .args([
                 format!("--port={port}"),
@@ -132,27 +132,27 @@ impl Router {
         router
     }
 
-    /// Ends it, and takes its pod away.
+    /// Stops the router and deletes its pod.
     pub async fn remove(self, client: &Client) {
         let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
         pods.delete(self.name, &DeleteParams::default()).await.expect("to delete its pod");
     }
 
-    /// Waits until it answers.
+    /// Waits until the router listens.
     pub async fn ready(&self) {
         until_listening("the router", self.port).await;
     }
 }
 
-/// Kthena's own configuration, as its chart gives it to the router.
-fn configure(places: &Path) {
-    fs::create_dir_all(places.join("etc/config")).expect("a folder");
-    fs::create_dir_all(places.join("serviceaccount")).expect("a folder");
+/// Writes the router configuration of Kthena's chart.
+fn configure(folder: &Path) {
+    fs::create_dir_all(folder.join("etc/config")).expect("a folder");
+    fs::create_dir_all(folder.join("serviceaccount")).expect("a folder");
     let text =
         fs::read_to_string(manifests("kthena/router-configuration.yaml")).expect("Kthena's configuration");
     let (_, configuration) = text.split_once("routerConfiguration: |-").expect("Kthena's configuration");
-    write(places.join("etc/config/routerConfiguration.yaml"), configuration);
-    write(places.join("etc/hosts"), "127.0.0.1 localhost\n");
+    write(folder.join("etc/config/routerConfiguration.yaml"), configuration);
+    write(folder.join("etc/hosts"), "127.0.0.1 localhost\n");
 }
 
 async fn token(client: &Client) -> String {
@@ -169,7 +169,7 @@ fn labels() -> Value {
     json!({"app.kubernetes.io/component": "kthena-router", "app.kubernetes.io/name": "networking"})
 }
 
-/// The router's pod, for whoever looks for it; the process answers at its address.
+/// The router's pod, at whose address the process listens; Services and the operator find the router through it.
 fn pod(name: &str, port: u16) -> Value {
     let container = json!({"name": "kthena-router", "image": "kthena-router", "ports": [{"name": "http", "containerPort": port}]});
     json!({
@@ -178,7 +178,7 @@ fn pod(name: &str, port: u16) -> Value {
     })
 }
 
-/// The Service as Kthena's chart makes it, with the port by name, since each replica has its own number here.
+/// The Service of Kthena's chart, except that it refers to the port by name: each replica has another port number here.
 fn service() -> Value {
     json!({
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": "kthena-router", "namespace": NAMESPACE, "labels": labels()},

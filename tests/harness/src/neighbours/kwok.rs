@@ -1,4 +1,4 @@
-//! kwok: plays kubelet, so that pods get an address, take their time to load, become ready, and go.
+//! kwok, a simulated kubelet: pods get an address, load for a while, become ready and are deleted.
 
 use std::process::Command;
 
@@ -13,16 +13,16 @@ use crate::{
     process::write,
 };
 
-/// The one node; pods name it themselves, since there is no scheduler.
+/// The only node. Pods name it in `spec.nodeName`, because there is no scheduler.
 pub const NODE: &str = "kwok-0";
-/// The annotation of a pod that says how long it loads before it is ready, such as `5s`.
+/// Pod annotation with the time that the pod loads before it is ready, such as `5s`.
 pub const LOADING: &str = "stack.test/loading";
 
-/// All of this network is local in the tests' namespace, so that each pod has an address of its own that answers.
+/// Network of pod addresses, all of which are local in the tests' network namespace.
 const POD_NETWORK: &str = "192.0.2.0/24";
 const NODE_ADDRESS: &str = "192.0.2.10";
 
-/// The node is ready at once. A pod that is new becomes ready when it has loaded; one that is told to go goes.
+/// Lifecycle of nodes and pods: a node is ready at once, a new pod after its loading time, and a terminating pod is deleted.
 const STAGES: &str = r#"
 apiVersion: kwok.x-k8s.io/v1alpha1
 kind: Stage
@@ -85,7 +85,7 @@ pub struct Kwok {
 }
 
 impl Kwok {
-    /// Starts it with one node.
+    /// Starts kwok with one node.
     pub async fn start(control_plane: &ControlPlane, client: &Client) -> Self {
         let stages = write(control_plane.folder.join("stages.yaml"), STAGES);
         let kubeconfig = control_plane.kubeconfig(&Identity::Admin);

@@ -1,4 +1,4 @@
-//! The real neighbours, one file each. Every one can be stopped and started again on the same ports.
+//! The real components around the operator, one file each. Each can be stopped and started again on the same ports.
 
 mod controller_manager;
 mod keda;
@@ -19,7 +19,7 @@ pub use prometheus::{Bare, Guarded, Prometheus, PrometheusSettings};
 
 use crate::{control_plane::built, process::Process};
 
-/// A program that may be stopped and started again as it was.
+/// A program that can be stopped and started again with the same command.
 #[derive(Debug)]
 pub struct Program {
     name: &'static str,
@@ -36,7 +36,7 @@ impl Program {
         program
     }
 
-    /// Starts it, unless it runs.
+    /// Starts the program unless it is running.
     pub fn start(&mut self) {
         if self.process.is_none() {
             self.process =
@@ -45,25 +45,25 @@ impl Program {
         }
     }
 
-    /// Kills it.
+    /// Kills the program.
     pub fn kill(&mut self) {
         self.process = None;
     }
 
-    /// Sends it a signal by its name, such as `STOP`, after which it takes requests and answers none.
+    /// Sends a signal by name. After `STOP` the program accepts connections and does not respond.
     pub fn signal(&mut self, signal: &str) {
         if let Some(process) = &mut self.process {
             process.signal(signal);
         }
     }
 
-    /// Where the log of its last start is.
+    /// Log of the running process; empty while it is stopped.
     pub fn log(&self) -> String {
         self.process.as_ref().map(Process::log).unwrap_or_default()
     }
 }
 
-/// A folder of what the neighbours are shipped with.
+/// Path below the folder of the components' released manifests.
 pub(crate) fn manifests(path: &str) -> PathBuf {
     built().join("manifests").join(path)
 }

@@ -1,4 +1,4 @@
-//! The Prometheus Operator, and a Prometheus that runs on what it makes of our monitors.
+//! The Prometheus Operator, and a Prometheus with the configuration that it generates from monitors.
 
 use std::{
     fs,
@@ -26,66 +26,68 @@ use crate::{
 const NAMESPACE: &str = "monitoring";
 const NAME: &str = "main";
 
-/// How Prometheus runs.
+/// Settings of Prometheus.
 #[derive(Clone, Copy, Debug)]
 pub struct PrometheusSettings {
-    /// How long a series that gets no more samples is answered with its last value, in seconds; 5 minutes where nobody says otherwise.
+    /// Time in seconds for which a query returns the last sample of a series (`--query.lookback-delta`, 5 minutes by
+    /// default).
     pub lookback_seconds: u32,
 }
 
 /// The running Prometheus and its operator.
 #[derive(Debug)]
 pub struct Prometheus {
-    /// Makes the configuration.
+    /// Prometheus Operator, which generates the configuration.
     pub operator: Program,
-    /// Scrapes and answers.
+    /// Prometheus itself.
     pub server: Program,
-    /// Where it answers.
+    /// Base URL of its API.
     pub url: String,
     configuration: PathBuf,
     data: PathBuf,
 }
 
-/// A Prometheus that scrapes nothing and counts what it is asked.
+/// A Prometheus that scrapes nothing and counts its queries.
 #[derive(Debug)]
 pub struct Bare {
-    /// Where it answers.
+    /// Base URL of its API.
     pub url: String,
     _server: Program,
 }
 
 impl Bare {
-    /// How many questions it was asked so far.
+    /// Number of instant queries so far.
     pub async fn questions(&self) -> u64 {
         let (_, text) = web::get(&format!("{}/metrics", self.url)).await.expect("its own metrics");
-        let asked = text.lines().filter(|line| {
+        let counters = text.lines().filter(|line| {
             line.starts_with("prometheus_http_requests_total") && line.contains("handler=\"/api/v1/query\"")
         });
-        asked.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
+        counters.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
     }
 }
 
-/// A second Prometheus, which lets nobody in without a client certificate and a password.
+/// A second Prometheus, which requires a client certificate and a password.
 #[derive(Debug)]
 pub struct Guarded {
-    /// Where it answers, by TLS.
+    /// Base URL of its API, with HTTPS.
     pub url: String,
-    /// What it takes to be let in, by KEDA's names.
+    /// Credentials by the parameter names of KEDA's TriggerAuthentication.
     pub credentials: Value,
     _server: Program,
 }
 
-/// The name and password, and what Prometheus keeps of it (bcrypt).
+/// Name and password of the guarded Prometheus.
 const LOGIN: (&str, &str) = ("admin", "test");
-const HASH: &str = "$2b$12$hNf2lSsxfm0.i4a.1kVpSOVyBCfIB51VRjgBUyv6kdnyTlgWj81Ay";
+/// bcrypt hash of the password, for Prometheus' web configuration.
+const PASSWORD_HASH: &str = "$2b$12$hNf2lSsxfm0.i4a.1kVpSOVyBCfIB51VRjgBUyv6kdnyTlgWj81Ay";
 
 impl Prometheus {
-    /// Starts both. The definitions must be there.
+    /// Starts Prometheus and its operator. The Prometheus Operator's CRDs must be installed.
     pub async fn start(control_plane: &ControlPlane, client: &Client, settings: PrometheusSettings) -> Self {
         apply(client, json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}))
             .await;
         let operator = start_operator(control_plane);
-        apply(client, object(control_plane)).await;
+        apply(client, prometheus_object(control_plane)).await;
         let folder = control_plane.folder.join("prometheus");
         fs::create_dir_all(&folder).expect("a folder");
         let configuration = folder.join("prometheus.yaml");
@@ -93,12 +95,8 @@ impl Prometheus {
         let url = format!("http://127.0.0.1:{port}");
         let config = control_plane.config(&Identity::Admin).await;
         follow_configuration(config, configuration.clone(), url.clone());
-        until_asked(
-            "there is a configuration for Prometheus",
-            async || configuration.exists(),
-            |exists| *exists,
-        )
-        .await;
+        until_asked("Prometheus has a configuration", async || configuration.exists(), |exists| *exists)
+            .await;
         let data = folder.join("data");
         let mut command = command(&configuration, &data, port);
         command
@@ -110,7 +108,7 @@ impl Prometheus {
         prometheus
     }
 
-    /// Starts one that scrapes nothing, with no operator beside it.
+    /// Starts a Prometheus that scrapes nothing, without the Prometheus Operator.
     pub async fn bare(folder: &Path) -> Bare {
         let folder = folder.join("prometheus-bare");
         fs::create_dir_all(&folder).expect("a folder");
@@ -124,12 +122,16 @@ impl Prometheus {
         Bare { url: format!("http://127.0.0.1:{port}"), _server: server }
     }
 
-    /// Starts another one with the same configuration, once the router is scraped by it.
+    /// Starts a second Prometheus with the same configuration, once that scrapes the router.
     pub async fn guarded(&self, control_plane: &ControlPlane) -> Guarded {
-        let scrapes_router = async || {
-            fs::read_to_string(&self.configuration).is_ok_and(|text| text.contains("kthena-keda-router"))
-        };
-        until_asked("the router is to be scraped", scrapes_router, |scrapes| *scrapes).await;
+        until_asked(
+            "the configuration scrapes the router",
+            async || {
+                fs::read_to_string(&self.configuration).is_ok_and(|text| text.contains("kthena-keda-router"))
+            },
+            |scrapes| *scrapes,
+        )
+        .await;
         let folder = control_plane.folder.join("prometheus-guarded");
         fs::create_dir_all(&folder).expect("a folder");
         let (server, client) = (
@@ -142,54 +144,58 @@ impl Prometheus {
             "cert_file": server.certificate, "key_file": server.key,
             "client_auth_type": "RequireAndVerifyClientCert", "client_ca_file": authority,
         });
-        let web = json!({"tls_server_config": tls, "basic_auth_users": {LOGIN.0: HASH}});
+        let web = json!({"tls_server_config": tls, "basic_auth_users": {LOGIN.0: PASSWORD_HASH}});
         let web = write(folder.join("web.json"), web.to_string());
         let port = free_port();
         let mut command = command(&self.configuration, &folder.join("data"), port);
         command.arg(format!("--web.config.file={}", web.display()));
-        let read = |path: &Path| fs::read_to_string(path).expect("a file");
         let credentials = json!({
-            "username": LOGIN.0, "password": LOGIN.1, "ca": read(authority), "cert": read(&client.certificate), "key": read(&client.key),
+            "username": LOGIN.0, "password": LOGIN.1,
+            "ca": text_of(authority), "cert": text_of(&client.certificate), "key": text_of(&client.key),
         });
         let server = Program::new("prometheus-guarded", &control_plane.folder, command);
         until_listening("the guarded Prometheus", port).await;
         Guarded { url: format!("https://127.0.0.1:{port}"), credentials, _server: server }
     }
 
-    /// Waits until it answers.
+    /// Waits until it answers a query.
     pub async fn ready(&self) {
         until_asked("Prometheus answers", async || self.query("vector(1)").await, Option::is_some).await;
     }
 
-    /// Loses everything that it recorded; it must not be running.
+    /// Deletes all its samples; it must not be running.
     pub fn forget(&self) {
         fs::remove_dir_all(&self.data).expect("to remove its data");
     }
 
-    /// The values of all elements that a query answers.
+    /// Values of all samples in the result of a query.
     pub async fn values(&self, query: &str) -> Vec<f64> {
-        let answer = get(&self.url, "/api/v1/query", &[("query", query)]).await.unwrap_or_default();
-        let elements = answer.pointer("/data/result").and_then(Value::as_array).cloned().unwrap_or_default();
-        elements.iter().filter_map(|element| element.pointer("/value/1")?.as_str()?.parse().ok()).collect()
+        let response = get(&self.url, "/api/v1/query", &[("query", query)]).await.unwrap_or_default();
+        let samples = response.pointer("/data/result").and_then(Value::as_array).cloned().unwrap_or_default();
+        samples.iter().filter_map(|sample| sample.pointer("/value/1")?.as_str()?.parse().ok()).collect()
     }
 
-    /// The value of a query that answers one element; none for any other answer.
+    /// Value of a query whose result is exactly one sample; `None` for any other response.
     pub async fn query(&self, query: &str) -> Option<f64> {
-        let answer = get(&self.url, "/api/v1/query", &[("query", query)]).await?;
-        let result = answer.pointer("/data/result")?.as_array()?.clone();
-        let [element] = result.as_slice() else { return None };
-        element.pointer("/value/1")?.as_str()?.parse().ok()
+        let response = get(&self.url, "/api/v1/query", &[("query", query)]).await?;
+        let result = response.pointer("/data/result")?.as_array()?.clone();
+        let [sample] = result.as_slice() else { return None };
+        sample.pointer("/value/1")?.as_str()?.parse().ok()
     }
 
-    /// Waits until a query has this value.
+    /// Waits until `done` accepts the value of a query.
     pub async fn until(&self, query: &str, done: impl Fn(Option<f64>) -> bool) {
         until_asked(
-            &format!("{query} is as it should be"),
+            &format!("{query} has the expected value"),
             async || self.query(query).await,
             |value| done(*value),
         )
         .await;
     }
+}
+
+fn text_of(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 fn command(configuration: &Path, data: &Path, port: u16) -> Command {
@@ -213,8 +219,8 @@ fn start_operator(control_plane: &ControlPlane) -> Program {
     Program::new("prometheus-operator", &control_plane.folder, command)
 }
 
-/// A Prometheus that takes every monitor of every namespace.
-fn object(control_plane: &ControlPlane) -> Value {
+/// A Prometheus object that selects all monitors of all namespaces.
+fn prometheus_object(control_plane: &ControlPlane) -> Value {
     let pair = control_plane.client_certificate(&Identity::Admin);
     let tls = json!({"caFile": control_plane.certificate_authority(), "certFile": pair.certificate, "keyFile": pair.key});
     json!({
@@ -226,7 +232,8 @@ fn object(control_plane: &ControlPlane) -> Value {
     })
 }
 
-/// Does what the config-reloader beside a Prometheus does, on a thread of its own for as long as the process lives.
+/// Writes and reloads the generated configuration like the config-reloader sidecar, on a thread that lives as long as the
+/// process.
 fn follow_configuration(config: kube::Config, path: PathBuf, url: String) {
     thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -265,17 +272,12 @@ async fn post(base: &str, path: &str) -> Option<Vec<u8>> {
         .map(|(_, body)| body)
 }
 
-/// Everything but letters and digits as `%NN`.
+/// Percent-encodes everything but ASCII letters and digits.
 fn escaped(text: &str) -> String {
     text.bytes()
-        .map(
-            |byte| {
-                if byte.is_ascii_alphanumeric() {
-                    char::from(byte).to_string()
-                } else {
-                    format!("%{byte:02X}")
-                }
-            },
-        )
+        .map(|byte| match byte {
+            byte if byte.is_ascii_alphanumeric() => char::from(byte).to_string(),
+            byte => format!("%{byte:02X}"),
+        })
         .collect()
 }

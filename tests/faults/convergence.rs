@@ -1,4 +1,5 @@
-//! What there is in the end is what `render` says of the same models: nothing lost, nothing extra, nobody else's touched.
+//! Convergence: the cluster has exactly the objects that `render` prints for the same models, and foreign
+//! objects are unchanged.
 
 use std::{collections::BTreeMap, fs, process::Command, time::Duration};
 
@@ -9,42 +10,42 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use super::shared::{BINARY, World};
+use super::shared::{BINARY, Cluster};
 
-/// How long after a fault has ended everything may take to be as it should.
+/// Time limit for convergence after the end of a fault.
 pub const LIMIT: Duration = Duration::from_mins(1);
 
-/// What a model should have.
+/// Expected state of a model.
 struct Expected {
     scaled_object: Option<Value>,
     reason: Option<String>,
 }
 
-/// Waits until the operator, which was never restarted, has everything as it should be.
-pub async fn settled(world: &World, operator: &mut Process) {
-    settled_within(LIMIT, world, operator).await;
+/// Waits until the cluster has the expected state, and checks that the operator still runs.
+pub async fn converges(cluster: &Cluster, operator: &mut Process) {
+    converges_within(LIMIT, cluster, operator).await;
 }
 
-/// The same for what takes its time.
-pub async fn settled_within(limit: Duration, world: &World, operator: &mut Process) {
-    let differences = async || differences(world).await.unwrap_or_else(|error| vec![error.to_string()]);
-    until_asked_within(limit, "the cluster has what render says", differences, Vec::is_empty).await;
+/// Like [`converges`], with another time limit.
+pub async fn converges_within(limit: Duration, cluster: &Cluster, operator: &mut Process) {
+    let differences = async || differences(cluster).await.unwrap_or_else(|error| vec![error.to_string()]);
+    until_asked_within(limit, "the cluster matches the output of render", differences, Vec::is_empty).await;
     assert!(!operator.has_ended(), "{}", operator.log());
-    world.nobody_elses_is_touched().await;
+    cluster.assert_foreign_unchanged().await;
 }
 
-async fn differences(world: &World) -> kube::Result<Vec<String>> {
-    let model_servings = list(world.models.api(&kinds::model_serving()), &kinds::model_serving()).await?;
+async fn differences(cluster: &Cluster) -> kube::Result<Vec<String>> {
+    let model_servings = list(cluster.models.api(&kinds::model_serving()), &kinds::model_serving()).await?;
     let profiles =
-        list(Api::all_with(world.models.client.clone(), &kinds::profile()), &kinds::profile()).await?;
+        list(Api::all_with(cluster.models.client.clone(), &kinds::profile()), &kinds::profile()).await?;
     let mut scaled_objects: BTreeMap<String, DynamicObject> =
-        list(world.models.api(&kinds::scaled_object()), &kinds::scaled_object())
+        list(cluster.models.api(&kinds::scaled_object()), &kinds::scaled_object())
             .await?
             .into_iter()
-            .map(named)
+            .map(by_name)
             .collect();
     let mut all = Vec::new();
-    for (model_serving, expected) in model_servings.iter().zip(render(world, &model_servings, &profiles)) {
+    for (model_serving, expected) in model_servings.iter().zip(render(cluster, &model_servings, &profiles)) {
         let found = expected
             .scaled_object
             .as_ref()
@@ -54,7 +55,7 @@ async fn differences(world: &World) -> kube::Result<Vec<String>> {
     all.extend(
         scaled_objects
             .into_keys()
-            .filter(|name| !world.is_a_strangers(name))
+            .filter(|name| !cluster.is_foreign(name))
             .map(|name| format!("{name} is extra")),
     );
     Ok(all)
@@ -70,13 +71,13 @@ async fn list(api: Api<DynamicObject>, kind: &ApiResource) -> kube::Result<Vec<D
     Ok(objects)
 }
 
-fn named(object: DynamicObject) -> (String, DynamicObject) {
+fn by_name(object: DynamicObject) -> (String, DynamicObject) {
     (object.name_any(), object)
 }
 
-/// What the operator's own `render` says of each.
-fn render(world: &World, model_servings: &[DynamicObject], profiles: &[DynamicObject]) -> Vec<Expected> {
-    let file = world.stack.control_plane.folder.join("settled.json");
+/// Expected state of each model, from the output of the operator's own `render`.
+fn render(cluster: &Cluster, model_servings: &[DynamicObject], profiles: &[DynamicObject]) -> Vec<Expected> {
+    let file = cluster.stack.control_plane.folder.join("models.json");
     fs::write(&file, json!({"items": ([model_servings, profiles].concat())}).to_string()).unwrap();
     let mut command = Command::new(BINARY);
     command.args(["render", "-o", "json", "--prometheus-url=http://prometheus:9090"]).arg(&file).env_clear();
@@ -85,11 +86,11 @@ fn render(world: &World, model_servings: &[DynamicObject], profiles: &[DynamicOb
     let printed: Value =
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {errors}"));
     let mut objects: BTreeMap<&str, &Value> =
-        printed["items"].as_array().into_iter().flatten().filter_map(of_model).collect();
+        printed["items"].as_array().into_iter().flatten().filter_map(by_owner).collect();
     let expected = |(i, model_serving): (usize, &DynamicObject)| {
         let is_opted_in = model_serving.annotations().contains_key("kthena.io/model-name");
-        let refused = reason(&errors, i + 1);
-        let reason = is_opted_in.then(|| refused.unwrap_or("Pending").to_owned());
+        let problem = reason(&errors, i + 1);
+        let reason = is_opted_in.then(|| problem.unwrap_or("Pending").to_owned());
         Expected { scaled_object: objects.remove(model_serving.uid().unwrap().as_str()).cloned(), reason }
     };
     let expected: Vec<Expected> = model_servings.iter().enumerate().map(expected).collect();
@@ -97,8 +98,8 @@ fn render(world: &World, model_servings: &[DynamicObject], profiles: &[DynamicOb
     expected
 }
 
-/// A ScaledObject by whose it is.
-fn of_model(object: &Value) -> Option<(&str, &Value)> {
+/// The UID of a ScaledObject's owner, and the ScaledObject; `None` for other kinds.
+fn by_owner(object: &Value) -> Option<(&str, &Value)> {
     let is_scaled_object = object["kind"] == "ScaledObject";
     object
         .pointer("/metadata/ownerReferences/0/uid")?
@@ -107,7 +108,7 @@ fn of_model(object: &Value) -> Option<(&str, &Value)> {
         .map(|owner| (owner, object))
 }
 
-/// Why `render` refuses an item of its file.
+/// The reason in the error that `render` prints for an item of its file.
 fn reason(errors: &str, item: usize) -> Option<&str> {
     let place = format!(", item {item}: ");
     errors.lines().find_map(|line| line.strip_prefix("error: ")?.split_once(&place)?.1.split(':').next())
@@ -122,7 +123,7 @@ fn difference(
     let mut all = Vec::new();
     match (&expected.scaled_object, found) {
         (Some(_), None) => all.push(format!("{name} has no ScaledObject")),
-        (Some(wanted), Some(found)) if !is_as(wanted, found) => {
+        (Some(wanted), Some(found)) if !matches(wanted, found) => {
             all.push(format!("{name}'s ScaledObject is {found:?}, not {wanted}"));
         }
         _ => {}
@@ -138,17 +139,17 @@ fn difference(
     all
 }
 
-/// Others may add labels and annotations.
-fn is_as(wanted: &Value, found: &DynamicObject) -> bool {
+/// `true` if the ScaledObject has the wanted content. Other writers may add labels and annotations.
+fn matches(wanted: &Value, found: &DynamicObject) -> bool {
     let found = serde_json::to_value(found).unwrap();
-    let has = |field: &str| {
+    let contains = |field: &str| {
         let wanted = wanted["metadata"][field].as_object().into_iter().flatten();
         wanted.into_iter().all(|(key, value)| found["metadata"][field][key] == *value)
     };
     wanted["spec"] == found["spec"]
         && wanted["metadata"]["ownerReferences"] == found["metadata"]["ownerReferences"]
-        && has("labels")
-        && has("annotations")
+        && contains("labels")
+        && contains("annotations")
 }
 
 fn selector_of(name: &str) -> String {

@@ -1,4 +1,4 @@
-//! The label selector and the condition on the ModelServing, beside whatever others write there.
+//! The label selector and the condition in the status of a ModelServing, which other controllers write, too.
 
 use harness::kinds;
 use kthena_keda::cluster::server_side_apply;
@@ -18,14 +18,14 @@ fn canonical(name: &str, role: &str) -> String {
 }
 
 #[tokio::test]
-async fn serves_who_is_not_opted_in() {
+async fn sets_the_selector_of_a_model_that_is_not_opted_in() {
     let chat = namespace().await.model_serving("chat").create().await;
     chat.selector(&canonical("chat", "engine")).await;
     assert_eq!(harness::condition(&chat.get().await), None);
 }
 
 #[tokio::test]
-async fn follows_the_first_role() {
+async fn the_selector_follows_the_first_role() {
     let chat = namespace().await.model_serving("chat").roles(&["prefill", "decode"]).create().await;
     chat.selector(&canonical("chat", "prefill")).await;
     chat.set_roles(&["router", "decode"]).await;
@@ -33,38 +33,39 @@ async fn follows_the_first_role() {
 }
 
 #[tokio::test]
-async fn never_overwrites_what_others_wrote() {
+async fn never_overwrites_a_foreign_selector() {
     let models = namespace().await;
     let chat = models.model_serving("chat").create().await;
     chat.selector(&canonical("chat", "engine")).await;
     chat.patch_status("kthena-controller-manager", json!({"labelSelector": "theirs=1"})).await.unwrap();
     chat.set_roles(&["other"]).await;
-    // What comes after it was looked at, so it was looked at as well.
+    // The operator has reconciled a later model, so it has reconciled this one.
     models.model_serving("later").create().await.selector(&canonical("later", "engine")).await;
     assert_eq!(chat.get().await.data["status"]["labelSelector"], "theirs=1");
 }
 
 #[tokio::test]
-async fn nobodys_condition_is_lost() {
+async fn keeps_the_conditions_of_other_controllers() {
     let chat = namespace().await.model_serving("chat").create().await;
-    let theirs = |status: &str| json!([{"type": "Available", "status": status, "reason": "Seen", "message": "theirs", "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
-    chat.patch_status("kthena-controller-manager", json!({"conditions": theirs("True")})).await.unwrap();
-    // Another controller that writes its whole list over and over, as Kthena's does, while ours comes and changes.
-    let hostile = {
-        let (chat, theirs) = (chat.clone(), theirs("False"));
+    let foreign = |status: &str| json!([{"type": "Available", "status": status, "reason": "Seen", "message": "theirs", "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
+    chat.patch_status("kthena-controller-manager", json!({"conditions": foreign("True")})).await.unwrap();
+    // Another controller rewrites the whole list repeatedly, as Kthena's does, while the operator adds and
+    // changes its condition.
+    let rewriter = {
+        let (chat, foreign) = (chat.clone(), foreign("False"));
         tokio::spawn(async move {
             for _ in 0..20 {
                 let found = chat.get().await;
                 let mut conditions =
                     found.data["status"]["conditions"].as_array().cloned().unwrap_or_default();
-                // Between its own writes somebody else has written: theirs must have kept this one's.
+                // Writes of others between two of its own must keep its condition.
                 assert!(
                     conditions.iter().any(|condition| condition["type"] == "Available"),
                     "{conditions:?}"
                 );
                 conditions.retain(|condition| condition["type"] != "Available");
-                conditions.extend(theirs.as_array().cloned().unwrap_or_default());
-                // As it does, with the version that it read: a lost race is run again.
+                conditions.extend(foreign.as_array().cloned().unwrap_or_default());
+                // Kthena patches with the resource version that it read, and retries after a conflict.
                 let patch = json!({"metadata": {"resourceVersion": found.resource_version()}, "status": {"conditions": conditions}});
                 let api = chat.namespace.api(&kinds::model_serving());
                 let _ = api.patch_status(&chat.name, &PatchParams::default(), &Patch::Merge(patch)).await;
@@ -72,7 +73,7 @@ async fn nobodys_condition_is_lost() {
         })
     };
     chat.annotate(&[("kthena.io/model-name", Some(&chat.namespace.model_name()))]).await;
-    hostile.await.unwrap();
+    rewriter.await.unwrap();
     let found = chat
         .until("has both conditions", |found| {
             found.data["status"]["conditions"].as_array().is_some_and(|all| all.len() == 2)
@@ -80,13 +81,14 @@ async fn nobodys_condition_is_lost() {
         .await;
     assert_eq!(harness::condition(&found).unwrap()["reason"], "Pending");
     chat.annotate(&[("kthena.io/model-name", None)]).await;
-    let found = chat.until("has no condition of ours", |found| harness::condition(found).is_none()).await;
+    let found =
+        chat.until("has no AutoscalingReady condition", |found| harness::condition(found).is_none()).await;
     assert_eq!(found.data["status"]["conditions"][0]["type"], "Available");
 }
 
-/// A ModelServing is large, and nothing of it is news to whoever has just changed its status.
+/// A ModelServing is large, and the operator needs only the metadata of the object after a status write.
 #[tokio::test]
-async fn a_status_is_answered_with_metadata_alone() {
+async fn a_status_patch_returns_metadata_only() {
     let chat = namespace().await.model_serving("chat").create().await;
     let api: Api<ModelServing> = Api::namespaced(stack().await.client().await, &chat.namespace.name);
     let written = server_side_apply::patch_status(&api, "chat", json_patch::Patch::default()).await.unwrap();

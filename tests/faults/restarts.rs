@@ -1,4 +1,4 @@
-//! The operator itself ends, in order or not.
+//! The operator is terminated or killed.
 
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use tokio::time::sleep;
 
 use super::{
     burst::Burst,
-    settled::settled,
-    shared::{BINARY, World, stack},
+    convergence::converges,
+    shared::{BINARY, Cluster, stack},
 };
 
 #[tokio::test]
@@ -28,9 +28,9 @@ async fn a_restart_writes_nothing() {
         let api = models.api(&harness::kinds::scaled_object());
         harness::wait::until(&api, &format!("chat-{i}"), "exists", |found| found.is_some()).await;
     }
-    assert!(operator.terminate(), "SIGTERM ends it in order");
+    assert!(operator.terminate(), "the operator exits with 0 on SIGTERM");
     let before = stack.writes().len();
-    assert_eq!(before, 40, "one status and one ScaledObject each");
+    assert_eq!(before, 40, "one status and one ScaledObject per model");
     let _operator = stack.start_operator(&Settings::new(BINARY));
     models.model_serving("sentinel").opted_in("sentinel").create().await.scaled_object().await;
     let writes = stack.writes().split_off(before);
@@ -39,11 +39,12 @@ async fn a_restart_writes_nothing() {
         "{:?}",
         harness::audit::summary(&writes)
     );
-    let refused: Vec<_> = stack.requests().into_iter().filter(|request| request.code() == 403).collect();
-    assert!(refused.is_empty(), "{:?}", harness::audit::summary(&refused));
+    let forbidden: Vec<_> = stack.requests().into_iter().filter(|request| request.code() == 403).collect();
+    assert!(forbidden.is_empty(), "{:?}", harness::audit::summary(&forbidden));
 }
 
-/// Waits until the operator writes, but not for long: everything may be written by now.
+/// `true` as soon as the operator writes; `false` after 5 s without a write, since everything may be written
+/// already.
 async fn is_writing(log: &mut Log) -> bool {
     for _ in 0..250 {
         if log.fresh().iter().any(Request::is_write) {
@@ -54,34 +55,35 @@ async fn is_writing(log: &mut Log) -> bool {
     false
 }
 
-/// Each kill comes at a moment that the seed decides.
+/// The seed determines the moment of each kill.
 #[tokio::test]
-async fn killed_again_and_again_during_a_burst_nothing_is_lost_or_changed() {
+async fn repeated_kills_during_a_burst_lose_and_change_nothing() {
     const MODELS: usize = 500;
-    let mut world = World::start().await;
-    let burst = Burst::plain(&world.models, MODELS);
-    let mut log = Log::of(&world.stack.control_plane, &OPERATOR);
+    let mut cluster = Cluster::start().await;
+    let burst = Burst::start_uniform(&cluster.models, MODELS);
+    let mut log = Log::of(&cluster.stack.control_plane, &OPERATOR);
     let (mut kills, mut midway) = (0, 0);
-    while !burst.is_over() || kills < 8 {
+    while !burst.is_finished() || kills < 8 {
         log.fresh();
-        let operator = world.stack.start_operator(&Settings::new(BINARY));
-        // A few before they have seen anything, most while they write.
-        if world.random.below(4) > 0 {
+        let operator = cluster.stack.start_operator(&Settings::new(BINARY));
+        // A few are killed before their caches sync, most while they write.
+        if cluster.random.below(4) > 0 {
             midway += usize::from(is_writing(&mut log).await);
         }
-        sleep(world.random.millis(0, 300)).await;
+        sleep(cluster.random.millis(0, 300)).await;
         drop(operator);
         kills += 1;
     }
-    burst.ends().await;
-    assert!(midway >= 2, "only {midway} of {kills} were killed while they wrote");
-    let mut operator = world.start_operator().await;
-    settled(&world, &mut operator).await;
-    // What a killed process had on the wire may still land after the next one has looked, and changes nothing then.
-    for found in world.models.api(&kinds::scaled_object()).list(&ListParams::default()).await.unwrap() {
+    burst.finished().await;
+    assert!(midway >= 2, "only {midway} of {kills} kills hit a writing operator");
+    let mut operator = cluster.start_operator().await;
+    converges(&cluster, &mut operator).await;
+    // A request of a killed process can arrive after the next process has listed the objects; it must not
+    // change them.
+    for found in cluster.models.api(&kinds::scaled_object()).list(&ListParams::default()).await.unwrap() {
         assert_eq!(found.metadata.generation, Some(1), "{:?} was changed", found.metadata.name);
     }
-    let written = harness::audit::summary(&world.stack.writes());
+    let written = harness::audit::summary(&cluster.stack.writes());
     let of_models = written.iter().filter(|(what, _)| {
         what.starts_with("patch scaledobjects") || what.starts_with("patch modelservings")
     });
@@ -90,7 +92,7 @@ async fn killed_again_and_again_during_a_burst_nothing_is_lost_or_changed() {
     assert_eq!(objects, 2 * MODELS, "{written:?}");
     assert!(
         writes - objects <= kills * 8,
-        "{} writes more than were needed after {kills} kills: {written:?}",
+        "{} redundant writes after {kills} kills: {written:?}",
         writes - objects
     );
 }

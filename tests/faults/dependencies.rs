@@ -1,4 +1,4 @@
-//! Neighbours that are absent, or come and go.
+//! CRDs and settings of dependencies that are missing, installed late, or removed.
 
 use harness::{Crds, Settings, ask, wait::until_asked};
 use rstest::rstest;
@@ -6,7 +6,7 @@ use rstest::rstest;
 use super::shared::{BINARY, stack};
 
 #[tokio::test]
-async fn keda_comes_goes_and_comes_back() {
+async fn detects_installation_and_removal_of_keda() {
     let (stack, _permit) = stack(&[Crds::kthena()]).await;
     let _operator = stack.start_operator(&Settings::new(BINARY));
     let models = stack.namespace().await;
@@ -16,7 +16,7 @@ async fn keda_comes_goes_and_comes_back() {
     let other = models.model_serving("other").opted_in("another").create().await;
     other.reason("KedaNotInstalled").await;
     other.annotate(&[("kthena.io/model-name", None)]).await;
-    other.until("has no condition of ours", |found| harness::condition(found).is_none()).await;
+    other.until("has no AutoscalingReady condition", |found| harness::condition(found).is_none()).await;
     Crds::keda().install(&models.client).await;
     chat.scaled_object().await;
     chat.reason("Pending").await;
@@ -28,12 +28,13 @@ async fn keda_comes_goes_and_comes_back() {
 }
 
 #[tokio::test]
-async fn kthena_comes_late() {
+async fn waits_for_kthena_and_stays_ready() {
     let (stack, _permit) = stack(&[Crds::keda()]).await;
     let operator = stack.start_operator(&Settings::new(BINARY));
-    // Which is no reason to restart it, or to send it away.
+    // Missing CRDs of Kthena make the operator neither unhealthy nor unready.
     assert_eq!(ask(&operator, "/healthz").await.0, 200);
-    until_asked("it is ready", async || ask(&operator, "/readyz").await, |(code, _)| *code == 200).await;
+    until_asked("the operator is ready", async || ask(&operator, "/readyz").await, |(code, _)| *code == 200)
+        .await;
     let models = stack.namespace().await;
     Crds::kthena().install(&models.client).await;
     models.model_serving("chat").opts_in().create().await.scaled_object().await;
@@ -43,7 +44,7 @@ async fn kthena_comes_late() {
 #[case::ours(Some(Crds::kthena_0_2()))]
 #[case::released(Crds::kthena_released("v0.2.0"))]
 #[tokio::test]
-async fn kthena_without_a_scale_subresource(#[case] kthena: Option<Crds>) {
+async fn reports_a_missing_scale_subresource_until_an_upgrade(#[case] kthena: Option<Crds>) {
     let Some(kthena) = kthena else { return };
     let (stack, _permit) = stack(&[kthena, Crds::keda()]).await;
     let _operator = stack.start_operator(&Settings::new(BINARY));
@@ -59,7 +60,7 @@ async fn kthena_without_a_scale_subresource(#[case] kthena: Option<Crds>) {
 #[case::ours(Some(Crds::kthena_0_4()))]
 #[case::released(Crds::kthena_released("v0.4.0"))]
 #[tokio::test]
-async fn kthena_that_leaves_the_selector_empty(#[case] kthena: Option<Crds>) {
+async fn fills_the_selector_that_kthena_leaves_empty(#[case] kthena: Option<Crds>) {
     let Some(kthena) = kthena else { return };
     let (stack, _permit) = stack(&[kthena, Crds::keda()]).await;
     let _operator = stack.start_operator(&Settings::new(BINARY));
@@ -76,7 +77,7 @@ async fn kthena_that_leaves_the_selector_empty(#[case] kthena: Option<Crds>) {
 }
 
 #[tokio::test]
-async fn no_prometheus_is_said() {
+async fn reports_a_missing_prometheus_url() {
     let (stack, _permit) = stack(&[Crds::kthena(), Crds::keda()]).await;
     let _operator = stack.start_operator(&Settings::new(BINARY).without("--prometheus-url"));
     let chat = stack.namespace().await.model_serving("chat").opts_in().create().await;
