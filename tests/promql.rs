@@ -16,6 +16,7 @@ use kthena_keda_core::{
 };
 use rstest::rstest;
 use serde_json::{Value, json};
+use strum::VariantArray as _;
 
 /// Time of evaluation. Samples are 15 s apart, so this is 20 samples after the first.
 const AT: &str = "5m";
@@ -412,7 +413,7 @@ const SATURATION: [(&str, [&str; 2]); 3] = [
 #[test]
 fn engine_signals_ignore_other_models_and_namespaces() {
     for (signal, metrics) in SATURATION {
-        for (engine_name, metric) in Engine::ALL.into_iter().zip(metrics) {
+        for (engine_name, metric) in Engine::VARIANTS.iter().copied().zip(metrics) {
             let model = r#"model_name="qwen""#;
             let series = [
                 engine(metric, 0, 0, model, "2x40"),

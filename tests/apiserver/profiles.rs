@@ -46,7 +46,7 @@ fn ready_condition(profile: &DynamicObject) -> Option<(&str, &str)> {
 }
 
 #[rstest]
-#[case(json!({"replicas": {"min": 3, "max": 2}}), "min must not be greater than max")]
+#[case(json!({"replicas": {"min": 3, "max": 2}}), "min must be less than or equal to max")]
 #[case(json!({"replicas": {"min": -1}}), "spec.replicas.min")]
 #[case(json!({"replicas": {"max": 0}}), "spec.replicas.max")]
 #[case(json!({"signals": []}), "spec.signals")]
@@ -66,11 +66,11 @@ fn ready_condition(profile: &DynamicObject) -> Option<(&str, &str)> {
 #[case(json!({"prometheus": {}}), "spec.prometheus.url")]
 #[case(json!({"prometheus": {"url": "prometheus:9090"}}), "spec.prometheus.url")]
 #[case(json!({"prometheus": {"url": "http://prometheus:9090/"}}), "spec.prometheus.url")]
-#[case(json!({"prometheus": {"url": "http://p", "authModes": ["bearer"]}}), "need an authenticationRef")]
-#[case(json!({"prometheus": {"url": "http://p", "authenticationRef": {"name": "a"}, "authModes": ["bearer", "basic"]}}), "exclude each other")]
+#[case(json!({"prometheus": {"url": "http://p", "authModes": ["bearer"]}}), "authModes requires authenticationRef")]
+#[case(json!({"prometheus": {"url": "http://p", "authenticationRef": {"name": "a"}, "authModes": ["bearer", "basic"]}}), "must not contain both bearer and basic")]
 #[case(json!({"prometheus": {"url": "http://p", "authenticationRef": {"name": "a"}, "authModes": ["digest"]}}), "spec.prometheus.authModes[0]")]
-#[case(json!({"prometheus": {"url": "http://p", "headers": {"X": "a=b"}}}), "KEDA cannot carry")]
-#[case(json!({"customSignals": [{"name": "kv-cache", "query": "sum(a)", "target": "1"}]}), "is the name of a built-in signal")]
+#[case(json!({"prometheus": {"url": "http://p", "headers": {"X": "a=b"}}}), "names and values must not contain")]
+#[case(json!({"customSignals": [{"name": "kv-cache", "query": "sum(a)", "target": "1"}]}), "must not be the name of a built-in signal")]
 #[case(json!({"customSignals": [{"name": "Queue", "query": "sum(a)", "target": "1"}]}), "spec.customSignals[0].name")]
 #[case(json!({"customSignals": [{"name": "q", "target": "1"}]}), "spec.customSignals[0].query")]
 #[case(json!({"customSignals": [{"name": "q", "query": "", "target": "1"}]}), "spec.customSignals[0].query")]
@@ -122,11 +122,11 @@ async fn a_valid_profile_becomes_ready(#[case] spec: Value) {
 }
 
 #[rstest]
-#[case("sum(queue{model=~{{model}}", "customSignals: slo-queue: query: it does not parse")]
-#[case("sum by (pod) (queue{model=~{{model}}})", "it may answer several values")]
-#[case("scalar(sum(queue))", "it answers a scalar")]
-#[case("sum(queue{model=~{{modle}}})", "unknown placeholder {{modle}}")]
-#[case("sum(queue{model=\"{{model}}\"})", "brings its own quotes")]
+#[case("sum(queue{model=~{{model}}", "for spec.customSignals[0].query: expected a PromQL query")]
+#[case("sum by (pod) (queue{model=~{{model}}})", "expected a query that returns one value")]
+#[case("scalar(sum(queue))", "expected a query that returns a vector, not a scalar")]
+#[case("sum(queue{model=~{{modle}}})", "{{modle}} is unknown")]
+#[case("sum(queue{model=\"{{model}}\"})", "without quotes around it")]
 #[tokio::test]
 async fn an_invalid_query_is_reported_and_users_keep_their_scaled_objects(
     #[case] query: &str,
@@ -177,7 +177,7 @@ async fn a_fallback_is_left_out_at_a_minimum_of_zero() {
 }
 
 #[tokio::test]
-async fn kubectl_explains_it() {
+async fn kubectl_explains_the_fields() {
     let kubeconfig = stack().await.control_plane.kubeconfig(&Identity::Admin);
     let output = Command::new(binary("kubectl"))
         .args(["explain", "asp.spec.scaleDown"])
@@ -185,7 +185,7 @@ async fn kubectl_explains_it() {
         .output()
         .unwrap();
     let text = String::from_utf8(output.stdout).unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
-    for part in ["Slow by default", "stabilizationWindow", "the highest of them counts"] {
+    for part in ["Slow by default", "stabilizationWindow", "the highest recommendation"] {
         assert!(text.contains(part), "{text}{}", String::from_utf8_lossy(&output.stderr));
     }
 }

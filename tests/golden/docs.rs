@@ -5,11 +5,10 @@ use std::{collections::BTreeSet, env, fs};
 use kthena_keda::telemetry::metrics::MetricSpec;
 use kthena_keda_core::{
     api::{
-        annotations::{MODEL_NAME, PREFIX},
+        annotations::{AnnotationKey, MODEL_NAME},
         profile::AutoscalingProfile,
     },
     domain::Reason,
-    intent::ANNOTATIONS,
     signals::Signal,
 };
 use kube::CustomResourceExt as _;
@@ -37,7 +36,7 @@ fn every_annotation_has_a_row() {
         .map(|row| row[0].replace('`', ""))
         .collect();
     let known =
-        ANNOTATIONS.iter().map(|name| format!("{PREFIX}{name}")).chain([MODEL_NAME.to_owned()]).collect();
+        AnnotationKey::VARIANTS.iter().map(ToString::to_string).chain([MODEL_NAME.to_owned()]).collect();
     assert_eq!(rows, known);
 }
 
@@ -47,14 +46,14 @@ fn every_signal_has_a_row() {
         .into_iter()
         .map(|row| [row[0].replace('`', ""), row[1].clone(), row[3].clone()])
         .collect();
-    let known = Signal::ALL.map(|signal| {
+    let known = Signal::all().map(|signal| {
         let kind = match signal {
             Signal::Demand(_) => "demand",
             Signal::Saturation(_) => "saturation",
         };
         [signal.name().to_owned(), kind.to_owned(), signal.default_target().to_string()]
     });
-    assert_eq!(rows, known);
+    assert_eq!(rows, known.collect::<Vec<_>>());
 }
 
 /// Condition messages link to these entries.

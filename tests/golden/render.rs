@@ -91,7 +91,7 @@ fn the_sample_profile_equals_the_built_in_defaults() {
 }
 
 #[rstest]
-#[case("{pollingInterval: soon}", "pollingInterval: \"soon\" is no duration")]
+#[case("{pollingInterval: soon}", "invalid value \"soon\" for spec.pollingInterval: expected a duration")]
 #[case("{polling: 1s}", "unknown field spec.polling")]
 #[case(
     "{scaleUp: {policies: [{type: Pods, value: 1, period: 1s, perod: 2s}]}}",
@@ -147,12 +147,12 @@ fn renders_all_annotations_together() {
 }
 
 #[rstest]
-#[case(&[("kthena.io/model-name", "")], "a model name is empty")]
+#[case(&[("kthena.io/model-name", "")], "for kthena.io/model-name: expected 1 to 16 model names")]
 #[case(&[("kthena.io/model-name", "m"), ("autoscaling.kthena.io/max-replicas", "1")], "")]
-#[case(&[("kthena.io/model-name", "m"), ("autoscaling.kthena.io/min-replicas", "11")], "min-replicas 11 is greater than max-replicas 10")]
+#[case(&[("kthena.io/model-name", "m"), ("autoscaling.kthena.io/min-replicas", "11")], "expected an integer <= 10, the profile's spec.replicas.max")]
 #[case(&[("kthena.io/model-name", "m"), ("autoscaling.kthena.io/profile", "gold")], "ProfileNotFound")]
 #[case(&[("kthena.io/model-name", "m"), ("autoscaling.kthena.io/signals", "kv-cache=0.7")], "engine: missing, and no ModelServer selects")]
-#[case(&[("kthena.io/model-name", "m"), ("autoscaling.kthena.io/role", "decode")], "a single role cannot be scaled")]
+#[case(&[("kthena.io/model-name", "m"), ("autoscaling.kthena.io/role", "decode")], "Kthena cannot scale a single role")]
 #[case(&[("kthena.io/model-name", "m"), ("autoscaling.kthena.io/target-role", "prefill")], "docs/roles.md")]
 #[case(&[("kthena.io/model-name", "m"), ("autoscaling.kthena.io/maxreplicas", "4")], "did you mean autoscaling.kthena.io/max-replicas?")]
 fn reports_invalid_annotations(#[case] annotations: &[(&str, &str)], #[case] why: &str) {

@@ -1,9 +1,8 @@
-//! Decoding that never fails for what an object holds.
+//! Decoding that fails only for invalid JSON: a value of another type becomes the default of the field's
+//! type.
 //!
-//! In: whatever the API server sends in the place of a value. Out: the value, or its default where something else stands there. A list is
-//! decoded as a whole, so that one object that could not be decoded would stop the watch of all others.
-//!
-//! [`Lenient`] reads in one pass and keeps nothing of what it passes over. Only text that is no JSON fails.
+//! The API server returns lists as a whole, so one object that fails to decode would stop the watch of all
+//! others. [`Lenient`] decodes without a buffer and skips unknown fields.
 
 use std::{collections::BTreeMap, fmt, marker::PhantomData};
 
@@ -14,7 +13,7 @@ use serde::{
 };
 use serde_json::Value;
 
-/// Decodes a field of somebody else's type, or leaves it empty if it does not have that type; the field is buffered for it.
+/// Decodes a field of a type without [`Lenient`]; `None` if the value has another type. Buffers the value.
 pub(crate) fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
@@ -22,37 +21,38 @@ pub(crate) fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned>(
     Ok(serde_json::from_value(value).ok())
 }
 
-/// What can be read whatever stands in its place; each of the functions reads one kind of JSON value, by default as nothing.
+/// A type that decodes from any JSON value. Each function decodes one JSON type, by default to the default of
+/// the Rust type.
 pub(crate) trait Lenient: Default {
-    /// Reads text.
+    /// Decodes a string.
     fn of_text(_: &str) -> Self {
         Self::default()
     }
 
-    /// Reads a whole number.
+    /// Decodes an integer.
     fn of_number(_: i64) -> Self {
         Self::default()
     }
 
-    /// Reads true or false.
+    /// Decodes a boolean.
     fn of_bool(_: bool) -> Self {
         Self::default()
     }
 
-    /// Reads a list to its end.
+    /// Decodes a list; consumes it to its end.
     fn of_list<'de, A: SeqAccess<'de>>(mut list: A) -> Result<Self, A::Error> {
         while list.next_element::<IgnoredAny>()?.is_some() {}
         Ok(Self::default())
     }
 
-    /// Reads an object to its end.
+    /// Decodes an object; consumes it to its end.
     fn of_object<'de, A: MapAccess<'de>>(mut object: A) -> Result<Self, A::Error> {
         while object.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
         Ok(Self::default())
     }
 }
 
-/// Decodes what is [`Lenient`].
+/// Implements [`Deserialize`] for a [`Lenient`] type.
 #[derive(Debug, Default)]
 pub(crate) struct LenientDe<T>(pub(crate) T);
 
@@ -104,7 +104,7 @@ impl<'de, T: Lenient> Visitor<'de> for LenientVisitor<T> {
     }
 }
 
-/// The one of these names that a field has, if any.
+/// Decodes a field name to the equal one of these names; `None` for other fields.
 pub(crate) struct FieldName(pub(crate) &'static [&'static str]);
 
 impl<'de> DeserializeSeed<'de> for FieldName {
@@ -127,28 +127,30 @@ impl Visitor<'_> for FieldName {
     }
 }
 
-/// Reads a struct by the names of its fields in JSON, each into a value that is [`Lenient`], or by way of one. Other fields are passed
-/// over; of those that are there twice the last counts, as it does for the API server.
+/// Implements [`Lenient`] for a struct: `fields!(Type { "jsonName" => field, "other" => field as Via })`.
+///
+/// Each field has a [`Lenient`] type, or decodes as the [`Lenient`] type `Via` that converts into it. Other
+/// fields are skipped. Of a field that occurs twice the last value wins, as in the API server.
 macro_rules! fields {
-    ($type:ty $(where $generic:ident)? { $($name:literal => $field:ident $(as $way:ty)?),+ $(,)? }) => {
+    ($type:ty $(where $generic:ident)? { $($name:literal => $field:ident $(as $via:ty)?),+ $(,)? }) => {
         impl $(<$generic: $crate::api::lenient::Lenient>)? $crate::api::lenient::Lenient for $type {
             fn of_object<'de, A: serde::de::MapAccess<'de>>(mut object: A) -> Result<Self, A::Error> {
-                let mut read = Self::default();
+                let mut decoded = Self::default();
                 while let Some(name) = object.next_key_seed($crate::api::lenient::FieldName(&[$($name),+]))? {
                     match name {
                         $(Some($name) => {
                             let $crate::api::lenient::LenientDe(value) = object.next_value()?;
-                            read.$field = fields!(@ value $($way)?);
+                            decoded.$field = fields!(@ value $($via)?);
                         })+
                         _ => drop(object.next_value::<serde::de::IgnoredAny>()?),
                     }
                 }
-                Ok(read)
+                Ok(decoded)
             }
         }
     };
     (@ $value:ident) => { $value };
-    (@ $value:ident $way:ty) => { <$way>::into($value) };
+    (@ $value:ident $via:ty) => { <$via>::into($value) };
 }
 pub(crate) use fields;
 
@@ -192,22 +194,22 @@ impl Lenient for Option<Time> {
 
 impl<T: Lenient> Lenient for Vec<T> {
     fn of_list<'de, A: SeqAccess<'de>>(mut list: A) -> Result<Self, A::Error> {
-        let mut read = Self::new();
+        let mut decoded = Self::new();
         while let Some(LenientDe(element)) = list.next_element()? {
-            read.push(element);
+            decoded.push(element);
         }
-        Ok(read)
+        Ok(decoded)
     }
 }
 
-/// What is no text is left out.
+/// Skips entries whose value is no string.
 impl Lenient for BTreeMap<String, String> {
     fn of_object<'de, A: MapAccess<'de>>(mut object: A) -> Result<Self, A::Error> {
-        let mut read = Self::new();
+        let mut decoded = Self::new();
         while let Some((key, LenientDe(text))) = object.next_entry::<_, LenientDe<Option<String>>>()? {
-            text.map(|text| read.insert(key, text));
+            text.map(|text| decoded.insert(key, text));
         }
-        Ok(read)
+        Ok(decoded)
     }
 }
 
@@ -220,7 +222,7 @@ fields!(OwnerReference {
     "blockOwnerDeletion" => block_owner_deletion,
 });
 
-/// Whether there is an object.
+/// `true` if the field holds an object.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Exists(pub(crate) bool);
 
@@ -230,10 +232,11 @@ impl Lenient for Exists {
     }
 }
 
-/// How deep objects are buffered, in levels; nothing of use is deeper, and the parser gives up somewhere below.
+/// Maximum depth of buffered objects, in levels. No field in use is deeper, and `serde_json` fails at 128
+/// levels.
 const DEPTH: u8 = 32;
 
-/// Buffers a value down to so many levels; what is deeper is passed over.
+/// Buffers a value down to this number of levels, and replaces deeper values by null.
 #[derive(Clone, Copy)]
 struct DepthLimited(u8);
 
@@ -280,23 +283,23 @@ impl<'de> Visitor<'de> for DepthLimited {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
-        let mut read = Vec::new();
+        let mut decoded = Vec::new();
         while let Some(element) = list.next_element_seed(Self(self.0.saturating_sub(1)))? {
-            read.push(element);
+            decoded.push(element);
         }
-        Ok(read.into())
+        Ok(decoded.into())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Value, A::Error> {
-        let mut read = serde_json::Map::new();
+        let mut decoded = serde_json::Map::new();
         while let Some(key) = object.next_key()? {
-            read.insert(key, object.next_value_seed(Self(self.0.saturating_sub(1)))?);
+            decoded.insert(key, object.next_value_seed(Self(self.0.saturating_sub(1)))?);
         }
-        Ok(read.into())
+        Ok(decoded.into())
     }
 }
 
-/// An object that is of use as a whole or not at all; buffered.
+/// An object that decodes as a whole or becomes `None`; buffered.
 #[derive(Clone, Debug)]
 pub(crate) struct BestEffort<T>(pub(crate) Option<T>);
 

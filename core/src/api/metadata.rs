@@ -1,7 +1,7 @@
-//! Metadata of watched objects, cut down to what reconciling needs.
+//! Metadata of watched objects, reduced to the parts that a reconcile needs.
 //!
-//! Managed fields and `last-applied-configuration` are most of an object's size: of the first only what a kind asks for is decoded,
-//! of annotations only ours and KEDA's switches stay.
+//! Managed fields and `last-applied-configuration` are most of an object's size. Of managed fields, only
+//! those that a kind selects are decoded; of annotations, only the operator's and KEDA's are kept.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,21 +13,21 @@ use serde::de::{IgnoredAny, MapAccess};
 
 use super::{Lenient, annotations, fields};
 
-/// The label that marks what this operator generates.
+/// Label on the objects that the operator generates.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
-/// Our value of [`MANAGED_BY`], and the field manager of everything we write.
+/// Value of [`MANAGED_BY`], and the field manager of all writes.
 pub const OPERATOR: &str = "kthena-keda";
 
-/// What annotations that we keep start with; the last is KEDA's.
+/// Prefixes of the annotations that are kept; the last is KEDA's.
 const KEPT_ANNOTATIONS: [&str; 3] = [annotations::MODEL_NAME, annotations::PREFIX, "autoscaling.keda.sh/"];
 
-/// A map of few entries that is kept for long: the smallest node of a [`BTreeMap`] has room for eleven.
+/// A map with few entries and a long life: the smallest node of a [`BTreeMap`] has room for eleven.
 pub type SmallMap = Box<[(String, String)]>;
 
-/// Metadata as the API server sends it; `F` is what matters of a manager's fields.
+/// Metadata as the API server sends it; `F` holds the selected fields of a field manager.
 ///
-/// The API server sees to it that metadata has its shape, whatever is written. Should it not, an object is left with what could be read: without
-/// a name it is left out by whoever watches.
+/// The API server validates metadata. If it is malformed all the same, the object keeps the fields that
+/// decode; the watch skips an object without a name.
 #[derive(Default)]
 pub(crate) struct LeanMetadata<F> {
     name: Option<String>,
@@ -64,7 +64,7 @@ struct Managed<F> {
 
 fields!(Managed<F> where F { "manager" => manager, "subresource" => subresource, "fieldsV1" => fields });
 
-/// Of a manager's fields, labels and annotations.
+/// Labels and annotations among the fields of a field manager.
 #[derive(Default)]
 pub(crate) struct ManagedMetadata {
     metadata: ManagedKeys,
@@ -80,7 +80,7 @@ struct ManagedKeys {
 
 fields!(ManagedKeys { "f:labels" => labels, "f:annotations" => annotations });
 
-/// The names of an object's fields.
+/// The keys of an object.
 #[derive(Default)]
 struct Keys(BTreeSet<String>);
 
@@ -94,19 +94,19 @@ impl Lenient for Keys {
     }
 }
 
-/// What of an object's metadata we wrote and nobody changed since.
+/// Labels and annotations that the operator owns: it wrote them, and no other field manager has changed them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct OwnMetadata {
-    /// Labels.
+    /// Labels by key.
     pub(crate) labels: BTreeMap<String, String>,
-    /// Annotations.
+    /// Annotations by key.
     pub(crate) annotations: BTreeMap<String, String>,
-    /// Whether we wrote any of the object at all.
+    /// `true` if the operator owns any field of the object.
     pub(crate) touched: bool,
 }
 
 impl LeanMetadata<ManagedMetadata> {
-    /// What of it is ours.
+    /// The part that the operator owns.
     pub(crate) fn own(&self) -> OwnMetadata {
         let mut own = OwnMetadata::default();
         for fields in self.fields_of(OPERATOR) {
@@ -118,7 +118,7 @@ impl LeanMetadata<ManagedMetadata> {
     }
 }
 
-/// The entries that a set of managed fields (`f:<key>`) speaks of.
+/// The entries whose keys are in a set of managed fields, which spells them `f:<key>`.
 fn values(all: &BTreeMap<String, String>, fields: &Keys) -> BTreeMap<String, String> {
     all.iter()
         .filter(|(key, _)| fields.0.contains(&format!("f:{key}")))
@@ -127,19 +127,19 @@ fn values(all: &BTreeMap<String, String>, fields: &Keys) -> BTreeMap<String, Str
 }
 
 impl<F> LeanMetadata<F> {
-    /// Takes the annotations that are kept.
+    /// Moves out the annotations that are kept.
     pub(crate) fn take_annotations(&mut self) -> SmallMap {
         mem::take(&mut self.annotations).into_iter().filter(|(key, _)| is_kept(key)).collect()
     }
 
-    /// Who wrote what, and by which subresource.
+    /// Name, subresource and fields of each field manager.
     pub(crate) fn writers(&self) -> impl Iterator<Item = (&str, Option<&str>, &F)> {
         self.managed_fields
             .iter()
             .map(|entry| (entry.manager.as_str(), entry.subresource.as_deref(), &entry.fields))
     }
 
-    /// What one manager owns, an entry for each way in which it writes.
+    /// Fields of one field manager: one entry for each operation and subresource of its writes.
     pub(crate) fn fields_of(&self, manager: &str) -> impl Iterator<Item = &F> {
         self.managed_fields.iter().filter(move |entry| entry.manager == manager).map(|entry| &entry.fields)
     }
@@ -150,19 +150,19 @@ fn is_kept(annotation: &str) -> bool {
 }
 
 impl<F> From<LeanMetadata<F>> for ObjectMeta {
-    fn from(mut read: LeanMetadata<F>) -> Self {
-        read.labels.retain(|key, _| key == MANAGED_BY);
-        read.annotations.retain(|key, _| is_kept(key));
+    fn from(mut metadata: LeanMetadata<F>) -> Self {
+        metadata.labels.retain(|key, _| key == MANAGED_BY);
+        metadata.annotations.retain(|key, _| is_kept(key));
         Self {
-            name: read.name,
-            namespace: read.namespace,
-            uid: read.uid,
-            resource_version: read.resource_version,
-            generation: read.generation,
-            deletion_timestamp: read.deletion_timestamp,
-            owner_references: Some(read.owner_references).filter(|owners| !owners.is_empty()),
-            labels: Some(read.labels).filter(|labels| !labels.is_empty()),
-            annotations: Some(read.annotations).filter(|annotations| !annotations.is_empty()),
+            name: metadata.name,
+            namespace: metadata.namespace,
+            uid: metadata.uid,
+            resource_version: metadata.resource_version,
+            generation: metadata.generation,
+            deletion_timestamp: metadata.deletion_timestamp,
+            owner_references: Some(metadata.owner_references).filter(|owners| !owners.is_empty()),
+            labels: Some(metadata.labels).filter(|labels| !labels.is_empty()),
+            annotations: Some(metadata.annotations).filter(|annotations| !annotations.is_empty()),
             ..Self::default()
         }
     }

@@ -1,4 +1,7 @@
-//! The Kubernetes kinds we speak: minimal, lenient when read, strict when written; one file per kind.
+//! The Kubernetes kinds that the operator reads and writes, one file per kind, with only the fields that it
+//! uses.
+//!
+//! Decoding is lenient, because one object that fails to decode would stop a watch; encoding is strict.
 
 pub mod annotations;
 pub mod keda;

@@ -1,18 +1,23 @@
-//! `AutoscalingProfile`: the platform team's settings, shared by many models; the one kind that is ours.
+//! `AutoscalingProfile`: settings that many ModelServings share; the only kind that this project defines.
 //!
-//! Its definition under `crds/` is generated from here: the doc comments are what `kubectl explain` says, and the bounds, patterns and
-//! rules are what the API server refuses by. Built-in defaults are this type's defaults, so that there is one place that knows them.
+//! The CRD under `crds/` is generated from these types: `kubectl explain` prints the doc comments, and the
+//! API server enforces the bounds, patterns and rules. The built-in settings are the defaults of these types.
+
+mod schema;
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube_derive::CustomResource;
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use strum::IntoStaticStr;
 
+use self::schema::{at_most, between, create_schema, is_not_reserved, is_positive, rule, signal_names};
 use super::keda::{FallbackBehavior, MetricType};
+use crate::domain::{Activation, Demand, ReplicaBounds, ScrapeInterval, Signal};
 
-/// Settings that many ModelServings share. The profile named `default` is for all that name no other.
+/// Autoscaling settings that many ModelServings share.
 #[derive(CustomResource, JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     crates(kube_core = "::kube_core"),
@@ -22,7 +27,8 @@ use super::keda::{FallbackBehavior, MetricType};
     plural = "autoscalingprofiles",
     shortname = "asp",
     status = "AutoscalingProfileStatus",
-    doc = "The platform team's settings of autoscaling, shared by many ModelServings. The profile named default is for all that name no other.",
+    doc = "Autoscaling settings that many ModelServings share. A ModelServing uses the profile that its \
+           annotation autoscaling.kthena.io/profile names, or else the profile named default.",
     printcolumn = r#"{"name": "Min", "type": "integer", "jsonPath": ".spec.replicas.min"}"#,
     printcolumn = r#"{"name": "Max", "type": "integer", "jsonPath": ".spec.replicas.max"}"#,
     printcolumn = r#"{"name": "Models", "type": "integer", "jsonPath": ".status.modelServings"}"#,
@@ -31,38 +37,49 @@ use super::keda::{FallbackBehavior, MetricType};
     printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase", default)]
-#[schemars(extend("x-kubernetes-validations" = [{"rule": "size(self.signals) > 0 || (has(self.customSignals) && size(self.customSignals) > 0)", "fieldPath": ".signals", "message": "nothing is measured: give at least one signal, or one of customSignals"}]))]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "size(self.signals) > 0 || (has(self.customSignals) && size(self.customSignals) > 0)",
+    "fieldPath": ".signals",
+    "message": "must have at least one signal if customSignals is empty",
+}]))]
 pub struct AutoscalingProfileSpec {
-    /// The Prometheus that KEDA asks. Without it the operator's own --prometheus-url counts.
+    /// Prometheus that KEDA queries. Default: the operator's --prometheus-url.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prometheus: Option<PrometheusSpec>,
-    /// Where kthena-router runs, if not where the operator was told by --router-namespace.
+    /// Location of kthena-router. Default: the operator's --router-namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub router: Option<RouterSpec>,
-    /// How many ServingGroups there may be.
+    /// Bounds of the number of ServingGroups.
     pub replicas: ReplicasSpec,
-    /// What is measured; with several signals the one that asks for the most ServingGroups counts.
-    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    /// Built-in signals to scale on. With several signals, the one that requires the most ServingGroups
+    /// decides.
+    #[schemars(length(max = 8))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub signals: Vec<SignalSpec>,
-    /// Queries of your own, measured beside the signals, unless a ModelServing's own list of signals leaves them out.
+    /// Signals with your own queries, in addition to the built-in ones. A ModelServing that lists its signals
+    /// in an annotation uses only those that it lists.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    #[schemars(length(max = 8))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub custom_signals: Vec<CustomSignalSpec>,
-    /// How often KEDA asks, such as 15s.
+    /// Interval between KEDA's queries, from 1s to 1h.
     #[schemars(regex(pattern = "^[0-9]{1,5}[smh]$"), length(max = 6))]
-    #[schemars(extend("x-kubernetes-validations" = [{"rule": "duration(self) >= duration('1s') && duration(self) <= duration('1h')", "message": "must be from 1s to 1h"}]))]
+    #[schemars(extend("x-kubernetes-validations" = between("1s", "1h")))]
     pub polling_interval: String,
-    /// How fast ServingGroups are added. Quick by default, since a model takes minutes to load.
+    /// Speed of adding ServingGroups. Fast by default, because a model takes minutes to load.
     pub scale_up: ScaleUpSpec,
-    /// How fast ServingGroups are removed. Slow by default, since what is removed takes minutes to come back.
+    /// Speed of removing ServingGroups. Slow by default, because a removed ServingGroup takes minutes to come
+    /// back.
     pub scale_down: ScaleDownSpec,
-    /// When the last ServingGroup goes, where replicas.min is 0.
+    /// Removal of the last ServingGroup. Applies if replicas.min is 0.
     pub scale_to_zero: ScaleToZeroSpec,
-    /// What KEDA assumes while Prometheus gives no answer; without it the count stays as it is. Left out where replicas.min is 0, since
-    /// KEDA would wake every sleeping model then, and where KEDA is older than 2.17.
+    /// Number of ServingGroups while Prometheus returns no data. By default the number stays unchanged. The
+    /// operator omits the fallback if replicas.min is 0, because KEDA would scale up every idle model, and if
+    /// KEDA is older than 2.17.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fallback: Option<FallbackSpec>,
-    /// The monitors that feed Prometheus. Those of the profile named default are the router's, too.
+    /// ServiceMonitor and PodMonitors that the operator creates. Only the profile named default configures the
+    /// router's ServiceMonitor.
     pub monitors: MonitorsSpec,
 }
 
@@ -72,7 +89,7 @@ impl Default for AutoscalingProfileSpec {
             prometheus: None,
             router: None,
             replicas: ReplicasSpec::default(),
-            signals: vec![SignalSpec { name: "active-requests".to_owned(), target: "10".to_owned() }],
+            signals: vec![SignalSpec::from(Signal::Demand(Demand::ActiveRequests))],
             custom_signals: Vec::new(),
             polling_interval: "15s".to_owned(),
             scale_up: ScaleUpSpec::default(),
@@ -84,64 +101,80 @@ impl Default for AutoscalingProfileSpec {
     }
 }
 
-/// The Prometheus that KEDA asks, and how.
+/// Address of a Prometheus, and KEDA's access to it.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[schemars(extend("x-kubernetes-validations" = [{"rule": "!(has(self.authModes) && 'bearer' in self.authModes && 'basic' in self.authModes)", "message": "authModes: bearer and basic exclude each other"}, {"rule": "!has(self.authModes) || has(self.authenticationRef)", "message": "authModes need an authenticationRef that brings the credentials"}]))]
+#[schemars(extend("x-kubernetes-validations" = [
+    rule(
+        "!(has(self.authModes) && 'bearer' in self.authModes && 'basic' in self.authModes)",
+        "authModes must not contain both bearer and basic",
+    ),
+    rule(
+        "!has(self.authModes) || has(self.authenticationRef)",
+        "authModes requires authenticationRef, which names the credentials",
+    ),
+]))]
 #[serde(rename_all = "camelCase")]
 pub struct PrometheusSpec {
-    /// Its base address as KEDA reaches it: http or https, no trailing slash; it may carry a path.
+    /// Base URL that KEDA uses: http or https, with an optional path, without a trailing slash.
     #[schemars(
         regex(pattern = r"^https?://[^\s/?#@:]+(:[0-9]{1,5})?(/[^\s?#]*[^\s/?#])?$"),
         length(max = 512)
     )]
     pub url: String,
-    /// KEDA's credentials for it.
+    /// Reference to KEDA's credentials for Prometheus.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authentication_ref: Option<AuthenticationRef>,
-    /// How KEDA uses them; KEDA ignores the credentials without it. May be left out only where the TriggerAuthentication itself brings
-    /// the modes, or a pod identity.
+    /// Modes in which KEDA uses the credentials; without a mode KEDA ignores them. Omit the field only if the
+    /// TriggerAuthentication contains the modes or a pod identity.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4))]
     pub auth_modes: Vec<AuthMode>,
     /// Headers of KEDA's requests, such as X-Scope-OrgID.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 16))]
-    #[schemars(extend("x-kubernetes-validations" = [{"rule": "self.all(key, !key.contains(',') && !key.contains('=') && !self[key].contains(',') && !self[key].contains('='))", "message": "KEDA cannot carry headers with ',' or '='"}]))]
+    #[schemars(extend("x-kubernetes-validations" = [rule(
+        "self.all(key, !key.contains(',') && !key.contains('=') && \
+         !self[key].contains(',') && !self[key].contains('='))",
+        "names and values must not contain ',' or '=', which KEDA cannot carry",
+    )]))]
     pub headers: BTreeMap<String, HeaderValue>,
-    /// Whether KEDA accepts any certificate.
+    /// Set to true to have KEDA accept any certificate.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unsafe_ssl: bool,
 }
 
-/// A header's value.
+/// Value of a header.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct HeaderValue(#[schemars(length(max = 512))] pub String);
 
-/// Credentials that KEDA looks up.
+/// Reference to KEDA's credentials.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct AuthenticationRef {
-    /// A TriggerAuthentication is looked up in each ModelServing's namespace.
+    /// Kind of the credentials. KEDA looks up a TriggerAuthentication in the namespace of each ModelServing.
     #[serde(default)]
     pub kind: AuthenticationKind,
-    /// Its name.
+    /// Name of the credentials.
     #[schemars(regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"), length(min = 1, max = 253))]
     pub name: String,
 }
 
-/// Where KEDA looks credentials up.
-#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// Kind of an object with credentials.
+#[derive(
+    JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, IntoStaticStr,
+)]
 pub enum AuthenticationKind {
-    /// In the cluster.
+    /// For all namespaces; its Secrets are in KEDA's namespace.
     #[default]
     ClusterTriggerAuthentication,
-    /// In the ModelServing's namespace.
+    /// For one namespace; its Secrets are there, too.
     TriggerAuthentication,
 }
 
-/// How KEDA uses credentials.
-#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// Mode in which KEDA uses the credentials.
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, IntoStaticStr)]
 #[serde(rename_all = "camelCase")]
+#[strum(serialize_all = "camelCase")]
 pub enum AuthMode {
     /// A bearer token.
     Bearer,
@@ -149,194 +182,214 @@ pub enum AuthMode {
     Basic,
     /// A client certificate.
     Tls,
-    /// A header of its own.
+    /// A custom header.
     Custom,
 }
 
-/// Where kthena-router runs.
+/// Location of kthena-router.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RouterSpec {
-    /// Its namespace. Queries look there; a router that is not in the operator's own --router-namespace needs a monitor of yours.
+    /// Namespace of kthena-router, which the queries select. If it differs from the operator's
+    /// --router-namespace, create a monitor for the router yourself.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"), length(min = 1, max = 63))]
     pub namespace: Option<String>,
-    /// A query that answers one value while the router is scraped, and nothing while it is not: tells no load from no data. By default
-    /// derived from the Service or PodMonitor that is found.
+    /// Query that returns one value while Prometheus scrapes the router, and none otherwise; it separates no
+    /// load from no data. Default: derived from the Service or PodMonitor of the router.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048))]
     pub presence_query: Option<String>,
 }
 
-/// How many ServingGroups there may be.
+/// Bounds of the number of ServingGroups.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[schemars(extend("x-kubernetes-validations" = [{"rule": "self.min <= self.max", "message": "min must not be greater than max"}]))]
+#[schemars(extend("x-kubernetes-validations" = [
+    rule("self.min <= self.max", "min must be less than or equal to max")
+]))]
 #[serde(default)]
 pub struct ReplicasSpec {
-    /// The fewest; 0 lets idle models go to zero.
+    /// Minimum number of ServingGroups. With 0, KEDA scales an idle model to zero.
     #[schemars(range(min = 0))]
     pub min: i32,
-    /// The most.
+    /// Maximum number of ServingGroups.
     #[schemars(range(min = 1))]
     pub max: i32,
 }
 
 impl Default for ReplicasSpec {
     fn default() -> Self {
-        Self { min: 1, max: 10 }
+        let bounds = ReplicaBounds::default();
+        Self { min: bounds.min(), max: bounds.max() }
     }
 }
 
-/// A signal and how much of it one ServingGroup carries.
+/// A built-in signal and its target.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignalSpec {
-    /// One of active-requests, queued-requests, request-rate, output-tokens, engine-queue, engine-running, kv-cache.
-    #[schemars(extend("enum" = ["active-requests", "queued-requests", "request-rate", "output-tokens", "engine-queue", "engine-running", "kv-cache"]))]
+    /// Name of a built-in signal.
+    #[schemars(extend("enum" = signal_names()))]
     pub name: String,
-    /// What one ServingGroup is expected to carry, as a quoted number from 0.001 on.
+    /// Amount of the signal that one ServingGroup carries, as a quoted number >= 0.001.
     #[schemars(regex(pattern = r"^[0-9]{1,9}(\.[0-9]{1,3})?$"), length(max = 13))]
-    #[schemars(extend("x-kubernetes-validations" = [{"rule": "double(self) >= 0.001", "message": "must be at least 0.001"}]))]
+    #[schemars(extend("x-kubernetes-validations" = [is_positive()]))]
     pub target: String,
 }
 
-/// A query of the platform team's own. It runs with KEDA's credentials, over everybody's series.
+impl From<Signal> for SignalSpec {
+    /// The signal with its default target.
+    fn from(signal: Signal) -> Self {
+        Self { name: signal.name().to_owned(), target: signal.default_target().to_string() }
+    }
+}
+
+/// A signal with your own query. It runs with KEDA's credentials, over the series of all namespaces.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CustomSignalSpec {
-    /// The name by which ModelServings may ask for it; none of the built-in signals'.
+    /// Name of the signal, for annotations. Names of built-in signals are reserved.
     #[schemars(regex(pattern = "^[a-z]([-a-z0-9]*[a-z0-9])?$"), length(min = 1, max = 63))]
-    #[schemars(extend("x-kubernetes-validations" = [{"rule": "!(self in ['active-requests', 'queued-requests', 'request-rate', 'output-tokens', 'engine-queue', 'engine-running', 'kv-cache', 'activation'])", "message": "is the name of a built-in signal"}]))]
+    #[schemars(extend("x-kubernetes-validations" = [is_not_reserved()]))]
     pub name: String,
-    /// PromQL that ends in one value. {{model}}, {{namespace}} and {{name}} become quoted strings; {{model}} stands after = or != for
-    /// the one model name, after =~ or !~ for all names, adapters included.
+    /// PromQL query that returns one value. {{model}}, {{namespace}} and {{name}} become quoted strings.
+    /// {{model}} is the only model name after = or !=, and all names including adapters after =~ or !~.
     #[schemars(length(min = 1, max = 2048))]
     pub query: String,
-    /// What one ServingGroup is expected to carry, as a quoted number from 0.001 on.
+    /// Amount of the signal that one ServingGroup carries, as a quoted number >= 0.001.
     #[schemars(regex(pattern = r"^[0-9]{1,9}(\.[0-9]{1,3})?$"), length(max = 13))]
-    #[schemars(extend("x-kubernetes-validations" = [{"rule": "double(self) >= 0.001", "message": "must be at least 0.001"}]))]
+    #[schemars(extend("x-kubernetes-validations" = [is_positive()]))]
     pub target: String,
-    /// AverageValue for a total over the model. Value for a level such as a latency: the HPA multiplies the number of ready ServingGroups
-    /// then, and scales to the minimum while none is ready.
+    /// AverageValue for a total over the model. Value for a level such as a latency: the HPA multiplies the
+    /// number of ready ServingGroups, and scales to the minimum while none is ready.
     #[serde(default)]
     pub metric_type: MetricType,
 }
 
-/// How fast ServingGroups are added.
+/// Speed of adding ServingGroups.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ScaleUpSpec {
-    /// How long recommendations are looked back on, up to 1h; the lowest of them counts.
+    /// Time over which the HPA uses the lowest recommendation, up to 1h.
     #[schemars(regex(pattern = "^[0-9]{1,4}[smh]$"), length(max = 5))]
-    #[schemars(extend("x-kubernetes-validations" = [{"rule": "duration(self) <= duration('1h')", "message": "must be at most 1h"}]))]
+    #[schemars(extend("x-kubernetes-validations" = at_most("1h")))]
     pub stabilization_window: String,
-    /// Limits of speed.
+    /// Limits of the change per period.
     #[schemars(length(min = 1, max = 4))]
     pub policies: Vec<PolicySpec>,
-    /// Which of the limits counts.
-    pub select: SelectSpec,
+    /// Limit that applies, if there are several.
+    pub select: Select,
 }
 
 impl Default for ScaleUpSpec {
     fn default() -> Self {
-        let policy = |kind, value| PolicySpec { kind, value, period: "60s".to_owned() };
+        let period = "60s".to_owned();
         Self {
             stabilization_window: "0s".to_owned(),
-            policies: vec![policy(PolicyType::Pods, 2), policy(PolicyType::Percent, 100)],
-            select: SelectSpec::Max,
+            policies: vec![
+                PolicySpec { kind: PolicyKind::Pods, value: 2, period: period.clone() },
+                PolicySpec { kind: PolicyKind::Percent, value: 100, period },
+            ],
+            select: Select::Max,
         }
     }
 }
 
-/// How fast ServingGroups are removed.
+/// Speed of removing ServingGroups.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ScaleDownSpec {
-    /// How long recommendations are looked back on, up to 1h; the highest of them counts.
+    /// Time over which the HPA uses the highest recommendation, up to 1h.
     #[schemars(regex(pattern = "^[0-9]{1,4}[smh]$"), length(max = 5))]
-    #[schemars(extend("x-kubernetes-validations" = [{"rule": "duration(self) <= duration('1h')", "message": "must be at most 1h"}]))]
+    #[schemars(extend("x-kubernetes-validations" = at_most("1h")))]
     pub stabilization_window: String,
-    /// Limits of speed.
+    /// Limits of the change per period.
     #[schemars(length(min = 1, max = 4))]
     pub policies: Vec<PolicySpec>,
-    /// Which of the limits counts.
-    pub select: SelectSpec,
+    /// Limit that applies, if there are several.
+    pub select: Select,
 }
 
 impl Default for ScaleDownSpec {
     fn default() -> Self {
-        let policies = vec![PolicySpec { kind: PolicyType::Pods, value: 1, period: "2m".to_owned() }];
-        Self { stabilization_window: "10m".to_owned(), policies, select: SelectSpec::Max }
+        let policies = vec![PolicySpec { kind: PolicyKind::Pods, value: 1, period: "2m".to_owned() }];
+        Self { stabilization_window: "10m".to_owned(), policies, select: Select::Max }
     }
 }
 
-/// Which of several limits of speed counts.
-#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum SelectSpec {
-    /// The one that allows the most.
+/// Limit that applies, if there are several.
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr)]
+pub enum Select {
+    /// The limit that allows the largest change.
     Max,
-    /// The one that allows the least.
+    /// The limit that allows the smallest change.
     Min,
-    /// None: no change in this direction at all.
+    /// No change in this direction.
     Disabled,
 }
 
-/// How much may change within a period.
+/// A limit of the change within a period.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicySpec {
-    /// The unit of the value: the HPA's Pods are ServingGroups here.
+    /// Unit of the value. Pods are ServingGroups.
     #[serde(rename = "type")]
-    pub kind: PolicyType,
-    /// How many.
+    pub kind: PolicyKind,
+    /// Number of ServingGroups, or percent, per period.
     #[schemars(range(min = 1))]
     pub value: i32,
-    /// In what time, from 1s to 30m.
+    /// Length of the period, from 1s to 30m.
     #[schemars(regex(pattern = "^[0-9]{1,4}[sm]$"), length(max = 5))]
-    #[schemars(extend("x-kubernetes-validations" = [{"rule": "duration(self) >= duration('1s') && duration(self) <= duration('30m')", "message": "must be from 1s to 30m"}]))]
+    #[schemars(extend("x-kubernetes-validations" = between("1s", "30m")))]
     pub period: String,
 }
 
-/// The unit of a policy's value.
-#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum PolicyType {
-    /// ServingGroups.
+/// Unit of a policy's value.
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr)]
+pub enum PolicyKind {
+    /// ServingGroups; the name is the HPA's.
     Pods,
-    /// Percent of what is there.
+    /// Percent of the current ServingGroups.
     Percent,
 }
 
-/// When the last ServingGroup goes.
+/// Removal of the last ServingGroup.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ScaleToZeroSpec {
-    /// The time without demand, up to 24h.
+    /// Time without demand before KEDA removes the last ServingGroup, up to 24h.
     #[schemars(regex(pattern = "^[0-9]{1,5}[smh]$"), length(max = 6))]
-    #[schemars(extend("x-kubernetes-validations" = [{"rule": "duration(self) <= duration('24h')", "message": "must be at most 24h"}]))]
+    #[schemars(extend("x-kubernetes-validations" = at_most("24h")))]
     pub cooldown: String,
-    /// The same for a model that is new, up to 24h.
+    /// The same for a new model that has not had demand yet, up to 24h.
     #[schemars(regex(pattern = "^[0-9]{1,5}[smh]$"), length(max = 6))]
-    #[schemars(extend("x-kubernetes-validations" = [{"rule": "duration(self) <= duration('24h')", "message": "must be at most 24h"}]))]
+    #[schemars(extend("x-kubernetes-validations" = at_most("24h")))]
     pub initial_cooldown: String,
-    /// How much demand wakes a model that sleeps: more than this many requests and tokens within two minutes, as a quoted number.
+    /// Demand that scales a model up from zero: more requests and tokens than this within two minutes, as a
+    /// quoted number.
     #[schemars(regex(pattern = r"^[0-9]{1,9}(\.[0-9]{1,3})?$"), length(max = 13))]
     pub activation: String,
 }
 
 impl Default for ScaleToZeroSpec {
     fn default() -> Self {
-        Self { cooldown: "30m".to_owned(), initial_cooldown: "15m".to_owned(), activation: "0".to_owned() }
+        Self {
+            cooldown: "30m".to_owned(),
+            initial_cooldown: "15m".to_owned(),
+            activation: Activation::default().to_string(),
+        }
     }
 }
 
-/// What KEDA assumes while Prometheus gives no answer.
+/// Number of ServingGroups while Prometheus returns no data.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct FallbackSpec {
-    /// How replicas is read; by default it can only add ServingGroups.
+    /// Meaning of replicas. By default the fallback can only add ServingGroups.
     pub behavior: FallbackBehavior,
-    /// After how many failures in a row. KEDA's polls and the HPA's count together: 10 are about two minutes.
+    /// Number of consecutive failures before the fallback applies. Polls by KEDA and the HPA both count: 10
+    /// take about two minutes.
     #[schemars(range(min = 1, max = 1000))]
     pub failure_threshold: i32,
-    /// How many ServingGroups.
+    /// Number of ServingGroups.
     #[schemars(range(min = 1))]
     pub replicas: i32,
 }
@@ -347,67 +400,58 @@ impl Default for FallbackSpec {
     }
 }
 
-/// The monitors that feed Prometheus.
+/// Monitors that the operator creates.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct MonitorsSpec {
-    /// Whether to make them: true, unless somebody else's monitor scrapes the router already; always, even then; or false. By default
-    /// what the operator was told by --create-monitors.
+    /// Creation of monitors: true, unless a monitor of another owner scrapes the router; always, even then;
+    /// or false. Default: the operator's --create-monitors.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "create_schema")]
     pub create: Option<CreateSpec>,
     /// Labels by which your Prometheus selects its monitors, such as release: kube-prometheus-stack.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// How often Prometheus scrapes, from 1s to 30s.
+    /// Interval between scrapes, from 1s to 30s.
     #[schemars(regex(pattern = "^[0-9]{1,2}s$"), length(max = 3))]
-    #[schemars(extend("x-kubernetes-validations" = [{"rule": "duration(self) >= duration('1s') && duration(self) <= duration('30s')", "message": "must be from 1s to 30s"}]))]
+    #[schemars(extend("x-kubernetes-validations" = between("1s", "30s")))]
     pub interval: String,
 }
 
 impl Default for MonitorsSpec {
     fn default() -> Self {
-        Self { create: None, labels: BTreeMap::new(), interval: "15s".to_owned() }
+        Self { create: None, labels: BTreeMap::new(), interval: ScrapeInterval::default().to_string() }
     }
 }
 
-/// Whether to make monitors.
+/// Creation of monitors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum CreateSpec {
-    /// Yes or no.
+    /// `true`, unless a monitor of another owner scrapes the router; or `false`.
     Switch(bool),
-    /// A word.
+    /// A value other than true or false.
     Word(CreateWord),
 }
 
-/// A word for whether to make monitors.
+/// Values of [`CreateSpec`] other than true or false.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CreateWord {
-    /// Even beside somebody else's.
+    /// Even if a monitor of another owner scrapes the router.
     Always,
 }
 
-/// A structural schema has one type or none; an enumeration says the rest.
-fn create_schema(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "description": "Whether to make them: true, unless somebody else's monitor scrapes the router already; always, even then; or false. By default what the operator was told by --create-monitors.",
-        "enum": [true, false, "always"],
-        "x-kubernetes-preserve-unknown-fields": true,
-    })
-}
-
-/// What the operator says of a profile.
+/// Status of a profile, as the operator reports it.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct AutoscalingProfileStatus {
-    /// The generation that the rest speaks of.
+    /// Generation of the spec that this status describes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// How many opted-in ModelServings use it.
+    /// Number of opted-in ModelServings that use the profile.
     pub model_servings: i32,
-    /// Ready: whether it can be used.
+    /// Ready is True if the profile is valid.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

@@ -1,4 +1,4 @@
-//! Labels and names as Kubernetes accepts them.
+//! Labels and names in the forms that Kubernetes accepts.
 
 use std::str::FromStr;
 
@@ -12,26 +12,32 @@ pub struct Label {
 }
 
 impl Label {
-    /// `ProbeCache` both.
+    /// Checks the key and the value.
     ///
     /// # Errors
-    /// When the API server would refuse one of them; names it and says what is accepted.
+    /// If the API server would reject one of them.
     pub fn new(key: &str, value: &str) -> Result<Self, ValueError> {
-        let (prefix, name) = key.split_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
-        if !is_part(name, "-_.") || !prefix.is_none_or(is_dns) {
-            return Err(ValueError::new(format!(
-                "{key:?} cannot be the key of a label; write one such as release or example.com/team"
-            )));
-        }
-        if !value.is_empty() && !is_part(value, "-_.") {
-            return Err(ValueError::new(format!(
-                "{value:?} cannot be the value of a label; up to 63 letters, digits, '-', '_' and '.' are accepted"
-            )));
-        }
+        Self::check_key(key)?;
+        Self::check_value(value)?;
         Ok(Self { key: key.to_owned(), value: value.to_owned() })
     }
 
-    /// The two, as maps of labels hold them.
+    pub(crate) fn check_key(key: &str) -> Result<(), ValueError> {
+        let (prefix, name) = key.split_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
+        if is_part(name, "-_.") && prefix.is_none_or(is_dns) {
+            return Ok(());
+        }
+        Err(ValueError::expected("a label key such as release or example.com/team"))
+    }
+
+    pub(crate) fn check_value(value: &str) -> Result<(), ValueError> {
+        if value.is_empty() || is_part(value, "-_.") {
+            return Ok(());
+        }
+        Err(ValueError::expected("a label value of at most 63 letters, digits, '-', '_' and '.'"))
+    }
+
+    /// Key and value, as an entry of a map of labels.
     pub fn into_pair(self) -> (String, String) {
         (self.key, self.value)
     }
@@ -40,15 +46,14 @@ impl Label {
 impl FromStr for Label {
     type Err = ValueError;
 
+    /// Parses `key=value`.
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        let (key, value) = text
-            .split_once('=')
-            .ok_or_else(|| ValueError::new(format!("{text:?} is no label; write key=value")))?;
+        let (key, value) = text.split_once('=').ok_or_else(|| ValueError::expected("a label KEY=VALUE"))?;
         Self::new(key, value)
     }
 }
 
-/// The name of a namespace.
+/// Name of a namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Namespace(String);
 
@@ -59,9 +64,7 @@ impl FromStr for Namespace {
         if is_dns_label(text) {
             return Ok(Self(text.to_owned()));
         }
-        Err(ValueError::new(format!(
-            "{text:?} cannot be the name of a namespace; write one such as kthena-system"
-        )))
+        Err(ValueError::expected("the name of a namespace, such as kthena-system"))
     }
 }
 
@@ -72,7 +75,7 @@ impl Namespace {
     }
 }
 
-/// The name of an object, as most kinds accept it.
+/// Name of an object, in the form that most kinds accept: a DNS subdomain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectName(String);
 
@@ -83,9 +86,7 @@ impl FromStr for ObjectName {
         if is_dns(text) {
             return Ok(Self(text.to_owned()));
         }
-        Err(ValueError::new(format!(
-            "{text:?} cannot be the name of an object; write a lower-case DNS name such as kthena-keda"
-        )))
+        Err(ValueError::expected("the name of an object, a lower-case DNS name such as kthena-keda"))
     }
 }
 
@@ -104,13 +105,16 @@ fn is_dns_label(text: &str) -> bool {
     is_part(text, "-") && text == text.to_lowercase()
 }
 
-/// Letters and digits, with `inner` allowed between them.
+/// Letters and digits, with `inner` allowed between them; at most 63.
 fn is_part(text: &str, inner: &str) -> bool {
-    let edge = |c: char| c.is_ascii_alphanumeric();
     text.len() <= 63
-        && text.starts_with(edge)
-        && text.ends_with(edge)
-        && text.chars().all(|c| edge(c) || inner.contains(c))
+        && text.starts_with(is_edge)
+        && text.ends_with(is_edge)
+        && text.chars().all(|c| is_edge(c) || inner.contains(c))
+}
+
+const fn is_edge(c: char) -> bool {
+    c.is_ascii_alphanumeric()
 }
 
 #[cfg(test)]
@@ -123,22 +127,22 @@ mod tests {
     #[case("Kthena", false)]
     #[case("a.b", false)]
     #[case("", false)]
-    fn reads_namespaces(#[case] text: &str, #[case] good: bool) {
-        assert_eq!(text.parse::<Namespace>().is_ok(), good);
+    fn reads_namespaces(#[case] text: &str, #[case] valid: bool) {
+        assert_eq!(text.parse::<Namespace>().is_ok(), valid);
     }
 
     #[rstest]
     #[case("release=kube-prometheus-stack", None)]
     #[case("example.com/team=a", None)]
     #[case("team=", None)]
-    #[case("release", Some("no label"))]
-    #[case("=x", Some("key"))]
-    #[case("Example.com/team=a", Some("key"))]
-    #[case("team=a b", Some("value"))]
+    #[case("release", Some("KEY=VALUE"))]
+    #[case("=x", Some("label key"))]
+    #[case("Example.com/team=a", Some("label key"))]
+    #[case("team=a b", Some("label value"))]
     fn reads_labels(#[case] text: &str, #[case] error: Option<&str>) {
         match (text.parse::<Label>(), error) {
             (Ok(_), None) => {}
-            (Err(found), Some(why)) => assert!(found.to_string().contains(why), "{found}"),
+            (Err(found), Some(expected)) => assert!(found.to_string().contains(expected), "{found}"),
             (read, _) => panic!("{text}: {read:?}"),
         }
     }

@@ -1,10 +1,10 @@
-//! Label selectors as kubectl takes them.
+//! Label selectors, in kubectl's syntax.
 
 use std::{fmt, str::FromStr};
 
 use super::{Label, ValueError};
 
-/// A selector that the API server accepts and that selects not everything, as it was written.
+/// A label selector that the API server accepts and that has at least one requirement, as the user wrote it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabelSelector(String);
 
@@ -17,16 +17,19 @@ impl fmt::Display for LabelSelector {
 impl FromStr for LabelSelector {
     type Err = ValueError;
 
-    /// Its grammar is that of Kubernetes' `apimachinery/pkg/labels/selector.go`.
+    /// Follows the grammar of Kubernetes' `apimachinery/pkg/labels/selector.go`.
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        requirements(text).into_iter().try_for_each(check).map_err(|error| {
-            ValueError::new(format!("{error}; write a label selector as kubectl takes it, such as shard=a or 'team in (a, b),!beta'"))
-        })?;
-        Ok(Self(text.to_owned()))
+        match requirements(text).into_iter().find(|requirement| !is_requirement(requirement.trim())) {
+            None => Ok(Self(text.to_owned())),
+            Some(invalid) => Err(ValueError::expected(format!(
+                "a label selector such as shard=a or 'team in (a, b),!beta', but {:?} is no requirement",
+                invalid.trim()
+            ))),
+        }
     }
 }
 
-/// The parts between the commas that stand outside of parentheses.
+/// The parts between the commas outside of parentheses.
 fn requirements(text: &str) -> Vec<&str> {
     let mut depth = 0_i32;
     text.split(move |c: char| {
@@ -36,28 +39,25 @@ fn requirements(text: &str) -> Vec<&str> {
     .collect()
 }
 
-fn check(requirement: &str) -> Result<(), ValueError> {
-    let requirement = requirement.trim();
-    if let Some(key) = requirement.strip_prefix('!') {
-        return label(key, "");
+fn is_requirement(text: &str) -> bool {
+    if let Some(key) = text.strip_prefix('!') {
+        return is_label(key, "");
     }
-    if let Some((key, values)) = requirement.strip_suffix(')').and_then(|set| set.split_once('(')) {
+    if let Some((key, values)) = text.strip_suffix(')').and_then(|set| set.split_once('(')) {
         let key = key.trim();
-        let Some(key) = key.strip_suffix(" notin").or_else(|| key.strip_suffix(" in")) else {
-            return Err(ValueError::new(format!("{requirement:?} needs in or notin before its parenthesis")));
-        };
-        return values.split(',').try_for_each(|value| label(key, value));
+        let key = key.strip_suffix(" notin").or_else(|| key.strip_suffix(" in"));
+        return key.is_some_and(|key| values.split(',').all(|value| is_label(key, value)));
     }
-    match requirement.split_once('=') {
+    match text.split_once('=') {
         Some((key, value)) => {
-            label(key.strip_suffix('!').unwrap_or(key), value.strip_prefix('=').unwrap_or(value))
+            is_label(key.strip_suffix('!').unwrap_or(key), value.strip_prefix('=').unwrap_or(value))
         }
-        None => label(requirement, ""),
+        None => is_label(text, ""),
     }
 }
 
-fn label(key: &str, value: &str) -> Result<(), ValueError> {
-    Label::new(key.trim(), value.trim()).map(drop)
+fn is_label(key: &str, value: &str) -> bool {
+    Label::new(key.trim(), value.trim()).is_ok()
 }
 
 #[cfg(test)]
@@ -66,7 +66,7 @@ mod tests {
     use rstest::rstest;
 
     #[rstest]
-    fn what_kubectl_takes_is_accepted(
+    fn accepts_kubectl_syntax(
         #[values(
             "shard=a",
             "shard==a",
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[rstest]
-    fn what_the_api_server_would_refuse_is_said(
+    fn rejects_invalid_selectors(
         #[values(
             "",
             ",",
@@ -98,6 +98,6 @@ mod tests {
         text: &str,
     ) {
         let error = text.parse::<LabelSelector>().unwrap_err().to_string();
-        assert!(error.contains("write a label selector"), "{error}");
+        assert!(error.contains("a label selector such as"), "{error}");
     }
 }

@@ -1,22 +1,37 @@
-//! Names, quantities and facts that every other module speaks of; values are checked once, when they are made.
+//! Names, quantities and facts that all other modules use. Each type checks its value once, in its
+//! constructor.
 
 mod capabilities;
+mod duration;
+mod engine;
+mod error;
 mod key;
 mod label;
 mod label_selector;
+mod model_names;
 pub mod names;
+mod pause;
+mod prometheus_url;
+mod quantity;
 mod reason;
+mod replica_bounds;
+mod signal;
 mod suggestions;
-mod values;
 
 pub use capabilities::{Capabilities, Keda};
+pub use duration::ScrapeInterval;
+pub(crate) use duration::seconds;
+pub use engine::Engine;
+pub(crate) use error::quoted;
+pub use error::{InvalidValue, ValueError};
 pub use key::{Key, key, version};
 pub use label::{Label, Namespace, ObjectName};
 pub use label_selector::LabelSelector;
+pub use model_names::{ModelName, ModelNames};
+pub use pause::Pause;
+pub use prometheus_url::PrometheusUrl;
+pub use quantity::{Activation, Target};
 pub use reason::{ChainLink, Reason, Status, VerdictReason};
+pub use replica_bounds::ReplicaBounds;
+pub use signal::{ACTIVATION, Demand, Saturation, Signal};
 pub use suggestions::nearest;
-pub(crate) use values::Seconds;
-pub use values::{
-    Activation, ModelName, ModelNames, Pause, PrometheusUrl, ReplicaBounds, ScrapeInterval, Target,
-    ValueError,
-};

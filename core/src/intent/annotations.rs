@@ -1,193 +1,209 @@
-//! Reads our annotations of a ModelServing.
+//! Parses the annotations of a ModelServing.
 
 use std::{collections::BTreeMap, fmt};
 
+use strum::VariantArray as _;
+
 use super::profile::{CustomSignal, SignalSource, SignalTarget};
-use crate::api::annotations::{MODEL_NAME, PREFIX};
 use crate::{
-    domain::{ModelNames, Pause, Target, ValueError, nearest},
-    signals::{Engine, Signal},
+    api::annotations::{AnnotationKey, MODEL_NAME, PREFIX},
+    domain::{Engine, InvalidValue, ModelNames, Pause, Signal, Target, ValueError, nearest, quoted},
 };
 
-/// Every key under [`PREFIX`].
-pub const ANNOTATIONS: [&str; 7] =
-    ["profile", "min-replicas", "max-replicas", "signals", "paused", "engine", "engine-port"];
+/// Answer to an annotation that names a role.
+const ROLES: &str = "Kthena cannot scale a single role; remove the annotation, and see docs/roles.md";
 
-/// What is said of a wish that no annotation can grant.
-const ROLES: &str = "a single role cannot be scaled: Kthena's scale subresource counts whole ServingGroups and has none for roles; remove the annotation, and see docs/roles.md for what can be done";
-
-/// One annotation that is wrong: which, what it says, and what is accepted.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct AnnotationError {
-    key: String,
-    problem: String,
-}
-
-impl fmt::Display for AnnotationError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.key, self.problem)
-    }
+/// A problem of one annotation: its key, the cause and the remedy.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AnnotationError {
+    /// The value is invalid.
+    #[error(transparent)]
+    Invalid(#[from] InvalidValue),
+    /// No annotation has this key.
+    #[error("unknown annotation {key:?}: {remedy}")]
+    Unknown {
+        /// The whole key.
+        key: String,
+        /// A similar key, or all keys.
+        remedy: String,
+    },
+    /// The annotation does not fit other objects.
+    #[error("{key}: {problem}")]
+    Mismatch {
+        /// The whole key.
+        key: String,
+        /// Cause and remedy.
+        problem: String,
+    },
 }
 
 impl AnnotationError {
-    fn new(key: impl Into<String>, problem: impl fmt::Display) -> Self {
-        Self { key: key.into(), problem: problem.to_string() }
+    /// A mismatch with other objects, for the key `name` under [`PREFIX`].
+    pub(crate) fn of(name: &str, problem: impl fmt::Display) -> Self {
+        Self::Mismatch { key: format!("{PREFIX}{name}"), problem: problem.to_string() }
     }
 
-    /// The same of an annotation of ours, by the part of its key that tells it from the others.
-    pub(crate) fn of(name: &str, problem: impl fmt::Display) -> Self {
-        Self::new(key(name), problem)
+    fn invalid(key: AnnotationKey, value: i32, expected: ValueError) -> Self {
+        InvalidValue::new(key.to_string(), &value.to_string(), expected).into()
     }
 }
 
-/// What the annotations of an opted-in ModelServing say; `None` is what they leave to the profile.
+/// Values of the annotations of an opted-in ModelServing; `None` leaves the setting to the profile.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Annotations {
-    /// The names that clients send to the router.
+    /// Names that clients send to the router.
     pub models: ModelNames,
-    /// The profile to use.
+    /// Name of the AutoscalingProfile.
     pub profile: Option<String>,
-    /// The fewest ServingGroups.
+    /// Minimum number of ServingGroups.
     pub min_replicas: Option<i32>,
-    /// The most ServingGroups.
+    /// Maximum number of ServingGroups.
     pub max_replicas: Option<i32>,
-    /// What is measured instead of the profile's signals.
+    /// Signals that replace those of the profile.
     pub signals: Option<Vec<SignalTarget>>,
-    /// What is held back.
+    /// Directions in which autoscaling is paused.
     pub pause: Option<Pause>,
-    /// What the pods run.
+    /// Inference engine of the pods.
     pub engine: Option<Engine>,
-    /// The port that it listens on.
+    /// Port on which the engine listens.
     pub engine_port: Option<u16>,
 }
 
 impl Annotations {
-    /// Reads them all; `None` if the ModelServing is not opted in. Signals may be those of the catalogue and `custom` ones; where these
-    /// are not known, names that are in neither are left out.
+    /// Parses all annotations; `None` if the ModelServing has not opted in.
+    ///
+    /// Signals are built-in ones and those in `custom`. If `custom` is `None`, unknown signals are ignored
+    /// instead of reported.
     ///
     /// # Errors
-    /// Every annotation that is wrong, not just the first.
+    /// Every invalid annotation.
     pub fn read(
         annotations: &BTreeMap<String, String>,
         custom: Option<&[CustomSignal]>,
     ) -> Option<Result<Self, Vec<AnnotationError>>> {
         let models = annotations.get(MODEL_NAME)?;
-        let mut reader = Reader { annotations, errors: Vec::new() };
-        reader.refuse_unknown_keys();
-        let models = reader.keep(MODEL_NAME, models.parse::<ModelNames>());
-        let profile = reader.read("profile", profile_name);
-        let min_replicas = reader.read("min-replicas", |text| replicas(text, 0));
-        let max_replicas = reader.read("max-replicas", |text| replicas(text, 1));
-        let signals = reader.read("signals", |text| signals(text, custom));
-        let pause = reader.read("paused", pause).flatten();
-        let engine = reader.read("engine", engine);
-        let engine_port = reader.read("engine-port", port);
+        let mut parser = Parser { annotations, errors: Vec::new() };
+        parser.reject_unknown_keys();
+        let models = parser.record(MODEL_NAME, models, parse_model_names(models));
+        let profile = parser.parse(AnnotationKey::Profile, parse_profile_name);
+        let min_replicas = parser.parse(AnnotationKey::MinReplicas, |text| parse_replicas(text, 0));
+        let max_replicas = parser.parse(AnnotationKey::MaxReplicas, |text| parse_replicas(text, 1));
+        let signals = parser.parse(AnnotationKey::Signals, |text| parse_signals(text, custom));
+        let pause = parser.parse(AnnotationKey::Paused, parse_pause).flatten();
+        let engine = parser.parse(AnnotationKey::Engine, parse_engine);
+        let engine_port = parser.parse(AnnotationKey::EnginePort, parse_port);
         if let (Some(min), Some(max)) = (min_replicas, max_replicas)
             && min > max
         {
-            reader.errors.push(AnnotationError::new(
-                key("min-replicas"),
-                format!(
-                    "{min} is greater than {}: {max}; raise the one or lower the other",
-                    key("max-replicas")
-                ),
-            ));
+            parser.errors.push(min_above_max(min, max));
         }
         Some(match models {
-            Some(models) if reader.errors.is_empty() => {
+            Some(models) if parser.errors.is_empty() => {
                 Ok(Self { models, profile, min_replicas, max_replicas, signals, pause, engine, engine_port })
             }
-            _ => Err(reader.errors),
+            _ => Err(parser.errors),
         })
     }
 }
 
-/// Says which annotation does not fit the profile's bound.
-pub(super) fn bounds_error(min: Option<i32>, max: Option<i32>, error: &ValueError) -> AnnotationError {
-    let name = match (min, max) {
-        (None, Some(_)) => "max-replicas",
-        _ => "min-replicas",
-    };
-    AnnotationError::new(
-        key(name),
-        format!("{error} (where no annotation gives a bound, the profile's counts)"),
-    )
+fn min_above_max(min: i32, max: i32) -> AnnotationError {
+    let expected = format!("an integer <= {}, which is {max}", AnnotationKey::MaxReplicas);
+    AnnotationError::invalid(AnnotationKey::MinReplicas, min, ValueError::expected(expected))
 }
 
-fn key(name: &str) -> String {
-    format!("{PREFIX}{name}")
+/// Error of a `min-replicas` above the maximum of the profile.
+pub(super) fn min_above_profile(min: i32, profile_max: i32) -> AnnotationError {
+    let expected = format!(
+        "an integer <= {profile_max}, the profile's spec.replicas.max; to go higher, set {}",
+        AnnotationKey::MaxReplicas
+    );
+    AnnotationError::invalid(AnnotationKey::MinReplicas, min, ValueError::expected(expected))
 }
 
-struct Reader<'a> {
+/// Error of a `max-replicas` below the minimum of the profile.
+pub(super) fn max_below_profile(max: i32, profile_min: i32) -> AnnotationError {
+    let expected = format!(
+        "an integer >= {profile_min}, the profile's spec.replicas.min; to go lower, set {}",
+        AnnotationKey::MinReplicas
+    );
+    AnnotationError::invalid(AnnotationKey::MaxReplicas, max, ValueError::expected(expected))
+}
+
+struct Parser<'a> {
     annotations: &'a BTreeMap<String, String>,
     errors: Vec<AnnotationError>,
 }
 
-impl Reader<'_> {
-    fn read<T>(&mut self, name: &str, parse: impl FnOnce(&str) -> Result<T, ValueError>) -> Option<T> {
-        let key = key(name);
-        let parsed = parse(self.annotations.get(&key)?);
-        self.keep(&key, parsed)
+impl Parser<'_> {
+    /// `None` if the annotation is absent or invalid.
+    fn parse<T>(
+        &mut self,
+        key: AnnotationKey,
+        parse: impl FnOnce(&str) -> Result<T, ValueError>,
+    ) -> Option<T> {
+        let key = key.to_string();
+        let value = self.annotations.get(&key)?;
+        self.record(&key, value, parse(value))
     }
 
-    fn keep<T>(&mut self, key: &str, parsed: Result<T, ValueError>) -> Option<T> {
-        parsed.map_err(|error| self.errors.push(AnnotationError::new(key, error))).ok()
+    fn record<T>(&mut self, key: &str, value: &str, parsed: Result<T, ValueError>) -> Option<T> {
+        parsed.map_err(|expected| self.errors.push(InvalidValue::new(key, value, expected).into())).ok()
     }
 
-    fn refuse_unknown_keys(&mut self) {
-        for (full, name) in
-            self.annotations.keys().filter_map(|full| Some((full, full.strip_prefix(PREFIX)?)))
-        {
-            if ANNOTATIONS.contains(&name) {
-                continue;
-            }
-            let hint = match nearest(name, ANNOTATIONS) {
+    fn reject_unknown_keys(&mut self) {
+        let keys: Vec<&str> = AnnotationKey::VARIANTS.iter().map(|key| key.name()).collect();
+        for key in self.annotations.keys() {
+            let Some(name) = key.strip_prefix(PREFIX).filter(|name| !keys.contains(name)) else { continue };
+            let remedy = match nearest(name, keys.iter().copied()) {
                 _ if name.contains("role") => ROLES.to_owned(),
-                Some(meant) => format!("unknown annotation; did you mean {}?", key(meant)),
-                None => format!("unknown annotation; the keys under {PREFIX} are {}", ANNOTATIONS.join(", ")),
+                Some(similar) => format!("did you mean {PREFIX}{similar}?"),
+                None => format!("the keys under {PREFIX} are {}", keys.join(", ")),
             };
-            self.errors.push(AnnotationError::new(full, hint));
+            self.errors.push(AnnotationError::Unknown { key: key.clone(), remedy });
         }
     }
 }
 
-fn profile_name(text: &str) -> Result<String, ValueError> {
-    let valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
-    let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
-    if text.len() <= 253 && text.chars().all(valid) && edge(text.chars().next()) && edge(text.chars().last())
+fn parse_model_names(text: &str) -> Result<ModelNames, ValueError> {
+    text.parse()
+}
+
+fn parse_profile_name(text: &str) -> Result<String, ValueError> {
+    if text.len() <= 253
+        && text.chars().all(|c| is_lower_or_digit(c) || c == '-' || c == '.')
+        && text.starts_with(is_lower_or_digit)
+        && text.ends_with(is_lower_or_digit)
     {
         return Ok(text.to_owned());
     }
-    Err(ValueError::new(format!(
-        "{text:?} cannot be the name of an AutoscalingProfile; write a lower-case DNS name such as default"
-    )))
+    Err(ValueError::expected("the name of an AutoscalingProfile, a lower-case DNS name such as default"))
 }
 
-fn replicas(text: &str, least: i32) -> Result<i32, ValueError> {
-    text.parse::<i32>().ok().filter(|n| *n >= least && !text.starts_with('+')).ok_or_else(|| {
-        ValueError::new(format!(
-            "{text:?} is no number of ServingGroups; write an integer of at least {least}"
-        ))
-    })
+const fn is_lower_or_digit(c: char) -> bool {
+    c.is_ascii_lowercase() || c.is_ascii_digit()
 }
 
-fn signals(text: &str, custom: Option<&[CustomSignal]>) -> Result<Vec<SignalTarget>, ValueError> {
+fn parse_replicas(text: &str, min: i32) -> Result<i32, ValueError> {
+    text.parse::<i32>()
+        .ok()
+        .filter(|replicas| *replicas >= min && !text.starts_with('+'))
+        .ok_or_else(|| ValueError::expected(format!("an integer from {min} to {}", i32::MAX)))
+}
+
+fn parse_signals(text: &str, custom: Option<&[CustomSignal]>) -> Result<Vec<SignalTarget>, ValueError> {
     let mut signals: Vec<SignalTarget> = Vec::new();
-    let mut seen = Vec::new();
+    let mut names = Vec::new();
     for pair in text.split(',') {
-        let Some((name, target)) = pair.split_once('=') else {
-            let pair = pair.trim();
-            return Err(ValueError::new(format!(
-                "{pair:?} is no signal; write name=target pairs separated by commas, such as active-requests=12"
-            )));
-        };
+        let (name, target) = pair.split_once('=').ok_or_else(|| {
+            ValueError::expected("name=target pairs separated by commas, such as active-requests=12")
+        })?;
         let name = name.trim();
-        let target = read_target(name, target.trim())?;
-        if seen.contains(&name) {
-            return Err(ValueError::new(format!("{name} is given twice; keep one")));
+        let target: Target = target.trim().parse().map_err(|error: ValueError| error.within(pair))?;
+        if names.contains(&name) {
+            return Err(ValueError::expected(format!("each signal once, but {} is repeated", quoted(name))));
         }
-        seen.push(name);
-        match (measure(name, custom.unwrap_or_default()), custom) {
+        names.push(name);
+        match (find_signal(name, custom.unwrap_or_default()), custom) {
             (Some(measure), _) => signals.push(SignalTarget { measure, target }),
             (None, Some(custom)) => return Err(unknown_signal(name, custom)),
             (None, None) => {}
@@ -196,50 +212,48 @@ fn signals(text: &str, custom: Option<&[CustomSignal]>) -> Result<Vec<SignalTarg
     Ok(signals)
 }
 
-fn measure(name: &str, custom: &[CustomSignal]) -> Option<SignalSource> {
+fn find_signal(name: &str, custom: &[CustomSignal]) -> Option<SignalSource> {
     let custom = || custom.iter().find(|custom| custom.name == name).cloned().map(SignalSource::Custom);
     Signal::from_name(name).map(SignalSource::BuiltIn).or_else(custom)
 }
 
-pub(super) fn read_target(name: &str, target: &str) -> Result<Target, ValueError> {
-    target.parse().map_err(|error| ValueError::new(format!("{name}: {error}")))
+fn unknown_signal(name: &str, custom: &[CustomSignal]) -> ValueError {
+    ValueError::expected(format!(
+        "known signals, but {} is unknown; {}",
+        quoted(name),
+        suggest_signal(name, custom)
+    ))
 }
 
-pub(super) fn unknown_signal(name: &str, custom: &[CustomSignal]) -> ValueError {
-    let names: Vec<&str> = Signal::ALL
-        .iter()
-        .map(|signal| signal.name())
-        .chain(custom.iter().map(|custom| custom.name.as_str()))
-        .collect();
-    let hint = match nearest(name, names.iter().copied()) {
-        Some(meant) => format!("did you mean {meant}?"),
+/// A similar signal, or all signals.
+pub(super) fn suggest_signal(name: &str, custom: &[CustomSignal]) -> String {
+    let mut names: Vec<&str> = Signal::all().map(Signal::name).collect();
+    names.extend(custom.iter().map(|custom| custom.name.as_str()));
+    match nearest(name, names.iter().copied()) {
+        Some(similar) => format!("did you mean {similar}?"),
         None => format!("the signals are {}", names.join(", ")),
-    };
-    ValueError::new(format!("unknown signal {name:?}; {hint}"))
-}
-
-fn pause(text: &str) -> Result<Option<Pause>, ValueError> {
-    match text {
-        "true" => Ok(Some(Pause::All)),
-        "false" => Ok(None),
-        "scale-in" => Ok(Some(Pause::ScaleIn)),
-        "scale-out" => Ok(Some(Pause::ScaleOut)),
-        _ => Err(ValueError::new(format!(
-            "{text:?} is not accepted; write true, false, scale-in or scale-out"
-        ))),
     }
 }
 
-fn engine(text: &str) -> Result<Engine, ValueError> {
-    let found = Engine::ALL.into_iter().find(|engine| engine.name() == text);
-    found.ok_or_else(|| ValueError::new(format!("{text:?} is no engine; write vllm or sglang")))
+fn parse_pause(text: &str) -> Result<Option<Pause>, ValueError> {
+    if text == "false" {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|_| ValueError::one_of(&["true", "false", "scale-in", "scale-out"]))
 }
 
-fn port(text: &str) -> Result<u16, ValueError> {
+fn parse_engine(text: &str) -> Result<Engine, ValueError> {
+    Engine::VARIANTS.iter().copied().find(|engine| engine.name() == text).ok_or_else(|| {
+        let names: Vec<&str> = Engine::VARIANTS.iter().map(|engine| engine.name()).collect();
+        ValueError::one_of(&names)
+    })
+}
+
+fn parse_port(text: &str) -> Result<u16, ValueError> {
     text.parse::<u16>()
         .ok()
         .filter(|port| *port > 0 && !text.starts_with('+'))
-        .ok_or_else(|| ValueError::new(format!("{text:?} is no port; write an integer from 1 to 65535")))
+        .ok_or_else(|| ValueError::expected("an integer from 1 to 65535"))
 }
 
 #[cfg(test)]
@@ -256,12 +270,12 @@ mod tests {
     }
 
     #[test]
-    fn without_a_model_name_nothing_is_asked_for() {
+    fn ignores_annotations_without_a_model_name() {
         assert_eq!(read(&[("autoscaling.kthena.io/min-replicas", "x")]), None);
     }
 
     #[test]
-    fn one_annotation_is_enough() {
+    fn needs_only_the_model_name() {
         let read = read(&[(MODEL_NAME, "llama")]).unwrap().unwrap();
         assert_eq!(
             (read.min_replicas, read.max_replicas, read.signals, read.pause),
@@ -270,13 +284,15 @@ mod tests {
     }
 
     #[test]
-    fn every_error_is_named_at_once() {
+    fn reports_every_invalid_annotation() {
         let errors = errors(&[
             (MODEL_NAME, "a,,b"),
             ("autoscaling.kthena.io/engine", "tgi"),
             ("autoscaling.kthena.io/engine-port", "0"),
             ("autoscaling.kthena.io/max-replicas", "0"),
             ("autoscaling.kthena.io/max-replica", "4"),
+            ("autoscaling.kthena.io/target-role", "decode"),
+            ("autoscaling.kthena.io/x", ""),
             ("autoscaling.kthena.io/min-replicas", "-1"),
             ("autoscaling.kthena.io/paused", "yes"),
             ("autoscaling.kthena.io/profile", "Gold!"),
@@ -287,31 +303,98 @@ mod tests {
 
     #[rstest]
     #[case("active-requests=12, output-tokens=0.5", None)]
-    #[case("", Some("no signal"))]
-    #[case("active-requests", Some("no signal"))]
-    #[case("active-requests=", Some("no target"))]
-    #[case("active-requests=1,active-requests=2", Some("twice"))]
-    #[case("latency=1", Some("the signals are"))]
-    #[case("requests-rate=1", Some("did you mean request-rate?"))]
+    #[case("", Some("expected name=target pairs"))]
+    #[case("active-requests", Some("expected name=target pairs"))]
+    #[case("active-requests=", Some(r#"with at most three decimals in "active-requests=""#))]
+    #[case(
+        "active-requests=1,active-requests=2",
+        Some(r#"each signal once, but "active-requests" is repeated"#)
+    )]
+    #[case("latency=1", Some("the signals are active-requests, "))]
+    #[case("requests-rate=1", Some(r#"but "requests-rate" is unknown; did you mean request-rate?"#))]
     fn reads_signals(#[case] text: &str, #[case] error: Option<&str>) {
-        let read = signals(text, Some(&[]));
+        let read = parse_signals(text, Some(&[]));
         match error {
             None => assert_eq!(read.unwrap().len(), 2),
-            Some(why) => assert!(read.clone().unwrap_err().to_string().contains(why), "{read:?}"),
+            Some(expected) => assert!(read.clone().unwrap_err().to_string().contains(expected), "{read:?}"),
         }
     }
 
     #[test]
-    fn bounds_of_both_annotations_are_compared() {
+    fn ignores_unknown_signals_if_custom_ones_are_unavailable() {
+        assert_eq!(parse_signals("latency=1", None), Ok(Vec::new()));
+    }
+
+    #[rstest]
+    #[case("true", Ok(Some(Pause::All)))]
+    #[case("false", Ok(None))]
+    #[case("scale-in", Ok(Some(Pause::ScaleIn)))]
+    #[case("scale-out", Ok(Some(Pause::ScaleOut)))]
+    #[case("True", Err("expected true, false, scale-in or scale-out"))]
+    fn reads_pauses(#[case] text: &str, #[case] expected: Result<Option<Pause>, &str>) {
+        assert_eq!(parse_pause(text).map_err(|error| error.to_string()), expected.map_err(str::to_owned));
+    }
+
+    #[rstest]
+    #[case("sglang", Ok(Engine::Sglang))]
+    #[case("vLLM", Err("expected vllm or sglang"))]
+    fn reads_engines(#[case] text: &str, #[case] expected: Result<Engine, &str>) {
+        assert_eq!(parse_engine(text).map_err(|error| error.to_string()), expected.map_err(str::to_owned));
+    }
+
+    #[derive(serde::Deserialize)]
+    struct Case {
+        note: String,
+        accepted: bool,
+        annotations: BTreeMap<String, String>,
+    }
+
+    fn cases() -> Vec<Case> {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/chart/annotations.yaml");
+        serde_saphyr::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
+    }
+
+    /// The chart's tests check the admission policy with the same cases.
+    #[test]
+    fn accepts_the_same_annotations_as_the_admission_policy() {
+        for case in cases() {
+            let accepted = Annotations::read(&case.annotations, None).is_none_or(|read| read.is_ok());
+            assert_eq!(accepted, case.accepted, "{}", case.note);
+        }
+    }
+
+    #[test]
+    fn reports_errors_in_the_words_of_the_admission_policy() {
+        let file =
+            concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/kthena-keda/templates/admissionpolicy.yaml");
+        let policy = std::fs::read_to_string(file).unwrap();
+        let (_, policy) = policy.split_once("# Errors by annotation").unwrap();
+        let (policy, _) = policy.split_once("# Message with all errors").unwrap();
+        let texts: Vec<&str> = policy.split('\'').filter(|text| text.starts_with("expected ")).collect();
+        let errors: Vec<String> = cases()
+            .into_iter()
+            .filter_map(|case| Annotations::read(&case.annotations, None)?.err())
+            .flatten()
+            .map(|error| error.to_string())
+            .collect();
+        assert!(texts.len() > 10, "{texts:?}");
+        for text in texts {
+            assert!(errors.iter().any(|error| error.contains(text)), "the operator never reports {text:?}");
+        }
+    }
+
+    #[test]
+    fn compares_the_bounds_of_both_annotations() {
         let errors = errors(&[
             (MODEL_NAME, "m"),
             ("autoscaling.kthena.io/min-replicas", "5"),
             ("autoscaling.kthena.io/max-replicas", "3"),
         ]);
-        assert_eq!(errors.len(), 1);
-        assert!(
-            errors.concat().contains("5 is greater than autoscaling.kthena.io/max-replicas: 3"),
-            "{errors:?}"
+        assert_eq!(
+            errors,
+            [
+                r#"invalid value "5" for autoscaling.kthena.io/min-replicas: expected an integer <= autoscaling.kthena.io/max-replicas, which is 3"#
+            ]
         );
     }
 }

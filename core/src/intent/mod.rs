@@ -1,61 +1,118 @@
-//! What was asked for: annotations over profile over built-in defaults, checked once.
+//! Settings of a ModelServing: annotations over profile over built-in defaults.
 //!
-//! In: a ModelServing's annotations and the platform team's settings. Out: an [`Intent`] whose every value is valid, or all errors at once. Pure.
+//! The parsers check each value once and report all errors of an object together, so that an [`Intent`] holds
+//! only valid values.
 
 mod annotations;
 mod parse_profile;
 mod profile;
 
-pub use annotations::{ANNOTATIONS, AnnotationError, Annotations};
+pub use annotations::{AnnotationError, Annotations};
 pub use profile::{
     Behavior, CreateMonitors, CustomSignal, Direction, MonitorSettings, Policy, PolicyKind, Profile,
     ProfileUnavailable, PrometheusSettings, Select, SignalSource, SignalTarget,
 };
 
-use crate::{
-    domain::{ModelNames, Pause, ReplicaBounds},
-    signals::Engine,
-};
+use crate::domain::{Engine, ModelNames, Pause, ReplicaBounds};
 
 /// The complete, validated settings of one ModelServing.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Intent {
-    /// The names that clients send to the router.
+    /// Names that clients send to the router.
     pub models: ModelNames,
-    /// How many ServingGroups there may be.
+    /// Bounds of the number of ServingGroups.
     pub replicas: ReplicaBounds,
-    /// Whether the upper bound stands on the ModelServing itself, so that a fleet above it may be cut on opting in.
+    /// `true` if an annotation sets the maximum, so that opting in may reduce a number of ServingGroups above
+    /// it.
     pub max_is_explicit: bool,
-    /// What is measured, in the order of the triggers.
+    /// Signals, in the order of the triggers.
     pub signals: Vec<SignalTarget>,
-    /// What is held back.
+    /// Directions in which autoscaling is paused.
     pub pause: Option<Pause>,
-    /// What the pods run, where that is not left to the ModelServer.
+    /// Inference engine of the pods; `None` leaves it to the ModelServer.
     pub engine: Option<Engine>,
-    /// The port that it listens on, likewise.
+    /// Port on which the engine listens; `None` leaves it to the ModelServer.
     pub engine_port: Option<u16>,
-    /// Everything else, which annotations cannot change.
+    /// Settings that annotations cannot change.
     pub profile: Profile,
 }
 
-/// Lays annotations over a profile.
+/// Overrides a profile with annotations.
 ///
 /// # Errors
-/// When annotation and profile do not fit together, which neither can tell alone.
+/// If a bound of the annotations contradicts the other bound of the profile.
 pub fn merge(annotations: Annotations, profile: &Profile) -> Result<Intent, AnnotationError> {
-    let min = annotations.min_replicas;
-    let max = annotations.max_replicas;
-    let replicas =
-        ReplicaBounds::new(min.unwrap_or(profile.replicas.min()), max.unwrap_or(profile.replicas.max()))
-            .map_err(|error| annotations::bounds_error(min, max, &error))?;
     Ok(Intent {
+        replicas: bounds(&annotations, profile.replicas)?,
+        max_is_explicit: annotations.max_replicas.is_some(),
         models: annotations.models,
-        replicas,
-        max_is_explicit: max.is_some(),
         signals: annotations.signals.unwrap_or_else(|| profile.all_signals()),
         pause: annotations.pause,
         engine: annotations.engine,
         engine_port: annotations.engine_port,
         profile: profile.clone(),
     })
+}
+
+fn bounds(annotations: &Annotations, profile: ReplicaBounds) -> Result<ReplicaBounds, AnnotationError> {
+    let min = annotations.min_replicas.unwrap_or(profile.min());
+    let max = annotations.max_replicas.unwrap_or(profile.max());
+    ReplicaBounds::new(min, max).ok_or_else(|| match annotations.min_replicas {
+        Some(_) => annotations::min_above_profile(min, max),
+        None => annotations::max_below_profile(max, min),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    fn merged(min_replicas: Option<i32>, max_replicas: Option<i32>) -> Result<ReplicaBounds, String> {
+        let annotations = Annotations {
+            models: "m".parse().unwrap(),
+            profile: None,
+            min_replicas,
+            max_replicas,
+            signals: None,
+            pause: None,
+            engine: None,
+            engine_port: None,
+        };
+        let mut profile = Profile::built_in();
+        profile.replicas = ReplicaBounds::new(2, 10).unwrap();
+        merge(annotations, &profile).map(|intent| intent.replicas).map_err(|error| error.to_string())
+    }
+
+    #[rstest]
+    #[case(None, None, (2, 10))]
+    #[case(Some(0), None, (0, 10))]
+    #[case(None, Some(12), (2, 12))]
+    #[case(Some(11), Some(12), (11, 12))]
+    fn annotations_override_the_profile(
+        #[case] min: Option<i32>,
+        #[case] max: Option<i32>,
+        #[case] (from, to): (i32, i32),
+    ) {
+        assert_eq!(merged(min, max), Ok(ReplicaBounds::new(from, to).unwrap()));
+    }
+
+    #[rstest]
+    #[case(
+        Some(11),
+        None,
+        r#"invalid value "11" for autoscaling.kthena.io/min-replicas: expected an integer <= 10, the profile's spec.replicas.max; to go higher, set autoscaling.kthena.io/max-replicas"#
+    )]
+    #[case(
+        None,
+        Some(1),
+        r#"invalid value "1" for autoscaling.kthena.io/max-replicas: expected an integer >= 2, the profile's spec.replicas.min; to go lower, set autoscaling.kthena.io/min-replicas"#
+    )]
+    fn reports_bounds_that_contradict_the_profile(
+        #[case] min: Option<i32>,
+        #[case] max: Option<i32>,
+        #[case] message: &str,
+    ) {
+        assert_eq!(merged(min, max), Err(message.to_owned()));
+    }
 }

@@ -1,66 +1,66 @@
-//! The platform team's settings, as a value: what every ModelServing gets that does not say otherwise.
+//! The settings of an AutoscalingProfile, as valid values.
 
 use std::collections::BTreeMap;
 
-use crate::{api::annotations::DEFAULT_PROFILE, signals::RouterSettings};
+pub use crate::api::profile::{PolicyKind, Select};
 use crate::{
     api::{
+        annotations::DEFAULT_PROFILE,
         keda::{Fallback, MetricType},
         profile::{AuthMode, AuthenticationRef},
     },
-    domain::{Activation, PrometheusUrl, ReplicaBounds, ScrapeInterval, Target},
+    domain::{Activation, PrometheusUrl, ReplicaBounds, ScrapeInterval, Signal, Target},
     promql::Template,
-    signals::{Demand, Signal},
+    signals::RouterSettings,
 };
 
-const ACTIVE_REQUESTS: Signal = Signal::Demand(Demand::ActiveRequests);
-
-/// Settings that many models share.
+/// Settings that many ModelServings share.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Profile {
-    /// The Prometheus that KEDA asks; there is no default.
+    /// Prometheus that KEDA queries; it has no built-in default.
     pub prometheus: Option<PrometheusSettings>,
-    /// Where the router's series are, if not where they are found.
+    /// Location of the router's series, if it differs from the detected one.
     pub router: RouterSettings,
-    /// How many ServingGroups there may be.
+    /// Bounds of the number of ServingGroups.
     pub replicas: ReplicaBounds,
-    /// What is measured of what is built in.
+    /// Built-in signals and their targets.
     pub signals: Vec<SignalTarget>,
-    /// What is measured besides.
+    /// Signals with queries of the platform team.
     pub custom_signals: Vec<CustomSignal>,
-    /// How often KEDA asks, in seconds.
+    /// Interval between KEDA's queries, in seconds.
     pub polling_interval: i32,
-    /// How fast and after what time ServingGroups are added and removed.
+    /// Speed of adding and removing ServingGroups.
     pub behavior: Behavior,
-    /// Time without demand before the last ServingGroup goes, in seconds; counts when `min` is 0.
+    /// Time without demand before KEDA removes the last ServingGroup, in seconds; applies if the minimum is
+    /// 0.
     pub cooldown: i32,
-    /// The same for a ScaledObject that is new and has not seen demand yet, in seconds.
+    /// The same for a new ScaledObject that has not had demand yet, in seconds.
     pub initial_cooldown: i32,
-    /// How much demand wakes a model that sleeps.
+    /// Demand that a model at zero has to exceed before KEDA scales it up.
     pub activation: Activation,
-    /// What KEDA assumes while Prometheus gives no answer.
+    /// Number of ServingGroups while Prometheus returns no data.
     pub fallback: Option<Fallback>,
-    /// The monitors that feed Prometheus.
+    /// ServiceMonitor and PodMonitors.
     pub monitors: MonitorSettings,
 }
 
-/// Where and how KEDA asks Prometheus.
+/// Address of a Prometheus, and KEDA's access to it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PrometheusSettings {
-    /// Its base address.
+    /// Base URL.
     pub url: PrometheusUrl,
-    /// Credentials that KEDA looks up.
+    /// TriggerAuthentication with KEDA's credentials.
     pub authentication: Option<AuthenticationRef>,
-    /// How KEDA uses them.
+    /// Modes in which KEDA uses the credentials.
     pub modes: Vec<AuthMode>,
-    /// Headers of KEDA's requests; neither names nor values have `,` or `=`.
+    /// Headers of KEDA's requests; names and values contain neither `,` nor `=`.
     pub headers: BTreeMap<String, String>,
-    /// Whether KEDA accepts any certificate.
+    /// `true` if KEDA accepts any certificate.
     pub unsafe_ssl: bool,
 }
 
 impl MonitorSettings {
-    /// Whether to make any.
+    /// The setting, or its built-in default.
     pub fn create(&self) -> CreateMonitors {
         self.create.unwrap_or_default()
     }
@@ -72,62 +72,62 @@ impl From<PrometheusUrl> for PrometheusSettings {
     }
 }
 
-/// The monitors that feed Prometheus.
+/// Settings of the monitors that have Prometheus scrape the router and the engines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MonitorSettings {
-    /// Whether to make any; a profile may leave that to the operator's flags.
+    /// Creation of monitors; `None` leaves it to the operator's flag `--create-monitors`.
     pub create: Option<CreateMonitors>,
-    /// Labels by which the Prometheus selects its monitors.
+    /// Labels by which Prometheus selects its monitors.
     pub labels: BTreeMap<String, String>,
-    /// How often Prometheus scrapes.
+    /// Interval between scrapes.
     pub interval: ScrapeInterval,
 }
 
-/// Whether to make monitors.
+/// Conditions for creating monitors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CreateMonitors {
-    /// Unless somebody else's monitor scrapes the same.
+    /// Unless a monitor of another owner scrapes the same target.
     #[default]
     UnlessScraped,
     /// Never.
     Never,
-    /// Even beside somebody else's; the queries count what is scraped twice once.
+    /// Even beside a monitor of another owner; the queries count a target that is scraped twice once.
     Always,
 }
 
-/// A signal and how much of it one ServingGroup carries.
+/// A signal and its target.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SignalTarget {
-    /// What is measured.
+    /// The signal.
     pub measure: SignalSource,
-    /// What one ServingGroup is expected to carry.
+    /// Amount that one ServingGroup carries.
     pub target: Target,
 }
 
-/// What is measured.
+/// A built-in or custom signal.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SignalSource {
-    /// A signal of the catalogue.
+    /// A built-in signal.
     BuiltIn(Signal),
-    /// A query of the platform team's.
+    /// A signal with a query of the platform team.
     Custom(CustomSignal),
 }
 
-/// A query of the platform team's.
+/// A signal with a query of the platform team.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CustomSignal {
-    /// The name by which it is asked for.
+    /// Name, for annotations and triggers.
     pub name: String,
-    /// What is asked.
+    /// Query with placeholders.
     pub query: Template,
-    /// What one ServingGroup is expected to carry, where nobody says otherwise.
+    /// Amount that one ServingGroup carries, unless an annotation sets another.
     pub target: Target,
-    /// How the answer becomes a number of ServingGroups.
+    /// Conversion of the value to a number of ServingGroups.
     pub metric_type: MetricType,
 }
 
 impl SignalSource {
-    /// The name that users write.
+    /// The name in annotations and profiles.
     pub fn name(&self) -> &str {
         match self {
             Self::BuiltIn(signal) => signal.name(),
@@ -137,13 +137,14 @@ impl SignalSource {
 }
 
 impl SignalTarget {
-    /// A signal of the catalogue.
+    /// A built-in signal and its target.
     pub const fn built_in(signal: Signal, target: Target) -> Self {
         Self { measure: SignalSource::BuiltIn(signal), target }
     }
 }
 
-/// The HPA's behavior, always complete: KEDA rewrites the HPA on every pass when a part is left to defaults.
+/// The HPA's behavior. It is always complete: KEDA rewrites the HPA on every reconcile if a part is left to
+/// defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Behavior {
     /// Adding ServingGroups.
@@ -155,64 +156,45 @@ pub struct Behavior {
 /// One direction of scaling.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Direction {
-    /// How long recommendations are looked back on, in seconds.
+    /// Time over which the HPA considers recommendations, in seconds.
     pub stabilization_window: i32,
-    /// Limits of speed.
+    /// Limits of the speed.
     pub policies: Vec<Policy>,
-    /// Which of the limits counts.
+    /// Choice among the limits.
     pub select: Select,
 }
 
-/// Which of several limits of speed counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Select {
-    /// The one that allows the most.
-    Max,
-    /// The one that allows the least.
-    Min,
-    /// None: no change at all.
-    Disabled,
-}
-
-/// How much may change within a period.
+/// A limit of the change within a period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// The unit of `value`.
+    /// Unit of `value`.
     pub kind: PolicyKind,
-    /// How many.
+    /// Number of ServingGroups, or percent.
     pub value: i32,
-    /// In how many seconds.
+    /// Length of the period, in seconds.
     pub period: i32,
 }
 
-/// The unit of a policy's value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PolicyKind {
-    /// ServingGroups; the HPA's own word is `Pods`.
-    Pods,
-    /// Percent of what is there.
-    Percent,
-}
-
-/// Why there are no settings.
+/// Reason why a ModelServing has no settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProfileUnavailable<'a> {
-    /// There is no profile of the name.
+    /// No profile has this name.
     NotFound,
-    /// It is wrong, and this is what is wrong with it.
+    /// The profile is invalid, with these errors.
     Unusable(&'a str),
 }
 
 impl Profile {
-    /// Whether it has queries that answer a level, by which the HPA multiplies the pods that it finds.
+    /// `true` if a custom signal is a level, by which the HPA multiplies the number of ready pods.
     pub fn uses_value_metric(&self) -> bool {
         self.custom_signals.iter().any(|custom| custom.metric_type == MetricType::Value)
     }
 
-    /// The one that counts for whoever names `name`: what was found under it, and for the default one the built-in settings where there is none.
+    /// The settings of the profile `name`: those `found`, or `defaults` for the profile named default if it
+    /// does not exist.
     ///
     /// # Errors
-    /// Where there is none, or what is wrong with it.
+    /// If the profile does not exist or is invalid.
     pub fn resolve<'a>(
         name: &str,
         found: Option<&'a Result<Self, String>>,
@@ -226,7 +208,7 @@ impl Profile {
         }
     }
 
-    /// These settings, with the operator's own flags for what a profile leaves to them.
+    /// These settings, completed by the operator's flags.
     #[must_use]
     pub fn with_fallback(mut self, flags: &Self) -> Self {
         self.prometheus = self.prometheus.or_else(|| flags.prometheus.clone());
@@ -234,46 +216,12 @@ impl Profile {
         self
     }
 
-    /// Everything that is measured where no ModelServing says otherwise.
+    /// Built-in and custom signals: the signals of a ModelServing whose annotations set none.
     pub fn all_signals(&self) -> Vec<SignalTarget> {
-        let custom = |custom: &CustomSignal| SignalTarget {
+        let custom = self.custom_signals.iter().map(|custom| SignalTarget {
             measure: SignalSource::Custom(custom.clone()),
             target: custom.target,
-        };
-        self.signals.iter().cloned().chain(self.custom_signals.iter().map(custom)).collect()
-    }
-
-    /// The built-in defaults: made for models that take minutes to load, so quick to add and slow to remove.
-    pub fn built_in() -> Self {
-        let policy = |kind, value, period| Policy { kind, value, period };
-        Self {
-            prometheus: None,
-            router: RouterSettings::default(),
-            replicas: ReplicaBounds::DEFAULT,
-            signals: vec![SignalTarget::built_in(ACTIVE_REQUESTS, ACTIVE_REQUESTS.default_target())],
-            custom_signals: Vec::new(),
-            polling_interval: 15,
-            behavior: Behavior {
-                scale_up: Direction {
-                    stabilization_window: 0,
-                    policies: vec![policy(PolicyKind::Pods, 2, 60), policy(PolicyKind::Percent, 100, 60)],
-                    select: Select::Max,
-                },
-                scale_down: Direction {
-                    stabilization_window: 600,
-                    policies: vec![policy(PolicyKind::Pods, 1, 120)],
-                    select: Select::Max,
-                },
-            },
-            cooldown: 1800,
-            initial_cooldown: 900,
-            activation: Activation::default(),
-            fallback: None,
-            monitors: MonitorSettings {
-                create: None,
-                labels: BTreeMap::new(),
-                interval: ScrapeInterval::DEFAULT,
-            },
-        }
+        });
+        self.signals.iter().cloned().chain(custom).collect()
     }
 }

@@ -14,10 +14,10 @@ use crate::{
         },
         kthena::ModelServing,
         metadata::{MANAGED_BY, OPERATOR},
-        profile::{AuthMode, AuthenticationKind, AuthenticationRef},
+        profile::{AuthMode, AuthenticationRef},
     },
     domain::{Keda, Pause},
-    intent::{Direction, Intent, Policy, PolicyKind, PrometheusSettings, Select},
+    intent::{Direction, Intent, Policy, PrometheusSettings},
 };
 
 /// Settings that the installed KEDA does not support.
@@ -113,25 +113,14 @@ fn behavior(intent: &Intent) -> Advanced {
 fn rules(direction: &Direction) -> Rules {
     Rules {
         stabilization_window_seconds: Some(direction.stabilization_window),
-        select_policy: Some(
-            match direction.select {
-                Select::Max => "Max",
-                Select::Min => "Min",
-                Select::Disabled => "Disabled",
-            }
-            .to_owned(),
-        ),
+        select_policy: Some(<&str>::from(direction.select).to_owned()),
         policies: direction.policies.iter().map(policy).collect(),
     }
 }
 
 fn policy(policy: &Policy) -> ScalingPolicy {
     ScalingPolicy {
-        kind: match policy.kind {
-            PolicyKind::Pods => "Pods",
-            PolicyKind::Percent => "Percent",
-        }
-        .to_owned(),
+        kind: <&str>::from(policy.kind).to_owned(),
         value: policy.value,
         period_seconds: policy.period,
     }
@@ -190,9 +179,5 @@ const fn auth_mode(mode: AuthMode) -> &'static str {
 }
 
 fn authentication_ref(reference: &AuthenticationRef) -> AuthenticationReference {
-    let kind = match reference.kind {
-        AuthenticationKind::ClusterTriggerAuthentication => "ClusterTriggerAuthentication",
-        AuthenticationKind::TriggerAuthentication => "TriggerAuthentication",
-    };
-    AuthenticationReference { kind: kind.to_owned(), name: reference.name.clone() }
+    AuthenticationReference { kind: <&str>::from(reference.kind).to_owned(), name: reference.name.clone() }
 }

@@ -1,4 +1,4 @@
-//! A small typed subset of PromQL: what the signals need and nothing else.
+//! A typed subset of PromQL, as small as the signals permit.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use super::{
     quote::{alternation, quote},
 };
 
-/// Selects series by name and labels; an instant vector.
+/// A selector of series by name and labels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selector {
     name: Name,
@@ -18,7 +18,7 @@ pub struct Selector {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Name {
     Metric(&'static str),
-    /// Several families at once, matched by `__name__`.
+    /// Several metrics at once, matched by `__name__`.
     Families(&'static [&'static str]),
 }
 
@@ -59,7 +59,7 @@ impl Selector {
         self
     }
 
-    /// Looks `duration` (PromQL, such as `2m`) into the past.
+    /// Shifts the selector into the past by `duration` (PromQL, such as `2m`).
     #[must_use]
     pub fn offset(mut self, duration: &'static str) -> Self {
         self.offset = Some(duration);
@@ -86,60 +86,61 @@ impl Selector {
 /// An aggregation operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Aggregation {
-    /// Adds up.
+    /// The sum.
     Sum,
-    /// Takes the largest; collapses copies of one series that several scrapes made.
+    /// The maximum; merges the copies of a series that several monitors scrape.
     Max,
 }
 
-/// An expression whose value is an instant vector.
+/// An expression that returns an instant vector.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expr {
-    /// The series themselves.
+    /// The latest samples of series.
     Series(Selector),
-    /// Growth per second over a window.
+    /// Increase per second over a window.
     Rate(Selector, &'static str),
-    /// Growth over a window.
+    /// Increase over a window.
     Increase(Selector, &'static str),
-    /// The largest sample of a window; unlike an instant selector it sees nothing older.
+    /// Maximum over a window; unlike an instant selector, it ignores older samples.
     MaxOverTime(Selector, &'static str),
-    /// What somebody else wrote.
+    /// A query of the platform team.
     Written(Query),
-    /// The largest value of what somebody else wrote within the minute that ended this long ago, looked at every 15 seconds.
+    /// Maximum of a query of the platform team over one minute, which ended `offset` ago, in steps of 15
+    /// seconds.
     WrittenMinute(Query, Option<&'static str>),
-    /// An aggregation; with an empty `by` the answer is one element without labels.
+    /// An aggregation; with an empty `by` it returns one sample without labels.
     Aggregate {
-        /// The operator.
+        /// Aggregation operator.
         op: Aggregation,
-        /// The labels that stay.
+        /// Labels of the result.
         by: &'static [&'static str],
-        /// What is aggregated.
+        /// Aggregated expression.
         of: Box<Expr>,
     },
-    /// Keeps elements whose value is 1.
+    /// Samples whose value is 1.
     IsOne(Box<Expr>),
-    /// 0 for each element.
+    /// 0 for each sample.
     Zero(Box<Expr>),
-    /// The first alternative's elements, then those of the next whose labels are not there yet.
+    /// Samples of the first alternative, and those of each next one whose labels are missing so far.
     Or(Vec<Expr>),
-    /// Elements of the first whose labels the second does not have.
+    /// Samples of the first whose labels no sample of the second has.
     Unless(Box<Expr>, Box<Expr>),
-    /// The first, if the second has any element at all.
+    /// The first, if the second has at least one sample.
     IfAny(Box<Expr>, Box<Expr>),
 }
 
 impl Expr {
-    /// Adds all elements up into one.
+    /// Sum of all samples.
     pub fn sum(of: Expr) -> Self {
         Self::Aggregate { op: Aggregation::Sum, by: &[], of: Box::new(of) }
     }
 
-    /// Takes the largest of all elements.
+    /// Maximum of all samples.
     pub fn max(of: Expr) -> Self {
         Self::max_by(&[], of)
     }
 
-    /// Takes the largest of each group of elements.
+    /// Maximum of each group of samples.
     pub fn max_by(by: &'static [&'static str], of: Expr) -> Self {
         Self::Aggregate { op: Aggregation::Max, by, of: Box::new(of) }
     }
@@ -168,7 +169,7 @@ impl fmt::Display for Expr {
     }
 }
 
-/// An expression as operand of another: in parentheses where precedence could change its meaning.
+/// An operand of another expression, in parentheses where precedence could change its meaning.
 struct Operand<'a>(&'a Expr);
 
 impl fmt::Display for Operand<'_> {
@@ -217,7 +218,7 @@ fn write_or(f: &mut fmt::Formatter<'_>, alternatives: &[Expr]) -> fmt::Result {
             f.write_str(" or ")?;
         }
         match alternative {
-            // `or` binds weakest, so products need no parentheses; everything else that is compound gets them.
+            // `or` binds weakest, so products need no parentheses; all other compound expressions get them.
             Expr::Zero(_) => write!(f, "{alternative}")?,
             other => write!(f, "{}", Operand(other))?,
         }

@@ -1,7 +1,7 @@
-//! The only place where PromQL text is made.
+//! The only module that builds PromQL text.
 //!
-//! In: metric and label names of ours (static), values of anybody's (data), and queries of the platform team's, which are parsed first.
-//! Out: query text whose structure no value can change.
+//! Metric and label names are static. Values are data from any user, quoted so that they cannot change the
+//! structure of a query. Queries of the platform team are parsed first.
 
 mod expr;
 mod query;

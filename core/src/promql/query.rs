@@ -1,4 +1,4 @@
-//! Queries that somebody else wrote: parsed, and known to answer one value.
+//! Queries of the platform team, parsed and checked to return one value.
 
 use std::fmt;
 
@@ -11,35 +11,49 @@ use promql_parser::{
     },
 };
 
-/// What is wrong with a query, in words that say what is accepted.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct QueryError(pub(super) String);
+use crate::domain::ValueError;
 
-/// A query that Prometheus accepts and that answers at most one element.
+/// The queries that are accepted instead of an invalid one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected {0}")]
+pub struct QueryError(String);
+
+impl QueryError {
+    pub(super) fn expected(query: impl Into<String>) -> Self {
+        Self(query.into())
+    }
+}
+
+impl From<QueryError> for ValueError {
+    fn from(QueryError(query): QueryError) -> Self {
+        Self::expected(query)
+    }
+}
+
+/// A query that Prometheus accepts and that returns at most one sample.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Query(pub(super) String);
 
 impl Query {
-    /// `ProbeCache` a query: KEDA takes one element and nothing else, and finds out only when it asks.
+    /// Checks a query in advance: KEDA accepts only one sample, and fails at its next poll otherwise.
     ///
     /// # Errors
-    /// When it does not parse, or could answer several elements, or something that is no vector.
+    /// If the query does not parse, can return several samples, or does not return a vector.
     pub fn parse(text: &str) -> Result<Self, QueryError> {
         let text = text.trim();
-        let expr = parser::parse(text).map_err(|error| QueryError(format!("it does not parse: {error}")))?;
+        let expr =
+            parser::parse(text).map_err(|error| QueryError::expected(format!("a PromQL query: {error}")))?;
         if expr.value_type() != ValueType::Vector {
-            return Err(QueryError(format!(
-                "it answers a {}, of which KEDA can read nothing; end in sum(...) or max(...)",
+            return Err(QueryError::expected(format!(
+                "a query that returns a vector, not a {}; end it in sum(...) or max(...)",
                 expr.value_type()
             )));
         }
-        match elements(&expr) {
-            Elements::One | Elements::Bare => Ok(Self(text.to_owned())),
-            Elements::Many => Err(QueryError(
-                "it may answer several values, of which KEDA takes none; end in sum(...) or max(...)"
-                    .to_owned(),
-            )),
+        match cardinality(&expr) {
+            Cardinality::One | Cardinality::Bare => Ok(Self(text.to_owned())),
+            Cardinality::Many => {
+                Err(QueryError::expected("a query that returns one value; end it in sum(...) or max(...)"))
+            }
         }
     }
 }
@@ -50,85 +64,84 @@ impl fmt::Display for Query {
     }
 }
 
-/// How many elements an expression can answer.
+/// Number of samples that an expression can return.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Elements {
+enum Cardinality {
     /// Any number.
     Many,
-    /// One at most.
+    /// At most one.
     One,
-    /// One at most, and without labels.
+    /// At most one, without labels.
     Bare,
 }
 
-fn elements(expr: &Expr) -> Elements {
+fn cardinality(expr: &Expr) -> Cardinality {
     match expr {
         Expr::Aggregate(aggregate) => of_aggregate(aggregate),
         Expr::Call(call) => of_call(call),
         Expr::Binary(binary) => of_binary(binary),
-        Expr::Unary(unary) => elements(&unary.expr),
-        Expr::Paren(paren) => elements(&paren.expr),
-        Expr::Subquery(subquery) => elements(&subquery.expr),
-        Expr::VectorSelector(_) | Expr::MatrixSelector(_) | Expr::Extension(_) => Elements::Many,
-        Expr::NumberLiteral(_) | Expr::StringLiteral(_) => Elements::Bare,
+        Expr::Unary(unary) => cardinality(&unary.expr),
+        Expr::Paren(paren) => cardinality(&paren.expr),
+        Expr::Subquery(subquery) => cardinality(&subquery.expr),
+        Expr::VectorSelector(_) | Expr::MatrixSelector(_) | Expr::Extension(_) => Cardinality::Many,
+        Expr::NumberLiteral(_) | Expr::StringLiteral(_) => Cardinality::Bare,
     }
 }
 
-fn of_aggregate(aggregate: &AggregateExpr) -> Elements {
+fn of_aggregate(aggregate: &AggregateExpr) -> Cardinality {
     if [T_TOPK, T_BOTTOMK, T_LIMITK, T_LIMIT_RATIO, T_COUNT_VALUES].contains(&aggregate.op.id()) {
-        return Elements::Many;
+        return Cardinality::Many;
     }
     match &aggregate.modifier {
-        None => Elements::Bare,
-        Some(LabelModifier::Include(Labels { labels })) if labels.is_empty() => Elements::Bare,
-        Some(_) => elements(&aggregate.expr),
+        None => Cardinality::Bare,
+        Some(LabelModifier::Include(Labels { labels })) if labels.is_empty() => Cardinality::Bare,
+        Some(_) => cardinality(&aggregate.expr),
     }
 }
 
-fn of_call(call: &Call) -> Elements {
+fn of_call(call: &Call) -> Cardinality {
     let args = &call.args.args;
     match call.func.name {
-        "absent" | "absent_over_time" => Elements::One,
-        "histogram_quantile" => args.get(1).map_or(Elements::Many, |buckets| of_quantile(buckets)),
-        "label_replace" | "label_join" => match args.first().map(|arg| elements(arg)) {
-            Some(Elements::One | Elements::Bare) => Elements::One,
-            Some(Elements::Many) | None => Elements::Many,
+        "absent" | "absent_over_time" => Cardinality::One,
+        "histogram_quantile" => args.get(1).map_or(Cardinality::Many, |buckets| of_quantile(buckets)),
+        "label_replace" | "label_join" => match args.first().map(|arg| cardinality(arg)) {
+            Some(Cardinality::One | Cardinality::Bare) => Cardinality::One,
+            Some(Cardinality::Many) | None => Cardinality::Many,
         },
-        // Other functions answer an element for each that their vector has; without a vector it is one.
+        // Other functions return one sample for each of their vector, and one without a vector.
         _ => {
             let vector =
                 args.iter().find(|arg| matches!(arg.value_type(), ValueType::Vector | ValueType::Matrix));
-            vector.map_or(Elements::Bare, |vector| elements(vector))
+            vector.map_or(Cardinality::Bare, |vector| cardinality(vector))
         }
     }
 }
 
-/// Buckets of one histogram differ by `le` alone, which is gone then.
-fn of_quantile(buckets: &Expr) -> Elements {
+/// The buckets of one histogram differ only by `le`, which `histogram_quantile` removes.
+fn of_quantile(buckets: &Expr) -> Cardinality {
     match buckets {
         Expr::Paren(paren) => of_quantile(&paren.expr),
         Expr::Aggregate(AggregateExpr {
             modifier: Some(LabelModifier::Include(Labels { labels })), ..
-        }) if labels == &["le"] => Elements::Bare,
-        other => elements(other),
+        }) if labels == &["le"] => Cardinality::Bare,
+        other => cardinality(other),
     }
 }
 
-fn of_binary(binary: &BinaryExpr) -> Elements {
-    let (left, right) = (elements(&binary.lhs), elements(&binary.rhs));
-    let is_scalar = |expr: &Expr| expr.value_type() == ValueType::Scalar;
+fn of_binary(binary: &BinaryExpr) -> Cardinality {
+    let (left, right) = (cardinality(&binary.lhs), cardinality(&binary.rhs));
     match binary.op.id() {
-        // Elements of both sides are one only where their labels are the same.
-        T_LOR if left == Elements::Bare && right == Elements::Bare => Elements::Bare,
-        T_LOR => Elements::Many,
+        // Samples of both sides merge only if their labels are equal.
+        T_LOR if left == Cardinality::Bare && right == Cardinality::Bare => Cardinality::Bare,
+        T_LOR => Cardinality::Many,
         T_LAND | T_LUNLESS => left,
-        _ if is_scalar(&binary.lhs) => right,
-        _ if is_scalar(&binary.rhs) => left,
+        _ if binary.lhs.value_type() == ValueType::Scalar => right,
+        _ if binary.rhs.value_type() == ValueType::Scalar => left,
         _ => match (left, right) {
-            (Elements::Bare, Elements::Bare) => Elements::Bare,
-            (Elements::Many, Elements::Many) => Elements::Many,
-            _ if is_one_to_one(binary) => Elements::One,
-            _ => Elements::Many,
+            (Cardinality::Bare, Cardinality::Bare) => Cardinality::Bare,
+            (Cardinality::Many, Cardinality::Many) => Cardinality::Many,
+            _ if is_one_to_one(binary) => Cardinality::One,
+            _ => Cardinality::Many,
         },
     }
 }
@@ -160,32 +173,32 @@ mod tests {
     #[case("sum(sum by (x) (a))")]
     #[case("sum(a) * b")]
     #[case("quantile(0.9, a)")]
-    fn one_value(#[case] query: &str) {
+    fn accepts_one_value(#[case] query: &str) {
         assert_eq!(Query::parse(query).map(|query| query.to_string()), Ok(query.to_owned()));
     }
 
     #[rstest]
-    #[case("a", "several values")]
-    #[case("sum by (x) (a)", "several values")]
-    #[case("sum without (x) (a)", "several values")]
-    #[case("topk(1, a)", "several values")]
-    #[case("count_values(\"v\", a)", "several values")]
-    #[case("sum(a) or b", "several values")]
-    #[case("absent(a{b=\"c\"}) or sum(d)", "several values")]
-    #[case("a / b", "several values")]
-    #[case("a * on (x) group_left () sum(b)", "several values")]
-    #[case("rate(a[5m])", "several values")]
-    #[case("histogram_quantile(0.95, rate(a_bucket[5m]))", "several values")]
-    #[case("histogram_quantile(0.95, sum by (le, x) (rate(a_bucket[5m])))", "several values")]
-    #[case("1 + 1", "answers a scalar")]
-    #[case("scalar(sum(a))", "answers a scalar")]
-    #[case("\"text\"", "answers a string")]
-    #[case("a[5m]", "answers a matrix")]
-    #[case("sum(a", "does not parse")]
-    #[case("", "does not parse")]
-    #[case("sum(a) # or everything\n} b", "does not parse")]
-    fn no_value(#[case] query: &str, #[case] why: &str) {
+    #[case("a", "returns one value")]
+    #[case("sum by (x) (a)", "returns one value")]
+    #[case("sum without (x) (a)", "returns one value")]
+    #[case("topk(1, a)", "returns one value")]
+    #[case("count_values(\"v\", a)", "returns one value")]
+    #[case("sum(a) or b", "returns one value")]
+    #[case("absent(a{b=\"c\"}) or sum(d)", "returns one value")]
+    #[case("a / b", "returns one value")]
+    #[case("a * on (x) group_left () sum(b)", "returns one value")]
+    #[case("rate(a[5m])", "returns one value")]
+    #[case("histogram_quantile(0.95, rate(a_bucket[5m]))", "returns one value")]
+    #[case("histogram_quantile(0.95, sum by (le, x) (rate(a_bucket[5m])))", "returns one value")]
+    #[case("1 + 1", "not a scalar")]
+    #[case("scalar(sum(a))", "not a scalar")]
+    #[case("\"text\"", "not a string")]
+    #[case("a[5m]", "not a matrix")]
+    #[case("sum(a", "a PromQL query: ")]
+    #[case("", "a PromQL query: ")]
+    #[case("sum(a) # or everything\n} b", "a PromQL query: ")]
+    fn rejects_other_results(#[case] query: &str, #[case] expected: &str) {
         let error = Query::parse(query).unwrap_err().to_string();
-        assert!(error.contains(why), "{query}: {error}");
+        assert!(error.contains(expected), "{query}: {error}");
     }
 }

@@ -1,13 +1,14 @@
-//! Quoting of label values, by the rules of Prometheus' own lexer and of RE2.
+//! Quoting of label values by the rules of Prometheus' lexer and of RE2.
 
 use std::fmt::Write as _;
 
-/// Characters that mean something to RE2 (`regexp.QuoteMeta` of Go).
+/// Special characters of RE2 (Go `regexp.QuoteMeta`).
 const RE2_SPECIAL: &str = r"\.+*?()|[]{}^$";
 
 /// Writes `value` as a double-quoted PromQL string.
 ///
-/// Source: Prometheus `util/strutil/quote.go`. `\xNN` denotes one byte there, so that control characters from 0x80 on need `\u`.
+/// Source: Prometheus `util/strutil/quote.go`. `\xNN` is one byte there, so control characters from 0x80 on
+/// need `\u`.
 pub fn quote(value: &str) -> String {
     let mut out = String::with_capacity(value.len() + 2);
     out.push('"');

@@ -1,24 +1,25 @@
-//! Queries with placeholders, which become strings that cannot change the query's structure.
+//! Queries with placeholders; the values become strings that cannot change the structure of the query.
 
 use super::{
     query::{Query, QueryError},
     quote::{alternation, quote},
 };
 
-/// A query with `{{model}}`, `{{namespace}}` and `{{name}}` in it, which parses and answers one value whatever they become.
+/// A query with the placeholders `{{model}}`, `{{namespace}}` and `{{name}}`, which is valid for all of their
+/// values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template(Vec<Part>);
 
-/// What a template is filled with.
+/// Values of the placeholders.
 #[derive(Clone, Copy, Debug)]
 pub struct Subject<'a> {
-    /// The model names that were asked for.
+    /// Model names of the ModelServing.
     pub models: &'a [&'a str],
-    /// Further names that count as the model's.
+    /// Names of its adapters.
     pub adapters: &'a [&'a str],
-    /// The ModelServing's namespace.
+    /// Namespace of the ModelServing.
     pub namespace: &'a str,
-    /// The ModelServing's name.
+    /// Name of the ModelServing.
     pub name: &'a str,
 }
 
@@ -35,57 +36,62 @@ enum Placeholder {
     Name,
 }
 
-/// How a placeholder is compared.
+/// Operator before a placeholder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     /// After `=` or `!=`.
     Equal,
     /// After `=~` or `!~`.
     Pattern,
-    /// Anywhere else.
+    /// No comparison of a label.
     Other,
 }
 
 impl Template {
-    /// Reads a template.
+    /// Parses a template.
     ///
     /// # Errors
-    /// When a placeholder is unknown or stands where it cannot be filled in, or the query is none that KEDA can read.
+    /// If a placeholder is unknown or misplaced, or [`Query::parse`] rejects the query.
     pub fn parse(text: &str) -> Result<Self, QueryError> {
         let template = Self(split(text.trim())?);
-        // Strings are all that a placeholder becomes, so one example stands for all.
+        // Each placeholder becomes a string, so one example represents all values.
         let example = template.fill(&Subject { models: &["m"], adapters: &[], namespace: "n", name: "n" })?;
         Query::parse(&example.to_string())?;
         Ok(template)
     }
 
-    /// Puts the model in.
+    /// Replaces the placeholders.
     ///
     /// # Errors
-    /// When there are several names where only one can stand.
+    /// If a ModelServing has several names, and the query compares `{{model}}` by `=` or `!=`.
     pub fn fill(&self, subject: &Subject<'_>) -> Result<Query, QueryError> {
         let text: Result<String, QueryError> = self.0.iter().map(|part| part.fill(subject)).collect();
         text.map(Query)
     }
 }
 
+impl Place {
+    fn quote(self, value: &str) -> String {
+        match self {
+            Self::Pattern => alternation([value]),
+            Self::Equal | Self::Other => quote(value),
+        }
+    }
+}
+
 impl Part {
     fn fill(&self, subject: &Subject<'_>) -> Result<String, QueryError> {
-        let one = |value: &str, place: Place| match place {
-            Place::Pattern => alternation([value]),
-            Place::Equal | Place::Other => quote(value),
-        };
         match self {
             Self::Text(text) => Ok(text.clone()),
-            Self::Placeholder(Placeholder::Namespace, place) => Ok(one(subject.namespace, *place)),
-            Self::Placeholder(Placeholder::Name, place) => Ok(one(subject.name, *place)),
+            Self::Placeholder(Placeholder::Namespace, place) => Ok(place.quote(subject.namespace)),
+            Self::Placeholder(Placeholder::Name, place) => Ok(place.quote(subject.name)),
             Self::Placeholder(Placeholder::Model, Place::Pattern) => {
                 Ok(alternation(subject.models.iter().chain(subject.adapters).copied()))
             }
             Self::Placeholder(Placeholder::Model, Place::Equal | Place::Other) => match subject.models {
                 [model] => Ok(quote(model)),
-                models => Err(QueryError(format!(
-                    "it compares {{{{model}}}} by = and there are {} model names; compare by =~ instead",
+                models => Err(QueryError::expected(format!(
+                    "{{{{model}}}} after =~ or !~, because the ModelServing has {} model names",
                     models.len()
                 ))),
             },
@@ -99,27 +105,22 @@ fn split(text: &str) -> Result<Vec<Part>, QueryError> {
     let mut before = String::new();
     while let Some((plain, after)) = rest.split_once("{{") {
         let Some((name, after)) = after.split_once("}}") else {
-            return Err(QueryError(
-                "a placeholder is not closed; write {{model}}, {{namespace}} or {{name}}".to_owned(),
-            ));
+            return Err(QueryError::expected("}} at the end of each placeholder"));
         };
         let placeholder = match name.trim() {
             "model" => Placeholder::Model,
             "namespace" => Placeholder::Namespace,
             "name" => Placeholder::Name,
             other => {
-                return Err(QueryError(format!(
-                    "unknown placeholder {{{{{other}}}}}; there are {{{{model}}}}, {{{{namespace}}}} and {{{{name}}}}"
+                return Err(QueryError::expected(format!(
+                    "the placeholders {{{{model}}}}, {{{{namespace}}}} and {{{{name}}}}, but {{{{{other}}}}} is unknown"
                 )));
             }
         };
         before.push_str(plain);
         let place = place(&before, after, name.trim())?;
         if placeholder == Placeholder::Model && place == Place::Other {
-            return Err(QueryError(
-                "{{model}} stands for what a label is compared with; write it after =, !=, =~ or !~"
-                    .to_owned(),
-            ));
+            return Err(QueryError::expected("{{model}} after =, !=, =~ or !~"));
         }
         parts.push(Part::Text(plain.to_owned()));
         parts.push(Part::Placeholder(placeholder, place));
@@ -133,12 +134,12 @@ fn split(text: &str) -> Result<Vec<Part>, QueryError> {
 fn place(before: &str, after: &str, name: &str) -> Result<Place, QueryError> {
     let quotes = ['"', '\'', '`'];
     if before.ends_with(quotes) || after.starts_with(quotes) {
-        return Err(QueryError(format!("{{{{{name}}}}} brings its own quotes; remove those around it")));
-    }
-    if is_in_a_string(before) {
-        return Err(QueryError(format!(
-            "{{{{{name}}}}} stands within a string, which what it becomes could end; write it as a string of its own"
+        return Err(QueryError::expected(format!(
+            "{{{{{name}}}}} without quotes around it, because it adds them"
         )));
+    }
+    if has_open_string(before) {
+        return Err(QueryError::expected(format!("{{{{{name}}}}} as a whole string, not within one")));
     }
     let before = before.trim_end();
     Ok(if before.ends_with("=~") || before.ends_with("!~") {
@@ -152,8 +153,9 @@ fn place(before: &str, after: &str, name: &str) -> Result<Place, QueryError> {
     })
 }
 
-/// Whether a string is open at the end of a text, by the rules of Prometheus' lexer (`promql/parser/lex.go`).
-fn is_in_a_string(text: &str) -> bool {
+/// `true` if a string is open at the end of the text, by the rules of Prometheus' lexer
+/// (`promql/parser/lex.go`).
+fn has_open_string(text: &str) -> bool {
     let mut open = None;
     let mut chars = text.chars();
     while let Some(c) = chars.next() {
@@ -191,24 +193,24 @@ mod tests {
     }
 
     #[test]
-    fn one_name_is_compared_as_it_is() {
+    fn compares_one_name_by_equality() {
         assert_eq!(fill("sum(q{model={{model}}})", &["a.b"]).unwrap(), r#"sum(q{model="a.b"})"#);
         assert!(fill("sum(q{model={{model}}})", &["a", "b"]).unwrap_err().contains("2 model names"));
     }
 
     #[rstest]
-    #[case("sum(q{model=~{{modle}}})", "unknown placeholder {{modle}}")]
-    #[case("sum(q{model=~{{model})", "not closed")]
-    #[case("sum(q{model=\"{{model}}\"})", "brings its own quotes")]
-    #[case("sum(q{a='x={{model}} y'})", "within a string")]
-    #[case("sum(q{a=`x=~ {{name}} y`})", "within a string")]
-    #[case(r#"sum(q{a="\\\"x={{model}} y"})"#, "within a string")]
-    #[case("sum(q) > {{model}}", "after =, !=")]
-    #[case("sum(q) == {{model}}", "after =, !=")]
-    #[case("sum(q{model=~{{model}}}", "does not parse")]
-    #[case("q{model=~{{model}}}", "several values")]
-    fn a_bad_template_is_refused(#[case] text: &str, #[case] why: &str) {
+    #[case("sum(q{model=~{{modle}}})", "{{modle}} is unknown")]
+    #[case("sum(q{model=~{{model})", "}} at the end of each placeholder")]
+    #[case("sum(q{model=\"{{model}}\"})", "without quotes around it")]
+    #[case("sum(q{a='x={{model}} y'})", "as a whole string, not within one")]
+    #[case("sum(q{a=`x=~ {{name}} y`})", "as a whole string, not within one")]
+    #[case(r#"sum(q{a="\\\"x={{model}} y"})"#, "as a whole string, not within one")]
+    #[case("sum(q) > {{model}}", "{{model}} after =, !=")]
+    #[case("sum(q) == {{model}}", "{{model}} after =, !=")]
+    #[case("sum(q{model=~{{model}}}", "a PromQL query: ")]
+    #[case("q{model=~{{model}}}", "returns one value")]
+    fn rejects_invalid_templates(#[case] text: &str, #[case] expected: &str) {
         let error = Template::parse(text).unwrap_err().to_string();
-        assert!(error.contains(why), "{error}");
+        assert!(error.contains(expected), "{error}");
     }
 }

@@ -1,18 +1,21 @@
-//! Queries over the series of inference engines, by their own names.
+//! Queries over the series of inference engines.
 //!
-//! Names: Kthena's `pkg/kthena-router/backend/{vllm,sglang}/metrics.go`, and the engines' own metrics of the same names.
-
-use std::fmt;
+//! Names of the metrics: Kthena `pkg/kthena-router/backend/{vllm,sglang}/metrics.go`, and the engines' own
+//! sources.
 
 use super::RouterSeries;
-use crate::promql::{Expr, Selector};
+use crate::{
+    domain::Engine,
+    promql::{Expr, Selector},
+};
 
-/// The label that the engine's PodMonitor keeps of the pod's `modelserving.volcano.sh/name`, as Prometheus writes it.
+/// Label with the pod's `modelserving.volcano.sh/name`, which the engine's PodMonitor keeps, as Prometheus
+/// spells it.
 pub(super) const MODEL_SERVING: &str = "modelserving_volcano_sh_name";
-/// The same of `modelserving.volcano.sh/group-name`.
+/// The same for `modelserving.volcano.sh/group-name`.
 const SERVING_GROUP: &str = "modelserving_volcano_sh_group_name";
 
-/// Labels that engines put on these gauges, one for each part that counts for itself, besides the pod that they run in.
+/// Labels that distinguish the independent parts of an engine on these gauges, and its pod.
 const ENGINE_LABELS: &[&str] = &[
     "namespace",
     "pod",
@@ -25,40 +28,7 @@ const ENGINE_LABELS: &[&str] = &[
     "moe_ep_rank",
 ];
 
-/// An inference engine that Kthena's router knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Engine {
-    /// vLLM.
-    Vllm,
-    /// SGLang.
-    Sglang,
-}
-
 impl Engine {
-    /// Every engine.
-    pub const ALL: [Self; 2] = [Self::Vllm, Self::Sglang];
-
-    /// The name that users write.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Vllm => "vllm",
-            Self::Sglang => "sglang",
-        }
-    }
-
-    /// Finds an engine by its name, however that is capitalised: a ModelServer writes `vLLM` and `SGLang`.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|engine| engine.name().eq_ignore_ascii_case(name))
-    }
-
-    /// The port that it listens on where nobody says otherwise.
-    pub const fn default_port(self) -> u16 {
-        match self {
-            Self::Vllm => 8000,
-            Self::Sglang => 30000,
-        }
-    }
-
     fn waiting(self) -> Selector {
         Selector::metric(match self {
             Self::Vllm => "vllm:num_requests_waiting",
@@ -73,7 +43,7 @@ impl Engine {
         })
     }
 
-    /// vLLM renamed its own; an engine has one of the two.
+    /// vLLM renamed its metric; an engine exports one of the two.
     fn cache_use(self) -> Selector {
         match self {
             Self::Vllm => Selector::families(&["vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"]),
@@ -82,22 +52,16 @@ impl Engine {
     }
 }
 
-impl fmt::Display for Engine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// Where the series of one ModelServing's engines are found.
+/// Location of the series of one ModelServing's engines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineSeries {
-    /// Whose names they have.
+    /// The engine, which decides the names of the metrics.
     pub engine: Engine,
     /// The ModelServing's namespace.
     pub namespace: String,
     /// The ModelServing's name.
     pub model_serving: String,
-    /// Who decides when there are no engines; nobody, unless there may be none.
+    /// The router whose presence turns missing engines into 0; `None` unless the ModelServing scales to zero.
     pub at_zero: Option<RouterSeries>,
 }
 
@@ -110,7 +74,7 @@ impl EngineSeries {
         self.total(Expr::max_by(ENGINE_LABELS, self.own(self.engine.running())))
     }
 
-    /// The fullest cache of a ServingGroup is the one that its requests wait for.
+    /// Uses the fullest cache of each ServingGroup, because its requests wait for that one.
     pub(super) fn kv_cache(&self) -> Expr {
         self.total(Expr::max_by(&["namespace", SERVING_GROUP], self.own(self.engine.cache_use())))
     }

@@ -1,34 +1,35 @@
-//! What the operator itself asks of Prometheus: few questions for all models at once, about what there is rather than how much.
+//! Queries of the operator itself: a few for all models at once, about the existence of series rather than
+//! their values.
 
 use super::{RouterSeries, engine::MODEL_SERVING};
 use crate::promql::{Expr, Selector};
 
-/// Families that carry a model's name as soon as anybody asked the router for it.
+/// Metrics that have a model's name as a label after the router's first request for it.
 const NAMED: &[&str] = &[
     "kthena_router_active_downstream_requests",
     "kthena_router_requests_total",
     "kthena_router_tokens_total",
 ];
 
-/// The label that holds a model's name.
+/// Label with the name of a model.
 pub const MODEL: &str = "model";
-/// The label that tells how requests for it were answered, where they were counted.
+/// Label with the status code of the responses, on the metrics that count them.
 pub const STATUS_CODE: &str = "status_code";
-/// The label that holds the ModelServing of an engine.
+/// Label with the ModelServing of an engine.
 pub const ENGINE_OF: &str = MODEL_SERVING;
 
-/// Elements that exist while the router is scraped.
+/// Samples that exist while Prometheus scrapes the router.
 pub fn router_presence(router: &RouterSeries) -> Expr {
     Expr::Or(router.presence())
 }
 
-/// An element for each model name that the router was asked for since it started, and each way in which it answered.
+/// One sample for each model name and status code of the router's requests since its start.
 pub fn model_names(router: &RouterSeries) -> Expr {
     let named = Selector::families(NAMED).with("namespace", &router.namespace);
     Expr::max_by(&[MODEL, STATUS_CODE], Expr::Series(named))
 }
 
-/// An element for each ModelServing whose engines are to be scraped: 1 if any of them answers.
+/// One sample for each ModelServing with scrape targets for its engines: 1 if at least one scrape succeeds.
 pub fn engines() -> Expr {
     Expr::max_by(&["namespace", ENGINE_OF], Expr::Series(Selector::metric("up").with_some(ENGINE_OF)))
 }

@@ -5,15 +5,17 @@ use crate::{
     promql::{Expr, Query, Selector},
 };
 
-/// The window of rates; at least four scrapes of the default interval, so that one lost scrape leaves no gap.
+/// Window of rates: eight scrapes at the default interval and four at the longest, so that one lost scrape
+/// leaves no gap.
 const WINDOW: &str = "2m";
 
-/// How far back a minute of the window lies; its last sample counts too, so there is one minute more.
+/// Offset of one minute of the window. The last sample of the window counts too, so there is one minute more
+/// than in it.
 type Minute = Option<&'static str>;
 const MINUTES: [Minute; 3] = [None, Some("1m"), Some("2m")];
 
-/// Labels that the router puts on `requests_total` and `tokens_total`, over all releases, besides the ones that Prometheus adds.
-/// A label left out here would turn a sum over several paths into a maximum.
+/// Labels of the router's `requests_total` and `tokens_total` in all releases, without those that Prometheus
+/// adds. A label that is missing here would turn a sum over several paths into a maximum.
 const COUNTER_LABELS: &[&str] = &[
     "namespace",
     "pod",
@@ -28,62 +30,65 @@ const COUNTER_LABELS: &[&str] = &[
     "upstream_model",
 ];
 
-/// Both queues; a router runs one of them, so their sum is the one that exists.
+/// Both queues. A router runs one of them, so their sum is the length of the existing one.
 const QUEUES: &[&str] = &["kthena_router_fairness_queue_size", "kthena_router_session_boost_queue_size"];
 
-/// Labels that the router puts on its gauge of requests to ModelServers, over all releases.
+/// Labels of the router's gauge of requests to ModelServers in all releases.
 const UPSTREAM_LABELS: &[&str] =
     &["namespace", "pod", "model_server", "model_route", "backend_type", "backend_name", "upstream_model"];
 
-/// The counters that move when a model without ServingGroups is asked for.
-/// Input tokens are counted on arrival in every release; requests only from Kthena 0.4 on.
+/// Counters that increase with a request for a model without ServingGroups.
+/// Every release counts input tokens on arrival; only Kthena 0.4 and later count requests.
 const ARRIVALS: &[&str] = &["kthena_router_requests_total", "kthena_router_tokens_total"];
 
-/// Which series tell that the router is scraped.
+/// Series that exist while Prometheus scrapes the router.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ScrapeSource {
-    /// A ServiceMonitor on the Service of this name.
+    /// `up` of the Service with this name, which a ServiceMonitor selects.
     Service(String),
-    /// A PodMonitor: its job is `<namespace>/<name>`.
+    /// `up` of the job of a PodMonitor, `<namespace>/<name>`.
     Job(String),
-    /// Whatever the platform team says: an answer means yes.
+    /// A query of the platform team: a result means that Prometheus scrapes the router.
     Query(Query),
 }
 
-/// Whose demand counts.
+/// Requests that a demand signal counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DemandScope {
-    /// All that is asked of these model names.
+    /// All requests for these model names.
     Models(ModelNames),
-    /// What the router sends to these ModelServers (`<namespace>/<name>`): the part of a model's demand that is theirs.
+    /// Requests that the router sends to these ModelServers (`<namespace>/<name>`): their part of the
+    /// requests for a model.
     Servers(Vec<String>),
 }
 
-/// Where the router's series are found.
+/// Location of the router's series.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RouterSeries {
-    /// The namespace in which kthena-router runs.
+    /// Namespace of kthena-router.
     pub namespace: String,
-    /// How it is scraped.
+    /// Source of its `up`.
     pub source: ScrapeSource,
 }
 
-/// Where the router's series are.
+/// Overrides of [`RouterSeries`] in a profile.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RouterSettings {
-    /// Its namespace.
+    /// Namespace of kthena-router.
     pub namespace: Option<String>,
-    /// What tells that it is scraped.
+    /// Query that returns a result while Prometheus scrapes the router.
     pub presence: Option<Query>,
 }
 
 impl RouterSeries {
-    /// A router that was not looked for: its Service has the name that Kthena's chart gives it.
+    /// A router whose Service has the name that Kthena's chart gives it; for namespaces in which the operator
+    /// does not look for one.
     pub fn assumed(namespace: &str) -> Self {
         Self { namespace: namespace.to_owned(), source: ScrapeSource::Service("kthena-router".to_owned()) }
     }
 
-    /// Where the platform team says, else where it was found. Of a router in another namespace nothing was found.
+    /// Applies the overrides. In another namespace the operator has detected nothing, so the router is
+    /// [assumed](Self::assumed).
     #[must_use]
     pub fn with_overrides(&self, settings: &RouterSettings) -> Self {
         let mut series = match &settings.namespace {
@@ -122,8 +127,9 @@ impl RouterSeries {
         self.rate(self.of_models(tokens, models))
     }
 
-    /// A rate looks back over its whole window, so it counts only where the router was scraped all that time: over half a window, of
-    /// a Prometheus that has just started, a router that has just gone or a monitor that was deleted, it would be too low.
+    /// The rate, if Prometheus scraped the router in every minute of the window. Over a part of the window
+    /// the rate would be too low: after a start of Prometheus, the end of a router or the deletion of a
+    /// monitor.
     fn rate(&self, counter: Selector) -> Expr {
         let total = self.total(Expr::max_by(COUNTER_LABELS, Expr::Rate(counter, WINDOW)));
         MINUTES
@@ -131,32 +137,36 @@ impl RouterSeries {
             .fold(total, |total, minute| Expr::IfAny(Box::new(total), Box::new(self.scraped_in(minute))))
     }
 
-    /// Elements that exist if the router was scraped within one minute. What an instant selector sees may be five minutes old, and a
-    /// monitor that is deleted leaves no mark; a range shows only what lies in it.
+    /// Samples that exist if Prometheus scraped the router within one minute. The sample of an instant
+    /// selector may be five minutes old, and deleting a monitor leaves no staleness marker; a range selects
+    /// only the samples within it.
     fn scraped_in(&self, minute: Minute) -> Expr {
-        let last = |selector: Selector| {
-            Expr::MaxOverTime(minute.map_or(selector.clone(), |offset| selector.offset(offset)), "1m")
-        };
-        Expr::Or(self.presence_exprs(last, |query| Expr::WrittenMinute(query, minute)))
+        Expr::Or(self.presence_exprs(
+            |selector| {
+                Expr::MaxOverTime(minute.map_or(selector.clone(), |offset| selector.offset(offset)), "1m")
+            },
+            |query| Expr::WrittenMinute(query, minute),
+        ))
     }
 
     fn of_models(&self, selector: Selector, models: &ModelNames) -> Selector {
         selector.with_any("model", models.iter()).with("namespace", &self.namespace)
     }
 
-    /// The sum, or 0 while a router is scraped that has nothing to add up.
+    /// The sum, or 0 without series while Prometheus scrapes the router.
     pub(super) fn total(&self, demand: Expr) -> Expr {
         let mut alternatives = vec![Expr::sum(demand)];
         alternatives.extend(self.presence().into_iter().map(|sign| Expr::Zero(Box::new(sign))));
         Expr::Or(alternatives)
     }
 
-    /// Elements that exist while the router is scraped.
+    /// Samples that exist while Prometheus scrapes the router.
     pub(super) fn presence(&self) -> Vec<Expr> {
         self.presence_exprs(Expr::Series, Expr::Written)
     }
 
-    /// Elements that exist if the router was scraped as long ago as the window of rates is, whether or not it has seen any model.
+    /// Samples that exist if Prometheus scraped the router at the start of the window, with or without
+    /// requests for any model.
     fn was_present(&self) -> Expr {
         Expr::Or(self.presence_exprs(
             |selector| Expr::Series(selector.offset(WINDOW)),
@@ -164,8 +174,9 @@ impl RouterSeries {
         ))
     }
 
-    /// What tells that it is scraped, seen through `series` or `query`: the first is exported by routers from Kthena 1.0 on whatever
-    /// they do; older ones export nothing at rest, so their target's `up`, where it is 1, stands in.
+    /// The series of the [`ScrapeSource`], wrapped by `series` or `query`. Routers of Kthena 1.0 and later
+    /// always export `kthena_router_active_requests`; older ones export nothing without requests, so `up ==
+    /// 1` of their target replaces it.
     fn presence_exprs(&self, series: impl Fn(Selector) -> Expr, query: impl Fn(Query) -> Expr) -> Vec<Expr> {
         let up = Selector::metric("up").with("namespace", &self.namespace);
         let up = match &self.source {
@@ -178,11 +189,13 @@ impl RouterSeries {
     }
 }
 
-/// Whether anybody asked for the model lately: rises on the birth of a counter and on its increase, and is 0 at rest.
+/// Requests for the model within the window: positive after a new counter or an increase of one, and 0
+/// without requests.
 ///
-/// A model at zero answers its first request before any scrape, and that answer *creates* the counter: `rate` and `increase`
-/// do not see a birth. A counter that merely reappears, scraped by another monitor, is no birth. Nothing is answered in the first two
-/// minutes of a Prometheus that started empty, when every series looks new.
+/// The router answers the first request for a model at zero before any scrape, and that response *creates*
+/// the counter, which `rate` and `increase` do not count. A counter that reappears because another monitor
+/// scrapes it is not new. The query returns nothing in the first two minutes of a Prometheus that started
+/// empty, because every series looks new.
 pub fn activation(models: &ModelNames, router: &RouterSeries) -> Expr {
     let arrivals = router.of_models(Selector::families(ARRIVALS), models);
     let counters = |selector: Selector| Expr::max_by(COUNTER_LABELS, Expr::Series(selector));

@@ -1,4 +1,4 @@
-//! KEDA's kinds, which we write.
+//! KEDA's kinds, which the operator writes.
 
 mod scaled_object;
 

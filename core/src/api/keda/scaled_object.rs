@@ -1,7 +1,8 @@
-//! `ScaledObject`: tells KEDA what to measure and what to scale.
+//! `ScaledObject`: the metrics that KEDA queries and the object that it scales.
 //!
-//! Only fields that we set are here. None of them may hold a value that KEDA's own types leave out as empty:
-//! KEDA writes the whole object back once, and what it drops there would change owner.
+//! The types contain only the fields that the operator sets. No field may hold a value that KEDA's own types
+//! omit as empty: KEDA writes the whole object back once, and a field that it omits would change its field
+//! manager.
 //!
 //! Source: KEDA `apis/keda/v1alpha1/scaledobject_types.go`.
 
@@ -11,7 +12,7 @@ use kube_derive::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What we set of a ScaledObject's spec.
+/// The fields of a ScaledObject's spec that the operator sets.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[kube(
     crates(kube_core = "::kube_core"),
@@ -24,9 +25,9 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ScaledObjectSpec {
-    /// What is scaled, through its scale subresource.
+    /// Scaled object, through its scale subresource.
     pub scale_target_ref: ScaleTargetRef,
-    /// How often KEDA asks, in seconds.
+    /// Interval between KEDA's queries, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub polling_interval: Option<i32>,
     /// Time without activity before scaling to zero, in seconds.
@@ -35,24 +36,24 @@ pub struct ScaledObjectSpec {
     /// The same before the first activity, in seconds; KEDA 2.14 or later.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub initial_cooldown_period: Option<i32>,
-    /// The fewest replicas.
+    /// Minimum number of replicas.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_replica_count: Option<i32>,
-    /// The most replicas.
+    /// Maximum number of replicas.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_replica_count: Option<i32>,
-    /// What is assumed while the triggers give no answer.
+    /// Number of replicas while the triggers return no data.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fallback: Option<Fallback>,
-    /// Settings that KEDA hands to the HPA.
+    /// Settings that KEDA copies to the HPA.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advanced: Option<Advanced>,
-    /// What is measured; an atomic list.
+    /// Metrics; an atomic list.
     #[serde(default)]
     pub triggers: Vec<Trigger>,
 }
 
-/// What is scaled.
+/// Reference to the scaled object.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ScaleTargetRef {
@@ -67,36 +68,36 @@ pub struct ScaleTargetRef {
     pub name: String,
 }
 
-/// What is assumed while the triggers give no answer.
+/// Number of replicas while the triggers return no data.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Fallback {
-    /// After how many failures in a row.
+    /// Number of consecutive failures before the fallback applies.
     #[serde(default)]
     pub failure_threshold: i32,
-    /// How many replicas.
+    /// Number of replicas.
     #[serde(default)]
     pub replicas: i32,
-    /// How `replicas` is read; KEDA 2.17 or later.
+    /// Meaning of `replicas`; KEDA 2.17 or later.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub behavior: Option<FallbackBehavior>,
 }
 
-/// How the number of replicas of a fallback is read.
+/// Meaning of the number of replicas of a fallback.
 #[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum FallbackBehavior {
-    /// That many.
+    /// The number of replicas.
     Static,
-    /// As many as there are.
+    /// The current number of replicas.
     CurrentReplicas,
-    /// As many as there are, and at least that many.
+    /// The current number of replicas, or the fallback's if it is higher.
     CurrentReplicasIfHigher,
-    /// As many as there are, and at most that many.
+    /// The current number of replicas, or the fallback's if it is lower.
     CurrentReplicasIfLower,
 }
 
-/// Settings that KEDA hands to the HPA.
+/// Settings that KEDA copies to the HPA.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Advanced {
@@ -109,12 +110,12 @@ pub struct Advanced {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HpaConfig {
-    /// Its speed.
+    /// Scaling speed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub behavior: Option<Behavior>,
 }
 
-/// The HPA's speed in both directions.
+/// Scaling speed of the HPA in both directions.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Behavior {
@@ -126,77 +127,78 @@ pub struct Behavior {
     pub scale_down: Option<Rules>,
 }
 
-/// The HPA's speed in one direction.
+/// Scaling speed of the HPA in one direction.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Rules {
-    /// How long recommendations are looked back on, in seconds.
+    /// Time over which the HPA considers recommendations, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stabilization_window_seconds: Option<i32>,
     /// `Max`, `Min` or `Disabled`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub select_policy: Option<String>,
-    /// Limits of speed.
+    /// Limits of the speed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub policies: Vec<ScalingPolicy>,
 }
 
-/// One limit of speed.
+/// One limit of the change within a period.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ScalingPolicy {
     /// `Pods` (which are ServingGroups here) or `Percent`.
     #[serde(rename = "type", default)]
     pub kind: String,
-    /// How many.
+    /// Number of pods, or percent.
     #[serde(default)]
     pub value: i32,
-    /// In how many seconds.
+    /// Length of the period, in seconds.
     #[serde(default)]
     pub period_seconds: i32,
 }
 
-/// One thing that is measured.
+/// One metric.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Trigger {
-    /// KEDA's name of the scaler.
+    /// Name of KEDA's scaler.
     #[serde(rename = "type", default)]
     pub kind: String,
     /// Unique within the ScaledObject.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// How the value becomes a number of replicas.
+    /// Conversion of the value to a number of replicas.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metric_type: Option<MetricType>,
-    /// The scaler's own settings.
+    /// Settings of the scaler.
     #[serde(default)]
     pub metadata: BTreeMap<String, String>,
-    /// Credentials for it.
+    /// Credentials of the scaler.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authentication_ref: Option<AuthenticationReference>,
-    /// What somebody else added; never written, but seen, since the list belongs to one owner as a whole.
+    /// Fields of other writers: decoded for comparison, because the list has one field manager as a whole,
+    /// and never set.
     #[serde(flatten)]
     pub foreign: BTreeMap<String, serde_json::Value>,
 }
 
-/// Credentials that KEDA looks up.
+/// Reference to KEDA's credentials.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct AuthenticationReference {
     /// `TriggerAuthentication` or `ClusterTriggerAuthentication`.
     #[serde(default)]
     pub kind: String,
-    /// Its name.
+    /// Name of the credentials.
     #[serde(default)]
     pub name: String,
 }
 
-/// How a metric's value becomes a number of replicas.
+/// Conversion of a metric's value to a number of replicas.
 #[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MetricType {
-    /// The value is a total: divided by the target.
+    /// The value is a total, which the HPA divides by the target.
     #[default]
     AverageValue,
-    /// The value is a level: its ratio to the target multiplies the replicas.
+    /// The value is a level; the HPA multiplies the number of replicas by its ratio to the target.
     Value,
 }

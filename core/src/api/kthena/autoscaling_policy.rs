@@ -1,14 +1,16 @@
-//! `AutoscalingPolicy` and `AutoscalingPolicyBinding`: Kthena's own autoscaler, in every shape in which it was released.
+//! `AutoscalingPolicy` and `AutoscalingPolicyBinding`: Kthena's own autoscaler, in the shapes of all
+//! releases.
 //!
-//! From 1.0 on a policy holds its targets; before that a binding does, whose fields were named otherwise in 0.1.
-//! Source: Kthena `pkg/apis/workload/v1alpha1/autoscalingpolicy_types.go` and `autoscalingpolicybinding_types.go`.
+//! In 1.0 and later a policy holds the targets. Before, a binding holds them, and its fields have other names
+//! in 0.1. Source: Kthena `pkg/apis/workload/v1alpha1/autoscalingpolicy_types.go` and
+//! `autoscalingpolicybinding_types.go`.
 
 use kube_derive::CustomResource;
 use serde::{Deserialize, Serialize};
 
 use crate::api::lenient;
 
-/// What we look at of a policy.
+/// The fields of a policy that the operator reads.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[kube(
     crates(kube_core = "::kube_core"),
@@ -21,12 +23,12 @@ use crate::api::lenient;
 )]
 #[serde(rename_all = "camelCase", default)]
 pub struct AutoscalingPolicySpec {
-    /// What is scaled.
+    /// Scaled objects.
     #[serde(flatten)]
     pub targets: PolicyTargets,
 }
 
-/// What we look at of a binding.
+/// The fields of a binding that the operator reads.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[kube(
     crates(kube_core = "::kube_core"),
@@ -39,46 +41,47 @@ pub struct AutoscalingPolicySpec {
 )]
 #[serde(rename_all = "camelCase", default)]
 pub struct AutoscalingPolicyBindingSpec {
-    /// What is scaled.
+    /// Scaled objects.
     #[serde(flatten)]
     pub targets: PolicyTargets,
 }
 
-/// What is scaled, under every name that a release has for it. A target of roles alone is left out: it writes another field.
+/// Scaled objects, under the field names of all releases. Targets that are only roles are missing, because
+/// they scale another field.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PolicyTargets {
     /// One target; `scalingConfiguration` in 0.1.
     #[serde(alias = "scalingConfiguration", deserialize_with = "lenient")]
-    pub homogeneous_target: Option<One>,
+    pub homogeneous_target: Option<SingleTarget>,
     /// Several targets; `optimizerConfiguration` in 0.1.
     #[serde(alias = "optimizerConfiguration", deserialize_with = "lenient")]
-    pub heterogeneous_target: Option<Several>,
+    pub heterogeneous_target: Option<MultipleTargets>,
 }
 
 /// One target.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct One {
-    /// What it names.
+pub struct SingleTarget {
+    /// Scaled object, or a part of it.
     pub target: PolicyTarget,
 }
 
 /// Several targets.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Several {
-    /// Each with its own cost.
-    pub params: Vec<One>,
+pub struct MultipleTargets {
+    /// Targets, each with its own cost.
+    pub params: Vec<SingleTarget>,
 }
 
-/// What a target names.
+/// Scaled object, or a part of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PolicyTarget {
-    /// The object.
+    /// The scaled object.
     pub target_ref: TargetRef,
-    /// A part of it, such as a role.
+    /// Part of the object, such as a role.
     pub sub_targets: Option<SubTarget>,
 }
 
@@ -86,7 +89,7 @@ pub struct PolicyTarget {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SubTarget {
-    /// `Role`.
+    /// Kind of the part: `Role`.
     pub kind: Option<String>,
 }
 
@@ -94,37 +97,37 @@ pub struct SubTarget {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TargetRef {
-    /// `ModelServing` where it is absent.
+    /// Kind; absent for a `ModelServing`.
     pub kind: Option<String>,
-    /// Its name.
+    /// Name of the object.
     pub name: Option<String>,
-    /// The policy's own where it is absent.
+    /// Namespace; absent for the policy's own.
     pub namespace: Option<String>,
 }
 
 impl PolicyTargets {
-    /// The ModelServings whose ServingGroups are scaled, by namespace and name.
+    /// Namespaces and names of the ModelServings whose ServingGroups the policy scales.
     pub fn model_servings(&self, own_namespace: &str) -> Vec<(String, String)> {
-        let one = self.homogeneous_target.iter();
-        let targets = one
-            .chain(self.heterogeneous_target.iter().flat_map(|several| &several.params))
-            .map(|one| &one.target);
-        let whole = targets.filter(|target| {
-            target.sub_targets.as_ref().is_none_or(|part| part.kind.as_deref() != Some("Role"))
-        });
-        let named = whole.map(|target| &target.target_ref).filter(|target| {
-            target.kind.as_deref().is_none_or(|kind| kind == "ModelServing" || kind.is_empty())
-        });
-        named
-            .filter_map(|target| {
-                let namespace = target
-                    .namespace
-                    .as_deref()
-                    .filter(|namespace| !namespace.is_empty())
-                    .unwrap_or(own_namespace);
-                Some((namespace.to_owned(), target.name.clone()?))
-            })
+        let several = self.heterogeneous_target.iter().flat_map(|several| &several.params);
+        self.homogeneous_target
+            .iter()
+            .chain(several)
+            .filter_map(|target| target.target.model_serving(own_namespace))
             .collect()
+    }
+}
+
+impl PolicyTarget {
+    /// Namespace and name, if the target is a whole ModelServing.
+    fn model_serving(&self, own_namespace: &str) -> Option<(String, String)> {
+        let TargetRef { kind, name, namespace } = &self.target_ref;
+        let part = self.sub_targets.as_ref().and_then(|part| part.kind.as_deref());
+        if part == Some("Role") || !matches!(kind.as_deref(), None | Some("" | "ModelServing")) {
+            return None;
+        }
+        let namespace =
+            namespace.as_deref().filter(|namespace| !namespace.is_empty()).unwrap_or(own_namespace);
+        Some((namespace.to_owned(), name.clone()?))
     }
 }
 
@@ -143,7 +146,7 @@ mod tests {
     #[case::v1_0_roles(json!({"disaggregatedTarget": {"targetRef": {"name": "a"}}}), &[])]
     #[case::another_kind(json!({"homogeneousTarget": {"target": {"targetRef": {"kind": "Deployment", "name": "a"}}}}), &[])]
     #[case::odd(json!({"homogeneousTarget": 3}), &[])]
-    fn every_shape(#[case] spec: Value, #[case] expected: &[&str]) {
+    fn finds_targets_of_each_release(#[case] spec: Value, #[case] expected: &[&str]) {
         let policy: AutoscalingPolicySpec = serde_json::from_value(spec).unwrap();
         let found: Vec<String> = policy
             .targets

@@ -1,4 +1,4 @@
-//! Kthena's kinds, which we read.
+//! Kthena's kinds. The operator reads them, and writes only the status of ModelServings.
 
 mod autoscaling_policy;
 mod model_route;

@@ -1,4 +1,4 @@
-//! `ModelRoute`: which ModelServers a model name leads to.
+//! `ModelRoute`: routes the requests for a model name to ModelServers.
 //!
 //! Source: Kthena `pkg/apis/networking/v1alpha1/modelroute_types.go`.
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::lenient;
 
-/// What we look at of a ModelRoute's spec.
+/// The fields of a ModelRoute's spec that the operator reads.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[kube(
     crates(kube_core = "::kube_core"),
@@ -20,31 +20,31 @@ use crate::api::lenient;
 )]
 #[serde(rename_all = "camelCase", default)]
 pub struct ModelRouteSpec {
-    /// The name that clients send; empty where only adapters are routed.
+    /// Name that clients send; empty if the route is only for adapters.
     #[serde(deserialize_with = "lenient")]
     pub model_name: Option<String>,
-    /// LoRA adapters, each a name that clients send, too.
+    /// LoRA adapters; clients send their names, too.
     #[serde(deserialize_with = "lenient")]
     pub lora_adapters: Option<Vec<String>>,
-    /// The first rule that matches a request counts.
+    /// Rules; the first one that matches a request applies.
     #[serde(deserialize_with = "lenient")]
     pub rules: Option<Vec<RouteRule>>,
 }
 
-/// Where requests of one kind go.
+/// Destinations of the requests that match a rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RouteRule {
-    /// One of them is picked for each request, by weight.
+    /// Destinations; the router picks one for each request, by weight.
     pub target_models: Vec<TargetModel>,
 }
 
-/// One place that requests go to.
+/// One destination of requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TargetModel {
-    /// A ModelServer in the route's namespace; none for a provider outside the cluster.
+    /// ModelServer in the route's namespace; absent for a provider outside the cluster.
     pub model_server_name: Option<String>,
-    /// Its share; 100 where it is absent.
+    /// Weight; absent for 100.
     pub weight: Option<u32>,
 }

@@ -1,4 +1,4 @@
-//! `ModelServer`: which pods serve, with what engine, on which port.
+//! `ModelServer`: the pods that serve a model, their engine and their port.
 //!
 //! Source: Kthena `pkg/apis/networking/v1alpha1/modelserver_types.go`.
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize, de::IgnoredAny};
 
 use crate::api::lenient;
 
-/// What we look at of a ModelServer's spec.
+/// The fields of a ModelServer's spec that the operator reads.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[kube(
     crates(kube_core = "::kube_core"),
@@ -22,35 +22,35 @@ use crate::api::lenient;
 )]
 #[serde(rename_all = "camelCase", default)]
 pub struct ModelServerSpec {
-    /// Which pods of its namespace serve.
+    /// Selector of the pods, in the ModelServer's namespace.
     #[serde(deserialize_with = "lenient")]
     pub workload_selector: Option<WorkloadSelector>,
-    /// `vLLM` or `SGLang`.
+    /// Inference engine: `vLLM` or `SGLang`.
     #[serde(deserialize_with = "lenient")]
     pub inference_engine: Option<String>,
-    /// Where they listen.
+    /// Port on which the engines listen.
     #[serde(deserialize_with = "lenient")]
     pub workload_port: Option<WorkloadPort>,
 }
 
-/// Which pods serve.
+/// Selector of the pods.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct WorkloadSelector {
-    /// Labels that all of them have.
+    /// Labels that the pods have.
     pub match_labels: BTreeMap<String, String>,
-    /// Whether prefill and decode are done by different pods.
-    #[serde(deserialize_with = "is_there")]
+    /// `true` if different pods do prefill and decode.
+    #[serde(deserialize_with = "is_present")]
     pub pd_group: bool,
 }
 
-/// Where engines listen.
+/// Port on which the engines listen.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkloadPort {
-    /// The number.
+    /// Port number.
     pub port: u16,
 }
 
-fn is_there<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+fn is_present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     Ok(Option::<IgnoredAny>::deserialize(deserializer)?.is_some())
 }

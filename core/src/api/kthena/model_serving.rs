@@ -1,4 +1,4 @@
-//! `ModelServing`: the workload that serves a model; `spec.replicas` counts its ServingGroups.
+//! `ModelServing`: the workload that serves a model; `spec.replicas` is the number of its ServingGroups.
 
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
@@ -22,7 +22,7 @@ use crate::{
     domain::names,
 };
 
-/// The type of our condition on a ModelServing.
+/// Type of the operator's condition on a ModelServing.
 pub const AUTOSCALING_READY: &str = "AutoscalingReady";
 
 /// The part of a ModelServing that autoscaling depends on.
@@ -33,47 +33,48 @@ pub const AUTOSCALING_READY: &str = "AutoscalingReady";
 pub struct ModelServing {
     /// Name, identity and owners.
     pub metadata: ObjectMeta,
-    /// Our annotations.
+    /// The operator's and KEDA's annotations.
     pub annotations: SmallMap,
-    /// What its users want.
+    /// Desired state, from its users.
     pub spec: ModelServingSpec,
-    /// What Kthena reports.
+    /// Current state, from Kthena.
     pub status: ModelServingStatus,
-    /// Whether there is a status at all.
+    /// `true` if the object has a status.
     pub has_status: bool,
-    /// Whether `status.labelSelector` is what this operator wrote.
+    /// `true` if the operator owns `status.labelSelector`.
     pub selector_is_ours: bool,
-    /// Who set `spec.replicas` last.
+    /// Last writer of `spec.replicas`.
     pub replicas_set_by: ReplicasWriter,
 }
 
-/// Who set the number of ServingGroups last.
+/// Last writer of the number of ServingGroups.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ReplicasWriter {
-    /// Nobody that is known.
+    /// No field manager owns the field.
     #[default]
     Unknown,
-    /// An autoscaler, or a person, by the scale subresource.
+    /// An autoscaler or a user, through the scale subresource.
     Scale,
-    /// Whoever has this field manager, in the ModelServing itself.
+    /// The client with this field manager, in the ModelServing itself.
     Manager(String),
 }
 
-/// What its users want.
+/// Desired state of a ModelServing.
 #[derive(Clone, Debug, Default)]
 pub struct ModelServingSpec {
-    /// The number of ServingGroups; 1 where it is absent.
+    /// Number of ServingGroups; absent for 1.
     pub replicas: Option<i32>,
-    /// What each ServingGroup consists of.
+    /// Template of each ServingGroup.
     pub template: ServingGroupTemplate,
 }
 
 fields!(ModelServingSpec { "replicas" => replicas, "template" => template });
 
-/// What each ServingGroup consists of.
+/// Template of each ServingGroup.
 #[derive(Clone, Debug, Default)]
 pub struct ServingGroupTemplate {
-    /// The roles; Kthena's own label selector speaks of the first. Shared, since others keep them as well.
+    /// Roles; Kthena's own label selector selects pods of the first. Shared with the digests that keep them,
+    /// too.
     pub roles: Arc<[Role]>,
 }
 
@@ -82,9 +83,9 @@ fields!(ServingGroupTemplate { "roles" => roles as Vec<Role> });
 /// One role of a ServingGroup.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Role {
-    /// Unique within the ServingGroup.
+    /// Name, unique within the ServingGroup.
     pub name: String,
-    /// Labels of its entry pods, besides those that Kthena adds.
+    /// Labels of its entry pods, without those that Kthena adds.
     pub labels: SmallMap,
 }
 
@@ -110,27 +111,28 @@ impl From<EntryTemplate> for SmallMap {
     }
 }
 
-/// What Kthena reports.
+/// Current state of a ModelServing.
 #[derive(Clone, Debug, Default)]
 pub struct ModelServingStatus {
-    /// Selects one pod per ServingGroup; the HPA does nothing without it.
+    /// Selector of one pod per ServingGroup; without it the HPA does not scale.
     pub label_selector: Option<String>,
-    /// How many ServingGroups there are, those that come and go included.
+    /// Number of ServingGroups, including those that start or terminate.
     pub replicas: Option<i32>,
-    /// How many ServingGroups can serve.
+    /// Number of available ServingGroups.
     pub available_replicas: Option<i32>,
-    /// What is said of it.
+    /// Conditions.
     pub conditions: Conditions,
 }
 
-/// The list of conditions: of all but ours, which stay with their owners, only where they are.
+/// The list of conditions, reduced to the operator's own and its index; the other conditions belong to their
+/// writers.
 #[derive(Clone, Debug, Default)]
 pub struct Conditions {
-    /// Whether there is a list.
+    /// `true` if the status has a list of conditions.
     pub are_there: bool,
-    /// Where in the list ours is.
+    /// Index of the operator's condition in the list.
     pub place: Option<usize>,
-    /// Our own condition, if it is there and complete.
+    /// The operator's condition, if it exists and is complete.
     pub autoscaling_ready: Option<Condition>,
 }
 
@@ -141,7 +143,7 @@ fields!(ModelServingStatus {
     "conditions" => conditions,
 });
 
-/// A status, if there is one.
+/// A status, if the object has one.
 #[derive(Default)]
 struct Status(Option<ModelServingStatus>);
 
@@ -185,7 +187,7 @@ fields!(AnyCondition {
 });
 
 impl AnyCondition {
-    /// As a condition, which lacks nothing.
+    /// The condition, if it has all required fields.
     fn complete(self) -> Option<Condition> {
         Some(Condition {
             type_: self.kind,
@@ -208,7 +210,7 @@ struct Wire {
 
 fields!(Wire { "metadata" => metadata, "spec" => spec, "status" => status });
 
-/// Of a manager's fields, those that tell who wrote the selector, and who the number of ServingGroups.
+/// Selected fields of a field manager: the label selector and the number of ServingGroups.
 #[derive(Default)]
 struct ManagedFields {
     status: ManagedSelector,
@@ -233,10 +235,8 @@ fields!(ManagedSelector { "f:labelSelector" => label_selector });
 
 impl From<LenientDe<Wire>> for ModelServing {
     fn from(LenientDe(mut wire): LenientDe<Wire>) -> Self {
-        let wrote_selector = |fields: &ManagedFields| fields.status.label_selector.0;
-        let wrote_replicas = |fields: &ManagedFields| fields.spec.replicas.0;
-        let selector_is_ours = wire.metadata.fields_of(OPERATOR).any(wrote_selector);
-        let replicas_set_by = wire.metadata.writers().find(|(_, _, fields)| wrote_replicas(fields));
+        let selector_is_ours = wire.metadata.fields_of(OPERATOR).any(|fields| fields.status.label_selector.0);
+        let replicas_set_by = wire.metadata.writers().find(|(_, _, fields)| fields.spec.replicas.0);
         let replicas_set_by = match replicas_set_by {
             None => ReplicasWriter::Unknown,
             Some((_, Some("scale"), _)) => ReplicasWriter::Scale,
@@ -259,57 +259,57 @@ impl From<LenientDe<Wire>> for ModelServing {
 }
 
 impl ModelServing {
-    /// Its name; empty where the metadata has none, which the API server never sends.
+    /// Name; empty without one in the metadata, which the API server never sends.
     pub fn name(&self) -> &str {
         self.metadata.name.as_deref().unwrap_or_default()
     }
 
-    /// The name of its ScaledObject.
+    /// Name of its ScaledObject.
     pub fn scaled_object_name(&self) -> String {
         names::scaled_object(self.name())
     }
 
-    /// The name of the HPA that KEDA creates for its ScaledObject.
+    /// Name of the HPA that KEDA creates for its ScaledObject.
     pub fn hpa_name(&self) -> String {
         names::hpa(self.name())
     }
 
-    /// The name of its engines' PodMonitor.
+    /// Name of the PodMonitor of its engines.
     pub fn pod_monitor_name(&self) -> String {
         names::pod_monitor(self.name())
     }
 
-    /// The API group.
+    /// API group.
     pub const GROUP: &'static str = "workload.serving.volcano.sh";
-    /// The API version within the group.
+    /// API version within the group.
     pub const VERSION: &'static str = "v1alpha1";
-    /// The kind.
+    /// Kind.
     pub const KIND: &'static str = "ModelServing";
-    /// The name of the resource in paths and roles.
+    /// Name of the resource in API paths and RBAC rules.
     pub const PLURAL: &'static str = "modelservings";
-    /// Group and version as `apiVersion` writes them.
+    /// Group and version, as in `apiVersion`.
     pub const API_VERSION: &'static str = "workload.serving.volcano.sh/v1alpha1";
 
     fn annotation(&self, name: &str) -> Option<&str> {
         self.annotations.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// The number of ServingGroups that are wanted now.
+    /// Desired number of ServingGroups.
     pub fn replicas(&self) -> i32 {
         self.spec.replicas.unwrap_or(1)
     }
 
-    /// Whether it asks for autoscaling, correctly or not.
+    /// `true` if it opts in to autoscaling, with valid annotations or not.
     pub fn is_opted_in(&self) -> bool {
         self.annotation(MODEL_NAME).is_some()
     }
 
-    /// The name of the profile that counts for it.
+    /// Name of its AutoscalingProfile.
     pub fn profile(&self) -> &str {
         self.annotation(PROFILE).unwrap_or(DEFAULT_PROFILE)
     }
 
-    /// The model names that it opted in with, as they were written.
+    /// Model names in the annotation, including invalid ones.
     pub fn model_names(&self) -> impl Iterator<Item = &str> {
         self.annotation(MODEL_NAME)
             .into_iter()
@@ -317,34 +317,37 @@ impl ModelServing {
             .map(|name| name.trim_matches(' '))
     }
 
-    /// Whether entry pods of a role have this label.
+    /// `true` if entry pods of a role have this label.
     ///
-    /// Kthena adds labels that differ between ServingGroups and revisions; for those any pod's value will do.
-    /// Source: Kthena `pkg/model-serving-controller/utils/utils.go`.
+    /// Kthena adds labels that differ between ServingGroups and revisions; their value may be that of any
+    /// pod. Source: Kthena `pkg/model-serving-controller/utils/utils.go`.
     pub fn labels_entry_pods(&self, role: &Role, key: &str, value: &str) -> bool {
         let name = self.metadata.name.as_deref().unwrap_or_default();
-        let is_instance_of =
-            |of: &str| value.strip_prefix(of).and_then(|rest| rest.strip_prefix('-')).is_some_and(is_number);
         match key.strip_prefix("modelserving.volcano.sh/") {
             Some("name") => value == name,
             Some("entry") => value == "true",
             Some("role") => value == role.name,
-            Some("role-id") => is_instance_of(&role.name),
-            Some("group-name") => is_instance_of(name),
+            Some("role-id") => is_instance(value, &role.name),
+            Some("group-name") => is_instance(value, name),
             Some("revision" | "role-template-hash") => true,
             _ => role.labels.iter().any(|(found, of)| found == key && of == value),
         }
     }
 
-    /// Our own condition, if it is there and complete.
+    /// The operator's condition, if it exists and is complete.
     pub fn condition(&self) -> Option<&Condition> {
         self.status.conditions.autoscaling_ready.as_ref()
     }
 
-    /// The label selector that reached the scale subresource, if any.
+    /// Label selector in the status, which the scale subresource publishes; `None` if it is empty.
     pub fn label_selector(&self) -> Option<&str> {
         self.status.label_selector.as_deref().filter(|selector| !selector.is_empty())
     }
+}
+
+/// `true` for `<name>-<number>`.
+fn is_instance(value: &str, name: &str) -> bool {
+    value.strip_prefix(name).and_then(|rest| rest.strip_prefix('-')).is_some_and(is_number)
 }
 
 fn is_number(text: &str) -> bool {
@@ -386,7 +389,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn keeps_little_and_fails_at_nothing() {
+    fn keeps_selected_fields_and_ignores_malformed_ones() {
         let read: ModelServing = serde_json::from_value(json!({
             "metadata": {
                 "name": "chat", "namespace": "models", "uid": "u", "resourceVersion": "7", "creationTimestamp": "2026-01-01T00:00:00Z",
@@ -416,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn a_selector_of_kthena_is_not_ours() {
+    fn a_selector_of_kthena_is_not_owned() {
         let read: ModelServing = serde_json::from_value(json!({
             "metadata": {"name": "chat", "managedFields": [
                 {"manager": "kthena-controller-manager", "operation": "Update", "fieldsV1": {"f:status": {"f:labelSelector": {}}}},

@@ -1,4 +1,4 @@
-//! What ServiceMonitors and PodMonitors have in common: where they look, and what they scrape there.
+//! Fields that ServiceMonitors and PodMonitors share: their namespaces and their endpoints.
 
 use std::collections::BTreeMap;
 
@@ -7,41 +7,42 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::lenient;
 
-/// The namespaces in which a monitor looks; by default its own.
+/// Namespaces of the targets; by default the monitor's own.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NamespaceSelector {
-    /// All of them.
+    /// All namespaces.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub any: bool,
-    /// These, if any are named.
+    /// These namespaces, unless the list is empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub match_names: Vec<String>,
 }
 
-/// One port that is scraped of whatever was selected.
+/// One port of each selected target.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Endpoint {
-    /// Name of the Service's port, or of the container's.
+    /// Name of the port of the Service or of the container.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<String>,
-    /// The container's port by name or number; `port` wins.
+    /// Port of the container by name or number; `port` takes precedence.
     #[serde(default, deserialize_with = "lenient", skip_serializing_if = "Option::is_none")]
     pub target_port: Option<IntOrString>,
-    /// The container's port by number; PodMonitors only.
+    /// Port of the container by number; PodMonitors only.
     #[serde(default, deserialize_with = "lenient", skip_serializing_if = "Option::is_none")]
     pub port_number: Option<i32>,
-    /// The path, `/metrics` by default.
+    /// Path, `/metrics` by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// How often, as a Prometheus duration.
+    /// Interval between scrapes, as a Prometheus duration.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interval: Option<String>,
-    /// What becomes of each target's labels, in this order, before it is scraped.
+    /// Changes of each target's labels before a scrape, in this order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub relabelings: Vec<Relabeling>,
-    /// What somebody else added; never written, but seen, since the list belongs to one owner as a whole.
+    /// Fields of other writers: decoded for comparison, because the list has one field manager as a whole,
+    /// and never set.
     #[serde(flatten)]
     pub foreign: BTreeMap<String, serde_json::Value>,
 }
@@ -50,22 +51,22 @@ pub struct Endpoint {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Relabeling {
-    /// What is done, such as `replace`, `drop` or `labeldrop`.
+    /// Action, such as `replace`, `drop` or `labeldrop`.
     #[serde(default)]
     pub action: String,
-    /// The labels whose values are looked at.
+    /// Labels whose values the action matches.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub source_labels: Vec<String>,
-    /// What the values, or the names of labels, must match as a whole.
+    /// Anchored pattern for the values, or for the names of labels.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub regex: Option<String>,
-    /// The label that is set.
+    /// Label that the action sets.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_label: Option<String>,
-    /// What it is set to.
+    /// Value of the label that the action sets.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replacement: Option<String>,
-    /// What somebody else added; never written, but seen.
+    /// Fields of other writers: decoded for comparison and never set.
     #[serde(flatten)]
     pub foreign: BTreeMap<String, serde_json::Value>,
 }

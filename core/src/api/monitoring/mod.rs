@@ -1,4 +1,5 @@
-//! The Prometheus Operator's kinds: what we write, and what we read of others' to see who scrapes the router already.
+//! The Prometheus Operator's kinds. The operator writes its own monitors, and reads those of other owners to
+//! detect one that scrapes the router.
 
 mod endpoint;
 mod pod_monitor;

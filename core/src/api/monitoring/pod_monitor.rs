@@ -1,4 +1,4 @@
-//! `PodMonitor`: has Prometheus scrape pods.
+//! `PodMonitor`: selects pods for Prometheus to scrape.
 //!
 //! Source: Prometheus Operator `pkg/apis/monitoring/v1/podmonitor_types.go`.
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Endpoint, NamespaceSelector};
 
-/// What we set, or look at, of a PodMonitor's spec.
+/// The fields of a PodMonitor's spec that the operator reads or sets.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[kube(
     crates(kube_core = "::kube_core"),
@@ -21,16 +21,16 @@ use super::{Endpoint, NamespaceSelector};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct PodMonitorSpec {
-    /// Where it looks.
+    /// Namespaces of the pods.
     #[serde(default)]
     pub namespace_selector: NamespaceSelector,
-    /// Which pods it selects, by their labels.
+    /// Labels of the pods.
     #[serde(default)]
     pub selector: LabelSelector,
-    /// The pods' labels that become labels of the series.
+    /// Labels of the pods that become labels of the series.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pod_target_labels: Vec<String>,
-    /// What is scraped of each; an atomic list.
+    /// Ports of each pod; an atomic list.
     #[serde(default)]
     pub pod_metrics_endpoints: Vec<Endpoint>,
 }

@@ -1,4 +1,4 @@
-//! `ServiceMonitor`: has Prometheus scrape what stands behind a Service.
+//! `ServiceMonitor`: selects Services whose endpoints Prometheus scrapes.
 //!
 //! Source: Prometheus Operator `pkg/apis/monitoring/v1/servicemonitor_types.go`.
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Endpoint, NamespaceSelector};
 
-/// What we set, or look at, of a ServiceMonitor's spec.
+/// The fields of a ServiceMonitor's spec that the operator reads or sets.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[kube(
     crates(kube_core = "::kube_core"),
@@ -21,13 +21,13 @@ use super::{Endpoint, NamespaceSelector};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceMonitorSpec {
-    /// Where it looks.
+    /// Namespaces of the Services.
     #[serde(default)]
     pub namespace_selector: NamespaceSelector,
-    /// Which Services it selects, by their labels.
+    /// Labels of the Services.
     #[serde(default)]
     pub selector: LabelSelector,
-    /// What is scraped of each; an atomic list.
+    /// Ports of each Service; an atomic list.
     #[serde(default)]
     pub endpoints: Vec<Endpoint>,
 }

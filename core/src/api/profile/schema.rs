@@ -1,0 +1,47 @@
+//! Parts of the CRD's schema that derive from the code: enumerations and validation rules in CEL.
+
+use schemars::{Schema, SchemaGenerator, json_schema};
+use serde_json::{Value, json};
+
+use super::CreateWord;
+use crate::domain::{ACTIVATION, Signal};
+
+pub(super) fn signal_names() -> Vec<&'static str> {
+    Signal::all().map(Signal::name).collect()
+}
+
+/// Reserves the names of the built-in signals and of the activation trigger.
+pub(super) fn is_not_reserved() -> Value {
+    let names: Vec<String> =
+        signal_names().into_iter().chain([ACTIVATION]).map(|name| format!("'{name}'")).collect();
+    rule(&format!("!(self in [{}])", names.join(", ")), "must not be the name of a built-in signal")
+}
+
+/// Bounds a target: the HPA rejects 0.
+pub(super) fn is_positive() -> Value {
+    rule("double(self) >= 0.001", "must be at least 0.001")
+}
+
+/// Bounds a duration.
+pub(super) fn between(min: &str, max: &str) -> [Value; 1] {
+    let cel = format!("duration(self) >= duration('{min}') && duration(self) <= duration('{max}')");
+    [rule(&cel, &format!("must be from {min} to {max}"))]
+}
+
+/// Bounds a duration, which may be 0.
+pub(super) fn at_most(max: &str) -> [Value; 1] {
+    [rule(&format!("duration(self) <= duration('{max}')"), &format!("must be at most {max}"))]
+}
+
+/// A validation rule in CEL.
+pub(super) fn rule(cel: &str, message: &str) -> Value {
+    json!({"rule": cel, "message": message})
+}
+
+/// A structural schema has at most one type, so an enumeration lists the booleans and the text.
+pub(super) fn create_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "enum": [true, false, CreateWord::Always],
+        "x-kubernetes-preserve-unknown-fields": true,
+    })
+}

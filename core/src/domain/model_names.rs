@@ -1,0 +1,108 @@
+//! Model names: the value of the annotation `kthena.io/model-name`.
+
+use std::str::FromStr;
+
+use super::ValueError;
+
+/// Maximum length of a model name, in bytes.
+const MODEL_NAME_MAX: usize = 256;
+/// Maximum number of model names of one ModelServing.
+const MODEL_NAMES_MAX: usize = 16;
+
+/// A name that clients send to kthena-router: 1 to 256 bytes without control characters.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ModelName(String);
+
+impl FromStr for ModelName {
+    type Err = ValueError;
+
+    fn from_str(name: &str) -> Result<Self, ValueError> {
+        if name.is_empty() {
+            return Err(ValueError::expected(format!(
+                "1 to {MODEL_NAMES_MAX} model names separated by commas, but a name is empty"
+            )));
+        }
+        if name.len() > MODEL_NAME_MAX {
+            return Err(ValueError::expected(format!("model names of at most {MODEL_NAME_MAX} bytes")));
+        }
+        if name.chars().any(char::is_control) {
+            return Err(ValueError::expected("no control characters"));
+        }
+        Ok(Self(name.to_owned()))
+    }
+}
+
+impl ModelName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// 1 to 16 different model names, in the order of the annotation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelNames(Vec<ModelName>);
+
+impl FromStr for ModelNames {
+    type Err = ValueError;
+
+    /// Splits at commas, trims spaces around each name and drops repetitions.
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let mut names = Vec::new();
+        for part in text.split(',') {
+            let name: ModelName = part.trim_matches(' ').parse()?;
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        if names.len() > MODEL_NAMES_MAX {
+            return Err(ValueError::expected(format!("at most {MODEL_NAMES_MAX} model names")));
+        }
+        Ok(Self(names))
+    }
+}
+
+impl ModelNames {
+    /// The names as text.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(ModelName::as_str)
+    }
+
+    /// These names followed by the valid ones of `more`, without repetitions; the maximum of 16 does not
+    /// apply.
+    #[must_use]
+    pub fn with<'a>(&self, more: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut names = self.0.clone();
+        for name in more.into_iter().filter_map(|name| name.parse::<ModelName>().ok()) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        Self(names)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("llama", &["llama"])]
+    #[case("llama, sql-adapter ,llama", &["llama", "sql-adapter"])]
+    #[case("org/Model 7B", &["org/Model 7B"])]
+    fn reads_model_names(#[case] text: &str, #[case] names: &[&str]) {
+        assert_eq!(text.parse::<ModelNames>().unwrap().iter().collect::<Vec<_>>(), names);
+    }
+
+    #[rstest]
+    #[case("", "a name is empty")]
+    #[case("a,,b", "a name is empty")]
+    #[case("a\nb", "no control characters")]
+    #[case(&"x".repeat(257), "at most 256 bytes")]
+    #[case("1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17", "at most 16 model names")]
+    fn rejects_model_names(#[case] text: &str, #[case] expected: &str) {
+        let error = text.parse::<ModelNames>().unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
