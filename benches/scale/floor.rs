@@ -72,7 +72,7 @@ fn writes(profile: &DynamicObject, model: &DynamicObject, defaults: &Profile) ->
         panic!("expected a ScaledObject, a selector and a condition");
     };
     let condition = json!({
-        "type": "AutoscalingReady", "status": verdict.status.as_str(), "reason": verdict.reason, "message": verdict.message,
+        "type": "AutoscalingReady", "status": verdict.status.as_str(), "reason": verdict.reason.as_str(), "message": verdict.message,
         "lastTransitionTime": "2026-01-01T00:00:00Z",
     });
     Writes {

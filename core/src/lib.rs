@@ -4,7 +4,19 @@
 //! domain ← api ← promql, signals ← intent ← observed ← plan
 //! ```
 //!
-//! No module imports one to its right. Start with [`plan::plan`]: it turns [`observed::Observed`] into a [`plan::Plan`].
+//! No module imports one to its right.
+//!
+//! | module | content |
+//! |---|---|
+//! | [`domain`] | values that are validated once, condition reasons, names of generated objects |
+//! | [`api`] | Kubernetes kinds, lenient when read and strict when written |
+//! | [`promql`], [`signals`] | query text, and the catalogue of signals |
+//! | [`intent`] | annotations and profile, resolved to complete settings or all errors |
+//! | [`observed`] | the inputs of a plan as plain data, one [`observed::Observed`] per ModelServing |
+//! | [`plan`] | the desired state of every written object, and the verdict |
+//!
+//! Start with [`plan::plan`]: it turns [`observed::Observed`] into a [`plan::Plan`]. `plan/tests/` has a case
+//! for every decision.
 
 pub mod api;
 pub mod domain;

@@ -29,7 +29,7 @@ impl LastReports {
         let mut reports = self.0.write();
         match verdict {
             Some(Verdict { status, reason, message: _ }) => {
-                reports.insert(key, LastReported { status: *status, reason });
+                reports.insert(key, LastReported { status: *status, reason: reason.as_str() });
             }
             None => drop(reports.remove(&key)),
         }

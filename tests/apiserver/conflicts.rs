@@ -133,18 +133,6 @@ async fn yields_to_autoscaling_policy_bindings_of_every_shape_and_namespace() {
     assert!(forbidden.is_empty(), "{:?}", harness::audit::summary(&forbidden));
 }
 
-#[tokio::test]
-async fn yields_to_an_owning_leader_worker_set() {
-    let chat = namespace().await.model_serving("chat").opts_in().create().await;
-    chat.scaled_object().await;
-    let owner = json!({"apiVersion": "leaderworkerset.x-k8s.io/v1", "kind": "LeaderWorkerSet", "name": "group", "uid": "7e1f", "controller": true});
-    chat.patch(json!({"metadata": {"ownerReferences": [owner]}})).await;
-    chat.says("ConflictingAutoscaler", "LeaderWorkerSet").await;
-    chat.scaled_object_gone().await;
-    chat.patch(json!({"metadata": {"ownerReferences": null}})).await;
-    chat.scaled_object().await;
-}
-
 /// Migration from a user's HPA, which exists for a while after opting in.
 #[tokio::test]
 async fn opting_in_beside_an_hpa_creates_nothing_until_the_hpa_is_deleted() {
@@ -154,22 +142,6 @@ async fn opting_in_beside_an_hpa_creates_nothing_until_the_hpa_is_deleted() {
     chat.reason("ConflictingAutoscaler").await;
     assert!(chat.scaled_objects().get_opt("chat").await.unwrap().is_none());
     models.api(&hpa()).delete("theirs", &DeleteParams::default()).await.unwrap();
-    chat.scaled_object().await;
-}
-
-/// The HPA that KEDA creates for the operator's ScaledObject is no conflict, even if that ScaledObject was
-/// just deleted.
-#[tokio::test]
-async fn the_hpa_of_the_own_scaled_object_is_no_conflict() {
-    let models = namespace().await;
-    let owner = json!({"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "name": "chat", "uid": "gone", "controller": true});
-    models
-        .create(
-            &hpa(),
-            json!({"metadata": {"name": "keda-hpa-chat", "ownerReferences": [owner]}, "spec": hpa_spec()}),
-        )
-        .await;
-    let chat = models.model_serving("chat").opts_in().create().await;
     chat.scaled_object().await;
 }
 

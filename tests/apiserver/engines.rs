@@ -191,32 +191,6 @@ async fn applies_the_monitor_settings_of_the_profile() {
 }
 
 #[tokio::test]
-async fn requires_a_demand_signal_at_a_minimum_of_zero() {
-    let chat = with_signals("engine-queue=4").await;
-    let found = chat.scaled_object().await;
-    assert!(
-        !queries(&found)[0].contains("kthena_router"),
-        "with a minimum of 1 the query has no result without engines"
-    );
-    chat.annotate(&[("autoscaling.kthena.io/min-replicas", Some("0"))]).await;
-    let message = chat.reason("CannotWakeFromZero").await;
-    assert!(
-        message.contains("stays as it was last valid") && message.contains("active-requests"),
-        "{message}"
-    );
-    assert_eq!(chat.scaled_object().await.resource_version(), found.resource_version());
-    chat.annotate(&[(SIGNALS, Some("engine-queue=4,active-requests=10"))]).await;
-    let found = chat
-        .scaled_object_until("has a minimum of 0", |found| found.data["spec"]["minReplicaCount"] == 0)
-        .await;
-    assert!(
-        queries(&found)[0].contains("kthena_router_active_requests"),
-        "at zero the router's series decide"
-    );
-    assert_eq!(found.data["spec"]["triggers"][2]["name"], "activation");
-}
-
-#[tokio::test]
 async fn creates_pod_monitors_once_the_prometheus_operator_is_installed() {
     let stack = Stack::start(&[Crds::kthena(), Crds::keda()]).await;
     let operator = stack.start_operator(&Settings::new(BINARY));

@@ -151,75 +151,8 @@ async fn an_invalid_query_is_reported_and_users_keep_their_scaled_objects(
     };
     wait::until(&profiles(&models), &name, &format!("reports {why}"), is_rejected).await;
     let message = chat.reason("InvalidConfiguration").await;
-    assert!(message.contains(why) && message.contains("stays as it was last valid"), "{message}");
+    assert!(message.contains(why) && message.contains("keeps its last valid settings"), "{message}");
     assert_eq!(chat.scaled_object().await.resource_version(), before.resource_version());
-}
-
-#[tokio::test]
-async fn custom_signals_are_added_and_can_be_selected_by_annotation() {
-    let models = namespace().await;
-    let name = format!("custom-{}", models.name);
-    let custom = json!([
-        {"name": "slo-queue", "query": "sum(queue{model=~{{model}},namespace={{namespace}},serving={{name}}})", "target": "5"},
-        {"name": "latency", "query": "max(latency{model={{model}}})", "target": "0.5", "metricType": "Value"},
-    ]);
-    create(&models, &name, &json!({"customSignals": custom})).await;
-    let chat = models
-        .model_serving("chat")
-        .opted_in("llama-3.1")
-        .annotated("autoscaling.kthena.io/profile", &name)
-        .create()
-        .await;
-    let found = chat.scaled_object().await;
-    let triggers = |found: &DynamicObject| -> Vec<(String, String, String)> {
-        let text = |value: &Value| value.as_str().unwrap().to_owned();
-        let triggers = found.data["spec"]["triggers"].as_array().unwrap();
-        triggers
-            .iter()
-            .map(|trigger| {
-                (
-                    text(&trigger["name"]),
-                    text(&trigger["metricType"]),
-                    text(&trigger["metadata"]["threshold"]),
-                )
-            })
-            .collect()
-    };
-    let row = |name: &str, kind: &str, target: &str| (name.to_owned(), kind.to_owned(), target.to_owned());
-    assert_eq!(
-        triggers(&found),
-        [
-            row("active-requests", "AverageValue", "10"),
-            row("slo-queue", "AverageValue", "5"),
-            row("latency", "Value", "0.5")
-        ]
-    );
-    let query = &found.data["spec"]["triggers"][1]["metadata"]["query"];
-    assert_eq!(
-        query,
-        &json!(format!(r#"sum(queue{{model=~"llama-3\\.1",namespace="{}",serving="chat"}})"#, models.name))
-    );
-    let message = chat.reason("Pending").await;
-    assert!(message.contains("latency is a Value"), "{message}");
-
-    // The model's own list replaces the signals of the profile, and can contain custom signals.
-    chat.annotate(&[("autoscaling.kthena.io/signals", Some("slo-queue=7"))]).await;
-    let selected = chat
-        .scaled_object_until("has one trigger", |found| {
-            found.data["spec"]["triggers"].as_array().is_some_and(|all| all.len() == 1)
-        })
-        .await;
-    assert_eq!(triggers(&selected), [row("slo-queue", "AverageValue", "7")]);
-    chat.annotate(&[("autoscaling.kthena.io/signals", Some("slo-queu=7"))]).await;
-    chat.says("InvalidConfiguration", "did you mean slo-queue?").await;
-    // The matcher `=` takes a single model name.
-    chat.annotate(&[
-        ("autoscaling.kthena.io/signals", Some("latency=1")),
-        ("kthena.io/model-name", Some("a-name,another")),
-    ])
-    .await;
-    let message = chat.says("InvalidConfiguration", "the profile's signal latency").await;
-    assert!(message.contains("2 model names"), "{message}");
 }
 
 #[tokio::test]
@@ -241,57 +174,6 @@ async fn a_fallback_is_left_out_at_a_minimum_of_zero() {
         found.data["spec"]["minReplicaCount"] == 0 && found.data["spec"].get("fallback").is_none()
     })
     .await;
-}
-
-#[tokio::test]
-async fn applies_the_router_settings_of_the_profile() {
-    let models = namespace().await;
-    let name = format!("router-{}", models.name);
-    create(
-        &models,
-        &name,
-        &json!({"router": {"namespace": "gateways"}, "scaleToZero": {"activation": "2.5"}}),
-    )
-    .await;
-    let chat = models
-        .model_serving("chat")
-        .opts_in()
-        .annotated("autoscaling.kthena.io/profile", &name)
-        .create()
-        .await;
-    let has_query = |part: &'static str| {
-        move |found: &DynamicObject| {
-            found.data["spec"]["triggers"][0]["metadata"]["query"]
-                .as_str()
-                .is_some_and(|query| query.contains(part))
-        }
-    };
-    chat.scaled_object_until(
-        "queries that router",
-        has_query(r#"up{namespace="gateways",service="kthena-router"}"#),
-    )
-    .await;
-    edit(&models, &name, json!({"router": {"presenceQuery": "max(my_router_up == 1)"}})).await;
-    chat.scaled_object_until("uses the presence query", has_query("or 0 * max(max(my_router_up == 1))"))
-        .await;
-    chat.annotate(&[("autoscaling.kthena.io/min-replicas", Some("0"))]).await;
-    let found = chat
-        .scaled_object_until("has a minimum of 0", |found| found.data["spec"]["minReplicaCount"] == 0)
-        .await;
-    let activation = |trigger: usize| {
-        found.data["spec"]["triggers"][trigger]["metadata"].get("activationThreshold").cloned()
-    };
-    assert_eq!(
-        (activation(0), activation(1)),
-        (None, Some(json!("2.5"))),
-        "only the activation trigger has it"
-    );
-    edit(&models, &name, json!({"router": {"presenceQuery": "my_router_up"}})).await;
-    let message = chat.reason("InvalidConfiguration").await;
-    assert!(
-        message.contains("for spec.router.presenceQuery: expected a query that returns one value"),
-        "{message}"
-    );
 }
 
 #[tokio::test]
@@ -375,7 +257,7 @@ async fn a_model_follows_its_profile() {
     );
     let message = chat.reason("InvalidConfiguration").await;
     assert!(
-        message.contains("monitors.labels") && message.contains("stays as it was last valid"),
+        message.contains("monitors.labels") && message.contains("keeps its last valid settings"),
         "{message}"
     );
     edit(&models, &name, json!({"monitors": {"labels": null}})).await;

@@ -244,7 +244,7 @@ async fn never_changes_a_foreign_service_monitor_of_its_name() {
     wait::until_asked(
         "the operator logs the conflict",
         async || cluster.operator.log(),
-        |log| log.contains("belongs to somebody else"),
+        |log| log.contains("has another owner"),
     )
     .await;
     cluster.chat.annotate(&[("kthena.io/model-name", None)]).await;

@@ -42,7 +42,7 @@ async fn creates_a_scaled_object_from_one_annotation() {
         ("chat", Some(true), Some(false))
     );
     let message = chat.reason("Pending").await;
-    assert!(message.contains("KEDA has not reported yet"), "{message}");
+    assert!(message.contains("waiting for KEDA to report"), "{message}");
 }
 
 #[tokio::test]

@@ -231,7 +231,7 @@ async fn scales_with_a_prometheus_that_requires_credentials() {
     // The operator has no credentials for its own signal check; the condition stays Scaling and reports that.
     chat.serving
         .within(Duration::from_secs(90))
-        .says("Scaling", "the operator's own check of the signals could not run")
+        .says("Scaling", "the operator could not check the signals")
         .await;
     // Without credentials KEDA gets no data, and the count stays.
     chat.serving
@@ -266,6 +266,6 @@ async fn keeps_replicas_while_a_query_returns_nan() {
     load.hold(3);
     chat.has_replicas(3).await;
     load.hold(0);
-    chat.serving.says("ScaledObjectNotReady", "KEDA says TriggerError").await;
+    chat.serving.says("ScaledObjectNotReady", "KEDA reports TriggerError").await;
     chat.keeps_replicas(3, SETTLED).await;
 }

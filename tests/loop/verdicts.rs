@@ -15,8 +15,8 @@ use super::{
 async fn reports_idle_and_scaling_and_satisfies_kubectl_wait() {
     let Some(chain) = chain().await else { return };
     let chat = chain.model("verdicts").await;
-    let message = chat.serving.says("Idle", "nobody asks for it").await;
-    assert!(message.contains("by active-requests, from 1 to 10 ServingGroups"), "{message}");
+    let message = chat.serving.says("Idle", "no requests in flight").await;
+    assert!(message.contains("scales on active-requests, 1 to 10 ServingGroups"), "{message}");
     let kubeconfig = chain.stack.control_plane.kubeconfig(&Identity::Admin);
     let wait = [
         "wait",
@@ -34,7 +34,7 @@ async fn reports_idle_and_scaling_and_satisfies_kubectl_wait() {
     // The operator changes between Idle and Scaling at most once a minute, because requests can be sporadic.
     chat.serving
         .within(std::time::Duration::from_secs(90))
-        .says("Scaling", "scaled by active-requests")
+        .says("Scaling", "scales on active-requests")
         .await;
     let found = agree(chain, &chat, "Scaling", None).await;
     let signal = &found["signals"][0];
@@ -64,7 +64,7 @@ async fn reports_pauses_of_the_user_and_of_other_writers() {
     let foreign =
         Patch::Merge(json!({"metadata": {"annotations": {"autoscaling.keda.sh/paused-replicas": "2"}}}));
     chat.serving.scaled_objects().patch("chat", &PatchParams::default(), &foreign).await.unwrap();
-    chat.serving.says("Paused", "which somebody else set").await;
+    chat.serving.says("Paused", "which another user set").await;
     chat.has_replicas(2).await;
 }
 
@@ -75,10 +75,7 @@ async fn reports_an_unrouted_model_name_and_suggests_a_routed_one() {
     let chat = chain.model("llama-of-verdicts").await;
     chat.serving.annotate(&[("kthena.io/model-name", Some("lama-of-verdicts"))]).await;
     let message = chat.serving.says("ModelNotSeen", "\"lama-of-verdicts\"").await;
-    assert!(
-        message.contains("the most similar one that is routed here is \"llama-of-verdicts\""),
-        "{message}"
-    );
+    assert!(message.contains("most similar routed name: \"llama-of-verdicts\""), "{message}");
     agree(chain, &chat, "ModelNotSeen", Some("model")).await;
     event(&chat, "Warning", "ModelNotSeen", "lama-of-verdicts").await;
     // A client with the same typo creates series for the name, but the name is still unrouted.

@@ -23,7 +23,7 @@ pub struct Keda {
 }
 
 impl Capabilities {
-    /// Everything that a current cluster has.
+    /// Capabilities of a cluster with the newest releases.
     pub const NEWEST: Self = Self {
         keda: Some(Keda { initial_cooldown: true, fallback_behavior: true, directional_pause: true }),
         scale: true,

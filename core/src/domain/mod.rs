@@ -31,7 +31,7 @@ pub use model_names::{ModelName, ModelNames};
 pub use pause::Pause;
 pub use prometheus_url::PrometheusUrl;
 pub use quantity::{Activation, Target};
-pub use reason::{ChainLink, Reason, Status};
+pub use reason::{ChainLink, Reason, Status, VerdictReason};
 pub use replica_bounds::ReplicaBounds;
 pub use signal::{ACTIVATION, Demand, Saturation, Signal};
 pub use suggestions::nearest;

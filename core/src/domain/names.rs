@@ -4,7 +4,8 @@ use std::hash::Hasher as _;
 
 use fnv::FnvHasher;
 
-/// The router's ServiceMonitor. Distinct from the router's own name, which users and charts use for their monitors.
+/// Name of the router's ServiceMonitor. Distinct from the router's own name, which users and charts use for
+/// their monitors.
 pub const ROUTER_SERVICE_MONITOR: &str = "kthena-keda-router";
 
 /// Longest ScaledObject name, in bytes: KEDA names its HPA `keda-hpa-<name>` and allows that 63.
@@ -31,7 +32,7 @@ pub fn pod_monitor(model_serving: &str) -> String {
     format!("kthena-keda-{}", scaled_object(model_serving))
 }
 
-/// The names of all generated objects and of KEDA's HPA.
+/// Names of all generated objects and of KEDA's HPA.
 pub fn generated(model_serving: &str) -> [String; 3] {
     [hpa(model_serving), pod_monitor(model_serving), scaled_object(model_serving)]
 }
@@ -48,12 +49,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn short_names_stay() {
+    fn keeps_short_names() {
         assert_eq!(scaled_object(&"a".repeat(54)), "a".repeat(54));
     }
 
     #[test]
-    fn long_names_are_cut_and_stay_distinct() {
+    fn cuts_long_names_and_keeps_them_distinct() {
         let (a, b) =
             (scaled_object(&format!("{}a", "x".repeat(60))), scaled_object(&format!("{}b", "x".repeat(60))));
         assert_eq!((a.len(), b.len()), (54, 54));
@@ -62,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hash_is_the_published_one() {
+    fn hashes_as_published() {
         assert_eq!(fnv1a(b""), 0xcbf2_9ce4_8422_2325);
         assert_eq!(fnv1a(b"a"), 0xaf63_dc4c_8601_ec8c);
         assert_eq!(fnv1a(b"foobar"), 0x8594_4171_f739_67e8);

@@ -2,7 +2,8 @@
 
 use strum::{IntoStaticStr, VariantArray};
 
-/// Why a model is not scaled. The order is the order of the chain: the first is the one to fix first.
+/// Problems that keep a model from being scaled, in the order of the chain: the first one is to be fixed
+/// first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, IntoStaticStr, VariantArray)]
 pub enum Reason {
     /// An annotation or the profile is invalid.
@@ -84,7 +85,7 @@ impl Reason {
         }
     }
 
-    /// Whether the reason repeats what KEDA, the HPA or Prometheus report, which may change at any time.
+    /// `true` if the reason repeats a report of KEDA, the HPA or Prometheus, which may change at any time.
     pub const fn is_external(self) -> bool {
         match self {
             Self::ScaledObjectNotReady
@@ -121,6 +122,39 @@ impl ChainLink {
             Self::Scraping => "scraping",
             Self::Model => "model",
         }
+    }
+}
+
+/// Reason of a verdict: the problem that keeps a model from being scaled, or its state without one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum VerdictReason {
+    /// A problem keeps the model from being scaled.
+    Problem(Reason),
+    /// KEDA has not reported on the ScaledObject yet.
+    Pending,
+    /// Requests are in flight.
+    Scaling,
+    /// No requests are in flight.
+    Idle,
+    /// An annotation pauses all scaling.
+    Paused,
+}
+
+impl VerdictReason {
+    /// The reason as conditions, events and metrics carry it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Problem(reason) => reason.as_str(),
+            Self::Pending => "Pending",
+            Self::Scaling => "Scaling",
+            Self::Idle => "Idle",
+            Self::Paused => "Paused",
+        }
+    }
+
+    /// `true` if the reason repeats a report of KEDA, the HPA or Prometheus, which may change at any time.
+    pub const fn is_external(self) -> bool {
+        matches!(self, Self::Problem(reason) if reason.is_external())
     }
 }
 

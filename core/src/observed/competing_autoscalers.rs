@@ -1,4 +1,4 @@
-//! Who else scales a ModelServing.
+//! Other autoscalers of a ModelServing.
 
 use kube_core::ResourceExt as _;
 
@@ -8,40 +8,39 @@ use crate::{api::kthena::ModelServing, domain::Key};
 /// Another autoscaler of the same ModelServing.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CompetingAutoscaler {
-    /// What it is.
+    /// Kind of the autoscaler.
     pub kind: &'static str,
-    /// Its namespace and name.
+    /// Namespace and name, as `<namespace>/<name>`.
     pub name: String,
 }
 
-/// Everything that scales anything.
+/// All autoscalers of the cluster, or of the part of it that may be listed.
 #[derive(Clone, Copy, Debug)]
 pub struct Autoscalers<'a> {
     /// ScaledObjects.
     pub scaled_objects: &'a [(&'a Key, &'a ScaledObjectDigest)],
     /// HPAs.
     pub hpas: &'a [(&'a Key, &'a HpaDigest)],
-    /// Kthena's policies.
+    /// Kthena's AutoscalingPolicies.
     pub policies: &'a [(&'a Key, &'a PolicyDigest)],
-    /// Kthena's bindings.
+    /// Kthena's AutoscalingPolicyBindings.
     pub bindings: &'a [(&'a Key, &'a PolicyDigest)],
 }
 
 impl Autoscalers<'_> {
-    /// Whoever scales it besides us. KEDA's HPAs speak for their ScaledObjects; ours, also of a ScaledObject just deleted, is none.
+    /// Other autoscalers of a ModelServing, sorted by kind and name.
+    ///
+    /// HPAs that KEDA created are left out: their ScaledObjects stand for them, and the HPA of a deleted
+    /// ScaledObject outlives it for a moment.
     pub fn competing_with(&self, model_serving: &ModelServing) -> Vec<CompetingAutoscaler> {
         let (namespace, name) = (model_serving.namespace().unwrap_or_default(), model_serving.name_any());
-        let ours = model_serving.scaled_object_name();
-        let here = |key: &Key| key.0 == namespace;
-        let competitor = |kind: &'static str, key: &Key| CompetingAutoscaler {
-            kind,
-            name: format!("{}/{}", key.0, key.1),
-        };
-        let hpas = self.hpas.iter().filter(|(key, hpa)| here(key) && !hpa.is_kedas && hpa.target.is(&name));
+        let own = model_serving.scaled_object_name();
+        let hpas =
+            self.hpas.iter().filter(|(key, hpa)| key.0 == namespace && !hpa.is_kedas && hpa.target.is(&name));
         let scaled = self
             .scaled_objects
             .iter()
-            .filter(|(key, found)| here(key) && key.1 != ours && found.target.is(&name));
+            .filter(|(key, found)| key.0 == namespace && key.1 != own && found.target.is(&name));
         let policies = self.policies.iter().filter(|(_, policy)| policy.scales(&namespace, &name));
         let bindings = self.bindings.iter().filter(|(_, binding)| binding.scales(&namespace, &name));
         let owners = model_serving.metadata.owner_references.iter().flatten();
@@ -58,4 +57,8 @@ impl Autoscalers<'_> {
         competing.sort();
         competing
     }
+}
+
+fn competitor(kind: &'static str, (namespace, name): &Key) -> CompetingAutoscaler {
+    CompetingAutoscaler { kind, name: format!("{namespace}/{name}") }
 }

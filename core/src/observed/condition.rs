@@ -1,75 +1,79 @@
-//! What other controllers say of an object, in a form that changes only when what they say does.
+//! Conditions reported by other controllers, without the parts that change at every report.
 
 use crate::api::{Lenient, fields};
 
-/// A condition of somebody else's, without its times.
+/// Condition of another controller, without its times.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConditionDigest {
-    /// What it is about.
+    /// Condition type.
     pub kind: String,
     /// `True`, `False` or `Unknown`.
     pub status: String,
-    /// Why, in one word.
+    /// Reason; empty until the controller has reported.
     pub reason: String,
-    /// Why, in words of theirs that settle: cut, and without numbers, which change at every look.
+    /// Message, normalized by [`normalize_message`].
     pub message: String,
 }
 
-fields!(ConditionDigest { "type" => kind, "status" => status, "reason" => reason, "message" => message as Settled });
+fields!(ConditionDigest { "type" => kind, "status" => status, "reason" => reason, "message" => message as Normalized });
 
-/// The longest text that is taken over, in characters.
+/// Longest message, in characters; the rest is cut.
 const LONGEST: usize = 480;
 
 #[derive(Default)]
-struct Settled(String);
+struct Normalized(String);
 
-impl Lenient for Settled {
+impl Lenient for Normalized {
     fn of_text(text: &str) -> Self {
         Self(normalize_message(text))
     }
 }
 
-impl From<Settled> for String {
-    fn from(Settled(text): Settled) -> Self {
+impl From<Normalized> for String {
+    fn from(Normalized(text): Normalized) -> Self {
         text
     }
 }
 
-/// Cuts a text and takes ports, addresses, times and other numbers out of it; an HTTP status stays, since it tells the cure.
+/// Cuts a message and replaces ports, addresses, times and other numbers by `…`, so that it changes only with
+/// its meaning.
+///
+/// An HTTP status and short numbers within a word stay: the remedy depends on them.
 pub fn normalize_message(text: &str) -> String {
-    let mut settled = String::new();
+    let mut normalized = String::new();
     let mut rest = text;
     while let Some(start) = rest.find(|c: char| c.is_ascii_digit()) {
         let (before, number) = rest.split_at(start);
         let end =
             number.find(|c: char| !c.is_ascii_digit() && !matches!(c, '.' | ':')).unwrap_or(number.len());
         let (number, after) = number.split_at(end);
-        // A full stop or colon that ends the number belongs to the sentence.
+        // A full stop or colon after the number belongs to the sentence.
         let digits = number.trim_end_matches(['.', ':']);
         let tail = number.get(digits.len()..).unwrap_or_default();
-        settled.push_str(before);
-        let in_a_word = settled.ends_with(|c: char| c.is_alphanumeric());
-        let is_status = settled.ends_with("status: ")
-            || settled.ends_with("status code: ")
-            || settled.ends_with("status code ");
+        normalized.push_str(before);
+        let in_a_word = normalized.ends_with(|c: char| c.is_alphanumeric());
+        let is_status = normalized.ends_with("status: ")
+            || normalized.ends_with("status code: ")
+            || normalized.ends_with("status code ");
         if is_status && digits.len() == 3 || in_a_word && digits.len() < 4 {
-            settled.push_str(digits);
-        } else if !settled.ends_with('…') {
-            settled.push('…');
+            normalized.push_str(digits);
+        } else if !normalized.ends_with('…') {
+            normalized.push('…');
         }
-        settled.push_str(tail);
+        normalized.push_str(tail);
         rest = after;
     }
-    settled.push_str(rest);
-    match settled.char_indices().nth(LONGEST) {
-        Some((cut, _)) => format!("{}…", settled.get(..cut).unwrap_or_default()),
-        None => settled,
+    normalized.push_str(rest);
+    match normalized.char_indices().nth(LONGEST) {
+        Some((cut, _)) => format!("{}…", normalized.get(..cut).unwrap_or_default()),
+        None => normalized,
     }
 }
 
-/// Finds the condition about something; KEDA begins with ones that say nothing yet.
-pub fn find_condition<'a>(told: &'a [ConditionDigest], kind: &str) -> Option<&'a ConditionDigest> {
-    told.iter().find(|told| told.kind == kind && !told.reason.is_empty())
+/// Finds a condition by type. KEDA creates conditions without a reason before it first reports; those are
+/// skipped.
+pub fn find_condition<'a>(conditions: &'a [ConditionDigest], kind: &str) -> Option<&'a ConditionDigest> {
+    conditions.iter().find(|condition| condition.kind == kind && !condition.reason.is_empty())
 }
 
 #[cfg(test)]
@@ -87,13 +91,13 @@ mod tests {
     #[case("metric s0-prometheus of v1beta1", "metric s0-prometheus of v1beta1")]
     #[case("at 2026-11-25T04:07:28Z", "at …-…-…T04:07:28Z")]
     #[case("no numbers", "no numbers")]
-    fn what_changes_all_the_time_is_taken_out(#[case] text: &str, #[case] expected: &str) {
-        let settled = normalize_message(text);
-        assert_eq!(settled.replace("T…", "T04:07:28"), expected, "{settled}");
+    fn replaces_numbers(#[case] text: &str, #[case] expected: &str) {
+        let normalized = normalize_message(text);
+        assert_eq!(normalized.replace("T…", "T04:07:28"), expected, "{normalized}");
     }
 
     #[test]
-    fn long_texts_are_cut() {
+    fn cuts_long_messages() {
         assert_eq!(normalize_message(&"ä".repeat(1000)).chars().count(), LONGEST + 1);
     }
 }

@@ -1,4 +1,4 @@
-//! HPAs as they stand: KEDA's of our ScaledObject, and anybody else's that scales the same.
+//! HPAs: the one that KEDA creates for an owned ScaledObject, and those that compete with it.
 
 use k8s_openapi::{
     api::autoscaling::v2::HorizontalPodAutoscaler, apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -20,7 +20,7 @@ pub struct LiveHpa {
     conditions: Vec<ConditionDigest>,
 }
 
-/// What is scaled.
+/// Scale target of an HPA or a ScaledObject.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ScaleTarget {
     /// Group and version.
@@ -67,12 +67,12 @@ impl From<LenientDe<Wire>> for LiveHpa {
 }
 
 impl ScaleTarget {
-    /// Whether it is the ModelServing of this name, whatever the version.
+    /// `true` if the target is the ModelServing of this name, in any version.
     pub fn is(&self, name: &str) -> bool {
         self.is_a_model_serving() && self.name == name
     }
 
-    /// The name of the ModelServing that is scaled; `None` for any other kind.
+    /// Name of the target if it is a ModelServing.
     pub fn model_serving(&self) -> Option<&str> {
         self.is_a_model_serving().then_some(self.name.as_str())
     }
@@ -83,14 +83,14 @@ impl ScaleTarget {
     }
 }
 
-/// What matters of an HPA.
+/// Digest of an HPA.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HpaDigest {
-    /// What it scales.
+    /// Scale target.
     pub target: ScaleTarget,
-    /// Whether KEDA made it, for a ScaledObject.
+    /// `true` if a ScaledObject owns it, so KEDA created it.
     pub is_kedas: bool,
-    /// What the HPA controller says of it.
+    /// Conditions reported by the HPA controller.
     pub conditions: Vec<ConditionDigest>,
 }
 

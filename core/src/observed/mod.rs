@@ -1,9 +1,12 @@
-//! What is there: one [`Observed`] per ModelServing, whatever source it came from; and one [`ObservedRouter`].
+//! Inputs of a plan: one [`Observed`] per ModelServing, and one [`ObservedRouter`].
 //!
-//! In: objects as the API server sends them. Out: digests that keep only what plans and reports depend on.
+//! In: objects as the API server sends them. Out: digests with the fields that plans and reports depend on.
+//! Watches, one read of the cluster and files all lead to the same types.
 
 mod competing_autoscalers;
 mod condition;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod hpa;
 mod monitor;
 mod owned_object;
@@ -33,37 +36,38 @@ use std::sync::Arc;
 
 use crate::{api::kthena::ModelServing, intent::Profile, signals::RouterSeries};
 
-/// What there is of one ModelServing.
+/// Inputs of the plan for one ModelServing.
 #[derive(Clone, Debug)]
 pub struct Observed {
     /// The ModelServing itself.
     pub model_serving: ModelServing,
-    /// What stands under the name of its ScaledObject.
+    /// Object with the name of its ScaledObject, of any owner.
     pub scaled_object: Option<ScaledObjectDigest>,
-    /// The HPA that KEDA makes for it.
+    /// HPA that KEDA creates for its ScaledObject.
     pub hpa: Option<HpaDigest>,
-    /// Whoever else scales it.
+    /// Other autoscalers of it.
     pub competing_autoscalers: Vec<CompetingAutoscaler>,
-    /// What stands under the name of its PodMonitor.
+    /// Object with the name of its PodMonitor, of any owner.
     pub pod_monitor: Option<OwnedObject>,
-    /// How the router's series are found.
+    /// Location of the router's series.
     pub router: RouterSeries,
-    /// Who sets the number of ServingGroups although autoscalers did before.
+    /// Field manager that set `spec.replicas` after an autoscaler had set it.
     pub second_writer: Option<String>,
-    /// Why the API server did not take what was planned the last time.
+    /// Error with which the API server or a webhook rejected the last plan.
     pub rejection: Option<String>,
-    /// What Prometheus showed last.
+    /// Latest results of the operator's own queries to Prometheus.
     pub probes: Arc<ProbeResults>,
-    /// How its selector fails to match its ServingGroups, where somebody counted.
+    /// Confirmed mismatch of its label selector; `None` if it matches or was not checked.
     pub mismatch: Option<SelectorMismatch>,
-    /// How clients' requests reach its pods.
+    /// Routes from its model names to its pods.
     pub routing: Routing,
-    /// The profile that it names, or the one named `default`: what it gives, or what is wrong with it; none where there is none.
+    /// Profile that it names, by default the one named `default`: its settings or its errors; `None` if it
+    /// does not exist.
     pub profile: Option<Result<Profile, String>>,
 }
 
 impl Observed {
-    /// A ModelServing beside which nothing else exists.
+    /// A ModelServing without any other object.
     pub fn of(model_serving: ModelServing, router: RouterSeries) -> Self {
         Self {
             model_serving,
@@ -81,22 +85,22 @@ impl Observed {
         }
     }
 
-    /// Whose the object under the name of its ScaledObject is.
+    /// Ownership of the object with the name of its ScaledObject.
     pub fn ownership(&self) -> Ownership {
-        self.whose(self.owned_scaled_object())
+        self.ownership_of(self.owned_scaled_object())
     }
 
-    /// What stands under the name of its ScaledObject, as far as that is ours to write.
+    /// Digest of the fields that the operator writes, of the object with the name of its ScaledObject.
     pub fn owned_scaled_object(&self) -> Option<&OwnedObject> {
         self.scaled_object.as_ref().map(|found| &found.owned)
     }
 
-    /// Whose the object under the name of its PodMonitor is.
+    /// Ownership of the object with the name of its PodMonitor.
     pub fn pod_monitor_ownership(&self) -> Ownership {
-        self.whose(self.pod_monitor.as_ref())
+        self.ownership_of(self.pod_monitor.as_ref())
     }
 
-    fn whose(&self, found: Option<&OwnedObject>) -> Ownership {
+    fn ownership_of(&self, found: Option<&OwnedObject>) -> Ownership {
         found.map_or(Ownership::Absent, |digest| digest.ownership(self.model_serving.metadata.uid.as_deref()))
     }
 }
@@ -111,7 +115,7 @@ mod tests {
     use serde_json::{Value, json};
 
     /// An object that has every field of every kind that is read.
-    fn whole() -> Value {
+    fn complete_object() -> Value {
         let condition = |kind| json!({"type": kind, "status": "True", "reason": "R", "message": "m", "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": 1});
         let target = json!({"apiVersion": "workload.serving.volcano.sh/v1alpha1", "kind": "ModelServing", "name": "chat"});
         let fields = json!({"f:metadata": {"f:labels": {"f:a": {}}, "f:annotations": {"f:b": {}}}, "f:spec": {"f:replicas": {}}, "f:status": {"f:labelSelector": {}}});
@@ -170,14 +174,15 @@ mod tests {
         serde_json::from_str(text).unwrap_or_else(|error| panic!("{text}: {error}"))
     }
 
-    /// Whatever stands anywhere in an object, it is decoded, and so are those beside it, in a list and by a watch.
-    fn nothing_fails<K: Resource + Clone + DeserializeOwned>() {
-        let sound = whole();
-        let beside = sound.to_string();
+    /// Decodes an object with an odd value at every path, alone, in a list and by a watch; the objects next
+    /// to it decode too.
+    fn decodes_with_odd_values<K: Resource + Clone + DeserializeOwned>() {
+        let complete = complete_object();
+        let beside = complete.to_string();
         let mut everywhere = Vec::new();
-        paths(&sound, "", &mut everywhere);
+        paths(&complete, "", &mut everywhere);
         for (path, odd) in everywhere.iter().flat_map(|path| odd().into_iter().map(move |odd| (path, odd))) {
-            let mut object = sound.clone();
+            let mut object = complete.clone();
             *object.pointer_mut(path).unwrap() = odd;
             let text = object.to_string();
             let list: ObjectList<K> = read(&format!(
@@ -197,29 +202,29 @@ mod tests {
     }
 
     #[test]
-    fn nothing_in_an_object_stops_a_watch() {
-        nothing_fails::<ModelServing>();
-        nothing_fails::<LiveScaledObject>();
-        nothing_fails::<LiveHpa>();
-        nothing_fails::<LivePolicy>();
-        nothing_fails::<LiveBinding>();
-        nothing_fails::<LiveModelRoute>();
-        nothing_fails::<LiveModelServer>();
-        nothing_fails::<LiveServiceMonitor>();
-        nothing_fails::<LivePodMonitor>();
-        nothing_fails::<LiveProfile>();
+    fn decodes_odd_objects_of_every_kind() {
+        decodes_with_odd_values::<ModelServing>();
+        decodes_with_odd_values::<LiveScaledObject>();
+        decodes_with_odd_values::<LiveHpa>();
+        decodes_with_odd_values::<LivePolicy>();
+        decodes_with_odd_values::<LiveBinding>();
+        decodes_with_odd_values::<LiveModelRoute>();
+        decodes_with_odd_values::<LiveModelServer>();
+        decodes_with_odd_values::<LiveServiceMonitor>();
+        decodes_with_odd_values::<LivePodMonitor>();
+        decodes_with_odd_values::<LiveProfile>();
     }
 
     #[test]
-    fn what_is_there_twice_counts_once() {
+    fn takes_the_last_of_repeated_fields() {
         let text = r#"{"metadata": {"name": "a", "name": "chat", "labels": {}, "labels": {}}, "status": {}, "spec": {"replicas": 1}, "spec": {"replicas": 2}}"#;
         let found: ModelServing = serde_json::from_str(text).unwrap();
         assert_eq!((found.metadata.name.as_deref(), found.replicas()), (Some("chat"), 2));
     }
 
-    /// The parser gives up at 128 levels of what it is to keep.
+    /// `serde_json` fails at 128 levels of the values that it keeps.
     #[test]
-    fn nothing_is_too_deep() {
+    fn decodes_deep_objects() {
         let deep = format!("{}3{}", r#"{"a":["#.repeat(500), "]}".repeat(500));
         let text = format!(
             r#"{{"metadata":{{"name":"chat","labels":{deep}}},"spec":{deep},"status":{{"conditions":[{deep}],"a":{deep}}}}}"#
@@ -231,14 +236,14 @@ mod tests {
         read::<LiveProfile>(&text);
     }
 
-    /// What can be read of an object counts although something else of it is odd.
+    /// Odd values in one part of an object leave the other parts readable.
     #[rstest]
     #[case::template("/spec/template", json!("odd"))]
     #[case::labels("/metadata/labels", json!({"a": 3}))]
     #[case::owner("/metadata/ownerReferences", json!([3]))]
     #[case::other_condition("/status/conditions/0", json!({"type": 3}))]
-    fn the_rest_of_an_object_counts(#[case] path: &str, #[case] odd: Value) {
-        let mut object = whole();
+    fn keeps_the_readable_parts_of_an_object(#[case] path: &str, #[case] odd: Value) {
+        let mut object = complete_object();
         *object.pointer_mut(path).unwrap() = odd;
         let found: ModelServing = read(&object.to_string());
         assert_eq!(found.model_names().collect::<Vec<_>>(), ["llama"]);
@@ -251,8 +256,8 @@ mod tests {
     }
 
     #[test]
-    fn what_a_scaled_object_scales_is_known_whatever_it_measures() {
-        let mut object = whole();
+    fn reads_the_target_of_a_scaled_object_with_foreign_triggers() {
+        let mut object = complete_object();
         *object.pointer_mut("/spec/triggers").unwrap() =
             json!([{"type": "cpu", "metricType": "Utilization", "metadata": {"value": "60"}}]);
         let found: LiveScaledObject = read(&object.to_string());

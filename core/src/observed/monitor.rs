@@ -1,4 +1,4 @@
-//! ServiceMonitors and PodMonitors as they stand: ours, and whether others' scrape the router already.
+//! ServiceMonitors and PodMonitors: owned ones, and foreign ones that may scrape the router.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use kube_derive::Resource;
@@ -55,23 +55,23 @@ impl From<LenientDe<Wire<BestEffort<PodMonitorSpec>>>> for LivePodMonitor {
     }
 }
 
-/// What matters of a monitor, of either kind.
+/// Digest of a monitor of either kind.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MonitorDigest {
-    /// Whose it is.
+    /// Owner, and fingerprint of the fields that the operator writes.
     pub owned: OwnedObject,
-    /// What it scrapes.
+    /// Targets that it selects.
     pub scrapes: Scrapes,
 }
 
-/// What a monitor scrapes.
+/// Targets that a monitor selects.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Scrapes {
-    /// Where it looks.
+    /// Namespaces of the targets.
     pub namespaces: NamespaceSelector,
-    /// Which Services, or pods, it selects.
+    /// Labels of the Services or pods.
     pub selector: LabelSelector,
-    /// What is scraped of each.
+    /// Endpoints of each Service or pod.
     pub endpoints: Vec<Endpoint>,
 }
 

@@ -1,6 +1,7 @@
-//! The digest of an object that we generate: who owns it, and a fingerprint of what we would write.
+//! Digest of an object with a generated name: its owner, and a fingerprint of the fields that the operator
+//! writes.
 //!
-//! Other controllers rewrite the rest of it all the time; a digest changes only when something that matters here did.
+//! Other controllers rewrite the rest of the object all the time; the digest does not change with it.
 
 use std::{
     collections::BTreeMap,
@@ -12,39 +13,39 @@ use serde::Serialize;
 
 use crate::api::metadata::{MANAGED_BY, OPERATOR, OwnMetadata};
 
-/// Whose the object is that stands under a name which we would use.
+/// Owner of an object with a generated name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ownership {
-    /// There is none.
+    /// There is no object of that name.
     Absent,
-    /// We made it, or may adopt it.
+    /// The operator created it, or may adopt it.
     Owned,
     /// Owned, and being deleted.
     Terminating,
-    /// Somebody else's.
+    /// Another owner has it; the operator never changes it.
     Foreign,
 }
 
-/// What matters of an object under a name of ours.
+/// Digest of an object with a generated name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnedObject {
-    /// Its identity.
+    /// UID, the precondition of a delete.
     pub uid: String,
-    /// The fields that we would write.
+    /// Fingerprint of the fields that the operator writes.
     pub fingerprint: Fingerprint,
-    /// Who controls it.
+    /// UID of the controlling owner.
     controller: Option<String>,
-    /// Whether it says that we manage it, or we wrote some of it.
+    /// `true` if its label names this operator as manager, or the operator wrote fields of it.
     marked: bool,
-    leaving: bool,
+    is_terminating: bool,
 }
 
-/// Stands for the fields that we write; equal where they are.
+/// Hash of the fields that the operator writes; equal if they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fingerprint(u64);
 
 impl OwnedObject {
-    /// The digest of a live object, whoever wrote it.
+    /// Digest of a live object of any owner.
     pub(super) fn new<S: Serialize>(metadata: &ObjectMeta, own: &OwnMetadata, spec: Option<&S>) -> Self {
         let controller = controller(metadata);
         let managed = is_managed(metadata);
@@ -53,25 +54,25 @@ impl OwnedObject {
             fingerprint: Fingerprint::of(&own.labels, &own.annotations, controller, spec),
             controller: controller.map(|owner| owner.uid.clone()),
             marked: managed || (own.touched && controller.is_some()),
-            leaving: metadata.deletion_timestamp.is_some(),
+            is_terminating: metadata.deletion_timestamp.is_some(),
         }
     }
 
-    /// Whether the owner with this identity controls it.
+    /// `true` if the owner with this UID controls it.
     pub fn is_controlled_by(&self, owner_uid: Option<&str>) -> bool {
         self.controller.is_some() && self.controller.as_deref() == owner_uid
     }
 
-    /// Whose the object is, seen from the owner with this identity.
+    /// Ownership from the point of view of the owner with this UID.
     ///
-    /// Ours is what the owner controls and we marked or wrote; and what we marked and nobody controls, such as the output of
-    /// `render` that came through GitOps.
+    /// Owned is an object that this owner controls and the operator marked or wrote; and a marked object
+    /// without a controller, such as the output of `render` that came through GitOps.
     pub fn ownership(&self, owner_uid: Option<&str>) -> Ownership {
-        let ours = match &self.controller {
+        let is_owned = match &self.controller {
             Some(controller) => Some(controller.as_str()) == owner_uid && self.marked,
             None => self.marked,
         };
-        match (ours, self.leaving) {
+        match (is_owned, self.is_terminating) {
             (false, _) => Ownership::Foreign,
             (true, true) => Ownership::Terminating,
             (true, false) => Ownership::Owned,
@@ -80,7 +81,7 @@ impl OwnedObject {
 }
 
 impl Fingerprint {
-    /// The fingerprint that a live object has when it looks like the one that is wanted.
+    /// Fingerprint of a live object with the desired content.
     pub fn of_desired<S: Serialize>(metadata: &ObjectMeta, spec: &S) -> Self {
         let none = BTreeMap::new();
         Self::of(
@@ -98,7 +99,7 @@ impl Fingerprint {
         spec: Option<&S>,
     ) -> Self {
         let mut hasher = DefaultHasher::new();
-        // These types have no maps with other than text keys, so that writing them as JSON cannot fail.
+        // These types have no maps with keys other than strings, so serialization to JSON cannot fail.
         serde_json::to_string(&(labels, annotations, controller, spec)).unwrap_or_default().hash(&mut hasher);
         Self(hasher.finish())
     }

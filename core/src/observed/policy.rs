@@ -1,4 +1,4 @@
-//! Kthena's own autoscaler: what its policies and bindings scale.
+//! AutoscalingPolicies and AutoscalingPolicyBindings of Kthena's own autoscaler.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube_core::ResourceExt as _;
@@ -54,17 +54,17 @@ impl From<LenientDe<Wire>> for LiveBinding {
     }
 }
 
-/// What matters of either: the ModelServings that it scales.
+/// Digest of either kind: the ModelServings that it scales.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyDigest(Vec<Key>);
 
 impl PolicyDigest {
-    /// The ModelServings that it scales.
+    /// ModelServings that it scales.
     pub fn model_servings(&self) -> &[Key] {
         &self.0
     }
 
-    /// Whether it scales this ModelServing.
+    /// `true` if it scales this ModelServing.
     pub fn scales(&self, namespace: &str, name: &str) -> bool {
         self.0.iter().any(|(of, found)| of == namespace && found == name)
     }

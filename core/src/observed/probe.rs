@@ -1,4 +1,4 @@
-//! What Prometheus shows of the signals: whether anything is scraped, and which model names there are.
+//! Results of the operator's own queries to Prometheus: scraped targets, and the model names in requests.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -11,70 +11,70 @@ use crate::{
     signals::{ENGINE_OF, MODEL, RouterSeries, STATUS_CODE},
 };
 
-/// What is asked about: a router, at a Prometheus.
+/// Target of a probe: a router's series in a Prometheus. Models with the same target share the probe.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ProbeTarget {
-    /// Who is asked.
+    /// Prometheus that is queried.
     pub prometheus: PrometheusSettings,
-    /// Where the router's series are.
+    /// Location of the router's series.
     pub router: RouterSeries,
 }
 
-/// What is seen there.
+/// Result of a probe.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProbeResult {
-    /// Whether the router is scraped.
+    /// `true` if the router is scraped.
     pub router_is_scraped: bool,
-    /// The model names that it was asked for since it started.
+    /// Model names of the requests that the router has received since it started.
     pub names: BTreeMap<String, NameTraffic>,
-    /// The ModelServings whose engines are to be scraped, and whether any of them answers.
+    /// ModelServings with engine targets; `true` if at least one target answers.
     pub engines: BTreeMap<Key, bool>,
 }
 
-/// How requests for a name were answered.
+/// Responses to requests for a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NameTraffic {
-    /// The router knows of no such model: a typo of a client's makes series, too.
+    /// 404 only: the router has no such model. A client's typo creates series too.
     OnlyNotFound,
-    /// Otherwise, or nobody counted.
+    /// At least one other response, or a router that does not report status codes.
     Otherwise,
 }
 
 impl ProbeResult {
-    /// Reads the answers to the three questions.
+    /// Reads the results of the three probe queries.
     pub fn read(presence: &[Sample], names: Vec<Sample>, engines: Vec<Sample>) -> Self {
         let mut codes: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for mut element in names {
-            let code = element.labels.remove(STATUS_CODE);
-            if let Some(name) = element.labels.remove(MODEL) {
+        for mut sample in names {
+            let code = sample.labels.remove(STATUS_CODE);
+            if let Some(name) = sample.labels.remove(MODEL) {
                 codes.entry(name).or_default().extend(code.filter(|code| !code.is_empty()));
             }
         }
-        let asked = |codes: &[String]| {
-            if !codes.is_empty() && codes.iter().all(|code| code == "404") {
-                NameTraffic::OnlyNotFound
-            } else {
-                NameTraffic::Otherwise
-            }
-        };
-        let engine = |mut element: Sample| {
-            Some((
-                (element.labels.remove("namespace")?, element.labels.remove(ENGINE_OF)?),
-                element.value >= 1.0,
-            ))
-        };
         Self {
             router_is_scraped: !presence.is_empty(),
-            names: codes.into_iter().map(|(name, codes)| (name, asked(&codes))).collect(),
+            names: codes.into_iter().map(|(name, codes)| (name, traffic(&codes))).collect(),
             engines: engines.into_iter().filter_map(engine).collect(),
         }
     }
 }
 
-/// What each source showed last, or why it did not.
+fn traffic(codes: &[String]) -> NameTraffic {
+    if !codes.is_empty() && codes.iter().all(|code| code == "404") {
+        NameTraffic::OnlyNotFound
+    } else {
+        NameTraffic::Otherwise
+    }
+}
+
+fn engine(mut sample: Sample) -> Option<(Key, bool)> {
+    let key = (sample.labels.remove("namespace")?, sample.labels.remove(ENGINE_OF)?);
+    Some((key, sample.value >= 1.0))
+}
+
+/// Latest result or error of each target.
 pub type ProbeResults = HashMap<ProbeTarget, Result<Arc<ProbeResult>, String>>;
 
-/// A selector that does not match one pod for each ServingGroup.
+/// Label selector that does not match one pod for each ServingGroup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SelectorMismatch {
     /// Number of pods that it matches.
@@ -96,7 +96,7 @@ pub struct Sample {
 mod tests {
     use super::*;
 
-    fn element(labels: &[(&str, &str)], value: f64) -> Sample {
+    fn sample(labels: &[(&str, &str)], value: f64) -> Sample {
         Sample {
             labels: labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
             value,
@@ -104,16 +104,16 @@ mod tests {
     }
 
     #[test]
-    fn names_that_were_only_refused_prove_nothing() {
+    fn separates_names_that_were_only_answered_with_404() {
         let names = vec![
-            element(&[("model", "typo")], 0.0),
-            element(&[("model", "typo"), ("status_code", "404")], 3.0),
-            element(&[("model", "llama")], 0.0),
-            element(&[("model", "llama"), ("status_code", "404")], 1.0),
-            element(&[("model", "llama"), ("status_code", "200")], 1.0),
-            element(&[("model", "old-router")], 0.0),
+            sample(&[("model", "typo")], 0.0),
+            sample(&[("model", "typo"), ("status_code", "404")], 3.0),
+            sample(&[("model", "llama")], 0.0),
+            sample(&[("model", "llama"), ("status_code", "404")], 1.0),
+            sample(&[("model", "llama"), ("status_code", "200")], 1.0),
+            sample(&[("model", "old-router")], 0.0),
         ];
-        let engines = vec![element(&[("namespace", "n"), ("modelserving_volcano_sh_name", "chat")], 0.0)];
+        let engines = vec![sample(&[("namespace", "n"), ("modelserving_volcano_sh_name", "chat")], 0.0)];
         let probe = ProbeResult::read(&[], names, engines);
         assert!(!probe.router_is_scraped);
         let expected = [
@@ -122,7 +122,7 @@ mod tests {
             ("typo", NameTraffic::OnlyNotFound),
         ];
         assert_eq!(
-            probe.names.iter().map(|(name, asked)| (name.as_str(), *asked)).collect::<Vec<_>>(),
+            probe.names.iter().map(|(name, traffic)| (name.as_str(), *traffic)).collect::<Vec<_>>(),
             expected
         );
         assert!(!probe.engines[&("n".to_owned(), "chat".to_owned())]);

@@ -1,4 +1,4 @@
-//! AutoscalingProfiles as they stand, read once when they change.
+//! AutoscalingProfiles, parsed once when they change.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube_derive::Resource;
@@ -14,14 +14,14 @@ use crate::{
     intent::Profile,
 };
 
-/// An AutoscalingProfile as the API server sends it, whatever a newer definition lets it say.
+/// An AutoscalingProfile as the API server sends it, including values that only a newer CRD accepts.
 #[derive(Resource, Clone, Debug, Deserialize)]
 #[resource(inherit = AutoscalingProfile, crates(kube_core = "::kube_core"))]
 #[serde(from = "LenientDe<Wire>")]
 pub struct LiveProfile {
     /// Name and identity.
     pub metadata: ObjectMeta,
-    /// What it says, or why that cannot be understood.
+    /// Spec, or the error of a spec that this release cannot decode.
     spec: Result<AutoscalingProfileSpec, String>,
     status: AutoscalingProfileStatus,
 }
@@ -40,29 +40,28 @@ impl From<LenientDe<Wire>> for LiveProfile {
         let spec = serde_json::from_value(wire.spec.0.unwrap_or_default());
         Self {
             metadata: wire.metadata.into(),
-            spec: spec.map_err(|error| {
-                format!("it says what this release of kthena-keda does not understand: {error}")
-            }),
+            spec: spec
+                .map_err(|error| format!("this release of kthena-keda does not understand it: {error}")),
             status: wire.status.0.unwrap_or_default(),
         }
     }
 }
 
-/// What matters of a profile.
+/// Digest of a profile.
 #[derive(Clone, Debug)]
 pub struct ProfileDigest {
-    /// Which version of the profile this is.
+    /// Generation of the spec.
     pub generation: Option<i64>,
-    /// Guards writes of its status.
+    /// Resource version, the precondition of a status write.
     pub resource_version: Option<String>,
-    /// What it gives, or what is wrong with it.
+    /// Settings, or all errors.
     pub settings: Result<Profile, String>,
-    /// What was last said of it.
+    /// Status as last written.
     pub status: AutoscalingProfileStatus,
 }
 
 impl PartialEq for ProfileDigest {
-    /// What is said of a profile changes nothing of it: models are not to be planned again for that.
+    /// Ignores the status: a change of it requeues no model.
     fn eq(&self, other: &Self) -> bool {
         (self.generation, &self.settings) == (other.generation, &other.settings)
     }
@@ -114,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_newer_release_says_is_said_and_stops_nothing() {
+    fn reports_values_of_a_newer_release() {
         let newer = json!({"metadata": {"name": "gold"}, "spec": {"scaleUp": {"select": "Average"}}, "status": {"modelServings": 3}});
         let digest = digest(newer);
         assert!(digest.settings.unwrap_err().contains("unknown variant `Average`"));
@@ -122,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_profile_is_said() {
+    fn reports_malformed_specs() {
         for spec in [json!(null), json!(3), json!([]), json!({"signals": {}})] {
             assert!(
                 digest(json!({"metadata": {"name": "odd"}, "spec": spec, "status": 3})).settings.is_err(),

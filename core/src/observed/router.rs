@@ -1,4 +1,4 @@
-//! What there is of kthena-router: its Services, and who scrapes them.
+//! kthena-router: its Services, and the monitors that may scrape it.
 
 use std::collections::BTreeMap;
 
@@ -8,47 +8,47 @@ use kube_core::ResourceExt as _;
 use super::{MonitorDigest, Ownership};
 use crate::domain::Key;
 
-/// Everything that the plan for the router's ServiceMonitor depends on.
+/// Inputs of the plan for the router's ServiceMonitor.
 #[derive(Clone, Debug, Default)]
 pub struct ObservedRouter {
-    /// The namespace in which the router runs.
+    /// Namespace of the router.
     pub namespace: String,
-    /// The Services of that namespace.
+    /// Services of that namespace.
     pub services: Vec<RouterService>,
-    /// What stands under the name of our ServiceMonitor.
+    /// Object with the name of the generated ServiceMonitor, of any owner.
     pub service_monitor: Option<MonitorDigest>,
-    /// Everybody's ServiceMonitors, ours included, by namespace and name.
+    /// All ServiceMonitors, the generated one included, by namespace and name.
     pub service_monitors: Vec<(Key, MonitorDigest)>,
-    /// Everybody's PodMonitors, by namespace and name.
+    /// All PodMonitors, by namespace and name.
     pub pod_monitors: Vec<(Key, MonitorDigest)>,
 }
 
 impl ObservedRouter {
-    /// Whose the object under the name of our ServiceMonitor is.
+    /// Ownership of the object with the name of the generated ServiceMonitor.
     pub fn ownership(&self) -> Ownership {
         self.service_monitor.as_ref().map_or(Ownership::Absent, |digest| digest.owned.ownership(None))
     }
 }
 
-/// What matters of a Service.
+/// Digest of a Service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RouterService {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// Its labels.
+    /// Labels.
     pub labels: BTreeMap<String, String>,
-    /// The labels of its pods, as far as it names them.
+    /// Labels by which it selects pods.
     pub selector: BTreeMap<String, String>,
-    /// Its ports.
+    /// Ports.
     pub ports: Vec<RouterPort>,
 }
 
 /// A port of a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouterPort {
-    /// Its name; empty if it has none.
+    /// Name; empty if it has none.
     pub name: String,
-    /// The container's port, by name or number.
+    /// Container port, by name or number.
     pub target: IntOrString,
 }
 

@@ -1,4 +1,4 @@
-//! ModelRoutes and ModelServers as they stand, and what they say of the way from a model's names to its pods.
+//! ModelRoutes and ModelServers, and the routes from a model's names to its pods.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -57,34 +57,34 @@ impl From<LenientDe<Wire<BestEffort<ModelServerSpec>>>> for LiveModelServer {
     }
 }
 
-/// What matters of a ModelRoute.
+/// Digest of a ModelRoute.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteDigest {
-    /// The name that clients send.
+    /// Model name that clients send.
     model: Option<String>,
-    /// LoRA adapters, each a name that clients send, too.
+    /// LoRA adapters, whose names clients send too.
     adapters: Vec<String>,
-    /// The ModelServers that it leads to; none for a provider outside the cluster.
+    /// ModelServers that it routes to; `None` for a provider outside the cluster.
     targets: Vec<Option<String>>,
 }
 
-/// What matters of a ModelServer.
+/// Digest of a ModelServer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerDigest {
-    /// Labels that its pods have.
+    /// Labels by which it selects pods.
     labels: BTreeMap<String, String>,
-    /// What they run; none where that is no engine that we know.
+    /// Inference engine; `None` if it is unknown.
     engine: Option<Engine>,
-    /// Where they listen.
+    /// Port of the engine.
     port: Option<u16>,
-    /// Whether prefill and decode are done by different pods.
+    /// `true` if different pods do prefill and decode.
     disaggregated: bool,
 }
 
 impl From<&LiveModelRoute> for RouteDigest {
     fn from(live: &LiveModelRoute) -> Self {
         let rules = live.spec.rules.iter().flatten();
-        // What weighs nothing gets nothing.
+        // A target with weight 0 receives no requests.
         let targets = rules.flat_map(|rule| &rule.target_models).filter(|target| target.weight != Some(0));
         let mut targets: Vec<_> = targets.map(|target| target.model_server_name.clone()).collect();
         targets.sort();
@@ -110,12 +110,12 @@ impl From<&LiveModelServer> for ServerDigest {
 }
 
 impl RouteDigest {
-    /// The names that clients may send for it.
+    /// Names that clients may send for it.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.model.iter().chain(&self.adapters).map(String::as_str)
     }
 
-    /// The ModelServers of its namespace that it leads to.
+    /// ModelServers of its namespace that it routes to.
     pub fn servers(&self) -> impl Iterator<Item = &str> {
         self.targets.iter().flatten().map(String::as_str)
     }
@@ -126,12 +126,13 @@ impl RouteDigest {
 }
 
 impl ServerDigest {
-    /// Labels that select its pods.
+    /// Labels by which it selects pods.
     pub fn labels(&self) -> &BTreeMap<String, String> {
         &self.labels
     }
 
-    /// Whether it selects pods of a ModelServing in its namespace. Decided by the templates, since there may be no pods.
+    /// `true` if it selects pods of a ModelServing in its namespace. Decided by the pod templates, since
+    /// there may be no pods.
     pub fn selects(&self, model_serving: &ModelServing) -> bool {
         let has_all = |role: &Role| {
             self.labels.iter().all(|(key, value)| model_serving.labels_entry_pods(role, key, value))
@@ -140,75 +141,75 @@ impl ServerDigest {
     }
 }
 
-/// How clients' requests reach a model's pods.
+/// Routes from clients' requests to a model's pods.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Routing {
-    /// LoRA adapters that are routed with one of its names: further names of it.
+    /// LoRA adapters that are routed with one of its names, which makes them names of it.
     pub adapters: Vec<String>,
-    /// The ModelServers that select its pods.
+    /// ModelServers that select its pods.
     pub servers: Vec<Server>,
-    /// Where requests for its names go.
+    /// Destinations of requests for its names.
     pub destinations: Vec<Destination>,
-    /// Whether there are routes to be had at all.
+    /// `true` if the cluster serves ModelRoutes.
     pub is_known: bool,
-    /// Those of its names that no route of its namespace carries, each with the most similar one that is routed; empty where there are
-    /// no routes to be had.
+    /// Its names that no ModelRoute of its namespace carries, each with the most similar routed name; empty
+    /// if `is_known` is `false`.
     pub unrouted: Vec<(String, Option<String>)>,
-    /// Other ModelServings that opted in with one of its names, as `<namespace>/<name>`; the first few of them.
+    /// Other ModelServings that opted in with one of its names, as `<namespace>/<name>`; at most [`NAMED`].
     pub claimants: Vec<String>,
 }
 
 /// A ModelServer that selects a model's pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// What they run; none where that is no engine that we know.
+    /// Inference engine of the pods; `None` if it is unknown.
     pub engine: Option<Engine>,
-    /// Where they listen.
+    /// Port of the engine.
     pub port: Option<u16>,
 }
 
-/// The most others that are named: people need to know of some of them, and nobody of thousands.
+/// Most other ModelServings in a message: enough to act on, even if thousands share a name.
 pub const NAMED: usize = 6;
 
-/// Among the names of how many routes of a namespace, the first by name, one is looked for that may have been meant. Thousands of models may wait
-/// for their routes, beside thousands of others that have theirs.
+/// Number of routes of a namespace, the first by name, that are compared to suggest a similar name. A bound,
+/// since thousands of models without a route may share a namespace with thousands that have one.
 pub const COMPARED: usize = 200;
 
-/// Where requests for a model go.
+/// Destination of requests for a model.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Destination {
     /// A ModelServer of the cluster.
     Server {
-        /// Its `<namespace>/<name>`, as the router writes it.
+        /// `<namespace>/<name>`, as in the router's labels.
         name: String,
-        /// Whether it selects pods of the model.
+        /// `true` if it selects pods of the model.
         is_own: bool,
-        /// Whether prefill and decode are done by different pods, so that a request counts up to twice.
+        /// `true` if different pods do prefill and decode, so that a request counts up to twice.
         disaggregated: bool,
-        /// Other ModelServings whose pods it selects, as `<namespace>/<name>`; the first few of them.
+        /// Other ModelServings whose pods it selects, as `<namespace>/<name>`; at most [`NAMED`].
         others: Vec<String>,
     },
     /// A provider outside the cluster.
     Outside,
 }
 
-/// Everything that routing is told by.
+/// Objects that [`Routing`] depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct Network<'a> {
-    /// Whether the cluster has ModelRoutes at all.
+    /// `true` if the cluster serves ModelRoutes.
     pub are_served: bool,
-    /// The cluster's ModelRoutes.
+    /// ModelRoutes of the cluster.
     pub routes: &'a [(&'a Key, &'a RouteDigest)],
-    /// The cluster's ModelServers.
+    /// ModelServers of the cluster.
     pub servers: &'a [(&'a Key, &'a ServerDigest)],
-    /// The cluster's ModelServings.
+    /// ModelServings of the cluster.
     pub model_servings: &'a [Arc<ModelServing>],
 }
 
 impl Network<'_> {
-    /// What it says of one ModelServing; nothing of one that did not opt in.
+    /// Routing of one ModelServing; empty if it is not opted in.
     pub fn routing(&self, model_serving: &ModelServing) -> Routing {
         let namespace = model_serving.namespace().unwrap_or_default();
         let names: Vec<&str> = model_serving.model_names().collect();
@@ -229,10 +230,10 @@ impl Network<'_> {
     }
 
     fn adapters(&self, namespace: &str, names: &[&str]) -> Vec<String> {
-        let is_ours = |key: &Key, route: &RouteDigest| {
+        let is_routed_with = |key: &Key, route: &RouteDigest| {
             key.0 == namespace && route.model.as_deref().is_some_and(|model| names.contains(&model))
         };
-        let routes = self.routes.iter().filter(|(key, route)| is_ours(key, route));
+        let routes = self.routes.iter().filter(|(key, route)| is_routed_with(key, route));
         let adapters = routes
             .flat_map(|(_, route)| &route.adapters)
             .filter(|adapter| !names.contains(&adapter.as_str()));
@@ -267,7 +268,7 @@ impl Network<'_> {
         }))
     }
 
-    /// A ModelServer that does not exist gets nothing.
+    /// Resolves a ModelServer; one that does not exist receives no requests.
     fn destination(&self, model_serving: &ModelServing, namespace: &str, name: &str) -> Option<Destination> {
         let (_, server) = self.servers.iter().find(|(key, _)| key.0 == namespace && key.1 == name)?;
         let selected = self
@@ -287,7 +288,7 @@ impl Network<'_> {
         first(others.filter(|other| other.model_names().any(|name| names.contains(&name))))
     }
 
-    /// The ModelServings that are not about to go.
+    /// ModelServings that are not being deleted.
     fn present(&self) -> impl Iterator<Item = &ModelServing> {
         self.model_servings
             .iter()
@@ -296,7 +297,7 @@ impl Network<'_> {
     }
 }
 
-/// The first few, by namespace and name.
+/// The first [`NAMED`], by namespace and name.
 fn first<'a>(found: impl Iterator<Item = &'a ModelServing>) -> Vec<String> {
     let mut keys = sorted(found.map(key));
     keys.truncate(NAMED);

@@ -1,4 +1,4 @@
-//! A ScaledObject as it stands, whoever wrote it, and what KEDA says of it; KEDA rewrites its status at every poll.
+//! ScaledObjects of any owner, with the conditions that KEDA reports. KEDA rewrites the status at every poll.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube_core::ResourceExt as _;
@@ -20,7 +20,7 @@ use crate::api::{
 pub struct LiveScaledObject {
     /// Name, identity and owners.
     pub metadata: ObjectMeta,
-    /// The fields that we would write, as they stand; none where we would never write them so.
+    /// Fields that the operator writes; `None` if they hold values that it never writes.
     spec: Option<ScaledObjectSpec>,
     target: ScaleTarget,
     own: OwnMetadata,
@@ -44,7 +44,8 @@ struct Status {
 fields!(Status { "conditions" => conditions });
 
 impl From<LenientDe<Wire>> for LiveScaledObject {
-    /// What others scale is known whatever else they write, such as a metric type that is never ours.
+    /// Reads the target on its own: it is readable even if the triggers are not, such as those with a metric
+    /// type that the operator never writes.
     fn from(LenientDe(wire): LenientDe<Wire>) -> Self {
         let spec = wire.spec.0.unwrap_or_default();
         let target =
@@ -59,20 +60,21 @@ impl From<LenientDe<Wire>> for LiveScaledObject {
     }
 }
 
-/// What matters of a ScaledObject.
+/// Digest of a ScaledObject.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ScaledObjectDigest {
-    /// Whose it is, and whether it is as we would write it.
+    /// Owner, and fingerprint of the fields that the operator writes.
     pub owned: OwnedObject,
-    /// What it scales.
+    /// Scale target.
     pub target: ScaleTarget,
-    /// The annotation by which it is paused as a whole, if any.
+    /// Annotation that pauses all scaling, if any.
     pub paused_by: Option<&'static str>,
-    /// What KEDA says of it.
+    /// Conditions reported by KEDA.
     pub conditions: Vec<ConditionDigest>,
 }
 
-/// KEDA's annotations that pause all scaling (`apis/keda/v1alpha1/scaledobject_types.go`); the first does so whatever its value.
+/// KEDA's annotations that pause all scaling (`apis/keda/v1alpha1/scaledobject_types.go`); the first one does
+/// so with any value.
 const PAUSED_AT: &str = "autoscaling.keda.sh/paused-replicas";
 const PAUSED: &str = "autoscaling.keda.sh/paused";
 
@@ -92,7 +94,7 @@ impl From<&LiveScaledObject> for ScaledObjectDigest {
 }
 
 impl LiveScaledObject {
-    /// Where KEDA asks Prometheus.
+    /// Prometheus address that KEDA queries.
     pub fn server_address(&self) -> Option<&str> {
         let mut triggers = self.spec.iter().flat_map(|spec| &spec.triggers);
         triggers.find_map(|trigger| trigger.metadata.get("serverAddress")).map(String::as_str)

@@ -1,4 +1,4 @@
-//! Whose demand a ModelServing is scaled for: all that is asked of its names, or the part of it that is its own.
+//! The demand that a ModelServing is scaled for: all requests for its names, or its share of them.
 
 use super::Finding;
 use crate::{
@@ -7,23 +7,27 @@ use crate::{
     signals::DemandScope,
 };
 
-/// What of the demand is a model's own.
+/// Demand that counts for one ModelServing.
 #[derive(Clone, Debug)]
 pub(super) struct DemandShare {
-    /// Whose demand counts.
+    /// Model names or ModelServers whose requests count.
     pub(super) demanded: DemandScope,
-    /// Whether requests count twice, since prefill and decode are done by different pods.
+    /// `true` if the router counts each request twice, since different pods do prefill and decode.
     pub(super) counts_twice: bool,
 }
 
-/// Finds the part of the demand that is a model's own.
+/// Finds the share of the demand that one ModelServing serves.
 ///
-/// Requests for a name may be served by several ModelServings: then each must be scaled for its own part, which the router counts by
-/// ModelServer. Where nothing tells the parts from one another none may be scaled for all.
+/// If several ModelServings serve a name, each is scaled for its own share, which the router counts by
+/// ModelServer. If the shares cannot be separated, none of them is scaled: scaling each for all requests
+/// would multiply the capacity.
+///
+/// # Errors
+/// If the share of this ModelServing cannot be separated from that of others.
 pub(super) fn share(names: &ModelNames, routing: &Routing) -> Result<DemandShare, Finding> {
-    let own: Vec<OwnServer<'_>> = routing.destinations.iter().filter_map(own).collect();
+    let own: Vec<OwnServer<'_>> = routing.destinations.iter().filter_map(own_server).collect();
     if own.is_empty() {
-        return match sharers(routing) {
+        return match others(routing) {
             others if others.is_empty() => Ok(whole(names, routing)),
             others => Err(Finding::shared_model_name(&others)),
         };
@@ -53,14 +57,14 @@ fn whole(names: &ModelNames, routing: &Routing) -> DemandShare {
     }
 }
 
-/// A ModelServer that leads requests to the model.
+/// A ModelServer that routes requests to the ModelServing.
 struct OwnServer<'a> {
     name: &'a str,
     disaggregated: bool,
     others: &'a [String],
 }
 
-fn own(destination: &Destination) -> Option<OwnServer<'_>> {
+fn own_server(destination: &Destination) -> Option<OwnServer<'_>> {
     match destination {
         Destination::Server { name, is_own: true, disaggregated, others } => {
             Some(OwnServer { name, disaggregated: *disaggregated, others })
@@ -69,8 +73,8 @@ fn own(destination: &Destination) -> Option<OwnServer<'_>> {
     }
 }
 
-/// Everybody else who serves the names, or says so.
-fn sharers(routing: &Routing) -> Vec<&str> {
+/// Other ModelServings that serve the names, or opted in with them.
+fn others(routing: &Routing) -> Vec<&str> {
     let served = routing.destinations.iter().flat_map(|destination| match destination {
         Destination::Server { others, .. } => others.as_slice(),
         Destination::Outside => &[],
@@ -91,7 +95,7 @@ mod tests {
         Destination::Server { name: name.to_owned(), is_own, disaggregated: name.ends_with("pd"), others }
     }
 
-    fn demanded(destinations: &[Destination], claimants: &[&str]) -> String {
+    fn shared(destinations: &[Destination], claimants: &[&str]) -> String {
         let claimants = claimants.iter().map(|name| (*name).to_owned()).collect();
         let routing = Routing {
             adapters: vec!["lora".to_owned()],
@@ -120,21 +124,25 @@ mod tests {
     #[case::a_provider(&[server("n/a", true, &[]), Destination::Outside], &[], "servers n/a")]
     #[case::disaggregated(&[server("n/pd", true, &[]), server("n/b", false, &[])], &[], "servers n/pd twice")]
     #[case::not_routed_to_it(&[server("n/b", false, &[])], &[], "models m,lora")]
-    fn what_counts(#[case] destinations: &[Destination], #[case] claimants: &[&str], #[case] expected: &str) {
-        assert_eq!(demanded(destinations, claimants), expected);
+    fn counts_models_or_servers(
+        #[case] destinations: &[Destination],
+        #[case] claimants: &[&str],
+        #[case] expected: &str,
+    ) {
+        assert_eq!(shared(destinations, claimants), expected);
     }
 
     #[rstest]
     #[case::claimed(&[], &["n/other"], "SharedModelName", "n/other")]
     #[case::routed_elsewhere(&[server("n/b", false, &["n/other"])], &[], "SharedModelName", "n/other")]
     #[case::one_server_for_both(&[server("n/a", true, &["n/other"])], &[], "SharedModelName", "n/a")]
-    fn what_cannot_be_told_apart(
+    fn refuses_demand_that_cannot_be_separated(
         #[case] destinations: &[Destination],
         #[case] claimants: &[&str],
         #[case] reason: &str,
         #[case] names: &str,
     ) {
-        let refused = demanded(destinations, claimants);
+        let refused = shared(destinations, claimants);
         assert!(refused.starts_with(reason) && refused.contains(names), "{refused}");
     }
 }

@@ -1,23 +1,24 @@
 //! The chain from an annotation to pods, link by link, as `explain` shows it.
 //!
-//! In: what was observed, and the plan made from it. Out: one line for each link up to the broken one, from the same findings as the condition.
+//! In: [`Observed`] and its [`Plan`]. Out: a line for each link up to the broken one, from the same findings
+//! as the condition.
 
 use strum::VariantArray as _;
 
 use super::{Explanation, Finding, Plan, ResolvedIntent};
 use crate::{
-    domain::ChainLink,
+    domain::{ChainLink, VerdictReason},
     observed::{ConditionDigest, Observed, find_condition},
 };
 
 /// One link of the chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// Which link.
+    /// Place in the chain.
     pub link: ChainLink,
-    /// Whether it holds.
+    /// State of the link.
     pub state: LinkState,
-    /// The evidence, or the problem and its remedy.
+    /// Evidence that it holds, or the problem and its remedy.
     pub detail: String,
 }
 
@@ -26,11 +27,11 @@ pub struct Link {
 pub enum LinkState {
     /// The link holds.
     Holds,
-    /// The link is broken, and that is the reason of the condition.
+    /// The link is broken, and its reason is that of the condition.
     Broken,
-    /// The link is broken because of another one, or in addition to it.
+    /// The link is broken as well: by the same cause, or by another one.
     Affected,
-    /// Not known yet.
+    /// The state is not known yet.
     Unknown,
 }
 
@@ -38,9 +39,8 @@ pub enum LinkState {
 pub fn diagnose(observed: &Observed, plan: &Plan, explanation: &Explanation) -> Vec<Link> {
     let mut links = Vec::new();
     for link in ChainLink::VARIANTS {
-        let found =
-            plan.findings.iter().chain(&explanation.troubles).find(|finding| finding.reason.link() == *link);
-        let link = match found {
+        let mut findings = plan.findings.iter().chain(&explanation.troubles);
+        let link = match findings.find(|finding| finding.reason.link() == *link) {
             Some(finding) => broken(*link, finding, explanation),
             None => describe_healthy(*link, observed, explanation),
         };
@@ -54,7 +54,7 @@ pub fn diagnose(observed: &Observed, plan: &Plan, explanation: &Explanation) -> 
 }
 
 fn broken(link: ChainLink, finding: &Finding, explanation: &Explanation) -> Link {
-    let is_the_reason = finding.reason.as_str() == explanation.verdict.reason;
+    let is_the_reason = explanation.verdict.reason == VerdictReason::Problem(finding.reason);
     let state = if is_the_reason { LinkState::Broken } else { LinkState::Affected };
     Link { link, state, detail: finding.message.clone() }
 }
@@ -92,13 +92,13 @@ fn profile(observed: &Observed, resolved: Option<&ResolvedIntent>) -> (LinkState
     match (&observed.profile, resolved) {
         (Some(Ok(_)), _) => holds(format!("AutoscalingProfile {}", observed.model_serving.profile())),
         (None, Some(_)) => holds("built-in defaults"),
-        _ => unknown("not known, because the annotations are invalid"),
+        _ => unknown("not known: annotations or profile are invalid"),
     }
 }
 
 fn demand(resolved: Option<&ResolvedIntent>) -> (LinkState, String) {
     let Some(ResolvedIntent { intent, triggers }) = resolved else {
-        return unknown("not known, because the settings are invalid");
+        return unknown("not known: the settings are invalid");
     };
     let names: Vec<&str> = triggers.triggers.iter().map(|trigger| trigger.name.as_str()).collect();
     holds(format!(
@@ -113,7 +113,7 @@ fn selector(observed: &Observed) -> (LinkState, String) {
     match observed.model_serving.label_selector() {
         Some(selector) => holds(selector),
         None => {
-            unknown("status.labelSelector is empty; the operator fills it before it applies a ScaledObject")
+            unknown("status.labelSelector is empty; the operator fills it before it applies the ScaledObject")
         }
     }
 }
@@ -135,7 +135,7 @@ fn hpa(observed: &Observed) -> (LinkState, String) {
 
 fn scraping(explanation: &Explanation) -> (LinkState, String) {
     match &explanation.check {
-        Some(why) => unknown(why),
+        Some(error) => unknown(error),
         None => holds("Prometheus has series for every signal"),
     }
 }

@@ -1,4 +1,5 @@
-//! What a model's pods run and where they listen: by annotation, else by the ModelServers that select them, else as usual.
+//! Engine and port of a model's pods: from annotations, then from the ModelServers that select the pods, then
+//! the engine's default port.
 
 use crate::{
     intent::{AnnotationError, Intent},
@@ -6,16 +7,19 @@ use crate::{
     signals::Engine,
 };
 
-/// What is scraped of a model's pods.
+/// Scrape target in a model's pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Engines {
-    /// Whose names its series have.
+    /// Inference engine, which determines the names of the series.
     pub engine: Engine,
-    /// Where it listens.
+    /// Port of the engine's metrics.
     pub port: u16,
 }
 
-/// Finds out; a ModelServing itself does not tell.
+/// Resolves engine and port; the spec of a ModelServing has neither.
+///
+/// # Errors
+/// If neither an annotation nor a ModelServer names the engine, or if ModelServers disagree.
 pub(super) fn engines(intent: &Intent, routing: &Routing) -> Result<Engines, AnnotationError> {
     let engine = match intent.engine {
         Some(engine) => engine,
@@ -30,34 +34,32 @@ pub(super) fn engines(intent: &Intent, routing: &Routing) -> Result<Engines, Ann
     Ok(Engines { engine, port })
 }
 
-/// What all say that say anything.
+/// The value that all ModelServers with a value have in common.
 fn agreed<T: PartialEq>(
     routing: &Routing,
     key: &str,
-    said: impl Iterator<Item = Option<T>>,
+    values: impl Iterator<Item = Option<T>>,
 ) -> Result<Option<T>, AnnotationError> {
-    let mut said = said.flatten();
-    let first = said.next();
-    if said.any(|other| Some(other) != first) {
+    let mut values = values.flatten();
+    let first = values.next();
+    if values.any(|other| Some(other) != first) {
         let servers: Vec<&str> = routing.servers.iter().map(|server| server.name.as_str()).collect();
         return Err(AnnotationError::of(
             key,
-            format!("missing, and the ModelServers {} do not agree on it; set it", servers.join(", ")),
+            format!("missing, and the ModelServers {} disagree on it; set it", servers.join(", ")),
         ));
     }
     Ok(first)
 }
 
 fn unknown(routing: &Routing) -> AnnotationError {
-    let why = match routing.servers.as_slice() {
+    let cause = match routing.servers.as_slice() {
         [] => "no ModelServer selects this ModelServing's pods".to_owned(),
-        [server, ..] => format!("the ModelServer {} names no engine that is known", server.name),
+        [server, ..] => format!("the ModelServer {} names no known engine", server.name),
     };
     AnnotationError::of(
         "engine",
-        format!(
-            "missing, and {why}; set it to vllm or sglang, since engine signals have other names in each"
-        ),
+        format!("missing, and {cause}, so the names of its metrics are unknown; set it to vllm or sglang"),
     )
 }
 
@@ -71,7 +73,7 @@ mod tests {
         Server { name: "s".to_owned(), engine, port }
     }
 
-    fn found(
+    fn resolved(
         engine: Option<Engine>,
         engine_port: Option<u16>,
         servers: Vec<Server>,
@@ -80,8 +82,8 @@ mod tests {
         let annotations = [("kthena.io/model-name".to_owned(), "m".to_owned())].into();
         let annotations = crate::intent::Annotations::read(&annotations, None).unwrap().unwrap();
         let intent = Intent { engine, engine_port, ..crate::intent::merge(annotations, &profile).unwrap() };
-        let found = engines(&intent, &Routing { servers, ..Routing::default() });
-        found.map(|found| (found.engine, found.port)).map_err(|error| error.to_string())
+        let resolved = engines(&intent, &Routing { servers, ..Routing::default() });
+        resolved.map(|engines| (engines.engine, engines.port)).map_err(|error| error.to_string())
     }
 
     const VLLM: Option<Engine> = Some(Engine::Vllm);
@@ -94,22 +96,22 @@ mod tests {
     #[case(None, None, vec![server(VLLM, Some(8080))], (Engine::Vllm, 8080))]
     #[case(None, None, vec![server(SGLANG, None)], (Engine::Sglang, 30000))]
     #[case(None, None, vec![server(VLLM, Some(1)), server(VLLM, Some(1)), server(None, None)], (Engine::Vllm, 1))]
-    fn by_annotation_then_server_then_as_usual(
+    fn prefers_annotation_then_model_server_then_default_port(
         #[case] engine: Option<Engine>,
         #[case] port: Option<u16>,
         #[case] servers: Vec<Server>,
         #[case] expected: (Engine, u16),
     ) {
-        assert_eq!(found(engine, port, servers), Ok(expected));
+        assert_eq!(resolved(engine, port, servers), Ok(expected));
     }
 
     #[rstest]
     #[case(vec![], "no ModelServer selects")]
-    #[case(vec![server(None, Some(1))], "names no engine that is known")]
-    #[case(vec![server(VLLM, None), server(SGLANG, None)], "do not agree")]
+    #[case(vec![server(None, Some(1))], "names no known engine")]
+    #[case(vec![server(VLLM, None), server(SGLANG, None)], "disagree on it")]
     #[case(vec![server(VLLM, Some(1)), server(VLLM, Some(2))], "engine-port: missing")]
-    fn or_asks(#[case] servers: Vec<Server>, #[case] why: &str) {
-        let error = found(None, None, servers).unwrap_err();
-        assert!(error.contains(why), "{error}");
+    fn reports_a_missing_or_contradictory_setting(#[case] servers: Vec<Server>, #[case] expected: &str) {
+        let error = resolved(None, None, servers).unwrap_err();
+        assert!(error.contains(expected), "{error}");
     }
 }

@@ -1,6 +1,6 @@
-//! What KEDA and the HPA say of a model that is planned well, with the known cure for what they say.
+//! Problems that KEDA, the HPA and Prometheus report of a plan that is valid, with the remedy if it is known.
 
-use super::{Finding, ResolvedIntent, finding::mismatch_words, triggers::Triggers};
+use super::{Finding, ResolvedIntent, finding, triggers::Triggers};
 use crate::{
     api::keda::MetricType,
     domain::{Reason, names::ROUTER_SERVICE_MONITOR, nearest},
@@ -11,189 +11,214 @@ use crate::{
     signals::Signal,
 };
 
-/// What is known of something that they say: words of theirs, and what to do.
+/// Effect and remedy of a trigger without data.
+const NO_DATA: &str = "Prometheus does not answer KEDA, or has no data for a query, so replicas stay as they are; run kthena-keda explain to see which query has no data";
+
+/// Known external errors: a reason or a part of a message, with its effect and remedy.
 ///
-/// Sources: KEDA `controllers/keda/scaledobject_controller.go`, `pkg/scaling/executor/scale_scaledobjects.go`;
-/// Kubernetes `pkg/controller/podautoscaler/horizontal.go`.
+/// Sources: KEDA `controllers/keda/scaledobject_controller.go`,
+/// `pkg/scaling/executor/scale_scaledobjects.go`; Kubernetes `pkg/controller/podautoscaler/horizontal.go`.
 const CURES: [(&str, &str); 12] = [
     (
         "is forbidden",
-        "KEDA or the HPA may not scale ModelServings; grant it get on modelservings, and get and update on modelservings/scale, in group workload.serving.volcano.sh",
+        "KEDA or the HPA lacks permission to scale ModelServings; grant it get on modelservings, and get and update on modelservings/scale, in the API group workload.serving.volcano.sh",
     ),
     (
         "InvalidSelector",
-        "the scale subresource has no selector; it is filled as soon as Kthena or this operator may write modelservings/status",
+        "status.labelSelector is empty, so the HPA cannot count pods; let Kthena or this operator patch modelservings/status, which fills it",
     ),
-    ("AmbiguousSelector", "two HPAs select the same pods; remove the other one"),
-    ("ScalingDisabled", "the ServingGroups were set to 0 by somebody; set them to at least 1"),
-    ("no matches for kind", "the API server does not serve ModelServings; install Kthena's definitions"),
-    ("could not find scale subresource", "upgrade Kthena's definitions to release 0.3 or later"),
+    ("AmbiguousSelector", "two HPAs select the same pods, so neither scales; delete the other HPA"),
+    ("ScalingDisabled", "spec.replicas was set to 0, which disables the HPA; set it to at least 1"),
+    (
+        "no matches for kind",
+        "the API server does not serve ModelServings, so KEDA cannot scale them; install Kthena's CRDs",
+    ),
+    (
+        "could not find scale subresource",
+        "the ModelServing CRD has no scale subresource, so KEDA cannot scale; upgrade Kthena's CRDs to release 0.3 or later",
+    ),
     (
         "unable to handle the request",
-        "the API service external.metrics.k8s.io is not KEDA's, or KEDA's metrics server is down; see kubectl get apiservice v1beta1.external.metrics.k8s.io",
+        "the API service external.metrics.k8s.io does not belong to KEDA, or KEDA's metrics server is down, so replicas stay as they are; check kubectl get apiservice v1beta1.external.metrics.k8s.io",
     ),
     (
         "timeout while waiting to establish gRPC",
-        "KEDA's operator is down, or its metrics server cannot reach it",
+        "KEDA's metrics server cannot reach KEDA's operator, so replicas stay as they are; restore KEDA's operator or the connection",
     ),
     (
         "status: 401",
-        "Prometheus lets nobody in without credentials; set prometheus.authenticationRef and authModes in the AutoscalingProfile",
+        "Prometheus requires credentials, so KEDA has no data and replicas stay as they are; set prometheus.authenticationRef and prometheus.authModes in the AutoscalingProfile",
     ),
     (
         "status: 403",
-        "Prometheus refuses the credentials; correct them, or the tenant in prometheus.headers of the AutoscalingProfile",
+        "Prometheus rejects KEDA's credentials, so KEDA has no data and replicas stay as they are; correct them, or the tenant in prometheus.headers of the AutoscalingProfile",
     ),
-    (
-        "TriggerError",
-        "Prometheus does not answer KEDA, or has no data for the query; the count stays as it is until it does",
-    ),
-    (
-        "FailedGetExternalMetric",
-        "Prometheus does not answer KEDA, or has no data for the query; the count stays as it is until it does",
-    ),
+    ("TriggerError", NO_DATA),
+    ("FailedGetExternalMetric", NO_DATA),
 ];
 
-/// What they say when Prometheus does not answer, or has no data: a symptom, whose cause may be known.
+/// Reasons of KEDA and the HPA for a Prometheus that does not answer or has no data: symptoms, whose cause
+/// may be known.
 const SYMPTOMS: [&str; 3] = ["TriggerError", "PartialTriggerError", "FailedGetExternalMetric"];
 
 /// Puts causes before symptoms; otherwise the order is that of the chain.
 pub(super) fn sort_causes_first(troubles: &mut [Finding]) {
-    let is_cause =
-        |found: &Finding| matches!(found.reason, Reason::RouterNotScraped | Reason::EngineNotScraped);
-    if troubles.iter().any(is_cause) {
+    let has_cause = troubles
+        .iter()
+        .any(|found| matches!(found.reason, Reason::RouterNotScraped | Reason::EngineNotScraped));
+    if has_cause {
         troubles.sort_by_key(|found| found.is_symptom);
     }
 }
 
-/// Everything that they complain about.
+/// Rejections by the API server, and bad conditions of the ScaledObject and the HPA.
 pub(super) fn troubles(observed: &Observed) -> Vec<Finding> {
-    let scaled_object =
-        observed.scaled_object.iter().filter_map(|found| find_condition(&found.conditions, "Ready"));
-    let scaled_object = scaled_object
-        .filter(|ready| ready.status != "True")
-        .map(|ready| complaint(Reason::ScaledObjectNotReady, "KEDA", ready));
-    let hpa = observed.hpa.iter().flat_map(|hpa| {
-        ["AbleToScale", "ScalingActive"].into_iter().filter_map(|kind| find_condition(&hpa.conditions, kind))
-    });
-    let hpa = hpa.filter(|told| told.status == "False" && !is_at_zero(observed, told));
-    let hpa = hpa.map(|told| complaint(Reason::HpaNotScaling, "the HPA", told));
-    let rejection = observed.rejection.as_deref().map(Finding::refused);
-    rejection.into_iter().chain(scaled_object).chain(hpa).collect()
+    let rejection = observed.rejection.as_deref().map(Finding::rejected);
+    rejection.into_iter().chain(scaled_object_trouble(observed)).chain(hpa_troubles(observed)).collect()
 }
 
-/// A selector that does not match, where a level is multiplied by the pods that it does.
+fn scaled_object_trouble(observed: &Observed) -> Option<Finding> {
+    let ready = find_condition(&observed.scaled_object.as_ref()?.conditions, "Ready")?;
+    (ready.status != "True").then(|| trouble(Reason::ScaledObjectNotReady, "KEDA", ready))
+}
+
+fn hpa_troubles(observed: &Observed) -> impl Iterator<Item = Finding> {
+    observed
+        .hpa
+        .iter()
+        .flat_map(|hpa| {
+            ["AbleToScale", "ScalingActive"]
+                .into_iter()
+                .filter_map(|kind| find_condition(&hpa.conditions, kind))
+        })
+        .filter(|condition| condition.status == "False" && !is_at_zero(observed, condition))
+        .map(|condition| trouble(Reason::HpaNotScaling, "the HPA", condition))
+}
+
+/// A selector that does not match one pod per ServingGroup, for a metric that the HPA multiplies by the pods
+/// that it matches.
 pub(super) fn selector(observed: &Observed, triggers: &Triggers) -> Option<Finding> {
     observed.mismatch.filter(|_| uses_value_metric(triggers)).map(Finding::selector_mismatch)
 }
 
-/// The same where no pod is counted: good to know, and no reason to call the model badly scaled.
+/// The same mismatch as a warning, for signals that do not depend on the number of pods.
 pub(super) fn harmless_mismatch(observed: &Observed, triggers: &Triggers) -> Option<String> {
-    observed.mismatch.filter(|_| !uses_value_metric(triggers)).map(mismatch_words)
+    let mismatch = observed.mismatch.filter(|_| !uses_value_metric(triggers))?;
+    Some(finding::selector_mismatch(mismatch, "which affects no signal of this model"))
 }
 
 fn uses_value_metric(triggers: &Triggers) -> bool {
     triggers.triggers.iter().any(|trigger| trigger.metric_type == MetricType::Value)
 }
 
-/// The HPA leaves a target at zero alone; KEDA wakes it.
-fn is_at_zero(observed: &Observed, told: &ConditionDigest) -> bool {
-    told.reason == "ScalingDisabled" && observed.model_serving.replicas() == 0
+/// `true` if the HPA is disabled because the model is at zero, from where KEDA wakes it.
+fn is_at_zero(observed: &Observed, condition: &ConditionDigest) -> bool {
+    condition.reason == "ScalingDisabled" && observed.model_serving.replicas() == 0
 }
 
-fn complaint(reason: Reason, who: &str, told: &ConditionDigest) -> Finding {
-    let is_symptom = SYMPTOMS.contains(&told.reason.as_str());
-    Finding { is_symptom, ..Finding::told(reason, who, told, cure(told)) }
+fn trouble(reason: Reason, reporter: &str, condition: &ConditionDigest) -> Finding {
+    let is_symptom = SYMPTOMS.contains(&condition.reason.as_str());
+    Finding { is_symptom, ..Finding::external(reason, reporter, condition, cure(condition)) }
 }
 
-fn cure(told: &ConditionDigest) -> Option<&'static str> {
+fn cure(condition: &ConditionDigest) -> Option<&'static str> {
     CURES
         .iter()
-        .find(|(words, _)| told.reason == *words || told.message.contains(words))
+        .find(|(text, _)| condition.reason == *text || condition.message.contains(text))
         .map(|(_, cure)| *cure)
 }
 
-/// What the operator's own look at Prometheus showed.
+/// Result of the operator's own check of the signals.
 #[derive(Default)]
 pub(super) struct SignalCheck {
-    /// What keeps the signals from being what they should be.
+    /// Problems that keep signals from having data.
     pub(super) troubles: Vec<Finding>,
-    /// Why it could not look.
-    pub(super) check: Option<String>,
+    /// Error of a check that could not run.
+    pub(super) error: Option<String>,
 }
 
-/// Whether the signals are there that the model is scaled by. Routes tell something even where Prometheus does not.
+/// Checks that the signals of the model have data. Without an answer of Prometheus only the routes are
+/// checked.
 pub(super) fn signals(
     observed: &Observed,
     ResolvedIntent { intent, triggers }: &ResolvedIntent,
 ) -> SignalCheck {
     let Some(prometheus) = intent.profile.prometheus.clone() else { return SignalCheck::default() };
-    let source = ProbeTarget { prometheus, router: triggers.router.clone() };
-    match observed.probes.get(&source) {
-        None => SignalCheck { troubles: not_routed(observed, None).into_iter().collect(), check: None },
+    let target = ProbeTarget { prometheus, router: triggers.router.clone() };
+    match observed.probes.get(&target) {
+        None => SignalCheck { troubles: not_routed(observed, None).into_iter().collect(), error: None },
         Some(Err(error)) => {
-            let check = format!(
-                "the operator's own check of the signals could not run: {}",
+            let error = format!(
+                "the operator could not check the signals, so it cannot detect missing ones: {}",
                 normalize_message(error)
             );
-            SignalCheck { troubles: not_routed(observed, None).into_iter().collect(), check: Some(check) }
+            SignalCheck { troubles: not_routed(observed, None).into_iter().collect(), error: Some(error) }
         }
         Some(Ok(probe)) => {
-            let scraped = router_scraped(intent, triggers, probe)
+            let troubles = router_scraped(intent, triggers, probe)
                 .into_iter()
-                .chain(engines_scraped(observed, triggers, probe));
-            SignalCheck { troubles: scraped.chain(seen(observed, intent, probe)).collect(), check: None }
+                .chain(engines_scraped(observed, triggers, probe))
+                .chain(model_seen(observed, intent, probe));
+            SignalCheck { troubles: troubles.collect(), error: None }
         }
     }
 }
 
 fn router_scraped(intent: &Intent, triggers: &Triggers, probe: &ProbeResult) -> Option<Finding> {
     let namespace = &triggers.router.namespace;
-    let is_demand =
-        |wanted: &SignalTarget| matches!(wanted.measure, SignalSource::BuiltIn(Signal::Demand(_)));
     let is_needed = intent.replicas.min() == 0 || intent.signals.iter().any(is_demand);
     let monitor = format!("the ServiceMonitor {namespace}/{ROUTER_SERVICE_MONITOR}, or your own");
     (is_needed && !probe.router_is_scraped).then(|| Finding::router_not_scraped(namespace, &monitor))
+}
+
+const fn is_demand(signal: &SignalTarget) -> bool {
+    matches!(signal.measure, SignalSource::BuiltIn(Signal::Demand(_)))
 }
 
 fn engines_scraped(observed: &Observed, triggers: &Triggers, probe: &ProbeResult) -> Option<Finding> {
     let engines = triggers.engines?;
     let metadata = &observed.model_serving.metadata;
     let key = (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default());
-    let serving = observed.model_serving.status.available_replicas.unwrap_or_default();
+    let available = observed.model_serving.status.available_replicas.unwrap_or_default();
     match probe.engines.get(&key) {
-        // Targets come with pods, whether or not these are ready.
-        None if serving > 0 => Some(Finding::engine_not_scraped(&observed.model_serving.pod_monitor_name())),
-        Some(false) if serving > 0 => Some(Finding::engine_does_not_answer(engines.port)),
+        // Prometheus has a target for every pod, ready or not.
+        None if available > 0 => {
+            Some(Finding::engine_not_scraped(&observed.model_serving.pod_monitor_name()))
+        }
+        Some(false) if available > 0 => Some(Finding::engine_unreachable(engines.port)),
         _ => None,
     }
 }
 
-/// Whether clients' requests can be for this model at all. With a route they can, asked for or not.
-fn seen(observed: &Observed, intent: &Intent, probe: &ProbeResult) -> Option<Finding> {
-    let is_answered = intent.models.iter().any(|name| probe.names.get(name) == Some(&NameTraffic::Otherwise));
-    if is_answered || !probe.router_is_scraped {
+/// Checks that requests of clients can reach the model: by its routes, or, in a cluster without routes, by
+/// the requests that the router has received.
+fn model_seen(observed: &Observed, intent: &Intent, probe: &ProbeResult) -> Option<Finding> {
+    let is_served = intent.models.iter().any(|name| probe.names.get(name) == Some(&NameTraffic::Otherwise));
+    if is_served || !probe.router_is_scraped {
         return None;
     }
     if observed.routing.is_known {
         return not_routed(observed, Some(probe));
     }
     let names: Vec<&str> = intent.models.iter().collect();
-    let asked: Vec<&str> = probe
+    let requested: Vec<&str> = probe
         .names
         .iter()
-        .filter(|(_, asked)| **asked == NameTraffic::Otherwise)
+        .filter(|(_, traffic)| **traffic == NameTraffic::Otherwise)
         .map(|(name, _)| name.as_str())
         .collect();
-    let similar = names.iter().find_map(|name| nearest(name, asked.iter().copied()));
-    Some(Finding::not_asked_for(&names, similar, &asked))
+    let similar = names.iter().find_map(|name| nearest(name, requested.iter().copied()));
+    Some(Finding::not_requested(&names, similar, &requested))
 }
 
-/// Some of the names may be aliases that nobody uses yet; without any that is routed nothing can come.
+/// Reports a model without any routed name. One routed name is enough: the others may be aliases that are not
+/// in use yet.
 fn not_routed(observed: &Observed, probe: Option<&ProbeResult>) -> Option<Finding> {
     let unrouted = &observed.routing.unrouted;
-    let all = !unrouted.is_empty() && unrouted.len() == observed.model_serving.model_names().count();
-    let is_asked_for =
-        || probe.is_some_and(|probe| unrouted.iter().any(|(name, _)| probe.names.contains_key(name)));
-    all.then(|| Finding::not_routed(unrouted, is_asked_for()))
+    if unrouted.is_empty() || unrouted.len() != observed.model_serving.model_names().count() {
+        return None;
+    }
+    let is_requested =
+        probe.is_some_and(|probe| unrouted.iter().any(|(name, _)| probe.names.contains_key(name)));
+    Some(Finding::not_routed(unrouted, is_requested))
 }

@@ -1,25 +1,34 @@
-//! What keeps a model from being scaled, in words that say what to do.
+//! Problems that keep a model from being scaled, each as a reason and a message.
+//!
+//! A message names the problem and the object, its effect on scaling, and the remedy. Parts are separated by
+//! `; `, and no part holds a number that changes with load, since every change of a condition is a write.
 
 use kube_core::Resource;
 
-use crate::domain::Reason;
 use crate::{
     api::annotations::{MODEL_NAME, PREFIX},
+    domain::Reason,
     intent::AnnotationError,
     observed::{CompetingAutoscaler, ConditionDigest, SelectorMismatch, normalize_message},
     promql::QueryError,
 };
 
-/// One thing that keeps a model from being scaled.
+/// Most names in one message.
+const NAMED: usize = 5;
+
+/// Remedy for an external error that [`super::external_status`] has none for.
+const UNKNOWN_ERROR: &str = "replicas may not follow the load until this error is resolved";
+
+/// One problem that keeps a model from being scaled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// Why, in one word.
+    /// Reason, as conditions, events and metrics carry it.
     pub reason: Reason,
-    /// What was seen and what to do.
+    /// Problem, effect and remedy.
     pub message: String,
-    /// Whether it is known to keep the model from being scaled, or just not known that it does not.
+    /// `true` if the problem is known to keep the model from being scaled; `false` if that is not known yet.
     pub is_certain: bool,
-    /// Whether it follows from something else, which may be known.
+    /// `true` if the problem follows from another one, which may be among the findings.
     pub is_symptom: bool,
 }
 
@@ -28,87 +37,98 @@ impl Finding {
         Self { reason, message: message.into(), is_certain: true, is_symptom: false }
     }
 
-    /// Whatever somebody else says, and the cure if there is a known one.
-    pub(super) fn told(reason: Reason, who: &str, told: &ConditionDigest, cure: Option<&str>) -> Self {
-        let ConditionDigest { reason: why, message, status, kind: _ } = told;
-        let cure = cure.map(|cure| format!("; {cure}")).unwrap_or_default();
-        let message = format!("{who} says {why}: {}{cure}", message.trim_end_matches('.'));
+    /// A condition reported by another controller, with the remedy if it is known.
+    pub(super) fn external(
+        reason: Reason,
+        reporter: &str,
+        condition: &ConditionDigest,
+        remedy: Option<&str>,
+    ) -> Self {
+        let ConditionDigest { reason: cause, message, status, kind: _ } = condition;
+        let remedy = remedy.unwrap_or(UNKNOWN_ERROR);
+        let message = format!("{reporter} reports {cause}: {}; {remedy}", message.trim_end_matches('.'));
         Self { is_certain: status == "False", ..Self::new(reason, message) }
     }
 
-    /// The API server, or a webhook of it, does not take what is planned.
-    pub(super) fn refused(why: &str) -> Self {
-        Self::new(Reason::ScaledObjectNotReady, format!("{}; it is tried again", normalize_message(why)))
+    /// An object that the API server or an admission webhook rejects.
+    pub(super) fn rejected(error: &str) -> Self {
+        Self::new(
+            Reason::ScaledObjectNotReady,
+            format!(
+                "{}; the object is not written; change what the error names, and the operator retries",
+                normalize_message(error)
+            ),
+        )
     }
 
-    /// What the HPA multiplies a level by is not the number of ServingGroups.
-    pub(super) fn selector_mismatch(found: SelectorMismatch) -> Self {
-        Self::new(Reason::SelectorMismatch, mismatch_words(found))
+    /// A selector by which the HPA computes a wrong number from a `Value` metric.
+    pub(super) fn selector_mismatch(mismatch: SelectorMismatch) -> Self {
+        Self::new(
+            Reason::SelectorMismatch,
+            selector_mismatch(mismatch, "so the HPA computes a wrong number from metricType Value"),
+        )
     }
 
-    /// Prometheus answers, and nothing of the router is there.
+    /// Prometheus answers, but has no series of the router.
     pub(super) fn router_not_scraped(namespace: &str, monitor: &str) -> Self {
         Self::new(
             Reason::RouterNotScraped,
             format!(
-                "Prometheus has no data of kthena-router in namespace {namespace}, so nobody knows what is asked for and the count stays as it is; see that the Prometheus selects {monitor}: monitors.labels of the AutoscalingProfile named default must be what its serviceMonitorSelector wants, such as release: kube-prometheus-stack"
+                "Prometheus has no data from kthena-router in namespace {namespace}, so demand is unknown and replicas stay as they are; make your Prometheus select {monitor}: set monitors.labels of the AutoscalingProfile named default to the labels in its serviceMonitorSelector, such as release: kube-prometheus-stack"
             ),
         )
     }
 
-    /// Prometheus answers, and there are no targets of the engines.
+    /// Prometheus answers, but has no target of the engines.
     pub(super) fn engine_not_scraped(monitor: &str) -> Self {
         Self::new(
             Reason::EngineNotScraped,
             format!(
-                "Prometheus has no target of this ModelServing's engines; see that it selects the PodMonitor {monitor}: monitors.labels of the AutoscalingProfile must be what its podMonitorSelector wants, such as release: kube-prometheus-stack"
+                "Prometheus has no target for the engines of this ModelServing, so its engine signals have no data; make your Prometheus select the PodMonitor {monitor}: set monitors.labels of the AutoscalingProfile to the labels in its podMonitorSelector, such as release: kube-prometheus-stack"
             ),
         )
     }
 
-    /// There are targets, and none answers although the pods serve.
-    pub(super) fn engine_does_not_answer(port: u16) -> Self {
+    /// Prometheus has targets of the engines, but none answers although ServingGroups are available.
+    pub(super) fn engine_unreachable(port: u16) -> Self {
         Self::new(
             Reason::EngineNotScraped,
             format!(
-                "the engines serve but none answers Prometheus at /metrics on port {port}; correct {PREFIX}engine-port, or workloadPort of the ModelServer"
+                "ServingGroups are available, but no engine answers Prometheus at /metrics on port {port}, so the engine signals have no data; correct {PREFIX}engine-port, or workloadPort of the ModelServer"
             ),
         )
     }
 
-    /// No route carries any of the names.
-    pub(super) fn not_routed(unrouted: &[(String, Option<String>)], is_asked_for: bool) -> Self {
-        let names: Vec<String> = unrouted
-            .iter()
-            .map(|(name, nearest)| match nearest {
-                Some(nearest) => {
-                    format!("{name:?} (the most similar one that is routed here is {nearest:?})")
-                }
-                None => format!("{name:?}"),
-            })
-            .collect();
+    /// No ModelRoute carries any of the names, each given with the most similar one that is routed.
+    pub(super) fn not_routed(unrouted: &[(String, Option<String>)], is_requested: bool) -> Self {
+        let names: Vec<String> = unrouted.iter().map(with_suggestion).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let asked = if is_asked_for { "; clients ask for it and are answered 404" } else { "" };
+        let effect = if is_requested {
+            "so kthena-router answers requests for it with 404"
+        } else {
+            "so no request can reach this model"
+        };
         Self::new(
             Reason::ModelNotSeen,
             format!(
-                "no ModelRoute of this namespace carries the model name {}{asked}; correct {MODEL_NAME}, or add the route",
+                "no ModelRoute in this namespace carries the model name {}, {effect} and the model goes to its minimum; correct {MODEL_NAME}, or add the route",
                 listed(&names)
             ),
         )
     }
 
-    /// The router was never asked for any of the names, and there are no routes to tell whether it ever will be.
-    pub(super) fn not_asked_for(names: &[&str], nearest: Option<&str>, seen: &[&str]) -> Self {
+    /// The router never received a request for any of the names, and the cluster has no ModelRoutes that
+    /// could show more.
+    pub(super) fn not_requested(names: &[&str], nearest: Option<&str>, requested: &[&str]) -> Self {
         let similar = match nearest {
-            Some(nearest) => format!("; the most similar one that it was asked for is {nearest:?}"),
-            None if seen.is_empty() => String::new(),
-            None => format!("; it was asked for {}", listed(seen)),
+            Some(nearest) => format!(" (most similar requested name: {nearest:?})"),
+            None if requested.is_empty() => String::new(),
+            None => format!(" (requested names: {})", listed(requested)),
         };
         Self::new(
             Reason::ModelNotSeen,
             format!(
-                "since it started, kthena-router was never asked for {}{similar}; correct {MODEL_NAME}, or send a request",
+                "kthena-router has received no request for {} since it started{similar}, so the model goes to its minimum; correct {MODEL_NAME}, or send a request",
                 listed(names)
             ),
         )
@@ -121,7 +141,7 @@ impl Finding {
         Self::new(
             Reason::ConflictingAutoscaler,
             format!(
-                "it is also scaled by {}, and two autoscalers would undo each other's work; delete the other, or take {MODEL_NAME} from this ModelServing",
+                "this ModelServing is also scaled by {}, so the operator keeps no ScaledObject for it; delete the other autoscaler, or remove {MODEL_NAME} from this ModelServing",
                 listed(&names)
             ),
         )
@@ -136,15 +156,15 @@ impl Finding {
         Self::new(
             Reason::InvalidConfiguration,
             format!(
-                "{current} ServingGroups run and at most {max} are allowed, so opting in would cut them at once; set {PREFIX}max-replicas to at least {current}, or lower to accept the cut"
+                "{current} ServingGroups run and the maximum is {max}, so opting in would remove the difference at once; set {PREFIX}max-replicas to at least {current}, or to a lower number to accept the cut"
             ),
         )
     }
 
-    pub(super) fn needs_newer_keda(what: &str, version: &str) -> Self {
+    pub(super) fn needs_newer_keda(feature: &str, version: &str, alternative: &str) -> Self {
         Self::new(
             Reason::InvalidConfiguration,
-            format!("{what} needs KEDA {version} or later; upgrade KEDA or change the annotation"),
+            format!("{feature} requires KEDA {version} or later; upgrade KEDA, or {alternative}"),
         )
     }
 
@@ -152,31 +172,31 @@ impl Finding {
         Self::new(
             Reason::ProfileNotFound,
             format!(
-                "there is no AutoscalingProfile {name:?}; correct {PREFIX}profile, or remove it to use the defaults"
+                "AutoscalingProfile {name:?} does not exist; correct {PREFIX}profile, or remove it to use the profile named default"
             ),
         )
     }
 
-    pub(super) fn profile_unusable(name: &str, errors: &str) -> Self {
+    pub(super) fn profile_invalid(name: &str, errors: &str) -> Self {
         Self::new(
             Reason::InvalidConfiguration,
-            format!("the AutoscalingProfile {name:?} cannot be used: {errors}"),
+            format!("AutoscalingProfile {name:?} is invalid and must be corrected: {errors}"),
         )
     }
 
     pub(super) fn prometheus_not_configured() -> Self {
         Self::new(
             Reason::PrometheusNotConfigured,
-            "no Prometheus address is known; set prometheus.url in the AutoscalingProfile, or start kthena-keda with --prometheus-url",
+            "no Prometheus address is configured, so no signal can be measured; set prometheus.url in the AutoscalingProfile, or start kthena-keda with --prometheus-url",
         )
     }
 
-    /// Several ModelServings say that a name is theirs, or are routed to, and no route leads to this one.
+    /// Several ModelServings have a name, or are routed to for it, and no route leads to this one.
     pub(super) fn shared_model_name(others: &[&str]) -> Self {
         Self::new(
             Reason::SharedModelName,
             format!(
-                "the model name is also that of {}, and no ModelRoute and ModelServer in this namespace tell which requests come here; route the name to a ModelServer that selects this ModelServing's pods alone, or take {MODEL_NAME} from one of them",
+                "the model name is shared with {}, and no ModelRoute in this namespace separates their requests; route the name to a ModelServer that selects only the pods of this ModelServing, or remove {MODEL_NAME} from all but one of them",
                 listed(others)
             ),
         )
@@ -188,19 +208,19 @@ impl Finding {
         Self::new(
             Reason::SharedModelName,
             format!(
-                "the ModelServer {} also selects the pods of {}, so that nothing tells which requests come here; give each ModelServing a ModelServer of its own, by the label modelserving.volcano.sh/name",
+                "the ModelServer {} also selects the pods of {}, so their requests cannot be separated; give each ModelServing its own ModelServer, with the label modelserving.volcano.sh/name in its selector",
                 listed(&servers),
                 listed(others)
             ),
         )
     }
 
-    /// The router counts a part of the demand in one way only.
+    /// A signal that the router does not count by ModelServer.
     pub(super) fn signal_not_split(signal: &str) -> Self {
         Self::new(
             Reason::SharedModelName,
             format!(
-                "other ModelServings serve the model name, too, and the router does not tell whose part of {signal} is whose; use active-requests, or signals of the engines"
+                "other ModelServings serve the model name too, and kthena-router does not count {signal} by ModelServer, so the share of this ModelServing is unknown; use active-requests, or signals of the engines"
             ),
         )
     }
@@ -209,7 +229,7 @@ impl Finding {
         Self::new(
             Reason::CannotWakeFromZero,
             format!(
-                "signals of the engines vanish with them, so at zero nothing would be left to wake the model; add a signal of the router such as active-requests, or set {PREFIX}min-replicas to at least 1"
+                "all signals come from the engines, which do not exist at zero, so nothing could wake the model; add a signal of the router such as active-requests, or set {PREFIX}min-replicas to at least 1"
             ),
         )
     }
@@ -218,7 +238,7 @@ impl Finding {
         Self::new(
             Reason::CannotWakeFromZero,
             format!(
-                "other ModelServings serve the model name, too, so at zero nothing tells whether it is this one's turn; set {PREFIX}min-replicas to at least 1"
+                "other ModelServings serve the model name too, so a request for it at zero belongs to none of them and nothing could wake the model; set {PREFIX}min-replicas to at least 1"
             ),
         )
     }
@@ -226,7 +246,7 @@ impl Finding {
     pub(super) fn custom_signal(name: &str, error: &QueryError) -> Self {
         Self::new(
             Reason::InvalidConfiguration,
-            format!("the profile's signal {name} cannot be measured here: {error}"),
+            format!("the profile's signal {name} cannot be measured for this ModelServing: {error}"),
         )
     }
 
@@ -235,7 +255,7 @@ impl Finding {
         Self::new(
             Reason::NameConflict,
             format!(
-                "{kind} {name} exists and belongs to somebody else, so it was not touched; rename or delete it, or remove {MODEL_NAME} from this ModelServing"
+                "{kind} {name} exists and has another owner, so the operator does not change it; rename or delete it, or remove {MODEL_NAME} from this ModelServing"
             ),
         )
     }
@@ -243,31 +263,36 @@ impl Finding {
     pub(super) fn keda_not_installed() -> Self {
         Self::new(
             Reason::KedaNotInstalled,
-            "the cluster does not serve keda.sh/v1alpha1 ScaledObjects; install KEDA 2.14 or later",
+            "the cluster does not serve keda.sh/v1alpha1 ScaledObjects, so no model can be scaled; install KEDA 2.14 or later",
         )
     }
 
     pub(super) fn scale_subresource_missing() -> Self {
         Self::new(
             Reason::ScaleSubresourceMissing,
-            "the cluster does not serve modelservings/scale; upgrade Kthena's CRDs to release 0.3 or later (helm upgrade does not do that)",
+            "the cluster does not serve modelservings/scale, so no model can be scaled; upgrade Kthena's CRDs to release 0.3 or later (helm upgrade does not upgrade CRDs)",
         )
     }
 }
 
-/// What does not fit, and why that comes about.
-pub(super) fn mismatch_words(SelectorMismatch { pods, groups }: SelectorMismatch) -> String {
+/// Mismatch, effect and remedy. No numbers: both change whenever the model is scaled.
+pub(super) fn selector_mismatch(SelectorMismatch { pods, groups }: SelectorMismatch, effect: &str) -> String {
+    let relation = if usize::try_from(groups).is_ok_and(|groups| pods > groups) { "more" } else { "fewer" };
     format!(
-        "status.labelSelector matches {pods} pods and status.replicas says {groups} ServingGroups; restart Kthena's controller manager where the status is out of date, or delete a ServingGroup's pods where the instance 0 of its first role was lost, which Kthena up to 1.0 does not bring back"
+        "status.labelSelector matches {relation} pods than status.replicas counts ServingGroups, {effect}; restart Kthena's controller manager if the status is stale, or delete the other pods of a ServingGroup that lost instance 0 of its first role, which Kthena up to 1.0 does not recreate"
     )
 }
 
-/// The most names in one message.
-const NAMED: usize = 5;
+fn with_suggestion((name, nearest): &(String, Option<String>)) -> String {
+    match nearest {
+        Some(nearest) => format!("{name:?} (most similar routed name: {nearest:?})"),
+        None => format!("{name:?}"),
+    }
+}
 
 fn listed(names: &[&str]) -> String {
     match names.get(..NAMED) {
-        // No number: it would change with every one that comes or goes.
+        // No number: it would change with every object that is created or deleted.
         Some(first) if names.len() > NAMED => format!("{} and others", first.join(", ")),
         _ => names.join(", "),
     }

@@ -1,13 +1,14 @@
-//! The companion: keeps `status.labelSelector` filled where Kthena leaves it empty, so that the HPA finds pods.
+//! `status.labelSelector`, filled where Kthena leaves it empty, so that the HPA finds pods.
 
 use super::Desired;
 use crate::{api::kthena::ModelServing, domain::Capabilities};
 
-/// The selector that Kthena itself writes from 1.0 on: the entry pod of instance 0 of the first role, so one pod per ServingGroup.
+/// The selector that Kthena writes from 1.0 on: the entry pod of instance 0 of the first role, so one pod per
+/// ServingGroup.
 ///
-/// Source: Kthena `UpdateModelServingStatus`, which sorts the `key=value` strings; `role-id=` comes before `role=`.
+/// Source: Kthena `UpdateModelServingStatus`, which sorts the `key=value` strings; `role-id=` comes before
+/// `role=`.
 pub fn canonical_selector(name: &str, first_role: &str) -> String {
-    let label = |key: &str, value: &str| format!("modelserving.volcano.sh/{key}={value}");
     [
         label("entry", "true"),
         label("name", name),
@@ -17,8 +18,12 @@ pub fn canonical_selector(name: &str, first_role: &str) -> String {
     .join(",")
 }
 
-/// What the selector should be. One that somebody else wrote is never changed; ours follows the first role, unless its name could not be
-/// read.
+fn label(key: &str, value: &str) -> String {
+    format!("modelserving.volcano.sh/{key}={value}")
+}
+
+/// Desired selector. One that Kthena or another writer set is never changed; one that the operator wrote
+/// follows the name of the first role, if that is readable.
 pub(super) fn desired(model_serving: &ModelServing, capabilities: Capabilities) -> Desired<String> {
     let (Some(name), Some(role)) = (&model_serving.metadata.name, model_serving.spec.template.roles.first())
     else {

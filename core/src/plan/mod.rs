@@ -1,7 +1,9 @@
-//! The heart: what is there and what was asked for become what should be there.
+//! Plans: the desired state of every object that the operator writes for a ModelServing, and the verdict on
+//! it.
 //!
-//! In: [`Observed`], [`Capabilities`] and the defaults. Out: a [`Plan`]. Pure and total: bad input is a [`Finding`], never an error.
-//! `run` and `render` share it, so they cannot disagree.
+//! In: [`Observed`], [`Capabilities`] and the defaults. Out: a [`Plan`]. Pure and total: bad input is a
+//! [`Finding`], never an error. `run`, `render` and `explain` share [`plan`], so they cannot disagree. Read
+//! [`plan`] first, then [`diagnose`].
 
 mod demand;
 mod diagnosis;
@@ -12,6 +14,8 @@ mod label_selector;
 mod pod_monitor;
 mod router;
 mod scaled_object;
+#[cfg(test)]
+mod tests;
 mod triggers;
 mod verdict;
 
@@ -19,11 +23,11 @@ pub use diagnosis::{Link, LinkState, diagnose};
 pub use finding::Finding;
 pub use label_selector::canonical_selector;
 pub use router::{RouterPlan, assumed_service, plan_router};
-pub use verdict::{PENDING, Verdict, is_external_reason, is_load_reason, stable_part};
+pub use triggers::{TriggerSpec, Triggers};
+pub use verdict::{Verdict, is_load_reason, stable_part};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
-use crate::domain::{Capabilities, Keda};
 use crate::{
     api::{
         annotations::DEFAULT_PROFILE,
@@ -31,65 +35,75 @@ use crate::{
         kthena::ModelServing,
         monitoring::PodMonitor,
     },
+    domain::{Capabilities, Keda},
     intent::{self, AnnotationError, Annotations, CustomSignal, Intent, Profile, ProfileUnavailable},
     observed::{Observed, OwnedObject, Ownership},
 };
-pub use triggers::{TriggerSpec, Triggers};
 use verdict::{HELP, VerdictInputs};
 
-/// What is to be done about one object.
+/// Desired state of one object.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Desired<T> {
-    /// It should look like this.
+    /// The object exists with this content.
     Apply(T),
-    /// It stays as it is, or absent.
+    /// The object stays as it is, or absent.
     Keep,
-    /// It should not exist.
+    /// The object does not exist.
     Remove,
 }
 
-/// Everything that is to be done about one ModelServing.
+/// Desired state of every object that the operator writes for one ModelServing.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Its ScaledObject.
+    /// The ScaledObject.
     pub scaled_object: Desired<Box<ScaledObject>>,
-    /// The PodMonitor that has its engines scraped.
+    /// The PodMonitor by which Prometheus scrapes the engines.
     pub pod_monitor: Desired<Box<PodMonitor>>,
-    /// Its `status.labelSelector`; never removed.
+    /// `status.labelSelector`; never removed.
     pub selector: Desired<String>,
-    /// Its condition.
+    /// The condition `AutoscalingReady`.
     pub condition: Desired<Verdict>,
-    /// What keeps it from being scaled, the most important first.
+    /// Problems that keep the model from being scaled, in the order of the chain.
     pub findings: Vec<Finding>,
-    /// What is worth knowing although it does not.
+    /// Notices that do not keep it from being scaled.
     pub warnings: Vec<String>,
-    /// How the condition came about; none without autoscaling.
+    /// Verdict and its causes; `None` if the ModelServing is not opted in.
     pub explanation: Option<Explanation>,
 }
 
-/// How a condition came about.
+/// A verdict and its causes.
 #[derive(Clone, Debug)]
 pub struct Explanation {
-    /// What it says.
+    /// Content of the condition.
     pub verdict: Verdict,
-    /// What keeps what is applied from working, the most important first.
+    /// Problems that keep the applied plan from working, causes before symptoms.
     pub troubles: Vec<Finding>,
-    /// Why the signals could not be looked at.
+    /// Error of the operator's own check of the signals.
     pub check: Option<String>,
-    /// What was asked for, and what is measured for it, where that is valid.
+    /// Settings and triggers, if they are valid.
     pub resolved: Option<ResolvedIntent>,
 }
 
-/// What was asked for, and what is measured for it.
+/// Complete settings of a ModelServing and the triggers that follow from them.
 #[derive(Clone, Debug)]
 pub struct ResolvedIntent {
-    /// The complete settings.
+    /// Settings.
     pub intent: Intent,
-    /// The questions to Prometheus.
+    /// Queries to Prometheus.
     pub triggers: Triggers,
 }
 
-/// Plans everything about one ModelServing.
+/// Plans everything that the operator writes for one ModelServing.
+///
+/// 1. The label selector is planned for every ModelServing, opted in or not.
+/// 2. Without `kthena.io/model-name` the ModelServing is opted out: owned objects and the condition are
+///    removed.
+/// 3. Otherwise annotations, profile and `defaults` are resolved to an [`Intent`], and its signals to
+///    [`Triggers`]. All errors become findings; so do missing APIs, competing autoscalers and foreign objects
+///    with a generated name.
+/// 4. With a finding no part of the plan is applied, and existing objects keep their last valid state. A
+///    competing autoscaler is the exception: the owned ScaledObject is removed.
+/// 5. The verdict combines findings, a pause, and the problems that KEDA, the HPA and Prometheus report.
 pub fn plan(observed: &Observed, capabilities: Capabilities, defaults: &Profile) -> Plan {
     let selector = label_selector::desired(&observed.model_serving, capabilities);
     let annotations = observed.model_serving.annotations.iter().cloned().collect();
@@ -99,7 +113,7 @@ pub fn plan(observed: &Observed, capabilities: Capabilities, defaults: &Profile)
     }
 }
 
-/// The signals of the profile that counts; unknown where that cannot be had.
+/// Custom signals of the effective profile; `None` if there is no valid one.
 fn custom_signals<'a>(observed: &'a Observed, defaults: &'a Profile) -> Option<&'a [CustomSignal]> {
     let name = observed.model_serving.profile();
     Profile::resolve(name, observed.profile.as_ref(), defaults)
@@ -123,7 +137,8 @@ fn opted_out(observed: &Observed, selector: Desired<String>) -> Plan {
     }
 }
 
-/// What came through GitOps and was never adopted belongs to whoever put it there.
+/// Removes an object that the ModelServing controls. A marked object without a controller stays: it came from
+/// GitOps and was never adopted.
 fn removal<T>(observed: &Observed, found: Option<&OwnedObject>) -> Desired<T> {
     let uid = observed.model_serving.metadata.uid.as_deref();
     match found {
@@ -141,7 +156,7 @@ fn opted_in(
     capabilities: Capabilities,
     defaults: &Profile,
 ) -> Plan {
-    let (resolved, findings) = decide(observed, annotations, capabilities, defaults);
+    let (resolved, findings) = resolve(observed, annotations, capabilities, defaults);
     let warnings = match (&resolved, capabilities.keda) {
         (Some(resolved), Some(keda)) if findings.is_empty() => {
             warnings(observed, resolved, capabilities, keda)
@@ -151,7 +166,8 @@ fn opted_in(
     let explanation = explain(observed, resolved, &findings, &warnings);
     let condition = verdict::condition(observed, &explanation.verdict);
     let (scaled_object, pod_monitor) = match (&explanation.resolved, capabilities.keda) {
-        // Two autoscalers would undo each other's work: ours steps back, and theirs is never touched.
+        // Two autoscalers would revert each other's changes, so the owned ScaledObject is removed. The other
+        // one is never touched.
         _ if !observed.competing_autoscalers.is_empty() => {
             (removal(observed, observed.owned_scaled_object()), Desired::Keep)
         }
@@ -172,21 +188,23 @@ fn opted_in(
     }
 }
 
-/// What was asked for, where that is valid, and everything that keeps it from being applied, the most important first.
-fn decide(
+/// Settings and triggers, if they are valid, and all problems that keep them from being applied, in the order
+/// of the chain.
+fn resolve(
     observed: &Observed,
     annotations: Result<Annotations, Vec<AnnotationError>>,
     capabilities: Capabilities,
     defaults: &Profile,
 ) -> (Option<ResolvedIntent>, Vec<Finding>) {
-    let mut findings = missing_apis(observed, capabilities);
+    let mut findings = preconditions(observed, capabilities);
     let intent = annotations
         .map_err(|errors| Finding::invalid(&errors))
-        .and_then(|annotations| asked_for(annotations, observed, defaults));
+        .and_then(|annotations| merge_profile(annotations, observed, defaults));
     let resolved = match intent {
         Ok(intent) => {
             findings.extend(unsupported(observed, capabilities, &intent));
-            let triggers = triggers::triggers(observed, &intent).map_err(|found| findings.extend(found)).ok();
+            let triggers =
+                triggers::triggers(observed, &intent).map_err(|errors| findings.extend(errors)).ok();
             triggers.map(|triggers| ResolvedIntent { intent, triggers })
         }
         Err(finding) => {
@@ -209,9 +227,9 @@ fn explain(
     let mut check = None;
     if let Some(resolved) = &resolved {
         troubles.splice(0..0, external_status::selector(observed, &resolved.triggers));
-        let looked = external_status::signals(observed, resolved);
-        troubles.extend(looked.troubles);
-        check = looked.check;
+        let signals = external_status::signals(observed, resolved);
+        troubles.extend(signals.troubles);
+        check = signals.error;
         external_status::sort_causes_first(&mut troubles);
     }
     let intent = resolved.as_ref().map(|resolved| &resolved.intent);
@@ -222,16 +240,17 @@ fn explain(
     Explanation { verdict, troubles, check, resolved }
 }
 
-/// The HPA stops without a selector, and what is being deleted cannot be brought back.
+/// Keeps the ScaledObject back while it has no selector, without which the HPA stops, and while the old one
+/// is being deleted.
 fn scaled_object(
     observed: &Observed,
     resolved: &ResolvedIntent,
     selector: &Desired<String>,
     keda: Keda,
 ) -> Desired<Box<ScaledObject>> {
-    let is_selected =
+    let has_selector =
         matches!(selector, Desired::Apply(_)) || observed.model_serving.label_selector().is_some();
-    if !is_selected || observed.ownership() == Ownership::Terminating {
+    if !has_selector || observed.ownership() == Ownership::Terminating {
         return Desired::Keep;
     }
     let built =
@@ -239,7 +258,8 @@ fn scaled_object(
     built.map_or(Desired::Keep, Desired::Apply)
 }
 
-/// Controls what is generated. It does not block deletion: KEDA's finalizer would otherwise hold up the ModelServing while KEDA is away.
+/// Owner reference of generated objects. It does not block deletion: KEDA's finalizer on the ScaledObject
+/// would otherwise hold the ModelServing while KEDA is down.
 fn owner(model_serving: &ModelServing) -> Option<OwnerReference> {
     Some(OwnerReference {
         api_version: ModelServing::API_VERSION.to_owned(),
@@ -261,37 +281,42 @@ fn warnings(
     let mut warnings: Vec<String> = scaled_object::ignored_by_keda(keda, intent).into_iter().collect();
     if pod_monitor::is_needed(resolved) && !capabilities.pod_monitors {
         warnings.push(
-            "the cluster does not serve PodMonitors, so the engines are not scraped by us; install the Prometheus Operator".to_owned(),
+            "the cluster does not serve PodMonitors, so the operator cannot have the engines scraped; install the Prometheus Operator, or scrape them yourself".to_owned(),
         );
     }
     warnings.extend(observed.second_writer.iter().map(|manager| {
-        format!("{manager} set spec.replicas after autoscaling began, which undoes it; have {manager} leave that field alone, see {HELP}#somebody-resets-the-number-of-servinggroups")
+        format!("{manager} set spec.replicas after autoscaling began, which reverts the HPA's changes; make {manager} ignore that field, see {HELP}#replicas-reset-by-another-writer")
     }));
     warnings.extend(external_status::harmless_mismatch(observed, triggers));
-    let levels = triggers.triggers.iter().filter(|trigger| trigger.metric_type == MetricType::Value);
-    warnings.extend(levels.map(|trigger| {
+    let values = triggers.triggers.iter().filter(|trigger| trigger.metric_type == MetricType::Value);
+    warnings.extend(values.map(|trigger| {
         format!(
-            "{} is a Value: while no ServingGroup is ready the HPA takes it for 0 and scales to the minimum",
+            "signal {} has metricType Value, so the HPA reads it as 0 and goes to the minimum while no ServingGroup is ready; use AverageValue if the query is a total",
             trigger.name
         )
     }));
     warnings
 }
 
-/// Without a profile of that name the built-in defaults apply, unless it was asked for.
-fn asked_for(annotations: Annotations, observed: &Observed, defaults: &Profile) -> Result<Intent, Finding> {
+/// Merges annotations and profile. The built-in defaults stand in for a missing profile only under the name
+/// `default`.
+fn merge_profile(
+    annotations: Annotations,
+    observed: &Observed,
+    defaults: &Profile,
+) -> Result<Intent, Finding> {
     let name = annotations.profile.as_deref().unwrap_or(DEFAULT_PROFILE);
     let profile =
         Profile::resolve(name, observed.profile.as_ref(), defaults).map_err(|problem| match problem {
             ProfileUnavailable::NotFound => Finding::profile_not_found(name),
-            ProfileUnavailable::Unusable(errors) => Finding::profile_unusable(name, errors),
+            ProfileUnavailable::Unusable(errors) => Finding::profile_invalid(name, errors),
         })?;
     let profile = profile.clone().with_fallback(defaults);
     intent::merge(annotations, &profile).map_err(|error| Finding::invalid(&[error]))
 }
 
-/// What keeps any ScaledObject from being applied here, whatever was asked for.
-fn missing_apis(observed: &Observed, capabilities: Capabilities) -> Vec<Finding> {
+/// Problems that keep any ScaledObject from being applied, independent of the settings.
+fn preconditions(observed: &Observed, capabilities: Capabilities) -> Vec<Finding> {
     let mut findings = Vec::new();
     if !observed.competing_autoscalers.is_empty() {
         findings.push(Finding::conflicting(&observed.competing_autoscalers));
@@ -308,12 +333,12 @@ fn missing_apis(observed: &Observed, capabilities: Capabilities) -> Vec<Finding>
     findings
 }
 
-/// Whatever is valid in itself but cannot be had here.
+/// Settings that are valid but not possible in this cluster.
 fn unsupported(observed: &Observed, capabilities: Capabilities, intent: &Intent) -> Vec<Finding> {
     let mut findings = Vec::new();
     let current = observed.model_serving.replicas();
-    let opting_in = observed.ownership() == Ownership::Absent;
-    if opting_in && current > intent.replicas.max() && !intent.max_is_explicit {
+    let is_opting_in = observed.ownership() == Ownership::Absent;
+    if is_opting_in && current > intent.replicas.max() && !intent.max_is_explicit {
         findings.push(Finding::would_cut_running_fleet(current, intent.replicas.max()));
     }
     if intent.profile.prometheus.is_none() {

@@ -1,4 +1,4 @@
-//! Builds the PodMonitor that has one ModelServing's engines scraped.
+//! The PodMonitor by which Prometheus scrapes the engines of one ModelServing.
 
 use std::collections::BTreeMap;
 
@@ -21,19 +21,20 @@ const NAME: &str = "modelserving.volcano.sh/name";
 const GROUP: &str = "modelserving.volcano.sh/group-name";
 const ENTRY: &str = "modelserving.volcano.sh/entry";
 
-/// Whether engines are to be scraped by us: where a signal needs it, and nobody said that they are scraped otherwise.
+/// `true` if a signal needs the engines scraped and the profile does not turn monitors off.
 pub(super) fn is_needed(resolved: &ResolvedIntent) -> bool {
     resolved.triggers.engines.is_some() && resolved.intent.profile.monitors.create() != CreateMonitors::Never
 }
 
-/// Somebody else's object of its name, where one is needed.
+/// A foreign object with the name of a needed PodMonitor.
 pub(super) fn conflict(observed: &Observed, resolved: &ResolvedIntent) -> Option<Finding> {
     let is_foreign = observed.pod_monitor_ownership() == Ownership::Foreign;
     (is_foreign && is_needed(resolved))
         .then(|| Finding::name_conflict::<PodMonitor>(&observed.model_serving.pod_monitor_name()))
 }
 
-/// What is to be done about it.
+/// Desired PodMonitor. A needed one stays as it is while it is being deleted, or while the cluster does not
+/// serve PodMonitors.
 pub(super) fn desired(
     observed: &Observed,
     resolved: &ResolvedIntent,
@@ -54,14 +55,15 @@ pub(super) fn desired(
     }
 }
 
-/// The complete object: the entry pods' engines, on one port.
+/// Complete object: the engines of the entry pods, on one port.
 fn build(model_serving: &ModelServing, settings: &MonitorSettings, port: u16) -> PodMonitor {
     let namespace = model_serving.metadata.namespace.clone();
     let mut labels = settings.labels.clone();
     labels.insert(MANAGED_BY.to_owned(), OPERATOR.to_owned());
-    let pods = [(NAME, model_serving.metadata.name.clone().unwrap_or_default()), (ENTRY, "true".to_owned())];
-    let pods: BTreeMap<String, String> =
-        pods.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    let pods = BTreeMap::from([
+        (NAME.to_owned(), model_serving.name().to_owned()),
+        (ENTRY.to_owned(), "true".to_owned()),
+    ]);
     PodMonitor {
         metadata: ObjectMeta {
             name: Some(model_serving.pod_monitor_name()),
@@ -87,17 +89,12 @@ fn build(model_serving: &ModelServing, settings: &MonitorSettings, port: u16) ->
     }
 }
 
-/// Prometheus makes a target of every port that a container declares, and one of every container that declares none. Naming a port
-/// would find declared ones alone, and engines often declare none; so all become the same target, which is scraped once.
+/// Relabelings that leave one target per pod.
+///
+/// Prometheus creates a target for every port that a container declares, and one for every container that
+/// declares none. Selecting a port by name would find declared ports only, and engines often declare none. So
+/// all become the same target, which is scraped once.
 fn one_target_for_each_pod(port: u16) -> Vec<Relabeling> {
-    let address = |regex: &str, replacement: String| Relabeling {
-        action: "replace".to_owned(),
-        source_labels: vec!["__meta_kubernetes_pod_ip".to_owned()],
-        regex: Some(regex.to_owned()),
-        target_label: Some("__address__".to_owned()),
-        replacement: Some(replacement),
-        ..Relabeling::default()
-    };
     vec![
         Relabeling {
             action: "drop".to_owned(),
@@ -113,4 +110,16 @@ fn one_target_for_each_pod(port: u16) -> Vec<Relabeling> {
             ..Relabeling::default()
         },
     ]
+}
+
+/// Sets the address of pods whose IP matches `regex`.
+fn address(regex: &str, replacement: String) -> Relabeling {
+    Relabeling {
+        action: "replace".to_owned(),
+        source_labels: vec!["__meta_kubernetes_pod_ip".to_owned()],
+        regex: Some(regex.to_owned()),
+        target_label: Some("__address__".to_owned()),
+        replacement: Some(replacement),
+        ..Relabeling::default()
+    }
 }

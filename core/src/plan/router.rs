@@ -1,4 +1,5 @@
-//! The router's ServiceMonitor: one for all models, from the Service that is really there, absent when somebody else scrapes it.
+//! The router's ServiceMonitor: one for all models, built from the router's Service, and absent if another
+//! monitor scrapes the router.
 
 use std::collections::BTreeMap;
 
@@ -14,31 +15,29 @@ use crate::{
         metadata::{MANAGED_BY, OPERATOR},
         monitoring::{Endpoint, NamespaceSelector, ServiceMonitor, ServiceMonitorSpec},
     },
-    domain::Key,
+    domain::{Key, names::ROUTER_SERVICE_MONITOR},
     intent::{CreateMonitors, MonitorSettings, Profile},
     observed::{MonitorDigest, ObservedRouter, Ownership, RouterPort, RouterService, Scrapes},
     signals::{RouterSeries, ScrapeSource},
 };
 
-/// The name of the ServiceMonitor; not the router's own, which users and charts take for theirs.
-pub const ROUTER_SERVICE_MONITOR: &str = "kthena-keda-router";
-
 const COMPONENT: &str = "app.kubernetes.io/component";
 
-/// Where releases of Kthena serve the router's metrics, the newest first: the Service's component and the name of its port.
+/// Component label and port name of the Service that serves the router's metrics, by Kthena release, newest
+/// first.
 ///
-/// The Service of the router's webhook has the second component too; the port's name keeps it out.
-/// Source: Kthena `charts/kthena/charts/networking/templates/kthena-router/component/service.yaml`.
+/// The Service of the router's webhook has the second component too; the port name excludes it. Source:
+/// Kthena `charts/kthena/charts/networking/templates/kthena-router/component/service.yaml`.
 const METRICS: [(&str, &str); 2] = [("kthena-router-metrics", "metrics"), ("kthena-router", "http")];
 
-/// What is to be done about the router.
+/// Plan for the router.
 #[derive(Clone, Debug)]
 pub struct RouterPlan {
-    /// Its ServiceMonitor.
+    /// The router's ServiceMonitor.
     pub service_monitor: Desired<Box<ServiceMonitor>>,
-    /// How its series are found.
+    /// Location of the router's series.
     pub series: RouterSeries,
-    /// What keeps the router from being scraped by us, in words that say what to do.
+    /// Problem that keeps the operator from having the router scraped, with its remedy.
     pub problem: Option<String>,
 }
 
@@ -49,17 +48,17 @@ struct Metrics<'a> {
     component: &'static str,
 }
 
-/// Who scrapes the router already.
+/// A monitor of another owner that scrapes the router.
 enum Scraper {
     ServiceMonitor,
     PodMonitor(Key),
 }
 
-/// Plans the router's ServiceMonitor, and tells how its series are found.
+/// Plans the router's ServiceMonitor, and locates the router's series.
 ///
-/// Labels and interval come from the profile named default, and from no other: two profiles must not fight over one monitor. Without
-/// a Service, or with a profile that cannot be used, nothing is changed; without a Service the series are looked for where Kthena's
-/// chart puts them.
+/// Labels and interval come from the profile named `default` alone: two profiles must not fight over one
+/// monitor. Without a Service, or with an invalid profile, the monitor does not change. Without a Service the
+/// series are assumed where Kthena's chart puts them.
 pub fn plan_router(
     observed: &ObservedRouter,
     profile: Option<&Result<Profile, String>>,
@@ -117,7 +116,7 @@ fn plan_with(observed: &ObservedRouter, settings: &MonitorSettings, any_opted_in
     }
 }
 
-/// The Service as Kthena's chart makes it, for plans without a cluster.
+/// The Service that Kthena's chart creates, for plans without a cluster.
 pub fn assumed_service() -> RouterService {
     let labels = BTreeMap::from([(COMPONENT.to_owned(), "kthena-router".to_owned())]);
     RouterService {
@@ -137,7 +136,7 @@ fn remove(observed: &ObservedRouter) -> Desired<Box<ServiceMonitor>> {
 
 fn name_conflict(observed: &ObservedRouter) -> String {
     format!(
-        "ServiceMonitor {}/{ROUTER_SERVICE_MONITOR} belongs to somebody else and does not scrape kthena-router, so it was not touched; rename or delete it, or scrape the router with a monitor of your own",
+        "ServiceMonitor {}/{ROUTER_SERVICE_MONITOR} has another owner and does not scrape kthena-router, so the operator cannot have the router scraped; rename or delete it, or scrape the router with a monitor of your own",
         observed.namespace
     )
 }
@@ -187,15 +186,16 @@ fn build(observed: &ObservedRouter, settings: &MonitorSettings, metrics: &Metric
     }
 }
 
-/// Who scrapes the metrics port besides us; a ServiceMonitor first, since its series carry the Service's name.
+/// Finds a foreign monitor that scrapes the metrics port; ServiceMonitors first, since their series carry the
+/// Service's name.
 ///
-/// Whether Prometheus selects that monitor cannot be seen here.
+/// It may be one that Prometheus does not select: that is not visible in the cluster.
 fn scraper(observed: &ObservedRouter, metrics: &Metrics<'_>) -> Option<Scraper> {
     let (service, port, namespace) = (metrics.service, metrics.port, &observed.namespace);
-    let ours = |(of, name): &Key| {
+    let is_ours = |(of, name): &Key| {
         of == namespace && name == ROUTER_SERVICE_MONITOR && observed.ownership() != Ownership::Foreign
     };
-    let mut service_monitors = observed.service_monitors.iter().filter(|(key, _)| !ours(key));
+    let mut service_monitors = observed.service_monitors.iter().filter(|(key, _)| !is_ours(key));
     let by_service = |(key, monitor): &(Key, MonitorDigest)| {
         selects(&monitor.scrapes, &key.0, namespace, &service.labels)
             && monitor
@@ -207,8 +207,8 @@ fn scraper(observed: &ObservedRouter, metrics: &Metrics<'_>) -> Option<Scraper> 
     if service_monitors.any(by_service) {
         return Some(Scraper::ServiceMonitor);
     }
-    // Of the pods' labels those are known that the Service selects by. A monitor that goes by others is overlooked; the queries
-    // count a router once even then.
+    // Only the pod labels in the Service's selector are known. A monitor that selects by other labels is
+    // overlooked; the queries count each router once even then.
     let mut pod_monitors = observed.pod_monitors.iter();
     let by_pod = |(key, monitor): &&(Key, MonitorDigest)| {
         selects(&monitor.scrapes, &key.0, namespace, &service.selector)
@@ -228,10 +228,11 @@ fn selects(
     labels: &BTreeMap<String, String>,
 ) -> bool {
     let names = &scrapes.namespaces.match_names;
-    let looks_there = scrapes.namespaces.any
+    let includes_namespace = scrapes.namespaces.any
         || names.iter().any(|name| name == namespace)
         || (names.is_empty() && own_namespace == namespace);
-    looks_there && Selector::try_from(scrapes.selector.clone()).is_ok_and(|selector| selector.matches(labels))
+    includes_namespace
+        && Selector::try_from(scrapes.selector.clone()).is_ok_and(|selector| selector.matches(labels))
 }
 
 fn reads_metrics(endpoint: &Endpoint) -> bool {
@@ -246,7 +247,7 @@ fn is_service_port(endpoint: &Endpoint, port: &RouterPort) -> bool {
     }
 }
 
-/// Kthena names the container's port like the Service's.
+/// Kthena gives the container's port the name of the Service's port.
 fn is_container_port(endpoint: &Endpoint, port: &RouterPort) -> bool {
     let is_named = |name: &str| name == port.name || port.target == IntOrString::String(name.to_owned());
     match (&endpoint.port, endpoint.port_number, &endpoint.target_port) {
@@ -326,7 +327,11 @@ mod tests {
     #[case::own_port(&[service("kthena-router", "kthena-router", "http"), service("m", "kthena-router-metrics", "metrics")], "m", Some("metrics"))]
     #[case::prefixed(&[service("networking-kthena-router", "kthena-router", "http")], "networking-kthena-router", Some("http"))]
     #[case::none(&[], "kthena-router", None)]
-    fn the_service_that_is_there(#[case] services: &[Value], #[case] name: &str, #[case] port: Option<&str>) {
+    fn scrapes_the_service_that_serves_metrics(
+        #[case] services: &[Value],
+        #[case] name: &str,
+        #[case] port: Option<&str>,
+    ) {
         let plan = planned(services, CreateMonitors::UnlessScraped);
         assert_eq!(plan.series.source, ScrapeSource::Service(name.to_owned()));
         let found = applied(&plan).map(|spec| spec.endpoints[0].port.clone().unwrap());
@@ -343,7 +348,11 @@ mod tests {
     #[case::other_path("kthena-system", json!({"selector": {}, "endpoints": [{"port": "http", "path": "/debug"}]}), false)]
     #[case::nothing_scraped("kthena-system", json!({"selector": {}, "endpoints": [{}]}), false)]
     #[case::odd("kthena-system", json!({"selector": "odd"}), false)]
-    fn somebody_elses_service_monitor(#[case] namespace: &str, #[case] spec: Value, #[case] scrapes: bool) {
+    fn yields_to_a_foreign_service_monitor(
+        #[case] namespace: &str,
+        #[case] spec: Value,
+        #[case] scrapes: bool,
+    ) {
         let objects =
             [service("kthena-router", "kthena-router", "http"), monitor("ServiceMonitor", namespace, &spec)];
         let plan = planned(&objects, CreateMonitors::UnlessScraped);
@@ -358,7 +367,7 @@ mod tests {
     #[case::by_old_number(json!({"selector": {}, "podMetricsEndpoints": [{"targetPort": 8080}]}), true)]
     #[case::other_number(json!({"selector": {}, "podMetricsEndpoints": [{"portNumber": 9090}]}), false)]
     #[case::engines(json!({"selector": {"matchLabels": {"modelserving.volcano.sh/entry": "true"}}, "podMetricsEndpoints": [{"port": "http"}]}), false)]
-    fn somebody_elses_pod_monitor(#[case] spec: Value, #[case] scrapes: bool) {
+    fn yields_to_a_foreign_pod_monitor(#[case] spec: Value, #[case] scrapes: bool) {
         let objects = [
             service("kthena-router", "kthena-router", "http"),
             monitor("PodMonitor", "kthena-system", &spec),
@@ -370,7 +379,7 @@ mod tests {
             ScrapeSource::Service("kthena-router".to_owned())
         };
         assert_eq!((applied(&plan).is_none(), plan.series.source), (scrapes, source));
-        // With a monitor of our own the Service's name is there whoever else scrapes.
+        // The operator's own monitor makes the series carry the Service's name.
         let always = planned(&objects, CreateMonitors::Always);
         assert_eq!(
             (applied(&always).is_some(), always.series.source),
@@ -379,14 +388,14 @@ mod tests {
     }
 
     #[test]
-    fn a_profile_that_cannot_be_used_changes_nothing() {
+    fn keeps_the_monitor_with_an_invalid_profile() {
         let objects = [service("kthena-router", "kthena-router", "http")];
         let plan = plan_router(&observed(&objects), Some(&Err("bad".to_owned())), &Profile::built_in(), true);
         assert!(matches!(plan.service_monitor, Desired::Keep));
         assert_eq!(plan.series.source, ScrapeSource::Service("kthena-router".to_owned()));
     }
 
-    fn under_our_name(labels: &Value) -> Value {
+    fn monitor_with_generated_name(labels: &Value) -> Value {
         json!({
             "apiVersion": "monitoring.coreos.com/v1", "kind": "ServiceMonitor",
             "metadata": {"name": ROUTER_SERVICE_MONITOR, "namespace": "kthena-system", "labels": labels}, "spec": {"selector": {}, "endpoints": []},
@@ -394,10 +403,15 @@ mod tests {
     }
 
     #[rstest]
-    #[case::ours(json!({MANAGED_BY: OPERATOR}), Desired::Remove, false)]
-    #[case::theirs(json!({}), Desired::Keep, true)]
-    fn only_ours_is_removed(#[case] labels: Value, #[case] removal: Desired<()>, #[case] problem: bool) {
-        let objects = [service("kthena-router", "kthena-router", "http"), under_our_name(&labels)];
+    #[case::owned(json!({MANAGED_BY: OPERATOR}), Desired::Remove, false)]
+    #[case::foreign(json!({}), Desired::Keep, true)]
+    fn removes_only_an_owned_monitor(
+        #[case] labels: Value,
+        #[case] removal: Desired<()>,
+        #[case] problem: bool,
+    ) {
+        let objects =
+            [service("kthena-router", "kthena-router", "http"), monitor_with_generated_name(&labels)];
         let wanted = planned(&objects, CreateMonitors::UnlessScraped);
         assert_eq!((applied(&wanted).is_none(), wanted.problem.is_some()), (problem, problem));
         let settings = Profile::built_in().monitors;

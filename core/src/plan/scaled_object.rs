@@ -1,4 +1,4 @@
-//! Builds the ScaledObject of one ModelServing.
+//! The ScaledObject of one ModelServing.
 
 use std::collections::BTreeMap;
 
@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use super::{Finding, owner, triggers::TriggerSpec};
 use crate::{
     api::{
+        annotations::PREFIX,
         keda::{
             Advanced, AuthenticationReference, Behavior, Fallback, HpaConfig, Rules, ScaleTargetRef,
             ScaledObject, ScaledObjectSpec, ScalingPolicy, Trigger,
@@ -19,26 +20,31 @@ use crate::{
     intent::{Direction, Intent, Policy, PrometheusSettings},
 };
 
-/// What the intent wants and the installed KEDA does not know.
+/// Settings that the installed KEDA does not support.
 pub(super) fn unsupported_by_keda(keda: Keda, intent: &Intent) -> Vec<Finding> {
     let mut findings = Vec::new();
     if matches!(intent.pause, Some(Pause::ScaleIn | Pause::ScaleOut)) && !keda.directional_pause {
-        findings.push(Finding::needs_newer_keda("pausing one direction", "2.18"));
+        findings.push(Finding::needs_newer_keda(
+            &format!("pausing one direction with {PREFIX}paused"),
+            "2.18",
+            "set the annotation to true or false",
+        ));
     }
     if intent.replicas.min() == 0 && !keda.initial_cooldown {
-        findings.push(Finding::needs_newer_keda("scaling to zero", "2.14"));
+        findings.push(Finding::needs_newer_keda("a minimum of 0", "2.14", "raise the minimum to 1"));
     }
     findings
 }
 
-/// What the profile wants and cannot be had, although everything else can.
+/// Warning about a setting that the installed KEDA does not support and that is left out.
 pub(super) fn ignored_by_keda(keda: Keda, intent: &Intent) -> Option<String> {
-    let wanted = intent.profile.fallback.is_some() && intent.replicas.min() > 0;
-    (wanted && !keda.fallback_behavior)
-        .then(|| "the profile's fallback is left out, since it needs KEDA 2.17 or later".to_owned())
+    let is_set = intent.profile.fallback.is_some() && intent.replicas.min() > 0;
+    (is_set && !keda.fallback_behavior).then(|| {
+        "the profile's fallback requires KEDA 2.17 or later, so it is left out; upgrade KEDA".to_owned()
+    })
 }
 
-/// The complete object; `None` without a Prometheus to ask.
+/// Complete object; `None` without a Prometheus address.
 pub(super) fn build(
     model_serving: &ModelServing,
     intent: &Intent,
@@ -52,7 +58,7 @@ pub(super) fn build(
             scale_target_ref: ScaleTargetRef {
                 api_version: ModelServing::API_VERSION.to_owned(),
                 kind: ModelServing::KIND.to_owned(),
-                name: model_serving.metadata.name.clone().unwrap_or_default(),
+                name: model_serving.name().to_owned(),
             },
             polling_interval: Some(intent.profile.polling_interval),
             cooldown_period: Some(intent.profile.cooldown),
@@ -86,7 +92,8 @@ fn pause_annotation(pause: Pause) -> &'static str {
     }
 }
 
-/// Never with a minimum of 0: KEDA takes a fallback for activity (2.19 on), and would wake every sleeping model when Prometheus is down.
+/// No fallback with a minimum of 0: KEDA counts a fallback as activity (2.19 on) and would wake every model
+/// at zero when Prometheus is down.
 fn fallback(intent: &Intent, keda: Keda) -> Option<Fallback> {
     intent.profile.fallback.clone().filter(|_| intent.replicas.min() > 0 && keda.fallback_behavior)
 }
@@ -131,7 +138,7 @@ fn trigger(spec: &TriggerSpec, prometheus: &PrometheusSettings) -> Trigger {
     let metadata = settings
         .into_iter()
         .chain(activation)
-        .chain(access(prometheus))
+        .chain(authentication(prometheus))
         .map(|(key, value)| (key.to_owned(), value))
         .collect();
     Trigger {
@@ -144,17 +151,12 @@ fn trigger(spec: &TriggerSpec, prometheus: &PrometheusSettings) -> Trigger {
     }
 }
 
-/// How KEDA is let in, where that takes more than an address.
+/// Trigger settings by which KEDA authenticates to Prometheus.
 ///
-/// KEDA ignores credentials without the modes (`pkg/scalers/authentication`), and reads lists as `a,b` and maps as `k=v,k2=v2`.
-fn access(prometheus: &PrometheusSettings) -> impl Iterator<Item = (&'static str, String)> {
-    let mode = |mode: &AuthMode| match mode {
-        AuthMode::Bearer => "bearer",
-        AuthMode::Basic => "basic",
-        AuthMode::Tls => "tls",
-        AuthMode::Custom => "custom",
-    };
-    let modes: Vec<&str> = prometheus.modes.iter().map(mode).collect();
+/// KEDA ignores credentials without the modes (`pkg/scalers/authentication`), and reads lists as `a,b` and
+/// maps as `k=v,k2=v2`.
+fn authentication(prometheus: &PrometheusSettings) -> impl Iterator<Item = (&'static str, String)> {
+    let modes: Vec<&str> = prometheus.modes.iter().copied().map(auth_mode).collect();
     let headers: Vec<String> =
         prometheus.headers.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let unsafe_ssl = if prometheus.unsafe_ssl { "true" } else { "" };
@@ -165,6 +167,15 @@ fn access(prometheus: &PrometheusSettings) -> impl Iterator<Item = (&'static str
     ]
     .into_iter()
     .filter(|(_, value)| !value.is_empty())
+}
+
+const fn auth_mode(mode: AuthMode) -> &'static str {
+    match mode {
+        AuthMode::Bearer => "bearer",
+        AuthMode::Basic => "basic",
+        AuthMode::Tls => "tls",
+        AuthMode::Custom => "custom",
+    }
 }
 
 fn authentication_ref(reference: &AuthenticationRef) -> AuthenticationReference {

@@ -1,4 +1,4 @@
-//! What is asked of Prometheus for one ModelServing, signal by signal.
+//! Queries to Prometheus for one ModelServing, one per signal.
 
 use super::{
     Finding,
@@ -13,47 +13,47 @@ use crate::{
     signals::{ACTIVATION, DemandScope, Engine, EngineSeries, RouterSeries, Signal, activation},
 };
 
-/// A threshold that no demand reaches: the activation trigger wakes a model and never sizes it.
+/// Threshold that no demand reaches: the activation trigger wakes a model and never sizes it.
 const OUT_OF_REACH: &str = "1000000000";
 
-/// One question and what its answer means.
+/// One query, and how its result becomes a number of ServingGroups.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TriggerSpec {
     /// Unique within the ScaledObject.
     pub name: String,
-    /// The PromQL.
+    /// PromQL.
     pub query: String,
-    /// What one ServingGroup is expected to carry.
+    /// Target per ServingGroup, in the unit of the query.
     pub threshold: String,
-    /// How the answer becomes a number of ServingGroups.
+    /// Formula of the HPA: a total divided by the threshold, or a level compared with it.
     pub metric_type: MetricType,
-    /// From what answer on a model at zero is woken, where that is not 0 and left to KEDA.
+    /// Result above which KEDA wakes a model at zero; `None` leaves KEDA's default of 0.
     pub activation: Option<String>,
 }
 
-/// Everything that is asked of one ModelServing, and what has to be scraped for it.
+/// Triggers of one ModelServing, and the targets that Prometheus scrapes for them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Triggers {
     /// In the order of the ScaledObject's triggers.
     pub triggers: Vec<TriggerSpec>,
-    /// What is scraped of its pods; none where no signal needs that.
+    /// Scrape target in its pods; `None` if no signal needs it.
     pub engines: Option<Engines>,
-    /// Where the router's series are.
+    /// Location of the router's series.
     pub router: RouterSeries,
 }
 
-/// Asks for every signal of the intent.
+/// Builds a trigger for every signal of the intent, and the activation trigger for a minimum of 0.
 ///
 /// # Errors
-/// Everything that keeps a signal from being measured here.
+/// All problems that keep a signal from being measured.
 pub(super) fn triggers(observed: &Observed, intent: &Intent) -> Result<Triggers, Vec<Finding>> {
     let router = observed.router.with_overrides(&intent.profile.router);
     let share = demand::share(&intent.models, &observed.routing).map_err(|finding| vec![finding])?;
-    let asker = QueryBuilder { observed, intent, router: &router, share: &share };
+    let builder = QueryBuilder { observed, intent, router: &router, share: &share };
     let mut findings = cannot_wake(intent, &share);
     let mut triggers = Vec::new();
-    for wanted in &intent.signals {
-        match asker.ask(wanted) {
+    for signal in &intent.signals {
+        match builder.trigger(signal) {
             Ok(trigger) => triggers.push(trigger),
             Err(finding) if findings.contains(&finding) => {}
             Err(finding) => findings.push(finding),
@@ -68,20 +68,21 @@ pub(super) fn triggers(observed: &Observed, intent: &Intent) -> Result<Triggers,
             activation: Some(intent.profile.activation.to_string()),
         });
     }
-    let engines = intent.signals.iter().any(is_of_engines).then(|| asker.engines()).and_then(Result::ok);
+    let engines = intent.signals.iter().any(needs_engines).then(|| builder.engines()).and_then(Result::ok);
     if findings.is_empty() { Ok(Triggers { triggers, engines, router }) } else { Err(findings) }
 }
 
-const fn is_of_engines(wanted: &SignalTarget) -> bool {
-    matches!(wanted.measure, SignalSource::BuiltIn(Signal::Saturation(_)))
+const fn needs_engines(signal: &SignalTarget) -> bool {
+    matches!(signal.measure, SignalSource::BuiltIn(Signal::Saturation(_)))
 }
 
+/// Problems that keep a model at zero from being woken.
 fn cannot_wake(intent: &Intent, share: &DemandShare) -> Vec<Finding> {
     if intent.replicas.min() > 0 {
         return Vec::new();
     }
     let mut findings = Vec::new();
-    if intent.signals.iter().all(is_of_engines) {
+    if intent.signals.iter().all(needs_engines) {
         findings.push(Finding::no_engines_at_zero());
     }
     if let DemandScope::Servers(_) = share.demanded {
@@ -98,8 +99,8 @@ struct QueryBuilder<'a> {
 }
 
 impl QueryBuilder<'_> {
-    fn ask(&self, wanted: &SignalTarget) -> Result<TriggerSpec, Finding> {
-        let SignalTarget { measure, target } = wanted;
+    fn trigger(&self, signal: &SignalTarget) -> Result<TriggerSpec, Finding> {
+        let SignalTarget { measure, target } = signal;
         let mut target = *target;
         let mut metric_type = MetricType::AverageValue;
         let query = match measure {

@@ -1,175 +1,172 @@
-//! The condition: whether a model is being scaled, and if not, why and what to do.
+//! The condition: status, reason and message.
 
 use std::fmt::Write as _;
 
 use super::{Desired, Finding};
-use crate::domain::{Reason, Status};
 use crate::{
     api::annotations::PREFIX,
-    domain::Pause,
+    domain::{Pause, Reason, Status, VerdictReason},
     intent::Intent,
-    observed::{Observed, Ownership, find_condition},
+    observed::{ConditionDigest, Observed, Ownership, find_condition},
 };
-use strum::VariantArray as _;
 
-/// What the condition says, its times aside.
+/// Page with a section for each reason.
+pub(super) const HELP: &str = "https://github.com/volcano-sh/kthena-keda/blob/main/docs/troubleshooting.md";
+
+/// Separator in a message before problems that other controllers report.
+const REPORTED: &str = "; also reported: ";
+
+/// A condition without its times.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// Whether it is being scaled.
+    /// `True` if the model is being scaled or paused, `False` if not, `Unknown` if not known yet.
     pub status: Status,
-    /// Why, in one word.
-    pub reason: &'static str,
-    /// What was seen and what to do.
+    /// Reason of the status.
+    pub reason: VerdictReason,
+    /// Problem, effect and remedy; or the signals and bounds by which the model is scaled.
     pub message: String,
 }
 
-/// Whether a condition with this reason repeats what KEDA, the HPA or Prometheus report, which may change at any time.
-pub fn is_external_reason(reason: &str) -> bool {
-    Reason::VARIANTS.iter().any(|found| found.is_external() && found.as_str() == reason)
-}
-
-/// Whether a reason tells no more than whether anybody asks for the model just now.
-pub fn is_load_reason(reason: &str) -> bool {
-    reason == SCALING || reason == IDLE
-}
-
 impl Verdict {
-    /// Whether the model is being scaled, or held back on purpose.
+    /// `true` if the model is being scaled, or paused on purpose.
     pub fn is_good(&self) -> bool {
         self.status == Status::True
     }
 }
 
-/// Everything that a verdict goes by.
+/// Inputs of a verdict.
 pub(super) struct VerdictInputs<'a> {
-    /// What keeps anything from being applied, the most important first.
+    /// Problems that keep the plan from being applied, the most important first.
     pub(super) findings: &'a [Finding],
-    /// What keeps what is applied from working, in the order of the chain.
+    /// Problems that keep the applied plan from working, in the order of the chain.
     pub(super) troubles: &'a [Finding],
-    /// What is worth knowing although it does neither.
+    /// Notices that keep nothing from working.
     pub(super) warnings: &'a [String],
-    /// Why the operator itself could not look at the signals.
+    /// Error of the operator's own check of the signals.
     pub(super) check: Option<&'a str>,
-    /// What was asked for, where that is valid.
+    /// Resolved settings, if they are valid.
     pub(super) intent: Option<&'a Intent>,
 }
 
-/// Where each reason has an entry.
-pub(super) const HELP: &str = "https://github.com/volcano-sh/kthena-keda/blob/main/docs/troubleshooting.md";
-
-/// What stands in a message between what users caused and what others say.
-const BESIDES: &str = "; besides ";
-
-/// The part of a message that changes only when somebody changes something.
-pub fn stable_part(message: &str) -> &str {
-    message.split(BESIDES).next().unwrap_or_default()
+/// `true` for the reasons of a written condition that depend on the requests in flight alone: Scaling and
+/// Idle.
+pub fn is_load_reason(reason: &str) -> bool {
+    [VerdictReason::Scaling, VerdictReason::Idle].iter().any(|load| load.as_str() == reason)
 }
 
-/// The reason of a condition that KEDA has still to report for.
-pub const PENDING: &str = "Pending";
-/// The reason while somebody asks for the model.
-const SCALING: &str = "Scaling";
-/// The reason while nobody does.
-const IDLE: &str = "Idle";
-/// The reason while it is held back on purpose.
-const PAUSED: &str = "Paused";
+/// The part of a message that does not depend on what other controllers report, so that it changes only with
+/// the configuration.
+pub fn stable_part(message: &str) -> &str {
+    message.split(REPORTED).next().unwrap_or_default()
+}
 
-/// Writes the verdict as condition, where that does not say so already.
+/// The verdict as condition; [`Desired::Keep`] if the ModelServing carries the same already.
 pub(super) fn condition(observed: &Observed, verdict: &Verdict) -> Desired<Verdict> {
-    let says_so = observed.model_serving.condition().is_some_and(|found| {
+    let is_written = observed.model_serving.condition().is_some_and(|found| {
         found.status == verdict.status.as_str()
-            && found.reason == verdict.reason
+            && found.reason == verdict.reason.as_str()
             && found.message == verdict.message
     });
-    if says_so { Desired::Keep } else { Desired::Apply(verdict.clone()) }
+    if is_written { Desired::Keep } else { Desired::Apply(verdict.clone()) }
 }
 
-/// What the report leads to.
-pub(super) fn verdict(observed: &Observed, report: &VerdictInputs<'_>) -> Verdict {
-    if let [first, others @ ..] = report.findings {
-        let mut own = first.message.clone();
-        for other in others {
-            // Writing to a String cannot fail.
-            let _ = write!(own, "; also {}: {}", other.reason.as_str(), other.message);
-        }
-        if observed.ownership() == Ownership::Owned && observed.competing_autoscalers.is_empty() {
-            own.push_str("; until then the ScaledObject stays as it was last valid");
-        }
-        return problem(first, &own, report.troubles, report);
+/// Judges in the order findings, pause, reported problems, state.
+pub(super) fn verdict(observed: &Observed, inputs: &VerdictInputs<'_>) -> Verdict {
+    if let [first, others @ ..] = inputs.findings {
+        return problem(first, &not_applied(observed, first, others), inputs.troubles, inputs);
     }
-    if let Some(who) = paused(observed, report.intent) {
-        return good(PAUSED, format!("nothing is scaled: paused by {who}"), report);
+    if let Some(cause) = paused_by(observed, inputs.intent) {
+        let message = format!("paused by {cause}, so replicas do not change; remove it to resume");
+        return good(VerdictReason::Paused, message, inputs);
     }
-    let told =
-        |kind| observed.scaled_object.as_ref().and_then(|found| find_condition(&found.conditions, kind));
-    let has_reported = told("Ready").is_some() && observed.hpa.is_some();
-    if let [first, others @ ..] = report.troubles
+    let ready = keda_condition(observed, "Ready");
+    let has_reported = ready.is_some() && observed.hpa.is_some();
+    if let [first, others @ ..] = inputs.troubles
         && (has_reported || matches!(first.reason, Reason::ScaledObjectNotReady | Reason::HpaNotScaling))
     {
-        return problem(first, &first.message, others, report);
+        return problem(first, &first.message, others, inputs);
     }
-    match (told("Ready"), told("Active"), &observed.hpa) {
-        (Some(_), Some(active), Some(_)) if active.status == "True" => {
-            good(SCALING, format!("scaled {}", how(report.intent)), report)
-        }
-        (Some(_), _, Some(_)) => good(
-            IDLE,
-            format!("nobody asks for it; scaled {} when somebody does", how(report.intent)),
-            report,
-        ),
-        (None, ..) | (.., None) => {
-            let own = "the ScaledObject is being applied; KEDA has not reported yet".to_owned();
-            Verdict {
-                status: Status::Unknown,
-                reason: PENDING,
-                message: with_the_rest(own, report.troubles, report),
-            }
-        }
+    if !has_reported {
+        let message = "waiting for KEDA to report on the ScaledObject and to create its HPA; if this lasts, check that KEDA's operator runs";
+        return Verdict {
+            status: Status::Unknown,
+            reason: VerdictReason::Pending,
+            message: with_notices(message.to_owned(), inputs.troubles, inputs),
+        };
+    }
+    let scales = scales_on(inputs.intent);
+    if keda_condition(observed, "Active").is_some_and(|active| active.status == "True") {
+        good(VerdictReason::Scaling, scales, inputs)
+    } else {
+        good(VerdictReason::Idle, format!("no requests in flight; {scales}"), inputs)
     }
 }
 
-/// By what, and within which bounds.
-fn how(intent: Option<&Intent>) -> String {
-    let Some(intent) = intent else { return String::new() };
-    let names: Vec<&str> = intent.signals.iter().map(|wanted| wanted.measure.name()).collect();
-    format!(
-        "by {}, from {} to {} ServingGroups",
-        names.join(", "),
-        intent.replicas.min(),
-        intent.replicas.max()
-    )
+fn keda_condition<'a>(observed: &'a Observed, kind: &str) -> Option<&'a ConditionDigest> {
+    observed.scaled_object.as_ref().and_then(|found| find_condition(&found.conditions, kind))
 }
 
-/// Who holds everything back, if anybody does; half a pause goes on scaling.
-fn paused(observed: &Observed, intent: Option<&Intent>) -> Option<String> {
+/// All findings, and the state of the ScaledObject until they are resolved.
+fn not_applied(observed: &Observed, first: &Finding, others: &[Finding]) -> String {
+    let mut message = first.message.clone();
+    for other in others {
+        // Writing to a String cannot fail.
+        let _ = write!(message, "; also {}: {}", other.reason.as_str(), other.message);
+    }
+    if !observed.competing_autoscalers.is_empty() {
+        return message;
+    }
+    match observed.ownership() {
+        Ownership::Owned => message.push_str("; until then the ScaledObject keeps its last valid settings"),
+        Ownership::Absent => message.push_str("; until then no ScaledObject is created"),
+        Ownership::Terminating | Ownership::Foreign => {}
+    }
+    message
+}
+
+/// Signals and bounds.
+fn scales_on(intent: Option<&Intent>) -> String {
+    let Some(intent) = intent else { return "scales".to_owned() };
+    let names: Vec<&str> = intent.signals.iter().map(|signal| signal.measure.name()).collect();
+    let (min, max) = (intent.replicas.min(), intent.replicas.max());
+    format!("scales on {}, {min} to {max} ServingGroups", names.join(", "))
+}
+
+/// The annotation that pauses all scaling; a pause of one direction leaves the model scaled.
+fn paused_by(observed: &Observed, intent: Option<&Intent>) -> Option<String> {
     if intent.is_some_and(|intent| intent.pause == Some(Pause::All)) {
         return Some(format!("the annotation {PREFIX}paused"));
     }
-    let by =
-        observed.scaled_object.as_ref().filter(|_| observed.ownership() == Ownership::Owned)?.paused_by?;
-    Some(format!("the annotation {by} on the ScaledObject, which somebody else set"))
+    let owned = observed.scaled_object.as_ref().filter(|_| observed.ownership() == Ownership::Owned);
+    owned?
+        .paused_by
+        .map(|annotation| format!("the annotation {annotation} on the ScaledObject, which another user set"))
 }
 
-fn good(reason: &'static str, own: String, report: &VerdictInputs<'_>) -> Verdict {
-    Verdict { status: Status::True, reason, message: with_the_rest(own, &[], report) }
+fn good(reason: VerdictReason, message: String, inputs: &VerdictInputs<'_>) -> Verdict {
+    Verdict { status: Status::True, reason, message: with_notices(message, &[], inputs) }
 }
 
-fn problem(first: &Finding, own: &str, others: &[Finding], report: &VerdictInputs<'_>) -> Verdict {
+fn problem(first: &Finding, message: &str, others: &[Finding], inputs: &VerdictInputs<'_>) -> Verdict {
     let status = if first.is_certain { Status::False } else { Status::Unknown };
-    let own = format!("{own}; see {HELP}#{}", first.reason.as_str().to_lowercase());
-    Verdict { status, reason: first.reason.as_str(), message: with_the_rest(own, others, report) }
+    let message = format!("{message}; see {HELP}#{}", first.reason.as_str().to_lowercase());
+    Verdict {
+        status,
+        reason: VerdictReason::Problem(first.reason),
+        message: with_notices(message, others, inputs),
+    }
 }
 
-/// What users caused themselves first; what others say, which may change at any time, last.
-fn with_the_rest(mut own: String, others: &[Finding], report: &VerdictInputs<'_>) -> String {
-    for warning in report.warnings {
-        let _ = write!(own, "; {warning}");
+/// Warnings first; then what other controllers report, which may change at any time.
+fn with_notices(mut message: String, others: &[Finding], inputs: &VerdictInputs<'_>) -> String {
+    for warning in inputs.warnings {
+        let _ = write!(message, "; {warning}");
     }
     for other in others {
-        let _ = write!(own, "{BESIDES}{}: {}", other.reason.as_str(), other.message);
+        let _ = write!(message, "{REPORTED}{}: {}", other.reason.as_str(), other.message);
     }
-    if let Some(check) = report.check {
-        let _ = write!(own, "{BESIDES}PrometheusUnreachable: {check}");
+    if let Some(check) = inputs.check {
+        let _ = write!(message, "{REPORTED}PrometheusUnreachable: {check}");
     }
-    own
+    message
 }

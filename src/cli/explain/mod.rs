@@ -279,7 +279,7 @@ async fn explain_model(
         namespace: observed.model_serving.namespace().unwrap_or_default(),
         name: observed.model_serving.name_any(),
         status: verdict.status.as_str(),
-        reason: verdict.reason,
+        reason: verdict.reason.as_str(),
         message: verdict.message.clone(),
         links,
         replicas: resolved.as_ref().map(|resolved| replicas(&observed, resolved, &signals)),

@@ -17,7 +17,7 @@ use kthena_keda_core::{
     api::kthena::{ModelServing, ReplicasWriter},
     domain::version,
     observed::Fingerprint,
-    plan::{Verdict, is_external_reason, is_load_reason, stable_part},
+    plan::{Verdict, is_load_reason, stable_part},
 };
 
 /// Least time between two changes of a condition's message while its reason stays.
@@ -183,7 +183,8 @@ impl History {
 
     /// Records a report on a model.
     pub(super) fn record_report(&self, identity: &str, verdict: &Verdict) {
-        let reported = ReportedCondition { is_good: verdict.is_good(), reason: verdict.reason.to_owned() };
+        let reported =
+            ReportedCondition { is_good: verdict.is_good(), reason: verdict.reason.as_str().to_owned() };
         self.models().entry(identity.to_owned()).or_default().reported = Some(reported);
     }
 
@@ -225,31 +226,35 @@ fn least_age(before: &Condition, verdict: &Verdict) -> Option<Duration> {
     if before.status != verdict.status.as_str() {
         return None;
     }
-    if before.reason != verdict.reason {
-        return (is_load_reason(&before.reason) && is_load_reason(verdict.reason)).then_some(SAME_STATUS);
+    if before.reason != verdict.reason.as_str() {
+        return (is_load_reason(&before.reason) && is_load_reason(verdict.reason.as_str()))
+            .then_some(SAME_STATUS);
     }
     let has_same_stable_part = stable_part(&before.message) == stable_part(&verdict.message);
-    (is_external_reason(verdict.reason) || has_same_stable_part).then_some(SAME_REASON)
+    (verdict.reason.is_external() || has_same_stable_part).then_some(SAME_REASON)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
-    use kthena_keda_core::domain::Status;
+    use kthena_keda_core::domain::{
+        Reason, Status,
+        VerdictReason::{self, Idle, Paused, Problem},
+    };
     use rstest::rstest;
 
     #[rstest]
-    #[case::first_trouble(("True", "Scaling", "a"), (Status::False, "HpaNotScaling", "b"), None)]
-    #[case::over(("False", "HpaNotScaling", "a"), (Status::True, "Idle", "b"), None)]
-    #[case::busy_and_idle(("True", "Scaling", "a"), (Status::True, "Idle", "b"), Some(SAME_STATUS))]
-    #[case::paused(("True", "Scaling", "a"), (Status::True, "Paused", "b"), None)]
-    #[case::text_of_others(("False", "HpaNotScaling", "a"), (Status::False, "HpaNotScaling", "b"), Some(SAME_REASON))]
-    #[case::text_of_users(("False", "InvalidConfiguration", "a"), (Status::False, "InvalidConfiguration", "b"), None)]
-    #[case::only_the_rest(("False", "InvalidConfiguration", "a; besides X: b"), (Status::False, "InvalidConfiguration", "a; besides X: c"), Some(SAME_REASON))]
+    #[case::first_trouble(("True", "Scaling", "a"), (Status::False, Problem(Reason::HpaNotScaling), "b"), None)]
+    #[case::over(("False", "HpaNotScaling", "a"), (Status::True, Idle, "b"), None)]
+    #[case::busy_and_idle(("True", "Scaling", "a"), (Status::True, Idle, "b"), Some(SAME_STATUS))]
+    #[case::paused(("True", "Scaling", "a"), (Status::True, Paused, "b"), None)]
+    #[case::text_of_others(("False", "HpaNotScaling", "a"), (Status::False, Problem(Reason::HpaNotScaling), "b"), Some(SAME_REASON))]
+    #[case::text_of_users(("False", "InvalidConfiguration", "a"), (Status::False, Problem(Reason::InvalidConfiguration), "b"), None)]
+    #[case::only_the_rest(("False", "InvalidConfiguration", "a; also reported: X: b"), (Status::False, Problem(Reason::InvalidConfiguration), "a; also reported: X: c"), Some(SAME_REASON))]
     fn throttles_changes_that_users_did_not_make(
         #[case] before: (&str, &str, &str),
-        #[case] after: (Status, &'static str, &str),
+        #[case] after: (Status, VerdictReason, &str),
         #[case] expected: Option<Duration>,
     ) {
         let before = Condition {
@@ -291,7 +296,7 @@ mod tests {
             last_transition_time: Time(Timestamp::from_second(Timestamp::now().as_second() + step).unwrap()),
             observed_generation: None,
         };
-        let verdict = Verdict { status: Status::True, reason: "Idle", message: String::new() };
+        let verdict = Verdict { status: Status::True, reason: Idle, message: String::new() };
         let delay = History::default().condition_delay("a", Some(&before), &verdict);
         assert!(delay.is_some_and(|delay| delay <= SAME_STATUS && delay > SAME_STATUS / 2), "{delay:?}");
     }

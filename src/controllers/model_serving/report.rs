@@ -7,9 +7,9 @@ use super::{ModelServingContext, history::ReportedCondition, identity};
 use crate::cluster::events::Events;
 use kthena_keda_core::{
     api::kthena::ModelServing,
-    domain::Status,
+    domain::{Status, VerdictReason},
     observed::Observed,
-    plan::{Desired, PENDING, Plan, Verdict},
+    plan::{Desired, Plan, Verdict},
 };
 
 /// Publishes what is news in a condition that was just written: a problem, its end, or the end of autoscaling.
@@ -71,9 +71,9 @@ pub(super) fn publish_transition(
 ) {
     context.history.record_report(&identity(model_serving), verdict);
     let problem_before = before.filter(|before| is_problem(before.is_good, &before.reason));
-    if is_problem(verdict.is_good(), verdict.reason) {
-        if problem_before.is_none_or(|before| before.reason != verdict.reason) {
-            context.events.warning(model_serving, verdict.reason, &verdict.message);
+    if is_problem(verdict.is_good(), verdict.reason.as_str()) {
+        if problem_before.is_none_or(|before| before.reason != verdict.reason.as_str()) {
+            context.events.warning(model_serving, verdict.reason.as_str(), &verdict.message);
         }
     } else if let Some(before) = problem_before {
         let note = format!("{} is resolved; {}", before.reason, verdict.message);
@@ -82,5 +82,5 @@ pub(super) fn publish_transition(
 }
 
 fn is_problem(is_good: bool, reason: &str) -> bool {
-    !is_good && reason != PENDING
+    !is_good && reason != VerdictReason::Pending.as_str()
 }

@@ -201,7 +201,7 @@ fn condition(verdict: &Verdict, before: Option<&Condition>) -> Condition {
     Condition {
         type_: AUTOSCALING_READY.to_owned(),
         status: verdict.status.as_str().to_owned(),
-        reason: verdict.reason.to_owned(),
+        reason: verdict.reason.as_str().to_owned(),
         message: verdict.message.clone(),
         last_transition_time: since.unwrap_or_else(|| Time(Timestamp::now())),
         observed_generation: None,

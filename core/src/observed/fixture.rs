@@ -1,0 +1,404 @@
+//! Builder of [`Observed`] for tests. Objects are decoded from JSON, so that digests are made as in
+//! production.
+
+use std::sync::Arc;
+
+use kube_core::Resource;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::{
+    Autoscalers, HpaDigest, LiveBinding, LiveHpa, LiveModelRoute, LiveModelServer, LivePodMonitor,
+    LivePolicy, LiveProfile, LiveScaledObject, MonitorDigest, Network, Observed, PolicyDigest, ProbeResult,
+    ProbeTarget, ProfileDigest, RouteDigest, ScaledObjectDigest, SelectorMismatch, ServerDigest,
+};
+use crate::{
+    api::{
+        annotations::{MODEL_NAME, PREFIX},
+        keda::ScaledObject,
+        kthena::ModelServing,
+        metadata::{MANAGED_BY, OPERATOR},
+        monitoring::PodMonitor,
+    },
+    domain::{Capabilities, Key, PrometheusUrl, key},
+    intent::{Profile, PrometheusSettings},
+    signals::RouterSeries,
+};
+
+/// A ModelServing `models/chat` and the objects around it.
+#[derive(Clone)]
+pub(crate) struct Fixture {
+    /// Capabilities of the cluster, by default [`Capabilities::NEWEST`].
+    pub(crate) capabilities: Capabilities,
+    /// Built-in defaults and flags of the operator, by default with a Prometheus address.
+    pub(crate) defaults: Profile,
+    model_serving: Value,
+    others: Vec<Value>,
+    scaled_object: Option<Value>,
+    hpa: Option<Value>,
+    pod_monitor: Option<Value>,
+    profile: Option<Value>,
+    competing: Vec<Value>,
+    routes: Vec<Value>,
+    servers: Vec<Value>,
+    are_routes_served: bool,
+    probe: Option<Result<ProbeResult, String>>,
+    mismatch: Option<SelectorMismatch>,
+    second_writer: Option<String>,
+    rejection: Option<String>,
+}
+
+impl Fixture {
+    /// UID of the ModelServing.
+    pub(crate) const UID: &str = "uid-of-chat";
+    /// Selector that Kthena writes for the ModelServing.
+    pub(crate) const SELECTOR: &str = "modelserving.volcano.sh/entry=true,modelserving.volcano.sh/name=chat,modelserving.volcano.sh/role-id=engine-0,modelserving.volcano.sh/role=engine";
+
+    /// A ModelServing with one role, one ServingGroup and Kthena's selector, which is not opted in.
+    pub(crate) fn opted_out() -> Self {
+        let url: PrometheusUrl = "http://prometheus:9090".parse().unwrap();
+        let prometheus = PrometheusSettings::from(url);
+        Self {
+            capabilities: Capabilities::NEWEST,
+            defaults: Profile { prometheus: Some(prometheus), ..Profile::built_in() },
+            model_serving: json!({
+                "metadata": {"name": "chat", "namespace": "models", "uid": Self::UID, "annotations": {}},
+                "spec": {"replicas": 1, "template": {"roles": [{"name": "engine"}]}},
+                "status": {"labelSelector": Self::SELECTOR, "replicas": 1, "availableReplicas": 1},
+            }),
+            others: Vec::new(),
+            scaled_object: None,
+            hpa: None,
+            pod_monitor: None,
+            profile: None,
+            competing: Vec::new(),
+            routes: Vec::new(),
+            servers: Vec::new(),
+            are_routes_served: true,
+            probe: None,
+            mismatch: None,
+            second_writer: None,
+            rejection: None,
+        }
+    }
+
+    /// The same, opted in with model names.
+    pub(crate) fn model(names: &str) -> Self {
+        Self::opted_out().with("/metadata/annotations", &json!({MODEL_NAME: names}))
+    }
+
+    /// Opted in, and scaled well: KEDA, the HPA, the router and the routes are as they should be.
+    pub(crate) fn healthy() -> Self {
+        let probe = ProbeResult { router_is_scraped: true, ..ProbeResult::default() };
+        Self::model("llama")
+            .scaled_object(&[
+                ("Ready", "True", "ScaledObjectReady", "ready"),
+                ("Active", "False", "ScalerNotActive", ""),
+            ])
+            .hpa(&[("ScalingActive", "True", "ValidMetricFound", "")])
+            .server("chat", "chat", &json!({"inferenceEngine": "vLLM"}))
+            .route("llama", &["chat"])
+            .probe(probe)
+    }
+
+    /// Sets the capabilities of the cluster.
+    pub(crate) fn capabilities(mut self, capabilities: Capabilities) -> Self {
+        self.capabilities = capabilities;
+        self
+    }
+
+    /// Removes the Prometheus address from the defaults.
+    pub(crate) fn without_prometheus(mut self) -> Self {
+        self.defaults.prometheus = None;
+        self
+    }
+
+    /// Replaces a field of the ModelServing by its JSON pointer; a missing last field is added.
+    pub(crate) fn with(mut self, pointer: &str, value: &Value) -> Self {
+        let (parent, field) = pointer.rsplit_once('/').unwrap();
+        self.model_serving.pointer_mut(parent).unwrap()[field] = value.clone();
+        self
+    }
+
+    /// Sets an annotation by its name under [`PREFIX`].
+    pub(crate) fn annotated(mut self, name: &str, value: &str) -> Self {
+        self.model_serving["metadata"]["annotations"][format!("{PREFIX}{name}")] = json!(value);
+        self
+    }
+
+    /// Sets `spec.replicas`.
+    pub(crate) fn replicas(self, replicas: i32) -> Self {
+        self.with("/spec/replicas", &json!(replicas))
+    }
+
+    /// Adds the profile that the ModelServing names.
+    pub(crate) fn profile(mut self, spec: &Value) -> Self {
+        self.profile = Some(json!({"metadata": {"name": "profile"}, "spec": spec}));
+        self
+    }
+
+    /// Adds the owned ScaledObject with conditions (type, status, reason, message).
+    pub(crate) fn scaled_object(self, conditions: &[Condition<'_>]) -> Self {
+        self.scaled_object_with(&owned_by(Self::UID), conditions)
+    }
+
+    /// Adds an object with the name of the ScaledObject.
+    pub(crate) fn scaled_object_with(mut self, metadata: &Value, conditions: &[Condition<'_>]) -> Self {
+        self.scaled_object =
+            Some(json!({"metadata": metadata, "spec": target("chat"), "status": reported(conditions)}));
+        self
+    }
+
+    /// Adds the HPA of the ScaledObject with conditions (type, status, reason, message).
+    pub(crate) fn hpa(mut self, conditions: &[Condition<'_>]) -> Self {
+        let owner =
+            json!([{"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "name": "chat", "uid": "s"}]);
+        let metadata = json!({"name": "keda-hpa-chat", "namespace": "models", "ownerReferences": owner});
+        self.hpa =
+            Some(json!({"metadata": metadata, "spec": target("chat"), "status": reported(conditions)}));
+        self
+    }
+
+    /// Removes the HPA.
+    pub(crate) fn without_hpa(mut self) -> Self {
+        self.hpa = None;
+        self
+    }
+
+    /// Adds an object with the name of the PodMonitor.
+    pub(crate) fn pod_monitor(mut self, metadata: &Value) -> Self {
+        let spec = json!({"selector": {}, "podMetricsEndpoints": []});
+        self.pod_monitor = Some(json!({"metadata": metadata, "spec": spec}));
+        self
+    }
+
+    /// Adds another autoscaler of the given kind, named `theirs`, that scales `chat`.
+    pub(crate) fn competitor(mut self, kind: &str) -> Self {
+        let metadata = json!({"name": "theirs", "namespace": "models"});
+        let spec = if kind.starts_with("AutoscalingPolicy") {
+            json!({"homogeneousTarget": {"target": {"targetRef": {"kind": "ModelServing", "name": "chat"}}}})
+        } else {
+            target("chat")
+        };
+        self.competing.push(json!({"kind": kind, "metadata": metadata, "spec": spec}));
+        self
+    }
+
+    /// Adds an HPA that KEDA created for a ScaledObject and that scales `chat`.
+    pub(crate) fn competitor_of_keda(mut self) -> Self {
+        let owner =
+            json!([{"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "name": "any", "uid": "s"}]);
+        let metadata = json!({"name": "keda-hpa-any", "namespace": "models", "ownerReferences": owner});
+        self.competing
+            .push(json!({"kind": "HorizontalPodAutoscaler", "metadata": metadata, "spec": target("chat")}));
+        self
+    }
+
+    /// Adds a ModelRoute of the namespace from a model name to ModelServers.
+    pub(crate) fn route(self, model: &str, servers: &[&str]) -> Self {
+        let targets: Vec<Value> = servers.iter().map(|name| json!({"modelServerName": name})).collect();
+        self.route_with(&json!({"modelName": model, "rules": [{"targetModels": targets}]}))
+    }
+
+    /// Adds a ModelRoute of the namespace.
+    pub(crate) fn route_with(mut self, spec: &Value) -> Self {
+        let name = format!("route-{}", self.routes.len());
+        self.routes.push(json!({"metadata": {"name": name, "namespace": "models"}, "spec": spec}));
+        self
+    }
+
+    /// Makes a cluster without ModelRoutes.
+    pub(crate) fn without_routes(mut self) -> Self {
+        self.routes.clear();
+        self.are_routes_served = false;
+        self
+    }
+
+    /// Adds a ModelServer that selects the pods of a ModelServing, with further fields of its spec.
+    pub(crate) fn server(self, name: &str, model_serving: &str, fields: &Value) -> Self {
+        self.server_with(name, &json!({"modelserving.volcano.sh/name": model_serving}), fields)
+    }
+
+    /// Adds a ModelServer by its pod labels, with further fields of its spec.
+    pub(crate) fn server_with(mut self, name: &str, labels: &Value, fields: &Value) -> Self {
+        let mut spec = json!({"workloadSelector": {"matchLabels": labels}});
+        if fields.get("pdGroup").is_some() {
+            spec["workloadSelector"]["pdGroup"] = json!({});
+        }
+        spec.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        self.servers.push(json!({"metadata": {"name": name, "namespace": "models"}, "spec": spec}));
+        self
+    }
+
+    /// Adds another ModelServing with the same role, opted in with model names.
+    pub(crate) fn other(mut self, name: &str, names: &str) -> Self {
+        let metadata =
+            json!({"name": name, "namespace": "models", "uid": name, "annotations": {MODEL_NAME: names}});
+        self.others
+            .push(json!({"metadata": metadata, "spec": {"template": {"roles": [{"name": "engine"}]}}}));
+        self
+    }
+
+    /// Sets the result of the operator's own queries.
+    pub(crate) fn probe(mut self, probe: ProbeResult) -> Self {
+        self.probe = Some(Ok(probe));
+        self
+    }
+
+    /// Makes the operator's own queries fail.
+    pub(crate) fn probe_error(mut self, error: &str) -> Self {
+        self.probe = Some(Err(error.to_owned()));
+        self
+    }
+
+    /// Sets a confirmed mismatch of the selector.
+    pub(crate) fn mismatch(mut self, pods: usize, groups: i32) -> Self {
+        self.mismatch = Some(SelectorMismatch { pods, groups });
+        self
+    }
+
+    /// Sets the field manager that reset `spec.replicas`.
+    pub(crate) fn second_writer(mut self, manager: &str) -> Self {
+        self.second_writer = Some(manager.to_owned());
+        self
+    }
+
+    /// Sets the rejection of the last plan.
+    pub(crate) fn rejected(mut self, error: &str) -> Self {
+        self.rejection = Some(error.to_owned());
+        self
+    }
+
+    /// Decodes all objects.
+    pub(crate) fn observed(&self) -> Observed {
+        let model_serving: ModelServing = decode(&self.model_serving);
+        let router = RouterSeries::assumed("kthena-system");
+        let prometheus = self.defaults.prometheus.clone();
+        let probes = prometheus.zip(self.probe.clone()).map(|(prometheus, probe)| {
+            (ProbeTarget { prometheus, router: router.clone() }, probe.map(Arc::new))
+        });
+        Observed {
+            scaled_object: self
+                .scaled_object
+                .as_ref()
+                .map(|found| ScaledObjectDigest::from(&decode::<LiveScaledObject>(found))),
+            hpa: self.hpa.as_ref().map(|found| HpaDigest::from(&decode::<LiveHpa>(found))),
+            competing_autoscalers: self.competing(&model_serving),
+            pod_monitor: self
+                .pod_monitor
+                .as_ref()
+                .map(|found| MonitorDigest::from(&decode::<LivePodMonitor>(found)).owned),
+            second_writer: self.second_writer.clone(),
+            rejection: self.rejection.clone(),
+            probes: Arc::new(probes.into_iter().collect()),
+            mismatch: self.mismatch,
+            routing: self.routing(&model_serving),
+            profile: self
+                .profile
+                .as_ref()
+                .map(|found| ProfileDigest::from(&decode::<LiveProfile>(found)).settings),
+            ..Observed::of(model_serving, router)
+        }
+    }
+
+    fn competing(&self, model_serving: &ModelServing) -> Vec<super::CompetingAutoscaler> {
+        let scaled_objects = self.digests::<LiveScaledObject, ScaledObjectDigest>("ScaledObject");
+        let hpas = self.digests::<LiveHpa, HpaDigest>("HorizontalPodAutoscaler");
+        let policies = self.digests::<LivePolicy, PolicyDigest>("AutoscalingPolicy");
+        let bindings = self.digests::<LiveBinding, PolicyDigest>("AutoscalingPolicyBinding");
+        Autoscalers {
+            scaled_objects: &by_key(&scaled_objects),
+            hpas: &by_key(&hpas),
+            policies: &by_key(&policies),
+            bindings: &by_key(&bindings),
+        }
+        .competing_with(model_serving)
+    }
+
+    fn digests<K, D>(&self, kind: &str) -> Vec<(Key, D)>
+    where
+        K: Resource + DeserializeOwned,
+        D: for<'a> From<&'a K>,
+    {
+        self.competing.iter().filter(|found| found["kind"] == kind).map(digest::<K, D>).collect()
+    }
+
+    fn routing(&self, model_serving: &ModelServing) -> super::Routing {
+        let routes: Vec<_> = self.routes.iter().map(digest::<LiveModelRoute, RouteDigest>).collect();
+        let servers: Vec<_> = self.servers.iter().map(digest::<LiveModelServer, ServerDigest>).collect();
+        let all = [&self.model_serving].into_iter().chain(&self.others);
+        let model_servings: Vec<Arc<ModelServing>> = all.map(|found| Arc::new(decode(found))).collect();
+        let network = Network {
+            are_served: self.are_routes_served,
+            routes: &by_key(&routes),
+            servers: &by_key(&servers),
+            model_servings: &model_servings,
+        };
+        network.routing(model_serving)
+    }
+}
+
+/// Type, status, reason and message.
+pub(crate) type Condition<'a> = (&'a str, &'a str, &'a str, &'a str);
+
+/// Metadata of a generated object that the operator marked and the owner with this UID controls.
+pub(crate) fn owned_by(uid: &str) -> Value {
+    let owner = json!([{"apiVersion": ModelServing::API_VERSION, "kind": "ModelServing", "name": "chat", "uid": uid, "controller": true}]);
+    json!({"name": "chat", "namespace": "models", "uid": "generated", "labels": {MANAGED_BY: OPERATOR}, "ownerReferences": owner})
+}
+
+/// A generated object as the API server returns it after the operator applied it.
+pub(crate) fn applied_scaled_object(wanted: &ScaledObject) -> ScaledObjectDigest {
+    ScaledObjectDigest::from(&decode::<LiveScaledObject>(&with_managed_fields(
+        serde_json::to_value(wanted).unwrap(),
+    )))
+}
+
+/// The same for a PodMonitor.
+pub(crate) fn applied_pod_monitor(wanted: &PodMonitor) -> super::OwnedObject {
+    MonitorDigest::from(&decode::<LivePodMonitor>(&with_managed_fields(
+        serde_json::to_value(wanted).unwrap(),
+    )))
+    .owned
+}
+
+fn with_managed_fields(mut object: Value) -> Value {
+    let keys = |field: &str| -> Value {
+        let keys = object["metadata"][field].as_object().into_iter().flatten();
+        keys.map(|(key, _)| (format!("f:{key}"), json!({}))).collect::<serde_json::Map<_, _>>().into()
+    };
+    let fields = json!({"f:metadata": {"f:labels": keys("labels"), "f:annotations": keys("annotations")}});
+    object["metadata"]["managedFields"] =
+        json!([{"manager": OPERATOR, "operation": "Apply", "fieldsV1": fields}]);
+    object["metadata"]["uid"] = json!("generated");
+    object
+}
+
+fn target(name: &str) -> Value {
+    json!({"scaleTargetRef": {"apiVersion": ModelServing::API_VERSION, "kind": ModelServing::KIND, "name": name}})
+}
+
+fn reported(conditions: &[Condition<'_>]) -> Value {
+    let conditions: Vec<Value> = conditions
+        .iter()
+        .map(|(kind, status, reason, message)| json!({"type": kind, "status": status, "reason": reason, "message": message}))
+        .collect();
+    json!({"conditions": conditions})
+}
+
+fn decode<K: DeserializeOwned>(object: &Value) -> K {
+    serde_json::from_value(object.clone()).unwrap()
+}
+
+fn digest<K, D>(object: &Value) -> (Key, D)
+where
+    K: Resource + DeserializeOwned,
+    D: for<'a> From<&'a K>,
+{
+    let live: K = decode(object);
+    (key(&live), D::from(&live))
+}
+
+fn by_key<D>(digests: &[(Key, D)]) -> Vec<(&Key, &D)> {
+    digests.iter().map(|(key, digest)| (key, digest)).collect()
+}

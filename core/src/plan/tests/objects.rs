@@ -1,0 +1,201 @@
+//! Which objects are applied, kept or removed: by ownership, capabilities and opting out.
+
+use rstest::rstest;
+use serde_json::{Value, json};
+
+use super::{action, applied, planned};
+use crate::{
+    api::keda::ScaledObject,
+    domain::Capabilities,
+    observed::{
+        Fingerprint, Ownership,
+        fixture::{Fixture, applied_pod_monitor, applied_scaled_object, owned_by},
+    },
+    plan::Desired,
+};
+
+const DELETED: &str = "2026-01-01T00:00:00Z";
+
+/// Metadata that the operator owns, changed by its JSON pointer.
+fn owned_but(field: &str, value: &Value) -> Value {
+    let mut metadata = owned_by(Fixture::UID);
+    metadata[field] = value.clone();
+    metadata
+}
+
+fn foreign() -> Value {
+    json!({"name": "chat", "namespace": "models", "uid": "f", "labels": {"app.kubernetes.io/managed-by": "helm"}})
+}
+
+/// Rendered output that came through GitOps: marked, without a controller.
+fn marked() -> Value {
+    owned_but("ownerReferences", &json!([]))
+}
+
+/// Written by the operator and controlled by the ModelServing, but without the label.
+fn touched() -> Value {
+    let mut metadata = owned_but("labels", &json!({}));
+    metadata["managedFields"] =
+        json!([{"manager": "kthena-keda", "operation": "Apply", "fieldsV1": {"f:spec": {}}}]);
+    metadata
+}
+
+/// Plans for the object as ScaledObject of a ModelServing that is opted in, opted out, and in conflict with
+/// an HPA.
+#[rstest]
+#[case::absent(None, Ownership::Absent, ["apply", "keep", "keep"])]
+#[case::owned(Some(owned_by(Fixture::UID)), Ownership::Owned, ["apply", "remove", "remove"])]
+#[case::touched(Some(touched()), Ownership::Owned, ["apply", "remove", "remove"])]
+#[case::marked(Some(marked()), Ownership::Owned, ["apply", "keep", "keep"])]
+#[case::terminating(Some(owned_but("deletionTimestamp", &json!(DELETED))), Ownership::Terminating, ["keep", "keep", "keep"])]
+#[case::of_another_model_serving(Some(owned_by("other")), Ownership::Foreign, ["keep", "keep", "keep"])]
+#[case::unmarked(Some(owned_but("labels", &json!({}))), Ownership::Foreign, ["keep", "keep", "keep"])]
+#[case::foreign(Some(foreign()), Ownership::Foreign, ["keep", "keep", "keep"])]
+fn writes_only_owned_scaled_objects(
+    #[case] metadata: Option<Value>,
+    #[case] ownership: Ownership,
+    #[case] expected: [&str; 3],
+) {
+    let situations = [
+        Fixture::model("llama"),
+        Fixture::opted_out(),
+        Fixture::model("llama").competitor("HorizontalPodAutoscaler"),
+    ];
+    let actions = situations.map(|fixture| {
+        let fixture =
+            metadata.iter().fold(fixture, |fixture, metadata| fixture.scaled_object_with(metadata, &[]));
+        assert_eq!(fixture.observed().ownership(), ownership);
+        action(&planned(&fixture).scaled_object)
+    });
+    assert_eq!(actions, expected);
+}
+
+fn engine_signals() -> Fixture {
+    Fixture::model("llama").annotated("signals", "engine-queue=5").server(
+        "chat",
+        "chat",
+        &json!({"inferenceEngine": "vLLM", "workloadPort": {"port": 8080}}),
+    )
+}
+
+/// Plans for the object as PodMonitor with engine signals, without them, and opted out.
+#[rstest]
+#[case::absent(None, ["apply", "keep", "keep"])]
+#[case::owned(Some(owned_by(Fixture::UID)), ["apply", "remove", "remove"])]
+#[case::marked(Some(marked()), ["apply", "keep", "keep"])]
+#[case::terminating(Some(owned_but("deletionTimestamp", &json!(DELETED))), ["keep", "keep", "keep"])]
+#[case::foreign(Some(foreign()), ["keep", "keep", "keep"])]
+fn writes_only_owned_pod_monitors(#[case] metadata: Option<Value>, #[case] expected: [&str; 3]) {
+    let actions = [engine_signals(), Fixture::model("llama"), Fixture::opted_out()].map(|fixture| {
+        let fixture = metadata.iter().fold(fixture, Fixture::pod_monitor);
+        action(&planned(&fixture).pod_monitor)
+    });
+    assert_eq!(actions, expected);
+}
+
+#[rstest]
+#[case::no_pod_monitors_served(engine_signals().capabilities(Capabilities { pod_monitors: false, ..Capabilities::NEWEST }), "keep")]
+#[case::monitors_turned_off(engine_signals().pod_monitor(&owned_by(Fixture::UID)).profile(&json!({"monitors": {"create": false}})), "remove")]
+#[case::invalid_settings(engine_signals().pod_monitor(&owned_by(Fixture::UID)).annotated("profile", "gold"), "keep")]
+#[case::competing_autoscaler(engine_signals().pod_monitor(&owned_by(Fixture::UID)).competitor("ScaledObject"), "keep")]
+#[case::invalid_and_opted_out(Fixture::opted_out().pod_monitor(&owned_by(Fixture::UID)).annotated("paused", "perhaps"), "remove")]
+fn needs_a_pod_monitor(#[case] fixture: Fixture, #[case] expected: &str) {
+    assert_eq!(action(&planned(&fixture).pod_monitor), expected);
+}
+
+#[test]
+fn conflicts_with_a_foreign_pod_monitor_only_if_one_is_needed() {
+    let unneeded = planned(&Fixture::model("llama").pod_monitor(&foreign()));
+    assert_eq!((unneeded.findings.len(), action(&unneeded.scaled_object)), (0, "apply"));
+    let needed = planned(&engine_signals().pod_monitor(&foreign()));
+    assert_eq!((needed.findings.len(), action(&needed.scaled_object)), (1, "keep"));
+}
+
+#[test]
+fn scrapes_the_entry_pods_on_the_port_of_the_engine() {
+    let profile = json!({"monitors": {"labels": {"release": "stack"}, "interval": "5s"}});
+    let Desired::Apply(monitor) = planned(&engine_signals().profile(&profile)).pod_monitor else { panic!() };
+    insta::assert_yaml_snapshot!("pod_monitor", monitor);
+}
+
+fn fingerprint(scaled_object: &ScaledObject) -> Fingerprint {
+    Fingerprint::of_desired(&scaled_object.metadata, &scaled_object.spec)
+}
+
+/// An object as the operator applied it has the fingerprint of the plan, so that no second write follows.
+#[test]
+fn recognizes_its_own_objects() {
+    let fixture = engine_signals().annotated("paused", "scale-in");
+    let scaled_object = applied(&fixture);
+    let live = applied_scaled_object(&scaled_object);
+    assert_eq!(live.owned.fingerprint, fingerprint(&scaled_object));
+    assert_eq!(live.owned.ownership(Some(Fixture::UID)), Ownership::Owned);
+    let Desired::Apply(monitor) = planned(&fixture).pod_monitor else { panic!() };
+    assert_eq!(
+        applied_pod_monitor(&monitor).fingerprint,
+        Fingerprint::of_desired(&monitor.metadata, &monitor.spec)
+    );
+    assert_ne!(fingerprint(&applied(&fixture.annotated("max-replicas", "4"))), fingerprint(&scaled_object));
+}
+
+fn selector(fixture: &Fixture) -> Desired<String> {
+    planned(fixture).selector
+}
+
+fn written_by_the_operator(selector: &str) -> Fixture {
+    let fields = json!([{"manager": "kthena-keda", "operation": "Update", "subresource": "status", "fieldsV1": {"f:status": {"f:labelSelector": {}}}}]);
+    with_selector(&json!(selector)).with("/metadata/managedFields", &fields)
+}
+
+fn with_selector(selector: &Value) -> Fixture {
+    Fixture::opted_out().with("/status/labelSelector", selector)
+}
+
+#[rstest]
+#[case::missing(with_selector(&json!(null)))]
+#[case::empty(with_selector(&json!("")))]
+#[case::no_status(Fixture::opted_out().with("/status", &json!(null)))]
+#[case::outdated(written_by_the_operator("a=b"))]
+fn fills_the_selector(#[case] fixture: Fixture) {
+    assert_eq!(selector(&fixture), Desired::Apply(Fixture::SELECTOR.to_owned()));
+}
+
+#[rstest]
+#[case::of_kthena(Fixture::opted_out())]
+#[case::of_another_writer(with_selector(&json!("a=b")))]
+#[case::of_the_operator(written_by_the_operator(Fixture::SELECTOR))]
+#[case::no_scale_subresource(with_selector(&json!("")).capabilities(Capabilities { scale: false, ..Capabilities::NEWEST }))]
+#[case::no_role(with_selector(&json!("")).with("/spec/template", &json!({"roles": []})))]
+#[case::unreadable_role(written_by_the_operator("a=b").with("/spec/template", &json!({"roles": [{"name": 3}]})))]
+fn keeps_the_selector(#[case] fixture: Fixture) {
+    assert_eq!(selector(&fixture), Desired::Keep);
+}
+
+/// The HPA stops without a selector; one that is about to be written is enough.
+#[rstest]
+#[case::about_to_be_written(Fixture::model("llama").with("/status/labelSelector", &json!("")), "apply")]
+#[case::none(Fixture::model("llama").with("/status/labelSelector", &json!("")).with("/spec/template", &json!({"roles": []})), "keep")]
+fn applies_a_scaled_object_only_with_a_selector(#[case] fixture: Fixture, #[case] expected: &str) {
+    assert_eq!(action(&planned(&fixture).scaled_object), expected);
+}
+
+#[rstest]
+#[case::never_opted_in(json!([]), "keep")]
+#[case::foreign_conditions(json!([{"type": "Available", "status": "True"}]), "keep")]
+#[case::own_condition(json!([{"type": "Available"}, {"type": "AutoscalingReady", "status": "True"}]), "remove")]
+fn removes_the_condition_on_opting_out(#[case] conditions: Value, #[case] expected: &str) {
+    let plan = planned(&Fixture::opted_out().with("/status/conditions", &conditions));
+    assert_eq!(action(&plan.condition), expected);
+    assert!(plan.explanation.is_none() && plan.findings.is_empty());
+}
+
+/// Opting in must not cut a running fleet, unless the user sets the maximum; a fleet that is scaled already
+/// may shrink.
+#[rstest]
+#[case::above_the_maximum(Fixture::model("llama").replicas(12), "keep")]
+#[case::at_the_maximum(Fixture::model("llama").replicas(10), "apply")]
+#[case::explicit_maximum(Fixture::model("llama").replicas(12).annotated("max-replicas", "10"), "apply")]
+#[case::scaled_already(Fixture::healthy().replicas(12), "apply")]
+fn does_not_cut_a_running_fleet_on_opting_in(#[case] fixture: Fixture, #[case] expected: &str) {
+    assert_eq!(action(&planned(&fixture).scaled_object), expected);
+}

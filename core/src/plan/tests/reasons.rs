@@ -1,0 +1,323 @@
+//! Each reason: status, broken link and message.
+
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+use strum::VariantArray as _;
+
+use super::explained;
+use crate::{
+    domain::{
+        Capabilities, Keda,
+        Reason::{self, *},
+        Status, VerdictReason,
+    },
+    observed::{
+        NameTraffic, ProbeResult,
+        fixture::{Condition, Fixture},
+    },
+    plan::{LinkState, diagnose},
+};
+
+/// A case and the reason that it leads to.
+type Case = (&'static str, Reason, Fixture);
+
+fn cases() -> Vec<Case> {
+    [settings(), sharing(), cluster(), keda(), hpa(), scraping(), traffic()].concat()
+}
+
+fn with_metric_type(metric_type: &str, query: &str) -> Value {
+    let signal = json!({"name": "latency", "query": query, "target": "5", "metricType": metric_type});
+    json!({"signals": [], "customSignals": [signal]})
+}
+
+fn with_keda(keda: Option<Keda>) -> Fixture {
+    Fixture::model("llama").capabilities(Capabilities { keda, ..Capabilities::NEWEST })
+}
+
+const OLD_KEDA: Keda = Keda { initial_cooldown: false, fallback_behavior: false, directional_pause: false };
+
+fn settings() -> Vec<Case> {
+    let model = || Fixture::model("llama");
+    let one_name = with_metric_type("AverageValue", "sum(x{model={{model}}})");
+    let engine = json!({"inferenceEngine": "vLLM"});
+    let disagreeing = model().server("chat", "chat", &engine).server(
+        "other",
+        "chat",
+        &json!({"inferenceEngine": "SGLang"}),
+    );
+    vec![
+        (
+            "annotations",
+            InvalidConfiguration,
+            model().annotated("min-replicas", "two").annotated("max-replica", "4"),
+        ),
+        ("profile", InvalidConfiguration, model().profile(&json!({"replicas": {"min": 3, "max": 2}}))),
+        (
+            "profile of a newer release",
+            InvalidConfiguration,
+            model().profile(&json!({"scaleUp": {"select": "Average"}})),
+        ),
+        (
+            "minimum above the profile's maximum",
+            InvalidConfiguration,
+            model().annotated("min-replicas", "11"),
+        ),
+        ("more ServingGroups than the maximum", InvalidConfiguration, model().replicas(12)),
+        (
+            "pause of one direction before KEDA 2.18",
+            InvalidConfiguration,
+            with_keda(Some(OLD_KEDA)).annotated("paused", "scale-in"),
+        ),
+        (
+            "minimum of 0 before KEDA 2.14",
+            InvalidConfiguration,
+            with_keda(Some(OLD_KEDA)).annotated("min-replicas", "0"),
+        ),
+        ("custom signal for one name", InvalidConfiguration, Fixture::model("llama,lora").profile(&one_name)),
+        (
+            "misspelt custom signal",
+            InvalidConfiguration,
+            model().profile(&one_name).annotated("signals", "latenc=7"),
+        ),
+        ("no ModelServer", InvalidConfiguration, model().annotated("signals", "engine-queue=5")),
+        (
+            "unknown engine",
+            InvalidConfiguration,
+            model().annotated("signals", "engine-queue=5").server(
+                "chat",
+                "chat",
+                &json!({"inferenceEngine": "tgi"}),
+            ),
+        ),
+        (
+            "ModelServers that disagree",
+            InvalidConfiguration,
+            disagreeing.annotated("signals", "engine-queue=5"),
+        ),
+        ("profile that does not exist", ProfileNotFound, model().annotated("profile", "gold")),
+        ("no Prometheus", PrometheusNotConfigured, model().without_prometheus()),
+        (
+            "only engine signals at zero",
+            CannotWakeFromZero,
+            model()
+                .annotated("min-replicas", "0")
+                .annotated("signals", "engine-queue=5")
+                .server("chat", "chat", &engine),
+        ),
+    ]
+}
+
+/// Two ModelServings that a ModelRoute splits requests between.
+fn split() -> Fixture {
+    let none = json!({});
+    Fixture::model("llama")
+        .other("canary", "llama")
+        .server("chat", "chat", &none)
+        .server("canary", "canary", &none)
+        .route("llama", &["chat", "canary"])
+}
+
+fn sharing() -> Vec<Case> {
+    let claimed = Fixture::model("llama").other("a", "llama").other("b", "x,llama");
+    let six = (0..6).fold(Fixture::model("llama"), |fixture, i| fixture.other(&format!("m{i}"), "llama"));
+    let one_server = Fixture::model("llama")
+        .other("canary", "llama")
+        .server_with("both", &json!({"modelserving.volcano.sh/entry": "true"}), &json!({}))
+        .route("llama", &["both"]);
+    vec![
+        ("name of others", SharedModelName, claimed),
+        ("name of many others", SharedModelName, six),
+        ("ModelServer of several ModelServings", SharedModelName, one_server),
+        (
+            "signal that is not counted by ModelServer",
+            SharedModelName,
+            split().annotated("signals", "request-rate=2,output-tokens=5"),
+        ),
+        ("split requests at zero", CannotWakeFromZero, split().annotated("min-replicas", "0")),
+    ]
+}
+
+fn cluster() -> Vec<Case> {
+    let healthy = Fixture::healthy;
+    let owner = json!([{"apiVersion": "x/v1", "kind": "LeaderWorkerSet", "name": "set", "uid": "l"}]);
+    let foreign = json!({"name": "chat", "namespace": "models", "uid": "f"});
+    let no_scale = Capabilities { scale: false, ..Capabilities::NEWEST };
+    vec![
+        ("HPA", ConflictingAutoscaler, healthy().competitor("HorizontalPodAutoscaler")),
+        ("ScaledObject", ConflictingAutoscaler, healthy().competitor("ScaledObject")),
+        (
+            "AutoscalingPolicy and binding",
+            ConflictingAutoscaler,
+            healthy().competitor("AutoscalingPolicy").competitor("AutoscalingPolicyBinding"),
+        ),
+        ("LeaderWorkerSet", ConflictingAutoscaler, healthy().with("/metadata/ownerReferences", &owner)),
+        ("foreign ScaledObject", NameConflict, Fixture::model("llama").scaled_object_with(&foreign, &[])),
+        (
+            "foreign PodMonitor",
+            NameConflict,
+            healthy().annotated("signals", "engine-queue=5").pod_monitor(&foreign),
+        ),
+        ("no KEDA", KedaNotInstalled, with_keda(None)),
+        ("no scale subresource", ScaleSubresourceMissing, Fixture::model("llama").capabilities(no_scale)),
+        (
+            "fewer pods than ServingGroups",
+            SelectorMismatch,
+            healthy().profile(&with_metric_type("Value", "max(x)")).mismatch(2, 3),
+        ),
+        (
+            "more pods than ServingGroups",
+            SelectorMismatch,
+            healthy().profile(&with_metric_type("Value", "max(x)")).mismatch(3, 2),
+        ),
+    ]
+}
+
+fn not_ready<'a>(status: &'a str, reason: &'a str, message: &'a str) -> [Condition<'a>; 1] {
+    [("Ready", status, reason, message)]
+}
+
+fn keda() -> Vec<Case> {
+    let case = |name, reason, message| {
+        (name, ScaledObjectNotReady, Fixture::healthy().scaled_object(&not_ready("False", reason, message)))
+    };
+    let unknown = Fixture::healthy().scaled_object(&not_ready("Unknown", "Initializing", "still starting."));
+    vec![
+        case("KEDA without permission", "ScaledObjectCheckFailed", "modelservings \"chat\" is forbidden"),
+        case("KEDA without ModelServings", "ScaledObjectCheckFailed", "no matches for kind ModelServing"),
+        case("KEDA without scale subresource", "ScaledObjectCheckFailed", "could not find scale subresource"),
+        case("KEDA without data", "TriggerError", "dial tcp 10.0.0.7:9090: connection refused"),
+        case(
+            "KEDA without credentials",
+            "TriggerError",
+            "prometheus query api returned error. status: 401 response: x",
+        ),
+        case(
+            "KEDA with wrong credentials",
+            "TriggerError",
+            "prometheus query api returned error. status: 403",
+        ),
+        case("unknown error of KEDA", "ScaledObjectCheckFailed", "something else happened."),
+        ("KEDA not certain", ScaledObjectNotReady, unknown),
+        (
+            "rejection",
+            ScaledObjectNotReady,
+            Fixture::model("llama").rejected("ScaledObject chat is refused: not before Monday, 2026-11-30"),
+        ),
+    ]
+}
+
+fn hpa() -> Vec<Case> {
+    let case = |name, reason, message| {
+        (name, HpaNotScaling, Fixture::healthy().hpa(&[("ScalingActive", "False", reason, message)]))
+    };
+    let unable = [("AbleToScale", "False", "FailedGetScale", "modelservings.workload \"chat\" is forbidden")];
+    vec![
+        case("HPA without selector", "InvalidSelector", "the HPA target's scale is missing a selector"),
+        case("two HPAs", "AmbiguousSelector", "pods by selector are controlled by multiple HPAs"),
+        case(
+            "HPA disabled",
+            "ScalingDisabled",
+            "scaling is disabled since the replica count of the target is zero",
+        ),
+        case(
+            "no metrics server",
+            "FailedGetExternalMetric",
+            "the server is currently unable to handle the request",
+        ),
+        case(
+            "KEDA's operator down",
+            "FailedGetExternalMetric",
+            "rpc error: timeout while waiting to establish gRPC connection",
+        ),
+        case("HPA without data", "FailedGetExternalMetric", "unable to get external metric"),
+        ("HPA without permission", HpaNotScaling, Fixture::healthy().hpa(&unable)),
+    ]
+}
+
+fn probe(router_is_scraped: bool) -> ProbeResult {
+    ProbeResult { router_is_scraped, ..ProbeResult::default() }
+}
+
+fn scraping() -> Vec<Case> {
+    let engines = |targets: &[(&str, bool)]| {
+        let engines =
+            targets.iter().map(|(name, up)| (("models".to_owned(), (*name).to_owned()), *up)).collect();
+        let signals =
+            Fixture::healthy().annotated("signals", "engine-queue=5").annotated("engine-port", "9000");
+        signals.probe(ProbeResult { engines, ..probe(true) })
+    };
+    let failing = not_ready("False", "TriggerError", "no data");
+    vec![
+        ("router", RouterNotScraped, Fixture::healthy().probe(probe(false))),
+        (
+            "cause before symptom",
+            RouterNotScraped,
+            Fixture::healthy().probe(probe(false)).scaled_object(&failing),
+        ),
+        ("engines without target", EngineNotScraped, engines(&[("other", true)])),
+        ("engines that do not answer", EngineNotScraped, engines(&[("chat", false)])),
+    ]
+}
+
+fn traffic() -> Vec<Case> {
+    let requested = |names: &[(&str, NameTraffic)]| {
+        let names = names.iter().map(|(name, traffic)| ((*name).to_owned(), *traffic)).collect();
+        ProbeResult { names, ..probe(true) }
+    };
+    let others = [("gemma", NameTraffic::Otherwise), ("typo", NameTraffic::OnlyNotFound)];
+    let misspelt =
+        || Fixture::healthy().with("/metadata/annotations", &json!({"kthena.io/model-name": "lama"}));
+    let no_routes = || Fixture::healthy().without_routes();
+    vec![
+        ("misspelt name", ModelNotSeen, misspelt()),
+        (
+            "misspelt name of requests",
+            ModelNotSeen,
+            misspelt().probe(requested(&[("lama", NameTraffic::OnlyNotFound)])),
+        ),
+        ("misspelt name, Prometheus down", ModelNotSeen, misspelt().probe_error("connection refused")),
+        (
+            "no similar route",
+            ModelNotSeen,
+            Fixture::healthy().with("/metadata/annotations", &json!({"kthena.io/model-name": "a,bbbbbbbb"})),
+        ),
+        ("no routes, no requests", ModelNotSeen, no_routes()),
+        ("no routes, other requests", ModelNotSeen, no_routes().probe(requested(&others))),
+        (
+            "no routes, similar requests",
+            ModelNotSeen,
+            no_routes().probe(requested(&[("lama", NameTraffic::Otherwise)])),
+        ),
+    ]
+}
+
+#[test]
+fn has_a_case_for_every_reason() {
+    let cases = cases();
+    let missing: Vec<_> = Reason::VARIANTS
+        .iter()
+        .filter(|reason| !cases.iter().any(|(_, found, _)| found == *reason))
+        .collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
+fn gives_every_reason_its_status_link_and_message() {
+    let mut text = String::new();
+    for (name, reason, fixture) in cases() {
+        let (plan, explanation) = explained(&fixture);
+        let verdict = &explanation.verdict;
+        assert_eq!(verdict.reason, VerdictReason::Problem(reason), "{name}: {}", verdict.message);
+        let status = if name == "KEDA not certain" { Status::Unknown } else { Status::False };
+        assert_eq!(verdict.status, status, "{name}");
+        let broken: Vec<_> = diagnose(&fixture.observed(), &plan, &explanation)
+            .into_iter()
+            .filter(|link| link.state == LinkState::Broken)
+            .collect();
+        assert_eq!(broken.iter().map(|link| link.link).collect::<Vec<_>>(), [reason.link()], "{name}");
+        let (reason, status, link) = (reason.as_str(), status.as_str(), reason.link().name());
+        writeln!(text, "{reason}: {name} ({status}, {link})\n  {}\n", verdict.message).unwrap();
+    }
+    insta::assert_snapshot!("messages", text);
+}

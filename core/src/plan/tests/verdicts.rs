@@ -1,0 +1,250 @@
+//! Verdicts without a problem, combinations of findings, and warnings.
+
+use rstest::rstest;
+use serde_json::json;
+
+use super::{action, explained, planned, verdict};
+use crate::{
+    domain::{Capabilities, Keda, Status, VerdictReason},
+    observed::{
+        NameTraffic, ProbeResult,
+        fixture::{Condition, Fixture, owned_by},
+    },
+    plan::{LinkState, diagnose, stable_part},
+};
+
+const READY: Condition<'_> = ("Ready", "True", "ScaledObjectReady", "");
+const ACTIVE: Condition<'_> = ("Active", "True", "ScalerActive", "");
+const INACTIVE: Condition<'_> = ("Active", "False", "ScalerNotActive", "");
+/// A condition as KEDA creates it, before it reports.
+const NOT_REPORTED: Condition<'_> = ("Ready", "Unknown", "", "");
+
+fn paused_by_keda(annotation: &str, value: &str) -> Fixture {
+    let mut metadata = owned_by(Fixture::UID);
+    metadata["annotations"] = json!({annotation: value});
+    Fixture::healthy().scaled_object_with(&metadata, &[READY, INACTIVE])
+}
+
+#[rstest]
+#[case::scaling(Fixture::healthy().scaled_object(&[READY, ACTIVE]), VerdictReason::Scaling, "scales on active-requests, 1 to 10 ServingGroups")]
+#[case::several_signals(
+    Fixture::healthy().scaled_object(&[READY, ACTIVE]).annotated("signals", "active-requests=5,request-rate=2").annotated("max-replicas", "4"),
+    VerdictReason::Scaling,
+    "scales on active-requests, request-rate, 1 to 4 ServingGroups"
+)]
+#[case::idle(
+    Fixture::healthy(),
+    VerdictReason::Idle,
+    "no requests in flight; scales on active-requests, 1 to 10 ServingGroups"
+)]
+#[case::activity_not_reported(Fixture::healthy().scaled_object(&[READY]), VerdictReason::Idle, "no requests in flight; scales on active-requests, 1 to 10 ServingGroups")]
+#[case::half_paused(Fixture::healthy().annotated("paused", "scale-in"), VerdictReason::Idle, "no requests in flight; scales on active-requests, 1 to 10 ServingGroups")]
+#[case::not_paused(Fixture::healthy().annotated("paused", "false"), VerdictReason::Idle, "no requests in flight; scales on active-requests, 1 to 10 ServingGroups")]
+#[case::keda_not_paused(
+    paused_by_keda("autoscaling.keda.sh/paused", "false"),
+    VerdictReason::Idle,
+    "no requests in flight; scales on active-requests, 1 to 10 ServingGroups"
+)]
+#[case::paused(
+    Fixture::healthy().annotated("paused", "true"),
+    VerdictReason::Paused,
+    "paused by the annotation autoscaling.kthena.io/paused, so replicas do not change; remove it to resume"
+)]
+#[case::paused_by_keda(
+    paused_by_keda("autoscaling.keda.sh/paused", "true"),
+    VerdictReason::Paused,
+    "paused by the annotation autoscaling.keda.sh/paused on the ScaledObject, which another user set, so replicas do not change; remove it to resume"
+)]
+#[case::paused_at_a_number(
+    paused_by_keda("autoscaling.keda.sh/paused-replicas", "false"),
+    VerdictReason::Paused,
+    "paused by the annotation autoscaling.keda.sh/paused-replicas on the ScaledObject, which another user set, so replicas do not change; remove it to resume"
+)]
+fn calls_a_model_ready(#[case] fixture: Fixture, #[case] reason: VerdictReason, #[case] message: &str) {
+    let (plan, explanation) = explained(&fixture);
+    let found = &explanation.verdict;
+    assert_eq!((found.status, found.reason, found.message.as_str()), (Status::True, reason, message));
+    let links = diagnose(&fixture.observed(), &plan, &explanation);
+    let not_holding: Vec<_> = links.iter().filter(|link| link.state != LinkState::Holds).collect();
+    assert!(not_holding.is_empty(), "{not_holding:?}");
+}
+
+#[rstest]
+#[case::nothing_there(Fixture::model("llama").without_routes())]
+#[case::not_reported(Fixture::healthy().scaled_object(&[NOT_REPORTED]))]
+#[case::no_hpa(Fixture::healthy().without_hpa())]
+fn waits_for_keda(#[case] fixture: Fixture) {
+    let found = verdict(&fixture);
+    assert_eq!((found.status, found.reason), (Status::Unknown, VerdictReason::Pending));
+    assert_eq!(
+        found.message,
+        "waiting for KEDA to report on the ScaledObject and to create its HPA; if this lasts, check that KEDA's operator runs"
+    );
+}
+
+/// Reports about routes count only once KEDA scales; a rejection counts at once.
+#[test]
+fn lists_other_problems_while_it_waits_for_keda() {
+    let found = verdict(&Fixture::model("llama"));
+    assert_eq!(found.reason, VerdictReason::Pending);
+    assert!(found.message.contains("; also reported: ModelNotSeen: no ModelRoute"), "{}", found.message);
+    let rejected = verdict(&Fixture::model("llama").rejected("ScaledObject chat is refused"));
+    assert_eq!(rejected.reason.as_str(), "ScaledObjectNotReady");
+}
+
+#[test]
+fn lists_all_findings_in_the_order_of_the_chain() {
+    let fixture = Fixture::model("llama")
+        .capabilities(Capabilities { keda: None, scale: false, pod_monitors: true })
+        .without_prometheus()
+        .annotated("min-replicas", "0")
+        .annotated("signals", "engine-queue=5")
+        .competitor("HorizontalPodAutoscaler");
+    let plan = planned(&fixture);
+    let reasons: Vec<&str> = plan.findings.iter().map(|finding| finding.reason.as_str()).collect();
+    let expected = [
+        "InvalidConfiguration",
+        "PrometheusNotConfigured",
+        "CannotWakeFromZero",
+        "ConflictingAutoscaler",
+        "KedaNotInstalled",
+        "ScaleSubresourceMissing",
+    ];
+    assert_eq!(reasons, expected);
+    let message = verdict(&fixture).message;
+    assert!(expected[1..].iter().all(|reason| message.contains(&format!("; also {reason}: "))), "{message}");
+    assert_eq!((action(&plan.scaled_object), action(&plan.pod_monitor)), ("keep", "keep"));
+}
+
+#[test]
+fn explains_one_broken_link_and_the_links_before_it() {
+    let fixture =
+        Fixture::healthy().annotated("profile", "gold").scaled_object(&[("Ready", "False", "X", "y")]);
+    let (plan, explanation) = explained(&fixture);
+    let links = diagnose(&fixture.observed(), &plan, &explanation);
+    let states: Vec<_> = links.iter().map(|link| (link.link.name(), link.state)).collect();
+    assert_eq!(states, [("annotations", LinkState::Holds), ("profile", LinkState::Broken)]);
+}
+
+/// The reason is the cause; the symptom comes earlier in the chain and is shown as affected.
+#[test]
+fn explains_symptoms_as_affected() {
+    let probe = ProbeResult { router_is_scraped: false, ..ProbeResult::default() };
+    let fixture =
+        Fixture::healthy().probe(probe).scaled_object(&[("Ready", "False", "TriggerError", "no data")]);
+    let (plan, explanation) = explained(&fixture);
+    let links = diagnose(&fixture.observed(), &plan, &explanation);
+    let not_holding: Vec<_> = links
+        .iter()
+        .filter(|link| link.state != LinkState::Holds)
+        .map(|link| (link.link.name(), link.state))
+        .collect();
+    assert_eq!(not_holding, [("ScaledObject", LinkState::Affected), ("scraping", LinkState::Broken)]);
+}
+
+#[rstest]
+#[case::owned(Fixture::healthy(), "; until then the ScaledObject keeps its last valid settings")]
+#[case::absent(Fixture::model("llama"), "; until then no ScaledObject is created")]
+fn names_the_effect_of_an_invalid_plan(#[case] fixture: Fixture, #[case] effect: &str) {
+    let message = verdict(&fixture.annotated("paused", "perhaps")).message;
+    assert!(message.contains(effect), "{message}");
+}
+
+#[rstest]
+#[case::certain("False", Status::False)]
+#[case::uncertain("Unknown", Status::Unknown)]
+fn is_as_certain_as_the_report(#[case] status: &str, #[case] expected: Status) {
+    assert_eq!(verdict(&Fixture::healthy().scaled_object(&[("Ready", status, "X", "y")])).status, expected);
+}
+
+/// The HPA is disabled for a model at zero, from where KEDA wakes it.
+#[rstest]
+#[case::at_zero(0, "Idle")]
+#[case::above_zero(1, "HpaNotScaling")]
+fn accepts_a_disabled_hpa_at_zero(#[case] replicas: i32, #[case] reason: &str) {
+    let hpa = [("ScalingActive", "False", "ScalingDisabled", "")];
+    assert_eq!(verdict(&Fixture::healthy().replicas(replicas).hpa(&hpa)).reason.as_str(), reason);
+}
+
+/// One name is enough: the others may be aliases that are not in use yet.
+#[rstest]
+#[case::one_of_two_is_routed(Fixture::healthy().with("/metadata/annotations", &json!({"kthena.io/model-name": "llama,alias"})))]
+#[case::served_without_route(Fixture::model("other").scaled_object(&[READY]).hpa(&[]).probe(ProbeResult {
+    router_is_scraped: true,
+    names: [("other".to_owned(), NameTraffic::Otherwise)].into(),
+    ..ProbeResult::default()
+}))]
+#[case::hpa_of_keda(Fixture::healthy().competitor_of_keda())]
+#[case::engines_not_started(Fixture::healthy().annotated("signals", "engine-queue=5").with("/status/availableReplicas", &json!(0)))]
+fn reports_nothing(#[case] fixture: Fixture) {
+    assert_eq!(verdict(&fixture).reason.as_str(), "Idle", "{}", verdict(&fixture).message);
+}
+
+#[test]
+fn stays_ready_if_the_operator_cannot_query_prometheus() {
+    let found = verdict(&Fixture::healthy().probe_error("connection refused after 3.2s"));
+    assert_eq!(found.reason, VerdictReason::Idle);
+    assert!(
+        found.message.ends_with("; also reported: PrometheusUnreachable: the operator could not check the signals, so it cannot detect missing ones: connection refused after …s"),
+        "{}",
+        found.message
+    );
+    assert_eq!(
+        stable_part(&found.message),
+        "no requests in flight; scales on active-requests, 1 to 10 ServingGroups"
+    );
+}
+
+fn with_fallback() -> Fixture {
+    Fixture::healthy()
+        .profile(&json!({"fallback": {"behavior": "static", "failureThreshold": 3, "replicas": 2}}))
+}
+
+#[rstest]
+#[case::second_writer(
+    Fixture::healthy().second_writer("argocd"),
+    "argocd set spec.replicas after autoscaling began, which reverts the HPA's changes; make argocd ignore that field, see https://github.com/volcano-sh/kthena-keda/blob/main/docs/troubleshooting.md#replicas-reset-by-another-writer"
+)]
+#[case::value_metric(
+    Fixture::healthy().profile(&json!({"signals": [], "customSignals": [{"name": "latency", "query": "max(x)", "target": "5", "metricType": "Value"}]})),
+    "signal latency has metricType Value, so the HPA reads it as 0 and goes to the minimum while no ServingGroup is ready; use AverageValue if the query is a total"
+)]
+#[case::fallback(
+    with_fallback().capabilities(Capabilities { keda: Some(Keda { initial_cooldown: true, fallback_behavior: false, directional_pause: true }), ..Capabilities::NEWEST }),
+    "the profile's fallback requires KEDA 2.17 or later, so it is left out; upgrade KEDA"
+)]
+#[case::pod_monitors(
+    Fixture::healthy().annotated("signals", "engine-queue=5").with("/status/availableReplicas", &json!(0)).capabilities(Capabilities { pod_monitors: false, ..Capabilities::NEWEST }),
+    "the cluster does not serve PodMonitors, so the operator cannot have the engines scraped; install the Prometheus Operator, or scrape them yourself"
+)]
+#[case::harmless_mismatch(
+    Fixture::healthy().mismatch(2, 3),
+    "status.labelSelector matches fewer pods than status.replicas counts ServingGroups, which affects no signal of this model; restart Kthena's controller manager if the status is stale, or delete the other pods of a ServingGroup that lost instance 0 of its first role, which Kthena up to 1.0 does not recreate"
+)]
+fn warns(#[case] fixture: Fixture, #[case] warning: &str) {
+    let plan = planned(&fixture);
+    assert_eq!(plan.warnings, [warning]);
+    let verdict = verdict(&fixture);
+    assert_eq!(verdict.status, Status::True);
+    assert!(verdict.message.ends_with(&format!("; {warning}")), "{}", verdict.message);
+}
+
+#[test]
+fn warns_only_about_plans_that_are_applied() {
+    assert_eq!(
+        planned(&Fixture::healthy().second_writer("argocd").annotated("profile", "gold")).warnings,
+        [""; 0]
+    );
+}
+
+#[test]
+fn writes_a_condition_only_if_it_changes() {
+    let found = verdict(&Fixture::healthy());
+    let written = json!([{
+        "type": "AutoscalingReady", "status": found.status.as_str(), "reason": found.reason.as_str(), "message": found.message,
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }]);
+    let fixture = Fixture::healthy().with("/status/conditions", &written);
+    assert_eq!(action(&planned(&fixture).condition), "keep");
+    assert_eq!(action(&planned(&fixture.annotated("max-replicas", "4")).condition), "apply");
+}
