@@ -14,7 +14,7 @@ use crate::{
         },
         kthena::ModelServing,
         metadata::{MANAGED_BY, OPERATOR},
-        profile::{AuthMode, AuthenticationRef},
+        profile::AuthenticationRef,
     },
     domain::{Keda, Pause},
     intent::{Direction, Intent, Policy, PrometheusSettings},
@@ -156,7 +156,7 @@ fn trigger(spec: &TriggerSpec, prometheus: &PrometheusSettings) -> Trigger {
 /// KEDA ignores credentials without the modes (`pkg/scalers/authentication`), and reads lists as `a,b` and
 /// maps as `k=v,k2=v2`.
 fn authentication(prometheus: &PrometheusSettings) -> impl Iterator<Item = (&'static str, String)> {
-    let modes: Vec<&str> = prometheus.modes.iter().copied().map(auth_mode).collect();
+    let modes: Vec<&str> = prometheus.modes.iter().map(Into::into).collect();
     let headers: Vec<String> =
         prometheus.headers.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let unsafe_ssl = if prometheus.unsafe_ssl { "true" } else { "" };
@@ -167,15 +167,6 @@ fn authentication(prometheus: &PrometheusSettings) -> impl Iterator<Item = (&'st
     ]
     .into_iter()
     .filter(|(_, value)| !value.is_empty())
-}
-
-const fn auth_mode(mode: AuthMode) -> &'static str {
-    match mode {
-        AuthMode::Bearer => "bearer",
-        AuthMode::Basic => "basic",
-        AuthMode::Tls => "tls",
-        AuthMode::Custom => "custom",
-    }
 }
 
 fn authentication_ref(reference: &AuthenticationRef) -> AuthenticationReference {
