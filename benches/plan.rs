@@ -67,7 +67,7 @@ fn plans(criterion: &mut Criterion) {
         let planned = plan(&observed, Capabilities::NEWEST, &defaults);
         assert!(planned.findings.is_empty(), "{name}: {:?}", planned.findings);
         group.bench_function(name, |bencher| {
-            bencher.iter(|| plan(black_box(&observed), Capabilities::NEWEST, &defaults))
+            bencher.iter(|| plan(black_box(&observed), Capabilities::NEWEST, &defaults));
         });
     }
     group.finish();
