@@ -1,7 +1,8 @@
-//! Time from a step of load to `spec.replicas`, with the shares of Prometheus and of KEDA and the HPA. Prints results and asserts
-//! nothing.
+//! Time from a step of load to `spec.replicas`, with the shares of Prometheus and of KEDA and the HPA. Prints
+//! results and asserts nothing.
 //!
-//! Usage, in the tests' network namespace: `reaction OPERATOR-BINARY [--steps N] [--scrape SECONDS] [--hpa SECONDS]`
+//! Usage, in the tests' network namespace:
+//! `reaction OPERATOR-BINARY [--steps N] [--scrape SECONDS] [--hpa SECONDS]`
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

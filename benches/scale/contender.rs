@@ -110,7 +110,8 @@ impl<'a> Contender<'a> {
         }
     }
 
-    /// Waits until the processes are idle for 1.5 s; returns the seconds from the start of the part to their last work.
+    /// Waits until the processes are idle for 1.5 s; returns the seconds from the start of the part to their
+    /// last work.
     pub async fn until_quiet(&self) -> f64 {
         let mut last = (self.total(), Timestamp::now());
         loop {
@@ -151,8 +152,8 @@ impl<'a> Contender<'a> {
     }
 }
 
-/// Excludes the status of profiles, which the operator writes a second later for many models at once, and events, which it
-/// writes in the background.
+/// Excludes the status of profiles, which the operator writes a second later for many models at once, and
+/// events, which it writes in the background.
 fn is_model_write(request: &Request) -> bool {
     request.is_write() && !["autoscalingprofiles", "events"].contains(&request.object_ref.resource.as_str())
 }
@@ -182,7 +183,8 @@ fn server_cpu(stack: &Stack) -> Duration {
     stack.control_plane.api_server().and_then(Process::cpu).unwrap_or_default()
 }
 
-/// Bytes that the API server has sent on watches of the relevant kinds. The benchmark itself has no watch open meanwhile.
+/// Bytes that the API server has sent on watches of the relevant kinds. The benchmark itself has no watch
+/// open meanwhile.
 ///
 /// Source: Kubernetes `staging/src/k8s.io/apiserver/pkg/endpoints/metrics/metrics.go`.
 async fn watched(client: &Client) -> f64 {

@@ -1,4 +1,5 @@
-//! The floor: a bare client that makes the operator's writes with the same concurrency, without watches or planning.
+//! The floor: a bare client that makes the operator's writes with the same concurrency, without watches or
+//! planning.
 
 use std::{
     fs,

@@ -1,6 +1,8 @@
-//! Cost and speed of the operator with many models on a real API server, compared with a bare client that makes the same writes.
+//! Cost and speed of the operator with many models on a real API server, compared with a bare client that
+//! makes the same writes.
 //!
-//! Each contender of a round has its own API server with the same models. The order changes from round to round.
+//! Each contender of a round has its own API server with the same models. The order changes from round to
+//! round.
 #![allow(
     clippy::expect_used,
     clippy::panic,
@@ -9,12 +11,12 @@
     reason = "a manual benchmark, which prints its results and stops by panicking"
 )]
 
+mod cases;
 mod contender;
 mod figures;
 mod floor;
 mod latency;
 mod models;
-mod ours;
 mod report;
 
 use std::{fs, path::PathBuf, time::Duration};
@@ -143,10 +145,10 @@ impl Bench {
         match case {
             Case::Floor => {
                 let start = floor::prepare(&stack, &models, PROMETHEUS).await;
-                ours::floor(&stack, start, &models, figures).await;
+                cases::floor(&stack, start, &models, figures).await;
             }
-            Case::One => ours::one(&stack, &settings, &models, rest, figures).await,
-            Case::Two => ours::two(&stack, &settings, &models, figures).await,
+            Case::One => cases::one_operator(&stack, &settings, &models, rest, figures).await,
+            Case::Two => cases::two_shards(&stack, &settings, &models, figures).await,
         }
         environment
     }

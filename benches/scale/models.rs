@@ -98,7 +98,8 @@ impl Models {
             .await;
     }
 
-    /// Panics unless every model has a selector, the condition `Pending` and a ScaledObject, and there is no other ScaledObject.
+    /// Panics unless every model has a selector, the condition `Pending` and a ScaledObject, and there is no
+    /// other ScaledObject.
     pub async fn are_complete(&self) {
         let scaled_objects = self.scaled_objects().await;
         assert_eq!(scaled_objects.len(), self.count, "ScaledObjects");

@@ -1,9 +1,9 @@
-//! Plans from annotations and a profile: planning never panics, the API server accepts every planned object, and a second reconcile
-//! writes nothing.
+//! Plans from annotations and a profile: planning never panics, the API server accepts every planned object,
+//! and a second reconcile writes nothing.
 //!
-//! Input: lines that describe the cluster, such as `max-replicas=3` (an annotation), `profile/replicas/min=0`,
-//! `serving/spec/replicas=2`, `route/spec/modelName=m`, `server/spec/workloadPort/port=8000`, `service/metadata/name=r` and
-//! `without=pod-monitors`.
+//! Input: lines that describe the cluster, such as `max-replicas=3` (an annotation),
+//! `profile/replicas/min=0`, `serving/spec/replicas=2`, `route/spec/modelName=m`,
+//! `server/spec/workloadPort/port=8000`, `service/metadata/name=r` and `without=pod-monitors`.
 
 use kthena_keda::{cluster::server_side_apply::Generated as _, sources::Manifests};
 use kthena_keda_core::{
@@ -36,8 +36,8 @@ struct Case {
     capabilities: Capabilities,
 }
 
-/// Checks that planning succeeds and is deterministic, that the plan is valid, and that nothing is left to write after it is
-/// applied.
+/// Checks that planning succeeds and is deterministic, that the plan is valid, and that nothing is left to
+/// write after it is applied.
 pub fn annotations(data: &[u8]) {
     let Ok(input) = std::str::from_utf8(data) else { return };
     let case = Case::read(input);

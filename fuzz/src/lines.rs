@@ -1,7 +1,7 @@
 //! A text format for objects that stays valid when the fuzzer changes bytes.
 //!
-//! Each line is a path and a value, such as `spec/replicas=2`, and sets that field of an object. A value is JSON, or otherwise text
-//! in which `\n` is a line break.
+//! Each line is a path and a value, such as `spec/replicas=2`, and sets that field of an object. A value is
+//! JSON, or otherwise text in which `\n` is a line break.
 
 use serde_json::{Map, Value};
 

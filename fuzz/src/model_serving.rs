@@ -1,4 +1,5 @@
-//! Objects of any shape: decoding a single object, a list or a watch event never fails, and planning from the result never panics.
+//! Objects of any shape: decoding a single object, a list or a watch event never fails, and planning from the
+//! result never panics.
 //!
 //! Input: JSON, or lines that change a valid object, such as `spec/template/roles/0/name=3`.
 

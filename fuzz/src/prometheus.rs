@@ -1,5 +1,5 @@
-//! Responses of a server at a Prometheus URL: a response is read as samples or as an error with text, and the resulting condition
-//! message stays within its limit.
+//! Responses of a server at a Prometheus URL: a response is read as samples or as an error with text, and the
+//! resulting condition message stays within its limit.
 
 use std::{collections::HashMap, sync::Arc};
 

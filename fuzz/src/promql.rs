@@ -1,7 +1,7 @@
 //! Untrusted texts in queries: each stays data and leaves the structure of the query unchanged.
 //!
-//! Input: texts separated by the byte 0xff, which UTF-8 never contains: a template, a namespace, a name, then model names or other
-//! texts.
+//! Input: texts separated by the byte 0xff, which UTF-8 never contains: a template, a namespace, a name, then
+//! model names or other texts.
 
 use kthena_keda_core::{
     domain::ModelNames,
@@ -109,7 +109,8 @@ fn is_equal(matcher: &Matcher, text: &str) -> bool {
     matcher.op == MatchOp::Equal && matcher.value == text
 }
 
-/// Checks that a template which is valid for one model is valid for all, and that its queries differ only in texts.
+/// Checks that a template which is valid for one model is valid for all, and that its queries differ only in
+/// texts.
 fn check_template(template: &str, namespace: &str, name: &str, texts: &[&str]) {
     let Ok(template) = Template::parse(template) else { return };
     let models = texts.get(..1).unwrap_or_default();

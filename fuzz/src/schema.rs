@@ -45,8 +45,8 @@ impl Schema {
     }
 }
 
-/// Converts a structural schema to a JSON schema. `is_complete` is false within `allOf`, `anyOf`, `oneOf` and `not`, which list only
-/// some fields of an object.
+/// Converts a structural schema to a JSON schema. `is_complete` is false within `allOf`, `anyOf`, `oneOf` and
+/// `not`, which list only some fields of an object.
 fn translate(schema: &mut Value, is_complete: bool) {
     let Some(fields) = schema.as_object_mut() else { return };
     let has = |name: &str| fields.get(name).and_then(Value::as_bool) == Some(true);

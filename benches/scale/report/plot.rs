@@ -34,17 +34,20 @@ fn count(run: &Run) -> f64 {
     f64::from(u32::try_from(run.models).unwrap_or(u32::MAX))
 }
 
+/// Values of all rounds, over the number of models.
+fn rounds(runs: &[Run], name: &str) -> Vec<(f64, f64)> {
+    runs.iter().flat_map(|run| run.figures.all(name).iter().map(|value| (count(run), *value))).collect()
+}
+
+/// Medians, over the number of models.
+fn medians(runs: &[Run], name: &str) -> Vec<(f64, f64)> {
+    runs.iter().filter_map(|run| Some((count(run), run.figures.spread(name)?.median))).collect()
+}
+
 /// Draws medians as lines and each round as a point.
 fn draw(path: &Path, runs: &[Run], title: &str, lines: &[Line]) {
-    let rounds = |name: &str| {
-        runs.iter()
-            .flat_map(|run| run.figures.all(name).iter().map(|found| (count(run), *found)))
-            .collect::<Vec<_>>()
-    };
-    let medians = |name: &str| {
-        runs.iter().filter_map(|run| Some((count(run), run.figures.spread(name)?.median))).collect::<Vec<_>>()
-    };
-    let top = lines.iter().flat_map(|(name, ..)| rounds(name)).map(|(_, y)| y).fold(1.0, f64::max) * 1.25;
+    let top =
+        lines.iter().flat_map(|(name, ..)| rounds(runs, name)).map(|(_, y)| y).fold(1.0, f64::max) * 1.25;
     let (left, right) = (runs.first().map_or(100.0, count) * 0.8, runs.last().map_or(10_000.0, count) * 1.25);
     let root = SVGBackend::new(path, SIZE).into_drawing_area();
     root.fill(&WHITE).expect("a drawing");
@@ -64,12 +67,13 @@ fn draw(path: &Path, runs: &[Run], title: &str, lines: &[Line]) {
         .draw()
         .expect("a mesh");
     for (name, label, colour) in lines {
-        let line = chart.draw_series(LineSeries::new(medians(name), colour.stroke_width(2))).expect("a line");
+        let line =
+            chart.draw_series(LineSeries::new(medians(runs, name), colour.stroke_width(2))).expect("a line");
         let colour = *colour;
         line.label(*label)
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
         chart
-            .draw_series(rounds(name).into_iter().map(|at| Circle::new(at, 3, colour.filled())))
+            .draw_series(rounds(runs, name).into_iter().map(|at| Circle::new(at, 3, colour.filled())))
             .expect("points");
     }
     // The lower right is free: lines are high on the right, or far from zero everywhere.

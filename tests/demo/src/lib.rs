@@ -17,5 +17,5 @@ mod view;
 
 pub use picture::{Picture, draw};
 pub use recorder::{Recorder, Sample};
-pub use shell::{Shell, say};
+pub use shell::{Shell, print_heading};
 pub use view::View;

@@ -1,4 +1,5 @@
-//! Scales a model under load in the terminal, on real components, with one annotation and an outage of Prometheus.
+//! Scales a model under load in the terminal, on real components, with one annotation and an outage of
+//! Prometheus.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "prints to the terminal")]
 
 use std::{
@@ -7,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use demo::{Picture, Recorder, Sample, Shell, View, draw, say};
+use demo::{Picture, Recorder, Sample, Shell, View, draw, print_heading};
 use engine::{EngineSettings, Load};
 use harness::{Chain, ChainSettings, Model, stack::root};
 use tokio::time::{Instant, sleep};
@@ -36,7 +37,7 @@ async fn main() -> ExitCode {
 }
 
 async fn show(operator: PathBuf) {
-    say(
+    print_heading(
         "Starting a Kubernetes control plane, KEDA, Prometheus, the Prometheus Operator, Kthena, and kthena-keda with the RBAC permissions in config/install/rbac.yaml.",
     );
     let mut settings = ChainSettings::quick(operator);
@@ -63,7 +64,7 @@ async fn show(operator: PathBuf) {
         Picture { title: "One annotation: a model follows its load", level: None },
         &picture,
     );
-    say(&format!("Done. Chart of the run: {}", relative(&picture.with_extension("svg"))));
+    print_heading(&format!("Done. Chart of the run: {}", relative(&picture.with_extension("svg"))));
 }
 
 /// Path relative to the project's root folder.
@@ -74,7 +75,7 @@ fn relative(path: &Path) -> String {
 /// Shows the generated objects, and the effects of a valid and an invalid annotation.
 async fn show_objects(shell: &Shell, chat: &Model) {
     let namespace = chat.serving.namespace.name.as_str();
-    say(
+    print_heading(
         "The ModelServing has one annotation. The operator created a ScaledObject and the router's ServiceMonitor; KEDA created the HPA.",
     );
     shell.kubectl(&[
@@ -97,7 +98,9 @@ async fn show_objects(shell: &Shell, chat: &Model) {
         "jsonpath={.spec.triggers[0].metadata.query}{\"\\n\"}",
     ]);
     shell.kubectl(&["get", "servicemonitors", "-A"]);
-    say("The HPA selects one pod per ServingGroup with the label selector of the scale subresource.");
+    print_heading(
+        "The HPA selects one pod per ServingGroup with the label selector of the scale subresource.",
+    );
     shell.kubectl(&[
         "get",
         "modelserving",
@@ -107,7 +110,7 @@ async fn show_objects(shell: &Shell, chat: &Model) {
         "-o",
         "jsonpath={.status.labelSelector}{\"\\n\"}",
     ]);
-    say(
+    print_heading(
         "A valid annotation changes the ScaledObject. A misspelled one keeps the ScaledObject and is reported in a condition.",
     );
     shell.kubectl(&[

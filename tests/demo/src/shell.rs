@@ -5,7 +5,7 @@ use std::{io::IsTerminal as _, path::PathBuf, process::Command};
 use harness::{Identity, Stack, control_plane::binary, stack::root};
 
 /// Prints a heading.
-pub fn say(text: &str) {
+pub fn print_heading(text: &str) {
     if std::io::stdout().is_terminal() { println!("\n\x1b[1m{text}\x1b[0m") } else { println!("\n# {text}") }
 }
 

@@ -1,4 +1,5 @@
-//! Live view: a few lines that are redrawn in place, or one line at intervals if the output is not a terminal.
+//! Live view: a few lines that are redrawn in place, or one line at intervals if the output is not a
+//! terminal.
 
 use std::{
     io::{IsTerminal as _, Write as _, stdout},
@@ -32,7 +33,7 @@ impl View {
     pub fn begin(&mut self, text: &str) {
         self.drawn = 0;
         self.printed = None;
-        crate::say(text);
+        crate::print_heading(text);
     }
 
     /// Shows a sample.

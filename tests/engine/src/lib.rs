@@ -1,4 +1,5 @@
-//! Substitutes for the two ends of the chain: a mock inference engine, because real ones need GPUs, and a load generator.
+//! Substitutes for the two ends of the chain: a mock inference engine, because real ones need GPUs, and a
+//! load generator.
 //!
 //! Each runs on its own thread, so that it does not depend on the runtime of a single test.
 #![allow(clippy::expect_used, clippy::missing_panics_doc, reason = "a test fails by panicking")]

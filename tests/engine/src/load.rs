@@ -100,8 +100,8 @@ impl Load {
         self.pattern.send_replace(Pattern::Held(requests));
     }
 
-    /// Starts `per_second` clients per second from now on, while fewer than `limit` wait. Each retries until its request
-    /// succeeds. Requests of [`Self::hold`] are cancelled.
+    /// Starts `per_second` clients per second from now on, while fewer than `limit` wait. Each retries until
+    /// its request succeeds. Requests of [`Self::hold`] are cancelled.
     pub fn arrive(&self, per_second: u32, limit: usize) {
         let pause = Duration::from_secs(1) / per_second.max(1);
         self.pattern.send_replace(Pattern::Arriving { pause, limit });
@@ -199,7 +199,8 @@ impl Generator {
         self.send().await
     }
 
-    /// Sends one request; returns `true` if it succeeded, or `None` once the maximum number of requests is reached.
+    /// Sends one request; returns `true` if it succeeded, or `None` once the maximum number of requests is
+    /// reached.
     async fn send(&self) -> Option<bool> {
         if self.counters.sent.fetch_add(1, Ordering::Relaxed) >= self.settings.most_requests {
             self.counters.sent.fetch_sub(1, Ordering::Relaxed);

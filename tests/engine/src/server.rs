@@ -1,6 +1,7 @@
 //! A mock OpenAI-compatible engine, which takes time and responds with filler text.
 //!
-//! It listens on every address of the machine and is a separate engine on each, because each pod has its own address.
+//! It listens on every address of the machine and is a separate engine on each, because each pod has its own
+//! address.
 
 use std::{
     collections::HashMap,

@@ -118,8 +118,8 @@ impl Log {
     }
 }
 
-/// Selects one line per request: the log has a line for the start and the end of a watch, and one line for any other
-/// completed request.
+/// Selects one line per request: the log has a line for the start and the end of a watch, and one line for
+/// any other completed request.
 fn is_counted(request: &Request) -> bool {
     match request.verb.as_str() {
         "watch" => request.stage == "ResponseStarted",

@@ -1,6 +1,7 @@
 //! The cluster's certificate authority and the certificates of all components.
 //!
-//! A component gets the identity of its service account, so that the RBAC manifests of its release apply unchanged.
+//! A component gets the identity of its service account, so that the RBAC manifests of its release apply
+//! unchanged.
 
 use std::{
     fs,
@@ -96,8 +97,8 @@ impl Authority {
         self.sign(name, params, vec![ExtendedKeyUsagePurpose::ClientAuth])
     }
 
-    /// Signs a certificate for servers and clients into a folder laid out like a mounted Secret: `ca.crt`, `tls.crt` and
-    /// `tls.key`.
+    /// Signs a certificate for servers and clients into a folder laid out like a mounted Secret: `ca.crt`,
+    /// `tls.crt` and `tls.key`.
     pub fn folder_of(&self, name: &str, hosts: &[&str]) -> PathBuf {
         let folder = self.folder.join(name);
         fs::create_dir_all(&folder).expect("a folder");

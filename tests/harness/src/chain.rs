@@ -1,7 +1,8 @@
-//! The complete chain: load → router → Prometheus → KEDA → HPA → scale subresource → Kthena → pods, and the operator that
-//! connects them.
+//! The complete chain: load → router → Prometheus → KEDA → HPA → scale subresource → Kthena → pods, and the
+//! operator that connects them.
 //!
-//! It needs its own network namespace, because Prometheus scrapes Services at pod addresses; see `tests/stack/namespace`.
+//! It needs its own network namespace, because Prometheus scrapes Services at pod addresses; see
+//! `tests/stack/namespace`.
 
 use std::{
     net::{Ipv4Addr, TcpListener},
@@ -111,7 +112,8 @@ impl Chain {
         chain
     }
 
-    /// Starts all components except the operator on a control plane that has their CRDs, and applies no profile.
+    /// Starts all components except the operator on a control plane that has their CRDs, and applies no
+    /// profile.
     ///
     /// # Panics
     /// If a component does not become ready.

@@ -45,8 +45,8 @@ pub fn binary(name: &str) -> PathBuf {
 
 /// A free loopback port, which this process does not return again.
 ///
-/// It lies below Linux's ephemeral ports (32768 and up), so that no outgoing connection takes it before the intended process
-/// listens on it, or while that process is stopped.
+/// It lies below Linux's ephemeral ports (32768 and up), so that no outgoing connection takes it before the
+/// intended process listens on it, or while that process is stopped.
 pub fn free_port() -> u16 {
     const FIRST: u32 = 12_000;
     const COUNT: u32 = 18_000;

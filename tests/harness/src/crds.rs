@@ -58,7 +58,8 @@ impl Crds {
         Self { name: "Kthena v0.2 (reduced)".to_owned(), files: vec![reduced("kthena-v0.2.yaml")] }
     }
 
-    /// Kthena with a scale subresource whose selector Kthena does not set, reduced to the fields that autoscaling depends on.
+    /// Kthena with a scale subresource whose selector Kthena does not set, reduced to the fields that
+    /// autoscaling depends on.
     pub fn kthena_0_4() -> Self {
         Self { name: "Kthena v0.4 (reduced)".to_owned(), files: vec![reduced("kthena-v0.4.yaml")] }
     }
@@ -104,7 +105,8 @@ impl Crds {
                 conditions::is_crd_established(),
             );
             timeout(LIMIT, established).await.expect("CRDs are established in time").expect("a watch");
-            // An established CRD may not be served yet, and one that is deleted before it is served stays for a minute.
+            // An established CRD may not be served yet, and one that is deleted before it is served stays for
+            // a minute.
             let objects: Api<DynamicObject> = Api::all_with(client.clone(), &resource_of(crd));
             until_asked(
                 "its objects can be listed",

@@ -1,7 +1,8 @@
 //! Starts a real control plane, the components around it and the operator, for tests, demo and benchmarks.
 //!
-//! All processes listen on free loopback ports, keep their files in a folder of their own and end with the process that
-//! started them. [`Stack`] is a control plane with CRDs and RBAC; [`Chain`] adds Prometheus, KEDA, the HPA and Kthena.
+//! All processes listen on free loopback ports, keep their files in a folder of their own and end with the
+//! process that started them. [`Stack`] is a control plane with CRDs and RBAC; [`Chain`] adds Prometheus,
+//! KEDA, the HPA and Kthena.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

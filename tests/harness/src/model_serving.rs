@@ -251,18 +251,15 @@ impl ModelServing {
             .unwrap_or_default()
     }
 
-    /// Waits until the operator's condition has this reason and a message that contains `text`, and returns the message.
+    /// Waits until the operator's condition has this reason and a message that contains `text`, and returns
+    /// the message.
     pub async fn says(&self, reason: &str, text: &str) -> String {
-        let message = |found: &DynamicObject| {
-            let condition = condition(found).filter(|condition| condition["reason"] == reason)?;
-            condition["message"].as_str().filter(|message| message.contains(text)).map(str::to_owned)
-        };
         let found = self
             .until(&format!("has the reason {reason} and the message {text:?}"), |found| {
-                message(found).is_some()
+                message(found, reason).is_some_and(|message| message.contains(text))
             })
             .await;
-        message(&found).unwrap_or_default()
+        message(&found, reason).map(str::to_owned).unwrap_or_default()
     }
 
     /// Waits until `status.labelSelector` has this value.
@@ -299,6 +296,11 @@ impl ModelServing {
     pub async fn scaled_object_gone(&self) {
         until(&self.scaled_objects(), &self.name, "'s ScaledObject is gone", |found| found.is_none()).await;
     }
+}
+
+/// Message of the operator's condition, if it has this reason.
+fn message<'a>(model_serving: &'a DynamicObject, reason: &str) -> Option<&'a str> {
+    condition(model_serving).filter(|condition| condition["reason"] == reason)?["message"].as_str()
 }
 
 /// The condition `AutoscalingReady` of a ModelServing.

@@ -9,8 +9,8 @@ use kube::{
 };
 use serde_json::Value;
 
-/// Reads all objects of a YAML file. Lines with template expressions are removed, so that conditional parts of a chart are
-/// included.
+/// Reads all objects of a YAML file. Lines with template expressions are removed, so that conditional parts
+/// of a chart are included.
 pub fn read(path: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let plain: Vec<&str> = text.lines().filter(|line| !line.contains("{{")).collect();

@@ -9,8 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Shell supervisor: starts the child, forwards the signals that it reads from standard input, and kills the child when
-/// standard input closes, which the kernel does even if a test panics or is killed.
+/// Shell supervisor: starts the child, forwards the signals that it reads from standard input, and kills the
+/// child when standard input closes, which the kernel does even if a test panics or is killed.
 const SUPERVISE: &str = r#"
 exec 3<&0
 log=$1; pidfile=$2; shift 2
@@ -76,16 +76,14 @@ impl Process {
     /// Present and peak resident memory, in KiB.
     pub fn memory(&self) -> Option<(u64, u64)> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid()?)).ok()?;
-        let field = |name: &str| {
-            status.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok())
-        };
-        Some((field("VmRSS:")?, field("VmHWM:")?))
+        Some((status_field(&status, "VmRSS:")?, status_field(&status, "VmHWM:")?))
     }
 
     /// CPU time on all cores, in the kernel's steps of 10 ms.
     pub fn cpu(&self) -> Option<Duration> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid()?)).ok()?;
-        // The program's name is in parentheses and may contain any character (proc_pid_stat(5): utime is field 14, stime 15).
+        // The program's name is in parentheses and may contain any character (proc_pid_stat(5): utime is
+        // field 14, stime 15).
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
         let ticks = |i: usize| fields.get(i)?.parse::<u64>().ok();
         Some(Duration::from_millis(10 * (ticks(11)? + ticks(12)?)))
@@ -114,10 +112,16 @@ impl Process {
         panic!("a program did not end within 10 s of SIGTERM; its log: {}", self.log.display());
     }
 
-    /// Renames the log to the extension `suffix`, so that the next start of the same name does not overwrite it.
+    /// Renames the log to the extension `suffix`, so that the next start of the same name does not overwrite
+    /// it.
     pub fn keep_log(&self, suffix: &str) {
         let _ = fs::rename(&self.log, self.log.with_extension(suffix));
     }
+}
+
+/// Number in a line of `/proc/PID/status`.
+fn status_field(status: &str, name: &str) -> Option<u64> {
+    status.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok())
 }
 
 impl Drop for Process {

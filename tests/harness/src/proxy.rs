@@ -53,7 +53,8 @@ pub enum Fault {
     Hang,
     /// Writes are accepted and get no response; reads are forwarded.
     HangWrites,
-    /// Responses start without ever sending their bodies, even after this fault ends; open watches fall silent.
+    /// Responses start without ever sending their bodies, even after this fault ends; open watches fall
+    /// silent.
     HangBodies,
     /// Open connections are cut, and new ones are closed at once.
     Close,
@@ -61,13 +62,13 @@ pub enum Fault {
     Status(u16),
     /// Requests fail with 429 and this `Retry-After`.
     Busy(Duration),
-    /// Watches fail with 410, because their resource version is too old; other requests are forwarded. The first version that is
-    /// rejected for a path stays too old after this fault ends.
+    /// Watches fail with 410, because their resource version is too old; other requests are forwarded. The
+    /// first version that is rejected for a path stays too old after this fault ends.
     Expired,
     /// Open watches end with a 410 event in their stream; other requests are forwarded.
     ExpiredMidway,
-    /// This seed selects a fault for each request: 429 with a `Retry-After` of one second, 500, 503, a delay, a response that is
-    /// lost after the request took effect, or none.
+    /// This seed selects a fault for each request: 429 with a `Retry-After` of one second, 500, 503, a delay,
+    /// a response that is lost after the request took effect, or none.
     Mixed(u64),
 }
 
@@ -173,7 +174,8 @@ impl FaultProxy {
         self.state.cuts.send_modify(|times| *times += 1);
     }
 
-    /// Silences all open watches for good, like a network that has lost their connections; new ones are served.
+    /// Silences all open watches for good, like a network that has lost their connections; new ones are
+    /// served.
     pub fn give_up_watches(&self) {
         self.state.given_up.send_modify(|times| *times += 1);
     }

@@ -1,7 +1,8 @@
 //! The chart, installed by helm, and the operator's pods as its Deployment defines them.
 //!
-//! No containers run in the stack. Instead, each pod is bound to the only node, and once it has an address the operator's binary
-//! starts with the pod's arguments, environment and service account, and listens at the pod's address.
+//! No containers run in the stack. Instead, each pod is bound to the only node, and once it has an address
+//! the operator's binary starts with the pod's arguments, environment and service account, and listens at the
+//! pod's address.
 
 use std::{
     collections::BTreeMap,

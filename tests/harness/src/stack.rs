@@ -31,7 +31,8 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// Starts a control plane with these CRDs, the operator's own CRD and its RBAC manifests in `config/install`.
+    /// Starts a control plane with these CRDs, the operator's own CRD and its RBAC manifests in
+    /// `config/install`.
     pub async fn start(crds: &[Crds]) -> Self {
         let ours = Crds::ours();
         let stack = Self::bare(&crds.iter().cloned().chain([ours]).collect::<Vec<_>>()).await;
@@ -52,7 +53,8 @@ impl Stack {
         stack
     }
 
-    /// Creates a client with all permissions. Each test needs its own, because connections belong to the test's runtime.
+    /// Creates a client with all permissions. Each test needs its own, because connections belong to the
+    /// test's runtime.
     pub async fn client(&self) -> Client {
         self.control_plane.client(&Identity::Admin).await
     }

@@ -16,8 +16,8 @@ use tokio::{
 /// Default time limit; most conditions are met within 100 ms.
 pub const LIMIT: Duration = Duration::from_secs(30);
 
-/// Watches an object until `done` accepts its state; `None` means that it does not exist. `what` completes "waited until NAME …"
-/// in the failure message.
+/// Watches an object until `done` accepts its state; `None` means that it does not exist. `what` completes
+/// "waited until NAME …" in the failure message.
 ///
 /// # Panics
 /// After [`LIMIT`].

@@ -18,8 +18,8 @@ pub struct ControllerManager {
 }
 
 impl ControllerManager {
-    /// Starts it with an HPA sync period in seconds. The CRDs of scaled kinds must be installed already, because it rarely
-    /// repeats its discovery of kinds.
+    /// Starts it with an HPA sync period in seconds. The CRDs of scaled kinds must be installed already,
+    /// because it rarely repeats its discovery of kinds.
     pub fn start(control_plane: &ControlPlane, hpa_sync_seconds: u32) -> Self {
         let kubeconfig = control_plane.kubeconfig(&Identity::User("system:kube-controller-manager"));
         let mut command = Command::new(binary("kube-controller-manager"));

@@ -147,8 +147,8 @@ impl<'a> Starter<'a> {
     }
 }
 
-/// Registers the adapter for external metrics. Its Service resolves to localhost, where the API server connects to the
-/// adapter's own port.
+/// Registers the adapter for external metrics. Its Service resolves to localhost, where the API server
+/// connects to the adapter's own port.
 async fn serve_metrics(client: &Client, port: u16, authority: &[u8]) {
     apply(
         client,
@@ -167,8 +167,8 @@ async fn serve_metrics(client: &Client, port: u16, authority: &[u8]) {
     apply(client, json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": metadata, "spec": spec})).await;
 }
 
-/// Registers the webhooks as KEDA's release does, but with a URL instead of a Service, and with the failure policy `Fail` so
-/// that a test notices a failing webhook.
+/// Registers the webhooks as KEDA's release does, but with a URL instead of a Service, and with the failure
+/// policy `Fail` so that a test notices a failing webhook.
 async fn register_webhooks(client: &Client, port: u16, authority: &[u8]) {
     for mut registration in read(Path::new(&manifests("keda/webhooks/validation_webhooks.yaml"))) {
         for webhook in registration["webhooks"].as_array_mut().into_iter().flatten() {

@@ -79,8 +79,8 @@ pub struct Router {
     port: u16,
 }
 
-/// Mounts credentials and configuration at the fixed paths from which the router reads them, in a mount namespace of its own
-/// so that the machine stays unchanged.
+/// Mounts credentials and configuration at the fixed paths from which the router reads them, in a mount
+/// namespace of its own so that the machine stays unchanged.
 const MOUNT_FILES: &str = r#"
 mount -t tmpfs tmpfs /run && mkdir -p /run/secrets/kubernetes.io && cp -r "$1"/serviceaccount /run/secrets/kubernetes.io/
 mount --bind "$1"/etc /etc
@@ -169,7 +169,8 @@ fn labels() -> Value {
     json!({"app.kubernetes.io/component": "kthena-router", "app.kubernetes.io/name": "networking"})
 }
 
-/// The router's pod, at whose address the process listens; Services and the operator find the router through it.
+/// The router's pod, at whose address the process listens; Services and the operator find the router through
+/// it.
 fn pod(name: &str, port: u16) -> Value {
     let container = json!({"name": "kthena-router", "image": "kthena-router", "ports": [{"name": "http", "containerPort": port}]});
     json!({
@@ -178,7 +179,8 @@ fn pod(name: &str, port: u16) -> Value {
     })
 }
 
-/// The Service of Kthena's chart, except that it refers to the port by name: each replica has another port number here.
+/// The Service of Kthena's chart, except that it refers to the port by name: each replica has another port
+/// number here.
 fn service() -> Value {
     json!({
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": "kthena-router", "namespace": NAMESPACE, "labels": labels()},

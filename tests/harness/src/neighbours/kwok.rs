@@ -22,7 +22,8 @@ pub const LOADING: &str = "stack.test/loading";
 const POD_NETWORK: &str = "192.0.2.0/24";
 const NODE_ADDRESS: &str = "192.0.2.10";
 
-/// Lifecycle of nodes and pods: a node is ready at once, a new pod after its loading time, and a terminating pod is deleted.
+/// Lifecycle of nodes and pods: a node is ready at once, a new pod after its loading time, and a terminating
+/// pod is deleted.
 const STAGES: &str = r#"
 apiVersion: kwok.x-k8s.io/v1alpha1
 kind: Stage

@@ -1,4 +1,5 @@
-//! The real components around the operator, one file each. Each can be stopped and started again on the same ports.
+//! The real components around the operator, one file each. Each can be stopped and started again on the same
+//! ports.
 
 mod controller_manager;
 mod keda;

@@ -29,8 +29,8 @@ const NAME: &str = "main";
 /// Settings of Prometheus.
 #[derive(Clone, Copy, Debug)]
 pub struct PrometheusSettings {
-    /// Time in seconds for which a query returns the last sample of a series (`--query.lookback-delta`, 5 minutes by
-    /// default).
+    /// Time in seconds for which a query returns the last sample of a series (`--query.lookback-delta`, 5
+    /// minutes by default).
     pub lookback_seconds: u32,
 }
 
@@ -160,7 +160,7 @@ impl Prometheus {
 
     /// Waits until it answers a query.
     pub async fn ready(&self) {
-        until_asked("Prometheus answers", async || self.query("vector(1)").await, Option::is_some).await;
+        until_asked("Prometheus responds", async || self.query("vector(1)").await, Option::is_some).await;
     }
 
     /// Deletes all its samples; it must not be running.
@@ -232,8 +232,8 @@ fn prometheus_object(control_plane: &ControlPlane) -> Value {
     })
 }
 
-/// Writes and reloads the generated configuration like the config-reloader sidecar, on a thread that lives as long as the
-/// process.
+/// Writes and reloads the generated configuration like the config-reloader sidecar, on a thread that lives as
+/// long as the process.
 fn follow_configuration(config: kube::Config, path: PathBuf, url: String) {
     thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");

@@ -1,4 +1,5 @@
-//! The operator's life cycle: start, profile change, single changes, restart, rest and opt-out; and the same start with two shards.
+//! The measured cases: the bare client, one operator from its start to the opt-out of all models, and the
+//! start of two shards.
 
 use std::time::Duration;
 
@@ -14,8 +15,14 @@ use crate::{
 /// Number of changes that the latency benchmark makes.
 const CHANGES: usize = 100;
 
-/// Runs the complete life cycle with one operator.
-pub async fn one(stack: &Stack, settings: &Settings, models: &Models, rest: Duration, figures: &mut Figures) {
+/// Runs one operator: start, profile change, single changes, restart, rest and opt-out.
+pub async fn one_operator(
+    stack: &Stack,
+    settings: &Settings,
+    models: &Models,
+    rest: Duration,
+    figures: &mut Figures,
+) {
     let count = models.count();
     let mut operator = Contender::start(stack, || vec![stack.start_operator(settings)]).await;
     let span = operator.until_written(2 * count).await;
@@ -85,7 +92,7 @@ async fn at_rest(operator: &mut Contender<'_>, rest: Duration, figures: &mut Fig
 }
 
 /// Runs the start with two operators, each with half of the models.
-pub async fn two(stack: &Stack, settings: &Settings, models: &Models, figures: &mut Figures) {
+pub async fn two_shards(stack: &Stack, settings: &Settings, models: &Models, figures: &mut Figures) {
     let count = models.count();
     let settings = [
         settings.clone().with("--selector=shard=a"),
