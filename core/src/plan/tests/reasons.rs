@@ -202,7 +202,7 @@ fn keda() -> Vec<Case> {
         (
             "rejection",
             ScaledObjectNotReady,
-            Fixture::model("llama").rejected("ScaledObject chat is refused: not before Monday, 2026-11-30"),
+            Fixture::model("llama").rejected("ScaledObject chat was rejected: not before Monday, 2026-11-30"),
         ),
     ]
 }

@@ -88,7 +88,7 @@ fn lists_other_problems_while_it_waits_for_keda() {
     let found = verdict(&Fixture::model("llama"));
     assert_eq!(found.reason, VerdictReason::Pending);
     assert!(found.message.contains("; also reported: ModelNotSeen: no ModelRoute"), "{}", found.message);
-    let rejected = verdict(&Fixture::model("llama").rejected("ScaledObject chat is refused"));
+    let rejected = verdict(&Fixture::model("llama").rejected("ScaledObject chat was rejected"));
     assert_eq!(rejected.reason.as_str(), "ScaledObjectNotReady");
 }
 
