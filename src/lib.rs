@@ -1,7 +1,7 @@
 //! kthena-keda generates a KEDA ScaledObject for each Kthena ModelServing that opts in with one annotation,
 //! keeps it correct, and reports in a condition why the ModelServing scales or does not.
 //!
-//! The reconcile of one ModelServing reads as five lines in [`controllers::model_serving`]:
+//! The reconcile of one ModelServing, in [`controllers::model_serving`], calls five functions in this order:
 //!
 //! ```text
 //! observe → plan → write_status → apply → record

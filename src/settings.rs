@@ -20,7 +20,7 @@ pub struct RunSettings {
     /// Interval of discovery while an API is missing.
     pub discovery: Duration,
     /// Interval of the signal probe.
-    pub check: Duration,
+    pub probe_interval: Duration,
     /// Credentials of the operator's own Prometheus queries.
     pub prometheus_client: ClientConfig,
     /// Write the condition on ModelServings.

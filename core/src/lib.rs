@@ -1,7 +1,7 @@
 //! The decisions of kthena-keda, without a client, a clock, an async runtime, a lock or a log.
 //!
 //! ```text
-//! domain ← api ← promql, signals ← intent ← observed ← plan
+//! domain ← api ← promql ← signals ← intent ← observed ← plan
 //! ```
 //!
 //! No module imports one to its right.

@@ -43,8 +43,12 @@ pub fn model_serving(data: &[u8]) {
     let key = ("models".to_owned(), "chat".to_owned());
     let (routes, servers, model_servings) =
         ([(&key, &route)], [(&key, &server)], [Arc::new(model_serving.clone())]);
-    let network =
-        Network { are_served: true, routes: &routes, servers: &servers, model_servings: &model_servings };
+    let network = Network {
+        routes_are_served: true,
+        routes: &routes,
+        servers: &servers,
+        model_servings: &model_servings,
+    };
     let observed = Observed {
         routing: network.routing(&model_serving),
         scaled_object: Some(scaled_object),

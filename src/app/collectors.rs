@@ -1,4 +1,4 @@
-//! What is not counted but found out when somebody asks, so that nothing of a model that is gone is left behind.
+//! Metrics computed at scrape time, so that a deleted model leaves no series behind.
 
 use std::{fmt::Error, fs, sync::Arc};
 
@@ -25,15 +25,15 @@ use crate::{
     },
 };
 
-/// How many ticks of `/proc` make a second; Linux shows no other number to programs.
+/// Ticks of `/proc` per second; Linux exposes no other number to programs.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// The models, and what the cluster serves.
+/// Metrics of the models and of the served APIs.
 #[derive(Debug)]
 pub struct Cluster {
-    /// What the watches have seen.
+    /// Source of the last report on each model.
     pub caches: Arc<Caches>,
-    /// What the cluster serves.
+    /// APIs that the cluster serves.
     pub served: watch::Receiver<Option<ServedApis>>,
 }
 
@@ -69,14 +69,14 @@ impl Collector for Cluster {
     }
 }
 
-/// This process, as Linux sees it.
+/// Metrics of this process, from `/proc`.
 #[derive(Debug)]
 pub struct Process {
     started: f64,
 }
 
 impl Process {
-    /// One that has just started.
+    /// The metrics of a process that starts now.
     pub fn started_now() -> Self {
         Self { started: telemetry::unix_time() }
     }
@@ -112,8 +112,8 @@ fn show(
     )?)
 }
 
-/// The time in user and system mode: the 14th and 15th field of `/proc/self/stat` (`proc_pid_stat(5)`), counted behind the name, which may
-/// hold spaces.
+/// CPU time in user and system mode, in seconds: fields 14 and 15 of `/proc/self/stat` (`proc_pid_stat(5)`), counted after
+/// the name, which may contain spaces.
 fn processor_seconds() -> Option<f64> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
     let (_, fields) = stat.rsplit_once(')')?;

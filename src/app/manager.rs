@@ -14,7 +14,7 @@ use tokio::{
     time::sleep,
 };
 
-use super::requeue::ReconcileTriggers;
+use super::requeue::Requeuer;
 use crate::{
     cluster::{
         discovery::{self, ServedApis},
@@ -39,7 +39,7 @@ use kthena_keda_core::api::kthena::ModelServing;
 /// Time for reconciles in flight to finish after the stop signal; Kubernetes kills the process after 30 s.
 const DRAIN: Duration = Duration::from_secs(7);
 
-/// A task of the leader. Any that ends ends the process.
+/// A task of the leader. If one returns, the process exits.
 type Task<'a> = LocalBoxFuture<'a, ()>;
 
 /// Dependencies of the leader's work.
@@ -63,8 +63,8 @@ impl<F: Future<Output = ()>> Manager<F> {
     pub(super) async fn run(self) {
         let Self { context, writer, served, prometheus, run_settings, stop } = self;
         let (client, caches) = (context.client.clone(), context.caches.clone());
-        let (queue, requeues) = mpsc::unbounded_channel();
-        let triggers = ReconcileTriggers::new(caches.clone(), queue);
+        let (queue, queued) = mpsc::unbounded_channel();
+        let requeuer = Requeuer::new(caches.clone(), queue);
         let (series_sender, series) = watch::channel(None);
         let (stopping_sender, stopping) = watch::channel(false);
         let (events, publisher) = events::events(context.metrics.clone());
@@ -77,12 +77,12 @@ impl<F: Future<Output = ()>> Manager<F> {
             writes_conditions: run_settings.write_conditions,
             events,
         });
-        let changes = model_serving_changes(&run_settings.shard, writer, models.clone(), triggers.clone());
+        let changes = model_serving_changes(&run_settings.shard, writer, models.clone(), requeuer.clone());
         let rediscover = context.rediscover.clone();
-        let workers = &triggers.workers;
+        let workers = &requeuer.workers;
 
         let mut tasks: Vec<Task<'_>> = vec![
-            model_serving::run(changes, received(requeues), stop_requested(stopping), models)
+            model_serving::run(changes, received(queued), stop_requested(stopping), models)
                 .map(|()| tracing::info!("stopped"))
                 .boxed_local(),
             router_monitor::run(context.clone(), series_sender, &workers.router_monitor).boxed_local(),
@@ -91,19 +91,19 @@ impl<F: Future<Output = ()>> Manager<F> {
                 context.clone(),
                 series.clone(),
                 prometheus,
-                run_settings.check,
+                run_settings.probe_interval,
                 &workers.signal_probe,
-                || triggers.opted_in(),
+                || requeuer.requeue_opted_in(),
             )
             .boxed_local(),
             publisher.run(client.clone()).boxed_local(),
             discovery::rediscover(client, optional_apis(), run_settings.discovery, &rediscover, &served)
                 .boxed_local(),
-            triggers.run().boxed_local(),
-            requeue_on_discovery(context.served.clone(), series, &triggers).boxed_local(),
+            requeuer.run().boxed_local(),
+            requeue_on_discovery(context.served.clone(), series, &requeuer).boxed_local(),
             drain(stop, &stopping_sender, &caches).boxed_local(),
         ];
-        let mut reflectors = Reflectors { context: &context, triggers: &triggers, tasks: Vec::new() };
+        let mut reflectors = Reflectors { context: &context, requeuer: &requeuer, tasks: Vec::new() };
         visit_all(&mut reflectors);
         tasks.extend(reflectors.tasks);
         // Each task is polled when it is woken itself, and not whenever any of them is.
@@ -114,17 +114,18 @@ impl<F: Future<Output = ()>> Manager<F> {
 /// Starts a reflector for every kind of the table.
 struct Reflectors<'a> {
     context: &'a Context,
-    triggers: &'a ReconcileTriggers,
+    requeuer: &'a Requeuer,
     tasks: Vec<Task<'a>>,
 }
 
 impl KindVisitor for Reflectors<'_> {
     fn visit<K: WatchedKind>(&mut self) {
-        let (context, triggers) = (self.context, self.triggers);
+        let (context, requeuer) = (self.context, self.requeuer);
         let api = |scope: &_| K::Scope::api(&context.client, scope);
         let store = K::store(&context.caches.stores);
         self.tasks.push(
-            reflect(api, gate::<K>(context), store, |change| triggers.changed::<K>(&change)).boxed_local(),
+            reflect(api, gate::<K>(context), store, |change| requeuer.requeue_dependents::<K>(&change))
+                .boxed_local(),
         );
     }
 }
@@ -141,7 +142,7 @@ fn model_serving_changes(
     shard: &Shard,
     writer: Writer<ModelServing>,
     models: Arc<ModelServingContext>,
-    triggers: ReconcileTriggers,
+    requeuer: Requeuer,
 ) -> impl Stream<Item = Result<ModelServing, watcher::Error>> + Send + use<> {
     let context = &models.shared;
     let apis =
@@ -157,13 +158,13 @@ fn model_serving_changes(
                 models.forget(gone);
             }
             for change in models.shared.caches.model_digests.apply_event(event, &mut listed) {
-                triggers.workers.wake_all();
-                triggers.model_serving_changed(&change);
+                requeuer.workers.notify_all();
+                requeuer.requeue_related(&change);
             }
             if matches!(event, watcher::Event::InitDone) {
-                triggers.workers.wake();
+                requeuer.workers.notify_writers();
                 models.retain_listed();
-                triggers.everything();
+                requeuer.requeue_all();
             }
         })
         .touched_objects()
@@ -177,7 +178,7 @@ fn received<T>(receiver: mpsc::UnboundedReceiver<T>) -> impl Stream<Item = T> {
 async fn requeue_on_discovery<S, R>(
     mut served: watch::Receiver<S>,
     mut series: watch::Receiver<R>,
-    triggers: &ReconcileTriggers,
+    requeuer: &Requeuer,
 ) {
     loop {
         let changed = tokio::select! {
@@ -187,8 +188,8 @@ async fn requeue_on_discovery<S, R>(
         if changed.is_err() {
             return;
         }
-        triggers.workers.wake_all();
-        triggers.everything();
+        requeuer.workers.notify_all();
+        requeuer.requeue_all();
     }
 }
 

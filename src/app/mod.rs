@@ -1,4 +1,4 @@
-//! The composition root: builds every task and joins them. A task that ends ends the process.
+//! The composition root: builds every task and joins them. If any task returns, the process exits.
 
 mod collectors;
 mod manager;

@@ -22,7 +22,7 @@ use kthena_keda_core::{api::kthena::ModelServing, domain::Key};
 /// each kind requeues all of them.
 const COLLECT: Duration = Duration::from_millis(100);
 
-/// Wakes the workers that exist once for all models.
+/// Notifies the workers that exist once for all models.
 #[derive(Default)]
 pub(super) struct ClusterWorkers {
     pub(super) router_monitor: Notify,
@@ -31,22 +31,22 @@ pub(super) struct ClusterWorkers {
 }
 
 impl ClusterWorkers {
-    /// Wakes the workers that write.
-    pub(super) fn wake(&self) {
+    /// Notifies the workers that write.
+    pub(super) fn notify_writers(&self) {
         self.router_monitor.notify_one();
         self.profiles.notify_one();
     }
 
-    /// Wakes every worker.
-    pub(super) fn wake_all(&self) {
-        self.wake();
+    /// Notifies every worker.
+    pub(super) fn notify_all(&self) {
+        self.notify_writers();
         self.signal_probe.notify_one();
     }
 }
 
 /// Requeues ModelServings and wakes cluster workers.
 #[derive(Clone)]
-pub(super) struct ReconcileTriggers {
+pub(super) struct Requeuer {
     caches: Arc<Caches>,
     queue: mpsc::UnboundedSender<ObjectRef<ModelServing>>,
     pub(super) workers: Arc<ClusterWorkers>,
@@ -68,84 +68,88 @@ struct Pending {
     index_keys: BTreeSet<IndexKey>,
 }
 
-impl ReconcileTriggers {
+impl Requeuer {
     /// Triggers that send to `queue`.
     pub(super) fn new(caches: Arc<Caches>, queue: mpsc::UnboundedSender<ObjectRef<ModelServing>>) -> Self {
         Self { caches, queue, workers: Arc::default(), pending: Arc::default() }
     }
 
     /// Requeues what depends on an object of kind `K`.
-    pub(super) fn changed<K: WatchedKind>(&self, change: &Change) {
+    pub(super) fn requeue_dependents<K: WatchedKind>(&self, change: &Change) {
         match K::ROW.requeues {
-            Requeues::Targets => self.targets(change),
+            Requeues::Targets => self.requeue_targets(change),
             Requeues::TargetsAndRouterMonitor => {
                 self.workers.router_monitor.notify_one();
-                self.targets(change);
+                self.requeue_targets(change);
             }
             Requeues::RouterMonitor => self.workers.router_monitor.notify_one(),
-            Requeues::ClusterWorkers => self.workers.wake(),
+            Requeues::ClusterWorkers => self.workers.notify_writers(),
             Requeues::ProfileUsers => {
-                self.workers.wake_all();
-                self.profile_users(change);
+                self.workers.notify_all();
+                self.requeue_profile_users(change);
             }
-            Requeues::ModelNames => self.model_names(change),
-            Requeues::ModelServerUsers => self.model_server_users(change),
+            Requeues::ModelNames => self.requeue_by_model_names(change),
+            Requeues::ModelServerUsers => self.requeue_model_server_users(change),
         }
     }
 
     /// Requeues the models that share a name or a ModelServer with a changed ModelServing, itself included.
-    pub(super) fn model_serving_changed(&self, change: &Change) {
+    pub(super) fn requeue_related(&self, change: &Change) {
         match change {
-            Change::Resync => self.opted_in(),
-            Change::Object(_, index_keys) => self.later(self.caches.shared_index_keys(index_keys)),
+            Change::Resync => self.requeue_opted_in(),
+            Change::Object(_, index_keys) => {
+                self.collect_index_keys(self.caches.shared_index_keys(index_keys));
+            }
         }
     }
 
     /// Requeues every opted-in model.
-    pub(super) fn opted_in(&self) {
-        self.later([index_keys::opted_in()]);
+    pub(super) fn requeue_opted_in(&self) {
+        self.collect_index_keys([index_keys::opted_in()]);
     }
 
     /// Requeues every model, opted in or not.
-    pub(super) fn everything(&self) {
+    pub(super) fn requeue_all(&self) {
         self.collect(|pending| pending.everything = true);
     }
 
     /// The models that the object scales or scaled, and the one for which an object of this name is generated.
-    fn targets(&self, change: &Change) {
+    fn requeue_targets(&self, change: &Change) {
         match change {
-            Change::Resync => self.everything(),
+            Change::Resync => self.requeue_all(),
             Change::Object((namespace, name), index_keys) => {
                 let generated = index_keys::generated(namespace, name);
                 for index_key in index_keys.iter().chain([&generated]) {
-                    self.now(*index_key, |_| true);
+                    self.requeue_now(*index_key, |_| true);
                 }
             }
         }
     }
 
-    fn model_names(&self, change: &Change) {
+    fn requeue_by_model_names(&self, change: &Change) {
         match change {
-            Change::Resync => self.opted_in(),
+            Change::Resync => self.requeue_opted_in(),
             Change::Object(_, index_keys) => {
-                self.later(index_keys.iter().copied().filter(|key| key.is_of(index_keys::MODEL_NAME)));
+                self.collect_index_keys(
+                    index_keys.iter().copied().filter(|key| key.is_of(index_keys::MODEL_NAME)),
+                );
             }
         }
     }
 
-    fn model_server_users(&self, change: &Change) {
+    fn requeue_model_server_users(&self, change: &Change) {
         match change {
-            Change::Resync => self.opted_in(),
+            Change::Resync => self.requeue_opted_in(),
             Change::Object(key, index_keys) => {
-                self.later(index_keys.iter().copied().chain(self.caches.names_routed_to(key)));
+                self.collect_index_keys(index_keys.iter().copied().chain(self.caches.names_routed_to(key)));
             }
         }
     }
 
-    fn profile_users(&self, change: &Change) {
+    fn requeue_profile_users(&self, change: &Change) {
         match change {
-            Change::Resync => self.opted_in(),
-            Change::Object((_, name), _) => self.later([index_keys::profile(name)]),
+            Change::Resync => self.requeue_opted_in(),
+            Change::Object((_, name), _) => self.collect_index_keys([index_keys::profile(name)]),
         }
     }
 
@@ -166,12 +170,12 @@ impl ReconcileTriggers {
             let is_opted_in =
                 |key: &Key| self.caches.model_serving(key).is_some_and(|found| found.is_opted_in());
             for index_key in index_keys {
-                self.now(index_key, is_opted_in);
+                self.requeue_now(index_key, is_opted_in);
             }
         }
     }
 
-    fn later(&self, index_keys: impl IntoIterator<Item = IndexKey>) {
+    fn collect_index_keys(&self, index_keys: impl IntoIterator<Item = IndexKey>) {
         self.collect(|pending| pending.index_keys.extend(index_keys));
     }
 
@@ -180,7 +184,7 @@ impl ReconcileTriggers {
         self.pending.any.notify_one();
     }
 
-    fn now(&self, index_key: IndexKey, filter: impl Fn(&Key) -> bool) {
+    fn requeue_now(&self, index_key: IndexKey, filter: impl Fn(&Key) -> bool) {
         let keys = self.caches.model_digests.keys(index_key, usize::MAX, |key, _| filter(key));
         for (namespace, name) in &keys {
             self.send(ObjectRef::new(name).within(namespace));

@@ -186,7 +186,7 @@ impl Run {
         let settings = self.plan.settings();
         let run_settings = RunSettings {
             discovery: Duration::from_secs(self.discovery_interval),
-            check: Duration::from_secs(self.check_interval),
+            probe_interval: Duration::from_secs(self.check_interval),
             write_conditions: self.write_conditions,
             listen: self.listen,
             election: self.election.candidate(),

@@ -215,12 +215,12 @@ pub async fn rediscover(
 
 fn publish(served: &watch::Sender<Option<ServedApis>>, found: ServedApis) {
     let (has, lacks): (Vec<_>, Vec<_>) = found.optional_apis().partition(|(_, is_served)| *is_served);
-    let is_news = served.send_if_modified(|known| {
-        let is_news = known.as_ref() != Some(&found);
+    let has_changed = served.send_if_modified(|known| {
+        let has_changed = known.as_ref() != Some(&found);
         *known = Some(found);
-        is_news
+        has_changed
     });
-    if is_news {
+    if has_changed {
         tracing::info!(served = names(&has), missing = names(&lacks), "discovered the APIs of the cluster");
     }
 }

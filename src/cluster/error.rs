@@ -29,8 +29,8 @@ pub enum Error {
     /// The API server refused a request, or did not respond.
     #[error("request to the API server failed: {0}")]
     Api(#[source] Box<kube::Error>),
-    /// Another writer changed the object during each of three tries.
-    #[error("status not written: another writer changed the object during every try")]
+    /// Another writer changed the object during every attempt.
+    #[error("status not written: another writer changed the object during every attempt")]
     Contended,
     /// A response of the API server lacks something that every such object has.
     #[error("unexpected response of the API server: {0} is missing")]
@@ -73,7 +73,8 @@ impl Class {
         }
     }
 
-    /// `true` if a retry cannot succeed before a person changes something.
+    /// `true` for a rejection that is reported in the condition, since a person may have to act: a missing permission, a webhook
+    /// that denies or does not answer, an invalid object.
     pub const fn needs_action(self) -> bool {
         match self {
             Self::Forbidden | Self::Denied | Self::Rejected => true,

@@ -190,7 +190,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_steady_stream_is_limited_to_the_burst_and_one_per_second() {
         let published = Published::start();
-        published.emit_for(Duration::from_secs(60)).await;
+        published.emit_for(Duration::from_mins(1)).await;
         let seconds = published.seconds.lock().clone();
         assert!((84..=86).contains(&seconds.len()), "25 + 60: {}", seconds.len());
         let after = |second: f64| seconds.iter().filter(|at| **at >= second && **at < second + 10.0).count();

@@ -1,4 +1,4 @@
-//! Controllers: each observes, lets the core plan, and writes.
+//! The controllers of ModelServings, the router's ServiceMonitor and profiles, and the signal probe.
 
 pub mod model_serving;
 pub mod profile;

@@ -80,9 +80,9 @@ fn observe(context: &Context) -> Option<ObservedRouter> {
 
 fn publish(sender: &watch::Sender<Option<RouterSeries>>, series: RouterSeries) {
     sender.send_if_modified(|known| {
-        let is_news = known.as_ref() != Some(&series);
+        let has_changed = known.as_ref() != Some(&series);
         *known = Some(series);
-        is_news
+        has_changed
     });
 }
 

@@ -106,7 +106,7 @@ async fn probe_engines(
         targets.iter().map(|target| target.prometheus.clone()).collect();
     stream::iter(addresses)
         .map(async |settings| {
-            let samples = prometheus.query(&settings, &signals::engines()).await;
+            let samples = prometheus.query(&settings, &signals::engine_targets()).await;
             (settings, samples)
         })
         .buffer_unordered(CONCURRENCY)

@@ -297,7 +297,10 @@ impl Elector {
                 "cannot release the leader lease; followers wait until it expires"
             ),
             Err(_) => {
-                tracing::warn!(lease, "releasing the leader lease timed out; followers wait until it expires")
+                tracing::warn!(
+                    lease,
+                    "releasing the leader lease timed out; followers wait until it expires"
+                );
             }
         }
     }

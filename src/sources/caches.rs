@@ -186,7 +186,7 @@ impl Caches {
     fn resolve_profile(&self, name: &str, defaults: &Profile) -> Option<Profile> {
         let found = self.stores.profiles.get("", name).map(|digest| digest.settings);
         let profile = Profile::resolve(name, found.as_ref(), defaults).ok()?;
-        Some(profile.clone().with_fallback(defaults))
+        Some(profile.clone().with_flag_defaults(defaults))
     }
 
     /// The opted-in models with a `Value` metric, which the HPA multiplies by their ready pods.

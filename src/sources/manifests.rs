@@ -31,7 +31,7 @@ use kthena_keda_core::{
     signals::RouterSeries,
 };
 
-/// Objects by kind; kinds that no plan depends on are left out.
+/// Objects by kind, from files or from one read of a cluster; kinds that no plan depends on are left out.
 pub struct Manifests {
     /// The ModelServings, each with the place that it was read from.
     pub model_servings: Vec<(String, Arc<ModelServing>)>,

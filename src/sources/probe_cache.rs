@@ -32,18 +32,18 @@ impl ProbeCache {
     /// Records the mismatches of all models. Returns `true` if they differ from the last ones.
     pub fn record_mismatches(&self, mismatches: SelectorMismatches) -> bool {
         let mut last = self.mismatches.write();
-        let is_news = *last != mismatches;
+        let has_changed = *last != mismatches;
         *last = mismatches;
-        is_news
+        has_changed
     }
 
     /// Records the results of all targets. Returns `true` if they differ from the last ones.
     pub fn record(&self, results: ProbeResults) -> bool {
         let mut last = self.results.write();
-        let is_news = **last != results;
-        if is_news {
+        let has_changed = **last != results;
+        if has_changed {
             *last = Arc::new(results);
         }
-        is_news
+        has_changed
     }
 }

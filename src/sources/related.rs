@@ -14,7 +14,7 @@ use crate::{
 use kthena_keda_core::{
     api::kthena::ModelServing,
     domain::{Key, key},
-    observed::{COMPARED, LiveModelRoute, NAMED, Network, RouteDigest, Routing, ServerDigest},
+    observed::{COMPARED, LiveModelRoute, Network, OTHERS_KEPT, RouteDigest, Routing, ServerDigest},
 };
 
 /// The names that clients send for a model.
@@ -38,7 +38,7 @@ impl Caches {
         let selecting = selecting(&namespace, &own.1, &model_serving.spec.template.roles);
         let servers = self.stores.servers.matching(&selecting, &targets(&routes));
         let network = Network {
-            are_served: LiveModelRoute::is_served(served),
+            routes_are_served: LiveModelRoute::is_served(served),
             routes: &borrowed(&routes),
             servers: &borrowed(&servers),
             model_servings: &self.related_model_servings(&own, &names.all, &servers),
@@ -72,7 +72,7 @@ impl Caches {
         let is_other = |key: &Key, digest: &ModelServingDigest| !digest.is_deleting() && key != own;
         let claiming = names
             .iter()
-            .flat_map(|name| self.model_digests.keys(index_keys::model_name(name), NAMED, is_other));
+            .flat_map(|name| self.model_digests.keys(index_keys::model_name(name), OTHERS_KEPT, is_other));
         let selected = servers.iter().flat_map(|(key, server)| self.selected(key, server, own));
         let keys: BTreeSet<Key> = claiming.chain(selected).chain([own.clone()]).collect();
         keys.iter().filter_map(|key| self.model_serving(key)).collect()
@@ -87,7 +87,10 @@ impl Caches {
                 && self.model_serving(key).is_some_and(|found| server.selects(&found))
         };
         let index_keys = server.index_keys(&(namespace.clone(), name.clone()));
-        index_keys.into_iter().flat_map(|key| self.model_digests.keys(key, NAMED, is_selected)).collect()
+        index_keys
+            .into_iter()
+            .flat_map(|key| self.model_digests.keys(key, OTHERS_KEPT, is_selected))
+            .collect()
     }
 
     /// The index keys under which a changed ModelServing is related to others: its model names, and the ModelServers that select it.
@@ -237,7 +240,7 @@ mod tests {
             let (routes, servers) = (caches.stores.routes.all(), caches.stores.servers.all());
             let (routes, servers): (Vec<_>, Vec<_>) = (routes.iter().map(|(key, route)| (key, route)).collect(), servers.iter().map(|(key, server)| (key, server)).collect());
             let model_servings = caches.model_servings.state();
-            let everything = Network { are_served: true, routes: &routes, servers: &servers, model_servings: &model_servings };
+            let everything = Network { routes_are_served: true, routes: &routes, servers: &servers, model_servings: &model_servings };
             for model_serving in &model_servings {
                 let related = caches.routing(model_serving, &everything_served());
                 prop_assert_eq!(related, if model_serving.is_opted_in() { everything.routing(model_serving) } else { Routing::default() });

@@ -158,7 +158,9 @@ mod tests {
         let mut take = |watch, events: Vec<Event<Service>>| -> Vec<String> {
             let events: Vec<_> =
                 events.into_iter().flat_map(|event| merged.take(watch, event, &store)).collect();
-            events.iter().for_each(|event| writer.apply_watcher_event(event));
+            for event in &events {
+                writer.apply_watcher_event(event);
+            }
             events.iter().map(shorthand).collect()
         };
         assert!(take(0, list(vec![service("a", "1"), service("a", "2")])).is_empty());

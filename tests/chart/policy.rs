@@ -34,7 +34,7 @@ async fn the_policy_rejects_the_annotations_that_the_operator_rejects() {
     let rows = rows();
     assert!(rows.len() > 60);
     for row in &rows {
-        let parsed = Annotations::read(&row.annotations, None);
+        let parsed = Annotations::parse(&row.annotations, None);
         assert_eq!(parsed.is_none_or(|parsed| parsed.is_ok()), row.accepted, "the operator: {}", row.note);
     }
     let stack = Stack::start(&[Crds::kthena()]).await;

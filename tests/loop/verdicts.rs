@@ -16,7 +16,7 @@ async fn reports_idle_and_scaling_and_satisfies_kubectl_wait() {
     let Some(chain) = chain().await else { return };
     let chat = chain.model("verdicts").await;
     let message = chat.serving.says("Idle", "no requests in flight").await;
-    assert!(message.contains("scales on active-requests, 1 to 10 ServingGroups"), "{message}");
+    assert!(message.contains("scales on active-requests, from 1 to 10 ServingGroups"), "{message}");
     let kubeconfig = chain.stack.control_plane.kubeconfig(&Identity::Admin);
     let wait = [
         "wait",

@@ -77,7 +77,7 @@ impl Annotations {
     ///
     /// # Errors
     /// Every invalid annotation.
-    pub fn read(
+    pub fn parse(
         annotations: &BTreeMap<String, String>,
         custom: Option<&[CustomSignal]>,
     ) -> Option<Result<Self, Vec<AnnotationError>>> {
@@ -204,7 +204,7 @@ fn parse_signals(text: &str, custom: Option<&[CustomSignal]>) -> Result<Vec<Sign
         }
         names.push(name);
         match (find_signal(name, custom.unwrap_or_default()), custom) {
-            (Some(measure), _) => signals.push(SignalTarget { measure, target }),
+            (Some(measure), _) => signals.push(SignalTarget { source: measure, target }),
             (None, Some(custom)) => return Err(unknown_signal(name, custom)),
             (None, None) => {}
         }
@@ -262,7 +262,10 @@ mod tests {
     use rstest::rstest;
 
     fn read(pairs: &[(&str, &str)]) -> Option<Result<Annotations, Vec<AnnotationError>>> {
-        Annotations::read(&pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(), Some(&[]))
+        Annotations::parse(
+            &pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            Some(&[]),
+        )
     }
 
     fn errors(pairs: &[(&str, &str)]) -> Vec<String> {
@@ -358,7 +361,7 @@ mod tests {
     #[test]
     fn accepts_the_same_annotations_as_the_admission_policy() {
         for case in cases() {
-            let accepted = Annotations::read(&case.annotations, None).is_none_or(|read| read.is_ok());
+            let accepted = Annotations::parse(&case.annotations, None).is_none_or(|read| read.is_ok());
             assert_eq!(accepted, case.accepted, "{}", case.note);
         }
     }
@@ -373,7 +376,7 @@ mod tests {
         let texts: Vec<&str> = policy.split('\'').filter(|text| text.starts_with("expected ")).collect();
         let errors: Vec<String> = cases()
             .into_iter()
-            .filter_map(|case| Annotations::read(&case.annotations, None)?.err())
+            .filter_map(|case| Annotations::parse(&case.annotations, None)?.err())
             .flatten()
             .map(|error| error.to_string())
             .collect();

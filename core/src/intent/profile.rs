@@ -99,7 +99,7 @@ pub enum CreateMonitors {
 #[derive(Clone, Debug, PartialEq)]
 pub struct SignalTarget {
     /// The signal.
-    pub measure: SignalSource,
+    pub source: SignalSource,
     /// Amount that one ServingGroup carries.
     pub target: Target,
 }
@@ -139,7 +139,7 @@ impl SignalSource {
 impl SignalTarget {
     /// A built-in signal and its target.
     pub const fn built_in(signal: Signal, target: Target) -> Self {
-        Self { measure: SignalSource::BuiltIn(signal), target }
+        Self { source: SignalSource::BuiltIn(signal), target }
     }
 }
 
@@ -210,7 +210,7 @@ impl Profile {
 
     /// These settings, completed by the operator's flags.
     #[must_use]
-    pub fn with_fallback(mut self, flags: &Self) -> Self {
+    pub fn with_flag_defaults(mut self, flags: &Self) -> Self {
         self.prometheus = self.prometheus.or_else(|| flags.prometheus.clone());
         self.monitors.create = self.monitors.create.or(flags.monitors.create);
         self
@@ -219,7 +219,7 @@ impl Profile {
     /// Built-in and custom signals: the signals of a ModelServing whose annotations set none.
     pub fn all_signals(&self) -> Vec<SignalTarget> {
         let custom = self.custom_signals.iter().map(|custom| SignalTarget {
-            measure: SignalSource::Custom(custom.clone()),
+            source: SignalSource::Custom(custom.clone()),
             target: custom.target,
         });
         self.signals.iter().cloned().chain(custom).collect()

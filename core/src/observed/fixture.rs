@@ -329,7 +329,7 @@ impl Fixture {
         let all = [&self.model_serving].into_iter().chain(&self.others);
         let model_servings: Vec<Arc<ModelServing>> = all.map(|found| Arc::new(decode(found))).collect();
         let network = Network {
-            are_served: self.are_routes_served,
+            routes_are_served: self.are_routes_served,
             routes: &by_key(&routes),
             servers: &by_key(&servers),
             model_servings: &model_servings,

@@ -27,8 +27,8 @@ pub use probe::{NameTraffic, ProbeResult, ProbeResults, ProbeTarget, Sample, Sel
 pub use profile::{LiveProfile, ProfileDigest};
 pub use router::{ObservedRouter, RouterPort, RouterService};
 pub use routing::{
-    COMPARED, Destination, LiveModelRoute, LiveModelServer, NAMED, Network, RouteDigest, Routing, Server,
-    ServerDigest,
+    COMPARED, Destination, LiveModelRoute, LiveModelServer, Network, OTHERS_KEPT, RouteDigest, Routing,
+    Server, ServerDigest,
 };
 pub use scaled_object::{LiveScaledObject, ScaledObjectDigest};
 
@@ -86,12 +86,12 @@ impl Observed {
     }
 
     /// Ownership of the object with the name of its ScaledObject.
-    pub fn ownership(&self) -> Ownership {
-        self.ownership_of(self.owned_scaled_object())
+    pub fn scaled_object_ownership(&self) -> Ownership {
+        self.ownership_of(self.scaled_object_digest())
     }
 
     /// Digest of the fields that the operator writes, of the object with the name of its ScaledObject.
-    pub fn owned_scaled_object(&self) -> Option<&OwnedObject> {
+    pub fn scaled_object_digest(&self) -> Option<&OwnedObject> {
         self.scaled_object.as_ref().map(|found| &found.owned)
     }
 

@@ -155,7 +155,7 @@ pub struct Routing {
     /// Its names that no ModelRoute of its namespace carries, each with the most similar routed name; empty
     /// if `is_known` is `false`.
     pub unrouted: Vec<(String, Option<String>)>,
-    /// Other ModelServings that opted in with one of its names, as `<namespace>/<name>`; at most [`NAMED`].
+    /// Other ModelServings that opted in with one of its names, as `<namespace>/<name>`; at most [`OTHERS_KEPT`].
     pub claimants: Vec<String>,
 }
 
@@ -170,8 +170,8 @@ pub struct Server {
     pub port: Option<u16>,
 }
 
-/// Most other ModelServings in a message: enough to act on, even if thousands share a name.
-pub const NAMED: usize = 6;
+/// Number of other ModelServings that are kept for a message: one more than it lists, so that it can end in "and others".
+pub const OTHERS_KEPT: usize = 6;
 
 /// Number of routes of a namespace, the first by name, that are compared to suggest a similar name. A bound,
 /// since thousands of models without a route may share a namespace with thousands that have one.
@@ -188,7 +188,7 @@ pub enum Destination {
         is_own: bool,
         /// `true` if different pods do prefill and decode, so that a request counts up to twice.
         disaggregated: bool,
-        /// Other ModelServings whose pods it selects, as `<namespace>/<name>`; at most [`NAMED`].
+        /// Other ModelServings whose pods it selects, as `<namespace>/<name>`; at most [`OTHERS_KEPT`].
         others: Vec<String>,
     },
     /// A provider outside the cluster.
@@ -199,7 +199,7 @@ pub enum Destination {
 #[derive(Clone, Copy, Debug)]
 pub struct Network<'a> {
     /// `true` if the cluster serves ModelRoutes.
-    pub are_served: bool,
+    pub routes_are_served: bool,
     /// ModelRoutes of the cluster.
     pub routes: &'a [(&'a Key, &'a RouteDigest)],
     /// ModelServers of the cluster.
@@ -223,7 +223,7 @@ impl Network<'_> {
             servers: self.servers_of(&namespace, model_serving),
             destinations: self.destinations(model_serving, &all),
             claimants: self.claimants(model_serving, &all),
-            is_known: self.are_served,
+            is_known: self.routes_are_served,
             unrouted,
             adapters,
         }
@@ -244,7 +244,7 @@ impl Network<'_> {
         let routes = || self.routes.iter().filter(|(key, _)| key.0 == namespace).map(|(_, route)| route);
         let all: Vec<&str> = routes().take(COMPARED).flat_map(|route| route.names()).collect();
         let missing =
-            names.iter().filter(|name| self.are_served && !routes().any(|route| route.carries(name)));
+            names.iter().filter(|name| self.routes_are_served && !routes().any(|route| route.carries(name)));
         missing
             .map(|name| ((*name).to_owned(), nearest(name, all.iter().copied()).map(str::to_owned)))
             .collect()
@@ -297,10 +297,10 @@ impl Network<'_> {
     }
 }
 
-/// The first [`NAMED`], by namespace and name.
+/// The first [`OTHERS_KEPT`], by namespace and name.
 fn first<'a>(found: impl Iterator<Item = &'a ModelServing>) -> Vec<String> {
     let mut keys = sorted(found.map(key));
-    keys.truncate(NAMED);
+    keys.truncate(OTHERS_KEPT);
     keys.into_iter().map(|(namespace, name)| format!("{namespace}/{name}")).collect()
 }
 

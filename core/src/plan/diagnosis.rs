@@ -39,7 +39,7 @@ pub enum LinkState {
 pub fn diagnose(observed: &Observed, plan: &Plan, explanation: &Explanation) -> Vec<Link> {
     let mut links = Vec::new();
     for link in ChainLink::VARIANTS {
-        let mut findings = plan.findings.iter().chain(&explanation.troubles);
+        let mut findings = plan.findings.iter().chain(&explanation.runtime_findings);
         let link = match findings.find(|finding| finding.reason.link() == *link) {
             Some(finding) => broken(*link, finding, explanation),
             None => describe_healthy(*link, observed, explanation),

@@ -46,7 +46,10 @@ fn agreed<T: PartialEq>(
         let servers: Vec<&str> = routing.servers.iter().map(|server| server.name.as_str()).collect();
         return Err(AnnotationError::of(
             key,
-            format!("missing, and the ModelServers {} disagree on it; set it", servers.join(", ")),
+            format!(
+                "missing, and the ModelServers {} have different values; set the annotation",
+                servers.join(", ")
+            ),
         ));
     }
     Ok(first)
@@ -80,7 +83,7 @@ mod tests {
     ) -> Result<(Engine, u16), String> {
         let profile = Profile::built_in();
         let annotations = [("kthena.io/model-name".to_owned(), "m".to_owned())].into();
-        let annotations = crate::intent::Annotations::read(&annotations, None).unwrap().unwrap();
+        let annotations = crate::intent::Annotations::parse(&annotations, None).unwrap().unwrap();
         let intent = Intent { engine, engine_port, ..crate::intent::merge(annotations, &profile).unwrap() };
         let resolved = engines(&intent, &Routing { servers, ..Routing::default() });
         resolved.map(|engines| (engines.engine, engines.port)).map_err(|error| error.to_string())
@@ -108,7 +111,7 @@ mod tests {
     #[rstest]
     #[case(vec![], "no ModelServer selects")]
     #[case(vec![server(None, Some(1))], "names no known engine")]
-    #[case(vec![server(VLLM, None), server(SGLANG, None)], "disagree on it")]
+    #[case(vec![server(VLLM, None), server(SGLANG, None)], "have different values")]
     #[case(vec![server(VLLM, Some(1)), server(VLLM, Some(2))], "engine-port: missing")]
     fn reports_a_missing_or_contradictory_setting(#[case] servers: Vec<Server>, #[case] expected: &str) {
         let error = resolved(None, None, servers).unwrap_err();

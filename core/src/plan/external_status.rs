@@ -18,7 +18,7 @@ const NO_DATA: &str = "Prometheus does not answer KEDA, or has no data for a que
 ///
 /// Sources: KEDA `controllers/keda/scaledobject_controller.go`,
 /// `pkg/scaling/executor/scale_scaledobjects.go`; Kubernetes `pkg/controller/podautoscaler/horizontal.go`.
-const CURES: [(&str, &str); 12] = [
+const REMEDIES: [(&str, &str); 12] = [
     (
         "is forbidden",
         "KEDA or the HPA lacks permission to scale ModelServings; grant it get on modelservings, and get and update on modelservings/scale, in the API group workload.serving.volcano.sh",
@@ -62,17 +62,17 @@ const CURES: [(&str, &str); 12] = [
 const SYMPTOMS: [&str; 3] = ["TriggerError", "PartialTriggerError", "FailedGetExternalMetric"];
 
 /// Puts causes before symptoms; otherwise the order is that of the chain.
-pub(super) fn sort_causes_first(troubles: &mut [Finding]) {
-    let has_cause = troubles
+pub(super) fn sort_causes_first(runtime_findings: &mut [Finding]) {
+    let has_cause = runtime_findings
         .iter()
         .any(|found| matches!(found.reason, Reason::RouterNotScraped | Reason::EngineNotScraped));
     if has_cause {
-        troubles.sort_by_key(|found| found.is_symptom);
+        runtime_findings.sort_by_key(|found| found.is_symptom);
     }
 }
 
 /// Rejections by the API server, and bad conditions of the ScaledObject and the HPA.
-pub(super) fn troubles(observed: &Observed) -> Vec<Finding> {
+pub(super) fn runtime_findings(observed: &Observed) -> Vec<Finding> {
     let rejection = observed.rejection.as_deref().map(Finding::rejected);
     rejection.into_iter().chain(scaled_object_trouble(observed)).chain(hpa_troubles(observed)).collect()
 }
@@ -118,21 +118,21 @@ fn is_at_zero(observed: &Observed, condition: &ConditionDigest) -> bool {
 
 fn trouble(reason: Reason, reporter: &str, condition: &ConditionDigest) -> Finding {
     let is_symptom = SYMPTOMS.contains(&condition.reason.as_str());
-    Finding { is_symptom, ..Finding::external(reason, reporter, condition, cure(condition)) }
+    Finding { is_symptom, ..Finding::external(reason, reporter, condition, remedy(condition)) }
 }
 
-fn cure(condition: &ConditionDigest) -> Option<&'static str> {
-    CURES
+fn remedy(condition: &ConditionDigest) -> Option<&'static str> {
+    REMEDIES
         .iter()
         .find(|(text, _)| condition.reason == *text || condition.message.contains(text))
-        .map(|(_, cure)| *cure)
+        .map(|(_, remedy)| *remedy)
 }
 
 /// Result of the operator's own check of the signals.
 #[derive(Default)]
-pub(super) struct SignalCheck {
+pub(super) struct ProbeFindings {
     /// Problems that keep signals from having data.
-    pub(super) troubles: Vec<Finding>,
+    pub(super) runtime_findings: Vec<Finding>,
     /// Error of a check that could not run.
     pub(super) error: Option<String>,
 }
@@ -142,24 +142,29 @@ pub(super) struct SignalCheck {
 pub(super) fn signals(
     observed: &Observed,
     ResolvedIntent { intent, triggers }: &ResolvedIntent,
-) -> SignalCheck {
-    let Some(prometheus) = intent.profile.prometheus.clone() else { return SignalCheck::default() };
+) -> ProbeFindings {
+    let Some(prometheus) = intent.profile.prometheus.clone() else { return ProbeFindings::default() };
     let target = ProbeTarget { prometheus, router: triggers.router.clone() };
     match observed.probes.get(&target) {
-        None => SignalCheck { troubles: not_routed(observed, None).into_iter().collect(), error: None },
+        None => {
+            ProbeFindings { runtime_findings: not_routed(observed, None).into_iter().collect(), error: None }
+        }
         Some(Err(error)) => {
             let error = format!(
                 "the operator could not check the signals, so it cannot detect missing ones: {}",
                 normalize_message(error)
             );
-            SignalCheck { troubles: not_routed(observed, None).into_iter().collect(), error: Some(error) }
+            ProbeFindings {
+                runtime_findings: not_routed(observed, None).into_iter().collect(),
+                error: Some(error),
+            }
         }
         Some(Ok(probe)) => {
-            let troubles = router_scraped(intent, triggers, probe)
+            let runtime_findings = router_scraped(intent, triggers, probe)
                 .into_iter()
                 .chain(engines_scraped(observed, triggers, probe))
                 .chain(model_seen(observed, intent, probe));
-            SignalCheck { troubles: troubles.collect(), error: None }
+            ProbeFindings { runtime_findings: runtime_findings.collect(), error: None }
         }
     }
 }
@@ -172,7 +177,7 @@ fn router_scraped(intent: &Intent, triggers: &Triggers, probe: &ProbeResult) -> 
 }
 
 const fn is_demand(signal: &SignalTarget) -> bool {
-    matches!(signal.measure, SignalSource::BuiltIn(Signal::Demand(_)))
+    matches!(signal.source, SignalSource::BuiltIn(Signal::Demand(_)))
 }
 
 fn engines_scraped(observed: &Observed, triggers: &Triggers, probe: &ProbeResult) -> Option<Finding> {

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Most names in one message.
-const NAMED: usize = 5;
+const MAX_LISTED: usize = 5;
 
 /// Remedy for an external error that [`super::external_status`] has none for.
 const UNKNOWN_ERROR: &str = "replicas may not follow the load until this error is resolved";
@@ -152,11 +152,11 @@ impl Finding {
         Self::new(Reason::InvalidConfiguration, errors.join("; "))
     }
 
-    pub(super) fn would_cut_running_fleet(current: i32, max: i32) -> Self {
+    pub(super) fn would_remove_running_groups(current: i32, max: i32) -> Self {
         Self::new(
             Reason::InvalidConfiguration,
             format!(
-                "{current} ServingGroups run and the maximum is {max}, so opting in would remove the difference at once; set {PREFIX}max-replicas to at least {current}, or to a lower number to accept the cut"
+                "{current} ServingGroups run and the maximum is {max}, so opting in would remove the difference at once; set {PREFIX}max-replicas to at least {current}, or to a lower number to accept the reduction"
             ),
         )
     }
@@ -291,9 +291,9 @@ fn with_suggestion((name, nearest): &(String, Option<String>)) -> String {
 }
 
 fn listed(names: &[&str]) -> String {
-    match names.get(..NAMED) {
+    match names.get(..MAX_LISTED) {
         // No number: it would change with every object that is created or deleted.
-        Some(first) if names.len() > NAMED => format!("{} and others", first.join(", ")),
+        Some(first) if names.len() > MAX_LISTED => format!("{} and others", first.join(", ")),
         _ => names.join(", "),
     }
 }

@@ -77,7 +77,7 @@ pub struct Explanation {
     /// Content of the condition.
     pub verdict: Verdict,
     /// Problems that keep the applied plan from working, causes before symptoms.
-    pub troubles: Vec<Finding>,
+    pub runtime_findings: Vec<Finding>,
     /// Error of the operator's own check of the signals.
     pub check: Option<String>,
     /// Settings and triggers, if they are valid.
@@ -107,7 +107,7 @@ pub struct ResolvedIntent {
 pub fn plan(observed: &Observed, capabilities: Capabilities, defaults: &Profile) -> Plan {
     let selector = label_selector::desired(&observed.model_serving, capabilities);
     let annotations = observed.model_serving.annotations.iter().cloned().collect();
-    match Annotations::read(&annotations, custom_signals(observed, defaults)) {
+    match Annotations::parse(&annotations, custom_signals(observed, defaults)) {
         None => opted_out(observed, selector),
         Some(annotations) => opted_in(observed, selector, annotations, capabilities, defaults),
     }
@@ -122,12 +122,12 @@ fn custom_signals<'a>(observed: &'a Observed, defaults: &'a Profile) -> Option<&
 }
 
 fn opted_out(observed: &Observed, selector: Desired<String>) -> Plan {
-    let condition = match observed.model_serving.status.conditions.place {
+    let condition = match observed.model_serving.status.conditions.index {
         Some(_) => Desired::Remove,
         None => Desired::Keep,
     };
     Plan {
-        scaled_object: removal(observed, observed.owned_scaled_object()),
+        scaled_object: removal(observed, observed.scaled_object_digest()),
         pod_monitor: removal(observed, observed.pod_monitor.as_ref()),
         selector,
         condition,
@@ -169,7 +169,7 @@ fn opted_in(
         // Two autoscalers would revert each other's changes, so the owned ScaledObject is removed. The other
         // one is never touched.
         _ if !observed.competing_autoscalers.is_empty() => {
-            (removal(observed, observed.owned_scaled_object()), Desired::Keep)
+            (removal(observed, observed.scaled_object_digest()), Desired::Keep)
         }
         (Some(resolved), Some(keda)) if findings.is_empty() => (
             scaled_object(observed, resolved, &selector, keda),
@@ -223,21 +223,27 @@ fn explain(
     findings: &[Finding],
     warnings: &[String],
 ) -> Explanation {
-    let mut troubles = external_status::troubles(observed);
+    let mut runtime_findings = external_status::runtime_findings(observed);
     let mut check = None;
     if let Some(resolved) = &resolved {
-        troubles.splice(0..0, external_status::selector(observed, &resolved.triggers));
+        runtime_findings.splice(0..0, external_status::selector(observed, &resolved.triggers));
         let signals = external_status::signals(observed, resolved);
-        troubles.extend(signals.troubles);
+        runtime_findings.extend(signals.runtime_findings);
         check = signals.error;
-        external_status::sort_causes_first(&mut troubles);
+        external_status::sort_causes_first(&mut runtime_findings);
     }
     let intent = resolved.as_ref().map(|resolved| &resolved.intent);
     let verdict = verdict::verdict(
         observed,
-        &VerdictInputs { findings, troubles: &troubles, warnings, check: check.as_deref(), intent },
+        &VerdictInputs {
+            findings,
+            runtime_findings: &runtime_findings,
+            warnings,
+            check: check.as_deref(),
+            intent,
+        },
     );
-    Explanation { verdict, troubles, check, resolved }
+    Explanation { verdict, runtime_findings, check, resolved }
 }
 
 /// Keeps the ScaledObject back while it has no selector, without which the HPA stops, and while the old one
@@ -250,7 +256,7 @@ fn scaled_object(
 ) -> Desired<Box<ScaledObject>> {
     let has_selector =
         matches!(selector, Desired::Apply(_)) || observed.model_serving.label_selector().is_some();
-    if !has_selector || observed.ownership() == Ownership::Terminating {
+    if !has_selector || observed.scaled_object_ownership() == Ownership::Terminating {
         return Desired::Keep;
     }
     let built =
@@ -311,7 +317,7 @@ fn merge_profile(
             ProfileUnavailable::NotFound => Finding::profile_not_found(name),
             ProfileUnavailable::Unusable(errors) => Finding::profile_invalid(name, errors),
         })?;
-    let profile = profile.clone().with_fallback(defaults);
+    let profile = profile.clone().with_flag_defaults(defaults);
     intent::merge(annotations, &profile).map_err(|error| Finding::invalid(&[error]))
 }
 
@@ -321,7 +327,7 @@ fn preconditions(observed: &Observed, capabilities: Capabilities) -> Vec<Finding
     if !observed.competing_autoscalers.is_empty() {
         findings.push(Finding::conflicting(&observed.competing_autoscalers));
     }
-    if observed.ownership() == Ownership::Foreign {
+    if observed.scaled_object_ownership() == Ownership::Foreign {
         findings.push(Finding::name_conflict::<ScaledObject>(&observed.model_serving.scaled_object_name()));
     }
     if capabilities.keda.is_none() {
@@ -337,9 +343,9 @@ fn preconditions(observed: &Observed, capabilities: Capabilities) -> Vec<Finding
 fn unsupported(observed: &Observed, capabilities: Capabilities, intent: &Intent) -> Vec<Finding> {
     let mut findings = Vec::new();
     let current = observed.model_serving.replicas();
-    let is_opting_in = observed.ownership() == Ownership::Absent;
+    let is_opting_in = observed.scaled_object_ownership() == Ownership::Absent;
     if is_opting_in && current > intent.replicas.max() && !intent.max_is_explicit {
-        findings.push(Finding::would_cut_running_fleet(current, intent.replicas.max()));
+        findings.push(Finding::would_remove_running_groups(current, intent.replicas.max()));
     }
     if intent.profile.prometheus.is_none() {
         findings.push(Finding::prometheus_not_configured());

@@ -68,7 +68,7 @@ pub fn plan_router(
     match profile {
         None => plan_with(observed, &defaults.monitors, any_opted_in),
         Some(Ok(profile)) => {
-            plan_with(observed, &profile.clone().with_fallback(defaults).monitors, any_opted_in)
+            plan_with(observed, &profile.clone().with_flag_defaults(defaults).monitors, any_opted_in)
         }
         Some(Err(_)) => match plan_with(observed, &defaults.monitors, any_opted_in) {
             RouterPlan { service_monitor: Desired::Apply(_), series, problem } => {

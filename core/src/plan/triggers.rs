@@ -73,7 +73,7 @@ pub(super) fn triggers(observed: &Observed, intent: &Intent) -> Result<Triggers,
 }
 
 const fn needs_engines(signal: &SignalTarget) -> bool {
-    matches!(signal.measure, SignalSource::BuiltIn(Signal::Saturation(_)))
+    matches!(signal.source, SignalSource::BuiltIn(Signal::Saturation(_)))
 }
 
 /// Problems that keep a model at zero from being woken.
@@ -100,7 +100,7 @@ struct QueryBuilder<'a> {
 
 impl QueryBuilder<'_> {
     fn trigger(&self, signal: &SignalTarget) -> Result<TriggerSpec, Finding> {
-        let SignalTarget { measure, target } = signal;
+        let SignalTarget { source: measure, target } = signal;
         let mut target = *target;
         let mut metric_type = MetricType::AverageValue;
         let query = match measure {
@@ -118,7 +118,7 @@ impl QueryBuilder<'_> {
                 metric_type = custom.metric_type;
                 let names: Vec<&str> = self.intent.models.iter().collect();
                 let adapters: Vec<&str> = self.observed.routing.adapters.iter().map(String::as_str).collect();
-                let (namespace, name) = self.identity();
+                let (namespace, name) = self.key();
                 let subject = Subject { models: &names, adapters: &adapters, namespace, name };
                 custom
                     .query
@@ -136,7 +136,7 @@ impl QueryBuilder<'_> {
         })
     }
 
-    fn identity(&self) -> (&str, &str) {
+    fn key(&self) -> (&str, &str) {
         let metadata = &self.observed.model_serving.metadata;
         (metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref().unwrap_or_default())
     }
@@ -146,7 +146,7 @@ impl QueryBuilder<'_> {
     }
 
     fn engine_series(&self, engine: Engine) -> EngineSeries {
-        let (namespace, name) = self.identity();
+        let (namespace, name) = self.key();
         EngineSeries {
             engine,
             namespace: namespace.to_owned(),

@@ -39,7 +39,7 @@ pub(super) struct VerdictInputs<'a> {
     /// Problems that keep the plan from being applied, the most important first.
     pub(super) findings: &'a [Finding],
     /// Problems that keep the applied plan from working, in the order of the chain.
-    pub(super) troubles: &'a [Finding],
+    pub(super) runtime_findings: &'a [Finding],
     /// Notices that keep nothing from working.
     pub(super) warnings: &'a [String],
     /// Error of the operator's own check of the signals.
@@ -73,7 +73,7 @@ pub(super) fn condition(observed: &Observed, verdict: &Verdict) -> Desired<Verdi
 /// Judges in the order findings, pause, reported problems, state.
 pub(super) fn verdict(observed: &Observed, inputs: &VerdictInputs<'_>) -> Verdict {
     if let [first, others @ ..] = inputs.findings {
-        return problem(first, &not_applied(observed, first, others), inputs.troubles, inputs);
+        return problem(first, &not_applied(observed, first, others), inputs.runtime_findings, inputs);
     }
     if let Some(cause) = paused_by(observed, inputs.intent) {
         let message = format!("paused by {cause}, so replicas do not change; remove it to resume");
@@ -81,7 +81,7 @@ pub(super) fn verdict(observed: &Observed, inputs: &VerdictInputs<'_>) -> Verdic
     }
     let ready = keda_condition(observed, "Ready");
     let has_reported = ready.is_some() && observed.hpa.is_some();
-    if let [first, others @ ..] = inputs.troubles
+    if let [first, others @ ..] = inputs.runtime_findings
         && (has_reported || matches!(first.reason, Reason::ScaledObjectNotReady | Reason::HpaNotScaling))
     {
         return problem(first, &first.message, others, inputs);
@@ -91,7 +91,7 @@ pub(super) fn verdict(observed: &Observed, inputs: &VerdictInputs<'_>) -> Verdic
         return Verdict {
             status: Status::Unknown,
             reason: VerdictReason::Pending,
-            message: with_notices(message.to_owned(), inputs.troubles, inputs),
+            message: with_notices(message.to_owned(), inputs.runtime_findings, inputs),
         };
     }
     let scales = scales_on(inputs.intent);
@@ -116,7 +116,7 @@ fn not_applied(observed: &Observed, first: &Finding, others: &[Finding]) -> Stri
     if !observed.competing_autoscalers.is_empty() {
         return message;
     }
-    match observed.ownership() {
+    match observed.scaled_object_ownership() {
         Ownership::Owned => message.push_str("; until then the ScaledObject keeps its last valid settings"),
         Ownership::Absent => message.push_str("; until then no ScaledObject is created"),
         Ownership::Terminating | Ownership::Foreign => {}
@@ -127,9 +127,17 @@ fn not_applied(observed: &Observed, first: &Finding, others: &[Finding]) -> Stri
 /// Signals and bounds.
 fn scales_on(intent: Option<&Intent>) -> String {
     let Some(intent) = intent else { return "scales".to_owned() };
-    let names: Vec<&str> = intent.signals.iter().map(|signal| signal.measure.name()).collect();
+    let names: Vec<&str> = intent.signals.iter().map(|signal| signal.source.name()).collect();
     let (min, max) = (intent.replicas.min(), intent.replicas.max());
-    format!("scales on {}, {min} to {max} ServingGroups", names.join(", "))
+    format!("scales on {}, from {min} to {max} ServingGroups", joined(&names))
+}
+
+/// Names as a sentence lists them: `a`, `a and b`, `a, b and c`.
+fn joined(names: &[&str]) -> String {
+    match names {
+        [first @ .., last] if !first.is_empty() => format!("{} and {last}", first.join(", ")),
+        names => names.concat(),
+    }
 }
 
 /// The annotation that pauses all scaling; a pause of one direction leaves the model scaled.
@@ -137,7 +145,8 @@ fn paused_by(observed: &Observed, intent: Option<&Intent>) -> Option<String> {
     if intent.is_some_and(|intent| intent.pause == Some(Pause::All)) {
         return Some(format!("the annotation {PREFIX}paused"));
     }
-    let owned = observed.scaled_object.as_ref().filter(|_| observed.ownership() == Ownership::Owned);
+    let owned =
+        observed.scaled_object.as_ref().filter(|_| observed.scaled_object_ownership() == Ownership::Owned);
     owned?
         .paused_by
         .map(|annotation| format!("the annotation {annotation} on the ScaledObject, which another user set"))

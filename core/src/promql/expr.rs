@@ -104,10 +104,10 @@ pub enum Expr {
     /// Maximum over a window; unlike an instant selector, it ignores older samples.
     MaxOverTime(Selector, &'static str),
     /// A query of the platform team.
-    Written(Query),
+    Custom(Query),
     /// Maximum of a query of the platform team over one minute, which ended `offset` ago, in steps of 15
     /// seconds.
-    WrittenMinute(Query, Option<&'static str>),
+    CustomOverMinute(Query, Option<&'static str>),
     /// An aggregation; with an empty `by` it returns one sample without labels.
     Aggregate {
         /// Aggregation operator.
@@ -153,8 +153,8 @@ impl fmt::Display for Expr {
             Self::Rate(selector, window) => write_call(f, "rate", selector, window),
             Self::Increase(selector, window) => write_call(f, "increase", selector, window),
             Self::MaxOverTime(selector, window) => write_call(f, "max_over_time", selector, window),
-            Self::Written(query) => write!(f, "{query}"),
-            Self::WrittenMinute(query, offset) => {
+            Self::Custom(query) => write!(f, "{query}"),
+            Self::CustomOverMinute(query, offset) => {
                 write!(f, "max_over_time(({query})[1m:15s]")?;
                 offset.map_or(Ok(()), |offset| write!(f, " offset {offset}"))?;
                 f.write_str(")")
@@ -179,11 +179,11 @@ impl fmt::Display for Operand<'_> {
             | Expr::Rate(..)
             | Expr::Increase(..)
             | Expr::MaxOverTime(..)
-            | Expr::WrittenMinute(..)
+            | Expr::CustomOverMinute(..)
             | Expr::Aggregate { .. } => {
                 write!(f, "{}", self.0)
             }
-            Expr::Written(_)
+            Expr::Custom(_)
             | Expr::IsOne(_)
             | Expr::Zero(_)
             | Expr::Or(_)

@@ -5,7 +5,7 @@ use super::{RouterSeries, engine::MODEL_SERVING};
 use crate::promql::{Expr, Selector};
 
 /// Metrics that have a model's name as a label after the router's first request for it.
-const NAMED: &[&str] = &[
+const METRICS_BY_MODEL: &[&str] = &[
     "kthena_router_active_downstream_requests",
     "kthena_router_requests_total",
     "kthena_router_tokens_total",
@@ -25,11 +25,11 @@ pub fn router_presence(router: &RouterSeries) -> Expr {
 
 /// One sample for each model name and status code of the router's requests since its start.
 pub fn model_names(router: &RouterSeries) -> Expr {
-    let named = Selector::families(NAMED).with("namespace", &router.namespace);
+    let named = Selector::families(METRICS_BY_MODEL).with("namespace", &router.namespace);
     Expr::max_by(&[MODEL, STATUS_CODE], Expr::Series(named))
 }
 
 /// One sample for each ModelServing with scrape targets for its engines: 1 if at least one scrape succeeds.
-pub fn engines() -> Expr {
+pub fn engine_targets() -> Expr {
     Expr::max_by(&["namespace", ENGINE_OF], Expr::Series(Selector::metric("up").with_some(ENGINE_OF)))
 }

@@ -9,8 +9,7 @@ use crate::{
 /// leaves no gap.
 const WINDOW: &str = "2m";
 
-/// Offset of one minute of the window. The last sample of the window counts too, so there is one minute more
-/// than in it.
+/// Offset of one minute of the window. A window of two minutes has three edges: now, one and two minutes ago.
 type Minute = Option<&'static str>;
 const MINUTES: [Minute; 3] = [None, Some("1m"), Some("2m")];
 
@@ -145,7 +144,7 @@ impl RouterSeries {
             |selector| {
                 Expr::MaxOverTime(minute.map_or(selector.clone(), |offset| selector.offset(offset)), "1m")
             },
-            |query| Expr::WrittenMinute(query, minute),
+            |query| Expr::CustomOverMinute(query, minute),
         ))
     }
 
@@ -162,7 +161,7 @@ impl RouterSeries {
 
     /// Samples that exist while Prometheus scrapes the router.
     pub(super) fn presence(&self) -> Vec<Expr> {
-        self.presence_exprs(Expr::Series, Expr::Written)
+        self.presence_exprs(Expr::Series, Expr::Custom)
     }
 
     /// Samples that exist if Prometheus scraped the router at the start of the window, with or without
@@ -170,7 +169,7 @@ impl RouterSeries {
     fn was_present(&self) -> Expr {
         Expr::Or(self.presence_exprs(
             |selector| Expr::Series(selector.offset(WINDOW)),
-            |query| Expr::WrittenMinute(query, Some(WINDOW)),
+            |query| Expr::CustomOverMinute(query, Some(WINDOW)),
         ))
     }
 

@@ -5,7 +5,7 @@ use std::{fmt::Debug, time::Duration};
 use kube::{Api, Resource, ResourceExt as _, core::NamespaceResourceScope};
 use serde::de::DeserializeOwned;
 
-use super::{ModelServingContext, identity};
+use super::{ModelServingContext, uid};
 use crate::{
     cluster::{
         Error,
@@ -69,13 +69,15 @@ pub(super) async fn apply(
     };
     let scaled_object_delay = match scaled_object {
         Desired::Apply(desired) => {
-            let existing =
-                Existing { ownership: observed.ownership(), object: observed.owned_scaled_object() };
+            let existing = Existing {
+                ownership: observed.scaled_object_ownership(),
+                object: observed.scaled_object_digest(),
+            };
             apply_object(context, observed, existing, (**desired).clone()).await?
         }
         Desired::Remove => {
             let name = observed.model_serving.scaled_object_name();
-            remove_object::<LiveScaledObject>(context, observed, &name, observed.owned_scaled_object())
+            remove_object::<LiveScaledObject>(context, observed, &name, observed.scaled_object_digest())
                 .await?
         }
         Desired::Keep => None,
@@ -95,9 +97,9 @@ where
     K: Generated<Live: WatchedKind>,
 {
     let (history, model_serving) = (&context.history, &observed.model_serving);
-    let (identity, kind, name) = (identity(model_serving), K::kind(&()), desired.name_any());
+    let (uid, kind, name) = (uid(model_serving), K::kind(&()), desired.name_any());
     let fingerprint = desired.fingerprint();
-    if let Some(delay) = history.repair_delay(&identity, &kind, fingerprint) {
+    if let Some(delay) = history.repair_delay(&uid, &kind, fingerprint) {
         return Ok(Some(delay));
     }
     let written = match api::<K::Live>(context, observed) {
@@ -107,12 +109,12 @@ where
         Err(error) => Err(error),
     };
     let written = written.map_err(|error| Failure { object: format!("{kind} {name}"), error })?;
-    let is_repair = history.record_applied(&identity, kind.clone(), fingerprint);
+    let is_repair = history.record_applied(&uid, kind.clone(), fingerprint);
     let Some(live) = written else { return Ok(None) };
     context.shared.caches.stores.record::<K::Live, _>(&live);
     tracing::info!(namespace = model_serving.namespace(), name, %kind, "applied");
     if is_repair {
-        history.record_repair(&identity, &kind);
+        history.record_repair(&uid, &kind);
         let note = format!("{kind} {name} was changed by another client and has been restored");
         context.events.normal(model_serving, "Repaired", &note);
     }
@@ -135,7 +137,7 @@ where
         Err(error) => Err(error),
     };
     deleted.map_err(|error| Failure { object: format!("deletion of {kind} {name}"), error })?;
-    context.history.record_removal(&identity(&observed.model_serving), &kind);
+    context.history.record_removal(&uid(&observed.model_serving), &kind);
     tracing::info!(namespace = observed.model_serving.namespace(), name, %kind, "removed");
     Ok(None)
 }

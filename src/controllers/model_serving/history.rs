@@ -1,6 +1,6 @@
 //! In-memory history of each model: its last condition write, last report and last applied objects.
 //!
-//! Nothing is lost with it: after a restart a condition is throttled as if it had just been written, so that a restart writes nothing.
+//! A restart empties it and still writes nothing: a condition is then throttled as if it had just been written.
 
 use std::{
     borrow::Cow,
@@ -21,16 +21,16 @@ use kthena_keda_core::{
 };
 
 /// Least time between two changes of a condition's message while its reason stays.
-const SAME_REASON: Duration = Duration::from_mins(10);
+const MESSAGE_INTERVAL: Duration = Duration::from_mins(10);
 /// Least time between two changes from idle to scaling or back.
-const SAME_STATUS: Duration = Duration::from_mins(1);
+const LOAD_REASON_INTERVAL: Duration = Duration::from_mins(1);
 
-/// Delay before the third equal write within [`CALM`]; it doubles with each further one.
+/// Delay before the third equal write within [`REPAIR_RESET_AFTER`]; it doubles with each further one.
 const FIRST_DELAY: Duration = Duration::from_millis(250);
 /// Longest delay between equal writes.
 const LONGEST_DELAY: Duration = Duration::from_secs(30);
 /// Time without an equal write after which the next one is the first again.
-const CALM: Duration = Duration::from_mins(2);
+const REPAIR_RESET_AFTER: Duration = Duration::from_mins(2);
 
 /// History of every model, by uid.
 #[derive(Debug)]
@@ -74,7 +74,7 @@ struct Throttle {
 
 impl Throttle {
     fn record(&mut self) {
-        let is_in_a_row = self.last.is_some_and(|last| last.elapsed() < CALM);
+        let is_in_a_row = self.last.is_some_and(|last| last.elapsed() < REPAIR_RESET_AFTER);
         self.times = if is_in_a_row { self.times.saturating_add(1) } else { 1 };
         self.last = Some(Instant::now());
     }
@@ -99,34 +99,34 @@ impl History {
     /// Time until a condition may be rewritten with this verdict.
     pub(super) fn condition_delay(
         &self,
-        identity: &str,
+        uid: &str,
         before: Option<&Condition>,
         verdict: &Verdict,
     ) -> Option<Duration> {
         let Some(before) = before else {
             // If it was written before, another client has removed it.
-            return self.models().get(identity)?.condition_writes.remaining_delay();
+            return self.models().get(uid)?.condition_writes.remaining_delay();
         };
         let least_age = least_age(before, verdict)?;
-        let last_write = self.models().get(identity).and_then(|model| model.condition_writes.last);
+        let last_write = self.models().get(uid).and_then(|model| model.condition_writes.last);
         let age = last_write.unwrap_or(self.started).elapsed();
         least_age.checked_sub(age).filter(|delay| !delay.is_zero())
     }
 
     /// Records that a condition was written.
-    pub(super) fn record_condition_write(&self, identity: &str) {
-        self.models().entry(identity.to_owned()).or_default().condition_writes.record();
+    pub(super) fn record_condition_write(&self, uid: &str) {
+        self.models().entry(uid.to_owned()).or_default().condition_writes.record();
     }
 
     /// Records the desired object of an apply. Returns `true` if the last apply had the same one, so that a write restored it.
     pub(super) fn record_applied(
         &self,
-        identity: &str,
+        uid: &str,
         kind: Cow<'static, str>,
         fingerprint: Fingerprint,
     ) -> bool {
         let mut models = self.models();
-        let applied = &mut models.entry(identity.to_owned()).or_default().applied;
+        let applied = &mut models.entry(uid.to_owned()).or_default().applied;
         if applied.iter().any(|last| last.kind == kind && last.fingerprint == fingerprint) {
             return true;
         }
@@ -138,35 +138,30 @@ impl History {
     }
 
     /// Records that the operator itself removed an object: the next apply creates it, and restores nothing.
-    pub(super) fn record_removal(&self, identity: &str, kind: &str) {
-        if let Some(model) = self.models().get_mut(identity) {
+    pub(super) fn record_removal(&self, uid: &str, kind: &str) {
+        if let Some(model) = self.models().get_mut(uid) {
             model.applied.retain(|last| last.kind != kind);
         }
     }
 
     /// Records that an object was restored to its desired state.
-    pub(super) fn record_repair(&self, identity: &str, kind: &str) {
+    pub(super) fn record_repair(&self, uid: &str, kind: &str) {
         let mut models = self.models();
-        let applied = models.get_mut(identity).into_iter().flat_map(|model| &mut model.applied);
+        let applied = models.get_mut(uid).into_iter().flat_map(|model| &mut model.applied);
         applied.filter(|last| last.kind == kind).for_each(|last| last.repairs.record());
     }
 
     /// Time until an object may be restored to this desired state again.
-    pub(super) fn repair_delay(
-        &self,
-        identity: &str,
-        kind: &str,
-        fingerprint: Fingerprint,
-    ) -> Option<Duration> {
+    pub(super) fn repair_delay(&self, uid: &str, kind: &str, fingerprint: Fingerprint) -> Option<Duration> {
         let models = self.models();
-        let last = models.get(identity)?.applied.iter().find(|last| last.kind == kind)?;
+        let last = models.get(uid)?.applied.iter().find(|last| last.kind == kind)?;
         last.repairs.remaining_delay().filter(|_| last.fingerprint == fingerprint)
     }
 
     /// Records the version of a ModelServing that our own write made.
     pub(super) fn record_write(&self, written: &PartialObjectMeta<ModelServing>) {
-        let identity = written.uid().unwrap_or_default();
-        self.models().entry(identity).or_default().written = Some(version(written));
+        let uid = written.uid().unwrap_or_default();
+        self.models().entry(uid).or_default().written = Some(version(written));
     }
 
     /// `true` if a ModelServing is older than our own last write. The watch brings the newer version; a plan for the older one would only
@@ -177,42 +172,42 @@ impl History {
     }
 
     /// The last report on a model.
-    pub(super) fn reported(&self, identity: &str) -> Option<ReportedCondition> {
-        self.models().get(identity)?.reported.clone()
+    pub(super) fn reported(&self, uid: &str) -> Option<ReportedCondition> {
+        self.models().get(uid)?.reported.clone()
     }
 
     /// Records a report on a model.
-    pub(super) fn record_report(&self, identity: &str, verdict: &Verdict) {
+    pub(super) fn record_report(&self, uid: &str, verdict: &Verdict) {
         let reported =
             ReportedCondition { is_good: verdict.is_good(), reason: verdict.reason.as_str().to_owned() };
-        self.models().entry(identity.to_owned()).or_default().reported = Some(reported);
+        self.models().entry(uid.to_owned()).or_default().reported = Some(reported);
     }
 
-    /// The field manager that sets `spec.replicas` although an autoscaler did before. A model that was not scaled yet has none: every
-    /// manifest sets a first number.
-    pub(super) fn second_writer(&self, identity: &str, writer: &ReplicasWriter) -> Option<String> {
+    /// Records who wrote `spec.replicas` last. Returns a field manager that did so although an autoscaler had before; a model that
+    /// was not scaled yet has none, since every manifest sets a first number.
+    pub(super) fn record_replicas_writer(&self, uid: &str, writer: &ReplicasWriter) -> Option<String> {
         let mut models = self.models();
         match writer {
             ReplicasWriter::Unknown => None,
             ReplicasWriter::Scale => {
-                models.entry(identity.to_owned()).or_default().was_autoscaled = true;
+                models.entry(uid.to_owned()).or_default().was_autoscaled = true;
                 None
             }
             ReplicasWriter::Manager(manager) => {
-                models.get(identity).filter(|model| model.was_autoscaled).map(|_| manager.clone())
+                models.get(uid).filter(|model| model.was_autoscaled).map(|_| manager.clone())
             }
         }
     }
 
     /// Drops a model that is gone, or no longer opted in.
-    pub(super) fn forget(&self, identity: &str) {
-        self.models().remove(identity);
+    pub(super) fn forget(&self, uid: &str) {
+        self.models().remove(uid);
     }
 
     /// Drops every model that a new list lacks, and the written versions of the others: the list is newer.
     pub(super) fn retain_listed(&self, listed: &HashSet<String>) {
         let mut models = self.models();
-        models.retain(|identity, _| listed.contains(identity));
+        models.retain(|uid, _| listed.contains(uid));
         models.values_mut().for_each(|model| model.written = None);
     }
 
@@ -228,10 +223,10 @@ fn least_age(before: &Condition, verdict: &Verdict) -> Option<Duration> {
     }
     if before.reason != verdict.reason.as_str() {
         return (is_load_reason(&before.reason) && is_load_reason(verdict.reason.as_str()))
-            .then_some(SAME_STATUS);
+            .then_some(LOAD_REASON_INTERVAL);
     }
     let has_same_stable_part = stable_part(&before.message) == stable_part(&verdict.message);
-    (verdict.reason.is_external() || has_same_stable_part).then_some(SAME_REASON)
+    (verdict.reason.is_external() || has_same_stable_part).then_some(MESSAGE_INTERVAL)
 }
 
 #[cfg(test)]
@@ -247,11 +242,11 @@ mod tests {
     #[rstest]
     #[case::first_trouble(("True", "Scaling", "a"), (Status::False, Problem(Reason::HpaNotScaling), "b"), None)]
     #[case::over(("False", "HpaNotScaling", "a"), (Status::True, Idle, "b"), None)]
-    #[case::busy_and_idle(("True", "Scaling", "a"), (Status::True, Idle, "b"), Some(SAME_STATUS))]
+    #[case::busy_and_idle(("True", "Scaling", "a"), (Status::True, Idle, "b"), Some(LOAD_REASON_INTERVAL))]
     #[case::paused(("True", "Scaling", "a"), (Status::True, Paused, "b"), None)]
-    #[case::text_of_others(("False", "HpaNotScaling", "a"), (Status::False, Problem(Reason::HpaNotScaling), "b"), Some(SAME_REASON))]
+    #[case::text_of_others(("False", "HpaNotScaling", "a"), (Status::False, Problem(Reason::HpaNotScaling), "b"), Some(MESSAGE_INTERVAL))]
     #[case::text_of_users(("False", "InvalidConfiguration", "a"), (Status::False, Problem(Reason::InvalidConfiguration), "b"), None)]
-    #[case::only_the_rest(("False", "InvalidConfiguration", "a; also reported: X: b"), (Status::False, Problem(Reason::InvalidConfiguration), "a; also reported: X: c"), Some(SAME_REASON))]
+    #[case::only_the_rest(("False", "InvalidConfiguration", "a; also reported: X: b"), (Status::False, Problem(Reason::InvalidConfiguration), "a; also reported: X: c"), Some(MESSAGE_INTERVAL))]
     fn throttles_changes_that_users_did_not_make(
         #[case] before: (&str, &str, &str),
         #[case] after: (Status, VerdictReason, &str),
@@ -280,7 +275,7 @@ mod tests {
             throttle.record();
         }
         assert_eq!(delays, [0, 0, 250, 500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000]);
-        tokio::time::advance(CALM).await;
+        tokio::time::advance(REPAIR_RESET_AFTER).await;
         throttle.record();
         assert_eq!(throttle.remaining_delay(), None);
     }
@@ -298,6 +293,9 @@ mod tests {
         };
         let verdict = Verdict { status: Status::True, reason: Idle, message: String::new() };
         let delay = History::default().condition_delay("a", Some(&before), &verdict);
-        assert!(delay.is_some_and(|delay| delay <= SAME_STATUS && delay > SAME_STATUS / 2), "{delay:?}");
+        assert!(
+            delay.is_some_and(|delay| delay <= LOAD_REASON_INTERVAL && delay > LOAD_REASON_INTERVAL / 2),
+            "{delay:?}"
+        );
     }
 }

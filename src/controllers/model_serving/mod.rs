@@ -59,7 +59,7 @@ impl ModelServingContext {
         let listed = self.shared.caches.model_servings.state();
         let keys: HashSet<_> = listed.iter().map(|model_serving| key(&**model_serving)).collect();
         self.shared.caches.last_reports.retain(|key| keys.contains(key));
-        let identities = listed.iter().map(|model_serving| identity(model_serving)).collect();
+        let identities = listed.iter().map(|model_serving| uid(model_serving)).collect();
         self.failures.retain(&identities);
         self.history.retain_listed(&identities);
     }
@@ -67,8 +67,8 @@ impl ModelServingContext {
     /// Drops the state of a model that is gone, or belongs to another instance now.
     pub fn forget(&self, model_serving: &ModelServing) {
         self.shared.caches.last_reports.record(model_serving, None);
-        self.failures.forget(&identity(model_serving));
-        self.history.forget(&identity(model_serving));
+        self.failures.forget(&uid(model_serving));
+        self.history.forget(&uid(model_serving));
     }
 }
 
@@ -119,7 +119,7 @@ async fn measured_reconcile(
 
 #[expect(clippy::needless_pass_by_value, reason = "the signature is kube's")]
 fn on_error(model_serving: Arc<ModelServing>, error: &Error, context: Arc<ModelServingContext>) -> Action {
-    let failures = context.failures.count(&identity(&model_serving));
+    let failures = context.failures.count(&uid(&model_serving));
     let class = error.class();
     if class == Class::Unserved {
         context.shared.rediscover.notify_one();
@@ -146,6 +146,6 @@ fn on_error(model_serving: Arc<ModelServing>, error: &Error, context: Arc<ModelS
 }
 
 /// The uid: state of a model that was deleted does not pass to a new one of the same name.
-fn identity(model_serving: &ModelServing) -> String {
+fn uid(model_serving: &ModelServing) -> String {
     model_serving.uid().unwrap_or_default()
 }

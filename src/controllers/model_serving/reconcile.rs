@@ -7,8 +7,9 @@ use kube::runtime::controller::Action;
 use super::{
     ModelServingContext,
     apply::{Failure, apply},
-    identity, report,
+    report,
     status::{Phase, StatusWrite, waits_for_apply, write_status},
+    uid,
 };
 use crate::cluster::Error;
 use kthena_keda_core::{
@@ -68,7 +69,7 @@ fn observe(context: &ModelServingContext, model_serving: &ModelServing) -> Optio
     }
     let mut observed = caches.observe(model_serving, &served, router);
     observed.second_writer =
-        context.history.second_writer(&identity(model_serving), &model_serving.replicas_set_by);
+        context.history.record_replicas_writer(&uid(model_serving), &model_serving.replicas_set_by);
     Some((observed, served.capabilities))
 }
 
@@ -89,7 +90,7 @@ async fn record(
         None
     };
     let apply_delay = applied.map_err(|failure| failure.error)?;
-    context.failures.forget(&identity(&observed.model_serving));
+    context.failures.forget(&uid(&observed.model_serving));
     let delays = [status_delay, apply_delay, condition_delay];
     Ok(delays.into_iter().flatten().min().map_or_else(Action::await_change, Action::requeue))
 }

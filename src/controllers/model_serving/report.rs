@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt as _;
 
-use super::{ModelServingContext, history::ReportedCondition, identity};
+use super::{ModelServingContext, history::ReportedCondition, uid};
 use crate::cluster::events::Events;
 use kthena_keda_core::{
     api::kthena::ModelServing,
@@ -12,21 +12,21 @@ use kthena_keda_core::{
     plan::{Desired, Plan, Verdict},
 };
 
-/// Publishes what is news in a condition that was just written: a problem, its end, or the end of autoscaling.
-pub(super) fn publish_condition(
+/// Records a condition that was just written, and publishes an event for a new problem, its end, or the end of autoscaling.
+pub(super) fn report_condition_write(
     context: &ModelServingContext,
     model_serving: &ModelServing,
     condition: &Desired<Verdict>,
 ) {
-    let identity = identity(model_serving);
+    let uid = uid(model_serving);
     match condition {
         Desired::Keep => {}
         Desired::Remove => {
-            context.history.forget(&identity);
+            context.history.forget(&uid);
             publish_opted_out(&context.events, model_serving);
         }
         Desired::Apply(verdict) => {
-            context.history.record_condition_write(&identity);
+            context.history.record_condition_write(&uid);
             publish_transition(context, model_serving, model_serving.condition().map(reported), verdict);
         }
     }
@@ -42,10 +42,10 @@ pub(super) fn publish_opted_out_without_condition(
     observed: &Observed,
     plan: &Plan,
 ) {
-    let identity = identity(&observed.model_serving);
+    let uid = uid(&observed.model_serving);
     let has_ended = plan.explanation.is_none() && plan.condition == Desired::Keep;
-    if has_ended && context.history.reported(&identity).is_some() {
-        context.history.forget(&identity);
+    if has_ended && context.history.reported(&uid).is_some() {
+        context.history.forget(&uid);
         publish_opted_out(&context.events, &observed.model_serving);
     }
 }
@@ -69,7 +69,7 @@ pub(super) fn publish_transition(
     before: Option<ReportedCondition>,
     verdict: &Verdict,
 ) {
-    context.history.record_report(&identity(model_serving), verdict);
+    context.history.record_report(&uid(model_serving), verdict);
     let problem_before = before.filter(|before| is_problem(before.is_good, &before.reason));
     if is_problem(verdict.is_good(), verdict.reason.as_str()) {
         if problem_before.is_none_or(|before| before.reason != verdict.reason.as_str()) {

@@ -13,7 +13,7 @@ use k8s_openapi::{
 use kube::{Api, ResourceExt as _};
 use serde_json::{Map, Value};
 
-use super::{ModelServingContext, identity, report};
+use super::{ModelServingContext, report, uid};
 use crate::cluster::{
     Error,
     server_side_apply::{self, Generated},
@@ -74,7 +74,7 @@ pub(super) async fn write_status(
     let patch = patch(model_serving, &change)?;
     match server_side_apply::patch_status(&api, model_serving.name(), patch).await {
         Ok(written) => {
-            report::publish_condition(context, model_serving, &change.condition);
+            report::report_condition_write(context, model_serving, &change.condition);
             context.history.record_write(&written);
             Ok(StatusWrite::Current(change.delay))
         }
@@ -101,7 +101,7 @@ async fn current_version(
 fn change(context: &ModelServingContext, observed: &Observed, plan: &Plan, phase: Phase) -> Change {
     let (condition, delay) = match phase {
         Phase::BeforeApply if waits_for_apply(observed, plan) => (Desired::Keep, None),
-        Phase::BeforeApply | Phase::AfterApply => throttled_condition(context, observed, plan),
+        Phase::BeforeApply | Phase::AfterApply => condition_to_write(context, observed, plan),
     };
     let selector = match phase {
         Phase::BeforeApply => plan.selector.clone(),
@@ -124,7 +124,7 @@ pub(super) fn waits_for_apply(observed: &Observed, plan: &Plan) -> bool {
 }
 
 fn has_pending_write(observed: &Observed, plan: &Plan) -> bool {
-    is_pending(&plan.scaled_object, observed.owned_scaled_object())
+    is_pending(&plan.scaled_object, observed.scaled_object_digest())
         || is_pending(&plan.pod_monitor, observed.pod_monitor.as_ref())
 }
 
@@ -134,18 +134,18 @@ fn is_pending<K: Generated>(desired: &Desired<Box<K>>, found: Option<&OwnedObjec
 }
 
 /// The condition to write now, and the time until one that would be rewritten too soon may be written.
-fn throttled_condition(
+fn condition_to_write(
     context: &ModelServingContext,
     observed: &Observed,
     plan: &Plan,
 ) -> (Desired<Verdict>, Option<Duration>) {
     let Desired::Apply(verdict) = &plan.condition else { return (plan.condition.clone(), None) };
-    let (model_serving, identity) = (&observed.model_serving, identity(&observed.model_serving));
+    let (model_serving, uid) = (&observed.model_serving, uid(&observed.model_serving));
     if !context.writes_conditions {
-        report::publish_transition(context, model_serving, context.history.reported(&identity), verdict);
+        report::publish_transition(context, model_serving, context.history.reported(&uid), verdict);
         return (Desired::Keep, None);
     }
-    match context.history.condition_delay(&identity, model_serving.condition(), verdict) {
+    match context.history.condition_delay(&uid, model_serving.condition(), verdict) {
         None => (plan.condition.clone(), None),
         Some(delay) => (Desired::Keep, Some(delay)),
     }
@@ -168,18 +168,18 @@ fn patch(of: &ModelServing, change: &Change) -> Result<Patch, Error> {
 }
 
 fn condition_operation(of: &ModelServing, change: &Change) -> Result<Option<PatchOperation>, Error> {
-    let Conditions { are_there, place, autoscaling_ready } = &of.status.conditions;
-    let place = place.map(|place| path(&["status", "conditions", &place.to_string()]));
+    let Conditions { exists, index, autoscaling_ready } = &of.status.conditions;
+    let index = index.map(|index| path(&["status", "conditions", &index.to_string()]));
     let verdict = match &change.condition {
         Desired::Keep => return Ok(None),
-        Desired::Remove => return Ok(place.map(|path| PatchOperation::Remove(RemoveOperation { path }))),
+        Desired::Remove => return Ok(index.map(|path| PatchOperation::Remove(RemoveOperation { path }))),
         Desired::Apply(verdict) => verdict,
     };
     let value = serde_json::to_value(condition(verdict, autoscaling_ready.as_ref()))
         .map_err(kube::Error::SerdeError)?;
-    Ok(Some(match place {
+    Ok(Some(match index {
         Some(path) => PatchOperation::Replace(ReplaceOperation { path, value }),
-        None if *are_there => add(&["status", "conditions", "-"], value),
+        None if *exists => add(&["status", "conditions", "-"], value),
         None => add(&["status", "conditions"], Value::Array(vec![value])),
     }))
 }

@@ -133,9 +133,9 @@ impl<K: Resource<DynamicType = (), Scope = Self>> WatchScope<K> for ClusterResou
     }
 }
 
-/// Does something with every kind of the table.
+/// Callback for every watched kind.
 pub trait KindVisitor {
-    /// Does it with one kind.
+    /// Called once for each kind.
     fn visit<K: WatchedKind>(&mut self);
 }
 

@@ -129,9 +129,9 @@ pub struct ModelServingStatus {
 #[derive(Clone, Debug, Default)]
 pub struct Conditions {
     /// `true` if the status has a list of conditions.
-    pub are_there: bool,
+    pub exists: bool,
     /// Index of the operator's condition in the list.
-    pub place: Option<usize>,
+    pub index: Option<usize>,
     /// The operator's condition, if it exists and is complete.
     pub autoscaling_ready: Option<Condition>,
 }
@@ -162,8 +162,8 @@ impl Lenient for Conditions {
             }
             length += 1;
         }
-        let (place, found) = ours.unzip();
-        Ok(Self { are_there: true, place, autoscaling_ready: found.and_then(AnyCondition::complete) })
+        let (index, found) = ours.unzip();
+        Ok(Self { exists: true, index, autoscaling_ready: found.and_then(AnyCondition::complete) })
     }
 }
 
@@ -410,7 +410,7 @@ mod tests {
         assert_eq!((read.metadata.labels.as_ref(), read.metadata.managed_fields.as_ref()), (None, None));
         assert_eq!(read.replicas(), 1);
         assert_eq!(
-            (read.has_status, read.status.conditions.are_there, read.status.conditions.place),
+            (read.has_status, read.status.conditions.exists, read.status.conditions.index),
             (true, true, Some(1))
         );
         assert_eq!(read.label_selector(), Some("a=b"));

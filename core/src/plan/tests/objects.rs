@@ -64,7 +64,7 @@ fn writes_only_owned_scaled_objects(
     let actions = situations.map(|fixture| {
         let fixture =
             metadata.iter().fold(fixture, |fixture, metadata| fixture.scaled_object_with(metadata, &[]));
-        assert_eq!(fixture.observed().ownership(), ownership);
+        assert_eq!(fixture.observed().scaled_object_ownership(), ownership);
         action(&planned(&fixture).scaled_object)
     });
     assert_eq!(actions, expected);

@@ -26,24 +26,24 @@ fn paused_by_keda(annotation: &str, value: &str) -> Fixture {
 }
 
 #[rstest]
-#[case::scaling(Fixture::healthy().scaled_object(&[READY, ACTIVE]), VerdictReason::Scaling, "scales on active-requests, 1 to 10 ServingGroups")]
+#[case::scaling(Fixture::healthy().scaled_object(&[READY, ACTIVE]), VerdictReason::Scaling, "scales on active-requests, from 1 to 10 ServingGroups")]
 #[case::several_signals(
     Fixture::healthy().scaled_object(&[READY, ACTIVE]).annotated("signals", "active-requests=5,request-rate=2").annotated("max-replicas", "4"),
     VerdictReason::Scaling,
-    "scales on active-requests, request-rate, 1 to 4 ServingGroups"
+    "scales on active-requests and request-rate, from 1 to 4 ServingGroups"
 )]
 #[case::idle(
     Fixture::healthy(),
     VerdictReason::Idle,
-    "no requests in flight; scales on active-requests, 1 to 10 ServingGroups"
+    "no requests in flight; scales on active-requests, from 1 to 10 ServingGroups"
 )]
-#[case::activity_not_reported(Fixture::healthy().scaled_object(&[READY]), VerdictReason::Idle, "no requests in flight; scales on active-requests, 1 to 10 ServingGroups")]
-#[case::half_paused(Fixture::healthy().annotated("paused", "scale-in"), VerdictReason::Idle, "no requests in flight; scales on active-requests, 1 to 10 ServingGroups")]
-#[case::not_paused(Fixture::healthy().annotated("paused", "false"), VerdictReason::Idle, "no requests in flight; scales on active-requests, 1 to 10 ServingGroups")]
+#[case::activity_not_reported(Fixture::healthy().scaled_object(&[READY]), VerdictReason::Idle, "no requests in flight; scales on active-requests, from 1 to 10 ServingGroups")]
+#[case::half_paused(Fixture::healthy().annotated("paused", "scale-in"), VerdictReason::Idle, "no requests in flight; scales on active-requests, from 1 to 10 ServingGroups")]
+#[case::not_paused(Fixture::healthy().annotated("paused", "false"), VerdictReason::Idle, "no requests in flight; scales on active-requests, from 1 to 10 ServingGroups")]
 #[case::keda_not_paused(
     paused_by_keda("autoscaling.keda.sh/paused", "false"),
     VerdictReason::Idle,
-    "no requests in flight; scales on active-requests, 1 to 10 ServingGroups"
+    "no requests in flight; scales on active-requests, from 1 to 10 ServingGroups"
 )]
 #[case::paused(
     Fixture::healthy().annotated("paused", "true"),
@@ -191,11 +191,11 @@ fn stays_ready_if_the_operator_cannot_query_prometheus() {
     );
     assert_eq!(
         stable_part(&found.message),
-        "no requests in flight; scales on active-requests, 1 to 10 ServingGroups"
+        "no requests in flight; scales on active-requests, from 1 to 10 ServingGroups"
     );
 }
 
-fn with_fallback() -> Fixture {
+fn with_flag_defaults() -> Fixture {
     Fixture::healthy()
         .profile(&json!({"fallback": {"behavior": "static", "failureThreshold": 3, "replicas": 2}}))
 }
@@ -210,7 +210,7 @@ fn with_fallback() -> Fixture {
     "signal latency has metricType Value, so the HPA reads it as 0 and goes to the minimum while no ServingGroup is ready; use AverageValue if the query is a total"
 )]
 #[case::fallback(
-    with_fallback().capabilities(Capabilities { keda: Some(Keda { initial_cooldown: true, fallback_behavior: false, directional_pause: true }), ..Capabilities::NEWEST }),
+    with_flag_defaults().capabilities(Capabilities { keda: Some(Keda { initial_cooldown: true, fallback_behavior: false, directional_pause: true }), ..Capabilities::NEWEST }),
     "the profile's fallback requires KEDA 2.17 or later, so it is left out; upgrade KEDA"
 )]
 #[case::pod_monitors(
