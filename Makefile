@@ -50,7 +50,7 @@ config: crds ## Generate the kustomize manifests from the chart
 
 .PHONY: docs
 docs: ## Generate the tables in the documentation from the code
-	UPDATE_DOCS=1 cargo test --locked --quiet --test golden docs::
+	UPDATE_DOCS=1 cargo test --locked --quiet --test golden
 
 .PHONY: verify
 verify: ## Check that all generated files are up to date
@@ -58,7 +58,7 @@ verify: ## Check that all generated files are up to date
 	diff -r crds charts/kthena-keda/crds
 	@tests/stack/build helm
 	@charts/generate target/config && diff -r --exclude samples target/config config && echo "config/ is up to date with the chart"
-	cargo test --locked --quiet --test golden docs::
+	cargo test --locked --quiet --test golden
 
 .PHONY: test
 test: doctor check stack verify image-check ## Run all checks and tests, as CI does

@@ -1,4 +1,4 @@
-//! Flags that plans depend on, shared by `run` and `render`, so that they cannot disagree.
+//! Flags that plans depend on, shared by `run` and `render`.
 
 use clap::{Args, ValueEnum};
 

@@ -26,7 +26,7 @@ pub enum Error {
     /// Another instance may lead by now.
     #[error("lost the leader lease {0}")]
     LeaseLost(String),
-    /// The API server refused a request, or did not respond.
+    /// The API server rejected a request, or did not respond.
     #[error("request to the API server failed: {0}")]
     Api(#[source] Box<kube::Error>),
     /// Another writer changed the object during every attempt.

@@ -119,7 +119,7 @@ const ERRORS: MetricSpec = MetricSpec::new(
     "kthena_keda_reconcile_errors",
     Kind::Counter,
     &["class"],
-    "Failed reconciles by error class. The class transient heals by itself; forbidden, denied, rejected and unserved need action.",
+    "Failed reconciles by error class. The class transient heals by itself; forbidden, denied and rejected need action; unserved ends when the API is served.",
 );
 const CHECKS: MetricSpec = MetricSpec::new(
     "kthena_keda_signal_checks",

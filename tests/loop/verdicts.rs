@@ -110,7 +110,7 @@ async fn reports_engines_that_are_not_scraped() {
     chat.serving.says("Idle", "").await;
     // A scraped port without a listener.
     chat.serving.annotate(&[("autoscaling.kthena.io/engine-port", Some("1"))]).await;
-    chat.serving.says("EngineNotScraped", "none answers Prometheus at /metrics on port 1").await;
+    chat.serving.says("EngineNotScraped", "no engine answers Prometheus at /metrics on port 1").await;
     chat.serving.annotate(&[("autoscaling.kthena.io/engine-port", None)]).await;
     chat.serving.says("Idle", "").await;
 }

@@ -73,7 +73,7 @@ pub struct AutoscalingProfileSpec {
     pub scale_down: ScaleDownSpec,
     /// Removal of the last ServingGroup. Applies if replicas.min is 0.
     pub scale_to_zero: ScaleToZeroSpec,
-    /// Number of ServingGroups while Prometheus returns no data. By default the number stays unchanged. The
+    /// Number of ServingGroups while Prometheus returns no data. By default it stays as it is. The
     /// operator omits the fallback if replicas.min is 0, because KEDA would scale up every idle model, and if
     /// KEDA is older than 2.17.
     #[serde(skip_serializing_if = "Option::is_none")]

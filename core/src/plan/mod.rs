@@ -2,7 +2,7 @@
 //! it.
 //!
 //! In: [`Observed`], [`Capabilities`] and the defaults. Out: a [`Plan`]. Pure and total: bad input is a
-//! [`Finding`], never an error. `run`, `render` and `explain` share [`plan`], so they cannot disagree. Read
+//! [`Finding`], never an error. `run`, `render` and `explain` share [`plan`]. Read
 //! [`plan`] first, then [`diagnose`].
 
 mod demand;

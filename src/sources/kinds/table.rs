@@ -239,7 +239,7 @@ impl WatchedKind for Service {
 
 impl Digest for RouterService {}
 
-/// Only the opt-ins of the cluster are kept as digests; this instance's ModelServings are kept whole, in
+/// Only the opt-ins of the cluster are kept as digests; this instance's ModelServings are kept as decoded, in
 /// [`Caches::model_servings`](super::Caches::model_servings).
 impl WatchedKind for ModelServing {
     type Digest = OptIn;
