@@ -8,7 +8,6 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
-use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::plan_args::PlanArgs;
@@ -16,7 +15,7 @@ use crate::{settings::Settings, sources::Manifests};
 use kthena_keda_core::{
     api::annotations::MODEL_NAME,
     domain::{Capabilities, names::ROUTER_SERVICE_MONITOR},
-    plan::{self, Desired, RouterPlan, plan_router},
+    plan::{self, RouterPlan, plan_router},
 };
 
 #[derive(Args)]
@@ -150,7 +149,7 @@ fn render(manifests: &Manifests, settings: &Settings, output: &mut Output) {
             "no ModelRoute is given; assuming that each ModelServing receives all requests for its model name".to_owned(),
         );
     }
-    push(service_monitor, ROUTER_SERVICE_MONITOR, output);
+    push(service_monitor.object().map(Vec::from_iter), ROUTER_SERVICE_MONITOR, output);
     for (place, model_serving) in &manifests.model_servings {
         let observed = manifests.observe(model_serving, series.clone());
         let plan = plan::plan(&observed, Capabilities::NEWEST, &settings.defaults);
@@ -160,16 +159,13 @@ fn render(manifests: &Manifests, settings: &Settings, output: &mut Output) {
                 .map(|finding| format!("{place}: {}: {}", finding.reason.as_str(), finding.message)),
         );
         output.notes.extend(plan.warnings.iter().map(|warning| format!("{place}: {warning}")));
-        push(plan.pod_monitor, place, output);
-        push(plan.scaled_object, place, output);
+        push(plan.objects(), place, output);
     }
 }
 
-fn push<T: Serialize>(desired: Desired<T>, place: &str, output: &mut Output) {
-    if let Desired::Apply(object) = desired {
-        match serde_json::to_value(&object) {
-            Ok(object) => output.objects.push(object),
-            Err(error) => output.errors.push(format!("{place}: cannot serialize the object: {error}")),
-        }
+fn push(objects: serde_json::Result<Vec<Value>>, place: &str, output: &mut Output) {
+    match objects {
+        Ok(objects) => output.objects.extend(objects),
+        Err(error) => output.errors.push(format!("{place}: cannot serialize the object: {error}")),
     }
 }

@@ -12,12 +12,8 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::Error;
 use kthena_keda_core::{
-    api::{
-        keda::ScaledObject,
-        metadata::OPERATOR,
-        monitoring::{PodMonitor, ServiceMonitor},
-    },
-    observed::{Fingerprint, LivePodMonitor, LiveScaledObject, LiveServiceMonitor, OwnedObject, Ownership},
+    api::metadata::OPERATOR,
+    observed::{Fingerprint, OwnedObject, Ownership},
 };
 
 /// `Accept` header for a response that holds metadata alone (Kubernetes API concepts, "metadata-only fetches").
@@ -33,30 +29,6 @@ pub trait Generated:
 
     /// Fingerprint of the live object that equals this one.
     fn fingerprint(&self) -> Fingerprint;
-}
-
-impl Generated for ScaledObject {
-    type Live = LiveScaledObject;
-
-    fn fingerprint(&self) -> Fingerprint {
-        Fingerprint::of_desired(&self.metadata, &self.spec)
-    }
-}
-
-impl Generated for PodMonitor {
-    type Live = LivePodMonitor;
-
-    fn fingerprint(&self) -> Fingerprint {
-        Fingerprint::of_desired(&self.metadata, &self.spec)
-    }
-}
-
-impl Generated for ServiceMonitor {
-    type Live = LiveServiceMonitor;
-
-    fn fingerprint(&self) -> Fingerprint {
-        Fingerprint::of_desired(&self.metadata, &self.spec)
-    }
 }
 
 /// Applies an object unless it is as desired already, or is not ours to write. Returns the object as written; `None` without a write.

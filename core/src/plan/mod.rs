@@ -27,6 +27,8 @@ pub use triggers::{TriggerSpec, Triggers};
 pub use verdict::{Verdict, is_load_reason, stable_part};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use serde::Serialize;
+use serde_json::Value;
 
 use crate::{
     api::{
@@ -52,6 +54,19 @@ pub enum Desired<T> {
     Remove,
 }
 
+impl<T: Serialize> Desired<T> {
+    /// The object to apply as JSON; `None` for the other two.
+    ///
+    /// # Errors
+    /// If the object cannot be serialized.
+    pub fn object(&self) -> serde_json::Result<Option<Value>> {
+        match self {
+            Self::Apply(object) => serde_json::to_value(object).map(Some),
+            Self::Keep | Self::Remove => Ok(None),
+        }
+    }
+}
+
 /// Desired state of every object that the operator writes for one ModelServing.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -69,6 +84,25 @@ pub struct Plan {
     pub warnings: Vec<String>,
     /// Verdict and its causes; `None` if the ModelServing is not opted in.
     pub explanation: Option<Explanation>,
+}
+
+impl Plan {
+    /// Every object to apply, as JSON.
+    ///
+    /// # Errors
+    /// If an object cannot be serialized.
+    pub fn objects(&self) -> serde_json::Result<Vec<Value>> {
+        let Self {
+            scaled_object,
+            pod_monitor,
+            selector: _,
+            condition: _,
+            findings: _,
+            warnings: _,
+            explanation: _,
+        } = self;
+        [pod_monitor.object(), scaled_object.object()].into_iter().filter_map(Result::transpose).collect()
+    }
 }
 
 /// A verdict and its causes.

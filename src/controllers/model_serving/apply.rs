@@ -85,6 +85,26 @@ pub(super) async fn apply(
     Ok([pod_monitor_delay, scaled_object_delay].into_iter().flatten().min())
 }
 
+/// `true` if an apply of this plan would write an object.
+pub(super) fn has_pending_write(observed: &Observed, plan: &Plan) -> bool {
+    let Plan {
+        scaled_object,
+        pod_monitor,
+        selector: _,
+        condition: _,
+        findings: _,
+        warnings: _,
+        explanation: _,
+    } = plan;
+    is_pending(scaled_object, observed.scaled_object_digest())
+        || is_pending(pod_monitor, observed.pod_monitor.as_ref())
+}
+
+fn is_pending<K: Generated>(desired: &Desired<Box<K>>, found: Option<&OwnedObject>) -> bool {
+    let Desired::Apply(desired) = desired else { return false };
+    found.is_none_or(|found| found.fingerprint != desired.fingerprint())
+}
+
 /// Applies one object if it differs, and publishes an event if another client had changed it. Returns how long the write has to wait
 /// where another client changes the object again and again.
 async fn apply_object<K>(

@@ -13,15 +13,12 @@ use k8s_openapi::{
 use kube::{Api, ResourceExt as _};
 use serde_json::{Map, Value};
 
-use super::{ModelServingContext, report, uid};
-use crate::cluster::{
-    Error,
-    server_side_apply::{self, Generated},
-};
+use super::{ModelServingContext, apply::has_pending_write, report, uid};
+use crate::cluster::{Error, server_side_apply};
 use kthena_keda_core::{
     api::kthena::{AUTOSCALING_READY, Conditions, ModelServing},
     domain::Reason,
-    observed::{Observed, OwnedObject},
+    observed::Observed,
     plan::{Desired, Plan, Verdict},
 };
 
@@ -121,16 +118,6 @@ pub(super) fn waits_for_apply(observed: &Observed, plan: &Plan) -> bool {
         .condition()
         .is_some_and(|condition| condition.reason == Reason::ScaledObjectNotReady.as_str());
     reports_rejection && has_pending_write(observed, plan)
-}
-
-fn has_pending_write(observed: &Observed, plan: &Plan) -> bool {
-    is_pending(&plan.scaled_object, observed.scaled_object_digest())
-        || is_pending(&plan.pod_monitor, observed.pod_monitor.as_ref())
-}
-
-fn is_pending<K: Generated>(desired: &Desired<Box<K>>, found: Option<&OwnedObject>) -> bool {
-    let Desired::Apply(desired) = desired else { return false };
-    found.is_none_or(|found| found.fingerprint != desired.fingerprint())
 }
 
 /// The condition to write now, and the time until one that would be rewritten too soon may be written.

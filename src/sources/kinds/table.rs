@@ -6,15 +6,20 @@ use kube::Resource;
 use super::{Area, Availability, KindVisitor, Requeues, Row, WatchedKind};
 use crate::{
     cache::{Digest, DigestStore, IndexKey, Scope},
+    cluster::server_side_apply::Generated,
     sources::{OptIn, index_keys},
 };
 use kthena_keda_core::{
-    api::kthena::ModelServing,
+    api::{
+        keda::ScaledObject,
+        kthena::ModelServing,
+        monitoring::{PodMonitor, ServiceMonitor},
+    },
     domain::Key,
     observed::{
-        HpaDigest, LiveBinding, LiveHpa, LiveModelRoute, LiveModelServer, LivePodMonitor, LivePolicy,
-        LiveProfile, LiveScaledObject, LiveServiceMonitor, MonitorDigest, PolicyDigest, ProfileDigest,
-        RouteDigest, RouterService, ScaledObjectDigest, ServerDigest,
+        Fingerprint, HpaDigest, LiveBinding, LiveHpa, LiveModelRoute, LiveModelServer, LivePodMonitor,
+        LivePolicy, LiveProfile, LiveScaledObject, LiveServiceMonitor, MonitorDigest, PolicyDigest,
+        ProfileDigest, RouteDigest, RouterService, ScaledObjectDigest, ServerDigest,
     },
 };
 
@@ -90,6 +95,14 @@ impl WatchedKind for LiveScaledObject {
     }
 }
 
+impl Generated for ScaledObject {
+    type Live = LiveScaledObject;
+
+    fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of_desired(&self.metadata, &self.spec)
+    }
+}
+
 impl Digest for ScaledObjectDigest {
     fn index_keys(&self, (namespace, _): &Key) -> Vec<IndexKey> {
         self.target
@@ -127,6 +140,14 @@ impl WatchedKind for LivePodMonitor {
     }
 }
 
+impl Generated for PodMonitor {
+    type Live = LivePodMonitor;
+
+    fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of_desired(&self.metadata, &self.spec)
+    }
+}
+
 impl WatchedKind for LiveServiceMonitor {
     type Digest = MonitorDigest;
     const ROW: Row =
@@ -134,6 +155,14 @@ impl WatchedKind for LiveServiceMonitor {
 
     fn store(stores: &Stores) -> &DigestStore<Self::Digest> {
         &stores.service_monitors
+    }
+}
+
+impl Generated for ServiceMonitor {
+    type Live = LiveServiceMonitor;
+
+    fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of_desired(&self.metadata, &self.spec)
     }
 }
 
