@@ -36,7 +36,7 @@ use crate::{
 };
 use kthena_keda_core::api::kthena::ModelServing;
 
-/// Time for reconciles in flight to finish after the stop signal; Kubernetes kills the process after 30 s.
+/// Time for reconciles in flight to finish after the stop signal; with the chart Kubernetes kills the process after 15 s.
 const DRAIN: Duration = Duration::from_secs(7);
 
 /// A task of the leader. If one returns, the process exits.

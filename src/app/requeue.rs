@@ -83,7 +83,7 @@ impl Requeuer {
                 self.requeue_targets(change);
             }
             Requeues::RouterMonitor => self.workers.router_monitor.notify_one(),
-            Requeues::ClusterWorkers => self.workers.notify_writers(),
+            Requeues::ClusterWriters => self.workers.notify_writers(),
             Requeues::ProfileUsers => {
                 self.workers.notify_all();
                 self.requeue_profile_users(change);

@@ -88,7 +88,7 @@ fn publish(sender: &watch::Sender<Option<RouterSeries>>, series: RouterSeries) {
 
 fn log_once(problem: Option<String>, logged: &mut Option<String>) {
     if let Some(problem) = problem.as_ref().filter(|problem| Some(*problem) != logged.as_ref()) {
-        tracing::warn!(problem, "the operator does not scrape the router");
+        tracing::warn!(problem, "the operator cannot have the router scraped");
     }
     *logged = problem;
 }

@@ -157,3 +157,27 @@ fn relative_links_have_a_target() {
         }
     }
 }
+
+/// Messages and alerts link to sections of the troubleshooting page.
+#[test]
+fn links_from_messages_and_alerts_lead_to_a_section() {
+    let page = read("docs/troubleshooting.md");
+    let headings =
+        page.lines().filter_map(|line| Some(line.trim_start_matches('#')).filter(|text| *text != line));
+    let anchors: BTreeSet<String> =
+        headings.map(|text| text.trim().to_lowercase().replace(' ', "-")).collect();
+    let mut links = BTreeSet::new();
+    for source in
+        ["charts/kthena-keda/alerts/kthena-keda.yaml", "core/src/plan/mod.rs", "core/src/plan/verdict.rs"]
+    {
+        let text = read(source);
+        let targets =
+            ["troubleshooting.md#", "{HELP}#"].into_iter().flat_map(|mark| text.split(mark).skip(1));
+        let target =
+            |rest: &str| rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '-').collect::<String>();
+        links.extend(targets.map(target).filter(|anchor| !anchor.is_empty()));
+    }
+    assert!(links.len() >= 9, "links were not found: {links:?}");
+    let dead: Vec<&String> = links.difference(&anchors).collect();
+    assert!(dead.is_empty(), "no section for {dead:?}");
+}

@@ -81,9 +81,14 @@ fn the_architecture_page_has_the_table() {
     rows.extend(watched().iter().map(|Watched { kind, row, .. }| {
         let awaited = if row.is_input_of_plans { "yes" } else { "no" };
         let (served, area, requeues) = (served(row.availability), area(row.area), requeues(row.requeues));
-        format!("| {kind} | {served} | {area} | {awaited} | {requeues} |")
+        format!("| {} | {served} | {area} | {awaited} | {requeues} |", name(kind))
     }));
     generated("docs/architecture.md", "<!-- kinds: generated from the code -->\n", &rows);
+}
+
+/// Each instance's own ModelServings are no row: they have a store of their own.
+fn name(kind: &str) -> &str {
+    if kind == "ModelServing" { "ModelServing (opt-ins of all instances)" } else { kind }
 }
 
 fn served(availability: Availability) -> &'static str {
@@ -111,8 +116,10 @@ fn requeues(requeues: Requeues) -> &'static str {
             "the models that it scales, the one that owns it, and the router's ServiceMonitor"
         }
         Requeues::RouterMonitor => "the router's ServiceMonitor",
-        Requeues::ClusterWorkers => "the router's ServiceMonitor and the status of profiles",
-        Requeues::ProfileUsers => "the models that use it, the cluster workers and the signal probe",
+        Requeues::ClusterWriters => "the router's ServiceMonitor and the status of profiles",
+        Requeues::ProfileUsers => {
+            "the models that use it, the router's ServiceMonitor, the status of profiles and the signal probe"
+        }
         Requeues::ModelNames => "the models whose names it carries",
         Requeues::ModelServerUsers => "the models that it selects, and those whose names lead to it",
     }

@@ -204,7 +204,7 @@ fn parse_signals(text: &str, custom: Option<&[CustomSignal]>) -> Result<Vec<Sign
         }
         names.push(name);
         match (find_signal(name, custom.unwrap_or_default()), custom) {
-            (Some(measure), _) => signals.push(SignalTarget { source: measure, target }),
+            (Some(source), _) => signals.push(SignalTarget { source, target }),
             (None, Some(custom)) => return Err(unknown_signal(name, custom)),
             (None, None) => {}
         }

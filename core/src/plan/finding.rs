@@ -156,7 +156,7 @@ impl Finding {
         Self::new(
             Reason::InvalidConfiguration,
             format!(
-                "{current} ServingGroups run and the maximum is {max}, so opting in would remove the difference at once; set {PREFIX}max-replicas to at least {current}, or to a lower number to accept the reduction"
+                "spec.replicas is {current} and the maximum is {max}, so opting in would remove the difference at once; set {PREFIX}max-replicas to at least {current}, or to a lower number to accept the reduction"
             ),
         )
     }
@@ -220,7 +220,7 @@ impl Finding {
         Self::new(
             Reason::SharedModelName,
             format!(
-                "other ModelServings serve the model name too, and kthena-router does not count {signal} by ModelServer, so the share of this ModelServing is unknown; use active-requests, or signals of the engines"
+                "requests for the model name also go elsewhere, and kthena-router does not count {signal} by ModelServer, so the share of this ModelServing is unknown; use active-requests, or signals of the engines"
             ),
         )
     }
@@ -229,7 +229,7 @@ impl Finding {
         Self::new(
             Reason::CannotWakeFromZero,
             format!(
-                "all signals come from the engines, which do not exist at zero, so nothing could wake the model; add a signal of the router such as active-requests, or set {PREFIX}min-replicas to at least 1"
+                "all signals come from the engines and have no data at zero, so none could size the model when a request wakes it; add a signal of the router such as active-requests, or set {PREFIX}min-replicas to at least 1"
             ),
         )
     }
@@ -238,7 +238,7 @@ impl Finding {
         Self::new(
             Reason::CannotWakeFromZero,
             format!(
-                "other ModelServings serve the model name too, so a request for it at zero belongs to none of them and nothing could wake the model; set {PREFIX}min-replicas to at least 1"
+                "requests for the model name also go elsewhere, so a request at zero may not be for this ModelServing and nothing could wake it; set {PREFIX}min-replicas to at least 1"
             ),
         )
     }

@@ -135,7 +135,7 @@ pub struct ResolvedIntent {
 /// 3. Otherwise annotations, profile and `defaults` are resolved to an [`Intent`], and its signals to
 ///    [`Triggers`]. All errors become findings; so do missing APIs, competing autoscalers and foreign objects
 ///    with a generated name.
-/// 4. With a finding no part of the plan is applied, and existing objects keep their last valid state. A
+/// 4. With a finding no generated object is applied, and existing objects keep their last valid state. A
 ///    competing autoscaler is the exception: the owned ScaledObject is removed.
 /// 5. The verdict combines findings, a pause, and the problems that KEDA, the HPA and Prometheus report.
 pub fn plan(observed: &Observed, capabilities: Capabilities, defaults: &Profile) -> Plan {

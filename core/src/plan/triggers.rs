@@ -100,16 +100,16 @@ struct QueryBuilder<'a> {
 
 impl QueryBuilder<'_> {
     fn trigger(&self, signal: &SignalTarget) -> Result<TriggerSpec, Finding> {
-        let SignalTarget { source: measure, target } = signal;
+        let SignalTarget { source, target } = signal;
         let mut target = *target;
         let mut metric_type = MetricType::AverageValue;
-        let query = match measure {
+        let query = match source {
             SignalSource::BuiltIn(Signal::Demand(demand)) => {
                 if self.share.counts_twice {
                     target = target.doubled();
                 }
                 let query = demand.query(&self.share.demanded, self.router);
-                query.ok_or_else(|| Finding::signal_not_split(measure.name()))?.to_string()
+                query.ok_or_else(|| Finding::signal_not_split(source.name()))?.to_string()
             }
             SignalSource::BuiltIn(Signal::Saturation(saturation)) => {
                 saturation.query(&self.engine_series(self.engines()?.engine)).to_string()
@@ -128,7 +128,7 @@ impl QueryBuilder<'_> {
             }
         };
         Ok(TriggerSpec {
-            name: measure.name().to_owned(),
+            name: source.name().to_owned(),
             query,
             threshold: target.to_string(),
             metric_type,

@@ -79,7 +79,7 @@ pub enum Requeues {
     /// The router's ServiceMonitor.
     RouterMonitor,
     /// The router's ServiceMonitor and the status of profiles.
-    ClusterWorkers,
+    ClusterWriters,
     /// The ModelServings that use the profile, the cluster workers and the signal probe.
     ProfileUsers,
     /// The ModelServings whose names the route carries or carried.

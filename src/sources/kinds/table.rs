@@ -273,7 +273,7 @@ impl Digest for RouterService {}
 impl WatchedKind for ModelServing {
     type Digest = OptIn;
     const ROW: Row =
-        Row::new(Availability::Optional("modelservings"), Area::ClusterDuties, Requeues::ClusterWorkers);
+        Row::new(Availability::Optional("modelservings"), Area::ClusterDuties, Requeues::ClusterWriters);
 
     fn store(stores: &Stores) -> &DigestStore<Self::Digest> {
         &stores.opt_ins
