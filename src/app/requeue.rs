@@ -69,7 +69,7 @@ struct Pending {
 }
 
 impl Requeuer {
-    /// Triggers that send to `queue`.
+    /// A requeuer that sends to `queue`.
     pub(super) fn new(caches: Arc<Caches>, queue: mpsc::UnboundedSender<ObjectRef<ModelServing>>) -> Self {
         Self { caches, queue, workers: Arc::default(), pending: Arc::default() }
     }

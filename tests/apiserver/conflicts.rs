@@ -247,6 +247,15 @@ async fn reports_and_retries_a_rejected_scaled_object() {
     let message = chat.says("ScaledObjectNotReady", "not before Monday").await;
     assert!(message.contains("ScaledObject chat was rejected"), "{message}");
     has_event(&chat, "Warning", "ScaledObjectNotReady", "not before Monday").await;
+    // A further attempt is rejected too, and the condition that reports it is not written again.
+    let rejections = async || {
+        let log = log().await;
+        log.lines().filter(|line| line.contains(&models.name) && line.contains("not before Monday")).count()
+    };
+    let before = rejections().await;
+    let patched = chat.patch(json!({"metadata": {"labels": {"attempt": "another"}}})).await;
+    wait::until_asked("a further attempt is rejected", rejections, |count| *count > before).await;
+    assert_eq!(chat.get().await.resource_version(), patched.resource_version());
     // An invalid annotation leaves no ScaledObject to create: the rejection is over, and no reconcile
     // triggers another one.
     chat.annotate(&[("autoscaling.kthena.io/paused", Some("perhaps"))]).await;

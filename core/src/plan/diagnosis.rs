@@ -71,7 +71,7 @@ fn describe_healthy(link: ChainLink, observed: &Observed, explanation: &Explanat
         ChainLink::ScaledObject => scaled_object(observed),
         ChainLink::Hpa => hpa(observed),
         ChainLink::Scraping => scraping(explanation),
-        ChainLink::Model => model(observed),
+        ChainLink::Model => model(observed, explanation),
     };
     Link { link, state, detail }
 }
@@ -134,19 +134,27 @@ fn hpa(observed: &Observed) -> (LinkState, String) {
 }
 
 fn scraping(explanation: &Explanation) -> (LinkState, String) {
-    match &explanation.check {
+    match &explanation.probe_error {
         Some(error) => unknown(error),
-        None => holds("Prometheus has series for every signal"),
+        None => holds(
+            "Prometheus scrapes the router, and the engines if signals need them; custom queries are not checked",
+        ),
     }
 }
 
-fn model(observed: &Observed) -> (LinkState, String) {
+fn model(observed: &Observed, explanation: &Explanation) -> (LinkState, String) {
     match observed.routing.unrouted.as_slice() {
         [] if observed.routing.is_known => holds("a ModelRoute carries the model name"),
+        [] if explanation.probe_error.is_some() => {
+            unknown("no ModelRoute kind is served, and Prometheus did not answer")
+        }
         [] => holds("the router has received requests for the model name"),
         unrouted => {
             let names: Vec<&str> = unrouted.iter().map(|(name, _)| name.as_str()).collect();
-            holds(format!("no ModelRoute carries {}", names.join(", ")))
+            holds(format!(
+                "requests arrive by another name, or are answered; no ModelRoute carries {}",
+                names.join(", ")
+            ))
         }
     }
 }

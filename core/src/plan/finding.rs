@@ -74,7 +74,7 @@ impl Finding {
         Self::new(
             Reason::RouterNotScraped,
             format!(
-                "Prometheus has no data from kthena-router in namespace {namespace}, so demand is unknown and replicas stay as they are; make your Prometheus select {monitor}: set monitors.labels of the AutoscalingProfile named default to the labels in its serviceMonitorSelector, such as release: kube-prometheus-stack"
+                "Prometheus has no data from kthena-router in namespace {namespace}, so demand is unknown and replicas stay as they are; make your Prometheus select {monitor}: set monitors.labels of the AutoscalingProfile named default, or else of the chart, to the labels in its serviceMonitorSelector, such as release: kube-prometheus-stack"
             ),
         )
     }
@@ -84,7 +84,7 @@ impl Finding {
         Self::new(
             Reason::EngineNotScraped,
             format!(
-                "Prometheus has no target for the engines of this ModelServing, so its engine signals have no data; make your Prometheus select the PodMonitor {monitor}: set monitors.labels of the AutoscalingProfile to the labels in its podMonitorSelector, such as release: kube-prometheus-stack"
+                "Prometheus has no target for the engines of this ModelServing, so its engine signals have no data; make your Prometheus select the PodMonitor {monitor}: set monitors.labels of its AutoscalingProfile, or else of the chart, to the labels in its podMonitorSelector, such as release: kube-prometheus-stack"
             ),
         )
     }

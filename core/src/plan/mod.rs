@@ -113,7 +113,7 @@ pub struct Explanation {
     /// Problems that keep the applied plan from working, causes before symptoms.
     pub runtime_findings: Vec<Finding>,
     /// Error of the operator's own check of the signals.
-    pub check: Option<String>,
+    pub probe_error: Option<String>,
     /// Settings and triggers, if they are valid.
     pub resolved: Option<ResolvedIntent>,
 }
@@ -258,12 +258,12 @@ fn explain(
     warnings: &[String],
 ) -> Explanation {
     let mut runtime_findings = external_status::runtime_findings(observed);
-    let mut check = None;
+    let mut probe_error = None;
     if let Some(resolved) = &resolved {
         runtime_findings.splice(0..0, external_status::selector(observed, &resolved.triggers));
         let signals = external_status::signals(observed, resolved);
         runtime_findings.extend(signals.runtime_findings);
-        check = signals.error;
+        probe_error = signals.error;
         external_status::sort_causes_first(&mut runtime_findings);
     }
     let intent = resolved.as_ref().map(|resolved| &resolved.intent);
@@ -273,11 +273,11 @@ fn explain(
             findings,
             runtime_findings: &runtime_findings,
             warnings,
-            check: check.as_deref(),
+            probe_error: probe_error.as_deref(),
             intent,
         },
     );
-    Explanation { verdict, runtime_findings, check, resolved }
+    Explanation { verdict, runtime_findings, probe_error, resolved }
 }
 
 /// Keeps the ScaledObject back while it has no selector, without which the HPA stops, and while the old one

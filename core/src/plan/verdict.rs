@@ -43,7 +43,7 @@ pub(super) struct VerdictInputs<'a> {
     /// Notices that keep nothing from working.
     pub(super) warnings: &'a [String],
     /// Error of the operator's own check of the signals.
-    pub(super) check: Option<&'a str>,
+    pub(super) probe_error: Option<&'a str>,
     /// Resolved settings, if they are valid.
     pub(super) intent: Option<&'a Intent>,
 }
@@ -174,8 +174,8 @@ fn with_notices(mut message: String, others: &[Finding], inputs: &VerdictInputs<
     for other in others {
         let _ = write!(message, "{REPORTED}{}: {}", other.reason.as_str(), other.message);
     }
-    if let Some(check) = inputs.check {
-        let _ = write!(message, "{REPORTED}PrometheusUnreachable: {check}");
+    if let Some(error) = inputs.probe_error {
+        let _ = write!(message, "{REPORTED}PrometheusUnreachable: {error}");
     }
     message
 }

@@ -102,7 +102,11 @@ impl Explain {
             Some(model) => format!(
                 "the ModelServing {model} does not exist or has no annotation {MODEL_NAME}; correct the name, or set the annotation"
             ),
-            None => format!("no ModelServing has the annotation {MODEL_NAME}; set it to opt in"),
+            None => {
+                let place =
+                    self.namespace.iter().map(|name| format!(" in namespace {name}")).collect::<String>();
+                format!("no ModelServing{place} has the annotation {MODEL_NAME}; set it to opt in")
+            }
         }
     }
 

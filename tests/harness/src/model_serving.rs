@@ -210,9 +210,9 @@ impl ModelServing {
         self.patch(json!({"metadata": {"annotations": annotations}})).await;
     }
 
-    /// Applies a JSON merge patch.
-    pub async fn patch(&self, patch: Value) {
-        self.api.patch(&self.name, &PatchParams::default(), &Patch::Merge(patch)).await.expect("a patch");
+    /// Applies a JSON merge patch, and returns the patched object.
+    pub async fn patch(&self, patch: Value) -> DynamicObject {
+        self.api.patch(&self.name, &PatchParams::default(), &Patch::Merge(patch)).await.expect("a patch")
     }
 
     /// Replaces the roles.
