@@ -98,16 +98,16 @@ impl Explain {
     }
 
     fn no_model(&self) -> String {
-        match &self.model {
-            Some(model) => format!(
+        if let Some(model) = &self.model {
+            return format!(
                 "the ModelServing {model} does not exist or has no annotation {MODEL_NAME}; correct the name, or set the annotation"
-            ),
-            None => {
-                let place =
-                    self.namespace.iter().map(|name| format!(" in namespace {name}")).collect::<String>();
-                format!("no ModelServing{place} has the annotation {MODEL_NAME}; set it to opt in")
-            }
+            );
         }
+        let scope = self.namespace.as_deref().map_or_else(
+            || "no ModelServing".to_owned(),
+            |namespace| format!("no ModelServing in namespace {namespace}"),
+        );
+        format!("{scope} has the annotation {MODEL_NAME}; set it to opt in")
     }
 
     /// Explanations of the selected models, broken ones first, and the checks that were skipped.
