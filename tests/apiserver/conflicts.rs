@@ -255,6 +255,7 @@ async fn reports_and_retries_a_rejected_scaled_object() {
     let before = rejections().await;
     let patched = chat.patch(json!({"metadata": {"labels": {"attempt": "another"}}})).await;
     wait::until_asked("a further attempt is rejected", rejections, |count| *count > before).await;
+    models.model_serving("sentinel").opted_in("sentinel").create().await.reason("ScaledObjectNotReady").await;
     assert_eq!(chat.get().await.resource_version(), patched.resource_version());
     // An invalid annotation leaves no ScaledObject to create: the rejection is over, and no reconcile
     // triggers another one.
