@@ -50,7 +50,7 @@ async fn scales_a_canary_for_its_own_share() {
     canary.annotate(&[("autoscaling.kthena.io/min-replicas", Some("0"))]).await;
     let message = canary.reason("CannotWakeFromZero").await;
     assert!(
-        message.contains("a request for it at zero") && message.contains("keeps its last valid settings"),
+        message.contains("a request at zero") && message.contains("keeps its last valid settings"),
         "{message}"
     );
     canary.annotate(&[("autoscaling.kthena.io/min-replicas", None)]).await;
