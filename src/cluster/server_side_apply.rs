@@ -31,7 +31,7 @@ pub trait Generated:
     fn fingerprint(&self) -> Fingerprint;
 }
 
-/// Applies an object unless it is as desired already, or is not ours to write. Returns the object as written; `None` without a write.
+/// Applies an object unless it is as desired already, by the fingerprint of `desired`, or is not ours to write. Returns the object as written; `None` without a write.
 ///
 /// # Errors
 /// A conflict, or any rejection by the API server.
@@ -40,10 +40,11 @@ pub async fn apply_if_changed<K: Generated>(
     ownership: Ownership,
     found: Option<&OwnedObject>,
     desired: K,
+    fingerprint: Fingerprint,
 ) -> Result<Option<K::Live>, Error> {
     let name = desired.meta().name.clone().ok_or(Error::Malformed("a name"))?;
     match (ownership, found) {
-        (Ownership::Owned, Some(found)) if found.fingerprint == desired.fingerprint() => Ok(None),
+        (Ownership::Owned, Some(found)) if found.fingerprint == fingerprint => Ok(None),
         (Ownership::Owned, Some(found)) => update(api, &name, &found.uid, desired).await.map(Some),
         (Ownership::Absent, _) => create(api, &name, &desired).await.map(Some),
         (Ownership::Foreign | Ownership::Terminating, _) | (Ownership::Owned, None) => Ok(None),

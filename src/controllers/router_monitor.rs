@@ -10,7 +10,10 @@ use tokio::{
 
 use super::Context;
 use crate::{
-    cluster::{Class, Error, server_side_apply},
+    cluster::{
+        Class, Error,
+        server_side_apply::{self, Generated as _},
+    },
     runtime::backoff,
     sources::kinds::WatchedKind as _,
 };
@@ -110,7 +113,9 @@ async fn write(
     desired: ServiceMonitor,
 ) -> Result<(), Error> {
     let found = observed.service_monitor.as_ref().map(|digest| &digest.owned);
-    let written = server_side_apply::apply_if_changed(api, observed.ownership(), found, desired).await?;
+    let fingerprint = desired.fingerprint();
+    let written =
+        server_side_apply::apply_if_changed(api, observed.ownership(), found, desired, fingerprint).await?;
     if let Some(live) = written {
         context.caches.stores.record::<LiveServiceMonitor, _>(&live);
         let (namespace, name) = (&observed.namespace, ROUTER_SERVICE_MONITOR);

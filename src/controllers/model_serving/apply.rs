@@ -124,7 +124,14 @@ where
     }
     let written = match api::<K::Live>(context, observed) {
         Ok(api) => {
-            server_side_apply::apply_if_changed(&api, existing.ownership, existing.object, desired).await
+            server_side_apply::apply_if_changed(
+                &api,
+                existing.ownership,
+                existing.object,
+                desired,
+                fingerprint,
+            )
+            .await
         }
         Err(error) => Err(error),
     };
