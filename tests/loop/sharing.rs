@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use harness::{Model, Namespace};
+use engine::Load;
+use harness::{Model, Namespace, wait::until_asked};
 use serde_json::json;
 
 use super::shared::{SETTLED, chain};
@@ -26,6 +27,25 @@ async fn wants(serving: &harness::ModelServing, replicas: i64) {
         .await;
 }
 
+/// Waits until the router knows the pods of every destination: requests for one without pods fail.
+///
+/// Long requests that begin earlier all stay with the first destination that has pods.
+async fn serves_all(load: &Load) {
+    load.hold(8);
+    until_asked(
+        "the router serves 40 requests without a failure between two looks",
+        async || {
+            let before = load.counts();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let after = load.counts();
+            (after.served - before.served, after.failed - before.failed)
+        },
+        |(served, failed)| *served >= 40 && *failed == 0,
+    )
+    .await;
+    load.hold(0);
+}
+
 #[tokio::test]
 async fn scales_two_models_of_one_name_for_their_own_shares() {
     let Some(chain) = chain().await else { return };
@@ -39,9 +59,10 @@ async fn scales_two_models_of_one_name_for_their_own_shares() {
         };
         serving.scaled_object_until("queries its share", has_share).await;
     }
+    serves_all(&chain.load_of("shared", 1)).await;
     let load = chain.load_named("shared");
-    // Each gets about 80 requests, which need 2 ServingGroups; the total of 160 would need 3.
-    load.hold(160);
+    // Each gets about 82 requests, which need 2 ServingGroups; the total of 164 would need 3.
+    load.hold(164);
     tokio::join!(wants(&stable, 2), wants(&canary, 2));
     tokio::time::sleep(SETTLED).await;
     tokio::join!(wants(&stable, 2), wants(&canary, 2));
