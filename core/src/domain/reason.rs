@@ -24,6 +24,11 @@ pub enum Reason {
     KedaNotInstalled,
     /// The API server does not serve `modelservings/scale`.
     ScaleSubresourceMissing,
+    /// The operator, or the user of `explain`, may not read a kind that the plan depends on.
+    MissingPermission,
+    /// A kind that the plan depends on could not be read yet.
+    #[strum(serialize = "Pending")]
+    NotListed,
     /// The selector does not match one pod for each ServingGroup, which a `Value` metric depends on.
     SelectorMismatch,
     /// KEDA, the API server or a webhook does not accept the ScaledObject.
@@ -49,7 +54,7 @@ pub enum ChainLink {
     Demand,
     /// Other autoscalers and foreign objects.
     OtherAutoscalers,
-    /// The APIs that the cluster serves.
+    /// The APIs that the cluster serves, and the permissions to read them.
     Cluster,
     /// `status.labelSelector`.
     Selector,
@@ -76,7 +81,10 @@ impl Reason {
             Self::ProfileNotFound | Self::PrometheusNotConfigured => ChainLink::Profile,
             Self::SharedModelName | Self::CannotWakeFromZero => ChainLink::Demand,
             Self::ConflictingAutoscaler | Self::NameConflict => ChainLink::OtherAutoscalers,
-            Self::KedaNotInstalled | Self::ScaleSubresourceMissing => ChainLink::Cluster,
+            Self::KedaNotInstalled
+            | Self::ScaleSubresourceMissing
+            | Self::MissingPermission
+            | Self::NotListed => ChainLink::Cluster,
             Self::SelectorMismatch => ChainLink::Selector,
             Self::ScaledObjectNotReady => ChainLink::ScaledObject,
             Self::HpaNotScaling => ChainLink::Hpa,
@@ -102,8 +110,15 @@ impl Reason {
             | Self::NameConflict
             | Self::KedaNotInstalled
             | Self::ScaleSubresourceMissing
+            | Self::MissingPermission
+            | Self::NotListed
             | Self::SelectorMismatch => false,
         }
+    }
+
+    /// `true` if the plan itself is unknown, since an object that it depends on could not be read.
+    pub const fn is_unread(self) -> bool {
+        matches!(self, Self::MissingPermission | Self::NotListed)
     }
 }
 
@@ -130,7 +145,7 @@ impl ChainLink {
 pub enum VerdictReason {
     /// A problem keeps the model from being scaled.
     Problem(Reason),
-    /// KEDA has not reported on the ScaledObject yet.
+    /// KEDA has not reported on the ScaledObject yet, or an input of the plan could not be read yet.
     Pending,
     /// Requests are in flight.
     Scaling,
@@ -138,6 +153,15 @@ pub enum VerdictReason {
     Idle,
     /// An annotation pauses all scaling.
     Paused,
+}
+
+impl From<Reason> for VerdictReason {
+    fn from(reason: Reason) -> Self {
+        match reason {
+            Reason::NotListed => Self::Pending,
+            reason => Self::Problem(reason),
+        }
+    }
 }
 
 impl VerdictReason {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{
     Autoscalers, HpaDigest, LiveBinding, LiveHpa, LiveModelRoute, LiveModelServer, LivePodMonitor,
     LivePolicy, LiveProfile, LiveScaledObject, MonitorDigest, Network, Observed, PolicyDigest, ProbeResult,
-    ProbeTarget, ProfileDigest, RouteDigest, ScaledObjectDigest, SelectorMismatch, ServerDigest,
+    ProbeTarget, ProfileDigest, Readability, RouteDigest, ScaledObjectDigest, SelectorMismatch, ServerDigest,
 };
 use crate::{
     api::{
@@ -46,6 +46,7 @@ pub(crate) struct Fixture {
     mismatch: Option<SelectorMismatch>,
     second_writer: Option<String>,
     rejection: Option<String>,
+    readable: Readability,
 }
 
 impl Fixture {
@@ -79,6 +80,7 @@ impl Fixture {
             mismatch: None,
             second_writer: None,
             rejection: None,
+            readable: Readability::default(),
         }
     }
 
@@ -263,6 +265,12 @@ impl Fixture {
         self
     }
 
+    /// Sets which kinds could be read.
+    pub(crate) fn readable(mut self, readable: Readability) -> Self {
+        self.readable = readable;
+        self
+    }
+
     /// Sets the rejection of the last plan.
     pub(crate) fn rejected(mut self, error: &str) -> Self {
         self.rejection = Some(error.to_owned());
@@ -290,6 +298,7 @@ impl Fixture {
                 .map(|found| MonitorDigest::from(&decode::<LivePodMonitor>(found)).owned),
             second_writer: self.second_writer.clone(),
             rejection: self.rejection.clone(),
+            readable: self.readable,
             probes: Arc::new(probes.into_iter().collect()),
             mismatch: self.mismatch,
             routing: self.routing(&model_serving),

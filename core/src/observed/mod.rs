@@ -13,6 +13,7 @@ mod owned_object;
 mod policy;
 mod probe;
 mod profile;
+mod readable;
 mod router;
 mod routing;
 mod scaled_object;
@@ -25,6 +26,7 @@ pub use owned_object::{Fingerprint, OwnedObject, Ownership};
 pub use policy::{LiveBinding, LivePolicy, PolicyDigest};
 pub use probe::{NameTraffic, ProbeResult, ProbeResults, ProbeTarget, Sample, SelectorMismatch};
 pub use profile::{LiveProfile, ProfileDigest};
+pub use readable::{Readability, Readable, UnreadKind};
 pub use router::{ObservedRouter, RouterPort, RouterService};
 pub use routing::{
     COMPARED, Destination, LiveModelRoute, LiveModelServer, Network, OTHERS_KEPT, RouteDigest, Routing,
@@ -64,6 +66,8 @@ pub struct Observed {
     /// Profile that it names, by default the one named `default`: its settings or its errors; `None` if it
     /// does not exist.
     pub profile: Option<Result<Profile, String>>,
+    /// Which of these objects could be read; an object of a kind that could not be read may exist.
+    pub readable: Readability,
 }
 
 impl Observed {
@@ -82,6 +86,7 @@ impl Observed {
             mismatch: None,
             routing: Routing::default(),
             profile: None,
+            readable: Readability::default(),
         }
     }
 

@@ -54,8 +54,12 @@ pub fn diagnose(observed: &Observed, plan: &Plan, explanation: &Explanation) -> 
 }
 
 fn broken(link: ChainLink, finding: &Finding, explanation: &Explanation) -> Link {
-    let is_the_reason = explanation.verdict.reason == VerdictReason::Problem(finding.reason);
-    let state = if is_the_reason { LinkState::Broken } else { LinkState::Affected };
+    let is_the_reason = explanation.verdict.reason == VerdictReason::from(finding.reason);
+    let state = match is_the_reason {
+        _ if finding.reason.is_unread() => LinkState::Unknown,
+        true => LinkState::Broken,
+        false => LinkState::Affected,
+    };
     Link { link, state, detail: finding.message.clone() }
 }
 
@@ -65,7 +69,7 @@ fn describe_healthy(link: ChainLink, observed: &Observed, explanation: &Explanat
         ChainLink::Annotations => holds(model_names(observed)),
         ChainLink::Profile => profile(observed, explanation.resolved.as_ref()),
         ChainLink::Demand => demand(explanation.resolved.as_ref()),
-        ChainLink::OtherAutoscalers => holds("no other autoscaler"),
+        ChainLink::OtherAutoscalers => other_autoscalers(observed),
         ChainLink::Cluster => holds("the cluster serves ScaledObjects and modelservings/scale"),
         ChainLink::Selector => selector(observed),
         ChainLink::ScaledObject => scaled_object(observed),
@@ -89,6 +93,9 @@ fn model_names(observed: &Observed) -> String {
 }
 
 fn profile(observed: &Observed, resolved: Option<&ResolvedIntent>) -> (LinkState, String) {
+    if let (None, Some(unread)) = (&observed.profile, observed.readable.unread_profiles()) {
+        return unknown(format!("not known: {} could not be read", unread.plural));
+    }
     match (&observed.profile, resolved) {
         (Some(Ok(_)), _) => holds(format!("AutoscalingProfile {}", observed.model_serving.profile())),
         (None, Some(_)) => holds("built-in defaults"),
@@ -98,7 +105,7 @@ fn profile(observed: &Observed, resolved: Option<&ResolvedIntent>) -> (LinkState
 
 fn demand(resolved: Option<&ResolvedIntent>) -> (LinkState, String) {
     let Some(ResolvedIntent { intent, triggers }) = resolved else {
-        return unknown("not known: the settings are invalid");
+        return unknown("not known: the settings are invalid or could not be read");
     };
     let names: Vec<&str> = triggers.triggers.iter().map(|trigger| trigger.name.as_str()).collect();
     holds(format!(
@@ -107,6 +114,15 @@ fn demand(resolved: Option<&ResolvedIntent>) -> (LinkState, String) {
         intent.replicas.min(),
         intent.replicas.max()
     ))
+}
+
+fn other_autoscalers(observed: &Observed) -> (LinkState, String) {
+    let unread: Vec<String> =
+        observed.readable.unread_conflicts().map(|unread| unread.plural.into_owned()).collect();
+    if unread.is_empty() {
+        return holds("no other autoscaler");
+    }
+    unknown(format!("none found, but {} could not be read", unread.join(", ")))
 }
 
 fn selector(observed: &Observed) -> (LinkState, String) {
@@ -119,6 +135,12 @@ fn selector(observed: &Observed) -> (LinkState, String) {
 }
 
 fn scaled_object(observed: &Observed) -> (LinkState, String) {
+    if observed.scaled_object.is_none() {
+        return match observed.readable.unread_scaled_objects() {
+            Some(unread) => unknown(format!("not known: {} could not be read", unread.plural)),
+            None => unknown("there is no ScaledObject yet"),
+        };
+    }
     match observed.scaled_object.as_ref().and_then(|found| find_condition(&found.conditions, "Ready")) {
         Some(ready) => holds(format!("KEDA reports Ready: {}", ready.reason)),
         None => unknown("KEDA has not reported yet"),
@@ -126,7 +148,12 @@ fn scaled_object(observed: &Observed) -> (LinkState, String) {
 }
 
 fn hpa(observed: &Observed) -> (LinkState, String) {
-    let Some(hpa) = &observed.hpa else { return unknown("KEDA has not created the HPA yet") };
+    let Some(hpa) = &observed.hpa else {
+        return match observed.readable.unread_hpas() {
+            Some(unread) => unknown(format!("not known: {} could not be read", unread.plural)),
+            None => unknown("KEDA has not created the HPA yet"),
+        };
+    };
     match find_condition(&hpa.conditions, "ScalingActive") {
         Some(ConditionDigest { reason, .. }) => holds(format!("the HPA reports ScalingActive: {reason}")),
         None => unknown("the HPA controller has not reported yet"),

@@ -9,7 +9,7 @@ use crate::{
     api::annotations::{MODEL_NAME, PREFIX},
     domain::Reason,
     intent::AnnotationError,
-    observed::{CompetingAutoscaler, ConditionDigest, SelectorMismatch, normalize_message},
+    observed::{CompetingAutoscaler, ConditionDigest, SelectorMismatch, UnreadKind, normalize_message},
     promql::QueryError,
 };
 
@@ -59,6 +59,12 @@ impl Finding {
                 normalize_message(error)
             ),
         )
+    }
+
+    /// A kind that the plan depends on and that could not be read; the effect completes "so …".
+    pub(super) fn unread(unread: &UnreadKind, effect: &str) -> Self {
+        let reason = if unread.is_forbidden { Reason::MissingPermission } else { Reason::NotListed };
+        Self { is_certain: false, ..Self::new(reason, unread.message(effect)) }
     }
 
     /// A selector by which the HPA computes a wrong number from a `Value` metric.

@@ -17,6 +17,7 @@ mod scaled_object;
 #[cfg(test)]
 mod tests;
 mod triggers;
+mod unread;
 mod verdict;
 
 pub use diagnosis::{Link, LinkState, diagnose};
@@ -39,7 +40,7 @@ use crate::{
     },
     domain::{Capabilities, Keda},
     intent::{self, AnnotationError, Annotations, CustomSignal, Intent, Profile, ProfileUnavailable},
-    observed::{Observed, OwnedObject, Ownership},
+    observed::{Observed, OwnedObject, Ownership, Readable},
 };
 use verdict::{HELP, VerdictInputs};
 
@@ -137,7 +138,9 @@ pub struct ResolvedIntent {
 ///    with a generated name.
 /// 4. With a finding no generated object is applied, and existing objects keep their last valid state. A
 ///    competing autoscaler is the exception: the owned ScaledObject is removed.
-/// 5. The verdict combines findings, a pause, and the problems that KEDA, the HPA and Prometheus report.
+/// 5. A kind that could not be read is not taken as absent: one that could change the plan is a finding, one
+///    that only shows conflicts keeps a ScaledObject from being created, and every other is a warning.
+/// 6. The verdict combines findings, a pause, and the problems that KEDA, the HPA and Prometheus report.
 pub fn plan(observed: &Observed, capabilities: Capabilities, defaults: &Profile) -> Plan {
     let selector = label_selector::desired(&observed.model_serving, capabilities);
     let annotations = observed.model_serving.annotations.iter().cloned().collect();
@@ -156,9 +159,10 @@ fn custom_signals<'a>(observed: &'a Observed, defaults: &'a Profile) -> Option<&
 }
 
 fn opted_out(observed: &Observed, selector: Desired<String>) -> Plan {
+    // The condition goes last, and so not before the ScaledObject is known to be removed.
     let condition = match observed.model_serving.status.conditions.index {
-        Some(_) => Desired::Remove,
-        None => Desired::Keep,
+        Some(_) if !unread::hides_scaled_object(observed) => Desired::Remove,
+        _ => Desired::Keep,
     };
     Plan {
         scaled_object: removal(observed, observed.scaled_object_digest()),
@@ -231,21 +235,26 @@ fn resolve(
     defaults: &Profile,
 ) -> (Option<ResolvedIntent>, Vec<Finding>) {
     let mut findings = preconditions(observed, capabilities);
-    let intent = annotations
-        .map_err(|errors| Finding::invalid(&errors))
-        .and_then(|annotations| merge_profile(annotations, observed, defaults));
-    let resolved = match intent {
-        Ok(intent) => {
-            findings.extend(unsupported(observed, capabilities, &intent));
-            let triggers =
-                triggers::triggers(observed, &intent).map_err(|errors| findings.extend(errors)).ok();
-            triggers.map(|triggers| ResolvedIntent { intent, triggers })
+    findings.extend(unread::inputs(observed));
+    let intent = match annotations {
+        Ok(_) if unread::hides_profile(observed) => None,
+        Ok(annotations) => {
+            merge_profile(annotations, observed, defaults).map_err(|finding| findings.push(finding)).ok()
         }
-        Err(finding) => {
-            findings.push(finding);
+        Err(errors) => {
+            findings.push(Finding::invalid(&errors));
             None
         }
     };
+    let resolved = intent.and_then(|intent| {
+        findings.extend(unsupported(observed, capabilities, &intent));
+        let triggers = match unread::routing(observed, &intent) {
+            unread if unread.is_empty() => triggers::triggers(observed, &intent),
+            unread => Err(unread),
+        };
+        let triggers = triggers.map_err(|errors| findings.extend(errors)).ok()?;
+        Some(ResolvedIntent { intent, triggers })
+    });
     findings.extend(resolved.as_ref().and_then(|resolved| pod_monitor::conflict(observed, resolved)));
     findings.sort_by_key(|finding| finding.reason);
     (resolved, findings)
@@ -327,6 +336,7 @@ fn warnings(
     warnings.extend(observed.second_writer.iter().map(|manager| {
         format!("{manager} set spec.replicas after autoscaling began, which reverts the HPA's changes; make {manager} ignore that field, see {HELP}#replicas-reset-by-another-writer")
     }));
+    warnings.extend(unread::warnings(observed, resolved));
     warnings.extend(external_status::harmless_mismatch(observed, triggers));
     let values = triggers.triggers.iter().filter(|trigger| trigger.metric_type == MetricType::Value);
     warnings.extend(values.map(|trigger| {
@@ -377,7 +387,8 @@ fn preconditions(observed: &Observed, capabilities: Capabilities) -> Vec<Finding
 fn unsupported(observed: &Observed, capabilities: Capabilities, intent: &Intent) -> Vec<Finding> {
     let mut findings = Vec::new();
     let current = observed.model_serving.replicas();
-    let is_opting_in = observed.scaled_object_ownership() == Ownership::Absent;
+    let is_opting_in = observed.scaled_object_ownership() == Ownership::Absent
+        && observed.readable.scaled_objects == Readable::Yes;
     if is_opting_in && current > intent.replicas.max() && !intent.max_is_explicit {
         findings.push(Finding::would_remove_running_groups(current, intent.replicas.max()));
     }

@@ -13,7 +13,7 @@ use crate::{
     },
     domain::Capabilities,
     intent::{CreateMonitors, MonitorSettings},
-    observed::{Observed, Ownership},
+    observed::{Observed, Ownership, Readable},
 };
 
 /// Labels of Kthena's pods (`pkg/apis/workload/v1alpha1/labels.go`).
@@ -33,13 +33,16 @@ pub(super) fn conflict(observed: &Observed, resolved: &ResolvedIntent) -> Option
         .then(|| Finding::name_conflict::<PodMonitor>(&observed.model_serving.pod_monitor_name()))
 }
 
-/// Desired PodMonitor. A needed one stays as it is while it is being deleted, or while the cluster does not
-/// serve PodMonitors.
+/// Desired PodMonitor. A needed one stays as it is while it is being deleted, while the cluster does not
+/// serve PodMonitors, or while they cannot be read.
 pub(super) fn desired(
     observed: &Observed,
     resolved: &ResolvedIntent,
     capabilities: Capabilities,
 ) -> Desired<Box<PodMonitor>> {
+    if observed.pod_monitor.is_none() && observed.readable.pod_monitors != Readable::Yes {
+        return Desired::Keep;
+    }
     match (resolved.triggers.engines, observed.pod_monitor_ownership()) {
         (Some(engines), Ownership::Absent | Ownership::Owned)
             if is_needed(resolved) && capabilities.pod_monitors =>

@@ -7,7 +7,7 @@ use crate::{
     api::annotations::PREFIX,
     domain::{Pause, Reason, Status, VerdictReason},
     intent::Intent,
-    observed::{ConditionDigest, Observed, Ownership, find_condition},
+    observed::{ConditionDigest, Observed, Ownership, Readable, find_condition},
 };
 
 /// Page with a section for each reason.
@@ -80,7 +80,8 @@ pub(super) fn verdict(observed: &Observed, inputs: &VerdictInputs<'_>) -> Verdic
         return good(VerdictReason::Paused, message, inputs);
     }
     let ready = keda_condition(observed, "Ready");
-    let has_reported = ready.is_some() && observed.hpa.is_some();
+    let has_hpa = observed.hpa.is_some() || observed.readable.hpas != Readable::Yes;
+    let has_reported = ready.is_some() && has_hpa;
     if let [first, others @ ..] = inputs.runtime_findings
         && (has_reported || matches!(first.reason, Reason::ScaledObjectNotReady | Reason::HpaNotScaling))
     {
@@ -118,6 +119,9 @@ fn not_applied(observed: &Observed, first: &Finding, others: &[Finding]) -> Stri
     }
     match observed.scaled_object_ownership() {
         Ownership::Owned => message.push_str("; until then the ScaledObject keeps its last valid settings"),
+        Ownership::Absent if observed.readable.scaled_objects != Readable::Yes => {
+            message.push_str("; until then the operator neither creates nor changes the ScaledObject");
+        }
         Ownership::Absent => message.push_str("; until then no ScaledObject is created"),
         Ownership::Terminating | Ownership::Foreign => {}
     }
@@ -159,11 +163,7 @@ fn good(reason: VerdictReason, message: String, inputs: &VerdictInputs<'_>) -> V
 fn problem(first: &Finding, message: &str, others: &[Finding], inputs: &VerdictInputs<'_>) -> Verdict {
     let status = if first.is_certain { Status::False } else { Status::Unknown };
     let message = format!("{message}; see {HELP}#{}", first.reason.as_str().to_lowercase());
-    Verdict {
-        status,
-        reason: VerdictReason::Problem(first.reason),
-        message: with_notices(message, others, inputs),
-    }
+    Verdict { status, reason: first.reason.into(), message: with_notices(message, others, inputs) }
 }
 
 /// Warnings first; then what other controllers report, which may change at any time.

@@ -4,6 +4,7 @@ mod objects;
 mod reasons;
 mod scaled_object;
 mod triggers;
+mod unread;
 mod verdicts;
 
 use super::{Desired, Explanation, Plan, Verdict, plan};

@@ -8,12 +8,12 @@ use strum::VariantArray as _;
 use super::explained;
 use crate::{
     domain::{
-        Capabilities, Keda,
+        Capabilities, ChainLink, Keda,
         Reason::{self, *},
         Status, VerdictReason,
     },
     observed::{
-        NameTraffic, ProbeResult,
+        NameTraffic, ProbeResult, Readability, Readable,
         fixture::{Condition, Fixture},
     },
     plan::{LinkState, diagnose},
@@ -23,7 +23,7 @@ use crate::{
 type Case = (&'static str, Reason, Fixture);
 
 fn cases() -> Vec<Case> {
-    [settings(), sharing(), cluster(), keda(), hpa(), scraping(), traffic()].concat()
+    [settings(), sharing(), cluster(), unread(), keda(), hpa(), scraping(), traffic()].concat()
 }
 
 fn with_metric_type(metric_type: &str, query: &str) -> Value {
@@ -173,6 +173,24 @@ fn cluster() -> Vec<Case> {
     ]
 }
 
+fn unread() -> Vec<Case> {
+    use Readable::{Forbidden, NotYet};
+    let readable = |readable| Fixture::healthy().readable(readable);
+    let none = Readability::default;
+    vec![
+        ("profiles", MissingPermission, readable(Readability { profiles: Forbidden, ..none() })),
+        ("ScaledObjects", MissingPermission, readable(Readability { scaled_objects: Forbidden, ..none() })),
+        ("ModelRoutes", MissingPermission, readable(Readability { routes: Forbidden, ..none() })),
+        ("ModelServers", MissingPermission, readable(Readability { servers: Forbidden, ..none() })),
+        (
+            "HPAs before creation",
+            MissingPermission,
+            Fixture::model("llama").readable(Readability { hpas: Forbidden, ..none() }),
+        ),
+        ("profiles not listed yet", NotListed, readable(Readability { profiles: NotYet, ..none() })),
+    ]
+}
+
 fn not_ready<'a>(status: &'a str, reason: &'a str, message: &'a str) -> [Condition<'a>; 1] {
     [("Ready", status, reason, message)]
 }
@@ -308,14 +326,16 @@ fn gives_every_reason_its_status_link_and_message() {
     for (name, reason, fixture) in cases() {
         let (plan, explanation) = explained(&fixture);
         let verdict = &explanation.verdict;
-        assert_eq!(verdict.reason, VerdictReason::Problem(reason), "{name}: {}", verdict.message);
-        let status = if name == "KEDA not certain" { Status::Unknown } else { Status::False };
+        assert_eq!(verdict.reason, VerdictReason::from(reason), "{name}: {}", verdict.message);
+        let is_unknown = reason.is_unread() || name == "KEDA not certain";
+        let status = if is_unknown { Status::Unknown } else { Status::False };
         assert_eq!(verdict.status, status, "{name}");
         let broken: Vec<_> = diagnose(&fixture.observed(), &plan, &explanation)
             .into_iter()
             .filter(|link| link.state == LinkState::Broken)
             .collect();
-        assert_eq!(broken.iter().map(|link| link.link).collect::<Vec<_>>(), [reason.link()], "{name}");
+        let expected: &[ChainLink] = if reason.is_unread() { &[] } else { &[reason.link()] };
+        assert_eq!(broken.iter().map(|link| link.link).collect::<Vec<_>>(), expected, "{name}");
         let (reason, status, link) = (reason.as_str(), status.as_str(), reason.link().name());
         writeln!(text, "{reason}: {name} ({status}, {link})\n  {}\n", verdict.message).unwrap();
     }
