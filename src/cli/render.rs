@@ -14,7 +14,7 @@ use super::plan_args::PlanArgs;
 use crate::{settings::Settings, sources::Manifests};
 use kthena_keda_core::{
     api::annotations::MODEL_NAME,
-    domain::{Capabilities, names::ROUTER_SERVICE_MONITOR},
+    domain::{Capabilities, names::ROUTER_SERVICE_MONITOR, printable},
     plan::{self, RouterPlan, plan_router},
 };
 
@@ -61,8 +61,8 @@ impl Render {
         }
         let mut stderr = io::stderr().lock();
         // Errors are ignored: a closed standard error leaves no place to report them.
-        output.notes.iter().for_each(|note| drop(writeln!(stderr, "note: {note}")));
-        output.errors.iter().for_each(|error| drop(writeln!(stderr, "error: {error}")));
+        output.notes.iter().for_each(|note| drop(writeln!(stderr, "note: {}", printable(note))));
+        output.errors.iter().for_each(|error| drop(writeln!(stderr, "error: {}", printable(error))));
         if output.errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 

@@ -16,7 +16,10 @@ use tokio::{
 };
 
 use crate::{runtime::delays::EVENT_REFILL, telemetry::metrics::Metrics};
-use kthena_keda_core::api::{kthena::ModelServing, metadata::OPERATOR};
+use kthena_keda_core::{
+    api::{kthena::ModelServing, metadata::OPERATOR},
+    domain::{cut, printable},
+};
 
 /// Events that may wait in the queue.
 const QUEUE_LENGTH: usize = 256;
@@ -60,7 +63,7 @@ impl Events {
         let event = Event {
             type_,
             reason: reason.to_owned(),
-            note: Some(truncate(note)),
+            note: Some(cut(&printable(note), NOTE_MAX).into_owned()),
             action: "Reconcile".to_owned(),
             secondary: None,
         };
@@ -69,15 +72,6 @@ impl Events {
             tracing::debug!(dropped, reason, "the event queue is full; dropped an event");
         }
     }
-}
-
-/// The beginning of a note, at most [`NOTE_MAX`] bytes.
-fn truncate(note: &str) -> String {
-    let mut end = note.len().min(NOTE_MAX);
-    while !note.is_char_boundary(end) {
-        end -= 1;
-    }
-    note.get(..end).unwrap_or_default().to_owned()
 }
 
 /// Token bucket of [`BURST`] tokens that regains one per [`EVENT_REFILL`].
@@ -239,13 +233,5 @@ mod tests {
         assert_eq!(published.dropped(), 7);
         sleep(EVENT_REFILL * 256).await;
         assert_eq!((published.count(), published.dropped()), (QUEUE_LENGTH, 7));
-    }
-
-    #[test]
-    fn notes_are_truncated_between_characters() {
-        assert_eq!(truncate("ok"), "ok");
-        let note = truncate(&"é".repeat(NOTE_MAX));
-        assert_eq!((note.len(), note.chars().count()), (NOTE_MAX, NOTE_MAX / 2));
-        assert_eq!(truncate(&format!("x{note}")).len(), NOTE_MAX - 1);
     }
 }

@@ -14,7 +14,7 @@ use crate::{
 use kthena_keda_core::{
     api::kthena::ModelServing,
     domain::{Key, key},
-    observed::{COMPARED, LiveModelRoute, Network, OTHERS_KEPT, RouteDigest, Routing, ServerDigest},
+    observed::{COMPARED, LiveModelRoute, Network, OTHERS_KEPT, Routing, ServerDigest, targets},
 };
 
 /// The names that clients send for a model.
@@ -36,12 +36,17 @@ impl Caches {
         let carrying: Vec<IndexKey> = names.all.iter().map(|name| index_keys::model_name(name)).collect();
         let routes = self.stores.routes.matching(&carrying, &names.similar_in);
         let selecting = selecting(&namespace, &own.1, &model_serving.spec.template.roles);
-        let servers = self.stores.servers.matching(&selecting, &targets(&routes));
+        let targets: Vec<Key> = targets(&namespace, &borrowed(&routes))
+            .into_iter()
+            .filter_map(|(namespace, server)| Some((namespace.to_owned(), server?.to_owned())))
+            .collect();
+        let servers = self.stores.servers.matching(&selecting, &targets);
+        let destinations = self.stores.servers.matching(&[], &targets);
         let network = Network {
             routes_are_served: LiveModelRoute::is_served(served),
             routes: &borrowed(&routes),
             servers: &borrowed(&servers),
-            model_servings: &self.related_model_servings(&own, &names.all, &servers),
+            model_servings: &self.related_model_servings(&own, &names.all, &destinations),
         };
         network.routing(model_serving)
     }
@@ -106,14 +111,6 @@ impl Caches {
         let routes = self.stores.routes.matching(&[index_keys::model_server(namespace, name)], &[]);
         routes.iter().flat_map(|(_, route)| route.names()).map(index_keys::model_name).collect()
     }
-}
-
-/// The ModelServers that routes lead to.
-fn targets(routes: &[(Key, RouteDigest)]) -> Vec<Key> {
-    let servers = routes
-        .iter()
-        .flat_map(|(key, route)| route.servers().map(|server| (key.0.clone(), server.to_owned())));
-    servers.collect()
 }
 
 pub(super) fn borrowed<D>(digests: &[(Key, D)]) -> Vec<(&Key, &D)> {

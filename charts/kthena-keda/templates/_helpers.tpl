@@ -91,7 +91,7 @@ subjects:
     namespace: {{ .Release.Namespace }}
 {{- end }}
 
-{{/* CEL expression that renders a value in a message: quoted, on one line, and shortened to 100 characters. */}}
+{{/* CEL expression that renders a value in a message: quoted, on one line, and shortened to 64 characters. */}}
 {{- define "kthena-keda.quoted" -}}
-strings.quote({{ . }}.size() > 100 ? {{ . }}.substring(0, 100) + '...' : {{ . }})
+strings.quote({{ . }}.size() > 64 ? {{ . }}.substring(0, 64) + '...' : {{ . }})
 {{- end }}

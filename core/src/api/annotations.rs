@@ -13,6 +13,20 @@ pub const PROFILE: &str = "autoscaling.kthena.io/profile";
 /// The AutoscalingProfile of a ModelServing without [`PROFILE`].
 pub const DEFAULT_PROFILE: &str = "default";
 
+/// Maximum size of all of the operator's annotations of one object, keys and values together, in bytes.
+pub const MAX_BYTES: usize = 16 * 1024;
+
+/// `true` for the key of an annotation of the operator, known or not.
+pub fn is_own(key: &str) -> bool {
+    key == MODEL_NAME || key.starts_with(PREFIX)
+}
+
+/// `true` if the operator's annotations among these hold more than [`MAX_BYTES`].
+pub fn are_too_large<'a>(annotations: impl IntoIterator<Item = (&'a String, &'a String)>) -> bool {
+    let own = annotations.into_iter().filter(|(key, _)| is_own(key));
+    own.map(|(key, value)| key.len() + value.len()).sum::<usize>() > MAX_BYTES
+}
+
 /// The part of an annotation's key after [`PREFIX`]; displayed as the whole key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "kebab-case")]

@@ -21,6 +21,11 @@ pub const OPERATOR: &str = "kthena-keda";
 /// Prefixes of the annotations that are kept; the last is KEDA's.
 const KEPT_ANNOTATIONS: [&str; 3] = [annotations::MODEL_NAME, annotations::PREFIX, "autoscaling.keda.sh/"];
 
+/// Size of an annotation that is kept although all of them are too large together, in bytes.
+const SHORT_ANNOTATION: usize = 320;
+/// Maximum number of annotations that are kept.
+const ANNOTATIONS_MAX: usize = 1024;
+
 /// A map with few entries and a long life: the smallest node of a [`BTreeMap`] has room for eleven.
 pub type SmallMap = Box<[(String, String)]>;
 
@@ -127,9 +132,19 @@ fn values(all: &BTreeMap<String, String>, fields: &Keys) -> BTreeMap<String, Str
 }
 
 impl<F> LeanMetadata<F> {
-    /// Moves out the annotations that are kept.
-    pub(crate) fn take_annotations(&mut self) -> SmallMap {
-        mem::take(&mut self.annotations).into_iter().filter(|(key, _)| is_kept(key)).collect()
+    /// Moves out the annotations that are kept; of the operator's own only short ones if they are too large
+    /// together, and `true`.
+    pub(crate) fn take_annotations(&mut self) -> (SmallMap, bool) {
+        let mut kept = mem::take(&mut self.annotations);
+        kept.retain(|key, _| is_kept(key));
+        let are_too_large = annotations::are_too_large(&kept);
+        if are_too_large {
+            // The opt-in stays: an opt-out would remove the ScaledObject.
+            kept.retain(|key, value| key == annotations::MODEL_NAME || is_short(key, value));
+            kept.entry(annotations::MODEL_NAME.to_owned()).and_modify(String::clear);
+        }
+        let kept = kept.into_iter().filter(|(key, value)| annotations::is_own(key) || is_short(key, value));
+        (kept.take(ANNOTATIONS_MAX).collect(), are_too_large)
     }
 
     /// Name, subresource and fields of each field manager.
@@ -143,6 +158,10 @@ impl<F> LeanMetadata<F> {
     pub(crate) fn fields_of(&self, manager: &str) -> impl Iterator<Item = &F> {
         self.managed_fields.iter().filter(move |entry| entry.manager == manager).map(|entry| &entry.fields)
     }
+}
+
+fn is_short(key: &str, value: &str) -> bool {
+    key.len() + value.len() <= SHORT_ANNOTATION
 }
 
 fn is_kept(annotation: &str) -> bool {

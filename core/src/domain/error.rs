@@ -1,8 +1,9 @@
 //! Errors of values: the accepted values, and the annotation or field that holds another one.
 
-/// Number of characters of an invalid value that a message repeats; the chart's admission policy cuts at the
-/// same length.
-const QUOTED_MAX: usize = 100;
+use super::foreign_text::{quoted, shortened_to};
+
+/// Longest key or path in a message, in characters.
+const KEY_MAX: usize = 128;
 
 /// The values that a type accepts. The caller names the invalid value and its place, as clap and
 /// [`InvalidValue`] do.
@@ -41,17 +42,9 @@ pub struct InvalidValue {
 }
 
 impl InvalidValue {
-    /// Quotes the value and cuts it to 100 characters.
+    /// Quotes the value and cuts it to 64 characters.
     pub(crate) fn new(key: impl Into<String>, value: &str, expected: ValueError) -> Self {
-        Self { key: key.into(), quoted: quoted(value), expected }
-    }
-}
-
-/// The value in quotes, escaped and cut to 100 characters.
-pub(crate) fn quoted(value: &str) -> String {
-    match value.char_indices().nth(QUOTED_MAX) {
-        Some((cut, _)) => format!("{:?}", format!("{}...", value.get(..cut).unwrap_or_default())),
-        None => format!("{value:?}"),
+        Self { key: shortened_to(KEY_MAX, &key.into()), quoted: quoted(value), expected }
     }
 }
 
@@ -73,12 +66,12 @@ mod tests {
         let error = |value: &str| InvalidValue::new("a/b", value, ValueError::expected("c")).to_string();
         assert_eq!(error("x\n"), r#"invalid value "x\n" for a/b: expected c"#);
         assert_eq!(
-            error(&"é".repeat(100)),
-            format!("invalid value \"{}\" for a/b: expected c", "é".repeat(100))
+            error(&"é".repeat(64)),
+            format!("invalid value \"{}\" for a/b: expected c", "é".repeat(64))
         );
         assert_eq!(
-            error(&"é".repeat(101)),
-            format!("invalid value \"{}...\" for a/b: expected c", "é".repeat(100))
+            error(&"é".repeat(65)),
+            format!("invalid value \"{}...\" for a/b: expected c", "é".repeat(64))
         );
     }
 }

@@ -1,13 +1,15 @@
 //! Model names: the value of the annotation `kthena.io/model-name`.
 
-use std::str::FromStr;
+use std::{collections::HashSet, str::FromStr};
 
 use super::ValueError;
 
 /// Maximum length of a model name, in bytes.
-const MODEL_NAME_MAX: usize = 256;
-/// Maximum number of model names of one ModelServing.
+pub const MODEL_NAME_MAX: usize = 256;
+/// Maximum number of different model names of one ModelServing.
 const MODEL_NAMES_MAX: usize = 16;
+/// Maximum number of model names with repetitions; the chart's admission policy looks at as many.
+const PARTS_MAX: usize = 64;
 
 /// A name that clients send to kthena-router: 1 to 256 bytes without control characters.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,17 +51,38 @@ impl FromStr for ModelNames {
     /// Splits at commas, trims spaces around each name and drops repetitions.
     fn from_str(text: &str) -> Result<Self, ValueError> {
         let mut names = Vec::new();
-        for part in text.split(',') {
-            let name: ModelName = part.trim_matches(' ').parse()?;
-            if !names.contains(&name) {
-                names.push(name);
+        for (i, part) in text.split(',').enumerate() {
+            if i == PARTS_MAX {
+                return Err(too_many());
             }
-        }
-        if names.len() > MODEL_NAMES_MAX {
-            return Err(ValueError::expected(format!("at most {MODEL_NAMES_MAX} model names")));
+            let name: ModelName = part.trim_matches(' ').parse()?;
+            if names.contains(&name) {
+                continue;
+            }
+            if names.len() == MODEL_NAMES_MAX {
+                return Err(too_many());
+            }
+            names.push(name);
         }
         Ok(Self(names))
     }
+}
+
+fn too_many() -> ValueError {
+    ValueError::expected(format!("at most {MODEL_NAMES_MAX} model names"))
+}
+
+/// The first 16 different names of the annotation that have 1 to 256 bytes, valid or not: those by which other
+/// objects are related to a ModelServing.
+pub(crate) fn distinct_names(text: &str) -> Vec<&str> {
+    let parts = text.split(',').take(PARTS_MAX).map(|part| part.trim_matches(' '));
+    let mut names = Vec::new();
+    for name in parts.filter(|name| (1..=MODEL_NAME_MAX).contains(&name.len())) {
+        if names.len() < MODEL_NAMES_MAX && !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
 }
 
 impl ModelNames {
@@ -73,8 +96,9 @@ impl ModelNames {
     #[must_use]
     pub fn with<'a>(&self, more: impl IntoIterator<Item = &'a str>) -> Self {
         let mut names = self.0.clone();
+        let mut known: HashSet<ModelName> = names.iter().cloned().collect();
         for name in more.into_iter().filter_map(|name| name.parse::<ModelName>().ok()) {
-            if !names.contains(&name) {
+            if known.insert(name.clone()) {
                 names.push(name);
             }
         }
@@ -101,8 +125,18 @@ mod tests {
     #[case("a\nb", "no control characters")]
     #[case(&"x".repeat(257), "at most 256 bytes")]
     #[case("1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17", "at most 16 model names")]
+    #[case(&"a,".repeat(64), "at most 16 model names")]
+    #[case(&format!("{}{}", "a,".repeat(64), (0..63_500).map(|i| i.to_string()).collect::<Vec<_>>().join(",")), "at most 16 model names")]
     fn rejects_model_names(#[case] text: &str, #[case] expected: &str) {
         let error = text.parse::<ModelNames>().unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
+    }
+
+    #[test]
+    fn keeps_a_bounded_number_of_names_of_a_huge_annotation() {
+        let many = (0..63_500).map(|i| i.to_string()).collect::<Vec<_>>().join(",");
+        assert_eq!(distinct_names(&many).len(), MODEL_NAMES_MAX);
+        assert_eq!(distinct_names(&format!("{}{many}", "a,".repeat(64))), ["a"]);
+        assert_eq!(distinct_names(&format!("a,,a, b ,{}", "x".repeat(257))), ["a", "b"]);
     }
 }

@@ -6,12 +6,17 @@ use strum::VariantArray as _;
 
 use super::profile::{CustomSignal, SignalSource, SignalTarget};
 use crate::{
-    api::annotations::{AnnotationKey, MODEL_NAME, PREFIX},
+    api::annotations::{AnnotationKey, MAX_BYTES, MODEL_NAME, PREFIX, are_too_large},
     domain::{Engine, InvalidValue, ModelNames, Pause, Signal, Target, ValueError, nearest, quoted},
 };
 
 /// Answer to an annotation that names a role.
 const ROLES: &str = "Kthena cannot scale a single role; remove the annotation, and see docs/roles.md";
+
+/// Maximum number of signals in the annotation.
+const SIGNALS_MAX: usize = 32;
+/// Unknown annotations that are reported one by one.
+const UNKNOWN_LISTED: usize = 3;
 
 /// A problem of one annotation: its key, the cause and the remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -19,8 +24,17 @@ pub enum AnnotationError {
     /// The value is invalid.
     #[error(transparent)]
     Invalid(#[from] InvalidValue),
+    /// All annotations together are larger than [`MAX_BYTES`].
+    #[error(
+        "the annotations {MODEL_NAME} and {PREFIX}* hold more than {} KiB in total, so none of them is read; shorten them",
+        MAX_BYTES / 1024
+    )]
+    TooLarge,
+    /// More unknown annotations than a message lists.
+    #[error("further annotations under {PREFIX} are unknown: remove them")]
+    MoreUnknown,
     /// No annotation has this key.
-    #[error("unknown annotation {key:?}: {remedy}")]
+    #[error("unknown annotation {}: {remedy}", quoted(key))]
     Unknown {
         /// The whole key.
         key: String,
@@ -82,6 +96,9 @@ impl Annotations {
         custom: Option<&[CustomSignal]>,
     ) -> Option<Result<Self, Vec<AnnotationError>>> {
         let models = annotations.get(MODEL_NAME)?;
+        if are_too_large(annotations) {
+            return Some(Err(vec![AnnotationError::TooLarge]));
+        }
         let mut parser = Parser { annotations, errors: Vec::new() };
         parser.reject_unknown_keys();
         let models = parser.record(MODEL_NAME, models, parse_model_names(models));
@@ -152,8 +169,13 @@ impl Parser<'_> {
 
     fn reject_unknown_keys(&mut self) {
         let keys: Vec<&str> = AnnotationKey::VARIANTS.iter().map(|key| key.name()).collect();
-        for key in self.annotations.keys() {
-            let Some(name) = key.strip_prefix(PREFIX).filter(|name| !keys.contains(name)) else { continue };
+        let own = self.annotations.keys().filter_map(|key| Some((key, key.strip_prefix(PREFIX)?)));
+        let unknown = own.filter(|(_, name)| !keys.contains(name));
+        for (i, (key, name)) in unknown.enumerate() {
+            if i == UNKNOWN_LISTED {
+                self.errors.push(AnnotationError::MoreUnknown);
+                return;
+            }
             let remedy = match nearest(name, keys.iter().copied()) {
                 _ if name.contains("role") => ROLES.to_owned(),
                 Some(similar) => format!("did you mean {PREFIX}{similar}?"),
@@ -193,7 +215,10 @@ fn parse_replicas(text: &str, min: i32) -> Result<i32, ValueError> {
 fn parse_signals(text: &str, custom: Option<&[CustomSignal]>) -> Result<Vec<SignalTarget>, ValueError> {
     let mut signals: Vec<SignalTarget> = Vec::new();
     let mut names = Vec::new();
-    for pair in text.split(',') {
+    for (i, pair) in text.split(',').enumerate() {
+        if i == SIGNALS_MAX {
+            return Err(ValueError::expected(format!("at most {SIGNALS_MAX} signals")));
+        }
         let (name, target) = pair.split_once('=').ok_or_else(|| {
             ValueError::expected("name=target pairs separated by commas, such as active-requests=12")
         })?;
@@ -304,6 +329,24 @@ mod tests {
         insta::assert_snapshot!(errors.join("\n"));
     }
 
+    #[test]
+    fn reads_no_annotation_if_all_are_too_large_together() {
+        let huge = "x".repeat(16 * 1024);
+        let too_large = "the annotations kthena.io/model-name and autoscaling.kthena.io/* hold more than 16 KiB in total, so none of them is read; shorten them";
+        assert_eq!(errors(&[(MODEL_NAME, &huge)]), [too_large]);
+        assert_eq!(errors(&[(MODEL_NAME, "m"), ("autoscaling.kthena.io/notes", &huge)]), [too_large]);
+        let others = [(MODEL_NAME, "m"), ("example.com/notes", huge.as_str())];
+        assert!(read(&others).unwrap().is_ok(), "annotations of others do not count");
+    }
+
+    #[test]
+    fn lists_few_unknown_annotations() {
+        let keys: Vec<String> = (0..400).map(|i| format!("autoscaling.kthena.io/min-replica{i}")).collect();
+        let pairs: Vec<(&str, &str)> =
+            keys.iter().map(|key| (key.as_str(), "")).chain([(MODEL_NAME, "m")]).collect();
+        assert_eq!(errors(&pairs).len(), UNKNOWN_LISTED + 1);
+    }
+
     #[rstest]
     #[case("active-requests=12, output-tokens=0.5", None)]
     #[case("", Some("expected name=target pairs"))]
@@ -313,6 +356,7 @@ mod tests {
         "active-requests=1,active-requests=2",
         Some(r#"each signal once, but "active-requests" is repeated"#)
     )]
+    #[case(&(0..33).map(|i| format!("s{i}=1")).collect::<Vec<_>>().join(","), Some("is unknown"))]
     #[case("latency=1", Some("the signals are active-requests, "))]
     #[case("requests-rate=1", Some(r#"but "requests-rate" is unknown; did you mean request-rate?"#))]
     fn reads_signals(#[case] text: &str, #[case] error: Option<&str>) {
@@ -326,6 +370,10 @@ mod tests {
     #[test]
     fn ignores_unknown_signals_if_custom_ones_are_unavailable() {
         assert_eq!(parse_signals("latency=1", None), Ok(Vec::new()));
+        let signals = |count: usize| (0..count).map(|i| format!("s{i}=1")).collect::<Vec<_>>().join(",");
+        assert_eq!(parse_signals(&signals(32), None), Ok(Vec::new()));
+        let error = parse_signals(&signals(43_000), None).unwrap_err().to_string();
+        assert_eq!(error, "expected at most 32 signals");
     }
 
     #[rstest]

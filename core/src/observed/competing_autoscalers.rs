@@ -3,7 +3,10 @@
 use kube_core::ResourceExt as _;
 
 use super::{HpaDigest, PolicyDigest, ScaledObjectDigest};
-use crate::{api::kthena::ModelServing, domain::Key};
+use crate::{
+    api::kthena::ModelServing,
+    domain::{Key, shortened},
+};
 
 /// Another autoscaler of the same ModelServing.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,7 +55,7 @@ impl Autoscalers<'_> {
         competing.extend(bindings.map(|(key, _)| competitor("AutoscalingPolicyBinding", key)));
         competing.extend(groups.map(|owner| CompetingAutoscaler {
             kind: "LeaderWorkerSet",
-            name: format!("{namespace}/{}", owner.name),
+            name: format!("{namespace}/{}", shortened(&owner.name)),
         }));
         competing.sort();
         competing

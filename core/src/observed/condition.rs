@@ -1,6 +1,9 @@
 //! Conditions reported by other controllers, without the parts that change at every report.
 
-use crate::api::{Lenient, fields};
+use crate::{
+    api::{Lenient, fields},
+    domain::shortened_to,
+};
 
 /// Condition of another controller, without its times.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +23,9 @@ fields!(ConditionDigest { "type" => kind, "status" => status, "reason" => reason
 /// Longest message, in characters; the rest is cut.
 const LONGEST: usize = 480;
 
+/// Bytes of a message that are read.
+const READ: usize = 4096;
+
 #[derive(Default)]
 struct Normalized(String);
 
@@ -35,13 +41,13 @@ impl From<Normalized> for String {
     }
 }
 
-/// Cuts a message and replaces ports, addresses, times and other numbers by `…`, so that it changes only with
+/// Cuts a message, escapes it, and replaces ports, addresses, times and other numbers by `…`, so that it changes only with
 /// its meaning.
 ///
 /// An HTTP status and short numbers within a word stay: the remedy depends on them.
 pub fn normalize_message(text: &str) -> String {
     let mut normalized = String::new();
-    let mut rest = text;
+    let mut rest = text.get(..text.floor_char_boundary(READ)).unwrap_or_default();
     while let Some(start) = rest.find(|c: char| c.is_ascii_digit()) {
         let (before, number) = rest.split_at(start);
         let end =
@@ -64,10 +70,7 @@ pub fn normalize_message(text: &str) -> String {
         rest = after;
     }
     normalized.push_str(rest);
-    match normalized.char_indices().nth(LONGEST) {
-        Some((cut, _)) => format!("{}…", normalized.get(..cut).unwrap_or_default()),
-        None => normalized,
-    }
+    shortened_to(LONGEST, &normalized)
 }
 
 /// Finds a condition by type. KEDA creates conditions without a reason before it first reports; those are

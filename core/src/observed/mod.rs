@@ -30,7 +30,7 @@ pub use readable::{Readability, Readable, UnreadKind};
 pub use router::{ObservedRouter, RouterPort, RouterService};
 pub use routing::{
     COMPARED, Destination, LiveModelRoute, LiveModelServer, Network, OTHERS_KEPT, RouteDigest, Routing,
-    Server, ServerDigest,
+    Server, ServerDigest, targets,
 };
 pub use scaled_object::{LiveScaledObject, ScaledObjectDigest};
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    domain::Key,
+    domain::{Key, MODEL_NAME_MAX},
     intent::PrometheusSettings,
     signals::{ENGINE_OF, MODEL, RouterSeries, STATUS_CODE},
 };
@@ -46,7 +46,8 @@ impl ProbeResult {
         let mut codes: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for mut sample in names {
             let code = sample.labels.remove(STATUS_CODE);
-            if let Some(name) = sample.labels.remove(MODEL) {
+            // Clients choose these names; longer ones are of no ModelServing.
+            if let Some(name) = sample.labels.remove(MODEL).filter(|name| name.len() <= MODEL_NAME_MAX) {
                 codes.entry(name).or_default().extend(code.filter(|code| !code.is_empty()));
             }
         }

@@ -1,6 +1,9 @@
 //! ModelRoutes and ModelServers, and the routes from a model's names to its pods.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::Arc,
+};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube_core::ResourceExt as _;
@@ -10,10 +13,10 @@ use serde::{Deserialize, de::IgnoredAny};
 use crate::{
     api::{
         BestEffort, LenientDe, fields,
-        kthena::{ModelRoute, ModelRouteSpec, ModelServer, ModelServerSpec, ModelServing, Role},
+        kthena::{LABELS_MAX, ModelRoute, ModelRouteSpec, ModelServer, ModelServerSpec, ModelServing, Role},
         metadata::LeanMetadata,
     },
-    domain::{Key, key, nearest},
+    domain::{Key, MODEL_NAME_MAX, SUGGESTIONS_MAX, key, nearest},
     signals::Engine,
 };
 
@@ -71,7 +74,8 @@ pub struct RouteDigest {
 /// Digest of a ModelServer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerDigest {
-    /// Labels by which it selects pods.
+    /// Labels by which it selects pods; empty if there are more than are kept of a pod template, since it then
+    /// selects none.
     labels: BTreeMap<String, String>,
     /// Inference engine; `None` if it is unknown.
     engine: Option<Engine>,
@@ -79,6 +83,16 @@ pub struct ServerDigest {
     port: Option<u16>,
     /// `true` if different pods do prefill and decode.
     disaggregated: bool,
+}
+
+/// LoRA adapters of a route that are kept; Kthena's CRD allows 10.
+const ADAPTERS_MAX: usize = 64;
+/// Destinations of a route that are kept: as many as Kthena's CRD allows.
+const TARGETS_MAX: usize = 256;
+
+/// Longer names are of no ModelServing; Kthena's CRD does not limit them.
+fn may_be_sent(name: &str) -> bool {
+    (1..=MODEL_NAME_MAX).contains(&name.len())
 }
 
 impl From<&LiveModelRoute> for RouteDigest {
@@ -89,9 +103,11 @@ impl From<&LiveModelRoute> for RouteDigest {
         let mut targets: Vec<_> = targets.map(|target| target.model_server_name.clone()).collect();
         targets.sort();
         targets.dedup();
+        targets.truncate(TARGETS_MAX);
+        let adapters = live.spec.lora_adapters.iter().flatten().filter(|name| may_be_sent(name));
         Self {
-            model: live.spec.model_name.clone().filter(|name| !name.is_empty()),
-            adapters: live.spec.lora_adapters.clone().unwrap_or_default(),
+            model: live.spec.model_name.clone().filter(|name| may_be_sent(name)),
+            adapters: adapters.take(ADAPTERS_MAX).cloned().collect(),
             targets,
         }
     }
@@ -99,7 +115,10 @@ impl From<&LiveModelRoute> for RouteDigest {
 
 impl From<&LiveModelServer> for ServerDigest {
     fn from(live: &LiveModelServer) -> Self {
-        let selector = live.spec.workload_selector.clone().unwrap_or_default();
+        let mut selector = live.spec.workload_selector.clone().unwrap_or_default();
+        if selector.match_labels.len() > LABELS_MAX {
+            selector.match_labels.clear();
+        }
         Self {
             labels: selector.match_labels,
             engine: live.spec.inference_engine.as_deref().and_then(Engine::from_name),
@@ -120,8 +139,8 @@ impl RouteDigest {
         self.targets.iter().flatten().map(String::as_str)
     }
 
-    fn carries(&self, name: &str) -> bool {
-        self.names().any(|carried| carried == name)
+    fn carries_any(&self, names: &HashSet<&str>) -> bool {
+        self.names().any(|carried| names.contains(carried))
     }
 }
 
@@ -177,6 +196,12 @@ pub const OTHERS_KEPT: usize = 6;
 /// since thousands of models without a route may share a namespace with thousands that have one.
 pub const COMPARED: usize = 200;
 
+/// ModelServers that are looked at for one model: those of its own namespace first.
+pub const DESTINATIONS_MAX: usize = 64;
+
+/// LoRA adapters that count for one model, the first by name.
+const NAMES_MAX: usize = 256;
+
 /// Destination of requests for a model.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Destination {
@@ -218,7 +243,7 @@ impl Network<'_> {
         }
         let adapters = self.adapters(&namespace, &names);
         let unrouted = self.unrouted(&namespace, &names);
-        let all: Vec<&str> = names.into_iter().chain(adapters.iter().map(String::as_str)).collect();
+        let all: HashSet<&str> = names.into_iter().chain(adapters.iter().map(String::as_str)).collect();
         Routing {
             servers: self.servers_of(&namespace, model_serving),
             destinations: self.destinations(model_serving, &all),
@@ -237,16 +262,21 @@ impl Network<'_> {
         let adapters = routes
             .flat_map(|(_, route)| &route.adapters)
             .filter(|adapter| !names.contains(&adapter.as_str()));
-        sorted(adapters.cloned())
+        let mut adapters = sorted(adapters.cloned());
+        adapters.truncate(NAMES_MAX);
+        adapters
     }
 
     fn unrouted(&self, namespace: &str, names: &[&str]) -> Vec<(String, Option<String>)> {
         let routes = || self.routes.iter().filter(|(key, _)| key.0 == namespace).map(|(_, route)| route);
-        let all: Vec<&str> = routes().take(COMPARED).flat_map(|route| route.names()).collect();
-        let missing =
-            names.iter().filter(|name| self.routes_are_served && !routes().any(|route| route.carries(name)));
+        let carried: HashSet<&str> = routes().flat_map(|route| route.names()).collect();
+        let candidates = || routes().take(COMPARED).flat_map(|route| route.names());
+        let missing = names.iter().filter(|name| self.routes_are_served && !carried.contains(*name));
+        let suggestion =
+            |i: usize, name: &str| (i < SUGGESTIONS_MAX).then(|| nearest(name, candidates())).flatten();
         missing
-            .map(|name| ((*name).to_owned(), nearest(name, all.iter().copied()).map(str::to_owned)))
+            .enumerate()
+            .map(|(i, name)| ((*name).to_owned(), suggestion(i, name).map(str::to_owned)))
             .collect()
     }
 
@@ -254,38 +284,54 @@ impl Network<'_> {
         let selecting =
             self.servers.iter().filter(|(key, server)| key.0 == namespace && server.selects(model_serving));
         selecting
+            .take(DESTINATIONS_MAX)
             .map(|(key, server)| Server { name: key.1.clone(), engine: server.engine, port: server.port })
             .collect()
     }
 
-    fn destinations(&self, model_serving: &ModelServing, names: &[&str]) -> Vec<Destination> {
-        let carrying = self.routes.iter().filter(|(_, route)| names.iter().any(|name| route.carries(name)));
-        let targets = carrying
-            .flat_map(|(key, route)| route.targets.iter().map(|target| (key.0.as_str(), target.as_deref())));
-        sorted(targets.filter_map(|(namespace, target)| match target {
-            Some(server) => self.destination(model_serving, namespace, server),
+    fn destinations(&self, model_serving: &ModelServing, names: &HashSet<&str>) -> Vec<Destination> {
+        let carrying: Vec<_> =
+            self.routes.iter().copied().filter(|(_, route)| route.carries_any(names)).collect();
+        let namespace = model_serving.namespace().unwrap_or_default();
+        let targets = targets(&namespace, &carrying);
+        let wanted: BTreeSet<(&str, &str)> =
+            targets.iter().filter_map(|(namespace, server)| Some((*namespace, (*server)?))).collect();
+        let servers: BTreeMap<(&str, &str), &ServerDigest> = self
+            .servers
+            .iter()
+            .map(|(key, server)| ((key.0.as_str(), key.1.as_str()), *server))
+            .filter(|(key, _)| wanted.contains(key))
+            .collect();
+        sorted(targets.into_iter().filter_map(|(namespace, target)| match target {
+            Some(name) => {
+                let server = servers.get(&(namespace, name))?;
+                Some(self.destination(model_serving, (namespace, name), server))
+            }
             None => Some(Destination::Outside),
         }))
     }
 
-    /// Resolves a ModelServer; one that does not exist receives no requests.
-    fn destination(&self, model_serving: &ModelServing, namespace: &str, name: &str) -> Option<Destination> {
-        let (_, server) = self.servers.iter().find(|(key, _)| key.0 == namespace && key.1 == name)?;
+    fn destination(
+        &self,
+        model_serving: &ModelServing,
+        (namespace, name): (&str, &str),
+        server: &ServerDigest,
+    ) -> Destination {
         let selected = self
             .present()
-            .filter(|found| found.namespace().as_deref() == Some(namespace) && server.selects(found));
+            .filter(|found| found.metadata.namespace.as_deref() == Some(namespace) && server.selects(found));
         let (own, others): (Vec<_>, Vec<_>) = selected.partition(|found| is_same(found, model_serving));
-        Some(Destination::Server {
+        Destination::Server {
             name: format!("{namespace}/{name}"),
             is_own: !own.is_empty(),
             disaggregated: server.disaggregated,
             others: first(others.into_iter()),
-        })
+        }
     }
 
-    fn claimants(&self, model_serving: &ModelServing, names: &[&str]) -> Vec<String> {
+    fn claimants(&self, model_serving: &ModelServing, names: &HashSet<&str>) -> Vec<String> {
         let others = self.present().filter(|other| !is_same(other, model_serving));
-        first(others.filter(|other| other.model_names().any(|name| names.contains(&name))))
+        first(others.filter(|other| other.model_names().any(|name| names.contains(name))))
     }
 
     /// ModelServings that are not being deleted.
@@ -295,6 +341,19 @@ impl Network<'_> {
             .map(AsRef::as_ref)
             .filter(|found| found.metadata.deletion_timestamp.is_none())
     }
+}
+
+/// Destinations of these routes, as namespace and ModelServer, those in `namespace` first; at most
+/// [`DESTINATIONS_MAX`]. A ModelServer that does not exist receives no requests.
+pub fn targets<'a>(
+    namespace: &str,
+    routes: &[(&'a Key, &'a RouteDigest)],
+) -> Vec<(&'a str, Option<&'a str>)> {
+    let targets = routes
+        .iter()
+        .flat_map(|(key, route)| route.targets.iter().map(|target| (key.0.as_str(), target.as_deref())));
+    let (own, others): (BTreeSet<_>, BTreeSet<_>) = targets.partition(|(of, _)| *of == namespace);
+    own.into_iter().chain(others).take(DESTINATIONS_MAX).collect()
 }
 
 /// The first [`OTHERS_KEPT`], by namespace and name.

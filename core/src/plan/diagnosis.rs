@@ -7,9 +7,13 @@ use strum::VariantArray as _;
 
 use super::{Explanation, Finding, Plan, ResolvedIntent};
 use crate::{
-    domain::{ChainLink, VerdictReason},
+    api::annotations::MODEL_NAME,
+    domain::{ChainLink, VerdictReason, cut, printable, shortened},
     observed::{ConditionDigest, Observed, find_condition},
 };
+
+/// Longest evidence of one link, in bytes.
+const DETAIL_MAX: usize = 1400;
 
 /// One link of the chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,7 +81,7 @@ fn describe_healthy(link: ChainLink, observed: &Observed, explanation: &Explanat
         ChainLink::Scraping => scraping(explanation),
         ChainLink::Model => model(observed, explanation),
     };
-    Link { link, state, detail }
+    Link { link, state, detail: cut(&printable(&detail), DETAIL_MAX).into_owned() }
 }
 
 fn holds(detail: impl Into<String>) -> (LinkState, String) {
@@ -89,7 +93,8 @@ fn unknown(detail: impl Into<String>) -> (LinkState, String) {
 }
 
 fn model_names(observed: &Observed) -> String {
-    format!("kthena.io/model-name: {}", observed.model_serving.model_names().collect::<Vec<_>>().join(","))
+    let names: Vec<String> = observed.model_serving.model_names().map(shortened).collect();
+    format!("{MODEL_NAME}: {}", names.join(","))
 }
 
 fn profile(observed: &Observed, resolved: Option<&ResolvedIntent>) -> (LinkState, String) {
@@ -177,7 +182,7 @@ fn model(observed: &Observed, explanation: &Explanation) -> (LinkState, String) 
         }
         [] => holds("the router has received requests for the model name"),
         unrouted => {
-            let names: Vec<&str> = unrouted.iter().map(|(name, _)| name.as_str()).collect();
+            let names: Vec<String> = unrouted.iter().map(|(name, _)| shortened(name)).collect();
             holds(format!(
                 "requests arrive by another name, or are answered; no ModelRoute carries {}",
                 names.join(", ")

@@ -7,6 +7,9 @@ use crate::{
     signals::Engine,
 };
 
+/// ModelServers that a message names.
+const SERVERS_LISTED: usize = 5;
+
 /// Scrape target in a model's pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Engines {
@@ -43,7 +46,8 @@ fn agreed<T: PartialEq>(
     let mut values = values.flatten();
     let first = values.next();
     if values.any(|other| Some(other) != first) {
-        let servers: Vec<&str> = routing.servers.iter().map(|server| server.name.as_str()).collect();
+        let servers: Vec<&str> =
+            routing.servers.iter().take(SERVERS_LISTED).map(|server| server.name.as_str()).collect();
         return Err(AnnotationError::of(
             key,
             format!(

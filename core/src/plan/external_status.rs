@@ -3,7 +3,7 @@
 use super::{Finding, ResolvedIntent, finding, triggers::Triggers};
 use crate::{
     api::keda::MetricType,
-    domain::{Reason, names::ROUTER_SERVICE_MONITOR, nearest},
+    domain::{Reason, SUGGESTIONS_MAX, names::ROUTER_SERVICE_MONITOR, nearest},
     intent::{Intent, SignalSource, SignalTarget},
     observed::{
         ConditionDigest, NameTraffic, Observed, ProbeResult, ProbeTarget, find_condition, normalize_message,
@@ -212,7 +212,8 @@ fn model_seen(observed: &Observed, intent: &Intent, probe: &ProbeResult) -> Opti
         .filter(|(_, traffic)| **traffic == NameTraffic::Otherwise)
         .map(|(name, _)| name.as_str())
         .collect();
-    let similar = names.iter().find_map(|name| nearest(name, requested.iter().copied()));
+    let similar =
+        names.iter().take(SUGGESTIONS_MAX).find_map(|name| nearest(name, requested.iter().copied()));
     Some(Finding::not_requested(&names, similar, &requested))
 }
 

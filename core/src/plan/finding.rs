@@ -7,14 +7,20 @@ use kube_core::Resource;
 
 use crate::{
     api::annotations::{MODEL_NAME, PREFIX},
-    domain::Reason,
+    domain::{Reason, cut, printable, quoted, shortened, shortened_to},
     intent::AnnotationError,
     observed::{CompetingAutoscaler, ConditionDigest, SelectorMismatch, UnreadKind, normalize_message},
     promql::QueryError,
 };
 
+/// Longest message of one finding, in bytes.
+const MESSAGE_MAX: usize = 1400;
+
 /// Most names in one message.
 const MAX_LISTED: usize = 5;
+
+/// Longest name in a list, in characters: a namespace, a name of an object, and a suggestion.
+const NAME_MAX: usize = 320;
 
 /// Remedy for an external error that [`super::external_status`] has none for.
 const UNKNOWN_ERROR: &str = "replicas may not follow the load until this error is resolved";
@@ -34,7 +40,8 @@ pub struct Finding {
 
 impl Finding {
     fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), is_certain: true, is_symptom: false }
+        let message = cut(&printable(&message.into()), MESSAGE_MAX).into_owned();
+        Self { reason, message, is_certain: true, is_symptom: false }
     }
 
     /// A condition reported by another controller, with the remedy if it is known.
@@ -46,7 +53,8 @@ impl Finding {
     ) -> Self {
         let ConditionDigest { reason: cause, message, status, kind: _ } = condition;
         let remedy = remedy.unwrap_or(UNKNOWN_ERROR);
-        let message = format!("{reporter} reports {cause}: {}; {remedy}", message.trim_end_matches('.'));
+        let (cause, message) = (shortened(cause), message.trim_end_matches('.'));
+        let message = format!("{reporter} reports {cause}: {message}; {remedy}");
         Self { is_certain: status == "False", ..Self::new(reason, message) }
     }
 
@@ -127,7 +135,7 @@ impl Finding {
     /// could show more.
     pub(super) fn not_requested(names: &[&str], nearest: Option<&str>, requested: &[&str]) -> Self {
         let similar = match nearest {
-            Some(nearest) => format!(" (most similar requested name: {nearest:?})"),
+            Some(nearest) => format!(" (most similar requested name: {})", quoted(nearest)),
             None if requested.is_empty() => String::new(),
             None => format!(" (requested names: {})", listed(requested)),
         };
@@ -178,7 +186,8 @@ impl Finding {
         Self::new(
             Reason::ProfileNotFound,
             format!(
-                "AutoscalingProfile {name:?} does not exist; correct {PREFIX}profile, or remove it to use the profile named default"
+                "AutoscalingProfile {} does not exist; correct {PREFIX}profile, or remove it to use the profile named default",
+                quoted(name)
             ),
         )
     }
@@ -186,7 +195,7 @@ impl Finding {
     pub(super) fn profile_invalid(name: &str, errors: &str) -> Self {
         Self::new(
             Reason::InvalidConfiguration,
-            format!("AutoscalingProfile {name:?} is invalid and must be corrected: {errors}"),
+            format!("AutoscalingProfile {} is invalid and must be corrected: {errors}", quoted(name)),
         )
     }
 
@@ -291,12 +300,14 @@ pub(super) fn selector_mismatch(SelectorMismatch { pods, groups }: SelectorMisma
 
 fn with_suggestion((name, nearest): &(String, Option<String>)) -> String {
     match nearest {
-        Some(nearest) => format!("{name:?} (most similar routed name: {nearest:?})"),
-        None => format!("{name:?}"),
+        Some(nearest) => format!("{} (most similar routed name: {})", quoted(name), quoted(nearest)),
+        None => quoted(name),
     }
 }
 
 fn listed(names: &[&str]) -> String {
+    let names: Vec<String> =
+        names.iter().take(MAX_LISTED + 1).map(|name| shortened_to(NAME_MAX, name)).collect();
     match names.get(..MAX_LISTED) {
         // No number: it would change with every object that is created or deleted.
         Some(first) if names.len() > MAX_LISTED => format!("{} and others", first.join(", ")),

@@ -38,7 +38,7 @@ use crate::{
         kthena::ModelServing,
         monitoring::PodMonitor,
     },
-    domain::{Capabilities, Keda},
+    domain::{Capabilities, Keda, shortened},
     intent::{self, AnnotationError, Annotations, CustomSignal, Intent, Profile, ProfileUnavailable},
     observed::{Observed, OwnedObject, Ownership, Readable},
 };
@@ -143,11 +143,21 @@ pub struct ResolvedIntent {
 /// 6. The verdict combines findings, a pause, and the problems that KEDA, the HPA and Prometheus report.
 pub fn plan(observed: &Observed, capabilities: Capabilities, defaults: &Profile) -> Plan {
     let selector = label_selector::desired(&observed.model_serving, capabilities);
-    let annotations = observed.model_serving.annotations.iter().cloned().collect();
-    match Annotations::parse(&annotations, custom_signals(observed, defaults)) {
+    match parse_annotations(observed, defaults) {
         None => opted_out(observed, selector),
         Some(annotations) => opted_in(observed, selector, annotations, capabilities, defaults),
     }
+}
+
+fn parse_annotations(
+    observed: &Observed,
+    defaults: &Profile,
+) -> Option<Result<Annotations, Vec<AnnotationError>>> {
+    if observed.model_serving.has_oversized_annotations && observed.model_serving.is_opted_in() {
+        return Some(Err(vec![AnnotationError::TooLarge]));
+    }
+    let annotations = observed.model_serving.annotations.iter().cloned().collect();
+    Annotations::parse(&annotations, custom_signals(observed, defaults))
 }
 
 /// Custom signals of the effective profile; `None` if there is no valid one.
@@ -334,6 +344,7 @@ fn warnings(
         );
     }
     warnings.extend(observed.second_writer.iter().map(|manager| {
+        let manager = shortened(manager);
         format!("{manager} set spec.replicas after autoscaling began, which reverts the HPA's changes; make {manager} ignore that field, see {HELP}#replicas-reset-by-another-writer")
     }));
     warnings.extend(unread::warnings(observed, resolved));

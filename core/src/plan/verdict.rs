@@ -5,13 +5,16 @@ use std::fmt::Write as _;
 use super::{Desired, Finding};
 use crate::{
     api::annotations::PREFIX,
-    domain::{Pause, Reason, Status, VerdictReason},
+    domain::{Pause, Reason, Status, VerdictReason, cut, printable},
     intent::Intent,
     observed::{ConditionDigest, Observed, Ownership, Readable, find_condition},
 };
 
 /// Page with a section for each reason.
 pub(super) const HELP: &str = "https://github.com/volcano-sh/kthena-keda/blob/main/docs/troubleshooting.md";
+
+/// Longest message of a condition, in bytes.
+const MESSAGE_MAX: usize = 2000;
 
 /// Separator in a message before problems that other controllers report.
 const REPORTED: &str = "; also reported: ";
@@ -28,6 +31,12 @@ pub struct Verdict {
 }
 
 impl Verdict {
+    /// Escapes the message and cuts it to 2,000 bytes: it repeats text of others, and the API server rejects a
+    /// status with a condition that is too long.
+    fn new(status: Status, reason: VerdictReason, message: &str) -> Self {
+        Self { status, reason, message: cut(&printable(message), MESSAGE_MAX).into_owned() }
+    }
+
     /// `true` if the model is being scaled, or paused on purpose.
     pub fn is_good(&self) -> bool {
         self.status == Status::True
@@ -89,11 +98,8 @@ pub(super) fn verdict(observed: &Observed, inputs: &VerdictInputs<'_>) -> Verdic
     }
     if !has_reported {
         let message = "waiting for KEDA to report on the ScaledObject and to create its HPA; if this lasts, check that KEDA's operator runs";
-        return Verdict {
-            status: Status::Unknown,
-            reason: VerdictReason::Pending,
-            message: with_notices(message.to_owned(), inputs.runtime_findings, inputs),
-        };
+        let message = with_notices(message.to_owned(), inputs.runtime_findings, inputs);
+        return Verdict::new(Status::Unknown, VerdictReason::Pending, &message);
     }
     let scales = scales_on(inputs.intent);
     if keda_condition(observed, "Active").is_some_and(|active| active.status == "True") {
@@ -157,13 +163,14 @@ fn paused_by(observed: &Observed, intent: Option<&Intent>) -> Option<String> {
 }
 
 fn good(reason: VerdictReason, message: String, inputs: &VerdictInputs<'_>) -> Verdict {
-    Verdict { status: Status::True, reason, message: with_notices(message, &[], inputs) }
+    Verdict::new(Status::True, reason, &with_notices(message, &[], inputs))
 }
 
 fn problem(first: &Finding, message: &str, others: &[Finding], inputs: &VerdictInputs<'_>) -> Verdict {
     let status = if first.is_certain { Status::False } else { Status::Unknown };
-    let message = format!("{message}; see {HELP}#{}", first.reason.as_str().to_lowercase());
-    Verdict { status, reason: first.reason.into(), message: with_notices(message, others, inputs) }
+    let link = format!("; see {HELP}#{}", first.reason.as_str().to_lowercase());
+    let message = format!("{}{link}", cut(message, MESSAGE_MAX - link.len()));
+    Verdict::new(status, first.reason.into(), &with_notices(message, others, inputs))
 }
 
 /// Warnings first; then what other controllers report, which may change at any time.

@@ -27,7 +27,7 @@ use crate::{
 };
 use kthena_keda_core::{
     api::{annotations::MODEL_NAME, keda::MetricType, kthena::ModelServing},
-    domain::{Capabilities, PrometheusUrl},
+    domain::{Capabilities, PrometheusUrl, printable},
     intent::{Profile, PrometheusSettings},
     observed::{Observed, ProbeTarget, find_condition},
     plan::{self, Explanation, Link, LinkState, ResolvedIntent, TriggerSpec, plan_router},
@@ -77,7 +77,7 @@ impl Explain {
             .and_then(|runtime| runtime.block_on(self.explain()));
         result.unwrap_or_else(|error| {
             // A closed standard error leaves no place to report its own error.
-            let _ = writeln!(io::stderr(), "error: {error}");
+            let _ = writeln!(io::stderr(), "error: {}", printable(&error));
             ExitCode::FAILURE
         })
     }
@@ -288,8 +288,8 @@ async fn explain_model(
         links,
         replicas: resolved.as_ref().map(|resolved| replicas(&observed, resolved, &signals)),
         signals,
-        warnings: plan.warnings.clone(),
-        skipped: skipped.to_vec(),
+        warnings: plan.warnings.iter().map(|warning| printable(warning).into_owned()).collect(),
+        skipped: skipped.iter().map(|skipped| printable(skipped).into_owned()).collect(),
     })
 }
 
@@ -320,6 +320,7 @@ async fn signals(observed: &Observed, resolved: &ResolvedIntent, route: &Prometh
             Err(error) => keda_value(observed, route, index).await.map_err(|_| error.clone()),
         };
         let (value, problem) = (result.as_ref().ok().copied(), result.err());
+        let problem = problem.map(|problem| printable(&problem).into_owned());
         signals.push(Signal {
             name: trigger.name.clone(),
             query: trigger.query.clone(),
@@ -360,7 +361,7 @@ fn replicas(observed: &Observed, resolved: &ResolvedIntent, signals: &[Signal]) 
     let hpa = ["AbleToScale", "ScalingLimited"]
         .into_iter()
         .filter_map(|kind| find_condition(conditions?, kind))
-        .map(|condition| format!("{}: {}", condition.reason, condition.message));
+        .map(|condition| format!("{}: {}", printable(&condition.reason), condition.message));
     Replicas {
         now: observed.model_serving.replicas(),
         min,

@@ -19,8 +19,13 @@ use crate::{
         fields,
         metadata::{LeanMetadata, OPERATOR, SmallMap},
     },
-    domain::names,
+    domain::{distinct_names, names},
 };
+
+/// Roles of a ServingGroup that are kept; Kthena's CRD allows four.
+const ROLES_MAX: usize = 16;
+/// Labels of a role's pod template that are kept, the first by key.
+pub(crate) const LABELS_MAX: usize = 64;
 
 /// Type of the operator's condition on a ModelServing.
 pub const AUTOSCALING_READY: &str = "AutoscalingReady";
@@ -35,6 +40,9 @@ pub struct ModelServing {
     pub metadata: ObjectMeta,
     /// The operator's and KEDA's annotations.
     pub annotations: SmallMap,
+    /// `true` if the operator's annotations are larger than allowed; then only short ones are kept, and the
+    /// model name is empty.
+    pub has_oversized_annotations: bool,
     /// Desired state, from its users.
     pub spec: ModelServingSpec,
     /// Current state, from Kthena.
@@ -78,7 +86,24 @@ pub struct ServingGroupTemplate {
     pub roles: Arc<[Role]>,
 }
 
-fields!(ServingGroupTemplate { "roles" => roles as Vec<Role> });
+fields!(ServingGroupTemplate { "roles" => roles as Roles });
+
+#[derive(Default)]
+struct Roles(Vec<Role>);
+
+impl Lenient for Roles {
+    fn of_list<'de, A: SeqAccess<'de>>(list: A) -> Result<Self, A::Error> {
+        let mut roles = Vec::of_list(list)?;
+        roles.truncate(ROLES_MAX);
+        Ok(Self(roles))
+    }
+}
+
+impl From<Roles> for Arc<[Role]> {
+    fn from(Roles(roles): Roles) -> Self {
+        roles.into()
+    }
+}
 
 /// One role of a ServingGroup.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -106,8 +131,9 @@ struct EntryMetadata {
 fields!(EntryMetadata { "labels" => labels });
 
 impl From<EntryTemplate> for SmallMap {
+    /// Sorted by key, and at most [`LABELS_MAX`].
     fn from(template: EntryTemplate) -> Self {
-        template.metadata.labels.into_iter().collect()
+        template.metadata.labels.into_iter().take(LABELS_MAX).collect()
     }
 }
 
@@ -245,10 +271,11 @@ impl From<LenientDe<Wire>> for ModelServing {
         let Status(status) = wire.status;
         let has_status = status.is_some();
         let status = status.unwrap_or_default();
-        let annotations = wire.metadata.take_annotations();
+        let (annotations, has_oversized_annotations) = wire.metadata.take_annotations();
         Self {
             metadata: wire.metadata.into(),
             annotations,
+            has_oversized_annotations,
             spec: wire.spec,
             status,
             has_status,
@@ -309,12 +336,10 @@ impl ModelServing {
         self.annotation(PROFILE).unwrap_or(DEFAULT_PROFILE)
     }
 
-    /// Model names in the annotation, including invalid ones.
+    /// Different model names in the annotation, at most 16; invalid ones too, unless they are empty or too
+    /// long.
     pub fn model_names(&self) -> impl Iterator<Item = &str> {
-        self.annotation(MODEL_NAME)
-            .into_iter()
-            .flat_map(|names| names.split(','))
-            .map(|name| name.trim_matches(' '))
+        self.annotation(MODEL_NAME).into_iter().flat_map(distinct_names)
     }
 
     /// `true` if entry pods of a role have this label.
@@ -330,7 +355,10 @@ impl ModelServing {
             Some("role-id") => is_instance(value, &role.name),
             Some("group-name") => is_instance(value, name),
             Some("revision" | "role-template-hash") => true,
-            _ => role.labels.iter().any(|(found, of)| found == key && of == value),
+            _ => role
+                .labels
+                .binary_search_by(|(found, _)| found.as_str().cmp(key))
+                .is_ok_and(|i| role.labels.get(i).is_some_and(|(_, of)| of == value)),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Decisions of [`plan`], as tables over a [`Fixture`].
 
+mod hostile;
 mod objects;
 mod reasons;
 mod scaled_object;

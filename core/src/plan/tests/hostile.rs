@@ -1,0 +1,152 @@
+//! Objects of a tenant who fills every field up to the limits of the API server: a plan stays small.
+
+use serde_json::{Value, json};
+
+use super::{action, explained};
+use crate::{
+    domain::{Reason, VerdictReason, printable},
+    observed::{Destination, LiveModelRoute, LiveModelServer, RouteDigest, ServerDigest, fixture::Fixture},
+    plan::diagnose,
+};
+
+/// Largest object that etcd stores, in bytes.
+const OBJECT_MAX: usize = 3 << 19;
+
+fn many(count: usize, name: impl Fn(usize) -> String) -> String {
+    (0..count).map(name).collect::<Vec<_>>().join(",")
+}
+
+#[test]
+fn keeps_the_scaled_object_of_a_model_with_huge_annotations() {
+    let names = format!("{}{}", "a,".repeat(64), many(63_500, |i| i.to_string()));
+    for fixture in [
+        Fixture::model(&names),
+        Fixture::model("m").annotated("signals", &many(43_000, |i| format!("s{i}=1"))),
+        Fixture::model("m")
+            .annotated("profile", "none")
+            .annotated("signals", &"a=1,".repeat(9_000))
+            .annotated("paused", "true"),
+        Fixture::model("m").annotated(&"n".repeat(60), &"x".repeat(250_000)),
+    ] {
+        let fixture = fixture.scaled_object(&[]);
+        let observed = fixture.observed();
+        let kept: usize =
+            observed.model_serving.annotations.iter().map(|(key, value)| key.len() + value.len()).sum();
+        assert!(kept < 1024, "{kept} bytes are kept");
+        let (plan, explanation) = explained(&fixture);
+        assert_eq!(explanation.verdict.reason, VerdictReason::Problem(Reason::InvalidConfiguration));
+        assert!(
+            explanation.verdict.message.contains("hold more than 16 KiB"),
+            "{}",
+            explanation.verdict.message
+        );
+        assert_eq!(action(&plan.scaled_object), "keep");
+    }
+}
+
+#[test]
+fn ignores_names_that_no_model_can_have() {
+    let route = json!({"metadata": {"name": "r"}, "spec": {
+        "modelName": "x".repeat(OBJECT_MAX), "loraAdapters": ["y".repeat(257), "adapter", ""],
+    }});
+    let route: LiveModelRoute = serde_json::from_value(route).unwrap();
+    assert_eq!(RouteDigest::from(&route).names().collect::<Vec<_>>(), ["adapter"]);
+}
+
+#[test]
+fn keeps_a_bounded_part_of_a_huge_route() {
+    let target = |i: usize| json!({"modelServerName": format!("s{i}")});
+    let rules: Vec<Value> = vec![json!({"targetModels": (0..20_000).map(target).collect::<Vec<_>>()})];
+    let adapters: Vec<String> = (0..50_000).map(|i| i.to_string()).collect();
+    let route = json!({"metadata": {"name": "r"}, "spec": {"loraAdapters": adapters, "rules": rules}});
+    let digest = RouteDigest::from(&serde_json::from_value::<LiveModelRoute>(route).unwrap());
+    assert_eq!((digest.names().count(), digest.servers().count()), (64, 256));
+}
+
+#[test]
+fn a_selector_with_more_labels_than_are_compared_selects_nothing() {
+    let labels = |count: usize| (0..count).map(|i| (format!("l{i:05}"), json!("v"))).collect::<Value>();
+    let selects = |count: usize| {
+        let fixture = Fixture::model("m").with(
+            "/spec/template/roles",
+            &json!([{"name": "engine", "entryTemplate": {"metadata": {"labels": labels(100_000)}}}]),
+        );
+        let observed = fixture.observed();
+        let kept = observed.model_serving.spec.template.roles[0].labels.len();
+        assert_eq!(kept, 64);
+        let server =
+            json!({"metadata": {"name": "s"}, "spec": {"workloadSelector": {"matchLabels": labels(count)}}});
+        let server = ServerDigest::from(&serde_json::from_value::<LiveModelServer>(server).unwrap());
+        server.selects(&observed.model_serving)
+    };
+    assert_eq!([1, 64, 65, 100_000].map(selects), [true, true, false, false]);
+}
+
+#[test]
+fn looks_at_a_bounded_number_of_destinations_its_own_namespace_first() {
+    let servers: Vec<String> = (0..200).map(|i| format!("a{i:03}")).collect();
+    let names: Vec<&str> = servers.iter().map(String::as_str).chain(["chat"]).collect();
+    let fixture = servers
+        .iter()
+        .fold(Fixture::model("m"), |fixture, name| fixture.server(name, "other", &json!({})))
+        .server("chat", "chat", &json!({}))
+        .route("m", &names[names.len() - 64..]);
+    let observed = fixture.observed();
+    assert_eq!(observed.routing.destinations.len(), 64);
+    let is_own = |found: &Destination| matches!(found, Destination::Server { is_own: true, .. });
+    assert!(observed.routing.destinations.iter().any(is_own));
+}
+
+/// Escape sequences, marks of direction and characters without width, and a lot of them.
+fn odd_text() -> String {
+    format!("\u{1b}]0;pwned\u{7}\u{1b}[2J\u{202e}\u{200b}\r\nlevel=error \u{2028}{}", "é".repeat(40_000))
+}
+
+fn odd_fixtures() -> Vec<Fixture> {
+    let odd = odd_text();
+    let condition = ("Ready", "False", odd.as_str(), odd.as_str());
+    let short: String = odd.chars().filter(|c| !c.is_control()).take(100).collect();
+    let odd_signals: Vec<String> = (0..32).map(|i| format!("{i}{short}=1")).collect();
+    vec![
+        Fixture::model(&odd),
+        Fixture::model("m").annotated("signals", &format!("{odd}=abc")),
+        Fixture::model("m").annotated("signals", &format!("active-requests=1,{short}=x")),
+        Fixture::model("m").annotated("signals", &odd_signals.join(",")),
+        Fixture::model("m").annotated("profile", &short).annotated("paused", &short),
+        Fixture::model("m").annotated(&short, "").annotated("engine", &short),
+        Fixture::model(&short).route("other", &["chat"]),
+        Fixture::model(&short).route(&format!("{short}x"), &["chat"]).without_prometheus(),
+        Fixture::healthy().scaled_object(&[condition]),
+        Fixture::healthy().hpa(&[("AbleToScale", "False", odd.as_str(), odd.as_str())]),
+        Fixture::healthy().second_writer(&odd),
+        Fixture::healthy().rejected(&odd),
+        Fixture::healthy().probe_error(&odd),
+        Fixture::healthy().with(
+            "/metadata/ownerReferences",
+            &json!([{"kind": "LeaderWorkerSet", "name": odd, "uid": "u"}]),
+        ),
+        Fixture::healthy().with("/status/labelSelector", &json!(odd)),
+        Fixture::model("m").profile(&json!({"scaleUp": {"select": odd}})),
+        Fixture::model("m").profile(&json!({"prometheus": {"url": odd, "headers": {odd.as_str(): odd}}})),
+    ]
+}
+
+#[test]
+fn escapes_and_cuts_text_of_others_in_every_message() {
+    for fixture in odd_fixtures() {
+        let (plan, explanation) = explained(&fixture);
+        let links = diagnose(&fixture.observed(), &plan, &explanation);
+        let details = links.into_iter().map(|link| link.detail);
+        let findings = plan.findings.iter().chain(&explanation.runtime_findings);
+        let texts =
+            findings.map(|finding| finding.message.clone()).chain(details).chain(plan.warnings.clone());
+        for text in texts.chain([explanation.verdict.message.clone()]) {
+            assert_eq!(printable(&text), text, "unescaped");
+            assert!(text.len() <= 2000, "{} bytes: {text}", text.len());
+        }
+        if let VerdictReason::Problem(reason) = explanation.verdict.reason {
+            let link = format!("troubleshooting.md#{}", reason.as_str().to_lowercase());
+            assert!(explanation.verdict.message.contains(&link), "{}", explanation.verdict.message);
+        }
+    }
+}
