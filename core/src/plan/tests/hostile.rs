@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{action, explained};
 use crate::{
     domain::{Reason, VerdictReason, printable},
-    observed::{Destination, LiveModelRoute, LiveModelServer, RouteDigest, ServerDigest, fixture::Fixture},
+    observed::{LiveModelRoute, LiveModelServer, RouteDigest, ServerDigest, fixture::Fixture, targets},
     plan::diagnose,
 };
 
@@ -83,18 +83,17 @@ fn a_selector_with_more_labels_than_are_compared_selects_nothing() {
 }
 
 #[test]
-fn looks_at_a_bounded_number_of_destinations_its_own_namespace_first() {
-    let servers: Vec<String> = (0..200).map(|i| format!("a{i:03}")).collect();
-    let names: Vec<&str> = servers.iter().map(String::as_str).chain(["chat"]).collect();
-    let fixture = servers
-        .iter()
-        .fold(Fixture::model("m"), |fixture, name| fixture.server(name, "other", &json!({})))
-        .server("chat", "chat", &json!({}))
-        .route("m", &names[names.len() - 64..]);
-    let observed = fixture.observed();
-    assert_eq!(observed.routing.destinations.len(), 64);
-    let is_own = |found: &Destination| matches!(found, Destination::Server { is_own: true, .. });
-    assert!(observed.routing.destinations.iter().any(is_own));
+fn looks_at_a_bounded_number_of_destinations_those_of_its_own_namespace_first() {
+    let key = |namespace: &str| (namespace.to_owned(), "r".to_owned());
+    let route = |servers: &[String]| {
+        let targets: Vec<Value> = servers.iter().map(|name| json!({"modelServerName": name})).collect();
+        let route = json!({"metadata": {"name": "r"}, "spec": {"modelName": "m", "rules": [{"targetModels": targets}]}});
+        RouteDigest::from(&serde_json::from_value::<LiveModelRoute>(route).unwrap())
+    };
+    let many: Vec<String> = (0..200).map(|i| format!("a{i:03}")).collect();
+    let (foreign, own) = ((key("a-team"), route(&many)), (key("models"), route(&["chat".to_owned()])));
+    let targets = targets("models", &[(&foreign.0, &foreign.1), (&own.0, &own.1)]);
+    assert_eq!((targets.len(), targets.first()), (64, Some(&("models", Some("chat")))));
 }
 
 /// Escape sequences, marks of direction and characters without width, and a lot of them.
