@@ -3,17 +3,19 @@
 use std::fmt::Debug;
 
 use http::header::{ACCEPT, HeaderValue};
+use json_patch::{PatchOperation, RemoveOperation, TestOperation, jsonptr::PointerBuf};
 use kube::{
     Api, Resource,
     api::{DeleteParams, PartialObjectMeta, Patch, PatchParams, Preconditions},
     core::{NamespaceResourceScope, Request},
 };
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
 
 use super::Error;
 use kthena_keda_core::{
     api::metadata::OPERATOR,
-    observed::{Fingerprint, OwnedObject, Ownership},
+    observed::{Fingerprint, LiveObject, OwnedObject, Ownership, SpecDifference},
 };
 
 /// `Accept` header for a response that holds metadata alone (Kubernetes API concepts, "metadata-only fetches").
@@ -25,13 +27,34 @@ pub trait Generated:
     Resource<DynamicType = (), Scope = NamespaceResourceScope> + Serialize + Debug + Sized
 {
     /// The kind as the API server returns it.
-    type Live: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug;
+    type Live: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + LiveObject
+        + Clone
+        + DeserializeOwned
+        + Debug;
 
     /// Fingerprint of the live object that equals this one.
     fn fingerprint(&self) -> Fingerprint;
+
+    /// The spec, as it is compared with that of the live object.
+    fn desired_spec(&self) -> Value;
 }
 
-/// Applies an object unless it is as desired already, by the fingerprint of `desired`, or is not ours to write. Returns the object as written; `None` without a write.
+/// Outcome of a write.
+#[derive(Debug)]
+pub struct Applied<L> {
+    /// The object as written last.
+    pub live: L,
+    /// JSON pointers to fields that other clients had added, and that were removed.
+    pub removed: Vec<String>,
+    /// Fields that differ all the same.
+    pub rest: SpecDifference,
+}
+
+/// Applies an object unless it is as desired already, by the fingerprint of `desired`, or is not ours to write. Returns the outcome; `None` without a write.
+///
+/// Fields of the spec that other clients added are removed, except those in `left_alone`: a server-side apply removes none of them, since
+/// it changes only the fields of its own field manager.
 ///
 /// # Errors
 /// A conflict, or any rejection by the API server.
@@ -41,14 +64,41 @@ pub async fn apply_if_changed<K: Generated>(
     found: Option<&OwnedObject>,
     desired: K,
     fingerprint: Fingerprint,
-) -> Result<Option<K::Live>, Error> {
+    left_alone: &[String],
+) -> Result<Option<Applied<K::Live>>, Error> {
     let name = desired.meta().name.clone().ok_or(Error::Malformed("a name"))?;
-    match (ownership, found) {
-        (Ownership::Owned, Some(found)) if found.fingerprint == fingerprint => Ok(None),
-        (Ownership::Owned, Some(found)) => update(api, &name, &found.uid, desired).await.map(Some),
-        (Ownership::Absent, _) => create(api, &name, &desired).await.map(Some),
-        (Ownership::Foreign | Ownership::Terminating, _) | (Ownership::Owned, None) => Ok(None),
-    }
+    let spec = desired.desired_spec();
+    let live = match (ownership, found) {
+        (Ownership::Owned, Some(found)) if found.fingerprint == fingerprint => return Ok(None),
+        (Ownership::Owned, Some(found)) => update(api, &name, &found.uid, desired).await?,
+        (Ownership::Absent, _) => create(api, &name, &desired).await?,
+        (Ownership::Foreign | Ownership::Terminating, _) | (Ownership::Owned, None) => return Ok(None),
+    };
+    let mut removed = live.spec().difference(&spec).added;
+    removed.retain(|field| !left_alone.contains(field));
+    let live = if removed.is_empty() { live } else { remove_fields(api, &name, &live, &removed).await? };
+    let rest = live.spec().difference(&spec);
+    Ok(Some(Applied { live, removed, rest }))
+}
+
+/// Removes fields from exactly this version of an object.
+async fn remove_fields<L>(api: &Api<L>, name: &str, live: &L, fields: &[String]) -> Result<L, Error>
+where
+    L: Resource + Clone + DeserializeOwned + Debug,
+{
+    let version = TestOperation {
+        path: PointerBuf::from_tokens(["metadata", "resourceVersion"]),
+        value: live.meta().resource_version.clone().into(),
+    };
+    // Pointers are made of names of fields, so they parse.
+    let paths = fields.iter().filter_map(|field| PointerBuf::parse(field).ok());
+    let removals = paths.map(|path| PatchOperation::Remove(RemoveOperation { path }));
+    let patch = json_patch::Patch([PatchOperation::Test(version)].into_iter().chain(removals).collect());
+    Ok(api.patch(name, &by_operator(), &Patch::<()>::Json(patch)).await?)
+}
+
+fn by_operator() -> PatchParams {
+    PatchParams { field_manager: Some(OPERATOR.to_owned()), ..PatchParams::default() }
 }
 
 /// Creates an object.
@@ -102,8 +152,7 @@ where
     S: Serialize + Debug,
 {
     let patch = StatusPatch { metadata: Precondition { resource_version }, status };
-    let params = PatchParams { field_manager: Some(OPERATOR.to_owned()), ..PatchParams::default() };
-    Ok(api.patch_status(name, &params, &Patch::Merge(patch)).await?)
+    Ok(api.patch_status(name, &by_operator(), &Patch::Merge(patch)).await?)
 }
 
 /// Patches the status of an object; the first operation tests its resource version.
@@ -120,11 +169,10 @@ pub async fn patch_status<L>(
 where
     L: Resource + Clone,
 {
-    let params = PatchParams { field_manager: Some(OPERATOR.to_owned()), ..PatchParams::default() };
     let request = Request::new(api.resource_url()).patch_subresource(
         "status",
         name,
-        &params,
+        &by_operator(),
         &Patch::<()>::Json(operations),
     );
     let mut request = request.map_err(kube::Error::BuildRequest)?;

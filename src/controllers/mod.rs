@@ -1,5 +1,6 @@
 //! The controllers of ModelServings, the router's ServiceMonitor and profiles, and the signal probe.
 
+mod foreign_fields;
 pub mod model_serving;
 pub mod profile;
 pub mod router_monitor;

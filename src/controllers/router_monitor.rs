@@ -8,7 +8,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::Context;
+use super::{
+    Context,
+    foreign_fields::{ForeignFields, listed},
+};
 use crate::{
     cluster::{
         Class, Error,
@@ -20,7 +23,7 @@ use crate::{
 use kthena_keda_core::{
     api::monitoring::ServiceMonitor,
     domain::names::ROUTER_SERVICE_MONITOR,
-    observed::{LiveServiceMonitor, ObservedRouter},
+    observed::{LiveObject as _, LiveServiceMonitor, ObservedRouter},
     plan::{Desired, RouterPlan, plan_router},
     signals::RouterSeries,
 };
@@ -30,9 +33,9 @@ use kthena_keda_core::{
 /// `series` receives the location of the router's series.
 pub async fn run(context: Context, series: watch::Sender<Option<RouterSeries>>, wake: &Notify) {
     context.caches.model_digests.wait_synced().await;
-    let (mut failures, mut logged) = (0, None);
+    let (mut failures, mut logged, mut foreign) = (0, None, ForeignFields::default());
     loop {
-        let pause = match reconcile(&context, &series, &mut logged).await {
+        let pause = match reconcile(&context, &series, &mut logged, &mut foreign).await {
             Ok(()) => {
                 failures = 0;
                 Duration::MAX
@@ -62,6 +65,7 @@ async fn reconcile(
     context: &Context,
     series: &watch::Sender<Option<RouterSeries>>,
     logged: &mut Option<String>,
+    foreign: &mut ForeignFields,
 ) -> Result<(), Error> {
     let Some(observed) = observe(context) else { return Ok(()) };
     let Some(any_opted_in) = context.caches.any_opted_in() else { return Ok(()) };
@@ -72,7 +76,7 @@ async fn reconcile(
         return Ok(());
     }
     log_once(plan.problem.clone(), logged);
-    apply(context, &observed, plan).await
+    apply(context, &observed, plan, foreign).await
 }
 
 /// Everything that the plan depends on; `None` before the initial lists are complete.
@@ -96,11 +100,16 @@ fn log_once(problem: Option<String>, logged: &mut Option<String>) {
     *logged = problem;
 }
 
-async fn apply(context: &Context, observed: &ObservedRouter, plan: RouterPlan) -> Result<(), Error> {
+async fn apply(
+    context: &Context,
+    observed: &ObservedRouter,
+    plan: RouterPlan,
+    foreign: &mut ForeignFields,
+) -> Result<(), Error> {
     let is_served = context.served.borrow().as_ref().is_some_and(LiveServiceMonitor::is_served);
     let api: Api<LiveServiceMonitor> = Api::namespaced(context.client.clone(), &observed.namespace);
     match plan.service_monitor {
-        Desired::Apply(desired) if is_served => write(context, &api, observed, *desired).await,
+        Desired::Apply(desired) if is_served => write(context, &api, observed, *desired, foreign).await,
         Desired::Remove => remove(&api, observed).await,
         Desired::Apply(_) | Desired::Keep => Ok(()),
     }
@@ -111,15 +120,29 @@ async fn write(
     api: &Api<LiveServiceMonitor>,
     observed: &ObservedRouter,
     desired: ServiceMonitor,
+    foreign: &mut ForeignFields,
 ) -> Result<(), Error> {
     let found = observed.service_monitor.as_ref().map(|digest| &digest.owned);
     let fingerprint = desired.fingerprint();
+    if found.is_some_and(|found| foreign.accepts(fingerprint, found.fingerprint)) {
+        return Ok(());
+    }
+    let (ownership, left_alone) = (observed.ownership(), foreign.persistent());
     let written =
-        server_side_apply::apply_if_changed(api, observed.ownership(), found, desired, fingerprint).await?;
-    if let Some(live) = written {
-        context.caches.stores.record::<LiveServiceMonitor, _>(&live);
-        let (namespace, name) = (&observed.namespace, ROUTER_SERVICE_MONITOR);
-        tracing::info!(namespace, name, "applied the router's ServiceMonitor");
+        server_side_apply::apply_if_changed(api, ownership, found, desired, fingerprint, &left_alone).await?;
+    let Some(written) = written else { return Ok(()) };
+    foreign.record(fingerprint, &written);
+    context.caches.stores.record::<LiveServiceMonitor, _>(&written.live);
+    let (namespace, name, removed) = (&observed.namespace, ROUTER_SERVICE_MONITOR, listed(&written.removed));
+    tracing::info!(namespace, name, removed, "applied the router's ServiceMonitor");
+    if !written.rest.is_empty() {
+        let fields = listed(foreign.left_alone(written.live.owned_object().fingerprint));
+        tracing::warn!(
+            namespace,
+            name,
+            fields,
+            "fields of the router's ServiceMonitor are set again after each write, so they are left alone"
+        );
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use super::shared::{BINARY, log, namespace};
+use super::shared::{BINARY, has_event, log, namespace};
 
 fn hpa() -> ApiResource {
     resource("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
@@ -57,22 +57,6 @@ async fn yields_to(chat: &ModelServing, kind: &ApiResource, content: Value) {
     chat.scaled_object().await;
     chat.reason("Pending").await;
     has_event(chat, "Normal", "Resolved", "ConflictingAutoscaler is resolved").await;
-}
-
-/// Waits for an event about the ModelServing whose note contains `note`.
-async fn has_event(chat: &ModelServing, kind: &str, reason: &str, note: &str) {
-    let api = chat.namespace.api(&resource("events.k8s.io", "v1", "Event", "events"));
-    let found = async || api.list(&kube::api::ListParams::default()).await.unwrap().items;
-    let matches = |event: &DynamicObject| {
-        event.data["type"] == kind
-            && event.data["reason"] == reason
-            && event.data["regarding"]["name"] == chat.name
-            && event.data["note"].as_str().is_some_and(|text| text.contains(note))
-    };
-    wait::until_asked(&format!("the event {reason} exists: {note}"), found, |events| {
-        events.iter().any(matches)
-    })
-    .await;
 }
 
 #[tokio::test]

@@ -137,6 +137,19 @@ async fn follows_engine_and_port_of_the_model_server() {
         .await;
 }
 
+/// The operator owns the whole spec of its PodMonitor.
+#[tokio::test]
+async fn removes_fields_that_another_client_adds_to_a_pod_monitor() {
+    let chat = with_signals("engine-queue=5").await;
+    let before = monitor_until(&chat, "exists", |_| true).await.data["spec"].clone();
+    let endpoint = json!({"port": "other", "metricRelabelings": [{"action": "drop", "regex": "vllm.*"}]});
+    let spec =
+        json!({"jobLabel": "app", "attachMetadata": {"node": true}, "podMetricsEndpoints": [endpoint]});
+    let patch = Patch::Merge(json!({"spec": spec}));
+    monitors(&chat).patch(MONITOR, &PatchParams::default(), &patch).await.unwrap();
+    monitor_until(&chat, "has the spec of the operator", |found| found.data["spec"] == before).await;
+}
+
 #[tokio::test]
 async fn never_changes_a_foreign_pod_monitor() {
     let models = namespace().await;

@@ -114,6 +114,12 @@ async fn follows_the_service_of_the_router_and_matches_the_output_of_render() {
             found.data["spec"]["endpoints"][0].get("relabelings").is_none()
         })
         .await;
+    cluster.edit(json!({"spec": {"sampleLimit": 1, "targetLabels": ["team"]}})).await;
+    cluster
+        .monitor_until("has no added field", |found| {
+            found.data["spec"].get("sampleLimit").or_else(|| found.data["spec"].get("targetLabels")).is_none()
+        })
+        .await;
     cluster.monitors().delete(NAME, &DeleteParams::default()).await.unwrap();
     cluster.monitor_until("is a new one", |found| found.uid() != monitor.uid()).await;
 

@@ -7,7 +7,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use super::shared::namespace;
+use super::shared::{has_event, namespace};
 
 async fn opted_in() -> ModelServing {
     namespace().await.model_serving("chat").opts_in().create().await
@@ -76,6 +76,74 @@ async fn restores_an_edited_scaled_object() {
         .await;
     let found = chat.scaled_object_until("is restored", |found| max(found) == 10).await;
     assert_eq!(found.data["spec"]["triggers"][0]["type"], "prometheus");
+}
+
+/// The operator owns the whole spec, so it also removes fields that it never sets.
+#[tokio::test]
+async fn removes_fields_that_another_client_adds() {
+    let chat = opted_in().await;
+    let before = chat.scaled_object().await;
+    let advanced = json!({
+        "restoreToOriginalReplicaCount": true,
+        "scalingModifiers": {"formula": "active_requests", "target": "1"},
+        "horizontalPodAutoscalerConfig": {"name": "mine", "behavior": {"scaleUp": {"tolerance": "500m"}}},
+    });
+    let fallback = json!({"failureThreshold": 1, "replicas": 9});
+    edit(&chat, json!({"spec": {"idleReplicaCount": 0, "fallback": fallback, "advanced": advanced}})).await;
+    let spec = before.data["spec"].clone();
+    chat.scaled_object_until("has the spec of the operator", |found| found.data["spec"] == spec).await;
+    has_event(&chat, "Normal", "Repaired", "removed spec.advanced.horizontalPodAutoscalerConfig").await;
+    has_event(&chat, "Normal", "Repaired", "spec.idleReplicaCount").await;
+}
+
+/// An empty value is no addition: KEDA's own updates write one into every ScaledObject.
+#[tokio::test]
+async fn keeps_empty_values() {
+    let chat = opted_in().await;
+    chat.scaled_object().await;
+    edit(&chat, json!({"spec": {"advanced": {"scalingModifiers": {}}}})).await;
+    chat.annotate(&[("autoscaling.kthena.io/max-replicas", Some("5"))]).await;
+    let found = chat.scaled_object_until("has a maximum of 5", |found| max(found) == 5).await;
+    assert_eq!(found.data["spec"]["advanced"]["scalingModifiers"], json!({}));
+}
+
+/// A field that another client adds again and again is left alone after two removals.
+#[tokio::test]
+async fn leaves_a_field_alone_after_two_removals() {
+    let chat = opted_in().await;
+    chat.scaled_object().await;
+    let is_absent = |found: &DynamicObject| found.data["spec"].get("idleReplicaCount").is_none();
+    for _ in 0..2 {
+        edit(&chat, json!({"spec": {"idleReplicaCount": 0}})).await;
+        chat.scaled_object_until("has no idleReplicaCount", is_absent).await;
+    }
+    edit(&chat, json!({"spec": {"idleReplicaCount": 0}})).await;
+    chat.until("reports the field", |found| {
+        harness::condition(found)
+            .is_some_and(|condition| condition.to_string().contains("spec.idleReplicaCount"))
+    })
+    .await;
+    assert_eq!(chat.scaled_object().await.data["spec"]["idleReplicaCount"], 0);
+}
+
+/// A pause that the ModelServing asks for is the operator's own annotation.
+#[tokio::test]
+async fn restores_a_removed_pause_and_label() {
+    let models = namespace().await;
+    let chat = models.model_serving("chat").opts_in().annotated("autoscaling.kthena.io/paused", "true");
+    let chat = chat.create().await;
+    let is_own = |found: &DynamicObject| {
+        found.annotations().get("autoscaling.keda.sh/paused").is_some_and(|value| value == "true")
+            && found.labels().get("app.kubernetes.io/managed-by").is_some_and(|value| value == "kthena-keda")
+    };
+    chat.scaled_object_until("is paused", is_own).await;
+    for value in [json!(null), json!("false")] {
+        let metadata = json!({"annotations": {"autoscaling.keda.sh/paused": value}, "labels": {"app.kubernetes.io/managed-by": value}});
+        edit(&chat, json!({"metadata": metadata})).await;
+        chat.scaled_object_until("is paused again", is_own).await;
+    }
+    edit(&chat, json!({"metadata": {"ownerReferences": null}})).await;
+    chat.scaled_object_until("has its owner again", |found| !found.owner_references().is_empty()).await;
 }
 
 #[tokio::test]

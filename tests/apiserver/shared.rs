@@ -1,6 +1,7 @@
 //! One control plane and one operator, shared by all tests that do not affect each other.
 
-use harness::{Crds, Namespace, Process, Settings, Stack};
+use harness::{Crds, ModelServing, Namespace, Process, Settings, Stack, stack::resource, wait};
+use kube::api::DynamicObject;
 use tokio::sync::OnceCell;
 
 static STACK: OnceCell<(Stack, Process)> = OnceCell::const_new();
@@ -31,4 +32,20 @@ async fn shared() -> &'static (Stack, Process) {
 /// A new namespace in the shared stack.
 pub async fn namespace() -> Namespace {
     stack().await.namespace().await
+}
+
+/// Waits for an event about the ModelServing whose note contains `note`.
+pub async fn has_event(chat: &ModelServing, kind: &str, reason: &str, note: &str) {
+    let api = chat.namespace.api(&resource("events.k8s.io", "v1", "Event", "events"));
+    let found = async || api.list(&kube::api::ListParams::default()).await.unwrap().items;
+    let matches = |event: &DynamicObject| {
+        event.data["type"] == kind
+            && event.data["reason"] == reason
+            && event.data["regarding"]["name"] == chat.name
+            && event.data["note"].as_str().is_some_and(|text| text.contains(note))
+    };
+    wait::until_asked(&format!("the event {reason} exists: {note}"), found, |events| {
+        events.iter().any(matches)
+    })
+    .await;
 }

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use harness::{ModelServing, kinds};
+use harness::{ModelServing, kinds, stack::resource};
 use kube::{
     Api,
-    api::{DynamicObject, Patch, PatchParams},
+    api::{DynamicObject, ListParams, Patch, PatchParams},
 };
 use serde_json::{Value, json};
 use tokio::{task::JoinSet, time::sleep};
@@ -177,5 +177,11 @@ async fn limits_repairs_of_an_overwritten_field() {
         "{} writes beside {counts:?}",
         done + conflicts - before
     );
+    let events = cluster.models.api(&resource("events.k8s.io", "v1", "Event", "events"));
+    let repairs = events.list(&ListParams::default()).await.unwrap().items;
+    let repairs = repairs
+        .iter()
+        .filter(|event| event.data["reason"].as_str().is_some_and(|reason| reason.contains("Repair")));
+    assert!(repairs.count() <= 2 * MODELS, "each dispute is reported at its begin and once more");
     converges(&cluster, &mut operator).await;
 }

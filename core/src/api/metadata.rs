@@ -10,8 +10,9 @@ use std::{
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use serde::de::{IgnoredAny, MapAccess};
+use serde_json::Value;
 
-use super::{Lenient, annotations, fields};
+use super::{BestEffort, Lenient, annotations, fields};
 
 /// Label on the objects that the operator generates.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
@@ -69,13 +70,14 @@ struct Managed<F> {
 
 fields!(Managed<F> where F { "manager" => manager, "subresource" => subresource, "fieldsV1" => fields });
 
-/// Labels and annotations among the fields of a field manager.
+/// Labels, annotations and the spec among the fields of a field manager.
 #[derive(Default)]
 pub(crate) struct ManagedMetadata {
     metadata: ManagedKeys,
+    spec: BestEffort<Value>,
 }
 
-fields!(ManagedMetadata { "f:metadata" => metadata });
+fields!(ManagedMetadata { "f:metadata" => metadata, "f:spec" => spec });
 
 #[derive(Default)]
 struct ManagedKeys {
@@ -111,6 +113,11 @@ pub(crate) struct OwnMetadata {
 }
 
 impl LeanMetadata<ManagedMetadata> {
+    /// Fields of the spec, one set for each field manager that holds any.
+    pub(crate) fn held_spec_fields(&self) -> impl Iterator<Item = &Value> {
+        self.managed_fields.iter().filter_map(|entry| entry.fields.spec.0.as_ref())
+    }
+
     /// The part that the operator owns.
     pub(crate) fn own(&self) -> OwnMetadata {
         let mut own = OwnMetadata::default();

@@ -4,13 +4,14 @@
 use std::sync::Arc;
 
 use kube_core::Resource;
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use super::{
     Autoscalers, HpaDigest, LiveBinding, LiveHpa, LiveModelRoute, LiveModelServer, LivePodMonitor,
-    LivePolicy, LiveProfile, LiveScaledObject, MonitorDigest, Network, Observed, PolicyDigest, ProbeResult,
-    ProbeTarget, ProfileDigest, Readability, RouteDigest, ScaledObjectDigest, SelectorMismatch, ServerDigest,
+    LivePolicy, LiveProfile, LiveScaledObject, MonitorDigest, Network, Observed, PersistentFields,
+    PolicyDigest, ProbeResult, ProbeTarget, ProfileDigest, Readability, RouteDigest, ScaledObjectDigest,
+    SelectorMismatch, ServerDigest,
 };
 use crate::{
     api::{
@@ -45,6 +46,7 @@ pub(crate) struct Fixture {
     probe: Option<Result<ProbeResult, String>>,
     mismatch: Option<SelectorMismatch>,
     second_writer: Option<String>,
+    persistent_fields: Vec<String>,
     rejection: Option<String>,
     readable: Readability,
 }
@@ -79,6 +81,7 @@ impl Fixture {
             probe: None,
             mismatch: None,
             second_writer: None,
+            persistent_fields: Vec::new(),
             rejection: None,
             readable: Readability::default(),
         }
@@ -271,6 +274,12 @@ impl Fixture {
         self
     }
 
+    /// Adds a field of the ScaledObject that is set again after each removal, as a JSON pointer.
+    pub(crate) fn persistent_field(mut self, field: &str) -> Self {
+        self.persistent_fields.push(field.to_owned());
+        self
+    }
+
     /// Sets the rejection of the last plan.
     pub(crate) fn rejected(mut self, error: &str) -> Self {
         self.rejection = Some(error.to_owned());
@@ -297,6 +306,10 @@ impl Fixture {
                 .as_ref()
                 .map(|found| MonitorDigest::from(&decode::<LivePodMonitor>(found)).owned),
             second_writer: self.second_writer.clone(),
+            persistent_fields: PersistentFields {
+                scaled_object: self.persistent_fields.clone(),
+                ..PersistentFields::default()
+            },
             rejection: self.rejection.clone(),
             readable: self.readable,
             probes: Arc::new(probes.into_iter().collect()),
@@ -358,29 +371,53 @@ pub(crate) fn owned_by(uid: &str) -> Value {
 
 /// A generated object as the API server returns it after the operator applied it.
 pub(crate) fn applied_scaled_object(wanted: &ScaledObject) -> ScaledObjectDigest {
-    ScaledObjectDigest::from(&decode::<LiveScaledObject>(&with_managed_fields(
-        serde_json::to_value(wanted).unwrap(),
-    )))
+    ScaledObjectDigest::from(&decode::<LiveScaledObject>(&applied(wanted)))
 }
 
 /// The same for a PodMonitor.
 pub(crate) fn applied_pod_monitor(wanted: &PodMonitor) -> super::OwnedObject {
-    MonitorDigest::from(&decode::<LivePodMonitor>(&with_managed_fields(
-        serde_json::to_value(wanted).unwrap(),
-    )))
-    .owned
+    MonitorDigest::from(&decode::<LivePodMonitor>(&applied(wanted))).owned
 }
 
-fn with_managed_fields(mut object: Value) -> Value {
-    let keys = |field: &str| -> Value {
-        let keys = object["metadata"][field].as_object().into_iter().flatten();
-        keys.map(|(key, _)| (format!("f:{key}"), json!({}))).collect::<serde_json::Map<_, _>>().into()
-    };
-    let fields = json!({"f:metadata": {"f:labels": keys("labels"), "f:annotations": keys("annotations")}});
+/// The object with the managed fields of an apply by the operator.
+pub(crate) fn applied(wanted: &impl Serialize) -> Value {
+    let mut object = serde_json::to_value(wanted).unwrap();
+    let keys = |field: &str| fields_of(&object["metadata"][field]);
+    let fields = json!({
+        "f:metadata": {"f:labels": keys("labels"), "f:annotations": keys("annotations")},
+        "f:spec": fields_of(&object["spec"]),
+    });
     object["metadata"]["managedFields"] =
         json!([{"manager": OPERATOR, "operation": "Apply", "fieldsV1": fields}]);
     object["metadata"]["uid"] = json!("generated");
     object
+}
+
+/// Sets a field by its JSON pointer, in the name of a field manager; without one, as a webhook would.
+pub(crate) fn edited(mut object: Value, pointer: &str, value: &Value, manager: Option<&str>) -> Value {
+    let names: Vec<&str> = pointer.split('/').skip(1).collect();
+    let mut found = &mut object;
+    for name in &names {
+        if found[*name].is_null() {
+            found[*name] = json!({});
+        }
+        found = &mut found[*name];
+    }
+    *found = value.clone();
+    if let Some(manager) = manager {
+        let fields = names.iter().rev().fold(json!({}), |below, name| json!({format!("f:{name}"): below}));
+        let entry = json!({"manager": manager, "operation": "Update", "fieldsV1": fields});
+        object["metadata"]["managedFields"].as_array_mut().unwrap().push(entry);
+    }
+    object
+}
+
+fn fields_of(value: &Value) -> Value {
+    let fields = value.as_object().into_iter().flatten();
+    fields
+        .map(|(key, value)| (format!("f:{key}"), fields_of(value)))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
 }
 
 fn target(name: &str) -> Value {
@@ -395,7 +432,7 @@ fn reported(conditions: &[Condition<'_>]) -> Value {
     json!({"conditions": conditions})
 }
 
-fn decode<K: DeserializeOwned>(object: &Value) -> K {
+pub(crate) fn decode<K: DeserializeOwned>(object: &Value) -> K {
     serde_json::from_value(object.clone()).unwrap()
 }
 

@@ -17,6 +17,7 @@ mod readable;
 mod router;
 mod routing;
 mod scaled_object;
+mod spec;
 
 pub use competing_autoscalers::{Autoscalers, CompetingAutoscaler};
 pub use condition::{ConditionDigest, find_condition, normalize_message};
@@ -33,6 +34,7 @@ pub use routing::{
     Server, ServerDigest, targets,
 };
 pub use scaled_object::{LiveScaledObject, ScaledObjectDigest};
+pub use spec::{LiveObject, LiveSpec, SpecDifference, desired_spec};
 
 use std::sync::Arc;
 
@@ -55,6 +57,8 @@ pub struct Observed {
     pub router: RouterSeries,
     /// Field manager that set `spec.replicas` after an autoscaler had set it.
     pub second_writer: Option<String>,
+    /// Fields of its generated objects that are set again after each removal.
+    pub persistent_fields: PersistentFields,
     /// Error with which the API server or a webhook rejected the last plan.
     pub rejection: Option<String>,
     /// Latest results of the operator's own queries to Prometheus.
@@ -70,6 +74,16 @@ pub struct Observed {
     pub readable: Readability,
 }
 
+/// Fields of the generated objects that are set again after each removal, and that the operator leaves alone, as
+/// JSON pointers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PersistentFields {
+    /// Fields of the ScaledObject.
+    pub scaled_object: Vec<String>,
+    /// Fields of the PodMonitor.
+    pub pod_monitor: Vec<String>,
+}
+
 impl Observed {
     /// A ModelServing without any other object.
     pub fn of(model_serving: ModelServing, router: RouterSeries) -> Self {
@@ -81,6 +95,7 @@ impl Observed {
             pod_monitor: None,
             router,
             second_writer: None,
+            persistent_fields: PersistentFields::default(),
             rejection: None,
             probes: Arc::default(),
             mismatch: None,

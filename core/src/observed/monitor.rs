@@ -3,8 +3,12 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use kube_derive::Resource;
 use serde::Deserialize;
+use serde_json::Value;
 
-use super::owned_object::OwnedObject;
+use super::{
+    owned_object::OwnedObject,
+    spec::{LiveObject, LiveSpec},
+};
 use crate::api::{
     BestEffort, LenientDe, fields,
     metadata::{LeanMetadata, ManagedMetadata, OwnMetadata},
@@ -16,42 +20,76 @@ use crate::api::{
 /// A ServiceMonitor as the API server sends it.
 #[derive(Resource, Clone, Debug, Deserialize)]
 #[resource(inherit = ServiceMonitor, crates(kube_core = "::kube_core"))]
-#[serde(from = "LenientDe<Wire<BestEffort<ServiceMonitorSpec>>>")]
+#[serde(from = "LenientDe<Wire>")]
 pub struct LiveServiceMonitor {
     /// Name, identity and owners.
     pub metadata: ObjectMeta,
-    spec: Option<ServiceMonitorSpec>,
+    scrapes: Scrapes,
+    spec: LiveSpec,
     own: OwnMetadata,
 }
 
 /// A PodMonitor as the API server sends it.
 #[derive(Resource, Clone, Debug, Deserialize)]
 #[resource(inherit = PodMonitor, crates(kube_core = "::kube_core"))]
-#[serde(from = "LenientDe<Wire<BestEffort<PodMonitorSpec>>>")]
+#[serde(from = "LenientDe<Wire>")]
 pub struct LivePodMonitor {
     /// Name, identity and owners.
     pub metadata: ObjectMeta,
-    spec: Option<PodMonitorSpec>,
+    scrapes: Scrapes,
+    spec: LiveSpec,
     own: OwnMetadata,
 }
 
 #[derive(Default)]
-struct Wire<S> {
+struct Wire {
     metadata: LeanMetadata<ManagedMetadata>,
-    spec: S,
+    spec: BestEffort<Value>,
 }
 
-fields!(Wire<S> where S { "metadata" => metadata, "spec" => spec });
+fields!(Wire { "metadata" => metadata, "spec" => spec });
 
-impl From<LenientDe<Wire<BestEffort<ServiceMonitorSpec>>>> for LiveServiceMonitor {
-    fn from(LenientDe(wire): LenientDe<Wire<BestEffort<ServiceMonitorSpec>>>) -> Self {
-        Self { own: wire.metadata.own(), metadata: wire.metadata.into(), spec: wire.spec.0 }
+impl From<LenientDe<Wire>> for LiveServiceMonitor {
+    fn from(LenientDe(wire): LenientDe<Wire>) -> Self {
+        let spec = wire.spec.0.unwrap_or_default();
+        Self {
+            scrapes: ServiceMonitorSpec::deserialize(&spec).map(Scrapes::from).unwrap_or_default(),
+            spec: LiveSpec::new(spec, &wire.metadata),
+            own: wire.metadata.own(),
+            metadata: wire.metadata.into(),
+        }
     }
 }
 
-impl From<LenientDe<Wire<BestEffort<PodMonitorSpec>>>> for LivePodMonitor {
-    fn from(LenientDe(wire): LenientDe<Wire<BestEffort<PodMonitorSpec>>>) -> Self {
-        Self { own: wire.metadata.own(), metadata: wire.metadata.into(), spec: wire.spec.0 }
+impl LiveObject for LiveServiceMonitor {
+    fn spec(&self) -> &LiveSpec {
+        &self.spec
+    }
+
+    fn owned_object(&self) -> OwnedObject {
+        OwnedObject::new(&self.metadata, &self.own, &self.spec)
+    }
+}
+
+impl From<LenientDe<Wire>> for LivePodMonitor {
+    fn from(LenientDe(wire): LenientDe<Wire>) -> Self {
+        let spec = wire.spec.0.unwrap_or_default();
+        Self {
+            scrapes: PodMonitorSpec::deserialize(&spec).map(Scrapes::from).unwrap_or_default(),
+            spec: LiveSpec::new(spec, &wire.metadata),
+            own: wire.metadata.own(),
+            metadata: wire.metadata.into(),
+        }
+    }
+}
+
+impl LiveObject for LivePodMonitor {
+    fn spec(&self) -> &LiveSpec {
+        &self.spec
+    }
+
+    fn owned_object(&self) -> OwnedObject {
+        OwnedObject::new(&self.metadata, &self.own, &self.spec)
     }
 }
 
@@ -77,15 +115,13 @@ pub struct Scrapes {
 
 impl From<&LiveServiceMonitor> for MonitorDigest {
     fn from(live: &LiveServiceMonitor) -> Self {
-        let owned = OwnedObject::new(&live.metadata, &live.own, live.spec.as_ref());
-        Self { owned, scrapes: live.spec.clone().map(Scrapes::from).unwrap_or_default() }
+        Self { owned: live.owned_object(), scrapes: live.scrapes.clone() }
     }
 }
 
 impl From<&LivePodMonitor> for MonitorDigest {
     fn from(live: &LivePodMonitor) -> Self {
-        let owned = OwnedObject::new(&live.metadata, &live.own, live.spec.as_ref());
-        Self { owned, scrapes: live.spec.clone().map(Scrapes::from).unwrap_or_default() }
+        Self { owned: live.owned_object(), scrapes: live.scrapes.clone() }
     }
 }
 

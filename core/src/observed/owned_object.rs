@@ -1,7 +1,8 @@
-//! Digest of an object with a generated name: its owner, and a fingerprint of the fields that the operator
-//! writes.
+//! Digest of an object with a generated name: its owner, and a fingerprint of its spec and of the metadata that
+//! the operator writes.
 //!
-//! Other controllers rewrite the rest of the object all the time; the digest does not change with it.
+//! Other controllers rewrite the status and the rest of the metadata all the time; the digest does not change
+//! with them.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +11,9 @@ use std::{
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use serde::Serialize;
+use serde_json::Value;
 
+use super::spec::{LiveSpec, desired_spec};
 use crate::api::metadata::{MANAGED_BY, OPERATOR, OwnMetadata};
 
 /// Owner of an object with a generated name.
@@ -31,8 +34,10 @@ pub enum Ownership {
 pub struct OwnedObject {
     /// UID, the precondition of a delete.
     pub uid: String,
-    /// Fingerprint of the fields that the operator writes.
+    /// Fingerprint of the spec and of the metadata that the operator writes.
     pub fingerprint: Fingerprint,
+    /// Paths of fields of the spec without a field manager, which are left out of the fingerprint.
+    pub defaulted_fields: Box<[String]>,
     /// UID of the controlling owner.
     controller: Option<String>,
     /// `true` if its label names this operator as manager, or the operator wrote fields of it.
@@ -40,18 +45,19 @@ pub struct OwnedObject {
     is_terminating: bool,
 }
 
-/// Hash of the fields that the operator writes; equal if they are.
+/// Hash of the whole spec without empty values, and of the labels and annotations that the operator owns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fingerprint(u64);
 
 impl OwnedObject {
     /// Digest of a live object of any owner.
-    pub(super) fn new<S: Serialize>(metadata: &ObjectMeta, own: &OwnMetadata, spec: Option<&S>) -> Self {
+    pub(super) fn new(metadata: &ObjectMeta, own: &OwnMetadata, spec: &LiveSpec) -> Self {
         let controller = controller(metadata);
         let managed = is_managed(metadata);
         Self {
             uid: metadata.uid.clone().unwrap_or_default(),
-            fingerprint: Fingerprint::of(&own.labels, &own.annotations, controller, spec),
+            fingerprint: Fingerprint::of(&own.labels, &own.annotations, controller, spec.value()),
+            defaulted_fields: spec.defaulted().into(),
             controller: controller.map(|owner| owner.uid.clone()),
             marked: managed || (own.touched && controller.is_some()),
             is_terminating: metadata.deletion_timestamp.is_some(),
@@ -88,15 +94,15 @@ impl Fingerprint {
             metadata.labels.as_ref().unwrap_or(&none),
             metadata.annotations.as_ref().unwrap_or(&none),
             controller(metadata),
-            Some(spec),
+            &desired_spec(spec),
         )
     }
 
-    fn of<S: Serialize>(
+    fn of(
         labels: &BTreeMap<String, String>,
         annotations: &BTreeMap<String, String>,
         controller: Option<&OwnerReference>,
-        spec: Option<&S>,
+        spec: &Value,
     ) -> Self {
         let mut hasher = DefaultHasher::new();
         // These types have no maps with keys other than strings, so serialization to JSON cannot fail.

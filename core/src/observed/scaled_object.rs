@@ -6,10 +6,15 @@ use kube_derive::Resource;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{condition::ConditionDigest, hpa::ScaleTarget, owned_object::OwnedObject};
+use super::{
+    condition::ConditionDigest,
+    hpa::ScaleTarget,
+    owned_object::OwnedObject,
+    spec::{LiveObject, LiveSpec},
+};
 use crate::api::{
     BestEffort, LenientDe, fields,
-    keda::{ScaledObject, ScaledObjectSpec},
+    keda::ScaledObject,
     metadata::{LeanMetadata, ManagedMetadata, OwnMetadata},
 };
 
@@ -20,8 +25,7 @@ use crate::api::{
 pub struct LiveScaledObject {
     /// Name, identity and owners.
     pub metadata: ObjectMeta,
-    /// Fields that the operator writes; `None` if they hold values that it never writes.
-    spec: Option<ScaledObjectSpec>,
+    spec: LiveSpec,
     target: ScaleTarget,
     own: OwnMetadata,
     conditions: Vec<ConditionDigest>,
@@ -44,17 +48,15 @@ struct Status {
 fields!(Status { "conditions" => conditions });
 
 impl From<LenientDe<Wire>> for LiveScaledObject {
-    /// Reads the target on its own: it is readable even if the triggers are not, such as those with a metric
-    /// type that the operator never writes.
     fn from(LenientDe(wire): LenientDe<Wire>) -> Self {
         let spec = wire.spec.0.unwrap_or_default();
         let target =
             spec.get("scaleTargetRef").and_then(|target| LenientDe::<ScaleTarget>::deserialize(target).ok());
         Self {
+            target: target.map(|LenientDe(target)| target).unwrap_or_default(),
+            spec: LiveSpec::new(spec, &wire.metadata),
             own: wire.metadata.own(),
             metadata: wire.metadata.into(),
-            target: target.map(|LenientDe(target)| target).unwrap_or_default(),
-            spec: serde_json::from_value(spec).ok(),
             conditions: wire.status.conditions,
         }
     }
@@ -80,12 +82,11 @@ const PAUSED: &str = "autoscaling.keda.sh/paused";
 
 impl From<&LiveScaledObject> for ScaledObjectDigest {
     fn from(live: &LiveScaledObject) -> Self {
-        let owned = OwnedObject::new(&live.metadata, &live.own, live.spec.as_ref());
         let pauses = |key: &&str| {
             live.annotations().get(*key).is_some_and(|value| *key == PAUSED_AT || value != "false")
         };
         Self {
-            owned,
+            owned: live.owned_object(),
             target: live.target.clone(),
             paused_by: [PAUSED_AT, PAUSED].into_iter().find(pauses),
             conditions: live.conditions.clone(),
@@ -96,7 +97,17 @@ impl From<&LiveScaledObject> for ScaledObjectDigest {
 impl LiveScaledObject {
     /// Prometheus address that KEDA queries.
     pub fn server_address(&self) -> Option<&str> {
-        let mut triggers = self.spec.iter().flat_map(|spec| &spec.triggers);
-        triggers.find_map(|trigger| trigger.metadata.get("serverAddress")).map(String::as_str)
+        let triggers = self.spec.value().get("triggers").and_then(Value::as_array);
+        triggers?.iter().find_map(|trigger| trigger.pointer("/metadata/serverAddress")?.as_str())
+    }
+}
+
+impl LiveObject for LiveScaledObject {
+    fn spec(&self) -> &LiveSpec {
+        &self.spec
+    }
+
+    fn owned_object(&self) -> OwnedObject {
+        OwnedObject::new(&self.metadata, &self.own, &self.spec)
     }
 }

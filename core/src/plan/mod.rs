@@ -27,7 +27,10 @@ pub use router::{RouterPlan, assumed_service, plan_router};
 pub use triggers::{TriggerSpec, Triggers};
 pub use verdict::{Verdict, is_load_reason, stable_part};
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube_core::Resource as _;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -43,6 +46,11 @@ use crate::{
     observed::{Observed, OwnedObject, Ownership, Readable},
 };
 use verdict::{HELP, VerdictInputs};
+
+/// Fields of one object that a warning lists at most.
+const LISTED_FIELDS: usize = 4;
+/// Length of each of them, in characters.
+const FIELD_NAME_MAX: usize = 96;
 
 /// Desired state of one object.
 #[derive(Clone, Debug, PartialEq)]
@@ -348,6 +356,7 @@ fn warnings(
         format!("{manager} set spec.replicas after autoscaling began, which reverts the HPA's changes; make {manager} ignore that field, see {HELP}#replicas-reset-by-another-writer")
     }));
     warnings.extend(unread::warnings(observed, resolved));
+    warnings.extend(persistent_fields(observed));
     warnings.extend(external_status::harmless_mismatch(observed, triggers));
     let values = triggers.triggers.iter().filter(|trigger| trigger.metric_type == MetricType::Value);
     warnings.extend(values.map(|trigger| {
@@ -357,6 +366,40 @@ fn warnings(
         )
     }));
     warnings
+}
+
+/// Fields of the generated objects that are not the operator's and that it cannot remove.
+fn persistent_fields(observed: &Observed) -> impl Iterator<Item = String> {
+    let (known, model_serving) = (&observed.persistent_fields, &observed.model_serving);
+    let scaled_object = (
+        ScaledObject::kind(&()),
+        model_serving.scaled_object_name(),
+        observed.scaled_object_digest(),
+        &known.scaled_object,
+    );
+    let pod_monitor = (
+        PodMonitor::kind(&()),
+        model_serving.pod_monitor_name(),
+        observed.pod_monitor.as_ref(),
+        &known.pod_monitor,
+    );
+    [scaled_object, pod_monitor].into_iter().filter_map(|(kind, name, digest, persistent)| {
+        let defaulted = digest.into_iter().flat_map(|digest| &digest.defaulted_fields);
+        let fields: BTreeSet<String> =
+            persistent.iter().chain(defaulted).map(|field| field_name(field)).collect();
+        let listed: Vec<&str> = fields.iter().take(LISTED_FIELDS).map(String::as_str).collect();
+        (!listed.is_empty()).then(|| {
+            format!(
+                "{kind} {name} has fields that a webhook, a default of the CRD or another client sets again after each removal, so the operator leaves them alone although they may change how the model scales: {}; remove them where they are set",
+                listed.join(", ")
+            )
+        })
+    })
+}
+
+/// A JSON pointer as a path, escaped and cut.
+fn field_name(pointer: &str) -> String {
+    pointer.trim_start_matches('/').replace('/', ".").escape_debug().take(FIELD_NAME_MAX).collect()
 }
 
 /// Merges annotations and profile. The built-in defaults stand in for a missing profile only under the name

@@ -147,7 +147,6 @@ fn trigger(spec: &TriggerSpec, prometheus: &PrometheusSettings) -> Trigger {
         metric_type: Some(spec.metric_type),
         metadata,
         authentication_ref: prometheus.authentication.as_ref().map(authentication_ref),
-        foreign: BTreeMap::new(),
     }
 }
 

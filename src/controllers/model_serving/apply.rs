@@ -5,16 +5,20 @@ use std::{fmt::Debug, time::Duration};
 use kube::{Api, Resource, ResourceExt as _, core::NamespaceResourceScope};
 use serde::de::DeserializeOwned;
 
-use super::{ModelServingContext, uid};
+use super::{ModelServingContext, report, uid};
 use crate::{
     cluster::{
         Error,
         server_side_apply::{self, Generated},
     },
+    controllers::foreign_fields::listed,
     sources::kinds::WatchedKind,
 };
 use kthena_keda_core::{
-    observed::{LivePodMonitor, LiveScaledObject, Observed, OwnedObject, Ownership},
+    api::{keda::ScaledObject, monitoring::PodMonitor},
+    observed::{
+        LiveObject as _, LivePodMonitor, LiveScaledObject, Observed, OwnedObject, Ownership, PersistentFields,
+    },
     plan::{Desired, Plan},
 };
 
@@ -36,9 +40,42 @@ impl Failure {
 struct Existing<'a> {
     ownership: Ownership,
     object: Option<&'a OwnedObject>,
+    /// Fields that are left alone.
+    persistent: &'a [String],
 }
 
-/// Applies every object of the plan. Returns when to reconcile again although nothing changes.
+/// Outcome of an apply.
+#[derive(Debug, Default)]
+pub(super) struct Applied {
+    scaled_object: AppliedObject,
+    pod_monitor: AppliedObject,
+}
+
+/// Outcome for one object.
+#[derive(Debug, Default)]
+struct AppliedObject {
+    /// Time until the object may be written, where another client changes it again and again.
+    delay: Option<Duration>,
+    /// Fields that are left alone.
+    persistent: Vec<String>,
+}
+
+impl Applied {
+    /// When to reconcile again although nothing changes.
+    pub(super) fn delay(&self) -> Option<Duration> {
+        [self.scaled_object.delay, self.pod_monitor.delay].into_iter().flatten().min()
+    }
+
+    /// Fields that are left alone from now on.
+    pub(super) fn persistent(&self) -> PersistentFields {
+        PersistentFields {
+            scaled_object: self.scaled_object.persistent.clone(),
+            pod_monitor: self.pod_monitor.persistent.clone(),
+        }
+    }
+}
+
+/// Applies every object of the plan.
 ///
 /// # Errors
 /// The first write that failed.
@@ -46,43 +83,64 @@ pub(super) async fn apply(
     context: &ModelServingContext,
     observed: &Observed,
     plan: &Plan,
-) -> Result<Option<Duration>, Failure> {
+) -> Result<Applied, Failure> {
     let Plan { scaled_object, pod_monitor, selector: _, condition: _, findings, warnings: _, explanation: _ } =
         plan;
     for finding in findings {
         let (namespace, name) = (observed.model_serving.namespace(), observed.model_serving.name());
         tracing::debug!(namespace, name, reason = finding.reason.as_str(), "not scaled");
     }
-    let pod_monitor_delay = match pod_monitor {
-        Desired::Apply(desired) => {
-            let existing = Existing {
-                ownership: observed.pod_monitor_ownership(),
-                object: observed.pod_monitor.as_ref(),
-            };
-            apply_object(context, observed, existing, (**desired).clone()).await?
-        }
+    Ok(Applied {
+        pod_monitor: apply_pod_monitor(context, observed, pod_monitor).await?,
+        scaled_object: apply_scaled_object(context, observed, scaled_object).await?,
+    })
+}
+
+async fn apply_pod_monitor(
+    context: &ModelServingContext,
+    observed: &Observed,
+    desired: &Desired<Box<PodMonitor>>,
+) -> Result<AppliedObject, Failure> {
+    let existing = Existing {
+        ownership: observed.pod_monitor_ownership(),
+        object: observed.pod_monitor.as_ref(),
+        persistent: &observed.persistent_fields.pod_monitor,
+    };
+    match desired {
+        Desired::Apply(desired) => apply_object(context, observed, existing, (**desired).clone()).await,
         Desired::Remove => {
             let name = observed.model_serving.pod_monitor_name();
-            remove_object::<LivePodMonitor>(context, observed, &name, observed.pod_monitor.as_ref()).await?
+            remove_object::<LivePodMonitor>(context, observed, &name, existing.object).await
         }
-        Desired::Keep => None,
+        Desired::Keep => Ok(existing.kept()),
+    }
+}
+
+async fn apply_scaled_object(
+    context: &ModelServingContext,
+    observed: &Observed,
+    desired: &Desired<Box<ScaledObject>>,
+) -> Result<AppliedObject, Failure> {
+    let existing = Existing {
+        ownership: observed.scaled_object_ownership(),
+        object: observed.scaled_object_digest(),
+        persistent: &observed.persistent_fields.scaled_object,
     };
-    let scaled_object_delay = match scaled_object {
-        Desired::Apply(desired) => {
-            let existing = Existing {
-                ownership: observed.scaled_object_ownership(),
-                object: observed.scaled_object_digest(),
-            };
-            apply_object(context, observed, existing, (**desired).clone()).await?
-        }
+    match desired {
+        Desired::Apply(desired) => apply_object(context, observed, existing, (**desired).clone()).await,
         Desired::Remove => {
             let name = observed.model_serving.scaled_object_name();
-            remove_object::<LiveScaledObject>(context, observed, &name, observed.scaled_object_digest())
-                .await?
+            remove_object::<LiveScaledObject>(context, observed, &name, existing.object).await
         }
-        Desired::Keep => None,
-    };
-    Ok([pod_monitor_delay, scaled_object_delay].into_iter().flatten().min())
+        Desired::Keep => Ok(existing.kept()),
+    }
+}
+
+impl Existing<'_> {
+    /// Outcome where the object stays as it is.
+    fn kept(&self) -> AppliedObject {
+        AppliedObject { delay: None, persistent: self.persistent.to_vec() }
+    }
 }
 
 /// `true` if an apply of this plan would write an object.
@@ -105,47 +163,45 @@ fn is_pending<K: Generated>(desired: &Desired<Box<K>>, found: Option<&OwnedObjec
     found.is_none_or(|found| found.fingerprint != desired.fingerprint())
 }
 
-/// Applies one object if it differs, and publishes an event if another client had changed it. Returns how long the write has to wait
-/// where another client changes the object again and again.
+/// Applies one object if it differs, and publishes an event if another client had changed it.
 async fn apply_object<K>(
     context: &ModelServingContext,
     observed: &Observed,
     existing: Existing<'_>,
     desired: K,
-) -> Result<Option<Duration>, Failure>
+) -> Result<AppliedObject, Failure>
 where
     K: Generated<Live: WatchedKind>,
 {
     let (history, model_serving) = (&context.history, &observed.model_serving);
     let (uid, kind, name) = (uid(model_serving), K::kind(&()), desired.name_any());
     let fingerprint = desired.fingerprint();
-    if let Some(delay) = history.repair_delay(&uid, &kind, fingerprint) {
-        return Ok(Some(delay));
+    let accepts = |found: &OwnedObject| history.accepts(&uid, &kind, fingerprint, found.fingerprint);
+    if existing.object.is_some_and(accepts) {
+        return Ok(existing.kept());
     }
+    if let Some(delay) = history.repair_delay(&uid, &kind, fingerprint) {
+        return Ok(AppliedObject { delay: Some(delay), ..existing.kept() });
+    }
+    let left_alone = history.persistent_fields(&uid, &kind);
+    let Existing { ownership, object, persistent: _ } = existing;
     let written = match api::<K::Live>(context, observed) {
         Ok(api) => {
-            server_side_apply::apply_if_changed(
-                &api,
-                existing.ownership,
-                existing.object,
-                desired,
-                fingerprint,
-            )
-            .await
+            server_side_apply::apply_if_changed(&api, ownership, object, desired, fingerprint, &left_alone)
+                .await
         }
         Err(error) => Err(error),
     };
     let written = written.map_err(|error| Failure { object: format!("{kind} {name}"), error })?;
     let is_repair = history.record_applied(&uid, kind.clone(), fingerprint);
-    let Some(live) = written else { return Ok(None) };
-    context.shared.caches.stores.record::<K::Live, _>(&live);
-    tracing::info!(namespace = model_serving.namespace(), name, %kind, "applied");
-    if is_repair {
-        history.record_repair(&uid, &kind);
-        let note = format!("{kind} {name} was changed by another client and has been restored");
-        context.events.normal(model_serving, "Repaired", &note);
-    }
-    Ok(None)
+    let Some(written) = written else { return Ok(AppliedObject::default()) };
+    context.shared.caches.stores.record::<K::Live, _>(&written.live);
+    tracing::info!(namespace = model_serving.namespace(), name, %kind, removed = listed(&written.removed), "applied");
+    let removed = history.record_outcome(&uid, &kind, fingerprint, &written);
+    let times = if is_repair { history.record_repair(&uid, &kind) } else { 0 };
+    report::publish_repair(context, model_serving, &format!("{kind} {name}"), times, &removed);
+    let live = written.live.owned_object().fingerprint;
+    Ok(AppliedObject { delay: None, persistent: history.left_alone(&uid, &kind, live) })
 }
 
 async fn remove_object<L>(
@@ -153,11 +209,11 @@ async fn remove_object<L>(
     observed: &Observed,
     name: &str,
     found: Option<&OwnedObject>,
-) -> Result<Option<Duration>, Failure>
+) -> Result<AppliedObject, Failure>
 where
     L: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
 {
-    let Some(found) = found else { return Ok(None) };
+    let Some(found) = found else { return Ok(AppliedObject::default()) };
     let kind = L::kind(&());
     let deleted = match api::<L>(context, observed) {
         Ok(api) => server_side_apply::delete(&api, name, &found.uid).await,
@@ -166,7 +222,7 @@ where
     deleted.map_err(|error| Failure { object: format!("deletion of {kind} {name}"), error })?;
     context.history.record_removal(&uid(&observed.model_serving), &kind);
     tracing::info!(namespace = observed.model_serving.namespace(), name, %kind, "removed");
-    Ok(None)
+    Ok(AppliedObject::default())
 }
 
 fn api<L>(context: &ModelServingContext, observed: &Observed) -> Result<Api<L>, Error>

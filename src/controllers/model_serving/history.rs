@@ -13,10 +13,11 @@ use kube::{ResourceExt as _, api::PartialObjectMeta};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
+use crate::{cluster::server_side_apply::Applied, controllers::foreign_fields::ForeignFields};
 use kthena_keda_core::{
     api::kthena::{ModelServing, ReplicasWriter},
     domain::version,
-    observed::Fingerprint,
+    observed::{Fingerprint, LiveObject},
     plan::{Verdict, is_load_reason, stable_part},
 };
 
@@ -63,6 +64,8 @@ struct LastApplied {
     kind: Cow<'static, str>,
     fingerprint: Fingerprint,
     repairs: Throttle,
+    /// `None` as long as every write had its effect.
+    foreign: Option<Box<ForeignFields>>,
 }
 
 /// Equal writes in a row. A client that undoes each of them is answered more and more slowly.
@@ -130,11 +133,54 @@ impl History {
         if applied.iter().any(|last| last.kind == kind && last.fingerprint == fingerprint) {
             return true;
         }
-        applied.retain(|last| last.kind != kind);
+        if let Some(last) = applied.iter_mut().find(|last| last.kind == kind) {
+            (last.fingerprint, last.repairs) = (fingerprint, Throttle::default());
+            return false;
+        }
         // Most models have a single generated object.
         applied.reserve_exact(1);
-        applied.push(LastApplied { kind, fingerprint, repairs: Throttle::default() });
+        applied.push(LastApplied { kind, fingerprint, repairs: Throttle::default(), foreign: None });
         false
+    }
+
+    /// `true` if the live object is left as it is, although it differs from the desired one.
+    pub(super) fn accepts(&self, uid: &str, kind: &str, desired: Fingerprint, live: Fingerprint) -> bool {
+        self.of_foreign(uid, kind, |foreign| foreign.accepts(desired, live)).unwrap_or_default()
+    }
+
+    /// Fields of the object that were removed often enough.
+    pub(super) fn persistent_fields(&self, uid: &str, kind: &str) -> Vec<String> {
+        self.of_foreign(uid, kind, ForeignFields::persistent).unwrap_or_default()
+    }
+
+    /// Fields in which this live object differs and which are left alone.
+    pub(super) fn left_alone(&self, uid: &str, kind: &str, live: Fingerprint) -> Vec<String> {
+        self.of_foreign(uid, kind, |foreign| foreign.left_alone(live).to_vec()).unwrap_or_default()
+    }
+
+    fn of_foreign<T>(&self, uid: &str, kind: &str, read: impl FnOnce(&ForeignFields) -> T) -> Option<T> {
+        let models = self.models();
+        let last = models.get(uid)?.applied.iter().find(|last| last.kind == kind)?;
+        last.foreign.as_deref().map(read)
+    }
+
+    /// Records the outcome of a write. Returns the fields that it removed for the first time.
+    pub(super) fn record_outcome<L: LiveObject>(
+        &self,
+        uid: &str,
+        kind: &str,
+        desired: Fingerprint,
+        written: &Applied<L>,
+    ) -> Vec<String> {
+        let mut models = self.models();
+        let applied = models.get_mut(uid).map(|model| &mut model.applied);
+        let Some(last) = applied.and_then(|all| all.iter_mut().find(|last| last.kind == kind)) else {
+            return Vec::new();
+        };
+        if last.foreign.is_none() && written.removed.is_empty() && written.rest.is_empty() {
+            return Vec::new();
+        }
+        last.foreign.get_or_insert_default().record(desired, written)
     }
 
     /// Records that the operator itself removed an object: the next apply creates it, and restores nothing.
@@ -144,11 +190,15 @@ impl History {
         }
     }
 
-    /// Records that an object was restored to its desired state.
-    pub(super) fn record_repair(&self, uid: &str, kind: &str) {
+    /// Records that an object was restored to its desired state. Returns the number of such writes in a row.
+    pub(super) fn record_repair(&self, uid: &str, kind: &str) -> u32 {
         let mut models = self.models();
-        let applied = models.get_mut(uid).into_iter().flat_map(|model| &mut model.applied);
-        applied.filter(|last| last.kind == kind).for_each(|last| last.repairs.record());
+        let applied = models.get_mut(uid).map(|model| &mut model.applied);
+        let Some(last) = applied.and_then(|all| all.iter_mut().find(|last| last.kind == kind)) else {
+            return 0;
+        };
+        last.repairs.record();
+        last.repairs.times
     }
 
     /// Time until an object may be restored to this desired state again.

@@ -2,11 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use kube::runtime::controller::Action;
+use kube::{Resource as _, runtime::controller::Action};
 
 use super::{
     ModelServingContext,
-    apply::{Failure, apply},
+    apply::{Applied, Failure, apply},
     report,
     status::{Phase, StatusWrite, waits_for_apply, write_status},
     uid,
@@ -15,7 +15,7 @@ use crate::cluster::Error;
 use kthena_keda_core::{
     api::kthena::ModelServing,
     domain::Capabilities,
-    observed::Observed,
+    observed::{LivePodMonitor, LiveScaledObject, Observed, OwnedObject, PersistentFields},
     plan::{Plan, plan},
 };
 
@@ -70,7 +70,20 @@ fn observe(context: &ModelServingContext, model_serving: &ModelServing) -> Optio
     let mut observed = caches.observe(model_serving, &served, router);
     observed.second_writer =
         context.history.record_replicas_writer(&uid(model_serving), &model_serving.replicas_set_by);
+    observed.persistent_fields = persistent_fields(context, &observed);
     Some((observed, served.capabilities))
+}
+
+/// Fields of the generated objects, as they are cached now, that the operator leaves alone.
+fn persistent_fields(context: &ModelServingContext, observed: &Observed) -> PersistentFields {
+    let uid = uid(&observed.model_serving);
+    let of_kind = |kind: &str, found: Option<&OwnedObject>| {
+        found.map(|found| context.history.left_alone(&uid, kind, found.fingerprint)).unwrap_or_default()
+    };
+    PersistentFields {
+        scaled_object: of_kind(&LiveScaledObject::kind(&()), observed.scaled_object_digest()),
+        pod_monitor: of_kind(&LivePodMonitor::kind(&()), observed.pod_monitor.as_ref()),
+    }
 }
 
 /// Completes the condition with the outcome of the apply, and returns when to reconcile again.
@@ -80,16 +93,21 @@ async fn record(
     plan: Plan,
     capabilities: Capabilities,
     status_delay: Option<Duration>,
-    applied: Result<Option<Duration>, Failure>,
+    applied: Result<Applied, Failure>,
 ) -> Result<Action, Error> {
     report::publish_opted_out_without_condition(context, &observed, &plan);
     observed.rejection = applied.as_ref().err().and_then(Failure::rejection);
-    let condition_delay = if observed.rejection.is_some() || waits_for_apply(&observed, &plan) {
+    let persistent =
+        applied.as_ref().map_or_else(|_| observed.persistent_fields.clone(), Applied::persistent);
+    let has_changed = persistent != observed.persistent_fields;
+    observed.persistent_fields = persistent;
+    let condition_delay = if has_changed || observed.rejection.is_some() || waits_for_apply(&observed, &plan)
+    {
         complete_condition(context, &mut observed, capabilities).await?
     } else {
         None
     };
-    let apply_delay = applied.map_err(|failure| failure.error)?;
+    let apply_delay = applied.map_err(|failure| failure.error)?.delay();
     context.failures.forget(&uid(&observed.model_serving));
     let delays = [status_delay, apply_delay, condition_delay];
     Ok(delays.into_iter().flatten().min().map_or_else(Action::await_change, Action::requeue))

@@ -4,13 +4,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt as _;
 
 use super::{ModelServingContext, history::ReportedCondition, uid};
-use crate::cluster::events::Events;
+use crate::{cluster::events::Events, controllers::foreign_fields::listed};
 use kthena_keda_core::{
     api::kthena::ModelServing,
     domain::{Status, VerdictReason},
     observed::Observed,
     plan::{Desired, Plan, Verdict},
 };
+
+/// Repairs in a row from which on another client is reported to undo them.
+const CONTESTED: u32 = 4;
 
 /// Records a condition that was just written, and publishes an event for a new problem, its end, or the end of autoscaling.
 pub(super) fn report_condition_write(
@@ -78,6 +81,29 @@ pub(super) fn publish_transition(
     } else if let Some(before) = problem_before {
         let note = format!("{} is resolved; {}", before.reason, verdict.message);
         context.events.normal(model_serving, "Resolved", &note);
+    }
+}
+
+/// Publishes the repair of a generated object: the first of a row, the removal of a field that was not removed before, and once that another
+/// client undoes the repairs.
+pub(super) fn publish_repair(
+    context: &ModelServingContext,
+    model_serving: &ModelServing,
+    object: &str,
+    times: u32,
+    removed: &[String],
+) {
+    if !removed.is_empty() {
+        let note = format!("{object}: removed {}, which another client had added", listed(removed));
+        context.events.normal(model_serving, "Repaired", &note);
+    } else if times == 1 {
+        let note = format!("{object} was changed by another client and has been restored");
+        context.events.normal(model_serving, "Repaired", &note);
+    } else if times == CONTESTED {
+        let note = format!(
+            "another client keeps changing {object}, so the operator restores it at most every 30 s; stop that client, whose name is in metadata.managedFields"
+        );
+        context.events.warning(model_serving, "RepeatedRepair", &note);
     }
 }
 

@@ -19,7 +19,7 @@ use kthena_keda_core::{
     observed::{
         Fingerprint, HpaDigest, LiveBinding, LiveHpa, LiveModelRoute, LiveModelServer, LivePodMonitor,
         LivePolicy, LiveProfile, LiveScaledObject, LiveServiceMonitor, MonitorDigest, PolicyDigest,
-        ProfileDigest, RouteDigest, RouterService, ScaledObjectDigest, ServerDigest,
+        ProfileDigest, RouteDigest, RouterService, ScaledObjectDigest, ServerDigest, desired_spec,
     },
 };
 
@@ -101,6 +101,10 @@ impl Generated for ScaledObject {
     fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of_desired(&self.metadata, &self.spec)
     }
+
+    fn desired_spec(&self) -> serde_json::Value {
+        desired_spec(&self.spec)
+    }
 }
 
 impl Digest for ScaledObjectDigest {
@@ -146,6 +150,10 @@ impl Generated for PodMonitor {
     fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of_desired(&self.metadata, &self.spec)
     }
+
+    fn desired_spec(&self) -> serde_json::Value {
+        desired_spec(&self.spec)
+    }
 }
 
 impl WatchedKind for LiveServiceMonitor {
@@ -163,6 +171,10 @@ impl Generated for ServiceMonitor {
 
     fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of_desired(&self.metadata, &self.spec)
+    }
+
+    fn desired_spec(&self) -> serde_json::Value {
+        desired_spec(&self.spec)
     }
 }
 

@@ -176,10 +176,6 @@ pub struct Trigger {
     /// Credentials of the scaler.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authentication_ref: Option<AuthenticationReference>,
-    /// Fields of other writers: decoded for comparison, because the list has one field manager as a whole,
-    /// and never set.
-    #[serde(flatten)]
-    pub foreign: BTreeMap<String, serde_json::Value>,
 }
 
 /// Reference to KEDA's credentials.

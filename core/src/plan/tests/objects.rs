@@ -8,8 +8,9 @@ use crate::{
     api::keda::ScaledObject,
     domain::Capabilities,
     observed::{
-        Fingerprint, Ownership,
-        fixture::{Fixture, applied_pod_monitor, applied_scaled_object, owned_by},
+        Fingerprint, LiveObject as _, LivePodMonitor, LiveScaledObject, MonitorDigest, Ownership,
+        ScaledObjectDigest, desired_spec,
+        fixture::{self, Fixture, applied_pod_monitor, applied_scaled_object, decode, edited, owned_by},
     },
     plan::Desired,
 };
@@ -136,6 +137,83 @@ fn recognizes_its_own_objects() {
         Fingerprint::of_desired(&monitor.metadata, &monitor.spec)
     );
     assert_ne!(fingerprint(&applied(&fixture.annotated("max-replicas", "4"))), fingerprint(&scaled_object));
+}
+
+fn live(object: &Value) -> LiveScaledObject {
+    decode(object)
+}
+
+/// Every field of the spec is the operator's, also one that it never sets.
+#[rstest]
+#[case::idle_replicas("/spec/idleReplicaCount", json!(0))]
+#[case::formula("/spec/advanced/scalingModifiers", json!({"formula": "1"}))]
+#[case::name_of_the_hpa("/spec/advanced/horizontalPodAutoscalerConfig/name", json!("mine"))]
+#[case::tolerance("/spec/advanced/horizontalPodAutoscalerConfig/behavior/scaleUp/tolerance", json!("0.5"))]
+#[case::replicas_on_deletion("/spec/advanced/restoreToOriginalReplicaCount", json!(true))]
+#[case::container("/spec/scaleTargetRef/envSourceContainerName", json!("engine"))]
+#[case::fallback("/spec/fallback", json!({"failureThreshold": 1, "replicas": 9}))]
+#[case::unknown("/spec/unheardOf", json!(1))]
+fn detects_fields_that_another_client_added(#[case] pointer: &str, #[case] value: Value) {
+    let wanted = applied(&Fixture::model("llama"));
+    let live = live(&edited(fixture::applied(&wanted), pointer, &value, Some("kubectl-edit")));
+    let digest = ScaledObjectDigest::from(&live).owned;
+    assert_ne!(digest.fingerprint, fingerprint(&wanted));
+    let difference = live.spec().difference(&desired_spec(&wanted.spec));
+    assert_eq!((difference.added, difference.changed), (vec![pointer.to_owned()], vec![]));
+}
+
+#[rstest]
+#[case::maximum("/spec/maxReplicaCount", json!(99))]
+#[case::triggers("/spec/triggers", json!([{"type": "cron", "metadata": {"desiredReplicas": "9"}}]))]
+#[case::key_of_a_trigger("/spec/triggers", json!([{"type": "prometheus", "metadata": {"ignoreNullValues": "true"}}]))]
+fn detects_fields_that_another_client_changed(#[case] pointer: &str, #[case] value: Value) {
+    let wanted = applied(&Fixture::model("llama"));
+    let live = live(&edited(fixture::applied(&wanted), pointer, &value, Some("kubectl-edit")));
+    assert_ne!(ScaledObjectDigest::from(&live).owned.fingerprint, fingerprint(&wanted));
+    let difference = live.spec().difference(&desired_spec(&wanted.spec));
+    assert_eq!((difference.added, difference.changed), (vec![], vec![pointer.to_owned()]));
+}
+
+/// KEDA's own updates write empty values into every ScaledObject.
+#[rstest]
+#[case::modifiers("/spec/advanced/scalingModifiers", json!({}))]
+#[case::nested("/spec/advanced/scalingModifiers", json!({"formula": ""}))]
+#[case::null("/spec/fallback", json!(null))]
+fn counts_empty_values_as_absent(#[case] pointer: &str, #[case] value: Value) {
+    let wanted = applied(&Fixture::model("llama"));
+    let live = live(&edited(fixture::applied(&wanted), pointer, &value, Some("keda")));
+    assert_eq!(ScaledObjectDigest::from(&live).owned.fingerprint, fingerprint(&wanted));
+}
+
+/// A default of the CRD or a webhook would set such a field again after each removal.
+#[test]
+fn leaves_fields_without_a_manager_alone() {
+    let wanted = applied(&Fixture::model("llama"));
+    let object = edited(fixture::applied(&wanted), "/spec/advanced/byWebhook", &json!(3), None);
+    let digest = ScaledObjectDigest::from(&live(&object)).owned;
+    assert_eq!(digest.fingerprint, fingerprint(&wanted));
+    assert_eq!(*digest.defaulted_fields, ["/spec/advanced/byWebhook".to_owned()]);
+}
+
+#[rstest]
+#[case::own_label("/metadata/labels/app.kubernetes.io~1managed-by", json!("helm"))]
+#[case::pause_turned_off("/metadata/annotations/autoscaling.keda.sh~1paused", json!("false"))]
+fn detects_changes_of_its_own_metadata(#[case] pointer: &str, #[case] value: Value) {
+    let wanted = applied(&Fixture::model("llama").annotated("paused", "true"));
+    let mut object = fixture::applied(&wanted);
+    *object.pointer_mut(pointer).unwrap() = value;
+    assert_ne!(ScaledObjectDigest::from(&live(&object)).owned.fingerprint, fingerprint(&wanted));
+}
+
+#[test]
+fn detects_added_fields_of_a_pod_monitor() {
+    let Desired::Apply(wanted) = planned(&engine_signals()).pod_monitor else { panic!() };
+    let endpoint = json!([{"path": "/metrics", "metricRelabelings": [{"action": "drop"}]}]);
+    for (pointer, value) in [("/spec/sampleLimit", json!(1)), ("/spec/podMetricsEndpoints", endpoint)] {
+        let object = edited(fixture::applied(&*wanted), pointer, &value, Some("kubectl-edit"));
+        let digest = MonitorDigest::from(&decode::<LivePodMonitor>(&object)).owned;
+        assert_ne!(digest.fingerprint, Fingerprint::of_desired(&wanted.metadata, &wanted.spec), "{pointer}");
+    }
 }
 
 fn selector(fixture: &Fixture) -> Desired<String> {

@@ -205,6 +205,10 @@ fn with_flag_defaults() -> Fixture {
     Fixture::healthy().second_writer("argocd"),
     "argocd set spec.replicas after autoscaling began, which reverts the HPA's changes; make argocd ignore that field, see https://github.com/volcano-sh/kthena-keda/blob/main/docs/troubleshooting.md#replicas-reset-by-another-writer"
 )]
+#[case::persistent_field(
+    Fixture::healthy().persistent_field("/spec/idleReplicaCount"),
+    "ScaledObject chat has fields that a webhook, a default of the CRD or another client sets again after each removal, so the operator leaves them alone although they may change how the model scales: spec.idleReplicaCount; remove them where they are set"
+)]
 #[case::value_metric(
     Fixture::healthy().profile(&json!({"signals": [], "customSignals": [{"name": "latency", "query": "max(x)", "target": "5", "metricType": "Value"}]})),
     "signal latency has metricType Value, so the HPA reads it as 0 and goes to the minimum while no ServingGroup is ready; use AverageValue if the query is a total"
