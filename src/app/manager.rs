@@ -23,7 +23,9 @@ use crate::{
     controllers::{
         Context,
         model_serving::{self, History, ModelServingContext},
-        profile, router_monitor, signal_probe,
+        profile,
+        router_monitor::{self, RouterMonitor},
+        signal_probe,
     },
     prometheus::Querier,
     runtime::backoff::{FailureCounts, OverloadPause},
@@ -77,6 +79,11 @@ impl<F: Future<Output = ()>> Manager<F> {
             writes_conditions: run_settings.write_conditions,
             events,
         });
+        let router_monitor = RouterMonitor {
+            series: series_sender,
+            prometheus: prometheus.clone(),
+            check_interval: run_settings.probe_interval,
+        };
         let changes = model_serving_changes(&run_settings.shard, writer, models.clone(), requeuer.clone());
         let rediscover = context.rediscover.clone();
         let workers = &requeuer.workers;
@@ -85,7 +92,7 @@ impl<F: Future<Output = ()>> Manager<F> {
             model_serving::run(changes, received(queued), stop_requested(stopping), models)
                 .map(|()| tracing::info!("stopped"))
                 .boxed_local(),
-            router_monitor::run(context.clone(), series_sender, &workers.router_monitor).boxed_local(),
+            router_monitor::run(context.clone(), router_monitor, &workers.router_monitor).boxed_local(),
             profile::run(context.clone(), &workers.profiles).boxed_local(),
             signal_probe::run(
                 context.clone(),

@@ -17,7 +17,7 @@ pub(super) struct PlanArgs {
     /// Namespace of kthena-router.
     #[arg(long, env = "KTHENA_KEDA_ROUTER_NAMESPACE", value_name = "NAMESPACE", default_value = "kthena-system", value_parser = namespace)]
     router_namespace: String,
-    /// Create monitors: true, unless another monitor scrapes the router already; always, even then; or false.
+    /// Create monitors: true, unless Prometheus shows another monitor of the router; always, even then; or false.
     /// Used unless the profile sets monitors.create.
     #[arg(long, env = "KTHENA_KEDA_CREATE_MONITORS", value_enum, value_name = "WHEN", default_value_t = Create::True)]
     create_monitors: Create,

@@ -1,6 +1,7 @@
 //! `render`: prints the objects that `run` would apply for manifests, without a cluster.
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::{self, Read as _, Write as _},
     path::PathBuf,
@@ -15,6 +16,7 @@ use crate::{settings::Settings, sources::Manifests};
 use kthena_keda_core::{
     api::annotations::MODEL_NAME,
     domain::{Capabilities, names::ROUTER_SERVICE_MONITOR, printable},
+    observed::ScrapeEvidence,
     plan::{self, RouterPlan, plan_router},
 };
 
@@ -133,7 +135,9 @@ fn render(manifests: &Manifests, settings: &Settings, output: &mut Output) {
         return;
     }
     output.notes.push("assuming the newest KEDA release".to_owned());
-    let (router, assumed) = manifests.observe_router(&settings.router_namespace);
+    let (mut router, assumed) = manifests.observe_router(&settings.router_namespace);
+    // Prometheus cannot be asked whether it uses a foreign monitor.
+    router.evidence = ScrapeEvidence::Known(BTreeSet::new());
     if assumed {
         output.notes.push(format!(
             "no Service of namespace {} is given; assuming kthena-router as Kthena's chart installs it",
@@ -141,9 +145,10 @@ fn render(manifests: &Manifests, settings: &Settings, output: &mut Output) {
         ));
     }
     let profile = manifests.default_profile();
-    let RouterPlan { service_monitor, series, problem } =
+    let RouterPlan { service_monitor, series, beside, needs_evidence: _, problem } =
         plan_router(&router, profile.as_ref(), &settings.defaults, true);
     output.notes.extend(problem);
+    output.notes.extend(beside.map(|reason| format!("{reason}; printing the operator's own ServiceMonitor, which run creates unless Prometheus shows that the other one is enough")));
     if !manifests.has_routes() {
         output.notes.push(
             "no ModelRoute is given; assuming that each ModelServing receives all requests for its model name".to_owned(),

@@ -1,11 +1,11 @@
 //! The router's ServiceMonitor, one for all models; and the location of the router's series, which every plan needs.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use kube::Api;
 use tokio::{
     sync::{Notify, watch},
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 use super::{
@@ -17,28 +17,56 @@ use crate::{
         Class, Error,
         server_side_apply::{self, Generated as _},
     },
+    prometheus::Querier,
     runtime::backoff,
     sources::kinds::WatchedKind as _,
 };
 use kthena_keda_core::{
     api::monitoring::ServiceMonitor,
     domain::names::ROUTER_SERVICE_MONITOR,
-    observed::{LiveObject as _, LiveServiceMonitor, ObservedRouter},
+    intent::{Profile, PrometheusSettings},
+    observed::{LiveObject as _, LiveServiceMonitor, ObservedRouter, ScrapeEvidence},
     plan::{Desired, RouterPlan, plan_router},
-    signals::RouterSeries,
+    signals::{self, RouterSeries},
 };
 
-/// Runs for the life of the process: reconciles whenever `wake` is notified, and again after a failure.
-///
-/// `series` receives the location of the router's series.
-pub async fn run(context: Context, series: watch::Sender<Option<RouterSeries>>, wake: &Notify) {
+/// Checks in a row in which Prometheus may fail to show that a foreign monitor scrapes the router, before the
+/// operator creates its own: three minutes at the default interval.
+const CHECKS_BEFORE_CREATION: u32 = 3;
+
+/// What the controller needs beside the [`Context`].
+pub struct RouterMonitor {
+    /// Receives the location of the router's series.
+    pub series: watch::Sender<Option<RouterSeries>>,
+    /// Asked whether it uses a foreign monitor.
+    pub prometheus: Querier,
+    /// Interval of the question, while the plan depends on its answer.
+    pub check_interval: Duration,
+}
+
+/// State between two reconciles.
+#[derive(Default)]
+struct History {
+    /// The last problem in the log.
+    logged: Option<String>,
+    /// The last answer of Prometheus.
+    evidence: Option<ScrapeEvidence>,
+    /// Fields that other clients added to the ServiceMonitor.
+    foreign: ForeignFields,
+    /// Start of the time in which Prometheus shows no foreign monitor that is enough.
+    unproven_since: Option<Instant>,
+}
+
+/// Runs for the life of the process: reconciles whenever `wake` is notified, while the plan depends on
+/// Prometheus at each interval, and again after a failure.
+pub async fn run(context: Context, monitor: RouterMonitor, wake: &Notify) {
     context.caches.model_digests.wait_synced().await;
-    let (mut failures, mut logged, mut foreign) = (0, None, ForeignFields::default());
+    let (mut failures, mut history) = (0, History::default());
     loop {
-        let pause = match reconcile(&context, &series, &mut logged, &mut foreign).await {
-            Ok(()) => {
+        let pause = match reconcile(&context, &monitor, &mut history).await {
+            Ok(pause) => {
                 failures = 0;
-                Duration::MAX
+                pause
             }
             Err(error) => {
                 failures += 1;
@@ -61,22 +89,91 @@ fn retry_delay(context: &Context, error: &Error, failures: u32) -> Duration {
     delay
 }
 
+/// Returns the time until the next reconcile without a notification.
 async fn reconcile(
     context: &Context,
-    series: &watch::Sender<Option<RouterSeries>>,
-    logged: &mut Option<String>,
-    foreign: &mut ForeignFields,
-) -> Result<(), Error> {
-    let Some(observed) = observe(context) else { return Ok(()) };
-    let Some(any_opted_in) = context.caches.any_opted_in() else { return Ok(()) };
-    let profile = context.caches.default_profile();
-    let plan = plan_router(&observed, profile.as_ref(), &context.settings.defaults, any_opted_in);
-    publish(series, plan.series.clone());
+    monitor: &RouterMonitor,
+    history: &mut History,
+) -> Result<Duration, Error> {
+    let Some(observed) = observe(context) else { return Ok(Duration::MAX) };
+    let Some(any_opted_in) = context.caches.any_opted_in() else { return Ok(Duration::MAX) };
+    let inputs = Inputs { profile: context.caches.default_profile(), any_opted_in, observed };
+    let (inputs, plan) = plan_with_evidence(context, monitor, inputs, history).await;
+    publish(&monitor.series, plan.series.clone());
+    let pause = if plan.needs_evidence { monitor.check_interval } else { Duration::MAX };
     if !context.cluster_duties {
-        return Ok(());
+        return Ok(pause);
     }
-    log_once(plan.problem.clone(), logged);
-    apply(context, &observed, plan, foreign).await
+    log_once(plan.problem.clone(), &mut history.logged);
+    apply(context, &inputs.observed, plan, &mut history.foreign).await?;
+    Ok(pause)
+}
+
+/// Inputs of the plan.
+struct Inputs {
+    observed: ObservedRouter,
+    profile: Option<Result<Profile, String>>,
+    any_opted_in: bool,
+}
+
+impl Inputs {
+    fn plan(&self, context: &Context) -> RouterPlan {
+        plan_router(&self.observed, self.profile.as_ref(), &context.settings.defaults, self.any_opted_in)
+    }
+
+    /// The Prometheus that shows who scrapes the router: the one of the profile named `default`.
+    fn prometheus(&self, context: &Context) -> Option<PrometheusSettings> {
+        let defaults = &context.settings.defaults;
+        match &self.profile {
+            Some(Ok(profile)) => profile.clone().with_flag_defaults(defaults).prometheus,
+            Some(Err(_)) | None => defaults.prometheus.clone(),
+        }
+    }
+}
+
+/// Plans, and asks Prometheus if the plan depends on it. The monitor is not created beside a foreign one before
+/// Prometheus had some time to show it, since both may be new.
+async fn plan_with_evidence(
+    context: &Context,
+    monitor: &RouterMonitor,
+    mut inputs: Inputs,
+    history: &mut History,
+) -> (Inputs, RouterPlan) {
+    let plan = inputs.plan(context);
+    if !plan.needs_evidence {
+        history.unproven_since = None;
+        return (inputs, plan);
+    }
+    let Some(prometheus) = inputs.prometheus(context) else {
+        inputs.observed.evidence = ScrapeEvidence::Known(BTreeSet::new());
+        let plan = inputs.plan(context);
+        return (inputs, plan);
+    };
+    inputs.observed.evidence = evidence(monitor, &prometheus, &inputs.observed.namespace, history).await;
+    let mut plan = inputs.plan(context);
+    if plan.beside.is_none() {
+        history.unproven_since = None;
+    } else if history.unproven_since.get_or_insert_with(Instant::now).elapsed()
+        < monitor.check_interval * CHECKS_BEFORE_CREATION
+    {
+        inputs.observed.evidence = ScrapeEvidence::Awaited;
+        plan = inputs.plan(context);
+    }
+    (inputs, plan)
+}
+
+/// The answer of Prometheus, or the last one while it does not answer.
+async fn evidence(
+    monitor: &RouterMonitor,
+    prometheus: &PrometheusSettings,
+    namespace: &str,
+    history: &mut History,
+) -> ScrapeEvidence {
+    match monitor.prometheus.query(prometheus, &signals::router_scrapes(namespace)).await {
+        Ok(samples) => history.evidence = Some(ScrapeEvidence::read(samples)),
+        Err(error) => tracing::debug!(error, "cannot ask Prometheus who scrapes the router"),
+    }
+    history.evidence.clone().unwrap_or_else(|| ScrapeEvidence::Known(BTreeSet::new()))
 }
 
 /// Everything that the plan depends on; `None` before the initial lists are complete.
@@ -106,6 +203,9 @@ async fn apply(
     plan: RouterPlan,
     foreign: &mut ForeignFields,
 ) -> Result<(), Error> {
+    if let (Some(reason), Desired::Apply(_)) = (&plan.beside, &plan.service_monitor) {
+        tracing::info!(reason, "creating the router's ServiceMonitor beside another monitor");
+    }
     let is_served = context.served.borrow().as_ref().is_some_and(LiveServiceMonitor::is_served);
     let api: Api<LiveServiceMonitor> = Api::namespaced(context.client.clone(), &observed.namespace);
     match plan.service_monitor {

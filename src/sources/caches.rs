@@ -24,7 +24,7 @@ use kthena_keda_core::{
     intent::Profile,
     observed::{
         Autoscalers, CompetingAutoscaler, LivePodMonitor, LiveProfile, LiveServiceMonitor, Observed,
-        ObservedRouter,
+        ObservedRouter, ScrapeEvidence,
     },
     signals::RouterSeries,
 };
@@ -168,6 +168,7 @@ impl Caches {
             service_monitor: service_monitors.get(namespace, ROUTER_SERVICE_MONITOR),
             service_monitors: service_monitors.all(),
             pod_monitors: pod_monitors.all(),
+            evidence: ScrapeEvidence::Awaited,
         }
     }
 

@@ -4,14 +4,19 @@
 use std::{
     io::Write as _,
     process::{Command, Stdio},
+    time::Duration,
 };
 
-use harness::{Crds, ModelServing, Namespace, Process, Settings, Stack, kinds, owned::owned, wait};
+use harness::{
+    Crds, ModelServing, Namespace, Process, Settings, Stack, kinds, neighbours::Prometheus, owned::owned,
+    wait,
+};
 use kube::{
     Api, ResourceExt as _,
     api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams},
 };
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use super::shared::BINARY;
 
@@ -21,7 +26,7 @@ const COMPONENT: &str = "app.kubernetes.io/component";
 /// A cluster with the operator, one opted-in model, and the namespace of the router.
 struct Cluster {
     stack: Stack,
-    operator: Process,
+    operator: Option<Process>,
     router: Namespace,
     chat: ModelServing,
 }
@@ -31,9 +36,17 @@ impl Cluster {
         let stack = Stack::start(&[Crds::kthena_0_4(), Crds::keda(), Crds::prometheus_operator()]).await;
         let models = stack.namespace().await;
         let chat = models.model_serving("chat").opts_in().create().await;
-        let operator = stack.start_operator(settings);
+        let operator = Some(stack.start_operator(settings));
         let router = models.elsewhere("kthena-system");
         Self { stack, operator, router, chat }
+    }
+
+    fn stop_operator(&mut self) {
+        assert!(self.operator.take().unwrap().terminate());
+    }
+
+    fn start_operator(&mut self, settings: &Settings) {
+        self.operator = Some(self.stack.start_operator(settings));
     }
 
     async fn service(&self, name: &str, component: &str, port: &str) {
@@ -90,7 +103,7 @@ async fn follows_the_service_of_the_router_and_matches_the_output_of_render() {
         arguments.iter().fold(Settings::new(BINARY).without("--prometheus-url"), |settings, argument| {
             settings.with(argument)
         });
-    let cluster = Cluster::start(&settings).await;
+    let mut cluster = Cluster::start(&settings).await;
     // Without a Service there is no monitor, but the model still gets its ScaledObject.
     cluster.query(r#"service="kthena-router""#).await;
     cluster.service("kthena-router", "kthena-router", "http").await;
@@ -138,10 +151,10 @@ async fn follows_the_service_of_the_router_and_matches_the_output_of_render() {
     }
 
     // A restart writes nothing.
-    assert!(cluster.operator.terminate());
+    cluster.stop_operator();
     // The audit log is complete only after the operator has ended.
     let before = cluster.stack.writes().len();
-    let _operator = cluster.stack.start_operator(&settings);
+    cluster.start_operator(&settings);
     let sentinel = cluster.chat.namespace.model_serving("sentinel").opted_in("sentinel").create().await;
     sentinel.scaled_object().await;
     let writes = cluster.stack.writes().split_off(before);
@@ -205,40 +218,71 @@ fn render(input: &Value, arguments: &[&str]) -> Vec<Value> {
     list["items"].as_array().unwrap().clone()
 }
 
+/// Longer than the checks after which an unproven monitor does not count.
+const SEVERAL_CHECKS: Duration = Duration::from_secs(6);
+
+fn foreign(name: &str, endpoints: &str) -> Value {
+    json!({"metadata": {"name": name}, "spec": {"namespaceSelector": {"any": true}, "selector": {}, endpoints: [{"port": "http"}]}})
+}
+
 #[tokio::test]
-async fn yields_to_a_foreign_monitor_of_the_router() {
-    let cluster = Cluster::start(&Settings::new(BINARY)).await;
+async fn yields_to_a_foreign_monitor_that_prometheus_uses() {
+    let mut cluster = Cluster::start(&Settings::new(BINARY)).await;
+    cluster.chat.scaled_object().await;
+    cluster.stop_operator();
+    let labels = json!({"job": "kthena-router", "namespace": "kthena-system", "service": "kthena-router", "pod": "router-0"});
+    let prometheus = Prometheus::of_itself(&cluster.stack.control_plane.folder, &labels).await;
+    let settings = Settings::new(BINARY)
+        .without("--prometheus-url")
+        .with(&format!("--prometheus-url={}", prometheus.url));
+    let theirs = cluster.router.create(&kinds::service_monitor(), foreign("theirs", "endpoints")).await;
     cluster.service("kthena-router", "kthena-router", "http").await;
-    cluster.monitor().await;
-    let selector = json!({"matchLabels": {COMPONENT: "kthena-router"}});
-
-    let foreign = json!({"metadata": {"name": "theirs"}, "spec": {"selector": selector, "endpoints": [{"port": "http"}]}});
-    let foreign = cluster.router.create(&kinds::service_monitor(), foreign).await;
-    cluster.monitor_gone().await;
+    cluster.start_operator(&settings);
+    sleep(SEVERAL_CHECKS).await;
+    assert!(cluster.monitors().get_opt(NAME).await.unwrap().is_none());
     let now = cluster.monitors().get("theirs").await.unwrap();
-    assert_eq!(now.resource_version(), foreign.resource_version());
-    cluster.monitors().delete("theirs", &DeleteParams::default()).await.unwrap();
-    cluster.monitor().await;
+    assert_eq!(now.resource_version(), theirs.resource_version());
+    // A restart has the same answer.
+    cluster.stop_operator();
+    let before = cluster.stack.writes().len();
+    cluster.start_operator(&settings);
+    sleep(SEVERAL_CHECKS).await;
+    let writes = cluster.stack.writes().split_off(before);
+    assert!(writes.is_empty(), "{:?}", harness::audit::summary(&writes));
 
-    let foreign = json!({"metadata": {"name": "theirs"}, "spec": {"selector": selector, "podMetricsEndpoints": [{"port": "http"}]}});
-    cluster.router.create(&kinds::pod_monitor(), foreign).await;
-    cluster.monitor_gone().await;
-    cluster.query(r#"job="kthena-system/theirs""#).await;
-    cluster.router.api(&kinds::pod_monitor()).delete("theirs", &DeleteParams::default()).await.unwrap();
-    cluster.monitor().await;
+    // Without it the operator creates its own, which no other monitor removes.
+    cluster.monitors().delete("theirs", &DeleteParams::default()).await.unwrap();
+    let own = cluster.monitor().await;
+    cluster.router.create(&kinds::service_monitor(), foreign("theirs", "endpoints")).await;
+    cluster.chat.namespace.create(&kinds::pod_monitor(), foreign("theirs", "podMetricsEndpoints")).await;
+    sleep(SEVERAL_CHECKS).await;
+    let now = cluster.monitor().await;
+    assert_eq!((now.uid(), now.resource_version()), (own.uid(), own.resource_version()));
     cluster.query(r#"service="kthena-router""#).await;
 
     // `--create-monitors` disables the monitor, or creates it beside a foreign one.
-    assert!(cluster.operator.terminate());
-    let never = cluster.stack.start_operator(&Settings::new(BINARY).with("--create-monitors=false"));
-    wait::until(&cluster.router.api(&kinds::service_monitor()), NAME, "is gone", |found| found.is_none())
-        .await;
-    assert!(never.terminate());
-    let foreign = json!({"metadata": {"name": "theirs"}, "spec": {"selector": selector, "endpoints": [{"port": "http"}]}});
-    cluster.router.create(&kinds::service_monitor(), foreign).await;
-    let _always = cluster.stack.start_operator(&Settings::new(BINARY).with("--create-monitors=always"));
-    wait::until(&cluster.router.api(&kinds::service_monitor()), NAME, "exists", |found| found.is_some())
-        .await;
+    cluster.stop_operator();
+    cluster.start_operator(&settings.clone().with("--create-monitors=false"));
+    cluster.monitor_gone().await;
+    cluster.stop_operator();
+    cluster.start_operator(&settings.with("--create-monitors=always"));
+    cluster.monitor().await;
+}
+
+/// A Prometheus that does not use the foreign monitor, and one that cannot be asked.
+#[tokio::test]
+async fn creates_its_monitor_beside_one_that_prometheus_does_not_use() {
+    let mut cluster = Cluster::start(&Settings::new(BINARY)).await;
+    cluster.chat.namespace.create(&kinds::pod_monitor(), foreign("theirs", "podMetricsEndpoints")).await;
+    cluster.service("kthena-router", "kthena-router", "http").await;
+    let own = cluster.monitor().await;
+    cluster.query(r#"service="kthena-router""#).await;
+    cluster.stop_operator();
+    cluster.monitors().delete(NAME, &DeleteParams::default()).await.unwrap();
+    let prometheus = Prometheus::bare(&cluster.stack.control_plane.folder).await;
+    let settings = Settings::new(BINARY).without("--prometheus-url");
+    cluster.start_operator(&settings.with(&format!("--prometheus-url={}", prometheus.url)));
+    cluster.monitor_until("is a new one", |found| found.uid() != own.uid()).await;
 }
 
 #[tokio::test]
@@ -249,7 +293,7 @@ async fn never_changes_a_foreign_service_monitor_of_its_name() {
     cluster.service("kthena-router", "kthena-router", "http").await;
     wait::until_asked(
         "the operator logs the conflict",
-        async || cluster.operator.log(),
+        async || cluster.operator.as_ref().unwrap().log(),
         |log| log.contains("has another owner"),
     )
     .await;

@@ -404,8 +404,8 @@ impl Default for FallbackSpec {
 #[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct MonitorsSpec {
-    /// Creation of monitors: true, unless a monitor of another owner scrapes the router; always, even then;
-    /// or false. Default: the operator's --create-monitors.
+    /// Creation of monitors: true, unless Prometheus shows that a monitor of another owner scrapes the router
+    /// well; always, even then; or false. Default: the operator's --create-monitors.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "create_schema")]
     pub create: Option<CreateSpec>,

@@ -1,6 +1,6 @@
 //! Durations in whole seconds, written with a unit.
 
-use std::{fmt, ops::RangeInclusive, str::FromStr};
+use std::{fmt, ops::RangeInclusive, str::FromStr, time::Duration};
 
 use super::ValueError;
 
@@ -47,6 +47,8 @@ impl ScrapeInterval {
     /// Rates have a window of two minutes: with fewer than four scrapes in it, one lost scrape would leave a
     /// gap.
     const MAX: i32 = 30;
+    /// The longest interval.
+    pub const LONGEST: Duration = Duration::from_secs(Self::MAX as u64);
 }
 
 impl Default for ScrapeInterval {

@@ -28,7 +28,7 @@ pub use policy::{LiveBinding, LivePolicy, PolicyDigest};
 pub use probe::{NameTraffic, ProbeResult, ProbeResults, ProbeTarget, Sample, SelectorMismatch};
 pub use profile::{LiveProfile, ProfileDigest};
 pub use readable::{Readability, Readable, UnreadKind};
-pub use router::{ObservedRouter, RouterPort, RouterService};
+pub use router::{ObservedRouter, RouterPort, RouterService, ScrapeEvidence, ScrapeTarget};
 pub use routing::{
     COMPARED, Destination, LiveModelRoute, LiveModelServer, Network, OTHERS_KEPT, RouteDigest, Routing,
     Server, ServerDigest, targets,

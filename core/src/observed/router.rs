@@ -1,11 +1,11 @@
 //! kthena-router: its Services, and the monitors that may scrape it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::{api::core::v1::Service, apimachinery::pkg::util::intstr::IntOrString};
 use kube_core::ResourceExt as _;
 
-use super::{MonitorDigest, Ownership};
+use super::{MonitorDigest, Ownership, Sample};
 use crate::domain::Key;
 
 /// Inputs of the plan for the router's ServiceMonitor.
@@ -21,6 +21,51 @@ pub struct ObservedRouter {
     pub service_monitors: Vec<(Key, MonitorDigest)>,
     /// All PodMonitors, by namespace and name.
     pub pod_monitors: Vec<(Key, MonitorDigest)>,
+    /// Prometheus' own account of who scrapes the router.
+    pub evidence: ScrapeEvidence,
+}
+
+/// Prometheus' own account of who scrapes the router.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ScrapeEvidence {
+    /// Prometheus may still show that a monitor scrapes the router.
+    #[default]
+    Awaited,
+    /// Targets in the router's namespace that Prometheus scrapes regularly; none if it cannot be asked.
+    Known(BTreeSet<ScrapeTarget>),
+}
+
+/// Labels of a scrape target that name its monitor.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ScrapeTarget {
+    /// `<namespace>/<name>` of a PodMonitor; the Service of a ServiceMonitor.
+    pub job: String,
+    /// Service of a ServiceMonitor; empty for a PodMonitor.
+    pub service: String,
+}
+
+/// Successful scrapes within two minutes that prove that a target is scraped regularly: one less than at the
+/// longest interval, because a scrape may be lost.
+const REGULAR: f64 = 3.0;
+
+impl ScrapeEvidence {
+    /// Reads the number of successful scrapes of each target within two minutes.
+    pub fn read(scrapes: Vec<Sample>) -> Self {
+        let regular = scrapes.into_iter().filter(|sample| sample.value >= REGULAR);
+        let target = |mut sample: Sample| ScrapeTarget {
+            job: sample.labels.remove("job").unwrap_or_default(),
+            service: sample.labels.remove("service").unwrap_or_default(),
+        };
+        Self::Known(regular.map(target).collect())
+    }
+
+    /// `true` if Prometheus shows a target that matches.
+    pub(crate) fn shows(&self, matches: impl Fn(&ScrapeTarget) -> bool) -> bool {
+        match self {
+            Self::Awaited => false,
+            Self::Known(targets) => targets.iter().any(matches),
+        }
+    }
 }
 
 impl ObservedRouter {
@@ -48,6 +93,10 @@ pub struct RouterService {
 pub struct RouterPort {
     /// Name; empty if it has none.
     pub name: String,
+    /// Number.
+    pub number: i32,
+    /// Application protocol, such as `https`.
+    pub app_protocol: Option<String>,
     /// Container port, by name or number.
     pub target: IntOrString,
 }
@@ -57,6 +106,8 @@ impl From<&Service> for RouterService {
         let spec = service.spec.clone().unwrap_or_default();
         let ports = spec.ports.unwrap_or_default().into_iter().map(|port| RouterPort {
             name: port.name.unwrap_or_default(),
+            number: port.port,
+            app_protocol: port.app_protocol,
             target: port.target_port.unwrap_or(IntOrString::Int(port.port)),
         });
         Self {

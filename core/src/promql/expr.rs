@@ -103,6 +103,8 @@ pub enum Expr {
     Increase(Selector, &'static str),
     /// Maximum over a window; unlike an instant selector, it ignores older samples.
     MaxOverTime(Selector, &'static str),
+    /// Sum of the samples in a window.
+    SumOverTime(Selector, &'static str),
     /// A query of the platform team.
     Custom(Query),
     /// Maximum of a query of the platform team over one minute, which ended `offset` ago, in steps of 15
@@ -153,6 +155,7 @@ impl fmt::Display for Expr {
             Self::Rate(selector, window) => write_call(f, "rate", selector, window),
             Self::Increase(selector, window) => write_call(f, "increase", selector, window),
             Self::MaxOverTime(selector, window) => write_call(f, "max_over_time", selector, window),
+            Self::SumOverTime(selector, window) => write_call(f, "sum_over_time", selector, window),
             Self::Custom(query) => write!(f, "{query}"),
             Self::CustomOverMinute(query, offset) => {
                 write!(f, "max_over_time(({query})[1m:15s]")?;
@@ -179,6 +182,7 @@ impl fmt::Display for Operand<'_> {
             | Expr::Rate(..)
             | Expr::Increase(..)
             | Expr::MaxOverTime(..)
+            | Expr::SumOverTime(..)
             | Expr::CustomOverMinute(..)
             | Expr::Aggregate { .. } => {
                 write!(f, "{}", self.0)

@@ -7,7 +7,9 @@ mod probe_queries;
 mod router;
 
 pub use engine::EngineSeries;
-pub use probe_queries::{ENGINE_OF, MODEL, STATUS_CODE, engine_targets, model_names, router_presence};
+pub use probe_queries::{
+    ENGINE_OF, MODEL, STATUS_CODE, engine_targets, model_names, router_presence, router_scrapes,
+};
 pub use router::{DemandScope, RouterSeries, RouterSettings, ScrapeSource, activation};
 
 pub use crate::domain::{ACTIVATION, Demand, Engine, Saturation, Signal};

@@ -1,7 +1,7 @@
 //! Queries of the operator itself: a few for all models at once, about the existence of series rather than
 //! their values.
 
-use super::{RouterSeries, engine::MODEL_SERVING};
+use super::{RouterSeries, engine::MODEL_SERVING, router::WINDOW};
 use crate::promql::{Expr, Selector};
 
 /// Metrics that have a model's name as a label after the router's first request for it.
@@ -32,4 +32,11 @@ pub fn model_names(router: &RouterSeries) -> Expr {
 /// One sample for each ModelServing with scrape targets for its engines: 1 if at least one scrape succeeds.
 pub fn engine_targets() -> Expr {
     Expr::max_by(&["namespace", ENGINE_OF], Expr::Series(Selector::metric("up").with_some(ENGINE_OF)))
+}
+
+/// Successful scrapes of each target in the router's namespace within two minutes, by the labels that name its
+/// monitor. Without the label `pod` the queries could not tell two routers apart, so such a target is left out.
+pub fn router_scrapes(namespace: &str) -> Expr {
+    let up = Selector::metric("up").with("namespace", namespace).with_some("pod");
+    Expr::max_by(&["job", "service"], Expr::SumOverTime(up, WINDOW))
 }

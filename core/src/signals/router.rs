@@ -7,7 +7,7 @@ use crate::{
 
 /// Window of rates: eight scrapes at the default interval and four at the longest, so that one lost scrape
 /// leaves no gap.
-const WINDOW: &str = "2m";
+pub(super) const WINDOW: &str = "2m";
 
 /// Offset of one minute of the window. A window of two minutes has three edges: now, one and two minutes ago.
 type Minute = Option<&'static str>;

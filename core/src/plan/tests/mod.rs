@@ -34,7 +34,7 @@ fn applied(fixture: &Fixture) -> Box<ScaledObject> {
 }
 
 /// `apply`, `keep` or `remove`.
-const fn action<T>(desired: &Desired<T>) -> &'static str {
+pub(super) const fn action<T>(desired: &Desired<T>) -> &'static str {
     match desired {
         Desired::Apply(_) => "apply",
         Desired::Keep => "keep",

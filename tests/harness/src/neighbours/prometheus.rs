@@ -110,14 +110,33 @@ impl Prometheus {
 
     /// Starts a Prometheus that scrapes nothing, without the Prometheus Operator.
     pub async fn bare(folder: &Path) -> Bare {
+        Self::with_configuration(folder, free_port(), "").await
+    }
+
+    /// Starts a Prometheus that scrapes only itself, every second, as a target with these labels.
+    pub async fn of_itself(folder: &Path, labels: &Value) -> Bare {
+        let port = free_port();
+        let job = json!({
+            "job_name": "itself", "scrape_interval": "1s",
+            "static_configs": [{"targets": [format!("127.0.0.1:{port}")], "labels": labels}],
+        });
+        let configuration = json!({"scrape_configs": [job]}).to_string();
+        let bare = Self::with_configuration(folder, port, &configuration).await;
+        until_asked(
+            "Prometheus has scraped itself a few times",
+            async || query(&bare.url, "sum_over_time(up[1m])").await,
+            |scrapes| scrapes.is_some_and(|scrapes| scrapes > 3.0),
+        )
+        .await;
+        bare
+    }
+
+    async fn with_configuration(folder: &Path, port: u16, configuration: &str) -> Bare {
         let folder = folder.join("prometheus-bare");
         fs::create_dir_all(&folder).expect("a folder");
-        let port = free_port();
-        let server = Program::new(
-            "prometheus-bare",
-            &folder,
-            command(&write(folder.join("prometheus.yaml"), ""), &folder.join("data"), port),
-        );
+        let file = write(folder.join("prometheus.yaml"), configuration);
+        let command = command(&file, &folder.join("data"), port);
+        let server = Program::new("prometheus-bare", &folder, command);
         until_listening("Prometheus", port).await;
         Bare { url: format!("http://127.0.0.1:{port}"), _server: server }
     }
@@ -177,10 +196,7 @@ impl Prometheus {
 
     /// Value of a query whose result is exactly one sample; `None` for any other response.
     pub async fn query(&self, query: &str) -> Option<f64> {
-        let response = get(&self.url, "/api/v1/query", &[("query", query)]).await?;
-        let result = response.pointer("/data/result")?.as_array()?.clone();
-        let [sample] = result.as_slice() else { return None };
-        sample.pointer("/value/1")?.as_str()?.parse().ok()
+        self::query(&self.url, query).await
     }
 
     /// Waits until `done` accepts the value of a query.
@@ -192,6 +208,13 @@ impl Prometheus {
         )
         .await;
     }
+}
+
+async fn query(base: &str, query: &str) -> Option<f64> {
+    let response = get(base, "/api/v1/query", &[("query", query)]).await?;
+    let result = response.pointer("/data/result")?.as_array()?.clone();
+    let [sample] = result.as_slice() else { return None };
+    sample.pointer("/value/1")?.as_str()?.parse().ok()
 }
 
 fn text_of(path: &Path) -> String {
