@@ -89,9 +89,9 @@ impl<D: Digest> DigestStore<D> {
         self.0.values().any(|scoped| scoped.any(index_key))
     }
 
-    /// Number of digests with this index key.
-    pub fn count(&self, index_key: IndexKey) -> usize {
-        self.0.values().map(|scoped| scoped.count(index_key)).sum()
+    /// Number of digests with this index key whose keys `filter` accepts.
+    pub fn count(&self, index_key: IndexKey, filter: impl Fn(&Key) -> bool) -> usize {
+        self.0.values().map(|scoped| scoped.count(index_key, &filter)).sum()
     }
 
     /// Records the API server's response to a write, so that the next reconcile reads it although the watch
@@ -180,9 +180,9 @@ impl<D: Digest> ScopedStore<D> {
         self.entries.read().matching(index_key).next().is_some()
     }
 
-    /// Number of digests with this index key.
-    pub fn count(&self, index_key: IndexKey) -> usize {
-        self.entries.read().matching(index_key).count()
+    /// Number of digests with this index key whose keys `filter` accepts.
+    pub fn count(&self, index_key: IndexKey, filter: impl Fn(&Key) -> bool) -> usize {
+        self.entries.read().matching(index_key).filter(|(key, _)| filter(key)).count()
     }
 
     /// Records a write unless the watch is ahead of it: the object may have been deleted since.

@@ -64,7 +64,7 @@ async fn reconcile(context: &Context) -> Result<(), Error> {
     }
     let api: Api<LiveProfile> = Api::all(context.client.clone());
     for ((_, name), profile) in profiles.all() {
-        let Some(users) = context.caches.users(&name) else { return Ok(()) };
+        let Some(users) = context.caches.users(&name, profile.settings.as_ref().ok()) else { return Ok(()) };
         let status = status(&profile, users);
         if status != profile.status {
             let written =

@@ -1,6 +1,9 @@
 //! Caches of `run`, filled by the watches; and the one place where an [`Observed`] is put together, from whatever source.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use kube::{
     ResourceExt as _,
@@ -180,34 +183,46 @@ impl Caches {
     /// The settings of all opted-in models, each once.
     pub fn profiles_in_use(&self, defaults: &Profile) -> Vec<Profile> {
         let models = self.model_servings.state_filter(ModelServing::is_opted_in);
-        let names: BTreeSet<&str> = models.iter().map(|found| found.profile()).collect();
-        names.into_iter().filter_map(|name| self.resolve_profile(name, defaults)).collect()
+        let mut namespaces: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for model in &models {
+            let namespace = model.metadata.namespace.as_deref().unwrap_or_default();
+            namespaces.entry(model.profile()).or_default().insert(namespace);
+        }
+        namespaces
+            .into_iter()
+            .filter_map(|(name, users)| self.resolve_profile(name, &users, defaults))
+            .collect()
     }
 
-    fn resolve_profile(&self, name: &str, defaults: &Profile) -> Option<Profile> {
+    /// The settings of a profile, if any of these namespaces may use it.
+    fn resolve_profile(&self, name: &str, users: &BTreeSet<&str>, defaults: &Profile) -> Option<Profile> {
         let found = self.stores.profiles.get("", name).map(|digest| digest.settings);
-        let profile = Profile::resolve(name, found.as_ref(), defaults).ok()?;
+        let resolve = |user: &&str| Profile::resolve(name, user, found.as_ref(), defaults).ok();
+        let profile = users.iter().find_map(resolve)?;
         Some(profile.clone().with_flag_defaults(defaults))
     }
 
     /// The opted-in models with a `Value` metric, which the HPA multiplies by their ready pods.
     pub fn models_with_value_metric(&self) -> Vec<Arc<ModelServing>> {
-        self.model_servings
-            .state_filter(|found| found.is_opted_in() && self.uses_value_metric(found.profile()))
+        self.model_servings.state_filter(|found| found.is_opted_in() && self.uses_value_metric(found))
     }
 
-    fn uses_value_metric(&self, profile: &str) -> bool {
-        let digest = self.stores.profiles.get("", profile);
-        digest.is_some_and(|digest| digest.settings.as_ref().is_ok_and(Profile::uses_value_metric))
+    fn uses_value_metric(&self, model: &ModelServing) -> bool {
+        let namespace = model.metadata.namespace.as_deref().unwrap_or_default();
+        let has_value_metric = |profile: &Profile| profile.uses_value_metric() && profile.allows(namespace);
+        let digest = self.stores.profiles.get("", model.profile());
+        digest.is_some_and(|digest| digest.settings.as_ref().is_ok_and(has_value_metric))
     }
 
-    /// Number of opted-in models in the cluster that use this profile; `None` before it is known.
-    pub fn users(&self, profile: &str) -> Option<i32> {
+    /// Number of opted-in models in the cluster that use this profile and may do so; `None` before it is known.
+    pub fn users(&self, name: &str, profile: Option<&Profile>) -> Option<i32> {
         let opt_ins = &self.stores.opt_ins;
+        let (index_key, is_user) =
+            (index_keys::profile(name), |key: &Key| profile.is_none_or(|profile| profile.allows(&key.0)));
         let users = if opt_ins.is_disabled() {
-            self.model_digests.count(index_keys::profile(profile))
+            self.model_digests.count(index_key, is_user)
         } else {
-            opt_ins.has_synced().then(|| opt_ins.count(index_keys::profile(profile)))?
+            opt_ins.has_synced().then(|| opt_ins.count(index_key, is_user))?
         };
         Some(i32::try_from(users).unwrap_or(i32::MAX))
     }
@@ -228,5 +243,53 @@ impl Caches {
             .into_iter()
             .filter_map(|model| self.last_reports.get(&model).map(|found| (model, found)))
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::runtime::{reflector, watcher::Event};
+    use serde_json::json;
+
+    use super::*;
+
+    /// Two models that name the profile `gold`, which allows the namespace of one.
+    fn caches() -> Caches {
+        let (store, mut writer) = reflector::store::<ModelServing>();
+        let shard = Shard { selector: None, namespaces: Vec::new(), cluster_duties: true };
+        let caches = Caches::of_shard(store, &shard, "kthena-system");
+        for namespace in ["team-a", "team-b"] {
+            let annotations = json!({"kthena.io/model-name": "m", "autoscaling.kthena.io/profile": "gold"});
+            let model = json!({"metadata": {"namespace": namespace, "name": "chat", "resourceVersion": "1", "annotations": annotations}});
+            let event = Event::Apply(serde_json::from_value::<ModelServing>(model).unwrap());
+            writer.apply_watcher_event(&event);
+            caches.model_digests.apply_event(&event, &mut BTreeSet::new());
+        }
+        caches
+    }
+
+    fn record(caches: &Caches, allowed: &[&str]) -> Profile {
+        let latency = json!({"name": "latency", "query": "max(l)", "target": "1", "metricType": "Value"});
+        let spec = json!({"allowedNamespaces": allowed, "customSignals": [latency], "prometheus": {"url": "http://secret"}});
+        let profile =
+            json!({"metadata": {"name": "gold", "resourceVersion": allowed.len().to_string()}, "spec": spec});
+        caches.stores.record::<LiveProfile, LiveProfile>(&serde_json::from_value(profile).unwrap());
+        caches.stores.profiles.get("", "gold").unwrap().settings.unwrap()
+    }
+
+    #[test]
+    fn only_models_of_allowed_namespaces_use_a_profile() {
+        let caches = caches();
+        for (allowed, users) in [(&["team-c"][..], 0), (&["team-c", "team-b*"], 1), (&["a", "b", "*"], 2)] {
+            let profile = record(&caches, allowed);
+            assert_eq!(caches.users("gold", Some(&profile)), Some(users), "{allowed:?}");
+            let probed = caches.profiles_in_use(&Profile::built_in());
+            assert_eq!(probed.len(), usize::from(users > 0), "{allowed:?}");
+            assert_eq!(
+                caches.models_with_value_metric().len(),
+                usize::try_from(users).unwrap(),
+                "{allowed:?}"
+            );
+        }
     }
 }

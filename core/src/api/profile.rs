@@ -43,6 +43,10 @@ use crate::domain::{Activation, Demand, ReplicaBounds, ScrapeInterval, Signal};
     "message": "must have at least one signal if customSignals is empty",
 }]))]
 pub struct AutoscalingProfileSpec {
+    /// Namespaces whose ModelServings may use the profile, such as team-a or team-b-*. By default all may.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub allowed_namespaces: Option<Vec<NamespacePatternSpec>>,
     /// Prometheus that KEDA queries. Default: the operator's --prometheus-url.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prometheus: Option<PrometheusSpec>,
@@ -86,6 +90,7 @@ pub struct AutoscalingProfileSpec {
 impl Default for AutoscalingProfileSpec {
     fn default() -> Self {
         Self {
+            allowed_namespaces: None,
             prometheus: None,
             router: None,
             replicas: ReplicasSpec::default(),
@@ -142,6 +147,13 @@ pub struct PrometheusSpec {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unsafe_ssl: bool,
 }
+
+/// Name of a namespace in which each * stands for any characters.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct NamespacePatternSpec(
+    #[schemars(regex(pattern = "^[a-z0-9*]([-a-z0-9*]*[a-z0-9*])?$"), length(min = 1, max = 63))] pub String,
+);
 
 /// Value of a header.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]

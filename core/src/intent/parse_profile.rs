@@ -14,11 +14,13 @@ use crate::{
         keda::Fallback,
         profile::{
             AuthMode, AutoscalingProfileSpec, CreateSpec, CreateWord, CustomSignalSpec, FallbackSpec,
-            HeaderValue, MonitorsSpec, PolicySpec, PrometheusSpec, ReplicasSpec, RouterSpec, SignalSpec,
+            HeaderValue, MonitorsSpec, NamespacePatternSpec, PolicySpec, PrometheusSpec, ReplicasSpec,
+            RouterSpec, SignalSpec,
         },
     },
     domain::{
-        ACTIVATION, InvalidValue, Label, Namespace, ReplicaBounds, Signal, Target, ValueError, seconds,
+        ACTIVATION, InvalidValue, Label, Namespace, NamespacePattern, ReplicaBounds, Signal, Target,
+        ValueError, seconds,
     },
     promql::{Query, QueryError, Template},
     signals::RouterSettings,
@@ -64,6 +66,7 @@ impl Parser {
     fn profile(&mut self, spec: &AutoscalingProfileSpec) -> Profile {
         let (up, down, to_zero) = (&spec.scale_up, &spec.scale_down, &spec.scale_to_zero);
         Profile {
+            allowed_namespaces: spec.allowed_namespaces.as_deref().map(|allowed| self.namespaces(allowed)),
             prometheus: spec.prometheus.as_ref().and_then(|prometheus| self.prometheus(prometheus)),
             router: spec.router.as_ref().map(|router| self.router(router)).unwrap_or_default(),
             replicas: self.replicas(&spec.replicas),
@@ -93,6 +96,16 @@ impl Parser {
             fallback: spec.fallback.as_ref().map(|fallback| self.fallback(fallback)),
             monitors: self.monitors(&spec.monitors),
         }
+    }
+
+    fn namespaces(&mut self, specs: &[NamespacePatternSpec]) -> Vec<NamespacePattern> {
+        let path = "spec.allowedNamespaces";
+        self.length(path, specs.len(), 1, 64);
+        let paths = (0..).map(|i| format!("{path}[{i}]"));
+        let patterns = specs.iter().zip(paths);
+        patterns
+            .filter_map(|(NamespacePatternSpec(text), path)| self.parse(path, text, text.parse()))
+            .collect()
     }
 
     fn prometheus(&mut self, spec: &PrometheusSpec) -> Option<PrometheusSettings> {
@@ -272,6 +285,14 @@ impl Parser {
 
     fn seconds(&mut self, path: impl Into<String>, text: &str, range: RangeInclusive<i32>) -> i32 {
         self.value(path, text, seconds(text, range))
+    }
+
+    /// Checks the number of elements of a list or a map.
+    fn length(&mut self, path: impl Into<String>, length: usize, min: usize, max: usize) {
+        if !(min..=max).contains(&length) {
+            let expected = ValueError::expected(format!("{min} to {max} elements"));
+            self.reject(path, &format!("{length} elements"), expected);
+        }
     }
 
     fn at_least(&mut self, path: impl Into<String>, value: i32, min: i32) {

@@ -9,7 +9,7 @@ use crate::{
         keda::{Fallback, MetricType},
         profile::{AuthMode, AuthenticationRef},
     },
-    domain::{Activation, PrometheusUrl, ReplicaBounds, ScrapeInterval, Signal, Target},
+    domain::{Activation, NamespacePattern, PrometheusUrl, ReplicaBounds, ScrapeInterval, Signal, Target},
     promql::Template,
     signals::RouterSettings,
 };
@@ -17,6 +17,8 @@ use crate::{
 /// Settings that many ModelServings share.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Profile {
+    /// Namespaces whose ModelServings may use it; `None` allows all.
+    pub allowed_namespaces: Option<Vec<NamespacePattern>>,
     /// Prometheus that KEDA queries; it has no built-in default.
     pub prometheus: Option<PrometheusSettings>,
     /// Location of the router's series, if it differs from the detected one.
@@ -180,6 +182,8 @@ pub struct Policy {
 pub enum ProfileUnavailable<'a> {
     /// No profile has this name.
     NotFound,
+    /// The profile does not allow the namespace of the ModelServing.
+    NotAllowed,
     /// The profile is invalid, with these errors.
     Unusable(&'a str),
 }
@@ -190,18 +194,27 @@ impl Profile {
         self.custom_signals.iter().any(|custom| custom.metric_type == MetricType::Value)
     }
 
-    /// The settings of the profile `name`: those `found`, or `defaults` for the profile named default if it
-    /// does not exist.
+    /// `true` if ModelServings of this namespace may use the profile.
+    pub fn allows(&self, namespace: &str) -> bool {
+        self.allowed_namespaces
+            .as_ref()
+            .is_none_or(|patterns| patterns.iter().any(|pattern| pattern.matches(namespace)))
+    }
+
+    /// The settings of the profile `name` for a ModelServing of `namespace`: those `found`, or `defaults` for
+    /// the profile named default if it does not exist.
     ///
     /// # Errors
-    /// If the profile does not exist or is invalid.
+    /// If the profile does not exist, is invalid, or does not allow the namespace.
     pub fn resolve<'a>(
         name: &str,
+        namespace: &str,
         found: Option<&'a Result<Self, String>>,
         defaults: &'a Self,
     ) -> Result<&'a Self, ProfileUnavailable<'a>> {
         match found {
-            Some(Ok(profile)) => Ok(profile),
+            Some(Ok(profile)) if profile.allows(namespace) => Ok(profile),
+            Some(Ok(_)) => Err(ProfileUnavailable::NotAllowed),
             Some(Err(errors)) => Err(ProfileUnavailable::Unusable(errors)),
             None if name == DEFAULT_PROFILE => Ok(defaults),
             None => Err(ProfileUnavailable::NotFound),

@@ -105,6 +105,11 @@ impl Observed {
         }
     }
 
+    /// Namespace of the ModelServing.
+    pub fn namespace(&self) -> &str {
+        self.model_serving.metadata.namespace.as_deref().unwrap_or_default()
+    }
+
     /// Ownership of the object with the name of its ScaledObject.
     pub fn scaled_object_ownership(&self) -> Ownership {
         self.ownership_of(self.scaled_object_digest())

@@ -192,6 +192,16 @@ impl Finding {
         )
     }
 
+    pub(super) fn profile_not_allowed(name: &str, namespace: &str) -> Self {
+        Self::new(
+            Reason::ProfileNotFound,
+            format!(
+                "AutoscalingProfile {} does not allow the namespace {namespace}; name another profile in {PREFIX}profile, or have the platform team add the namespace to spec.allowedNamespaces",
+                quoted(name)
+            ),
+        )
+    }
+
     pub(super) fn profile_invalid(name: &str, errors: &str) -> Self {
         Self::new(
             Reason::InvalidConfiguration,

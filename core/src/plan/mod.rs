@@ -171,7 +171,7 @@ fn parse_annotations(
 /// Custom signals of the effective profile; `None` if there is no valid one.
 fn custom_signals<'a>(observed: &'a Observed, defaults: &'a Profile) -> Option<&'a [CustomSignal]> {
     let name = observed.model_serving.profile();
-    Profile::resolve(name, observed.profile.as_ref(), defaults)
+    Profile::resolve(name, observed.namespace(), observed.profile.as_ref(), defaults)
         .ok()
         .map(|profile| profile.custom_signals.as_slice())
 }
@@ -410,11 +410,13 @@ fn merge_profile(
     defaults: &Profile,
 ) -> Result<Intent, Finding> {
     let name = annotations.profile.as_deref().unwrap_or(DEFAULT_PROFILE);
-    let profile =
-        Profile::resolve(name, observed.profile.as_ref(), defaults).map_err(|problem| match problem {
+    let profile = Profile::resolve(name, observed.namespace(), observed.profile.as_ref(), defaults).map_err(
+        |problem| match problem {
+            ProfileUnavailable::NotAllowed => Finding::profile_not_allowed(name, observed.namespace()),
             ProfileUnavailable::NotFound => Finding::profile_not_found(name),
             ProfileUnavailable::Unusable(errors) => Finding::profile_invalid(name, errors),
-        })?;
+        },
+    )?;
     let profile = profile.clone().with_flag_defaults(defaults);
     intent::merge(annotations, &profile).map_err(|error| Finding::invalid(&[error]))
 }

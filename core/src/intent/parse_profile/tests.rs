@@ -92,6 +92,11 @@ fn each_setting_replaces_its_default() {
     "replicas: {min: 11}",
     r#""11" for spec.replicas.min: expected an integer <= spec.replicas.max, which is 10"#
 )]
+#[case("allowedNamespaces: []", r#""0 elements" for spec.allowedNamespaces: expected 1 to 64 elements"#)]
+#[case(
+    "allowedNamespaces: [a, 'b?']",
+    r#""b?" for spec.allowedNamespaces[1]: expected the name of a namespace, in which * stands for any characters"#
+)]
 #[case("replicas: {min: -1}", r#""-1" for spec.replicas.min: expected an integer >= 0"#)]
 #[case("replicas: {max: 0}", r#""0" for spec.replicas.max: expected an integer >= 1"#)]
 #[case(

@@ -277,3 +277,14 @@ fn removes_the_condition_on_opting_out(#[case] conditions: Value, #[case] expect
 fn does_not_cut_a_running_fleet_on_opting_in(#[case] fixture: Fixture, #[case] expected: &str) {
     assert_eq!(action(&planned(&fixture).scaled_object), expected);
 }
+
+#[test]
+fn a_profile_of_other_namespaces_keeps_what_it_made() {
+    for (allowed, scaled_object) in
+        [(json!(["team-*"]), "keep"), (json!(["models"]), "apply"), (json!(["mod*"]), "apply")]
+    {
+        let profile = json!({"allowedNamespaces": allowed, "replicas": {"min": 1, "max": 7}});
+        let plan = planned(&Fixture::model("llama").profile(&profile).scaled_object(&[]));
+        assert_eq!(action(&plan.scaled_object), scaled_object, "{allowed}");
+    }
+}

@@ -95,6 +95,16 @@ fn settings() -> Vec<Case> {
             InvalidConfiguration,
             disagreeing.annotated("signals", "engine-queue=5"),
         ),
+        (
+            "profile of other namespaces",
+            ProfileNotFound,
+            model().annotated("profile", "gold").profile(&json!({"allowedNamespaces": ["team-*"]})),
+        ),
+        (
+            "default profile of other namespaces",
+            ProfileNotFound,
+            model().scaled_object(&[]).profile(&json!({"allowedNamespaces": ["team-*", "model"]})),
+        ),
         ("profile that does not exist", ProfileNotFound, model().annotated("profile", "gold")),
         ("no Prometheus", PrometheusNotConfigured, model().without_prometheus()),
         (
