@@ -67,6 +67,12 @@ impl Shard {
         scopes
     }
 
+    /// The watches of ModelBoosters, whose annotations count for ModelServings: all of them where this instance counts the opted-in
+    /// models of the whole cluster.
+    pub fn booster_scopes(&self) -> Vec<Scope> {
+        if self.cluster_duties { vec![None] } else { self.scopes() }
+    }
+
     /// The watch that counts the opted-in models of the whole cluster; none where this instance has all models, or no cluster duties.
     pub fn cluster_opt_ins(&self) -> Vec<Scope> {
         if self.cluster_duties && self.is_partial() { vec![None] } else { Vec::new() }

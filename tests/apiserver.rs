@@ -10,6 +10,7 @@
 
 mod apiserver {
     mod annotations;
+    mod booster;
     mod conflicts;
     mod engines;
     mod explain;

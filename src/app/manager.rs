@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures::{
     FutureExt as _, Stream, StreamExt as _,
-    future::LocalBoxFuture,
+    future::{self, LocalBoxFuture},
     stream::{self, FuturesUnordered},
 };
 use k8s_openapi::NamespaceResourceScope;
@@ -16,6 +16,7 @@ use tokio::{
 
 use super::requeue::Requeuer;
 use crate::{
+    cache::Change,
     cluster::{
         discovery::{self, ServedApis},
         events,
@@ -66,7 +67,8 @@ impl<F: Future<Output = ()>> Manager<F> {
         let Self { context, writer, served, prometheus, run_settings, stop } = self;
         let (client, caches) = (context.client.clone(), context.caches.clone());
         let (queue, queued) = mpsc::unbounded_channel();
-        let requeuer = Requeuer::new(caches.clone(), queue);
+        let (boosters, changed_boosters) = mpsc::unbounded_channel();
+        let requeuer = Requeuer::new(caches.clone(), queue, boosters);
         let (series_sender, series) = watch::channel(None);
         let (stopping_sender, stopping) = watch::channel(false);
         let (events, publisher) = events::events(context.metrics.clone());
@@ -84,7 +86,13 @@ impl<F: Future<Output = ()>> Manager<F> {
             prometheus: prometheus.clone(),
             check_interval: run_settings.probe_interval,
         };
-        let changes = model_serving_changes(&run_settings.shard, writer, models.clone(), requeuer.clone());
+        let changes = model_serving_changes(
+            &run_settings.shard,
+            writer,
+            models.clone(),
+            requeuer.clone(),
+            received(changed_boosters),
+        );
         let rediscover = context.rediscover.clone();
         let workers = &requeuer.workers;
 
@@ -145,19 +153,24 @@ fn gate<K: WatchedKind>(context: &Context) -> Gate<Option<ServedApis>> {
 /// Changes of this instance's ModelServings, after the reflector and the digests have taken them.
 ///
 /// A list comes in pages, of which the store shows none before the last; then everything is requeued.
-fn model_serving_changes(
+fn model_serving_changes<B>(
     shard: &Shard,
     writer: Writer<ModelServing>,
     models: Arc<ModelServingContext>,
     requeuer: Requeuer,
-) -> impl Stream<Item = Result<ModelServing, watcher::Error>> + Send + use<> {
+    boosters: B,
+) -> impl Stream<Item = Result<ModelServing, watcher::Error>> + Send + use<B>
+where
+    B: Stream<Item = Change> + Send + 'static,
+{
     let context = &models.shared;
     let apis =
         shard.scopes().iter().map(|scope| NamespaceResourceScope::api(&context.client, scope)).collect();
     let selector = shard.selector.as_ref().map(ToString::to_string);
     let store = context.caches.model_servings.clone();
     let mut listed = BTreeSet::new();
-    watch(apis, selector, gate::<ModelServing>(context), store)
+    let watched = watch(apis, selector, gate::<ModelServing>(context), store);
+    inheriting(watched, boosters, context.clone())
         .reflect(writer)
         .inspect(move |event| {
             let Ok(event) = event else { return };
@@ -171,10 +184,44 @@ fn model_serving_changes(
             if matches!(event, watcher::Event::InitDone) {
                 requeuer.workers.notify_writers();
                 models.retain_listed();
+                // A ModelBooster may have changed since the first page of the list.
+                requeuer.renew_controlled(Change::Resync);
                 requeuer.requeue_all();
             }
         })
         .touched_objects()
+}
+
+/// An event of the watch of ModelServings.
+type ModelServingEvent = Result<watcher::Event<ModelServing>, watcher::Error>;
+
+/// The events of the watch with the annotations of ModelBoosters, and an event for each ModelServing whose ModelBooster has changed.
+///
+/// Both are one stream before the reflector, so that the store, the digests and every reader of them see the same annotations. The
+/// stream ends with the watch.
+fn inheriting(
+    watched: impl Stream<Item = ModelServingEvent> + Send,
+    boosters: impl Stream<Item = Change> + Send,
+    context: Context,
+) -> impl Stream<Item = ModelServingEvent> + Send {
+    let by_watch = context.clone();
+    let watched = watched.map(move |event| Some(vec![inherit(&by_watch, event)]));
+    let watched = watched.chain(stream::once(future::ready(None)));
+    let renewed = boosters.map(move |change| {
+        let served = context.served.borrow().clone();
+        let inheritors = context.caches.inheritors(&change, served.as_ref());
+        Some(inheritors.into_iter().map(|object| Ok(watcher::Event::Apply(object))).collect())
+    });
+    stream::select(watched, renewed)
+        .take_while(|events| future::ready(events.is_some()))
+        .flat_map(|events| stream::iter(events.unwrap_or_default()))
+}
+
+fn inherit(context: &Context, mut event: ModelServingEvent) -> ModelServingEvent {
+    if let Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object)) = &mut event {
+        context.caches.inherit(object, context.served.borrow().as_ref());
+    }
+    event
 }
 
 fn received<T>(receiver: mpsc::UnboundedReceiver<T>) -> impl Stream<Item = T> {

@@ -49,6 +49,8 @@ impl ClusterWorkers {
 pub(super) struct Requeuer {
     caches: Arc<Caches>,
     queue: mpsc::UnboundedSender<ObjectRef<ModelServing>>,
+    /// Changes of ModelBoosters, for the stream of ModelServings.
+    boosters: mpsc::UnboundedSender<Change>,
     pub(super) workers: Arc<ClusterWorkers>,
     pending: Arc<PendingRequeues>,
 }
@@ -69,9 +71,13 @@ struct Pending {
 }
 
 impl Requeuer {
-    /// A requeuer that sends to `queue`.
-    pub(super) fn new(caches: Arc<Caches>, queue: mpsc::UnboundedSender<ObjectRef<ModelServing>>) -> Self {
-        Self { caches, queue, workers: Arc::default(), pending: Arc::default() }
+    /// A requeuer that sends ModelServings to `queue`, and changes of ModelBoosters to `boosters`.
+    pub(super) fn new(
+        caches: Arc<Caches>,
+        queue: mpsc::UnboundedSender<ObjectRef<ModelServing>>,
+        boosters: mpsc::UnboundedSender<Change>,
+    ) -> Self {
+        Self { caches, queue, boosters, workers: Arc::default(), pending: Arc::default() }
     }
 
     /// Requeues what depends on an object of kind `K`.
@@ -88,6 +94,10 @@ impl Requeuer {
                 self.workers.notify_all();
                 self.requeue_profile_users(change);
             }
+            Requeues::Controlled => {
+                self.workers.notify_all();
+                self.renew_controlled(change.clone());
+            }
             Requeues::ModelNames => self.requeue_by_model_names(change),
             Requeues::ModelServerUsers => self.requeue_model_server_users(change),
         }
@@ -101,6 +111,12 @@ impl Requeuer {
                 self.collect_index_keys(self.caches.shared_index_keys(index_keys));
             }
         }
+    }
+
+    /// Has the ModelServings that a ModelBooster controls take its annotations.
+    pub(super) fn renew_controlled(&self, change: Change) {
+        // The receiver is gone only while the process ends.
+        drop(self.boosters.send(change));
     }
 
     /// Requeues every opted-in model.

@@ -52,6 +52,11 @@ impl<D> DigestStore<D> {
         self.0.get(&Some(namespace.to_owned())).or_else(|| self.0.get(&None))
     }
 
+    /// Progress of the watch that covers a namespace; where none does, nothing is known to exist.
+    pub fn sync_state(&self, namespace: &str) -> SyncState {
+        self.covering(namespace).map_or(SyncState::Partial, ScopedStore::sync_state)
+    }
+
     /// `true` once no watch is incomplete; see [`ScopedStore::has_synced`].
     pub fn has_synced(&self) -> bool {
         self.0.values().all(ScopedStore::has_synced)
@@ -146,6 +151,11 @@ impl<D> ScopedStore<D> {
         *self.sync.borrow() != SyncState::Partial
     }
 
+    /// Progress of the watch.
+    pub fn sync_state(&self) -> SyncState {
+        *self.sync.borrow()
+    }
+
     /// Waits until [`has_synced`](Self::has_synced).
     pub async fn wait_synced(&self) {
         // Fails only without a sender, and `self` holds one.
@@ -166,6 +176,12 @@ impl<D: Digest> ScopedStore<D> {
 
     fn all(&self) -> Vec<(Key, D)> {
         self.entries.read().iter().map(|(key, digest)| (key.clone(), digest.clone())).collect()
+    }
+
+    /// The digests with this index key, in the order of their keys.
+    pub fn matching(&self, index_key: IndexKey) -> Vec<(Key, D)> {
+        let entries = self.entries.read();
+        entries.matching(index_key).map(|(key, digest)| (key.clone(), digest.clone())).collect()
     }
 
     /// Keys of the first `limit` digests with this index key that `filter` accepts, in order.
@@ -267,7 +283,7 @@ impl<D: Digest> ScopedStore<D> {
 }
 
 /// A change of the digests.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Change {
     /// The digest of one object was added, replaced or removed: its key, and its index keys before and after.
     Object(Key, Vec<IndexKey>),

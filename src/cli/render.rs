@@ -23,7 +23,7 @@ use kthena_keda_core::{
 #[derive(Args)]
 pub(super) struct Render {
     /// YAML or JSON files with ModelServings and the objects that affect their plans: AutoscalingProfiles,
-    /// ModelRoutes, ModelServers, the router's Services, monitors and ScaledObjects; `-` is standard input.
+    /// ModelBoosters, ModelRoutes, ModelServers, the router's Services, monitors and ScaledObjects; `-` is standard input.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Output format.
@@ -56,7 +56,8 @@ struct Output {
 impl Render {
     pub(super) fn run(&self) -> ExitCode {
         let mut output = Output::default();
-        let manifests = self.read(&mut output.errors);
+        let mut manifests = self.read(&mut output.errors);
+        output.notes.extend(manifests.complete());
         render(&manifests, &self.plan.settings(), &mut output);
         if let Err(error) = self.print(&output.objects) {
             output.errors.push(format!("cannot write to standard output: {error}"));

@@ -96,12 +96,14 @@ async fn reconcile(
     history: &mut History,
 ) -> Result<Duration, Error> {
     let Some(observed) = observe(context) else { return Ok(Duration::MAX) };
-    let Some(any_opted_in) = context.caches.any_opted_in() else { return Ok(Duration::MAX) };
+    let found = context.caches.any_opted_in();
+    let any_opted_in = found.unwrap_or(true);
     let inputs = Inputs { profile: context.caches.default_profile(), any_opted_in, observed };
     let (inputs, plan) = plan_with_evidence(context, monitor, inputs, history).await;
     publish(&monitor.series, plan.series.clone());
     let pause = if plan.needs_evidence { monitor.check_interval } else { Duration::MAX };
-    if !context.cluster_duties {
+    // Not known while the ModelBooster of a ModelServing could not be read: the ServiceMonitor stays as it is.
+    if !context.cluster_duties || found.is_none() {
         return Ok(pause);
     }
     log_once(plan.problem.clone(), &mut history.logged);

@@ -11,23 +11,27 @@ use kube::{
 };
 
 use super::{
-    LastReported, LastReports, ModelServingDigest, ProbeCache, index_keys,
+    LastReported, LastReports, ModelServingDigest, OptIn, ProbeCache, index_keys,
     kinds::{Area, KindVisitor, Stores, WatchedKind, visit_all},
+    model_digest::ResolvedProfile,
     related::borrowed,
 };
 use crate::{
-    cache::{Scope, ScopedStore},
+    cache::{Change, IndexKey, Scope, ScopedStore, SyncState},
     cluster::discovery::ServedApis,
     settings::Shard,
 };
 use k8s_openapi::api::core::v1::Service;
 use kthena_keda_core::{
-    api::{annotations::DEFAULT_PROFILE, kthena::ModelServing},
+    api::{
+        annotations::DEFAULT_PROFILE,
+        kthena::{Booster, Inherited, ModelServing, Unread},
+    },
     domain::{Key, names::ROUTER_SERVICE_MONITOR},
     intent::Profile,
     observed::{
-        Autoscalers, CompetingAutoscaler, LivePodMonitor, LiveProfile, LiveServiceMonitor, Observed,
-        ObservedRouter, ScrapeEvidence,
+        Autoscalers, CompetingAutoscaler, LiveBooster, LivePodMonitor, LiveProfile, LiveServiceMonitor,
+        Observed, ObservedRouter, ScrapeEvidence,
     },
     signals::RouterSeries,
 };
@@ -56,6 +60,7 @@ impl Caches {
         Self::new(model_servings, |area| match area {
             Area::Models => shard.scopes(),
             Area::ModelsAndRouter => shard.scopes_with(router_namespace),
+            Area::ModelsOrClusterDuties => shard.booster_scopes(),
             Area::Router => vec![Some(router_namespace.to_owned())],
             Area::Cluster => vec![None],
             Area::ClusterDuties => shard.cluster_opt_ins(),
@@ -216,29 +221,83 @@ impl Caches {
 
     /// Number of opted-in models in the cluster that use this profile and may do so; `None` before it is known.
     pub fn users(&self, name: &str, profile: Option<&Profile>) -> Option<i32> {
-        let opt_ins = &self.stores.opt_ins;
-        let (index_key, is_user) =
-            (index_keys::profile(name), |key: &Key| profile.is_none_or(|profile| profile.allows(&key.0)));
-        let users = if opt_ins.is_disabled() {
-            self.model_digests.count(index_key, is_user)
-        } else {
-            opt_ins.has_synced().then(|| opt_ins.count(index_key, is_user))?
-        };
-        Some(i32::try_from(users).unwrap_or(i32::MAX))
+        let may_use = |key: &Key| profile.is_none_or(|profile| profile.allows(&key.0));
+        let (known, unread) = self.opt_ins_by(index_keys::profile(name), may_use)?;
+        let users = unread.iter().filter(|found| found.as_ref().is_ok_and(|of| of.as_deref() == Some(name)));
+        Some(i32::try_from(known + users.count()).unwrap_or(i32::MAX))
     }
 
     /// `true` if any model of the cluster is opted in; `None` before it is known.
     pub fn any_opted_in(&self) -> Option<bool> {
+        let (known, unread) = self.opt_ins_by(index_keys::opted_in(), |_| true)?;
+        let is_any = known > 0 || unread.iter().any(|found| matches!(found, Ok(Some(_))));
+        let is_known = is_any || unread.iter().all(Result::is_ok);
+        is_known.then_some(is_any)
+    }
+
+    /// Number of opted-in models of the cluster with an index key, and the profile of each model whose ModelBooster was not read when
+    /// its digest was made, both of the models that `filter` accepts; `None` before the initial lists are complete.
+    fn opt_ins_by(
+        &self,
+        index_key: IndexKey,
+        filter: impl Fn(&Key) -> bool + Copy,
+    ) -> Option<(usize, Vec<ResolvedProfile>)> {
+        let resolve = |(key, digest): (Key, OptIn)| {
+            filter(&key).then(|| digest.resolve(|booster| self.booster(&key.0, booster)))
+        };
         let opt_ins = &self.stores.opt_ins;
         if opt_ins.is_disabled() {
-            return Some(self.model_digests.any(index_keys::opted_in()));
+            let unread = self.model_digests.matching(index_keys::unread_booster());
+            let unread = unread.into_iter().map(|(key, digest)| (key, digest.opt_in));
+            let known = self.model_digests.count(index_key, filter);
+            return Some((known, unread.filter_map(resolve).collect()));
         }
-        opt_ins.has_synced().then(|| opt_ins.any(index_keys::opted_in()))
+        let unread = opt_ins.matching(&[index_keys::unread_booster()], &[]);
+        let known = opt_ins.has_synced().then(|| opt_ins.count(index_key, filter))?;
+        Some((known, unread.into_iter().filter_map(resolve).collect()))
+    }
+
+    /// The operator's annotations on a ModelBooster of a namespace.
+    fn booster(&self, namespace: &str, booster: &Booster) -> Result<Inherited, Unread> {
+        let boosters = &self.stores.boosters;
+        match (boosters.get(namespace, &booster.name), boosters.sync_state(namespace)) {
+            (Some(found), _) if found.uid == booster.uid => Ok(found.inherited),
+            (_, SyncState::Partial) => Err(Unread::NotListed),
+            (_, SyncState::Forbidden) => Err(Unread::Forbidden),
+            (_, SyncState::Complete) => Err(Unread::Absent),
+        }
+    }
+
+    /// Gives a ModelServing the annotations of the ModelBooster that controls it. This is the one place where they are merged: every
+    /// ModelServing goes through it before it is stored, indexed or planned.
+    pub fn inherit(&self, model_serving: &mut ModelServing, served: Option<&ServedApis>) {
+        let namespace = model_serving.namespace().unwrap_or_default();
+        model_serving.inherit(|booster| {
+            let found = self.booster(&namespace, booster);
+            let is_unserved = served.is_some_and(|served| !LiveBooster::is_served(served));
+            found.map_err(|cause| if is_unserved { Unread::NotServed } else { cause })
+        });
+    }
+
+    /// The ModelServings that the ModelBoosters of a change control, as far as their annotations differ now.
+    pub fn inheritors(&self, change: &Change, served: Option<&ServedApis>) -> Vec<ModelServing> {
+        let index_key = match change {
+            Change::Object((namespace, name), _) => index_keys::booster(namespace, name),
+            Change::Resync => index_keys::boosted(),
+        };
+        let keys = self.model_digests.keys(index_key, usize::MAX, |_, _| true);
+        let models = keys.iter().filter_map(|key| self.model_serving(key));
+        let renewed = models.map(|before| {
+            let mut model = (*before).clone();
+            self.inherit(&mut model, served);
+            (model.booster != before.booster).then_some(model)
+        });
+        renewed.flatten().collect()
     }
 
     /// The last report of each opted-in model.
     pub fn reported(&self) -> Vec<(Arc<ModelServing>, LastReported)> {
-        let models = self.model_servings.state_filter(ModelServing::is_opted_in);
+        let models = self.model_servings.state_filter(ModelServing::is_managed);
         models
             .into_iter()
             .filter_map(|model| self.last_reports.get(&model).map(|found| (model, found)))

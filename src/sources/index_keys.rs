@@ -11,6 +11,9 @@ const LABEL: u8 = 4;
 const NAMESPACE: u8 = 5;
 const OPTED_IN: u8 = 6;
 const PROFILE: u8 = 7;
+const BOOSTER: u8 = 8;
+const BOOSTED: u8 = 9;
+const UNREAD_BOOSTER: u8 = 10;
 
 /// A model name that clients send.
 pub fn model_name(name: &str) -> IndexKey {
@@ -50,4 +53,19 @@ pub fn opted_in() -> IndexKey {
 /// The opted-in ModelServings that use a profile.
 pub fn profile(name: &str) -> IndexKey {
     IndexKey::of(PROFILE, &[name])
+}
+
+/// The ModelServings that a ModelBooster controls.
+pub fn booster(namespace: &str, name: &str) -> IndexKey {
+    IndexKey::of(BOOSTER, &[namespace, name])
+}
+
+/// Every ModelServing that a ModelBooster controls.
+pub fn boosted() -> IndexKey {
+    IndexKey::of(BOOSTED, &[])
+}
+
+/// The ModelServings whose ModelBooster was not read when their digest was made.
+pub fn unread_booster() -> IndexKey {
+    IndexKey::of(UNREAD_BOOSTER, &[])
 }

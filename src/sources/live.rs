@@ -2,7 +2,7 @@
 //! `explain`.
 
 use kube::{
-    Api, Client,
+    Api, Client, Resource as _,
     api::{ApiResource, DynamicObject, ListParams, TypeMeta},
 };
 
@@ -10,7 +10,8 @@ use super::{
     Manifests,
     kinds::{Area, KindVisitor, WatchedKind, visit_all},
 };
-use crate::cluster::discovery::ServedApis;
+use crate::{cache::SyncState, cluster::discovery::ServedApis};
+use kthena_keda_core::observed::LiveBooster;
 
 /// What could be read, and what could not.
 #[derive(Debug, Default)]
@@ -39,6 +40,7 @@ pub async fn read(
     for listed in listed_kinds(served, router_namespace) {
         live.list(client, &listed, namespace).await;
     }
+    live.missing.extend(live.objects.complete());
     live
 }
 
@@ -74,6 +76,9 @@ impl Live {
             ));
             found = list_in(client, resource, Some(fallback)).await;
         }
+        if resource.kind == LiveBooster::kind(&()) {
+            self.objects.set_boosters_sync(sync_state(&found));
+        }
         match found {
             Ok(objects) => objects.into_iter().for_each(|object| self.add(resource, object)),
             Err(error) if is_forbidden(&error) => {
@@ -94,6 +99,14 @@ impl Live {
             .map_err(|error| error.to_string())
             .and_then(|object| self.objects.add(&place, object));
         self.missing.extend(added.err());
+    }
+}
+
+fn sync_state(listed: &Result<Vec<DynamicObject>, kube::Error>) -> SyncState {
+    match listed {
+        Ok(_) => SyncState::Complete,
+        Err(error) if is_forbidden(error) => SyncState::Forbidden,
+        Err(_) => SyncState::Partial,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
+    fmt, mem,
     sync::Arc,
 };
 
@@ -21,10 +21,13 @@ use super::{
     Caches,
     kinds::{KindVisitor, WatchedKind, optional_apis, visit_all},
 };
-use crate::cluster::discovery::ServedApis;
+use crate::{cache::SyncState, cluster::discovery::ServedApis};
 use kthena_keda_core::{
-    api::{kthena::ModelServing, profile::AutoscalingProfile},
-    domain::{Capabilities, Key, key},
+    api::{
+        kthena::{Inherited, ModelServing},
+        profile::AutoscalingProfile,
+    },
+    domain::{Capabilities, Key, key, quoted},
     intent::Profile,
     observed::{LiveProfile, LiveScaledObject, Observed, ObservedRouter},
     plan::assumed_service,
@@ -39,6 +42,8 @@ pub struct Manifests {
     writer: Writer<ModelServing>,
     served: ServedApis,
     server_addresses: BTreeMap<Key, String>,
+    /// A ModelBooster that is not among the objects has no annotations, instead of being unread.
+    assumes_boosters: bool,
 }
 
 impl fmt::Debug for Manifests {
@@ -61,14 +66,16 @@ impl Manifests {
             let is_served = serves_routes || api.plural != "modelroutes";
             (api, is_served)
         });
-        Self::of_cluster(ServedApis::new(apis, Capabilities::NEWEST))
+        let assumes_boosters = true;
+        Self { assumes_boosters, ..Self::of_cluster(ServedApis::new(apis, Capabilities::NEWEST)) }
     }
 
     /// The objects of a cluster that serves these APIs.
     pub fn of_cluster(served: ServedApis) -> Self {
         let (reader, writer) = reflector::store();
         let caches = Caches::of_everything(reader);
-        Self { model_servings: Vec::new(), caches, writer, served, server_addresses: BTreeMap::new() }
+        let (model_servings, server_addresses) = (Vec::new(), BTreeMap::new());
+        Self { model_servings, caches, writer, served, server_addresses, assumes_boosters: false }
     }
 
     /// Address of the Prometheus that KEDA queries for a model now.
@@ -83,7 +90,7 @@ impl Manifests {
     pub fn add(&mut self, place: &str, object: Value) -> Result<(), String> {
         let (group, kind) = group_and_kind(&object);
         if is_kind::<ModelServing>(&group, &kind) {
-            self.add_model_serving(place, decode(place, object)?);
+            self.add_model_serving(place.to_owned(), decode(place, object)?);
             return Ok(());
         }
         if is_kind::<LiveProfile>(&group, &kind) {
@@ -101,11 +108,33 @@ impl Manifests {
         insert.result
     }
 
-    fn add_model_serving(&mut self, place: &str, model_serving: ModelServing) {
+    /// Records whether ModelBoosters could be listed.
+    pub fn set_boosters_sync(&self, state: SyncState) {
+        self.caches.stores.boosters.scoped().for_each(|(_, store)| {
+            store.set_sync(state);
+        });
+    }
+
+    /// Ends the list of objects: gives every ModelServing the annotations of the ModelBooster that controls it. Returns a note for each
+    /// ModelBooster that is assumed.
+    pub fn complete(&mut self) -> Vec<String> {
+        let mut notes = Vec::new();
+        for (place, model_serving) in mem::take(&mut self.model_servings) {
+            let mut model_serving = (*model_serving).clone();
+            self.caches.inherit(&mut model_serving, Some(&self.served));
+            if self.assumes_boosters {
+                notes.extend(assume_booster(&place, &mut model_serving));
+            }
+            self.add_model_serving(place, model_serving);
+        }
+        notes
+    }
+
+    fn add_model_serving(&mut self, place: String, model_serving: ModelServing) {
         let event = Event::Apply(model_serving.clone());
         self.writer.apply_watcher_event(&event);
         self.caches.model_digests.apply_event(&event, &mut BTreeSet::new());
-        self.model_servings.push((place.to_owned(), Arc::new(model_serving)));
+        self.model_servings.push((place, Arc::new(model_serving)));
     }
 
     /// Everything that a plan for a ModelServing depends on.
@@ -137,6 +166,17 @@ impl Manifests {
     pub fn any_opted_in(&self) -> bool {
         self.model_servings.iter().any(|(_, model_serving)| model_serving.is_opted_in())
     }
+}
+
+/// Assumes that a ModelBooster that is not among the objects has no annotations.
+fn assume_booster(place: &str, model_serving: &mut ModelServing) -> Option<String> {
+    let (booster, _) = model_serving.unread_booster()?;
+    let note = format!(
+        "{place}: the ModelBooster {}, which controls this ModelServing, is not given; assuming that it has no annotations",
+        quoted(booster)
+    );
+    model_serving.inherit(|_| Ok(Inherited::default()));
+    Some(note)
 }
 
 /// Adds an object to the store of its kind.

@@ -5,23 +5,75 @@ use std::sync::Arc;
 use super::index_keys;
 use crate::cache::{Digest, IndexKey};
 use kthena_keda_core::{
-    api::kthena::{ModelServing, Role},
+    api::{
+        annotations::{DEFAULT_PROFILE, MODEL_NAME, PROFILE},
+        kthena::{Booster, Inherited, ModelServing, Role, Unread},
+    },
     domain::{Key, names},
 };
 
 /// The opt-in of a ModelServing, of this instance or another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OptIn {
-    /// The profile that it uses, if it is opted in.
+    /// The profile that it uses, if it is opted in as far as its annotations were read.
     profile: Option<String>,
     is_deleting: bool,
+    /// A ModelBooster that controls it and was not read when the digest was made.
+    unread: Option<Box<Unresolved>>,
+}
+
+/// The profile of a ModelServing if it is opted in, or the cause for which that is not known.
+pub(super) type ResolvedProfile = Result<Option<String>, Unread>;
+
+/// What the opt-in of a ModelServing depends on while its ModelBooster is not read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Unresolved {
+    booster: Booster,
+    has_model_name: bool,
+    profile: Option<String>,
+}
+
+impl OptIn {
+    /// The profile that a ModelServing of this digest uses, if it is opted in.
+    ///
+    /// # Errors
+    /// If it has no annotation of its own, and its ModelBooster cannot be read now either.
+    pub(super) fn resolve(
+        &self,
+        read: impl FnOnce(&Booster) -> Result<Inherited, Unread>,
+    ) -> ResolvedProfile {
+        let Some(unresolved) = &self.unread else { return Ok(self.profile.clone()) };
+        let inherited = match read(&unresolved.booster) {
+            Ok(inherited) => inherited,
+            Err(_) if unresolved.has_model_name => return Ok(self.profile.clone()),
+            Err(cause) => return Err(cause),
+        };
+        let is_opted_in = unresolved.has_model_name || inherited.get(MODEL_NAME).is_some();
+        let profile = unresolved.profile.clone();
+        let profile = profile.or_else(|| inherited.get(PROFILE).map(str::to_owned));
+        Ok(is_opted_in.then(|| profile.unwrap_or_else(|| DEFAULT_PROFILE.to_owned())))
+    }
+
+    pub(super) const fn is_deleting(&self) -> bool {
+        self.is_deleting
+    }
 }
 
 impl From<&ModelServing> for OptIn {
     fn from(found: &ModelServing) -> Self {
+        let own =
+            |key: &str| found.annotations.iter().find(|(of, _)| of == key).map(|(_, value)| value.clone());
+        let unread = found.booster.as_deref().filter(|booster| booster.annotations.is_err());
         Self {
             profile: found.is_opted_in().then(|| found.profile().to_owned()),
             is_deleting: found.metadata.deletion_timestamp.is_some(),
+            unread: unread.map(|booster| {
+                Box::new(Unresolved {
+                    booster: booster.clone(),
+                    has_model_name: found.has_own_model_name(),
+                    profile: own(PROFILE),
+                })
+            }),
         }
     }
 }
@@ -29,10 +81,12 @@ impl From<&ModelServing> for OptIn {
 impl Digest for OptIn {
     fn index_keys(&self, _: &Key) -> Vec<IndexKey> {
         let is_opted_in = self.profile.is_some() && !self.is_deleting;
-        self.profile
-            .iter()
+        let profile = self.profile.iter().filter(|_| self.unread.is_none());
+        let unread = self.unread.iter().map(|_| index_keys::unread_booster());
+        profile
             .map(|profile| index_keys::profile(profile))
             .chain(is_opted_in.then(index_keys::opted_in))
+            .chain(unread)
             .collect()
     }
 }
@@ -40,14 +94,16 @@ impl Digest for OptIn {
 /// Index keys of a ModelServing: its opt-in, the names that it claims, and the labels of its pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelServingDigest {
-    opt_in: OptIn,
+    pub(super) opt_in: OptIn,
     names: Box<[String]>,
     roles: Arc<[Role]>,
+    /// Name of the ModelBooster that controls it.
+    booster: Option<Box<str>>,
 }
 
 impl ModelServingDigest {
     pub(super) fn is_deleting(&self) -> bool {
-        self.opt_in.is_deleting
+        self.opt_in.is_deleting()
     }
 }
 
@@ -61,6 +117,11 @@ impl Digest for ModelServingDigest {
             .into_iter()
             .chain(generated)
             .chain(names)
+            .chain(
+                self.booster
+                    .iter()
+                    .flat_map(|booster| [index_keys::booster(namespace, booster), index_keys::boosted()]),
+            )
             .chain(selecting(namespace, name, &self.roles))
             .collect()
     }
@@ -81,6 +142,7 @@ impl From<&ModelServing> for ModelServingDigest {
             opt_in: OptIn::from(found),
             names: found.model_names().map(str::to_owned).collect(),
             roles: found.spec.template.roles.clone(),
+            booster: found.booster.as_deref().map(|booster| booster.name.as_str().into()),
         }
     }
 }

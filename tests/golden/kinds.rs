@@ -105,6 +105,7 @@ fn area(area: Area) -> &'static str {
         Area::ModelsAndRouter => "the namespaces of the models and of the router",
         Area::Router => "the router's namespace",
         Area::Cluster => "the cluster",
+        Area::ModelsOrClusterDuties => "the namespaces of the models; the cluster, with `clusterDuties`",
         Area::ClusterDuties => "the cluster, with `clusterDuties` and a part of the models",
     }
 }
@@ -120,6 +121,7 @@ fn requeues(requeues: Requeues) -> &'static str {
         Requeues::ProfileUsers => {
             "the models that use it, the router's ServiceMonitor, the status of profiles and the signal probe"
         }
+        Requeues::Controlled => "the models that it controls, and the cluster workers",
         Requeues::ModelNames => "the models whose names it carries",
         Requeues::ModelServerUsers => "the models that it selects, and those whose names lead to it",
     }

@@ -192,3 +192,46 @@ fn reports_a_file_that_is_not_yaml() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("error: -: "), "{}", text(&output.stderr));
 }
+
+const BOOSTED: &str = r"
+apiVersion: workload.serving.volcano.sh/v1alpha1
+kind: ModelServing
+metadata:
+  name: demo-backend
+  namespace: default
+  uid: c
+  ownerReferences: [{apiVersion: workload.serving.volcano.sh/v1alpha1, kind: ModelBooster, name: demo, uid: b, controller: true}]
+spec: {template: {roles: [{name: engine}]}}
+";
+
+const BOOSTER: &str = r#"
+---
+apiVersion: workload.serving.volcano.sh/v1alpha1
+kind: ModelBooster
+metadata:
+  name: demo
+  namespace: default
+  uid: b
+  annotations: {kthena.io/model-name: demo, autoscaling.kthena.io/max-replicas: "4"}
+"#;
+
+#[test]
+fn renders_a_model_serving_by_the_annotations_of_its_model_booster() {
+    let output = stdin(&format!("{BOOSTED}{BOOSTER}"), &[PROMETHEUS]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("maxReplicaCount: 4"), "{}", text(&output.stdout));
+}
+
+#[test]
+fn notes_a_model_booster_that_is_not_given() {
+    let output = stdin(
+        &BOOSTED.replace("uid: c", "uid: c\n  annotations: {kthena.io/model-name: demo}"),
+        &[PROMETHEUS],
+    );
+    assert!(text(&output.stdout).contains("kind: ScaledObject"), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stderr).contains(r#"note: -, document 1: the ModelBooster "demo""#),
+        "{}",
+        text(&output.stderr)
+    );
+}

@@ -8,16 +8,16 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use super::{
-    Autoscalers, HpaDigest, LiveBinding, LiveHpa, LiveModelRoute, LiveModelServer, LivePodMonitor,
-    LivePolicy, LiveProfile, LiveScaledObject, MonitorDigest, Network, Observed, PersistentFields,
-    PolicyDigest, ProbeResult, ProbeTarget, ProfileDigest, Readability, RouteDigest, ScaledObjectDigest,
-    SelectorMismatch, ServerDigest,
+    Autoscalers, BoosterDigest, HpaDigest, LiveBinding, LiveBooster, LiveHpa, LiveModelRoute,
+    LiveModelServer, LivePodMonitor, LivePolicy, LiveProfile, LiveScaledObject, MonitorDigest, Network,
+    Observed, PersistentFields, PolicyDigest, ProbeResult, ProbeTarget, ProfileDigest, Readability,
+    RouteDigest, ScaledObjectDigest, SelectorMismatch, ServerDigest,
 };
 use crate::{
     api::{
         annotations::{MODEL_NAME, PREFIX},
         keda::ScaledObject,
-        kthena::ModelServing,
+        kthena::{ModelServing, Unread},
         metadata::{MANAGED_BY, OPERATOR},
         monitoring::PodMonitor,
     },
@@ -49,6 +49,7 @@ pub(crate) struct Fixture {
     persistent_fields: Vec<String>,
     rejection: Option<String>,
     readable: Readability,
+    booster: Option<Result<Value, Unread>>,
 }
 
 impl Fixture {
@@ -84,6 +85,7 @@ impl Fixture {
             persistent_fields: Vec::new(),
             rejection: None,
             readable: Readability::default(),
+            booster: None,
         }
     }
 
@@ -286,9 +288,32 @@ impl Fixture {
         self
     }
 
+    /// Makes the ModelBooster `demo` control the ModelServing, with these annotations.
+    pub(crate) fn booster(self, annotations: &Value) -> Self {
+        let metadata = json!({"name": "demo", "namespace": "models", "uid": "b", "annotations": annotations});
+        self.controlled_by(Ok(json!({"metadata": metadata})))
+    }
+
+    /// Makes a ModelBooster that could not be read control the ModelServing.
+    pub(crate) fn unread_booster(self, cause: Unread) -> Self {
+        self.controlled_by(Err(cause))
+    }
+
+    fn controlled_by(mut self, booster: Result<Value, Unread>) -> Self {
+        self.booster = Some(booster);
+        let api_version = ModelServing::API_VERSION;
+        let owner = json!([{"apiVersion": api_version, "kind": "ModelBooster", "name": "demo", "uid": "b", "controller": true}]);
+        self.with("/metadata/ownerReferences", &owner)
+    }
+
     /// Decodes all objects.
     pub(crate) fn observed(&self) -> Observed {
-        let model_serving: ModelServing = decode(&self.model_serving);
+        let mut model_serving: ModelServing = decode(&self.model_serving);
+        model_serving.inherit(|_| match self.booster.clone() {
+            Some(Ok(booster)) => Ok(BoosterDigest::from(&decode::<LiveBooster>(&booster)).inherited),
+            Some(Err(cause)) => Err(cause),
+            None => Err(Unread::NotListed),
+        });
         let router = RouterSeries::assumed("kthena-system");
         let prometheus = self.defaults.prometheus.clone();
         let probes = prometheus.zip(self.probe.clone()).map(|(prometheus, probe)| {

@@ -3,6 +3,7 @@
 //! In: objects as the API server sends them. Out: digests with the fields that plans and reports depend on.
 //! Watches, one read of the cluster and files all lead to the same types.
 
+mod booster;
 mod competing_autoscalers;
 mod condition;
 #[cfg(test)]
@@ -19,6 +20,7 @@ mod routing;
 mod scaled_object;
 mod spec;
 
+pub use booster::{BoosterDigest, LiveBooster};
 pub use competing_autoscalers::{Autoscalers, CompetingAutoscaler};
 pub use condition::{ConditionDigest, find_condition, normalize_message};
 pub use hpa::{HpaDigest, LiveHpa, ScaleTarget};
@@ -238,6 +240,7 @@ mod tests {
         decodes_with_odd_values::<LiveServiceMonitor>();
         decodes_with_odd_values::<LivePodMonitor>();
         decodes_with_odd_values::<LiveProfile>();
+        decodes_with_odd_values::<LiveBooster>();
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use strum::VariantArray as _;
 
-use super::{Explanation, Finding, Plan, ResolvedIntent};
+use super::{Explanation, Finding, Plan, ResolvedIntent, booster};
 use crate::{
     api::annotations::MODEL_NAME,
     domain::{ChainLink, VerdictReason, cut, printable, shortened},
@@ -70,7 +70,7 @@ fn broken(link: ChainLink, finding: &Finding, explanation: &Explanation) -> Link
 /// The evidence that a link without a finding holds.
 fn describe_healthy(link: ChainLink, observed: &Observed, explanation: &Explanation) -> Link {
     let (state, detail) = match link {
-        ChainLink::Annotations => holds(model_names(observed)),
+        ChainLink::Annotations => annotations(observed),
         ChainLink::Profile => profile(observed, explanation.resolved.as_ref()),
         ChainLink::Demand => demand(explanation.resolved.as_ref()),
         ChainLink::OtherAutoscalers => other_autoscalers(observed),
@@ -92,9 +92,15 @@ fn unknown(detail: impl Into<String>) -> (LinkState, String) {
     (LinkState::Unknown, detail.into())
 }
 
-fn model_names(observed: &Observed) -> String {
-    let names: Vec<String> = observed.model_serving.model_names().map(shortened).collect();
-    format!("{MODEL_NAME}: {}", names.join(","))
+fn annotations(observed: &Observed) -> (LinkState, String) {
+    let model_serving = &observed.model_serving;
+    if let Some(unread) = booster::unread(model_serving) {
+        return unknown(unread.message);
+    }
+    let names = model_serving.model_names().map(shortened).collect::<Vec<_>>().join(",");
+    let booster = model_serving.booster.as_deref().filter(|_| !model_serving.has_own_model_name());
+    let source = booster.map(|booster| format!(", from the ModelBooster {}", shortened(&booster.name)));
+    holds(format!("{MODEL_NAME}: {names}{}", source.unwrap_or_default()))
 }
 
 fn profile(observed: &Observed, resolved: Option<&ResolvedIntent>) -> (LinkState, String) {

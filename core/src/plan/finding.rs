@@ -75,6 +75,15 @@ impl Finding {
         Self { is_certain: false, ..Self::new(reason, unread.message(effect)) }
     }
 
+    /// The ModelBooster that an owner reference names does not exist, or not yet in the cache.
+    pub(super) fn booster_absent(name: &str) -> Self {
+        let message = format!(
+            "the ModelBooster {}, which controls this ModelServing by its owner reference, does not exist, so its annotations are unknown; wait for the garbage collector, or remove the owner reference",
+            quoted(name)
+        );
+        Self { is_certain: false, ..Self::new(Reason::NotListed, message) }
+    }
+
     /// A selector by which the HPA computes a wrong number from a `Value` metric.
     pub(super) fn selector_mismatch(mismatch: SelectorMismatch) -> Self {
         Self::new(

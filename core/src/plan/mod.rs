@@ -5,6 +5,7 @@
 //! [`Finding`], never an error. `run`, `render` and `explain` share [`plan`]. Read
 //! [`plan`] first, then [`diagnose`].
 
+mod booster;
 mod demand;
 mod diagnosis;
 mod engine;
@@ -20,6 +21,7 @@ mod triggers;
 mod unread;
 mod verdict;
 
+pub use booster::{erasable_annotations, not_opted_in};
 pub use diagnosis::{Link, LinkState, diagnose};
 pub use finding::Finding;
 pub use label_selector::canonical_selector;
@@ -41,11 +43,11 @@ use crate::{
         kthena::ModelServing,
         monitoring::PodMonitor,
     },
-    domain::{Capabilities, Keda, shortened},
+    domain::{Capabilities, Keda},
     intent::{self, AnnotationError, Annotations, CustomSignal, Intent, Profile, ProfileUnavailable},
     observed::{Observed, OwnedObject, Ownership, Readable},
 };
-use verdict::{HELP, VerdictInputs};
+use verdict::VerdictInputs;
 
 /// Fields of one object that a warning lists at most.
 const LISTED_FIELDS: usize = 4;
@@ -139,18 +141,22 @@ pub struct ResolvedIntent {
 /// Plans everything that the operator writes for one ModelServing.
 ///
 /// 1. The label selector is planned for every ModelServing, opted in or not.
-/// 2. Without `kthena.io/model-name` the ModelServing is opted out: owned objects and the condition are
+/// 2. While the annotations of the ModelBooster that controls it are not known, everything else stays as it is.
+/// 3. Without `kthena.io/model-name` the ModelServing is opted out: owned objects and the condition are
 ///    removed.
-/// 3. Otherwise annotations, profile and `defaults` are resolved to an [`Intent`], and its signals to
+/// 4. Otherwise annotations, profile and `defaults` are resolved to an [`Intent`], and its signals to
 ///    [`Triggers`]. All errors become findings; so do missing APIs, competing autoscalers and foreign objects
 ///    with a generated name.
-/// 4. With a finding no generated object is applied, and existing objects keep their last valid state. A
+/// 5. With a finding no generated object is applied, and existing objects keep their last valid state. A
 ///    competing autoscaler is the exception: the owned ScaledObject is removed.
-/// 5. A kind that could not be read is not taken as absent: one that could change the plan is a finding, one
+/// 6. A kind that could not be read is not taken as absent: one that could change the plan is a finding, one
 ///    that only shows conflicts keeps a ScaledObject from being created, and every other is a warning.
-/// 6. The verdict combines findings, a pause, and the problems that KEDA, the HPA and Prometheus report.
+/// 7. The verdict combines findings, a pause, and the problems that KEDA, the HPA and Prometheus report.
 pub fn plan(observed: &Observed, capabilities: Capabilities, defaults: &Profile) -> Plan {
     let selector = label_selector::desired(&observed.model_serving, capabilities);
+    if let Some(unread) = booster::unread(&observed.model_serving) {
+        return booster::undecided(observed, selector, unread);
+    }
     match parse_annotations(observed, defaults) {
         None => opted_out(observed, selector),
         Some(annotations) => opted_in(observed, selector, annotations, capabilities, defaults),
@@ -161,10 +167,10 @@ fn parse_annotations(
     observed: &Observed,
     defaults: &Profile,
 ) -> Option<Result<Annotations, Vec<AnnotationError>>> {
-    if observed.model_serving.has_oversized_annotations && observed.model_serving.is_opted_in() {
+    if observed.model_serving.has_oversized_annotations() && observed.model_serving.is_opted_in() {
         return Some(Err(vec![AnnotationError::TooLarge]));
     }
-    let annotations = observed.model_serving.annotations.iter().cloned().collect();
+    let annotations = observed.model_serving.effective_annotations();
     Annotations::parse(&annotations, custom_signals(observed, defaults))
 }
 
@@ -213,12 +219,13 @@ fn opted_in(
     defaults: &Profile,
 ) -> Plan {
     let (resolved, findings) = resolve(observed, annotations, capabilities, defaults);
-    let warnings = match (&resolved, capabilities.keda) {
+    let mut warnings = match (&resolved, capabilities.keda) {
         (Some(resolved), Some(keda)) if findings.is_empty() => {
             warnings(observed, resolved, capabilities, keda)
         }
         _ => Vec::new(),
     };
+    warnings.extend(booster::erasable_annotations(observed));
     let explanation = explain(observed, resolved, &findings, &warnings);
     let condition = verdict::condition(observed, &explanation.verdict);
     let (scaled_object, pod_monitor) = match (&explanation.resolved, capabilities.keda) {
@@ -351,10 +358,7 @@ fn warnings(
             "the cluster does not serve PodMonitors, so the operator cannot have the engines scraped; install the Prometheus Operator, or scrape them yourself".to_owned(),
         );
     }
-    warnings.extend(observed.second_writer.iter().map(|manager| {
-        let manager = shortened(manager);
-        format!("{manager} set spec.replicas after autoscaling began, which reverts the HPA's changes; make {manager} ignore that field, see {HELP}#replicas-reset-by-another-writer")
-    }));
+    warnings.extend(observed.second_writer.iter().map(|manager| booster::second_writer(observed, manager)));
     warnings.extend(unread::warnings(observed, resolved));
     warnings.extend(persistent_fields(observed));
     warnings.extend(external_status::harmless_mismatch(observed, triggers));

@@ -117,7 +117,7 @@ impl Explain {
         let served = discovery::discover(&client, &optional_apis())
             .await
             .map_err(|error| format!("discovery of the cluster's APIs failed: {error}"))?;
-        let live = live::read(&client, &served, selection.namespace, &self.router_namespace).await;
+        let mut live = live::read(&client, &served, selection.namespace, &self.router_namespace).await;
         let route = PrometheusRoute::new(client, self.prometheus_url.clone())?;
         let models = live.objects.model_servings.iter().map(|(_, model)| model);
         let mut checks: Vec<SignalCheck> = models
@@ -126,9 +126,15 @@ impl Explain {
             .collect();
         probe(&mut checks, &route).await;
         let mut all = Vec::new();
+        let in_full = selection.name.is_some();
         for check in checks {
-            let in_full = selection.name.is_some();
             all.extend(explain_model(check, &live.missing, served.capabilities, &route, in_full).await);
+        }
+        if in_full && all.is_empty() {
+            let named = live.objects.model_servings.iter().map(|(_, model)| model);
+            live.missing.extend(
+                named.filter(|model| selection.names(model)).filter_map(|model| plan::not_opted_in(model)),
+            );
         }
         all.sort_by_key(|found| (rank(found.status), found.namespace.clone(), found.name.clone()));
         Ok((all, live.missing))
@@ -161,8 +167,11 @@ struct Selection<'a> {
 
 impl Selection<'_> {
     fn includes(&self, model: &ModelServing) -> bool {
-        model.is_opted_in()
-            && self.namespace.is_none_or(|namespace| model.namespace().as_deref() == Some(namespace))
+        model.is_managed() && self.names(model)
+    }
+
+    fn names(&self, model: &ModelServing) -> bool {
+        self.namespace.is_none_or(|namespace| model.namespace().as_deref() == Some(namespace))
             && self.name.is_none_or(|name| model.name_any() == name)
     }
 }

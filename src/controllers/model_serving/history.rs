@@ -53,7 +53,8 @@ struct ModelHistory {
     /// One entry for each kind.
     applied: Vec<LastApplied>,
     reported: Option<ReportedCondition>,
-    was_autoscaled: bool,
+    /// `spec.replicas` as an autoscaler last set it.
+    autoscaled: Option<i32>,
     /// Resource version of the ModelServing that our last write made.
     written: Option<u64>,
 }
@@ -234,17 +235,19 @@ impl History {
     }
 
     /// Records who wrote `spec.replicas` last. Returns a field manager that did so although an autoscaler had before; a model that
-    /// was not scaled yet has none, since every manifest sets a first number.
-    pub(super) fn record_replicas_writer(&self, uid: &str, writer: &ReplicasWriter) -> Option<String> {
-        let mut models = self.models();
-        match writer {
+    /// was not scaled yet has none, since every manifest sets a first number, and neither has one whose number is still that of the
+    /// autoscaler.
+    pub(super) fn record_replicas_writer(&self, model_serving: &ModelServing) -> Option<String> {
+        let (mut models, uid) = (self.models(), model_serving.uid().unwrap_or_default());
+        match &model_serving.replicas_set_by {
             ReplicasWriter::Unknown => None,
             ReplicasWriter::Scale => {
-                models.entry(uid.to_owned()).or_default().was_autoscaled = true;
+                models.entry(uid).or_default().autoscaled = Some(model_serving.replicas());
                 None
             }
             ReplicasWriter::Manager(manager) => {
-                models.get(uid).filter(|model| model.was_autoscaled).map(|_| manager.clone())
+                let autoscaled = models.get(&uid)?.autoscaled?;
+                (autoscaled != model_serving.replicas()).then(|| manager.clone())
             }
         }
     }
@@ -328,6 +331,24 @@ mod tests {
         tokio::time::advance(REPAIR_RESET_AFTER).await;
         throttle.record();
         assert_eq!(throttle.remaining_delay(), None);
+    }
+
+    fn model_serving(replicas: i32, manager: &str, subresource: Option<&str>) -> ModelServing {
+        let fields = serde_json::json!({"f:spec": {"f:replicas": {}}});
+        let writer = serde_json::json!({"manager": manager, "subresource": subresource, "fieldsV1": fields});
+        let metadata = serde_json::json!({"name": "chat", "uid": "a", "managedFields": [writer]});
+        let object = serde_json::json!({"metadata": metadata, "spec": {"replicas": replicas}});
+        serde_json::from_value(object).unwrap()
+    }
+
+    #[test]
+    fn a_second_writer_changes_the_number_of_an_autoscaler() {
+        let history = History::default();
+        assert_eq!(history.record_replicas_writer(&model_serving(1, "kubectl", None)), None);
+        assert_eq!(history.record_replicas_writer(&model_serving(3, "hpa", Some("scale"))), None);
+        assert_eq!(history.record_replicas_writer(&model_serving(3, "kthena", None)), None);
+        let reset = history.record_replicas_writer(&model_serving(1, "kthena", None));
+        assert_eq!(reset.as_deref(), Some("kthena"));
     }
 
     /// The wall clock may have stepped since the condition was written, by this process or an earlier one.

@@ -68,8 +68,7 @@ fn observe(context: &ModelServingContext, model_serving: &ModelServing) -> Optio
         return None;
     }
     let mut observed = caches.observe(model_serving, &served, router);
-    observed.second_writer =
-        context.history.record_replicas_writer(&uid(model_serving), &model_serving.replicas_set_by);
+    observed.second_writer = context.history.record_replicas_writer(model_serving);
     observed.persistent_fields = persistent_fields(context, &observed);
     Some((observed, served.capabilities))
 }

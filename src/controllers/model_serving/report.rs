@@ -9,7 +9,7 @@ use kthena_keda_core::{
     api::kthena::ModelServing,
     domain::{Status, VerdictReason},
     observed::Observed,
-    plan::{Desired, Plan, Verdict},
+    plan::{Desired, Plan, Verdict, erasable_annotations},
 };
 
 /// Repairs in a row from which on another client is reported to undo them.
@@ -63,6 +63,21 @@ fn publish_opted_out(events: &Events, model_serving: &ModelServing) {
         "autoscaling disabled at 0 replicas, so no request will wake the model. Scale it up: kubectl scale modelserving {name} -n {namespace} --replicas=1"
     );
     events.warning(model_serving, "OptedOut", &note);
+}
+
+/// Publishes a warning about annotations that a ModelBooster erases, when the condition begins to carry it: a restart repeats nothing.
+pub(super) fn publish_erasable_annotations(
+    context: &ModelServingContext,
+    observed: &Observed,
+    condition: &Desired<Verdict>,
+) {
+    let (Desired::Apply(verdict), Some(warning)) = (condition, erasable_annotations(observed)) else {
+        return;
+    };
+    let before = observed.model_serving.condition();
+    if verdict.message.contains(&warning) && before.is_none_or(|before| !before.message.contains(&warning)) {
+        context.events.warning(&observed.model_serving, "AnnotationsNotOnModelBooster", &warning);
+    }
 }
 
 /// Publishes a new problem, or the end of one.

@@ -72,17 +72,19 @@ pub(super) async fn write_status(
     match server_side_apply::patch_status(&api, model_serving.name(), patch).await {
         Ok(written) => {
             report::report_condition_write(context, model_serving, &change.condition);
+            report::publish_erasable_annotations(context, observed, &change.condition);
             context.history.record_write(&written);
             Ok(StatusWrite::Current(change.delay))
         }
         Err(error) if error.is_not_found() => Ok(StatusWrite::Gone),
-        Err(error) if error.is_stale_write() => current_version(&api, model_serving, error).await,
+        Err(error) if error.is_stale_write() => current_version(context, &api, model_serving, error).await,
         Err(error) => Err(error),
     }
 }
 
 /// Reads the ModelServing after a conflict. The rejection stands if its version is the one that was written.
 async fn current_version(
+    context: &ModelServingContext,
     api: &Api<ModelServing>,
     seen: &ModelServing,
     rejection: Error,
@@ -90,7 +92,10 @@ async fn current_version(
     match api.get_opt(seen.name()).await? {
         Some(live) if live.metadata.deletion_timestamp.is_some() => Ok(StatusWrite::Gone),
         Some(live) if live.resource_version() == seen.resource_version() => Err(rejection),
-        Some(live) => Ok(StatusWrite::Stale(Box::new(live))),
+        Some(mut live) => {
+            context.shared.caches.inherit(&mut live, context.shared.served.borrow().as_ref());
+            Ok(StatusWrite::Stale(Box::new(live)))
+        }
         None => Ok(StatusWrite::Gone),
     }
 }

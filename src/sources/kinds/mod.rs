@@ -61,6 +61,8 @@ pub enum Area {
     Models,
     /// These, and the router's namespace.
     ModelsAndRouter,
+    /// The namespaces of this instance's ModelServings; the whole cluster, where it has cluster duties.
+    ModelsOrClusterDuties,
     /// The router's namespace.
     Router,
     /// The whole cluster, or the kind has no namespaces.
@@ -82,6 +84,8 @@ pub enum Requeues {
     ClusterWriters,
     /// The ModelServings that use the profile, the cluster workers and the signal probe.
     ProfileUsers,
+    /// The ModelServings that the object controls, and the cluster workers.
+    Controlled,
     /// The ModelServings whose names the route carries or carried.
     ModelNames,
     /// The ModelServings that the ModelServer selects or selected, and those whose names lead to it.

@@ -17,9 +17,10 @@ use kthena_keda_core::{
     },
     domain::Key,
     observed::{
-        Fingerprint, HpaDigest, LiveBinding, LiveHpa, LiveModelRoute, LiveModelServer, LivePodMonitor,
-        LivePolicy, LiveProfile, LiveScaledObject, LiveServiceMonitor, MonitorDigest, PolicyDigest,
-        ProfileDigest, RouteDigest, RouterService, ScaledObjectDigest, ServerDigest, desired_spec,
+        BoosterDigest, Fingerprint, HpaDigest, LiveBinding, LiveBooster, LiveHpa, LiveModelRoute,
+        LiveModelServer, LivePodMonitor, LivePolicy, LiveProfile, LiveScaledObject, LiveServiceMonitor,
+        MonitorDigest, PolicyDigest, ProfileDigest, RouteDigest, RouterService, ScaledObjectDigest,
+        ServerDigest, desired_spec,
     },
 };
 
@@ -33,6 +34,7 @@ pub fn visit_all(visitor: &mut impl KindVisitor) {
     visitor.visit::<LiveHpa>();
     visitor.visit::<LivePolicy>();
     visitor.visit::<LiveBinding>();
+    visitor.visit::<LiveBooster>();
     visitor.visit::<LiveServiceMonitor>();
     visitor.visit::<Service>();
     visitor.visit::<ModelServing>();
@@ -49,6 +51,7 @@ pub struct Stores {
     pub(in crate::sources) hpas: DigestStore<HpaDigest>,
     pub(in crate::sources) policies: DigestStore<PolicyDigest>,
     pub(in crate::sources) bindings: DigestStore<PolicyDigest>,
+    pub(in crate::sources) boosters: DigestStore<BoosterDigest>,
     pub(in crate::sources) service_monitors: DigestStore<MonitorDigest>,
     pub(in crate::sources) services: DigestStore<RouterService>,
     pub(in crate::sources) opt_ins: DigestStore<OptIn>,
@@ -66,6 +69,7 @@ impl Stores {
             hpas: store::<LiveHpa>(&scopes),
             policies: store::<LivePolicy>(&scopes),
             bindings: store::<LiveBinding>(&scopes),
+            boosters: store::<LiveBooster>(&scopes),
             service_monitors: store::<LiveServiceMonitor>(&scopes),
             services: store::<Service>(&scopes),
             opt_ins: store::<ModelServing>(&scopes),
@@ -268,6 +272,19 @@ impl Digest for PolicyDigest {
             .collect()
     }
 }
+
+impl WatchedKind for LiveBooster {
+    type Digest = BoosterDigest;
+    const ROW: Row =
+        Row::new(Availability::Optional("modelboosters"), Area::ModelsOrClusterDuties, Requeues::Controlled)
+            .awaited_by_plans();
+
+    fn store(stores: &Stores) -> &DigestStore<Self::Digest> {
+        &stores.boosters
+    }
+}
+
+impl Digest for BoosterDigest {}
 
 impl WatchedKind for Service {
     type Digest = RouterService;

@@ -113,6 +113,11 @@ pub mod kinds {
         resource("workload.serving.volcano.sh", "v1alpha1", "ModelServing", "modelservings")
     }
 
+    /// Kthena's ModelBooster.
+    pub fn model_booster() -> ApiResource {
+        resource("workload.serving.volcano.sh", "v1alpha1", "ModelBooster", "modelboosters")
+    }
+
     /// Kthena's ModelServer.
     pub fn model_server() -> ApiResource {
         resource("networking.serving.volcano.sh", "v1alpha1", "ModelServer", "modelservers")

@@ -1,15 +1,17 @@
 //! Kthena's kinds. The operator reads them, and writes only the status of ModelServings.
 
 mod autoscaling_policy;
+mod model_booster;
 mod model_route;
 mod model_server;
 mod model_serving;
 
 pub use autoscaling_policy::{AutoscalingPolicy, AutoscalingPolicyBinding, PolicyTargets};
+pub use model_booster::ModelBooster;
 pub use model_route::{ModelRoute, ModelRouteSpec, RouteRule, TargetModel};
 pub use model_server::{ModelServer, ModelServerSpec, WorkloadPort, WorkloadSelector};
 pub(crate) use model_serving::LABELS_MAX;
 pub use model_serving::{
-    AUTOSCALING_READY, Conditions, ModelServing, ModelServingSpec, ModelServingStatus, ReplicasWriter, Role,
-    ServingGroupTemplate,
+    AUTOSCALING_READY, Booster, Conditions, Inherited, ModelServing, ModelServingSpec, ModelServingStatus,
+    ReplicasWriter, Role, ServingGroupTemplate, Unread,
 };

@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::{
     NamespaceResourceScope,
-    apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time},
+    apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, OwnerReference, Time},
 };
 use kube_core::Resource;
 use serde::{
@@ -15,7 +15,7 @@ use serde::{
 use crate::{
     api::{
         Exists, Lenient, LenientDe,
-        annotations::{DEFAULT_PROFILE, MODEL_NAME, PROFILE},
+        annotations::{DEFAULT_PROFILE, MODEL_NAME, PROFILE, is_own},
         fields,
         metadata::{LeanMetadata, OPERATOR, SmallMap},
     },
@@ -38,11 +38,11 @@ pub const AUTOSCALING_READY: &str = "AutoscalingReady";
 pub struct ModelServing {
     /// Name, identity and owners.
     pub metadata: ObjectMeta,
-    /// The operator's and KEDA's annotations.
+    /// The operator's and KEDA's annotations on the ModelServing itself; see [`Self::effective_annotations`].
     pub annotations: SmallMap,
-    /// `true` if the operator's annotations are larger than allowed; then only short ones are kept, and the
-    /// model name is empty.
-    pub has_oversized_annotations: bool,
+    has_oversized_annotations: bool,
+    /// The ModelBooster that controls it. Decoding leaves its annotations unread; see [`Self::inherit`].
+    pub booster: Option<Box<Booster>>,
     /// Desired state, from its users.
     pub spec: ModelServingSpec,
     /// Current state, from Kthena.
@@ -53,6 +53,46 @@ pub struct ModelServing {
     pub selector_is_ours: bool,
     /// Last writer of `spec.replicas`.
     pub replicas_set_by: ReplicasWriter,
+}
+
+/// The ModelBooster that controls a ModelServing, and whose annotations count for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Booster {
+    /// Name, in the namespace of the ModelServing.
+    pub name: String,
+    /// UID.
+    pub uid: String,
+    /// The operator's annotations on it.
+    pub annotations: Result<Inherited, Unread>,
+}
+
+/// The operator's annotations on a ModelBooster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inherited {
+    /// Values by key.
+    pub annotations: SmallMap,
+    /// `true` if they are larger than allowed; see [`ModelServing::has_oversized_annotations`].
+    pub are_oversized: bool,
+}
+
+impl Inherited {
+    /// The value of an annotation.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.annotations.iter().find(|(found, _)| found == key).map(|(_, value)| value.as_str())
+    }
+}
+
+/// Cause for which the annotations of a ModelBooster are not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unread {
+    /// The initial list is incomplete.
+    NotListed,
+    /// The cluster does not serve ModelBoosters.
+    NotServed,
+    /// The operator may not list ModelBoosters.
+    Forbidden,
+    /// No ModelBooster has the name and UID: it was deleted, or is not in the cache yet.
+    Absent,
 }
 
 /// Last writer of the number of ServingGroups.
@@ -272,8 +312,11 @@ impl From<LenientDe<Wire>> for ModelServing {
         let has_status = status.is_some();
         let status = status.unwrap_or_default();
         let (annotations, has_oversized_annotations) = wire.metadata.take_annotations();
+        let metadata: ObjectMeta = wire.metadata.into();
+        let booster = metadata.owner_references.iter().flatten().find(|owner| is_controlling_booster(owner));
         Self {
-            metadata: wire.metadata.into(),
+            booster: booster.map(Booster::unread).map(Box::new),
+            metadata,
             annotations,
             has_oversized_annotations,
             spec: wire.spec,
@@ -283,6 +326,18 @@ impl From<LenientDe<Wire>> for ModelServing {
             replicas_set_by,
         }
     }
+}
+
+impl Booster {
+    fn unread(owner: &OwnerReference) -> Self {
+        let OwnerReference { name, uid, .. } = owner;
+        Self { name: name.clone(), uid: uid.clone(), annotations: Err(Unread::NotListed) }
+    }
+}
+
+fn is_controlling_booster(owner: &OwnerReference) -> bool {
+    let group = owner.api_version.split('/').next();
+    owner.controller == Some(true) && owner.kind == "ModelBooster" && group == Some(ModelServing::GROUP)
 }
 
 impl ModelServing {
@@ -317,8 +372,51 @@ impl ModelServing {
     /// Group and version, as in `apiVersion`.
     pub const API_VERSION: &'static str = "workload.serving.volcano.sh/v1alpha1";
 
+    /// Sets the annotations of the ModelBooster that controls it. Every source of ModelServings calls this before anything reads
+    /// annotations; until then the ModelBooster counts as unread, which keeps everything as it is.
+    pub fn inherit(&mut self, read: impl FnOnce(&Booster) -> Result<Inherited, Unread>) {
+        if let Some(booster) = &mut self.booster {
+            booster.annotations = read(booster);
+        }
+    }
+
+    /// The ModelBooster that controls it, and the cause for which its annotations are not known.
+    pub fn unread_booster(&self) -> Option<(&str, Unread)> {
+        let booster = self.booster.as_deref()?;
+        Some((booster.name.as_str(), *booster.annotations.as_ref().err()?))
+    }
+
+    fn inherited(&self) -> Option<&Inherited> {
+        self.booster.as_deref()?.annotations.as_ref().ok()
+    }
+
+    fn inherited_annotations(&self) -> &[(String, String)] {
+        self.inherited().map(|found| &*found.annotations).unwrap_or_default()
+    }
+
+    /// `true` if the operator's annotations on it or on its ModelBooster are larger than allowed; then only short ones are kept, and
+    /// the model name is empty.
+    pub fn has_oversized_annotations(&self) -> bool {
+        self.has_oversized_annotations || self.inherited().is_some_and(|found| found.are_oversized)
+    }
+
+    /// Its annotations over those of the ModelBooster that controls it, key by key.
+    pub fn effective_annotations(&self) -> BTreeMap<String, String> {
+        self.inherited_annotations().iter().chain(&self.annotations).cloned().collect()
+    }
+
     fn annotation(&self, name: &str) -> Option<&str> {
-        self.annotations.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        let mut all = self.annotations.iter().chain(self.inherited_annotations());
+        all.find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Keys of the annotations that a rewrite of the ModelServing by its ModelBooster would change: those that the ModelBooster does
+    /// not carry with the same value.
+    pub fn erasable_annotations(&self) -> Vec<&str> {
+        let Some(inherited) = self.inherited() else { return Vec::new() };
+        let own =
+            self.annotations.iter().filter(|own| is_own(&own.0) && !inherited.annotations.contains(own));
+        own.map(|(key, _)| key.as_str()).collect()
     }
 
     /// Desired number of ServingGroups.
@@ -326,9 +424,19 @@ impl ModelServing {
         self.spec.replicas.unwrap_or(1)
     }
 
-    /// `true` if it opts in to autoscaling, with valid annotations or not.
+    /// `true` if it or its ModelBooster opts in to autoscaling, with valid annotations or not.
     pub fn is_opted_in(&self) -> bool {
         self.annotation(MODEL_NAME).is_some()
+    }
+
+    /// `true` if it is opted in, or was when its ModelBooster was last read: its condition says so.
+    pub fn is_managed(&self) -> bool {
+        self.is_opted_in() || (self.unread_booster().is_some() && self.status.conditions.index.is_some())
+    }
+
+    /// `true` if it opts in by its own annotation, not by that of its ModelBooster.
+    pub fn has_own_model_name(&self) -> bool {
+        self.annotations.iter().any(|(key, _)| key == MODEL_NAME)
     }
 
     /// Name of its AutoscalingProfile.

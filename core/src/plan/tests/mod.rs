@@ -1,5 +1,6 @@
 //! Decisions of [`plan`], as tables over a [`Fixture`].
 
+mod booster;
 mod hostile;
 mod objects;
 mod reasons;
