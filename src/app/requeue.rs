@@ -98,7 +98,7 @@ impl Requeuer {
                 self.workers.notify_all();
                 self.renew_controlled(change.clone());
             }
-            Requeues::ModelNames => self.requeue_by_model_names(change),
+            Requeues::RouteUsers => self.requeue_route_users(change),
             Requeues::ModelServerUsers => self.requeue_model_server_users(change),
         }
     }
@@ -142,13 +142,11 @@ impl Requeuer {
         }
     }
 
-    fn requeue_by_model_names(&self, change: &Change) {
+    fn requeue_route_users(&self, change: &Change) {
         match change {
             Change::Resync => self.requeue_opted_in(),
             Change::Object(_, index_keys) => {
-                self.collect_index_keys(
-                    index_keys.iter().copied().filter(|key| key.is_of(index_keys::MODEL_NAME)),
-                );
+                self.collect_index_keys(self.caches.index_keys_of_route(index_keys));
             }
         }
     }
@@ -157,7 +155,9 @@ impl Requeuer {
         match change {
             Change::Resync => self.requeue_opted_in(),
             Change::Object(key, index_keys) => {
-                self.collect_index_keys(index_keys.iter().copied().chain(self.caches.names_routed_to(key)));
+                self.collect_index_keys(
+                    index_keys.iter().copied().chain(self.caches.index_keys_routed_to(key)),
+                );
             }
         }
     }

@@ -15,7 +15,7 @@ use super::plan_args::PlanArgs;
 use crate::{settings::Settings, sources::Manifests};
 use kthena_keda_core::{
     api::annotations::MODEL_NAME,
-    domain::{Capabilities, names::ROUTER_SERVICE_MONITOR, printable},
+    domain::{Capabilities, Reason, names::ROUTER_SERVICE_MONITOR, printable},
     observed::ScrapeEvidence,
     plan::{self, RouterPlan, plan_router},
 };
@@ -165,6 +165,11 @@ fn render(manifests: &Manifests, settings: &Settings, output: &mut Output) {
                 .map(|finding| format!("{place}: {}: {}", finding.reason.as_str(), finding.message)),
         );
         output.notes.extend(plan.warnings.iter().map(|warning| format!("{place}: {warning}")));
+        let reported = plan.explanation.iter().flat_map(|found| &found.runtime_findings);
+        let of_routes = reported.filter(|finding| finding.reason == Reason::ModelNotSeen);
+        output.notes.extend(
+            of_routes.map(|finding| format!("{place}: {}: {}", finding.reason.as_str(), finding.message)),
+        );
         push(plan.objects(), place, output);
     }
 }

@@ -6,7 +6,8 @@ use crate::cache::IndexKey;
 pub const MODEL_NAME: u8 = 0;
 const MODEL_SERVING: u8 = 1;
 const GENERATED: u8 = 2;
-const MODEL_SERVER: u8 = 3;
+/// Kind of the index key of [`model_server`].
+pub const MODEL_SERVER: u8 = 3;
 const LABEL: u8 = 4;
 const NAMESPACE: u8 = 5;
 const OPTED_IN: u8 = 6;

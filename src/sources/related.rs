@@ -2,7 +2,10 @@
 //!
 //! In: a ModelServing, or the index keys of a change. Out: how requests reach it, and the index keys that it shares with others.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use kube::ResourceExt as _;
 
@@ -14,16 +17,11 @@ use crate::{
 use kthena_keda_core::{
     api::kthena::ModelServing,
     domain::{Key, key},
-    observed::{COMPARED, LiveModelRoute, Network, OTHERS_KEPT, Routing, ServerDigest, targets},
+    observed::{
+        COMPARED, LiveModelRoute, Network, OTHERS_KEPT, PLACES_MAX, RouteDigest, Routing, ServerDigest,
+        further_names, targets,
+    },
 };
-
-/// The names that clients send for a model.
-struct Names {
-    /// Model names and adapters.
-    all: BTreeSet<String>,
-    /// The routes to search for a similar name, where no route carries one of the names.
-    similar_in: Vec<Key>,
-}
 
 impl Caches {
     /// How requests reach a ModelServing, from the related routes, servers and ModelServings alone.
@@ -32,11 +30,18 @@ impl Caches {
             return Routing::default();
         }
         let (namespace, own) = (model_serving.namespace().unwrap_or_default(), key(model_serving));
-        let names = self.names(model_serving, &namespace);
-        let carrying: Vec<IndexKey> = names.all.iter().map(|name| index_keys::model_name(name)).collect();
-        let routes = self.stores.routes.matching(&carrying, &names.similar_in);
         let selecting = selecting(&namespace, &own.1, &model_serving.spec.template.roles);
-        let targets: Vec<Key> = targets(&namespace, &borrowed(&routes))
+        let own_servers = self.own_servers(model_serving, &namespace, &selecting);
+        let names = self.names(model_serving, &namespace, &own_servers);
+        let carrying: Vec<IndexKey> = names.iter().map(|name| index_keys::model_name(name)).collect();
+        let routes = self.stores.routes.matching(&carrying, &self.similar_in(model_serving, &namespace));
+        let leading: Vec<IndexKey> =
+            own_servers.iter().map(|name| index_keys::model_server(&namespace, name)).collect();
+        let routes: BTreeMap<Key, RouteDigest> =
+            routes.into_iter().chain(self.stores.routes.matching(&leading, &[])).collect();
+        let routes: Vec<(Key, RouteDigest)> = routes.into_iter().collect();
+        let sent: Vec<&str> = names.iter().map(String::as_str).collect();
+        let targets: Vec<Key> = targets(&namespace, &sent, &borrowed(&routes))
             .into_iter()
             .filter_map(|(namespace, server)| Some((namespace.to_owned(), server?.to_owned())))
             .collect();
@@ -46,25 +51,55 @@ impl Caches {
             routes_are_served: LiveModelRoute::is_served(served),
             routes: &borrowed(&routes),
             servers: &borrowed(&servers),
-            model_servings: &self.related_model_servings(&own, &names.all, &destinations),
+            model_servings: &self.related_model_servings(&own, &names, &destinations),
         };
         network.routing(model_serving)
     }
 
-    fn names(&self, model_serving: &ModelServing, namespace: &str) -> Names {
-        let mut all: BTreeSet<String> = model_serving.model_names().map(str::to_owned).collect();
-        let carrying: Vec<IndexKey> = all.iter().map(|name| index_keys::model_name(name)).collect();
-        let routes = self.stores.routes.matching(&carrying, &[]);
-        let local = routes.iter().filter(|(key, _)| key.0 == namespace);
-        let carried: BTreeSet<String> =
-            local.flat_map(|(_, route)| route.names()).map(str::to_owned).collect();
-        let similar_in = if all.is_subset(&carried) {
-            Vec::new()
-        } else {
-            self.stores.routes.keys(index_keys::namespace(namespace), COMPARED)
+    /// Names that clients send for a model: the listed ones, and those that routes add.
+    fn names(
+        &self,
+        model_serving: &ModelServing,
+        namespace: &str,
+        own_servers: &[String],
+    ) -> BTreeSet<String> {
+        let listed: Vec<&str> = model_serving.model_names().collect();
+        let keys: Vec<IndexKey> = listed
+            .iter()
+            .map(|name| index_keys::model_name(name))
+            .chain(own_servers.iter().map(|name| index_keys::model_server(namespace, name)))
+            .collect();
+        let routes = self.stores.routes.matching(&keys, &[]);
+        let local = routes.iter().filter(|(key, _)| key.0 == namespace).map(|(_, route)| route);
+        let own_servers: Vec<&str> = own_servers.iter().map(String::as_str).collect();
+        let (further, _) = further_names(&listed, &own_servers, local);
+        listed.into_iter().chain(further.into_keys()).map(str::to_owned).collect()
+    }
+
+    /// Names of the ModelServers that select a model's pods.
+    fn own_servers(
+        &self,
+        model_serving: &ModelServing,
+        namespace: &str,
+        selecting: &[IndexKey],
+    ) -> Vec<String> {
+        let servers = self.stores.servers.matching(selecting, &[]);
+        let own =
+            servers.into_iter().filter(|(key, server)| key.0 == namespace && server.selects(model_serving));
+        own.take(PLACES_MAX).map(|(key, _)| key.1).collect()
+    }
+
+    /// The routes to search for a similar name, if no route of the namespace carries one of the listed names.
+    fn similar_in(&self, model_serving: &ModelServing, namespace: &str) -> Vec<Key> {
+        let mut names = model_serving.model_names();
+        let is_carried = |name: &str| {
+            let routes = self.stores.routes.keys(index_keys::model_name(name), usize::MAX);
+            routes.iter().any(|key| key.0 == namespace)
         };
-        all.extend(carried);
-        Names { all, similar_in }
+        if names.all(is_carried) {
+            return Vec::new();
+        }
+        self.stores.routes.keys(index_keys::namespace(namespace), COMPARED)
     }
 
     /// The model itself, and the first few ModelServings that claim one of its names or that one of the servers selects.
@@ -106,10 +141,35 @@ impl Caches {
         names.chain(selecting).collect()
     }
 
-    /// The model names that routes lead to a ModelServer.
-    pub fn names_routed_to(&self, (namespace, name): &Key) -> Vec<IndexKey> {
+    /// The index keys of the models that a changed route concerns: those with one of its names, in the annotation or by another route,
+    /// and those that its ModelServers select. Its own index keys are those before and after the change.
+    pub fn index_keys_of_route(&self, index_keys: &[IndexKey]) -> Vec<IndexKey> {
+        let names = index_keys.iter().copied().filter(|key| key.is_of(index_keys::MODEL_NAME));
+        let targets: Vec<IndexKey> =
+            index_keys.iter().copied().filter(|key| key.is_of(index_keys::MODEL_SERVER)).collect();
+        let servers = self.stores.servers.matching(&targets, &[]);
+        let selecting = servers.iter().flat_map(|(key, server)| server.index_keys(key));
+        self.with_names(names.collect()).into_iter().chain(selecting).collect()
+    }
+
+    /// The index keys of the models that a changed ModelServer concerns, beside those that it selects: those with a name that routes
+    /// lead to it.
+    pub fn index_keys_routed_to(&self, (namespace, name): &Key) -> Vec<IndexKey> {
         let routes = self.stores.routes.matching(&[index_keys::model_server(namespace, name)], &[]);
-        routes.iter().flat_map(|(_, route)| route.names()).map(index_keys::model_name).collect()
+        self.with_names(
+            routes.iter().flat_map(|(_, route)| route.names()).map(index_keys::model_name).collect(),
+        )
+    }
+
+    /// Index keys of the models with any of these names, in the annotation or by a route.
+    fn with_names(&self, names: Vec<IndexKey>) -> Vec<IndexKey> {
+        let routes = self.stores.routes.matching(&names, &[]);
+        let targets: Vec<Key> = routes
+            .iter()
+            .flat_map(|(key, route)| route.servers().map(|server| (key.0.clone(), server.to_owned())))
+            .collect();
+        let servers = self.stores.servers.matching(&[], &targets);
+        names.into_iter().chain(servers.iter().flat_map(|(key, server)| server.index_keys(key))).collect()
     }
 }
 
@@ -158,11 +218,16 @@ mod tests {
     }
 
     prop_compose! {
-        fn route()(namespace in 0..2u8, name in 0..4u8, model in prop::option::of(0..4u8), adapters in prop::collection::vec(0..4u8, 0..2), targets in prop::collection::vec(prop::option::of(0..4u8), 0..3)) -> Value {
+        fn route()(namespace in 0..2u8, name in 0..4u8, created in 0..3u8, gateway in prop::option::weighted(0.3, 0..2u8), model in prop::option::of(0..4u8), adapters in prop::collection::vec(0..4u8, 0..2), targets in prop::collection::vec(prop::option::of(0..4u8), 0..3)) -> Value {
             let targets: Vec<Value> = targets.iter().map(|server| json!({"modelServerName": server.map(|server| format!("o{server}"))})).collect();
             let adapters: Vec<String> = adapters.iter().map(|name| format!("m{name}")).collect();
             let model = model.map(|name| format!("m{name}"));
-            json!({"metadata": metadata(namespace, name), "spec": {"modelName": model, "loraAdapters": adapters, "rules": [{"targetModels": targets}]}})
+            let mut metadata = metadata(namespace, name);
+            if created > 0 {
+                metadata["creationTimestamp"] = json!(format!("2026-01-01T00:00:0{created}Z"));
+            }
+            let gateways: Vec<Value> = gateway.iter().map(|name| json!({"name": format!("g{name}"), "namespace": "n0"})).collect();
+            json!({"metadata": metadata, "spec": {"modelName": model, "loraAdapters": adapters, "parentRefs": gateways, "rules": [{"targetModels": targets}]}})
         }
     }
 
@@ -223,7 +288,10 @@ mod tests {
         let found = |typed: &str| {
             let caches = caches(&world(typed));
             let [model_serving] = &caches.model_servings.state()[..] else { panic!("one ModelServing") };
-            caches.routing(model_serving, &everything_served()).unrouted
+            let routing = caches.routing(model_serving, &everything_served());
+            let unrouted =
+                routing.unrouted().into_iter().map(|found| (found.name.clone(), found.similar.clone()));
+            unrouted.collect::<Vec<_>>()
         };
         let suggestion = |suggested: usize| [(name(COMPARED + 7) + "x", Some(name(suggested)))];
         assert_eq!(found(&name(COMPARED + 7)), []);

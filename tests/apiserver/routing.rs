@@ -1,5 +1,7 @@
 //! Demand of each model, derived from ModelRoutes and ModelServers.
 
+use std::time::Duration;
+
 use harness::{Crds, ModelServing, Settings, Stack, kinds};
 use kube::{ResourceExt as _, api::DynamicObject};
 use serde_json::json;
@@ -62,11 +64,15 @@ async fn scales_a_canary_for_its_own_share() {
     canary.annotate(&[("autoscaling.kthena.io/signals", None)]).await;
     canary.reason("Pending").await;
 
-    // The canary gets no more requests: all demand belongs to the stable model.
+    // A destination of weight 0 follows its own part, and the other one can be at zero: all requests are for it.
     models.reroute("llama", &[("stable-server", 100), ("canary-server", 0)]).await;
-    queries(&stable, &format!("model=\"{name}\"")).await;
-    let message = canary.reason("SharedModelName").await;
-    assert!(message.contains(&format!("{}/stable", models.name)), "{message}");
+    stable.annotate(&[("autoscaling.kthena.io/min-replicas", Some("0"))]).await;
+    queries(&stable, "stable-server").await;
+    stable
+        .scaled_object_until("wakes", |found| found.data["spec"]["triggers"][1]["name"] == "activation")
+        .await;
+    stable.annotate(&[("autoscaling.kthena.io/min-replicas", None)]).await;
+    queries(&canary, "canary-server").await;
     // Behind a ModelServer with a prefill/decode group, a request counts up to twice.
     let groups = json!({"groupKey": "modelserving.volcano.sh/group-name", "prefillLabels": {"modelserving.volcano.sh/role": "prefill"}, "decodeLabels": {"modelserving.volcano.sh/role": "decode"}});
     models.edit_model_server("stable-server", json!({"workloadSelector": {"pdGroup": groups}})).await;
@@ -123,22 +129,61 @@ async fn rejects_a_model_server_that_selects_two_models() {
 }
 
 #[tokio::test]
-async fn routes_separate_the_same_name_in_two_namespaces() {
+async fn follows_the_oldest_route_of_a_name_in_two_namespaces() {
     let (here, there) = (namespace().await, namespace().await);
     let name = here.model_name();
     let mut all = Vec::new();
     for models in [&here, &there] {
         models.model_server("chat", "chat", 8000).await;
         models.model_route("chat", &name, &[("chat", 100)]).await;
+        // The router orders routes by their creation, which has a resolution of one second.
+        tokio::time::sleep(Duration::from_millis(1100)).await;
         all.push(models.model_serving("chat").opted_in(&name).create().await);
     }
-    for chat in &all {
-        queries(chat, &format!(r#"model_server="{}/chat""#, chat.namespace.name)).await;
-    }
-    there.delete_model_route("chat").await;
+    // The younger route gets no requests, and has no effect on the other model.
     queries(&all[0], &format!("model=\"{name}\"")).await;
-    let message = all[1].reason("SharedModelName").await;
-    assert!(message.contains(&format!("{}/chat", here.name)), "{message}");
+    queries(&all[1], &format!(r#"model_server="{}/chat""#, there.name)).await;
+    here.delete_model_route("chat").await;
+    queries(&all[1], &format!("model=\"{name}\"")).await;
+    let message = all[0].reason("SharedModelName").await;
+    assert!(message.contains(&format!("{}/chat", there.name)), "{message}");
+}
+
+#[tokio::test]
+async fn counts_names_that_only_routes_lead_to_it() {
+    let (models, other) = (namespace().await, namespace().await);
+    let name = models.model_name();
+    models.model_server("chat", "chat", 8000).await;
+    models.model_route("chat", &name, &[("chat", 100)]).await;
+    let chat = models.model_serving("chat").opted_in(&name).create().await;
+    queries(&chat, &format!("model=\"{name}\"")).await;
+    let alias = format!("zz-alias.{}", models.name);
+    models.model_route("alias", &alias, &[("chat", 100)]).await;
+    queries(&chat, "|zz-alias").await;
+    // Another route that takes the alias over, and one that gives it back.
+    models.delete_model_route("alias").await;
+    other.model_server("chat", "chat", 8000).await;
+    other.model_route("alias", &alias, &[("chat", 100)]).await;
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    models.model_route("alias", &alias, &[("chat", 100)]).await;
+    queries(&chat, &format!("model=\"{name}\"")).await;
+    other.delete_model_route("alias").await;
+    queries(&chat, "|zz-alias").await;
+    // A ModelServer that is corrected requeues the model that it selects now.
+    models
+        .edit_model_server(
+            "chat",
+            json!({"workloadSelector": {"matchLabels": {"modelserving.volcano.sh/name": "chta"}}}),
+        )
+        .await;
+    queries(&chat, &format!("model=\"{name}\"")).await;
+    models
+        .edit_model_server(
+            "chat",
+            json!({"workloadSelector": {"matchLabels": {"modelserving.volcano.sh/name": "chat"}}}),
+        )
+        .await;
+    queries(&chat, "|zz-alias").await;
 }
 
 #[tokio::test]

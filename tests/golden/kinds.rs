@@ -122,7 +122,7 @@ fn requeues(requeues: Requeues) -> &'static str {
             "the models that use it, the router's ServiceMonitor, the status of profiles and the signal probe"
         }
         Requeues::Controlled => "the models that it controls, and the cluster workers",
-        Requeues::ModelNames => "the models whose names it carries",
+        Requeues::RouteUsers => "the models whose names it carries, and those that it leads to",
         Requeues::ModelServerUsers => "the models that it selects, and those whose names lead to it",
     }
 }

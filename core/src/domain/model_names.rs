@@ -91,18 +91,17 @@ impl ModelNames {
         self.0.iter().map(ModelName::as_str)
     }
 
-    /// These names followed by the valid ones of `more`, without repetitions; the maximum of 16 does not
-    /// apply.
-    #[must_use]
-    pub fn with<'a>(&self, more: impl IntoIterator<Item = &'a str>) -> Self {
-        let mut names = self.0.clone();
-        let mut known: HashSet<ModelName> = names.iter().cloned().collect();
-        for name in more.into_iter().filter_map(|name| name.parse::<ModelName>().ok()) {
+    /// The valid ones of these names, in order and without repetitions; the maximum of 16 does not apply.
+    /// `None` if there is none.
+    pub fn of<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<Self> {
+        let mut valid: Vec<ModelName> = Vec::new();
+        let mut known: HashSet<ModelName> = HashSet::new();
+        for name in names.into_iter().filter_map(|name| name.parse::<ModelName>().ok()) {
             if known.insert(name.clone()) {
-                names.push(name);
+                valid.push(name);
             }
         }
-        Self(names)
+        (!valid.is_empty()).then_some(Self(valid))
     }
 }
 

@@ -84,6 +84,16 @@ impl Signal {
     }
 }
 
+impl Demand {
+    /// `true` if the router counts it for each ModelServer, and not only for each model name.
+    pub const fn is_counted_by_server(self) -> bool {
+        match self {
+            Self::ActiveRequests => true,
+            Self::QueuedRequests | Self::RequestRate | Self::OutputTokens => false,
+        }
+    }
+}
+
 impl fmt::Display for Signal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())

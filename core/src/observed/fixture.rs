@@ -207,10 +207,18 @@ impl Fixture {
         self.route_with(&json!({"modelName": model, "rules": [{"targetModels": targets}]}))
     }
 
-    /// Adds a ModelRoute of the namespace.
-    pub(crate) fn route_with(mut self, spec: &Value) -> Self {
-        let name = format!("route-{}", self.routes.len());
-        self.routes.push(json!({"metadata": {"name": name, "namespace": "models"}, "spec": spec}));
+    /// Adds a ModelRoute of the namespace; it is younger than the routes added before.
+    pub(crate) fn route_with(self, spec: &Value) -> Self {
+        self.route_in("models", spec)
+    }
+
+    /// Adds a ModelRoute of a namespace; it is younger than the routes added before.
+    pub(crate) fn route_in(mut self, namespace: &str, spec: &Value) -> Self {
+        let (name, minute) = (format!("route-{}", self.routes.len()), self.routes.len());
+        let created = format!("2026-01-01T00:{minute:02}:00Z");
+        self.routes.push(json!({
+            "metadata": {"name": name, "namespace": namespace, "creationTimestamp": created}, "spec": spec,
+        }));
         self
     }
 
@@ -224,6 +232,13 @@ impl Fixture {
     /// Adds a ModelServer that selects the pods of a ModelServing, with further fields of its spec.
     pub(crate) fn server(self, name: &str, model_serving: &str, fields: &Value) -> Self {
         self.server_with(name, &json!({"modelserving.volcano.sh/name": model_serving}), fields)
+    }
+
+    /// Adds a ModelServer of another namespace that selects no pods.
+    pub(crate) fn server_in(mut self, namespace: &str, name: &str) -> Self {
+        let spec = json!({"workloadSelector": {"matchLabels": {"app": "any"}}});
+        self.servers.push(json!({"metadata": {"name": name, "namespace": namespace}, "spec": spec}));
+        self
     }
 
     /// Adds a ModelServer by its pod labels, with further fields of its spec.

@@ -32,8 +32,9 @@ pub use profile::{LiveProfile, ProfileDigest};
 pub use readable::{Readability, Readable, UnreadKind};
 pub use router::{ObservedRouter, RouterPort, RouterService, ScrapeEvidence, ScrapeTarget};
 pub use routing::{
-    COMPARED, Destination, LiveModelRoute, LiveModelServer, Network, OTHERS_KEPT, RouteDigest, Routing,
-    Server, ServerDigest, targets,
+    Backend, COMPARED, Destination, LiveModelRoute, LiveModelServer, NAMES_MAX, NameOrigin, Network,
+    OTHERS_KEPT, PLACES_MAX, RouteDigest, RoutedName, Routing, Server, ServerBackend, ServerDigest, Usage,
+    further_names, targets,
 };
 pub use scaled_object::{LiveScaledObject, ScaledObjectDigest};
 pub use spec::{LiveObject, LiveSpec, SpecDifference, desired_spec};

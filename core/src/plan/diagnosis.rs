@@ -5,7 +5,7 @@
 
 use strum::VariantArray as _;
 
-use super::{Explanation, Finding, Plan, ResolvedIntent, booster};
+use super::{Explanation, Finding, Plan, ResolvedIntent, booster, demand::depends_on_names, finding::listed};
 use crate::{
     api::annotations::MODEL_NAME,
     domain::{ChainLink, VerdictReason, cut, printable, shortened},
@@ -181,18 +181,27 @@ fn scraping(explanation: &Explanation) -> (LinkState, String) {
 }
 
 fn model(observed: &Observed, explanation: &Explanation) -> (LinkState, String) {
-    match observed.routing.unrouted.as_slice() {
-        [] if observed.routing.is_known => holds("a ModelRoute carries the model name"),
+    let routing = &observed.routing;
+    let here: Vec<&str> =
+        routing.names.iter().filter(|name| name.leads_here()).map(|name| name.name.as_str()).collect();
+    if !here.is_empty() {
+        return holds(format!("ModelRoutes lead requests for {} to this model", listed(&here)));
+    }
+    let depends = explanation.resolved.as_ref().is_none_or(|resolved| depends_on_names(&resolved.intent));
+    match routing.unrouted().as_slice() {
+        _ if !depends => holds("no signal depends on the model name"),
+        [] if routing.is_known => holds("a ModelRoute carries the model name"),
         [] if explanation.probe_error.is_some() => {
             unknown("no ModelRoute kind is served, and Prometheus did not answer")
         }
         [] => holds("the router has received requests for the model name"),
         unrouted => {
-            let names: Vec<String> = unrouted.iter().map(|(name, _)| shortened(name)).collect();
-            holds(format!(
-                "requests arrive by another name, or are answered; no ModelRoute carries {}",
-                names.join(", ")
-            ))
+            let names: Vec<String> = unrouted.iter().map(|name| shortened(&name.name)).collect();
+            let names = names.join(", ");
+            match explanation.probe_error {
+                Some(_) => unknown(format!("no ModelRoute carries {names}, and Prometheus did not answer")),
+                None => holds(format!("requests are answered, although no ModelRoute carries {names}")),
+            }
         }
     }
 }

@@ -1,12 +1,15 @@
 //! Problems that KEDA, the HPA and Prometheus report of a plan that is valid, with the remedy if it is known.
 
-use super::{Finding, ResolvedIntent, finding, triggers::Triggers};
+use super::{
+    Finding, ResolvedIntent, demand::depends_on_names, finding, triggers::Triggers, verdict::has_reported,
+};
 use crate::{
-    api::keda::MetricType,
-    domain::{Reason, SUGGESTIONS_MAX, names::ROUTER_SERVICE_MONITOR, nearest},
+    api::{keda::MetricType, kthena::ModelServing},
+    domain::{Reason, SUGGESTIONS_MAX, names::ROUTER_SERVICE_MONITOR, nearest, quoted},
     intent::{Intent, SignalSource, SignalTarget},
     observed::{
-        ConditionDigest, NameTraffic, Observed, ProbeResult, ProbeTarget, find_condition, normalize_message,
+        Backend, ConditionDigest, Destination, NameTraffic, Observed, ProbeResult, ProbeTarget, RoutedName,
+        ServerBackend, Usage, find_condition, normalize_message,
     },
     signals::Signal,
 };
@@ -143,11 +146,12 @@ pub(super) fn signals(
     observed: &Observed,
     ResolvedIntent { intent, triggers }: &ResolvedIntent,
 ) -> ProbeFindings {
-    let Some(prometheus) = intent.profile.prometheus.clone() else { return ProbeFindings::default() };
-    let target = ProbeTarget { prometheus, router: triggers.router.clone() };
-    match observed.probes.get(&target) {
+    if intent.profile.prometheus.is_none() {
+        return ProbeFindings::default();
+    }
+    match probe_of(observed, intent, triggers) {
         None => {
-            ProbeFindings { runtime_findings: not_routed(observed, None).into_iter().collect(), error: None }
+            ProbeFindings { runtime_findings: routed(observed, intent).into_iter().collect(), error: None }
         }
         Some(Err(error)) => {
             let error = format!(
@@ -155,7 +159,7 @@ pub(super) fn signals(
                 normalize_message(error)
             );
             ProbeFindings {
-                runtime_findings: not_routed(observed, None).into_iter().collect(),
+                runtime_findings: routed(observed, intent).into_iter().collect(),
                 error: Some(error),
             }
         }
@@ -167,6 +171,16 @@ pub(super) fn signals(
             ProbeFindings { runtime_findings: runtime_findings.collect(), error: None }
         }
     }
+}
+
+fn probe_of<'a>(
+    observed: &'a Observed,
+    intent: &Intent,
+    triggers: &Triggers,
+) -> Option<Result<&'a ProbeResult, &'a String>> {
+    let prometheus = intent.profile.prometheus.clone()?;
+    let target = ProbeTarget { prometheus, router: triggers.router.clone() };
+    observed.probes.get(&target).map(|result| result.as_ref().map(AsRef::as_ref))
 }
 
 fn router_scraped(intent: &Intent, triggers: &Triggers, probe: &ProbeResult) -> Option<Finding> {
@@ -198,8 +212,13 @@ fn engines_scraped(observed: &Observed, triggers: &Triggers, probe: &ProbeResult
 /// Checks that requests of clients can reach the model: by its routes, or, in a cluster without routes, by
 /// the requests that the router has received.
 fn model_seen(observed: &Observed, intent: &Intent, probe: &ProbeResult) -> Option<Finding> {
-    let is_served = intent.models.iter().any(|name| probe.names.get(name) == Some(&NameTraffic::Otherwise));
-    if is_served || !probe.router_is_scraped {
+    if !depends_on_names(intent) || !probe.router_is_scraped {
+        return None;
+    }
+    if let Some(unreached) = unreached(observed, Some(probe)) {
+        return unreached.is_certain.then(|| unreached.finding());
+    }
+    if intent.models.iter().any(|name| is_served(name, probe)) {
         return None;
     }
     if observed.routing.is_known {
@@ -217,14 +236,177 @@ fn model_seen(observed: &Observed, intent: &Intent, probe: &ProbeResult) -> Opti
     Some(Finding::not_requested(&names, similar, &requested))
 }
 
+fn is_served(name: &str, probe: &ProbeResult) -> bool {
+    probe.names.get(name) == Some(&NameTraffic::Otherwise)
+}
+
+/// The routes alone, before Prometheus has answered.
+///
+/// The router may know a name without a ModelRoute, by an `HTTPRoute` and an `InferencePool`, and a ModelServer
+/// may select pods by labels that the pod templates do not show. So these are reported only while the model
+/// waits for KEDA anyway, or if the condition reports them already.
+fn routed(observed: &Observed, intent: &Intent) -> Option<Finding> {
+    if !depends_on_names(intent) {
+        return None;
+    }
+    let is_reported =
+        observed.model_serving.condition().is_some_and(|found| found.reason == Reason::ModelNotSeen.as_str());
+    let is_due = is_reported || !has_reported(observed);
+    match unreached(observed, None) {
+        Some(unreached) => (is_due || unreached.is_certain).then(|| unreached.finding()),
+        None if is_due => not_routed(observed, None),
+        None => None,
+    }
+}
+
 /// Reports a model without any routed name. One routed name is enough: the others may be aliases that are not
 /// in use yet.
 fn not_routed(observed: &Observed, probe: Option<&ProbeResult>) -> Option<Finding> {
-    let unrouted = &observed.routing.unrouted;
-    if unrouted.is_empty() || unrouted.len() != observed.model_serving.model_names().count() {
+    let (unrouted, listed) = (observed.routing.unrouted(), observed.routing.listed().count());
+    if unrouted.is_empty() || unrouted.len() != listed {
         return None;
     }
     let is_requested =
-        probe.is_some_and(|probe| unrouted.iter().any(|(name, _)| probe.names.contains_key(name)));
-    Some(Finding::not_routed(unrouted, is_requested))
+        probe.is_some_and(|probe| unrouted.iter().any(|found| probe.names.contains_key(&found.name)));
+    let others = observed.routing.names.iter().filter(|name| name.leads_here());
+    let others: Vec<&str> = others.map(|name| name.name.as_str()).collect();
+    Some(Finding::not_routed(&unrouted, is_requested, &others))
+}
+
+/// Routes that carry the model's names and lead to none of its pods.
+struct Unreached {
+    causes: Vec<String>,
+    /// `false` if the requests may be served nevertheless, by pods with labels that the pod templates do not
+    /// show.
+    is_certain: bool,
+}
+
+impl Unreached {
+    fn finding(&self) -> Finding {
+        let causes: Vec<&str> = self.causes.iter().map(String::as_str).collect();
+        Finding::not_reached(&causes)
+    }
+}
+
+fn unreached(observed: &Observed, probe: Option<&ProbeResult>) -> Option<Unreached> {
+    let routing = &observed.routing;
+    if routing.names.iter().any(RoutedName::leads_here) {
+        return None;
+    }
+    let carried: Vec<&RoutedName> = routing.listed().filter(|name| !name.carried_by.is_empty()).collect();
+    if carried.is_empty() {
+        return None;
+    }
+    let may_be_served = |name: &RoutedName| probe.is_none_or(|probe| is_served(&name.name, probe));
+    let mut served = carried.iter().filter(|name| may_be_served(name)).flat_map(|name| &name.destinations);
+    let is_certain = !served.any(selects_unknown_pods);
+    let mut causes: Vec<String> =
+        carried.iter().flat_map(|name| unreached_causes(&observed.model_serving, name)).collect();
+    causes.dedup();
+    Some(Unreached { causes, is_certain })
+}
+
+fn selects_unknown_pods(destination: &Destination) -> bool {
+    matches!(&destination.backend, Backend::Server(server) if !server.labels.is_empty())
+}
+
+/// The same as a warning, where no signal depends on the routes or requests are served nevertheless.
+pub(super) fn unreached_warning(
+    observed: &Observed,
+    ResolvedIntent { intent, triggers }: &ResolvedIntent,
+) -> Option<String> {
+    let probe = probe_of(observed, intent, triggers).and_then(Result::ok);
+    let unreached = unreached(observed, probe)?;
+    (!depends_on_names(intent) || (probe.is_some() && !unreached.is_certain))
+        .then(|| unreached.finding().message)
+}
+
+/// Listed names that no route carries, beside others that are routed.
+pub(super) fn unrouted_warning(
+    observed: &Observed,
+    ResolvedIntent { intent, triggers }: &ResolvedIntent,
+) -> Option<String> {
+    let probe = probe_of(observed, intent, triggers).and_then(Result::ok);
+    let routing = &observed.routing;
+    let (unrouted, routed): (Vec<_>, Vec<_>) = routing.listed().partition(|name| name.carried_by.is_empty());
+    if !depends_on_names(intent) || routed.is_empty() {
+        return None;
+    }
+    let is_served = |name: &RoutedName| probe.is_some_and(|probe| is_served(&name.name, probe));
+    let unrouted: Vec<&RoutedName> = unrouted.into_iter().filter(|name| !is_served(name)).collect();
+    (!unrouted.is_empty()).then(|| finding::unrouted(&unrouted))
+}
+
+/// Listed names whose routes lead nowhere, beside others that lead to the model.
+pub(super) fn dead_names_warning(observed: &Observed, intent: &Intent) -> Option<String> {
+    let routing = &observed.routing;
+    if !depends_on_names(intent) || !routing.names.iter().any(RoutedName::leads_here) {
+        return None;
+    }
+    let is_dead = |name: &&RoutedName| {
+        !name.carried_by.is_empty() && !name.leads_here() && name.elsewhere().next().is_none()
+    };
+    let dead = routing.listed().filter(is_dead);
+    let causes: Vec<String> = dead.flat_map(|name| unreached_causes(&observed.model_serving, name)).collect();
+    let causes: Vec<&str> = causes.iter().map(String::as_str).collect();
+    (!causes.is_empty()).then(|| {
+        format!("{}; so requests for it are rejected; correct the ModelRoute", finding::listed(&causes))
+    })
+}
+
+fn unreached_causes(model_serving: &ModelServing, name: &RoutedName) -> Vec<String> {
+    let used: Vec<&Destination> =
+        name.destinations.iter().filter(|destination| destination.usage != Usage::Unused).collect();
+    if used.is_empty() {
+        let routes: Vec<&str> = name.carried_by.iter().map(String::as_str).collect();
+        return vec![format!(
+            "the ModelRoute {} has no rule with a destination for {}",
+            finding::listed(&routes),
+            quoted(&name.name)
+        )];
+    }
+    used.into_iter().map(|destination| unreached_cause(model_serving, name, destination)).collect()
+}
+
+fn unreached_cause(model_serving: &ModelServing, name: &RoutedName, destination: &Destination) -> String {
+    let Destination { route, backend, .. } = destination;
+    let older = if name.carried_by.contains(route) {
+        String::new()
+    } else {
+        format!(", which kthena-router uses in place of {},", name.carried_by.join(", "))
+    };
+    let receiver = match backend {
+        Backend::Missing(server) => format!("the ModelServer {server}, which does not exist"),
+        Backend::Outside => "a provider outside the cluster".to_owned(),
+        Backend::Server(ServerBackend { name, labels, .. }) if labels.is_empty() => {
+            format!("the ModelServer {name}, which does not select the pods of this ModelServing")
+        }
+        Backend::Server(ServerBackend { name, labels, .. }) => format!(
+            "the ModelServer {name}, which selects pods by {}, but the pods of this ModelServing have {}",
+            pairs(labels.iter().map(|(key, value)| (key.as_str(), Some(value.as_str())))),
+            pairs(labels.iter().flat_map(|(key, _)| pod_labels(model_serving, key)))
+        ),
+    };
+    format!("the ModelRoute {route}{older} sends requests for {} to {receiver}", quoted(&name.name))
+}
+
+/// Values of a label of the entry pods of all roles; one without a value if no role has it.
+fn pod_labels<'a>(model_serving: &'a ModelServing, key: &'a str) -> Vec<(&'a str, Option<&'a str>)> {
+    let roles = model_serving.spec.template.roles.iter();
+    let mut values: Vec<&str> = roles.filter_map(|role| model_serving.entry_pod_label(role, key)).collect();
+    values.sort_unstable();
+    values.dedup();
+    if values.is_empty() {
+        vec![(key, None)]
+    } else {
+        values.into_iter().map(|value| (key, Some(value))).collect()
+    }
+}
+
+fn pairs<'a>(labels: impl Iterator<Item = (&'a str, Option<&'a str>)>) -> String {
+    let labels: Vec<String> = labels
+        .map(|(key, value)| value.map_or_else(|| format!("no label {key}"), |value| format!("{key}={value}")))
+        .collect();
+    let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+    finding::listed(&labels)
 }

@@ -9,7 +9,9 @@ use crate::{
     api::annotations::{MODEL_NAME, PREFIX},
     domain::{Reason, cut, printable, quoted, shortened, shortened_to},
     intent::AnnotationError,
-    observed::{CompetingAutoscaler, ConditionDigest, SelectorMismatch, UnreadKind, normalize_message},
+    observed::{
+        CompetingAutoscaler, ConditionDigest, RoutedName, SelectorMismatch, UnreadKind, normalize_message,
+    },
     promql::QueryError,
 };
 
@@ -122,20 +124,34 @@ impl Finding {
         )
     }
 
-    /// No ModelRoute carries any of the names, each given with the most similar one that is routed.
-    pub(super) fn not_routed(unrouted: &[(String, Option<String>)], is_requested: bool) -> Self {
-        let names: Vec<String> = unrouted.iter().map(with_suggestion).collect();
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let effect = if is_requested {
-            "so kthena-router answers requests for it with 404"
-        } else {
-            "so no request can reach this model"
+    /// No ModelRoute carries any of the listed names; `others` are names that routes lead to the model.
+    pub(super) fn not_routed(unrouted: &[&RoutedName], is_requested: bool, others: &[&str]) -> Self {
+        let effect = match (others, is_requested) {
+            ([], true) => {
+                "so kthena-router answers requests for it with 404 and the model goes to its minimum"
+                    .to_owned()
+            }
+            ([], false) => "so no request can reach this model and the model goes to its minimum".to_owned(),
+            (others, _) => {
+                format!("so it is scaled on the names that routes lead to it alone: {}", listed(others))
+            }
         };
         Self::new(
             Reason::ModelNotSeen,
             format!(
-                "no ModelRoute in this namespace carries the model name {}, {effect} and the model goes to its minimum; correct {MODEL_NAME}, or add the route",
-                listed(&names)
+                "no ModelRoute in this namespace carries the model name {}, {effect}; correct {MODEL_NAME}, or add the route",
+                with_suggestions(unrouted)
+            ),
+        )
+    }
+
+    /// ModelRoutes carry the names, and none leads to the pods of the ModelServing.
+    pub(super) fn not_reached(causes: &[&str]) -> Self {
+        Self::new(
+            Reason::ModelNotSeen,
+            format!(
+                "{}; so no request reaches the pods of this ModelServing, and the model goes to its minimum; correct the ModelRoute, or workloadSelector of the ModelServer",
+                listed(causes)
             ),
         )
     }
@@ -225,36 +241,41 @@ impl Finding {
         )
     }
 
-    /// Several ModelServings have a name, or are routed to for it, and no route leads to this one.
-    pub(super) fn shared_model_name(others: &[&str]) -> Self {
+    /// Several ModelServings have a name, or are routed to for it by these routes, and no route leads to this
+    /// one.
+    pub(super) fn shared_model_name(others: &[&str], routes: &[&str]) -> Self {
+        let routes = match routes {
+            [] => String::new(),
+            routes => format!(" (kthena-router uses the ModelRoute {})", listed(routes)),
+        };
         Self::new(
             Reason::SharedModelName,
             format!(
-                "the model name is shared with {}, and no ModelRoute in this namespace separates their requests; route the name to a ModelServer that selects only the pods of this ModelServing, or remove {MODEL_NAME} from all but one of them",
+                "the model name is shared with {}, and no ModelRoute in this namespace separates their requests{routes}; route the name to a ModelServer that selects only the pods of this ModelServing, or remove {MODEL_NAME} from all but one of them",
                 listed(others)
             ),
         )
     }
 
     /// A ModelServer selects the pods of several ModelServings.
-    pub(super) fn shared_model_server<'a>(servers: impl Iterator<Item = &'a str>, others: &[&str]) -> Self {
-        let servers: Vec<&str> = servers.collect();
+    pub(super) fn shared_model_server(servers: &[&str], others: &[&str]) -> Self {
         Self::new(
             Reason::SharedModelName,
             format!(
                 "the ModelServer {} also selects the pods of {}, so their requests cannot be separated; give each ModelServing its own ModelServer, with the label modelserving.volcano.sh/name in its selector",
-                listed(&servers),
+                listed(servers),
                 listed(others)
             ),
         )
     }
 
     /// A signal that the router does not count by ModelServer.
-    pub(super) fn signal_not_split(signal: &str) -> Self {
+    pub(super) fn signal_not_split(signal: &str, routes: &[String]) -> Self {
         Self::new(
             Reason::SharedModelName,
             format!(
-                "requests for the model name also go elsewhere, and kthena-router does not count {signal} by ModelServer, so the share of this ModelServing is unknown; use active-requests, or signals of the engines"
+                "requests for the model name also go elsewhere{}, and kthena-router does not count {signal} by ModelServer, so the share of this ModelServing is unknown; use active-requests, or signals of the engines",
+                by_routes(routes)
             ),
         )
     }
@@ -268,11 +289,12 @@ impl Finding {
         )
     }
 
-    pub(super) fn split_at_zero() -> Self {
+    pub(super) fn split_at_zero(routes: &[String]) -> Self {
         Self::new(
             Reason::CannotWakeFromZero,
             format!(
-                "requests for the model name also go elsewhere, so a request at zero may not be for this ModelServing and nothing could wake it; set {PREFIX}min-replicas to at least 1"
+                "requests for the model name also go elsewhere{}, so a request at zero may not be for this ModelServing and nothing could wake it; set {PREFIX}min-replicas to at least 1",
+                by_routes(routes)
             ),
         )
     }
@@ -317,14 +339,34 @@ pub(super) fn selector_mismatch(SelectorMismatch { pods, groups }: SelectorMisma
     )
 }
 
-fn with_suggestion((name, nearest): &(String, Option<String>)) -> String {
-    match nearest {
-        Some(nearest) => format!("{} (most similar routed name: {})", quoted(name), quoted(nearest)),
+/// Listed names without a route beside others that have one, with effect and remedy.
+pub(super) fn unrouted(unrouted: &[&RoutedName]) -> String {
+    format!(
+        "no ModelRoute in this namespace carries {}, so kthena-router does not know it; add the route, or remove the name from {MODEL_NAME}",
+        with_suggestions(unrouted)
+    )
+}
+
+fn with_suggestions(names: &[&RoutedName]) -> String {
+    let names: Vec<String> = names.iter().map(|name| with_suggestion(name)).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    listed(&names)
+}
+
+fn with_suggestion(RoutedName { name, similar, .. }: &RoutedName) -> String {
+    match similar {
+        Some(similar) => format!("{} (most similar routed name: {})", quoted(name), quoted(similar)),
         None => quoted(name),
     }
 }
 
-fn listed(names: &[&str]) -> String {
+fn by_routes(routes: &[String]) -> String {
+    let routes: Vec<&str> = routes.iter().map(String::as_str).collect();
+    if routes.is_empty() { String::new() } else { format!(" by the ModelRoute {}", listed(&routes)) }
+}
+
+/// The first few names, and `and others` if there are more.
+pub(super) fn listed(names: &[&str]) -> String {
     let names: Vec<String> =
         names.iter().take(MAX_LISTED + 1).map(|name| shortened_to(NAME_MAX, name)).collect();
     match names.get(..MAX_LISTED) {

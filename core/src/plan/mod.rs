@@ -361,6 +361,10 @@ fn warnings(
     warnings.extend(observed.second_writer.iter().map(|manager| booster::second_writer(observed, manager)));
     warnings.extend(unread::warnings(observed, resolved));
     warnings.extend(persistent_fields(observed));
+    warnings.extend(triggers.warnings.iter().cloned());
+    warnings.extend(external_status::unrouted_warning(observed, resolved));
+    warnings.extend(external_status::unreached_warning(observed, resolved));
+    warnings.extend(external_status::dead_names_warning(observed, intent));
     warnings.extend(external_status::harmless_mismatch(observed, triggers));
     let values = triggers.triggers.iter().filter(|trigger| trigger.metric_type == MetricType::Value);
     warnings.extend(values.map(|trigger| {

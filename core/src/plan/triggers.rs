@@ -4,13 +4,14 @@ use super::{
     Finding,
     demand::{self, DemandShare},
     engine::{Engines, engines},
+    finding::listed,
 };
 use crate::{
     api::keda::MetricType,
     intent::{Intent, SignalSource, SignalTarget},
     observed::Observed,
-    promql::Subject,
-    signals::{ACTIVATION, DemandScope, Engine, EngineSeries, RouterSeries, Signal, activation},
+    promql::{Expr, Subject},
+    signals::{ACTIVATION, Demand, DemandScope, Engine, EngineSeries, RouterSeries, Signal, activation},
 };
 
 /// Threshold that no demand reaches: the activation trigger wakes a model and never sizes it.
@@ -40,6 +41,8 @@ pub struct Triggers {
     pub engines: Option<Engines>,
     /// Location of the router's series.
     pub router: RouterSeries,
+    /// Requests that the queries do not count, and why.
+    pub warnings: Vec<String>,
 }
 
 /// Builds a trigger for every signal of the intent, and the activation trigger for a minimum of 0.
@@ -48,7 +51,7 @@ pub struct Triggers {
 /// All problems that keep a signal from being measured.
 pub(super) fn triggers(observed: &Observed, intent: &Intent) -> Result<Triggers, Vec<Finding>> {
     let router = observed.router.with_overrides(&intent.profile.router);
-    let share = demand::share(&intent.models, &observed.routing).map_err(|finding| vec![finding])?;
+    let share = demand::share(intent, &observed.routing).map_err(|finding| vec![finding])?;
     let builder = QueryBuilder { observed, intent, router: &router, share: &share };
     let mut findings = cannot_wake(intent, &share);
     let mut triggers = Vec::new();
@@ -59,7 +62,7 @@ pub(super) fn triggers(observed: &Observed, intent: &Intent) -> Result<Triggers,
             Err(finding) => findings.push(finding),
         }
     }
-    if let (0, DemandScope::Models(models)) = (intent.replicas.min(), &share.demanded) {
+    if let (0, Some(models)) = (intent.replicas.min(), &share.whole) {
         triggers.push(TriggerSpec {
             name: ACTIVATION.to_owned(),
             query: activation(models, &router).to_string(),
@@ -69,7 +72,11 @@ pub(super) fn triggers(observed: &Observed, intent: &Intent) -> Result<Triggers,
         });
     }
     let engines = intent.signals.iter().any(needs_engines).then(|| builder.engines()).and_then(Result::ok);
-    if findings.is_empty() { Ok(Triggers { triggers, engines, router }) } else { Err(findings) }
+    if !findings.is_empty() {
+        return Err(findings);
+    }
+    let warnings = warnings(intent, &share);
+    Ok(Triggers { triggers, engines, router, warnings })
 }
 
 const fn needs_engines(signal: &SignalTarget) -> bool {
@@ -85,10 +92,32 @@ fn cannot_wake(intent: &Intent, share: &DemandShare) -> Vec<Finding> {
     if intent.signals.iter().all(needs_engines) {
         findings.push(Finding::no_engines_at_zero());
     }
-    if let DemandScope::Servers(_) = share.demanded {
-        findings.push(Finding::split_at_zero());
+    if share.whole.is_none() && share.receives {
+        findings.push(Finding::split_at_zero(&share.elsewhere));
     }
     findings
+}
+
+/// Requests that the queries do not count.
+fn warnings(intent: &Intent, share: &DemandShare) -> Vec<String> {
+    let mut warnings = share.warnings.clone();
+    if !share.receives && intent.replicas.min() == 0 {
+        warnings.push(
+            "no ModelRoute sends requests to the ModelServers of this ModelServing now, so nothing wakes it at zero; before you route a part of the requests to them, set a minimum of at least 1".to_owned(),
+        );
+    }
+    let further: Vec<&str> = share.further.iter().map(String::as_str).collect();
+    let custom = intent.signals.iter().filter_map(|signal| match &signal.source {
+        SignalSource::Custom(custom) if custom.query.uses_one_model() => Some(&custom.name),
+        SignalSource::Custom(_) | SignalSource::BuiltIn(_) => None,
+    });
+    warnings.extend(custom.filter(|_| !further.is_empty()).map(|name| {
+        format!(
+            "the query of signal {name} compares {{{{model}}}} by =, so it does not count requests for {}, which routes lead to this model too; use =~ in the AutoscalingProfile",
+            listed(&further)
+        )
+    }));
+    warnings
 }
 
 struct QueryBuilder<'a> {
@@ -105,11 +134,10 @@ impl QueryBuilder<'_> {
         let mut metric_type = MetricType::AverageValue;
         let query = match source {
             SignalSource::BuiltIn(Signal::Demand(demand)) => {
-                if self.share.counts_twice {
+                if self.share.counts_twice && demand.is_counted_by_server() {
                     target = target.doubled();
                 }
-                let query = demand.query(&self.share.demanded, self.router);
-                query.ok_or_else(|| Finding::signal_not_split(source.name()))?.to_string()
+                self.demand(*demand)?.to_string()
             }
             SignalSource::BuiltIn(Signal::Saturation(saturation)) => {
                 saturation.query(&self.engine_series(self.engines()?.engine)).to_string()
@@ -117,7 +145,7 @@ impl QueryBuilder<'_> {
             SignalSource::Custom(custom) => {
                 metric_type = custom.metric_type;
                 let names: Vec<&str> = self.intent.models.iter().collect();
-                let adapters: Vec<&str> = self.observed.routing.adapters.iter().map(String::as_str).collect();
+                let adapters: Vec<&str> = self.share.further.iter().map(String::as_str).collect();
                 let (namespace, name) = self.key();
                 let subject = Subject { models: &names, adapters: &adapters, namespace, name };
                 custom
@@ -134,6 +162,18 @@ impl QueryBuilder<'_> {
             metric_type,
             activation: None,
         })
+    }
+
+    /// The query of a signal of the router. One that is not counted by ModelServer counts by name, if all
+    /// requests for the names come here or none does.
+    fn demand(&self, demand: Demand) -> Result<Expr, Finding> {
+        let by_name = || self.share.whole.clone().map(DemandScope::Models);
+        let scope = Some(&self.share.demanded).filter(|scope| demand.query(scope, self.router).is_some());
+        let query = match scope.cloned().or_else(by_name) {
+            Some(scope) => demand.query(&scope, self.router),
+            None => (!self.share.receives).then(|| self.router.no_demand()),
+        };
+        query.ok_or_else(|| Finding::signal_not_split(Signal::Demand(demand).name(), &self.share.elsewhere))
     }
 
     fn key(&self) -> (&str, &str) {

@@ -48,7 +48,7 @@ fn depends_on_servers(observed: &Observed, intent: &Intent) -> bool {
     let needs_engine = intent.signals.iter().any(|signal| is_saturation(&signal.source))
         && (intent.engine.is_none() || intent.engine_port.is_none());
     let routing = &observed.routing;
-    let is_routed = routing.is_known && routing.unrouted.len() < observed.model_serving.model_names().count();
+    let is_routed = routing.is_known && routing.listed().any(|name| !name.carried_by.is_empty());
     needs_engine || is_routed
 }
 

@@ -88,9 +88,7 @@ pub(super) fn verdict(observed: &Observed, inputs: &VerdictInputs<'_>) -> Verdic
         let message = format!("paused by {cause}, so replicas do not change; remove it to resume");
         return good(VerdictReason::Paused, message, inputs);
     }
-    let ready = keda_condition(observed, "Ready");
-    let has_hpa = observed.hpa.is_some() || observed.readable.hpas != Readable::Yes;
-    let has_reported = ready.is_some() && has_hpa;
+    let has_reported = has_reported(observed);
     if let [first, others @ ..] = inputs.runtime_findings
         && (has_reported || matches!(first.reason, Reason::ScaledObjectNotReady | Reason::HpaNotScaling))
     {
@@ -107,6 +105,12 @@ pub(super) fn verdict(observed: &Observed, inputs: &VerdictInputs<'_>) -> Verdic
     } else {
         good(VerdictReason::Idle, format!("no requests in flight; {scales}"), inputs)
     }
+}
+
+/// `true` once KEDA has reported on the ScaledObject and created its HPA.
+pub(super) fn has_reported(observed: &Observed) -> bool {
+    let has_hpa = observed.hpa.is_some() || observed.readable.hpas != Readable::Yes;
+    keda_condition(observed, "Ready").is_some() && has_hpa
 }
 
 fn keda_condition<'a>(observed: &'a Observed, kind: &str) -> Option<&'a ConditionDigest> {

@@ -15,7 +15,7 @@ pub struct Template(Vec<Part>);
 pub struct Subject<'a> {
     /// Model names of the ModelServing.
     pub models: &'a [&'a str],
-    /// Names of its adapters.
+    /// Names that it has by its routes, such as adapters; a query for one name leaves them out.
     pub adapters: &'a [&'a str],
     /// Namespace of the ModelServing.
     pub namespace: &'a str,
@@ -58,6 +58,16 @@ impl Template {
         let example = template.fill(&Subject { models: &["m"], adapters: &[], namespace: "n", name: "n" })?;
         Query::parse(&example.to_string())?;
         Ok(template)
+    }
+
+    /// `true` if the query depends on the model names.
+    pub fn uses_model(&self) -> bool {
+        self.0.iter().any(|part| matches!(part, Part::Placeholder(Placeholder::Model, _)))
+    }
+
+    /// `true` if the query compares the model name by `=` or `!=`, so that it counts one name only.
+    pub fn uses_one_model(&self) -> bool {
+        self.0.iter().any(|part| matches!(part, Part::Placeholder(Placeholder::Model, Place::Equal)))
     }
 
     /// Replaces the placeholders.

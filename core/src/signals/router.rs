@@ -100,6 +100,12 @@ impl RouterSeries {
         series
     }
 
+    /// 0 while Prometheus scrapes the router: the demand for a model that receives no requests.
+    pub fn no_demand(&self) -> Expr {
+        let zeros = self.presence().into_iter().map(|sign| Expr::Zero(Box::new(sign)));
+        Expr::Or(zeros.collect())
+    }
+
     pub(super) fn active_requests(&self, models: &ModelNames) -> Expr {
         let gauge = self.of_models(Selector::metric("kthena_router_active_downstream_requests"), models);
         self.total(Expr::max_by(&["namespace", "pod", "model"], Expr::Series(gauge)))

@@ -13,7 +13,7 @@ use std::{
 use clap::Args;
 use kube::{Client, ResourceExt as _};
 
-use self::output::{Explained, Format, LinkReport, Replicas, Signal, rank};
+use self::output::{Explained, Format, LinkReport, Replicas, RouteReport, Signal, rank};
 use super::plan_args::namespace;
 use crate::{
     cluster::{self, discovery},
@@ -29,7 +29,7 @@ use kthena_keda_core::{
     api::{annotations::MODEL_NAME, keda::MetricType, kthena::ModelServing},
     domain::{Capabilities, PrometheusUrl, printable},
     intent::{Profile, PrometheusSettings},
-    observed::{Observed, ProbeTarget, find_condition},
+    observed::{Backend, Destination, Observed, ProbeTarget, RoutedName, Routing, Usage, find_condition},
     plan::{self, Explanation, Link, LinkState, ResolvedIntent, TriggerSpec, plan_router},
 };
 
@@ -295,6 +295,7 @@ async fn explain_model(
         reason: verdict.reason.as_str(),
         message: verdict.message.clone(),
         links,
+        routes: routes(&observed.routing),
         replicas: resolved.as_ref().map(|resolved| replicas(&observed, resolved, &signals)),
         signals,
         warnings: plan.warnings.iter().map(|warning| printable(warning).into_owned()).collect(),
@@ -310,6 +311,34 @@ fn link_report(link: Link) -> LinkReport {
         LinkState::Unknown => "unknown",
     };
     LinkReport { name: link.link.name(), state, detail: link.detail }
+}
+
+/// The destinations of each name, by the router's choice among routes.
+fn routes(routing: &Routing) -> Vec<RouteReport> {
+    let of_name = |name: &RoutedName| -> Vec<RouteReport> {
+        name.destinations.iter().map(|destination| route_report(&name.name, destination)).collect()
+    };
+    routing.names.iter().flat_map(of_name).collect()
+}
+
+fn route_report(name: &str, destination: &Destination) -> RouteReport {
+    let (server, receiver) = match &destination.backend {
+        Backend::Server(server) if server.is_own => (Some(&server.name), "pods of this model"),
+        Backend::Server(server) => (Some(&server.name), "other pods"),
+        Backend::Missing(server) => (Some(server), "which does not exist"),
+        Backend::Outside => (None, "a provider outside the cluster"),
+    };
+    RouteReport {
+        model: name.to_owned(),
+        model_route: destination.route.clone(),
+        model_server: server.cloned(),
+        receiver,
+        usage: match destination.usage {
+            Usage::Receives => "receives",
+            Usage::NoWeight => "weight 0",
+            Usage::Unused => "unused",
+        },
+    }
 }
 
 /// The current value of each signal, and the number of ServingGroups that it requests.

@@ -8,7 +8,7 @@ use std::{
 use clap::ValueEnum;
 use serde::Serialize;
 
-use kthena_keda_core::domain::Status;
+use kthena_keda_core::domain::{Status, printable};
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
@@ -26,6 +26,8 @@ pub(super) struct Explained {
     pub(super) reason: &'static str,
     pub(super) message: String,
     pub(super) links: Vec<LinkReport>,
+    /// Destinations of the requests for each of its names.
+    pub(super) routes: Vec<RouteReport>,
     pub(super) signals: Vec<Signal>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) replicas: Option<Replicas>,
@@ -43,6 +45,23 @@ pub(super) struct LinkReport {
     /// The evidence, or the problem and its remedy.
     #[serde(rename = "says")]
     pub(super) detail: String,
+}
+
+/// A destination of the requests for a name.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct RouteReport {
+    /// Name that clients send.
+    pub(super) model: String,
+    /// `<namespace>/<name>`.
+    pub(super) model_route: String,
+    /// `<namespace>/<name>`; absent for a provider outside the cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) model_server: Option<String>,
+    /// State of the ModelServer: it selects pods of this model, or of others, or it does not exist.
+    pub(super) receiver: &'static str,
+    /// `receives`, `weight 0`, or `unused` if the router uses other routes for the name.
+    pub(super) usage: &'static str,
 }
 
 /// A signal at this moment.
@@ -110,6 +129,11 @@ fn print_one(out: &mut impl io::Write, found: &Explained, paint: Paint) -> io::R
             _ => ("Unknown", "?"),
         };
         writeln!(out, "{} {name:<18} {detail}", paint.mark(status, mark))?;
+    }
+    for RouteReport { model, model_route, model_server, receiver, usage } in &found.routes {
+        let server = model_server.as_deref().map_or(String::new(), |name| format!("ModelServer {name}, "));
+        let model = printable(model);
+        writeln!(out, "  {model:<18} ModelRoute {model_route} → {server}{receiver} ({usage})")?;
     }
     for signal in &found.signals {
         let value = signal.value.map_or_else(

@@ -86,8 +86,8 @@ pub enum Requeues {
     ProfileUsers,
     /// The ModelServings that the object controls, and the cluster workers.
     Controlled,
-    /// The ModelServings whose names the route carries or carried.
-    ModelNames,
+    /// The ModelServings with a name of the route, in the annotation or by another route, and those to which it leads or led.
+    RouteUsers,
     /// The ModelServings that the ModelServer selects or selected, and those whose names lead to it.
     ModelServerUsers,
 }

@@ -186,7 +186,7 @@ impl Digest for MonitorDigest {}
 
 impl WatchedKind for LiveModelRoute {
     type Digest = RouteDigest;
-    const ROW: Row = Row::new(Availability::Optional("modelroutes"), Area::Models, Requeues::ModelNames)
+    const ROW: Row = Row::new(Availability::Optional("modelroutes"), Area::Models, Requeues::RouteUsers)
         .awaited_by_plans();
 
     fn store(stores: &Stores) -> &DigestStore<Self::Digest> {
@@ -217,13 +217,15 @@ impl WatchedKind for LiveModelServer {
 }
 
 impl Digest for ServerDigest {
-    /// The label that selects the fewest ModelServings: Kthena's own label of their name, else one that users set, else the namespace.
-    fn index_keys(&self, (namespace, _): &Key) -> Vec<IndexKey> {
+    /// The ModelServer, by which routes refer to it; and the label that selects the fewest ModelServings: Kthena's own label of their
+    /// name, else one that users set, else the namespace.
+    fn index_keys(&self, (namespace, server): &Key) -> Vec<IndexKey> {
         let name = self.labels().get("modelserving.volcano.sh/name");
         let name = name.map(|name| index_keys::model_serving(namespace, name));
         let user_label = self.labels().iter().find(|(key, _)| !key.starts_with("modelserving.volcano.sh/"));
         let user_label = user_label.map(|(key, value)| index_keys::label(namespace, key, value));
-        vec![name.or(user_label).unwrap_or_else(|| index_keys::namespace(namespace))]
+        let selected = name.or(user_label).unwrap_or_else(|| index_keys::namespace(namespace));
+        vec![selected, index_keys::model_server(namespace, server)]
     }
 }
 

@@ -8,7 +8,7 @@ mod model_serving;
 
 pub use autoscaling_policy::{AutoscalingPolicy, AutoscalingPolicyBinding, PolicyTargets};
 pub use model_booster::ModelBooster;
-pub use model_route::{ModelRoute, ModelRouteSpec, RouteRule, TargetModel};
+pub use model_route::{ModelRoute, ModelRouteSpec, RouteRule, TargetModel, UriMatch};
 pub use model_server::{ModelServer, ModelServerSpec, WorkloadPort, WorkloadSelector};
 pub(crate) use model_serving::LABELS_MAX;
 pub use model_serving::{

@@ -470,6 +470,16 @@ impl ModelServing {
         }
     }
 
+    /// Value of a label that all entry pods of a role have in common; `None` if they do not have it.
+    pub fn entry_pod_label<'a>(&'a self, role: &'a Role, key: &str) -> Option<&'a str> {
+        match key.strip_prefix("modelserving.volcano.sh/") {
+            Some("name") => Some(self.name()),
+            Some("entry") => Some("true"),
+            Some("role") => Some(&role.name),
+            _ => role.labels.iter().find(|(found, _)| found == key).map(|(_, value)| value.as_str()),
+        }
+    }
+
     /// The operator's condition, if it exists and is complete.
     pub fn condition(&self) -> Option<&Condition> {
         self.status.conditions.autoscaling_ready.as_ref()

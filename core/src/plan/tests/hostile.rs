@@ -92,7 +92,7 @@ fn looks_at_a_bounded_number_of_destinations_those_of_its_own_namespace_first() 
     };
     let many: Vec<String> = (0..200).map(|i| format!("a{i:03}")).collect();
     let (foreign, own) = ((key("a-team"), route(&many)), (key("models"), route(&["chat".to_owned()])));
-    let targets = targets("models", &[(&foreign.0, &foreign.1), (&own.0, &own.1)]);
+    let targets = targets("models", &["m"], &[(&foreign.0, &foreign.1), (&own.0, &own.1)]);
     assert_eq!((targets.len(), targets.first()), (64, Some(&("models", Some("chat")))));
 }
 

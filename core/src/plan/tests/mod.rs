@@ -4,6 +4,7 @@ mod booster;
 mod hostile;
 mod objects;
 mod reasons;
+mod routing;
 mod scaled_object;
 mod triggers;
 mod unread;

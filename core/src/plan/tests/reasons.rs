@@ -297,6 +297,10 @@ fn traffic() -> Vec<Case> {
     let misspelt =
         || Fixture::healthy().with("/metadata/annotations", &json!({"kthena.io/model-name": "lama"}));
     let no_routes = || Fixture::healthy().without_routes();
+    let no_server = || {
+        let reported = Fixture::model("llama").scaled_object(&not_ready("True", "ScaledObjectReady", ""));
+        reported.hpa(&[("ScalingActive", "True", "ValidMetricFound", "")]).route("llama", &["chta"])
+    };
     vec![
         ("misspelt name", ModelNotSeen, misspelt()),
         (
@@ -304,7 +308,11 @@ fn traffic() -> Vec<Case> {
             ModelNotSeen,
             misspelt().probe(requested(&[("lama", NameTraffic::OnlyNotFound)])),
         ),
-        ("misspelt name, Prometheus down", ModelNotSeen, misspelt().probe_error("connection refused")),
+        (
+            "route without ModelServer, Prometheus down",
+            ModelNotSeen,
+            no_server().probe_error("connection refused"),
+        ),
         (
             "no similar route",
             ModelNotSeen,
