@@ -29,6 +29,18 @@ fn model_serving(name: &str, annotations: &BTreeMap<String, String>) -> DynamicO
     .unwrap()
 }
 
+fn model_booster(annotations: &BTreeMap<String, String>) -> DynamicObject {
+    let kind = kinds::model_booster();
+    let worker = json!({"type": "server", "image": "vllm"});
+    let backend =
+        json!({"name": "b", "type": "vLLM", "modelURI": "hf://a/b", "replicas": 1, "workers": [worker]});
+    serde_json::from_value(json!({
+        "apiVersion": kind.api_version, "kind": kind.kind, "metadata": {"name": "demo", "annotations": annotations},
+        "spec": {"backend": backend},
+    }))
+    .unwrap()
+}
+
 #[tokio::test]
 async fn the_policy_rejects_the_annotations_that_the_operator_rejects() {
     let rows = rows();
@@ -74,6 +86,15 @@ async fn the_policy_rejects_the_annotations_that_the_operator_rejects() {
         }
     }
     assert!(differences.is_empty(), "{differences:#?}");
+
+    // A ModelBooster's annotations count for its ModelServing.
+    let boosters = models.api(&kinds::model_booster());
+    let error = boosters.create(&dry_run, &model_booster(&invalid)).await.unwrap_err().to_string();
+    assert!(error.contains("kthena-keda-annotations") && error.contains("\"x\""), "{error}");
+    boosters
+        .create(&dry_run, &model_booster(&BTreeMap::new()))
+        .await
+        .expect("a ModelBooster without annotations");
 
     // The existing ModelServing can still be changed and deleted, and its annotations can only become valid.
     let patch = async |patch: serde_json::Value| {

@@ -81,6 +81,20 @@ fn values_render_as_in_the_snapshots() {
     }
 }
 
+/// The policy for ModelBoosters has its own test in the loop, with Kthena's controllers.
+#[test]
+fn keeps_the_scale_of_model_boosters_only_on_request() {
+    let values = |extra: &'static [&'static str]| -> Vec<&'static str> { [&[URL], extra].concat() };
+    assert!(!render(&values(&[])).unwrap().contains("MutatingAdmissionPolicy"));
+    let account = "modelBooster.controller.serviceAccount.namespace=serving";
+    let mut arguments = vec!["template", "kthena-keda", "charts/kthena-keda", "--kube-version=1.36.0"];
+    arguments.extend(["--set", URL, "--set", "modelBooster.keepScaling=true", "--set", account]);
+    let rendered = String::from_utf8(helm(&arguments).stdout).unwrap();
+    assert!(rendered.contains("'system:serviceaccount:serving:kthena-controller-manager'"), "{rendered}");
+    arguments[3] = "--kube-version=1.35.0";
+    assert!(!String::from_utf8(helm(&arguments).stdout).unwrap().contains("MutatingAdmissionPolicy"));
+}
+
 #[test]
 fn alerts_fire_as_specified() {
     for arguments in [

@@ -73,6 +73,15 @@ Renders "yes" if the admission policy is enabled and the cluster serves Validati
 {{- if and .Values.admissionPolicy.enabled $served }}yes{{ end }}
 {{- end }}
 
+{{/* "yes" if the policy that keeps the scale of ModelBoosters is wanted and the cluster serves its kind; helm template without a cluster decides by version. */}}
+{{- define "kthena-keda.keepScaling" -}}
+{{- $served := .Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy" }}
+{{- if not (.Capabilities.APIVersions.Has "v1/Pod") }}
+{{- $served = or $served (semverCompare ">=1.36.0-0" .Capabilities.KubeVersion.Version) }}
+{{- end }}
+{{- if and .Values.modelBooster.keepScaling $served }}yes{{ end }}
+{{- end }}
+
 {{/* Checks of values that the schema cannot express. */}}
 {{- define "kthena-keda.check" -}}
 {{- if not .Values.prometheus.url }}

@@ -192,6 +192,13 @@ pub struct ModelServing {
 }
 
 impl ModelServing {
+    /// A ModelServing that another component creates, once it exists.
+    pub async fn of_others(namespace: Namespace, name: &str) -> Self {
+        let api = namespace.api(&kinds::model_serving());
+        crate::wait::until(&api, name, "exists", |found| found.is_some()).await;
+        Self { namespace, name: name.to_owned(), api, limit: LIMIT }
+    }
+
     /// The same ModelServing with another time limit for waits.
     #[must_use]
     pub fn within(&self, limit: Duration) -> Self {

@@ -44,7 +44,11 @@ impl Kthena {
         command
             .arg(format!("--kubeconfig={}", kubeconfig.display()))
             .arg(format!("--debug-port={}", free_port()))
-            .args(["--enable-webhook=false", "--controllers=modelserving", "--leader-elect=false"])
+            .args([
+                "--enable-webhook=false",
+                "--controllers=modelserving,modelbooster",
+                "--leader-elect=false",
+            ])
             .args(["--kube-api-qps=200", "--kube-api-burst=400"]);
         Self { controller: Program::new("kthena-controller-manager", &control_plane.folder, command) }
     }
