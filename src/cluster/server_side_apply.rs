@@ -5,8 +5,11 @@ use std::fmt::Debug;
 use http::header::{ACCEPT, HeaderValue};
 use json_patch::{PatchOperation, RemoveOperation, TestOperation, jsonptr::PointerBuf};
 use kube::{
-    Api, Resource,
-    api::{DeleteParams, PartialObjectMeta, Patch, PatchParams, Preconditions},
+    Api, Client, Resource,
+    api::{
+        ApiResource, DeleteParams, DynamicObject, ListParams, PartialObjectMeta, Patch, PatchParams,
+        Preconditions, TypeMeta,
+    },
     core::{NamespaceResourceScope, Request},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -15,7 +18,8 @@ use serde_json::Value;
 use super::Error;
 use kthena_keda_core::{
     api::metadata::OPERATOR,
-    observed::{Fingerprint, LiveObject, OwnedObject, Ownership, SpecDifference},
+    domain::Pause,
+    observed::{Fingerprint, LiveObject, OwnedObject, Ownership, SpecDifference, with_pause},
 };
 
 /// `Accept` header for a response that holds metadata alone (Kubernetes API concepts, "metadata-only fetches").
@@ -79,6 +83,35 @@ pub async fn apply_if_changed<K: Generated>(
     let live = if removed.is_empty() { live } else { remove_fields(api, &name, &live, &removed).await? };
     let rest = live.spec().difference(&spec);
     Ok(Some(Applied { live, removed, rest }))
+}
+
+/// Changes nothing but the pause of a ScaledObject: the fields that the operator applied last are applied again with it, over exactly the
+/// version that was read. Returns `None` if the object is gone, or is another one.
+///
+/// # Errors
+/// A conflict if the object changed since it was read, or any other rejection by the API server.
+pub async fn apply_pause<L>(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    uid: &str,
+    pause: Option<Pause>,
+) -> Result<Option<L>, Error>
+where
+    L: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+{
+    let kind = ApiResource::erase::<L>(&());
+    let live: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &kind);
+    // The permissions are those of the watch, which has no `get`.
+    let found = live.list(&ListParams::default().fields(&format!("metadata.name={name}"))).await?;
+    let mut found = found.items.into_iter().filter(|found| found.metadata.uid.as_deref() == Some(uid));
+    let Some(mut live) = found.next() else { return Ok(None) };
+    // Elements of a list have no type.
+    live.types = Some(TypeMeta { api_version: kind.api_version.clone(), kind: kind.kind.clone() });
+    let live = serde_json::to_value(live).map_err(kube::Error::SerdeError)?;
+    let api: Api<L> = Api::namespaced(client.clone(), namespace);
+    let params = PatchParams::apply(OPERATOR).force();
+    Ok(Some(api.patch(name, &params, &Patch::Apply(with_pause(&live, pause))).await?))
 }
 
 /// Removes fields from exactly this version of an object.

@@ -193,6 +193,49 @@ async fn resumes_when_the_pause_annotation_is_removed() {
     chat.scaled_object_until("is not paused", |found| !paused(found)).await;
 }
 
+/// A pause is carried out also while the plan is refused; nothing else of the ScaledObject changes.
+#[tokio::test]
+async fn pauses_and_resumes_while_the_plan_is_refused() {
+    let chat = opted_in().await;
+    let before = chat.scaled_object().await;
+    let paused = |found: &DynamicObject| found.annotations().contains_key("autoscaling.keda.sh/paused");
+    chat.annotate(&[
+        ("autoscaling.kthena.io/profile", Some("missing")),
+        ("autoscaling.kthena.io/max-replicas", Some("3")),
+        ("autoscaling.kthena.io/paused", Some("true")),
+    ])
+    .await;
+    let found = chat.scaled_object_until("is paused", paused).await;
+    let message = chat.says("ProfileNotFound", "is paused by autoscaling.kthena.io/paused: true").await;
+    assert!(message.contains("missing"), "{message}");
+    assert_eq!(found.data["spec"], before.data["spec"]);
+    assert_eq!(found.owner_references(), before.owner_references());
+    assert_eq!(managers(&found), ["kthena-keda Apply"]);
+    // A removed pause comes back.
+    edit(&chat, json!({"metadata": {"annotations": {"autoscaling.keda.sh/paused": null}}})).await;
+    chat.scaled_object_until("is paused again", paused).await;
+    chat.annotate(&[("autoscaling.kthena.io/paused", None)]).await;
+    let found = chat.scaled_object_until("is not paused", |found| !paused(found)).await;
+    assert_eq!(
+        (&found.data["spec"], managers(&found)),
+        (&before.data["spec"], vec!["kthena-keda Apply".to_owned()])
+    );
+    // The whole plan is applied once it is valid.
+    chat.annotate(&[("autoscaling.kthena.io/profile", None)]).await;
+    chat.scaled_object_until("has a maximum of 3", |found| max(found) == 3).await;
+}
+
+/// Name and operation of each field manager.
+fn managers(object: &DynamicObject) -> Vec<String> {
+    let entries = object.metadata.managed_fields.iter().flatten();
+    entries
+        .map(|entry| {
+            let manager = entry.manager.as_deref().unwrap_or_default();
+            format!("{manager} {}", entry.operation.as_deref().unwrap_or_default())
+        })
+        .collect()
+}
+
 #[tokio::test]
 async fn never_changes_a_foreign_scaled_object() {
     let models = namespace().await;

@@ -1,9 +1,9 @@
 //! The value of the annotation `autoscaling.kthena.io/paused`.
 
-use strum::EnumString;
+use strum::{EnumString, IntoStaticStr};
 
 /// The directions in which autoscaling is paused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr)]
 #[strum(serialize_all = "kebab-case")]
 pub enum Pause {
     /// No scaling at all.
@@ -13,4 +13,9 @@ pub enum Pause {
     ScaleIn,
     /// No addition of ServingGroups.
     ScaleOut,
+}
+
+impl Pause {
+    /// Every pause.
+    pub const ALL: [Self; 3] = [Self::All, Self::ScaleIn, Self::ScaleOut];
 }

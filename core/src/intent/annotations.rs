@@ -123,6 +123,14 @@ impl Annotations {
     }
 }
 
+/// The pause that the annotations ask for, whatever the other annotations hold.
+///
+/// # Errors
+/// If its value is invalid.
+pub(crate) fn requested_pause(annotations: &BTreeMap<String, String>) -> Result<Option<Pause>, ValueError> {
+    annotations.get(&AnnotationKey::Paused.to_string()).map_or(Ok(None), |value| parse_pause(value))
+}
+
 fn min_above_max(min: i32, max: i32) -> AnnotationError {
     let expected = format!("an integer <= {}, which is {max}", AnnotationKey::MaxReplicas);
     AnnotationError::invalid(AnnotationKey::MinReplicas, min, ValueError::expected(expected))

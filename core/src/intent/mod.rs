@@ -7,6 +7,7 @@ mod annotations;
 mod parse_profile;
 mod profile;
 
+pub(crate) use annotations::requested_pause;
 pub use annotations::{AnnotationError, Annotations};
 pub use profile::{
     Behavior, CreateMonitors, CustomSignal, Direction, MonitorSettings, Policy, PolicyKind, Profile,

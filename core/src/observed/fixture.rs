@@ -423,8 +423,12 @@ pub(crate) fn applied_pod_monitor(wanted: &PodMonitor) -> super::OwnedObject {
 pub(crate) fn applied(wanted: &impl Serialize) -> Value {
     let mut object = serde_json::to_value(wanted).unwrap();
     let keys = |field: &str| fields_of(&object["metadata"][field]);
+    let owners = object["metadata"]["ownerReferences"].as_array().into_iter().flatten();
+    let owners: serde_json::Map<_, _> = owners
+        .map(|owner| (format!("k:{{\"uid\":{}}}", owner["uid"]), json!({".": {}, "f:uid": {}, "f:name": {}, "f:kind": {}, "f:apiVersion": {}, "f:controller": {}, "f:blockOwnerDeletion": {}})))
+        .collect();
     let fields = json!({
-        "f:metadata": {"f:labels": keys("labels"), "f:annotations": keys("annotations")},
+        "f:metadata": {"f:labels": keys("labels"), "f:annotations": keys("annotations"), "f:ownerReferences": owners},
         "f:spec": fields_of(&object["spec"]),
     });
     object["metadata"]["managedFields"] =

@@ -12,10 +12,13 @@ use super::{
     owned_object::OwnedObject,
     spec::{LiveObject, LiveSpec},
 };
-use crate::api::{
-    BestEffort, LenientDe, fields,
-    keda::ScaledObject,
-    metadata::{LeanMetadata, ManagedMetadata, OwnMetadata},
+use crate::{
+    api::{
+        BestEffort, LenientDe, fields,
+        keda::{ScaledObject, pause_annotation},
+        metadata::{LeanMetadata, ManagedMetadata, OwnMetadata},
+    },
+    domain::Pause,
 };
 
 /// A ScaledObject as the API server sends it.
@@ -69,6 +72,8 @@ pub struct ScaledObjectDigest {
     pub owned: OwnedObject,
     /// Scale target.
     pub target: ScaleTarget,
+    /// Pauses that the operator set.
+    pub own_pauses: Vec<Pause>,
     /// Annotation that pauses all scaling, if any.
     pub paused_by: Option<&'static str>,
     /// Conditions reported by KEDA.
@@ -85,7 +90,10 @@ impl From<&LiveScaledObject> for ScaledObjectDigest {
         let pauses = |key: &&str| {
             live.annotations().get(*key).is_some_and(|value| *key == PAUSED_AT || value != "false")
         };
+        let is_own =
+            |pause: &Pause| live.own.annotations.get(pause_annotation(*pause)).is_some_and(|on| on == "true");
         Self {
+            own_pauses: Pause::ALL.into_iter().filter(is_own).collect(),
             owned: live.owned_object(),
             target: live.target.clone(),
             paused_by: [PAUSED_AT, PAUSED].into_iter().find(pauses),

@@ -4,7 +4,7 @@
 //! `spec.replicas` is reset. Source: Kthena `pkg/model-booster-controller/controller/model_serving_handler.go`.
 
 use super::{
-    Desired, Finding, Plan,
+    Desired, Finding, Plan, pause,
     verdict::{self, HELP},
 };
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
         annotations::{AnnotationKey, MODEL_NAME},
         kthena::{Booster, ModelServing, Unread},
     },
-    domain::{quoted, shortened},
+    domain::{Capabilities, quoted, shortened},
     observed::{LiveBooster, Observed, Ownership, Readable, UnreadKind},
 };
 
@@ -24,12 +24,21 @@ const KTHENA: &str = "kthena-controller-manager";
 
 /// Keeps everything as it is while the annotations of the ModelBooster are not known: they may opt in or change any setting. A
 /// condition is written only where the ModelServing is known to have been opted in.
-pub(super) fn undecided(observed: &Observed, selector: Desired<String>, finding: Finding) -> Plan {
+///
+/// A pause on the ModelServing itself precedes any on the ModelBooster, so it is carried out.
+pub(super) fn undecided(
+    observed: &Observed,
+    selector: Desired<String>,
+    capabilities: Capabilities,
+    finding: Finding,
+) -> Plan {
     let findings = if was_opted_in(observed) { vec![finding] } else { Vec::new() };
-    let explanation = (!findings.is_empty()).then(|| super::explain(observed, None, &findings, &[]));
+    let explain = || super::explain(observed, None, capabilities, &findings, &[]);
+    let explanation = (!findings.is_empty()).then(explain);
     let condition = explanation.as_ref().map(|found| verdict::condition(observed, &found.verdict));
     Plan {
         scaled_object: Desired::Keep,
+        pause: pause::change(observed, &Desired::Keep, capabilities.keda),
         pod_monitor: Desired::Keep,
         selector,
         condition: condition.unwrap_or(Desired::Keep),

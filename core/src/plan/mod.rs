@@ -12,6 +12,7 @@ mod engine;
 mod external_status;
 mod finding;
 mod label_selector;
+mod pause;
 mod pod_monitor;
 mod router;
 mod scaled_object;
@@ -25,6 +26,7 @@ pub use booster::{erasable_annotations, not_opted_in};
 pub use diagnosis::{Link, LinkState, diagnose};
 pub use finding::Finding;
 pub use label_selector::canonical_selector;
+pub use pause::PauseChange;
 pub use router::{RouterPlan, assumed_service, plan_router};
 pub use triggers::{TriggerSpec, Triggers};
 pub use verdict::{Verdict, is_load_reason, stable_part};
@@ -83,6 +85,8 @@ impl<T: Serialize> Desired<T> {
 pub struct Plan {
     /// The ScaledObject.
     pub scaled_object: Desired<Box<ScaledObject>>,
+    /// Change of the pause of a ScaledObject that otherwise stays as it is.
+    pub pause: Option<PauseChange>,
     /// The PodMonitor by which Prometheus scrapes the engines.
     pub pod_monitor: Desired<Box<PodMonitor>>,
     /// `status.labelSelector`; never removed.
@@ -105,6 +109,7 @@ impl Plan {
     pub fn objects(&self) -> serde_json::Result<Vec<Value>> {
         let Self {
             scaled_object,
+            pause: _,
             pod_monitor,
             selector: _,
             condition: _,
@@ -155,7 +160,7 @@ pub struct ResolvedIntent {
 pub fn plan(observed: &Observed, capabilities: Capabilities, defaults: &Profile) -> Plan {
     let selector = label_selector::desired(&observed.model_serving, capabilities);
     if let Some(unread) = booster::unread(&observed.model_serving) {
-        return booster::undecided(observed, selector, unread);
+        return booster::undecided(observed, selector, capabilities, unread);
     }
     match parse_annotations(observed, defaults) {
         None => opted_out(observed, selector),
@@ -190,6 +195,7 @@ fn opted_out(observed: &Observed, selector: Desired<String>) -> Plan {
     };
     Plan {
         scaled_object: removal(observed, observed.scaled_object_digest()),
+        pause: None,
         pod_monitor: removal(observed, observed.pod_monitor.as_ref()),
         selector,
         condition,
@@ -226,7 +232,7 @@ fn opted_in(
         _ => Vec::new(),
     };
     warnings.extend(booster::erasable_annotations(observed));
-    let explanation = explain(observed, resolved, &findings, &warnings);
+    let explanation = explain(observed, resolved, capabilities, &findings, &warnings);
     let condition = verdict::condition(observed, &explanation.verdict);
     let (scaled_object, pod_monitor) = match (&explanation.resolved, capabilities.keda) {
         // Two autoscalers would revert each other's changes, so the owned ScaledObject is removed. The other
@@ -241,6 +247,7 @@ fn opted_in(
         _ => (Desired::Keep, Desired::Keep),
     };
     Plan {
+        pause: pause::change(observed, &scaled_object, capabilities.keda),
         scaled_object,
         pod_monitor,
         selector,
@@ -288,6 +295,7 @@ fn resolve(
 fn explain(
     observed: &Observed,
     resolved: Option<ResolvedIntent>,
+    capabilities: Capabilities,
     findings: &[Finding],
     warnings: &[String],
 ) -> Explanation {
@@ -309,6 +317,7 @@ fn explain(
             warnings,
             probe_error: probe_error.as_deref(),
             intent,
+            pause: capabilities.keda.and_then(|keda| pause::requested(observed, keda)?.0),
         },
     );
     Explanation { verdict, runtime_findings, probe_error, resolved }

@@ -10,7 +10,7 @@ use crate::{
         annotations::PREFIX,
         keda::{
             Advanced, AuthenticationReference, Behavior, Fallback, HpaConfig, Rules, ScaleTargetRef,
-            ScaledObject, ScaledObjectSpec, ScalingPolicy, Trigger,
+            ScaledObject, ScaledObjectSpec, ScalingPolicy, Trigger, pause_annotation,
         },
         kthena::ModelServing,
         metadata::{MANAGED_BY, OPERATOR},
@@ -20,10 +20,15 @@ use crate::{
     intent::{Direction, Intent, Policy, PrometheusSettings},
 };
 
+/// `true` if the installed KEDA knows the annotation of this pause.
+pub(super) fn supports_pause(keda: Keda, pause: Pause) -> bool {
+    pause == Pause::All || keda.directional_pause
+}
+
 /// Settings that the installed KEDA does not support.
 pub(super) fn unsupported_by_keda(keda: Keda, intent: &Intent) -> Vec<Finding> {
     let mut findings = Vec::new();
-    if matches!(intent.pause, Some(Pause::ScaleIn | Pause::ScaleOut)) && !keda.directional_pause {
+    if intent.pause.is_some_and(|pause| !supports_pause(keda, pause)) {
         findings.push(Finding::needs_newer_keda(
             &format!("pausing one direction with {PREFIX}paused"),
             "2.18",
@@ -81,14 +86,6 @@ fn metadata(model_serving: &ModelServing, pause: Option<Pause>) -> ObjectMeta {
             .map(|pause| BTreeMap::from([(pause_annotation(pause).to_owned(), "true".to_owned())])),
         owner_references: owner(model_serving).map(|owner| vec![owner]),
         ..ObjectMeta::default()
-    }
-}
-
-fn pause_annotation(pause: Pause) -> &'static str {
-    match pause {
-        Pause::All => "autoscaling.keda.sh/paused",
-        Pause::ScaleIn => "autoscaling.keda.sh/paused-scale-in",
-        Pause::ScaleOut => "autoscaling.keda.sh/paused-scale-out",
     }
 }
 

@@ -55,6 +55,8 @@ pub(super) struct VerdictInputs<'a> {
     pub(super) probe_error: Option<&'a str>,
     /// Resolved settings, if they are valid.
     pub(super) intent: Option<&'a Intent>,
+    /// Pause that the annotation asks for.
+    pub(super) pause: Option<Pause>,
 }
 
 /// `true` for the reasons of a written condition that depend on the requests in flight alone: Scaling and
@@ -82,7 +84,8 @@ pub(super) fn condition(observed: &Observed, verdict: &Verdict) -> Desired<Verdi
 /// Judges in the order findings, pause, reported problems, state.
 pub(super) fn verdict(observed: &Observed, inputs: &VerdictInputs<'_>) -> Verdict {
     if let [first, others @ ..] = inputs.findings {
-        return problem(first, &not_applied(observed, first, others), inputs.runtime_findings, inputs);
+        let message = not_applied(observed, first, others, inputs.pause);
+        return problem(first, &message, inputs.runtime_findings, inputs);
     }
     if let Some(cause) = paused_by(observed, inputs.intent) {
         let message = format!("paused by {cause}, so replicas do not change; remove it to resume");
@@ -118,7 +121,7 @@ fn keda_condition<'a>(observed: &'a Observed, kind: &str) -> Option<&'a Conditio
 }
 
 /// All findings, and the state of the ScaledObject until they are resolved.
-fn not_applied(observed: &Observed, first: &Finding, others: &[Finding]) -> String {
+fn not_applied(observed: &Observed, first: &Finding, others: &[Finding], pause: Option<Pause>) -> String {
     let mut message = first.message.clone();
     for other in others {
         // Writing to a String cannot fail.
@@ -128,7 +131,12 @@ fn not_applied(observed: &Observed, first: &Finding, others: &[Finding]) -> Stri
         return message;
     }
     match observed.scaled_object_ownership() {
-        Ownership::Owned => message.push_str("; until then the ScaledObject keeps its last valid settings"),
+        Ownership::Owned => {
+            message.push_str("; until then the ScaledObject keeps its last valid settings");
+            if let Some(pause) = pause {
+                let _ = write!(message, ", and is paused by {PREFIX}paused: {}", <&str>::from(pause));
+            }
+        }
         Ownership::Absent if observed.readable.scaled_objects != Readable::Yes => {
             message.push_str("; until then the operator neither creates nor changes the ScaledObject");
         }

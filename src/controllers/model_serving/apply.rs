@@ -19,7 +19,7 @@ use kthena_keda_core::{
     observed::{
         LiveObject as _, LivePodMonitor, LiveScaledObject, Observed, OwnedObject, Ownership, PersistentFields,
     },
-    plan::{Desired, Plan},
+    plan::{Desired, PauseChange, Plan},
 };
 
 /// A write that failed, and the object that it was for.
@@ -49,6 +49,7 @@ struct Existing<'a> {
 pub(super) struct Applied {
     scaled_object: AppliedObject,
     pod_monitor: AppliedObject,
+    pause_delay: Option<Duration>,
 }
 
 /// Outcome for one object.
@@ -63,7 +64,7 @@ struct AppliedObject {
 impl Applied {
     /// When to reconcile again although nothing changes.
     pub(super) fn delay(&self) -> Option<Duration> {
-        [self.scaled_object.delay, self.pod_monitor.delay].into_iter().flatten().min()
+        [self.scaled_object.delay, self.pod_monitor.delay, self.pause_delay].into_iter().flatten().min()
     }
 
     /// Fields that are left alone from now on.
@@ -84,16 +85,54 @@ pub(super) async fn apply(
     observed: &Observed,
     plan: &Plan,
 ) -> Result<Applied, Failure> {
-    let Plan { scaled_object, pod_monitor, selector: _, condition: _, findings, warnings: _, explanation: _ } =
-        plan;
+    let Plan {
+        scaled_object,
+        pause,
+        pod_monitor,
+        selector: _,
+        condition: _,
+        findings,
+        warnings: _,
+        explanation: _,
+    } = plan;
     for finding in findings {
         let (namespace, name) = (observed.model_serving.namespace(), observed.model_serving.name());
         tracing::debug!(namespace, name, reason = finding.reason.as_str(), "not scaled");
     }
     Ok(Applied {
+        pause_delay: apply_pause(context, observed, *pause).await?,
         pod_monitor: apply_pod_monitor(context, observed, pod_monitor).await?,
         scaled_object: apply_scaled_object(context, observed, scaled_object).await?,
     })
+}
+
+/// Pauses or resumes a ScaledObject that is kept. Returns how long the write has to wait where another client undoes it again and again.
+async fn apply_pause(
+    context: &ModelServingContext,
+    observed: &Observed,
+    change: Option<PauseChange>,
+) -> Result<Option<Duration>, Failure> {
+    let (Some(PauseChange(pause)), Some(found)) = (change, observed.scaled_object_digest()) else {
+        return Ok(None);
+    };
+    let (model_serving, uid) = (&observed.model_serving, uid(&observed.model_serving));
+    if let Some(delay) = context.history.pause_delay(&uid) {
+        return Ok(Some(delay));
+    }
+    let (namespace, name) =
+        (model_serving.namespace().unwrap_or_default(), model_serving.scaled_object_name());
+    let client = &context.shared.client;
+    let applied =
+        server_side_apply::apply_pause::<LiveScaledObject>(client, &namespace, &name, &found.uid, pause);
+    let live = applied
+        .await
+        .map_err(|error| Failure { object: format!("the pause of ScaledObject {name}"), error })?;
+    context.history.record_pause(&uid);
+    if let Some(live) = live {
+        context.shared.caches.stores.record::<LiveScaledObject, _>(&live);
+        tracing::info!(namespace, name, ?pause, "changed the pause of a ScaledObject that is kept");
+    }
+    Ok(None)
 }
 
 async fn apply_pod_monitor(
@@ -147,6 +186,7 @@ impl Existing<'_> {
 pub(super) fn has_pending_write(observed: &Observed, plan: &Plan) -> bool {
     let Plan {
         scaled_object,
+        pause: _,
         pod_monitor,
         selector: _,
         condition: _,

@@ -50,6 +50,7 @@ impl Default for History {
 #[derive(Debug, Default)]
 struct ModelHistory {
     condition_writes: Throttle,
+    pause_writes: Throttle,
     /// One entry for each kind.
     applied: Vec<LastApplied>,
     reported: Option<ReportedCondition>,
@@ -120,6 +121,16 @@ impl History {
     /// Records that a condition was written.
     pub(super) fn record_condition_write(&self, uid: &str) {
         self.models().entry(uid.to_owned()).or_default().condition_writes.record();
+    }
+
+    /// Time until the pause of a kept ScaledObject may be changed again.
+    pub(super) fn pause_delay(&self, uid: &str) -> Option<Duration> {
+        self.models().get(uid)?.pause_writes.remaining_delay()
+    }
+
+    /// Records a change of the pause of a kept ScaledObject.
+    pub(super) fn record_pause(&self, uid: &str) {
+        self.models().entry(uid.to_owned()).or_default().pause_writes.record();
     }
 
     /// Records the desired object of an apply. Returns `true` if the last apply had the same one, so that a write restored it.

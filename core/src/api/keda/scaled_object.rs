@@ -12,6 +12,8 @@ use kube_derive::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::domain::Pause;
+
 /// The fields of a ScaledObject's spec that the operator sets.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[kube(
@@ -197,4 +199,13 @@ pub enum MetricType {
     AverageValue,
     /// The value is a level; the HPA multiplies the number of replicas by its ratio to the target.
     Value,
+}
+
+/// Annotation of a ScaledObject by which KEDA pauses; `paused-scale-in` and `paused-scale-out` since 2.18.
+pub const fn pause_annotation(pause: Pause) -> &'static str {
+    match pause {
+        Pause::All => "autoscaling.keda.sh/paused",
+        Pause::ScaleIn => "autoscaling.keda.sh/paused-scale-in",
+        Pause::ScaleOut => "autoscaling.keda.sh/paused-scale-out",
+    }
 }

@@ -3,6 +3,7 @@
 mod booster;
 mod hostile;
 mod objects;
+mod pause;
 mod reasons;
 mod routing;
 mod scaled_object;
