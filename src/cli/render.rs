@@ -11,10 +11,10 @@ use std::{
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use super::plan_args::PlanArgs;
+use super::plan_args::{PlanArgs, namespace};
 use crate::{settings::Settings, sources::Manifests};
 use kthena_keda_core::{
-    api::annotations::MODEL_NAME,
+    api::{annotations::MODEL_NAME, kthena::ModelServing},
     domain::{Capabilities, Reason, names::ROUTER_SERVICE_MONITOR, printable},
     observed::ScrapeEvidence,
     plan::{self, RouterPlan, plan_router},
@@ -26,6 +26,9 @@ pub(super) struct Render {
     /// ModelBoosters, ModelRoutes, ModelServers, the router's Services, monitors and ScaledObjects; `-` is standard input.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
+    /// Namespace of the objects in the files that name none.
+    #[arg(short, long, value_parser = namespace)]
+    namespace: Option<String>,
     /// Output format.
     #[arg(short, long, value_enum, default_value_t = Format::Yaml)]
     output: Format,
@@ -76,13 +79,19 @@ impl Render {
                 errors.push(error);
                 Vec::new()
             });
-            errors.extend(
-                documents
-                    .into_iter()
-                    .filter_map(|Document { place, object }| manifests.add(&place, object).err()),
-            );
+            for Document { place, mut object } in documents {
+                self.default_namespace(&mut object);
+                errors.extend(manifests.add(&place, object).err());
+            }
         }
         manifests
+    }
+
+    fn default_namespace(&self, object: &mut Value) {
+        let Some(namespace) = &self.namespace else { return };
+        if let Some(Value::Object(metadata)) = object.get_mut("metadata") {
+            metadata.entry("namespace").or_insert_with(|| namespace.as_str().into());
+        }
     }
 
     fn print(&self, objects: &[Value]) -> io::Result<()> {
@@ -129,6 +138,16 @@ fn items(place: String, mut object: Value) -> Vec<Document> {
 }
 
 fn render(manifests: &Manifests, settings: &Settings, output: &mut Output) {
+    for (place, model_serving) in &manifests.model_servings {
+        if model_serving.is_opted_in() && !has_namespace(model_serving) {
+            output.errors.push(format!(
+                "{place}: metadata.namespace is missing, and the queries and the ScaledObject depend on it; set it, or pass --namespace"
+            ));
+        }
+        if let Some(problem) = plan::mistyped_opt_in(model_serving) {
+            output.errors.push(format!("{place}: {problem}"));
+        }
+    }
     if !manifests.any_opted_in() {
         output
             .notes
@@ -156,7 +175,8 @@ fn render(manifests: &Manifests, settings: &Settings, output: &mut Output) {
         );
     }
     push(service_monitor.object().map(Vec::from_iter), ROUTER_SERVICE_MONITOR, output);
-    for (place, model_serving) in &manifests.model_servings {
+    let complete = manifests.model_servings.iter().filter(|(_, model_serving)| has_namespace(model_serving));
+    for (place, model_serving) in complete {
         let observed = manifests.observe(model_serving, series.clone());
         let plan = plan::plan(&observed, Capabilities::NEWEST, &settings.defaults);
         output.errors.extend(
@@ -172,6 +192,10 @@ fn render(manifests: &Manifests, settings: &Settings, output: &mut Output) {
         );
         push(plan.objects(), place, output);
     }
+}
+
+fn has_namespace(model_serving: &ModelServing) -> bool {
+    model_serving.metadata.namespace.as_deref().is_some_and(|namespace| !namespace.is_empty())
 }
 
 fn push(objects: serde_json::Result<Vec<Value>>, place: &str, output: &mut Output) {

@@ -235,3 +235,55 @@ fn notes_a_model_booster_that_is_not_given() {
         text(&output.stderr)
     );
 }
+
+const MISTYPED: &str = "
+apiVersion: workload.serving.volcano.sh/v1alpha1
+kind: ModelServing
+metadata: {name: chat, namespace: models, annotations: {KEY: llama}}
+spec: {template: {roles: [{name: engine}]}}
+";
+
+#[rstest]
+fn a_mistyped_opt_in_is_an_error(
+    #[values(
+        "kthena.io/modelName",
+        "kthena.io/model_name",
+        "kthena.io/model",
+        "autoscaling.kthena.io/min-replicas",
+        "autoscaling.kthena.io/model-name"
+    )]
+    key: &str,
+) {
+    let output = stdin(&MISTYPED.replace("KEY", key), &[PROMETHEUS]);
+    let expected =
+        format!("error: -, document 1: the annotation \"{key}\" has no effect without kthena.io/model-name");
+    assert!(!output.status.success() && text(&output.stderr).contains(&expected), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_missing_namespace_is_an_error_unless_a_flag_sets_it() {
+    let manifest = MISTYPED.replace("KEY", "kthena.io/model-name").replace(" namespace: models,", "");
+    let output = stdin(&manifest, &[PROMETHEUS]);
+    assert!(
+        !output.status.success() && text(&output.stderr).contains("pass --namespace"),
+        "{}",
+        text(&output.stderr)
+    );
+    let output = stdin(&manifest, &[PROMETHEUS, "--namespace=team-a"]);
+    assert!(
+        output.status.success() && text(&output.stdout).contains("namespace: team-a"),
+        "{}",
+        text(&output.stderr)
+    );
+}
+
+#[test]
+fn names_of_strangers_cannot_act_on_the_terminal() {
+    let manifest = MISTYPED.replace(
+        "{KEY: llama}",
+        r#"{kthena.io/model-name: m, autoscaling.kthena.io/signals: "\e]0;pwned\a\e[2J\u202e=abc"}"#,
+    );
+    let output = stdin(&manifest, &[PROMETHEUS]);
+    let stderr = text(&output.stderr);
+    assert!(stderr.contains(r"\u{1b}[2J") && !stderr.contains(['\u{1b}', '\u{7}', '\u{202e}']), "{stderr}");
+}

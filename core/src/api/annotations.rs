@@ -21,6 +21,14 @@ pub fn is_own(key: &str) -> bool {
     key == MODEL_NAME || key.starts_with(PREFIX)
 }
 
+/// `true` for a key that is probably meant to be [`MODEL_NAME`], such as `kthena.io/modelName`.
+pub fn resembles_model_name(key: &str) -> bool {
+    let Some(name) = key.strip_prefix("kthena.io/").filter(|_| key != MODEL_NAME) else { return false };
+    let letters: String =
+        name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).take(16).collect();
+    matches!(letters.as_str(), "model" | "models" | "modelname" | "modelnames")
+}
+
 /// `true` if the operator's annotations among these hold more than [`MAX_BYTES`].
 pub fn are_too_large<'a>(annotations: impl IntoIterator<Item = (&'a String, &'a String)>) -> bool {
     let own = annotations.into_iter().filter(|(key, _)| is_own(key));
@@ -63,6 +71,18 @@ impl fmt::Display for AnnotationKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[rstest::rstest]
+    #[case("kthena.io/modelName", true)]
+    #[case("kthena.io/model_name", true)]
+    #[case("kthena.io/model", true)]
+    #[case("kthena.io/Model-Names", true)]
+    #[case("kthena.io/model-name", false)]
+    #[case("kthena.io/model-uid", false)]
+    #[case("example.com/model-name", false)]
+    fn finds_mistyped_opt_ins(#[case] key: &str, #[case] resembles: bool) {
+        assert_eq!(resembles_model_name(key), resembles);
+    }
 
     #[test]
     fn displays_the_whole_key() {

@@ -175,6 +175,7 @@ fn is_short(key: &str, value: &str) -> bool {
 
 fn is_kept(annotation: &str) -> bool {
     KEPT_ANNOTATIONS.iter().any(|kept| annotation.starts_with(kept))
+        || annotations::resembles_model_name(annotation)
 }
 
 impl<F> From<LeanMetadata<F>> for ObjectMeta {

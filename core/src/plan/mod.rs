@@ -40,12 +40,12 @@ use serde_json::Value;
 
 use crate::{
     api::{
-        annotations::DEFAULT_PROFILE,
+        annotations::{DEFAULT_PROFILE, MODEL_NAME, PREFIX},
         keda::{MetricType, ScaledObject},
         kthena::ModelServing,
         monitoring::PodMonitor,
     },
-    domain::{Capabilities, Keda},
+    domain::{Capabilities, Keda, quoted},
     intent::{self, AnnotationError, Annotations, CustomSignal, Intent, Profile, ProfileUnavailable},
     observed::{Observed, OwnedObject, Ownership, Readable},
 };
@@ -203,6 +203,15 @@ fn opted_out(observed: &Observed, selector: Desired<String>) -> Plan {
         warnings: Vec::new(),
         explanation: None,
     }
+}
+
+/// Notice of an annotation that has no effect, since the ModelServing is not opted in.
+pub fn mistyped_opt_in(model_serving: &ModelServing) -> Option<String> {
+    let key = model_serving.mistyped_opt_in()?;
+    Some(format!(
+        "the annotation {} has no effect without {MODEL_NAME}, so this ModelServing is not scaled; set {MODEL_NAME} to the name that clients send",
+        quoted(key)
+    ))
 }
 
 /// Removes an object that the ModelServing controls. A marked object without a controller stays: it came from
@@ -367,6 +376,9 @@ fn warnings(
             "the cluster does not serve PodMonitors, so the operator cannot have the engines scraped; install the Prometheus Operator, or scrape them yourself".to_owned(),
         );
     }
+    warnings.extend(observed.model_serving.misplaced_pause().map(|key| {
+        format!("the annotation {} pauses nothing on a ModelServing; use {PREFIX}paused", quoted(key))
+    }));
     warnings.extend(observed.second_writer.iter().map(|manager| booster::second_writer(observed, manager)));
     warnings.extend(unread::warnings(observed, resolved));
     warnings.extend(persistent_fields(observed));

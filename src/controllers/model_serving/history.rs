@@ -26,6 +26,10 @@ const MESSAGE_INTERVAL: Duration = Duration::from_mins(10);
 /// Least time between two changes from idle to scaling or back.
 const LOAD_REASON_INTERVAL: Duration = Duration::from_mins(1);
 
+/// Time after the start of the process in which mistyped annotations are not reported: they were reported when
+/// they were set.
+const MISTYPED_BEFORE: Duration = Duration::from_secs(30);
+
 /// Delay before the third equal write within [`REPAIR_RESET_AFTER`]; it doubles with each further one.
 const FIRST_DELAY: Duration = Duration::from_millis(250);
 /// Longest delay between equal writes.
@@ -58,6 +62,8 @@ struct ModelHistory {
     autoscaled: Option<i32>,
     /// Resource version of the ModelServing that our last write made.
     written: Option<u64>,
+    /// Annotation that has no effect, as last seen.
+    mistyped: Option<String>,
 }
 
 /// The desired object at the last apply, and its repairs since.
@@ -263,6 +269,17 @@ impl History {
         }
     }
 
+    /// Records an annotation that has no effect; `true` if it is new.
+    pub(super) fn record_mistyped(&self, uid: &str, key: Option<&str>) -> bool {
+        let mut models = self.models();
+        let Some(key) = key else {
+            models.get_mut(uid).into_iter().for_each(|model| model.mistyped = None);
+            return false;
+        };
+        let before = models.entry(uid.to_owned()).or_default().mistyped.replace(key.to_owned());
+        before.as_deref() != Some(key) && self.started.elapsed() > MISTYPED_BEFORE
+    }
+
     /// Drops a model that is gone, or no longer opted in.
     pub(super) fn forget(&self, uid: &str) {
         self.models().remove(uid);
@@ -326,6 +343,19 @@ mod tests {
         };
         let verdict = Verdict { status: after.0, reason: after.1, message: after.2.to_owned() };
         assert_eq!(least_age(&before, &verdict), expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reports_a_mistyped_annotation_once_for_each_change() {
+        let history = History::default();
+        assert!(!history.record_mistyped("old", Some("a")), "set before the start");
+        tokio::time::advance(MISTYPED_BEFORE * 2).await;
+        assert!(!history.record_mistyped("old", Some("a")));
+        assert!(history.record_mistyped("new", Some("a")));
+        assert!(!history.record_mistyped("new", Some("a")));
+        assert!(history.record_mistyped("new", Some("b")));
+        assert!(!history.record_mistyped("new", None));
+        assert!(history.record_mistyped("new", Some("b")));
     }
 
     #[tokio::test(start_paused = true)]

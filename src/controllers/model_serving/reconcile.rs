@@ -95,6 +95,7 @@ async fn record(
     applied: Result<Applied, Failure>,
 ) -> Result<Action, Error> {
     report::publish_opted_out_without_condition(context, &observed, &plan);
+    report::publish_mistyped_opt_in(context, &observed.model_serving);
     observed.rejection = applied.as_ref().err().and_then(Failure::rejection);
     let persistent =
         applied.as_ref().map_or_else(|_| observed.persistent_fields.clone(), Applied::persistent);

@@ -9,7 +9,7 @@ use kthena_keda_core::{
     api::kthena::ModelServing,
     domain::{Status, VerdictReason},
     observed::Observed,
-    plan::{Desired, Plan, Verdict, erasable_annotations},
+    plan::{Desired, Plan, Verdict, erasable_annotations, mistyped_opt_in},
 };
 
 /// Repairs in a row from which on another client is reported to undo them.
@@ -50,6 +50,15 @@ pub(super) fn publish_opted_out_without_condition(
     if has_ended && context.history.reported(&uid).is_some() {
         context.history.forget(&uid);
         publish_opted_out(&context.events, &observed.model_serving);
+    }
+}
+
+/// Publishes an annotation that has no effect, once for each change.
+pub(super) fn publish_mistyped_opt_in(context: &ModelServingContext, model_serving: &ModelServing) {
+    if context.history.record_mistyped(&uid(model_serving), model_serving.mistyped_opt_in())
+        && let Some(note) = mistyped_opt_in(model_serving)
+    {
+        context.events.warning(model_serving, "NotOptedIn", &note);
     }
 }
 

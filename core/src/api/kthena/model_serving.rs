@@ -15,7 +15,7 @@ use serde::{
 use crate::{
     api::{
         Exists, Lenient, LenientDe,
-        annotations::{DEFAULT_PROFILE, MODEL_NAME, PROFILE, is_own},
+        annotations::{self, DEFAULT_PROFILE, MODEL_NAME, PROFILE, is_own},
         fields,
         metadata::{LeanMetadata, OPERATOR, SmallMap},
     },
@@ -437,6 +437,22 @@ impl ModelServing {
     /// `true` if it opts in by its own annotation, not by that of its ModelBooster.
     pub fn has_own_model_name(&self) -> bool {
         self.annotations.iter().any(|(key, _)| key == MODEL_NAME)
+    }
+
+    /// An annotation that has no effect without [`MODEL_NAME`], or is probably meant to be it; `None` if the
+    /// ModelServing is opted in.
+    pub fn mistyped_opt_in(&self) -> Option<&str> {
+        let mut keys = self.annotations.iter().map(|(key, _)| key.as_str());
+        let is_mistyped = |key: &&str| annotations::is_own(key) || annotations::resembles_model_name(key);
+        // Sorted by key, so that a near miss comes after the others.
+        let all: Vec<&str> = keys.by_ref().filter(is_mistyped).collect();
+        all.last().copied().filter(|_| !self.is_opted_in() && self.unread_booster().is_none())
+    }
+
+    /// KEDA's annotation that pauses a ScaledObject and does nothing on a ModelServing.
+    pub fn misplaced_pause(&self) -> Option<&str> {
+        let mut keys = self.annotations.iter().map(|(key, _)| key.as_str());
+        keys.find(|key| key.starts_with("autoscaling.keda.sh/paused"))
     }
 
     /// Name of its AutoscalingProfile.

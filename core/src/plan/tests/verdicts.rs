@@ -252,3 +252,14 @@ fn writes_a_condition_only_if_it_changes() {
     assert_eq!(action(&planned(&fixture).condition), "keep");
     assert_eq!(action(&planned(&fixture.annotated("max-replicas", "4")).condition), "apply");
 }
+
+#[test]
+fn says_that_a_pause_of_keda_does_nothing_on_a_model_serving() {
+    let annotations = json!({"kthena.io/model-name": "llama", "autoscaling.keda.sh/paused-replicas": "2"});
+    let verdict = verdict(&Fixture::healthy().with("/metadata/annotations", &annotations));
+    assert!(
+        verdict.is_good() && verdict.message.contains("\"autoscaling.keda.sh/paused-replicas\" pauses nothing on a ModelServing; use autoscaling.kthena.io/paused"),
+        "{}",
+        verdict.message
+    );
+}
