@@ -68,7 +68,7 @@ pub fn annotations(data: &[u8]) {
             "an applied object is written again: {object}"
         );
     }
-    let observed = manifests.observe(&model_serving, router.series);
+    let observed = manifests.observe(&model_serving, router.router);
     let planned = plan(&observed, case.capabilities, &defaults);
     assert_eq!(
         format!("{planned:?}"),

@@ -8,7 +8,7 @@ use kthena_keda_core::{
     api::kthena::ModelServing,
     domain::{Capabilities, PrometheusUrl},
     intent::{Profile, PrometheusSettings},
-    observed::{ProbeResult, ProbeTarget},
+    observed::{ProbeResult, ProbeTarget, RouterScrape},
     plan::plan,
     signals::RouterSeries,
 };
@@ -39,8 +39,10 @@ pub fn prometheus(data: &[u8]) {
         PrometheusSettings::from("http://prometheus:9090".parse::<PrometheusUrl>().expect("an address"));
     let defaults = Profile { prometheus: Some(prometheus.clone()), ..Profile::built_in() };
     let router = RouterSeries::assumed("kthena-system");
-    let probe =
-        response.map(|samples| Arc::new(ProbeResult::read(&samples, samples.clone(), samples.clone())));
+    let probe = response.map(|samples| {
+        let scrape = if samples.is_empty() { RouterScrape::NoTarget } else { RouterScrape::Succeeds };
+        Arc::new(ProbeResult::read(scrape, samples.clone(), samples.clone(), samples))
+    });
     let mut observed = Manifests::of_newest_cluster(true).observe(&model_serving, router.clone());
     observed.probes = Arc::new(HashMap::from([(ProbeTarget { prometheus, router }, probe)]));
     let planned = plan(&observed, Capabilities::NEWEST, &defaults);

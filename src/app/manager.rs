@@ -69,12 +69,12 @@ impl<F: Future<Output = ()>> Manager<F> {
         let (queue, queued) = mpsc::unbounded_channel();
         let (boosters, changed_boosters) = mpsc::unbounded_channel();
         let requeuer = Requeuer::new(caches.clone(), queue, boosters);
-        let (series_sender, series) = watch::channel(None);
+        let (router_sender, router) = watch::channel(None);
         let (stopping_sender, stopping) = watch::channel(false);
         let (events, publisher) = events::events(context.metrics.clone());
         let models = Arc::new(ModelServingContext {
             shared: context.clone(),
-            router: series.clone(),
+            router: router.clone(),
             failures: FailureCounts::default(),
             overload: OverloadPause::default(),
             history: History::default(),
@@ -82,7 +82,7 @@ impl<F: Future<Output = ()>> Manager<F> {
             events,
         });
         let router_monitor = RouterMonitor {
-            series: series_sender,
+            router: router_sender,
             prometheus: prometheus.clone(),
             check_interval: run_settings.probe_interval,
         };
@@ -104,7 +104,7 @@ impl<F: Future<Output = ()>> Manager<F> {
             profile::run(context.clone(), &workers.profiles).boxed_local(),
             signal_probe::run(
                 context.clone(),
-                series.clone(),
+                router.clone(),
                 prometheus,
                 run_settings.probe_interval,
                 &workers.signal_probe,
@@ -115,7 +115,7 @@ impl<F: Future<Output = ()>> Manager<F> {
             discovery::rediscover(client, optional_apis(), run_settings.discovery, &rediscover, &served)
                 .boxed_local(),
             requeuer.run().boxed_local(),
-            requeue_on_discovery(context.served.clone(), series, &requeuer).boxed_local(),
+            requeue_on_discovery(context.served.clone(), router, &requeuer).boxed_local(),
             drain(stop, &stopping_sender, &caches).boxed_local(),
         ];
         let mut reflectors = Reflectors { context: &context, requeuer: &requeuer, tasks: Vec::new() };

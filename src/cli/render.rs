@@ -165,9 +165,9 @@ fn render(manifests: &Manifests, settings: &Settings, output: &mut Output) {
         ));
     }
     let profile = manifests.default_profile();
-    let RouterPlan { service_monitor, series, beside, needs_evidence: _, problem } =
+    let RouterPlan { service_monitor, router, beside, needs_evidence: _ } =
         plan_router(&router, profile.as_ref(), &settings.defaults, true);
-    output.notes.extend(problem);
+    output.notes.extend(router.problem.as_ref().map(|problem| problem.message().to_owned()));
     output.notes.extend(beside.map(|reason| format!("{reason}; printing the operator's own ServiceMonitor, which run creates unless Prometheus shows that the other one is enough")));
     if !manifests.has_routes() {
         output.notes.push(
@@ -177,7 +177,7 @@ fn render(manifests: &Manifests, settings: &Settings, output: &mut Output) {
     push(service_monitor.object().map(Vec::from_iter), ROUTER_SERVICE_MONITOR, output);
     let complete = manifests.model_servings.iter().filter(|(_, model_serving)| has_namespace(model_serving));
     for (place, model_serving) in complete {
-        let observed = manifests.observe(model_serving, series.clone());
+        let observed = manifests.observe(model_serving, router.clone());
         let plan = plan::plan(&observed, Capabilities::NEWEST, &settings.defaults);
         output.errors.extend(
             plan.findings

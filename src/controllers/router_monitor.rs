@@ -25,9 +25,11 @@ use kthena_keda_core::{
     api::monitoring::ServiceMonitor,
     domain::names::ROUTER_SERVICE_MONITOR,
     intent::{Profile, PrometheusSettings},
-    observed::{LiveObject as _, LiveServiceMonitor, ObservedRouter, ScrapeEvidence},
+    observed::{
+        LiveObject as _, LiveServiceMonitor, LocatedRouter, ObservedRouter, RouterProblem, ScrapeEvidence,
+    },
     plan::{Desired, RouterPlan, plan_router},
-    signals::{self, RouterSeries},
+    signals,
 };
 
 /// Checks in a row in which Prometheus may fail to show that a foreign monitor scrapes the router, before the
@@ -37,7 +39,7 @@ const CHECKS_BEFORE_CREATION: u32 = 3;
 /// What the controller needs beside the [`Context`].
 pub struct RouterMonitor {
     /// Receives the location of the router's series.
-    pub series: watch::Sender<Option<RouterSeries>>,
+    pub router: watch::Sender<Option<LocatedRouter>>,
     /// Asked whether it uses a foreign monitor.
     pub prometheus: Querier,
     /// Interval of the question, while the plan depends on its answer.
@@ -48,7 +50,7 @@ pub struct RouterMonitor {
 #[derive(Default)]
 struct History {
     /// The last problem in the log.
-    logged: Option<String>,
+    logged: Option<RouterProblem>,
     /// The last answer of Prometheus.
     evidence: Option<ScrapeEvidence>,
     /// Fields that other clients added to the ServiceMonitor.
@@ -100,13 +102,13 @@ async fn reconcile(
     let any_opted_in = found.unwrap_or(true);
     let inputs = Inputs { profile: context.caches.default_profile(), any_opted_in, observed };
     let (inputs, plan) = plan_with_evidence(context, monitor, inputs, history).await;
-    publish(&monitor.series, plan.series.clone());
+    publish(&monitor.router, plan.router.clone());
     let pause = if plan.needs_evidence { monitor.check_interval } else { Duration::MAX };
     // Not known while the ModelBooster of a ModelServing could not be read: the ServiceMonitor stays as it is.
     if !context.cluster_duties || found.is_none() {
         return Ok(pause);
     }
-    log_once(plan.problem.clone(), &mut history.logged);
+    log_once(plan.router.problem.as_ref(), &mut history.logged);
     apply(context, &inputs.observed, plan, &mut history.foreign).await?;
     Ok(pause)
 }
@@ -184,19 +186,19 @@ fn observe(context: &Context) -> Option<ObservedRouter> {
     context.caches.observe_synced_router(&context.settings.router_namespace, &served)
 }
 
-fn publish(sender: &watch::Sender<Option<RouterSeries>>, series: RouterSeries) {
+fn publish(sender: &watch::Sender<Option<LocatedRouter>>, router: LocatedRouter) {
     sender.send_if_modified(|known| {
-        let has_changed = known.as_ref() != Some(&series);
-        *known = Some(series);
+        let has_changed = known.as_ref() != Some(&router);
+        *known = Some(router);
         has_changed
     });
 }
 
-fn log_once(problem: Option<String>, logged: &mut Option<String>) {
-    if let Some(problem) = problem.as_ref().filter(|problem| Some(*problem) != logged.as_ref()) {
-        tracing::warn!(problem, "the operator cannot have the router scraped");
+fn log_once(problem: Option<&RouterProblem>, logged: &mut Option<RouterProblem>) {
+    if let Some(found) = problem.filter(|found| Some(*found) != logged.as_ref()) {
+        tracing::warn!(problem = found.message(), "the router may not be scraped as the signals need it");
     }
-    *logged = problem;
+    *logged = problem.cloned();
 }
 
 async fn apply(

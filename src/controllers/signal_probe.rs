@@ -14,7 +14,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Context, model_serving::RouterSeriesReceiver};
+use super::{Context, model_serving::RouterReceiver};
 use crate::{
     prometheus::Querier,
     runtime::backoff,
@@ -25,7 +25,7 @@ use kthena_keda_core::{
     api::kthena::ModelServing,
     domain::{Key, key},
     intent::{Profile, PrometheusSettings},
-    observed::{ProbeResult, ProbeResults, ProbeTarget, Sample, SelectorMismatch},
+    observed::{ProbeResult, ProbeResults, ProbeTarget, RouterScrape, Sample, SelectorMismatch},
     signals,
 };
 
@@ -39,7 +39,7 @@ const MISMATCHES_TO_REPORT: u32 = 5;
 /// Runs for the life of the process: probes after each `period` and whenever `wake` is notified, and calls `changed` if a result differs.
 pub async fn run(
     context: Context,
-    router: RouterSeriesReceiver,
+    router: RouterReceiver,
     prometheus: Querier,
     period: Duration,
     wake: &Notify,
@@ -70,11 +70,11 @@ fn report(context: &Context, results: &ProbeResults) {
 }
 
 /// Every router at every Prometheus that an opted-in model uses.
-fn targets(context: &Context, router: &RouterSeriesReceiver) -> HashSet<ProbeTarget> {
+fn targets(context: &Context, router: &RouterReceiver) -> HashSet<ProbeTarget> {
     let Some(router) = router.borrow().clone() else { return HashSet::new() };
     let profiles = context.caches.profiles_in_use(&context.settings.defaults);
     let target = |profile: Profile| {
-        let router = router.with_overrides(&profile.router);
+        let router = router.series.with_overrides(&profile.router);
         profile.prometheus.map(|prometheus| ProbeTarget { prometheus, router })
     };
     profiles.into_iter().filter_map(target).collect()
@@ -119,9 +119,22 @@ async fn probe_router(
     target: &ProbeTarget,
     engines: Vec<Sample>,
 ) -> Result<ProbeResult, String> {
+    let settings = &target.prometheus;
+    let scrape = router_scrape(prometheus, target).await?;
+    let names = prometheus.query(settings, &signals::model_names(&target.router)).await?;
+    // Series of other namespaces only lead to a warning, and others may make too many of them.
+    let elsewhere = prometheus.query(settings, &signals::requests_elsewhere(&target.router)).await;
+    Ok(ProbeResult::read(scrape, names, elsewhere.unwrap_or_default(), engines))
+}
+
+async fn router_scrape(prometheus: &Querier, target: &ProbeTarget) -> Result<RouterScrape, String> {
     let presence = prometheus.query(&target.prometheus, &signals::router_presence(&target.router)).await?;
-    let names = prometheus.query(&target.prometheus, &signals::model_names(&target.router)).await?;
-    Ok(ProbeResult::read(&presence, names, engines))
+    if !presence.is_empty() {
+        return Ok(RouterScrape::Succeeds);
+    }
+    let Some(targets) = signals::router_targets(&target.router) else { return Ok(RouterScrape::NoTarget) };
+    let targets = prometheus.query(&target.prometheus, &targets).await?;
+    Ok(if targets.is_empty() { RouterScrape::NoTarget } else { RouterScrape::Fails })
 }
 
 /// The models with a `Value` metric whose selector mismatches now, with one request for each. No other model depends on its pods.

@@ -31,9 +31,8 @@ use kthena_keda_core::{
     intent::Profile,
     observed::{
         Autoscalers, CompetingAutoscaler, LiveBooster, LivePodMonitor, LiveProfile, LiveServiceMonitor,
-        Observed, ObservedRouter, ScrapeEvidence,
+        LocatedRouter, Observed, ObservedRouter, ScrapeEvidence,
     },
-    signals::RouterSeries,
 };
 
 /// Everything that the operator knows of the cluster and of Prometheus.
@@ -87,7 +86,7 @@ impl Caches {
         &self,
         model_serving: &ModelServing,
         served: &ServedApis,
-        router: RouterSeries,
+        router: LocatedRouter,
     ) -> Observed {
         let (namespace, stores) = (model_serving.namespace().unwrap_or_default(), &self.stores);
         let pod_monitor = stores.pod_monitors.get(&namespace, &model_serving.pod_monitor_name());

@@ -29,9 +29,8 @@ use kthena_keda_core::{
     },
     domain::{Capabilities, Key, key, quoted},
     intent::Profile,
-    observed::{LiveProfile, LiveScaledObject, Observed, ObservedRouter},
+    observed::{LiveProfile, LiveScaledObject, LocatedRouter, Observed, ObservedRouter},
     plan::assumed_service,
-    signals::RouterSeries,
 };
 
 /// Objects by kind, from files or from one read of a cluster; kinds that no plan depends on are left out.
@@ -138,8 +137,8 @@ impl Manifests {
     }
 
     /// Everything that a plan for a ModelServing depends on.
-    pub fn observe(&self, model_serving: &ModelServing, router: RouterSeries) -> Observed {
-        self.caches.observe(model_serving, &self.served, router)
+    pub fn observe(&self, model_serving: &ModelServing, router: impl Into<LocatedRouter>) -> Observed {
+        self.caches.observe(model_serving, &self.served, router.into())
     }
 
     /// `true` if there is any ModelRoute.

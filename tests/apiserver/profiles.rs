@@ -78,6 +78,12 @@ fn ready_condition(profile: &DynamicObject) -> Option<(&str, &str)> {
 #[case(json!({"customSignals": [{"name": "q", "query": "sum(a)", "target": "1", "metricType": "Utilization"}]}), "spec.customSignals[0].metricType")]
 #[case(json!({"customSignals": [{"name": "q", "query": "sum(a)", "target": "1"}, {"name": "q", "query": "sum(b)", "target": "1"}]}), "Duplicate value")]
 #[case(json!({"router": {"namespace": "Kthena"}}), "spec.router.namespace")]
+#[case(json!({"router": {"scheme": "ftp"}}), "spec.router.scheme")]
+#[case(json!({"router": {"tlsConfig": {"insecureSkipVerify": true}}}), "tlsConfig requires scheme https")]
+#[case(json!({"router": {"scheme": "https", "tlsConfig": {"cert": {"secret": {"name": "a", "key": "b"}}}}}), "cert and keySecret require each other")]
+#[case(json!({"router": {"scheme": "https", "tlsConfig": {"ca": {"secret": {"name": "A", "key": "b"}}}}}), "spec.router.tlsConfig.ca.secret.name")]
+#[case(json!({"router": {"scheme": "https", "tlsConfig": {"ca": {"secret": {"name": "a", "key": "b"}, "configMap": {"name": "a", "key": "b"}}}}}), "spec.router.tlsConfig.ca")]
+#[case(json!({"router": {"scheme": "https", "tlsConfig": {"serverName": "a b"}}}), "spec.router.tlsConfig.serverName")]
 #[case(json!({"scaleToZero": {"activation": "-1"}}), "spec.scaleToZero.activation")]
 #[case(json!({"fallback": {"behavior": "guess"}}), "spec.fallback.behavior")]
 #[case(json!({"fallback": {"replicas": 0}}), "spec.fallback.replicas")]
@@ -106,6 +112,8 @@ async fn the_sample_equals_the_defaults_of_an_empty_profile() {
 }
 
 #[rstest]
+#[case(json!({"router": {"scheme": "http"}}))]
+#[case(json!({"router": {"scheme": "https", "tlsConfig": {"ca": {"configMap": {"name": "a", "key": "ca.crt"}}, "cert": {"secret": {"name": "a", "key": "tls.crt"}}, "keySecret": {"name": "a", "key": "tls.key"}, "serverName": "router.kthena-system.svc", "insecureSkipVerify": false}}}))]
 #[case(json!({"monitors": {"create": true}}))]
 #[case(json!({"monitors": {"create": false}}))]
 #[case(json!({"monitors": {"create": "always"}}))]

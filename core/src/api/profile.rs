@@ -13,8 +13,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use strum::IntoStaticStr;
 
+pub(crate) use self::schema::tls_rules;
 use self::schema::{at_most, between, create_schema, is_not_reserved, is_positive, rule, signal_names};
-use super::keda::{FallbackBehavior, MetricType};
+use super::{
+    keda::{FallbackBehavior, MetricType},
+    monitoring::{Scheme, TlsConfig},
+};
 use crate::domain::{Activation, Demand, ReplicaBounds, ScrapeInterval, Signal};
 
 /// Autoscaling settings that many ModelServings share.
@@ -200,6 +204,10 @@ pub enum AuthMode {
 
 /// Location of kthena-router.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[schemars(extend("x-kubernetes-validations" = [rule(
+    "!has(self.tlsConfig) || (has(self.scheme) && self.scheme == 'https')",
+    "tlsConfig requires scheme https",
+)]))]
 #[serde(rename_all = "camelCase", default)]
 pub struct RouterSpec {
     /// Namespace of kthena-router, which the queries select. If it differs from the operator's
@@ -212,6 +220,14 @@ pub struct RouterSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048))]
     pub presence_query: Option<String>,
+    /// Protocol by which Prometheus scrapes the router: https where Kthena's chart turns TLS of the router on.
+    /// Only the profile named default configures it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scheme: Option<Scheme>,
+    /// TLS settings of the router's ServiceMonitor, as in its endpoint; requires scheme https. Only the profile
+    /// named default configures them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_config: Option<TlsConfig>,
 }
 
 /// Bounds of the number of ServingGroups.

@@ -11,7 +11,7 @@ pub(crate) use annotations::requested_pause;
 pub use annotations::{AnnotationError, Annotations};
 pub use profile::{
     Behavior, CreateMonitors, CustomSignal, Direction, MonitorSettings, Policy, PolicyKind, Profile,
-    ProfileUnavailable, PrometheusSettings, Select, SignalSource, SignalTarget,
+    ProfileUnavailable, PrometheusSettings, RouterEndpoint, Select, SignalSource, SignalTarget,
 };
 
 use crate::domain::{Engine, ModelNames, Pause, ReplicaBounds};

@@ -6,12 +6,13 @@ use super::{
     annotations::suggest_signal,
     profile::{
         Behavior, CreateMonitors, CustomSignal, Direction, MonitorSettings, Policy, Profile,
-        PrometheusSettings, Select, SignalTarget,
+        PrometheusSettings, RouterEndpoint, Select, SignalTarget,
     },
 };
 use crate::{
     api::{
         keda::Fallback,
+        monitoring::{KeyReference, Scheme, SecretOrConfigMap, TlsConfig},
         profile::{
             AuthMode, AutoscalingProfileSpec, CreateSpec, CreateWord, CustomSignalSpec, FallbackSpec,
             HeaderValue, MonitorsSpec, NamespacePatternSpec, PolicySpec, PrometheusSpec, ReplicasSpec,
@@ -95,6 +96,11 @@ impl Parser {
             ),
             fallback: spec.fallback.as_ref().map(|fallback| self.fallback(fallback)),
             monitors: self.monitors(&spec.monitors),
+            router_endpoint: spec
+                .router
+                .as_ref()
+                .map(|router| self.router_endpoint(router))
+                .unwrap_or_default(),
         }
     }
 
@@ -160,6 +166,35 @@ impl Parser {
         let presence =
             query.and_then(|query| self.query("spec.router.presenceQuery", query, Query::parse(query)));
         RouterSettings { namespace: namespace.map(Namespace::into_string), presence }
+    }
+
+    fn router_endpoint(&mut self, spec: &RouterSpec) -> RouterEndpoint {
+        let scheme = spec.scheme.unwrap_or_default();
+        if let Some(tls) = &spec.tls_config {
+            if scheme == Scheme::Http {
+                let expected = ValueError::expected("https where spec.router.tlsConfig is set");
+                self.reject("spec.router.scheme", scheme.into(), expected);
+            }
+            self.tls(tls);
+        }
+        RouterEndpoint { scheme, tls: spec.tls_config.clone() }
+    }
+
+    fn tls(&mut self, tls: &TlsConfig) {
+        let path = "spec.router.tlsConfig";
+        if tls.cert.is_some() != tls.key_secret.is_some() {
+            let given = if tls.cert.is_some() { "cert" } else { "keySecret" };
+            self.reject(path, given, ValueError::expected("both cert and keySecret, or neither"));
+        }
+        let references =
+            [tls.ca.as_ref(), tls.cert.as_ref()].into_iter().flatten().map(|reference| match reference {
+                SecretOrConfigMap::Secret(reference) | SecretOrConfigMap::ConfigMap(reference) => reference,
+            });
+        for KeyReference { name, key } in references.chain(&tls.key_secret) {
+            if name.is_empty() || key.is_empty() {
+                self.reject(path, "", ValueError::expected("a name and a key in each reference"));
+            }
+        }
     }
 
     fn replicas(&mut self, spec: &ReplicasSpec) -> ReplicaBounds {

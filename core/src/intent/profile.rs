@@ -7,6 +7,7 @@ use crate::{
     api::{
         annotations::DEFAULT_PROFILE,
         keda::{Fallback, MetricType},
+        monitoring::{Scheme, TlsConfig},
         profile::{AuthMode, AuthenticationRef},
     },
     domain::{Activation, NamespacePattern, PrometheusUrl, ReplicaBounds, ScrapeInterval, Signal, Target},
@@ -44,6 +45,17 @@ pub struct Profile {
     pub fallback: Option<Fallback>,
     /// ServiceMonitor and PodMonitors.
     pub monitors: MonitorSettings,
+    /// Protocol of the router's metrics.
+    pub router_endpoint: RouterEndpoint,
+}
+
+/// Protocol by which Prometheus scrapes the router.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RouterEndpoint {
+    /// Plain or TLS.
+    pub scheme: Scheme,
+    /// TLS settings, only with TLS.
+    pub tls: Option<TlsConfig>,
 }
 
 /// Address of a Prometheus, and KEDA's access to it.

@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 
 use super::{
     Autoscalers, BoosterDigest, HpaDigest, LiveBinding, LiveBooster, LiveHpa, LiveModelRoute,
-    LiveModelServer, LivePodMonitor, LivePolicy, LiveProfile, LiveScaledObject, MonitorDigest, Network,
-    Observed, PersistentFields, PolicyDigest, ProbeResult, ProbeTarget, ProfileDigest, Readability,
-    RouteDigest, ScaledObjectDigest, SelectorMismatch, ServerDigest,
+    LiveModelServer, LivePodMonitor, LivePolicy, LiveProfile, LiveScaledObject, LocatedRouter, MonitorDigest,
+    Network, Observed, PersistentFields, PolicyDigest, ProbeResult, ProbeTarget, ProfileDigest, Readability,
+    RouteDigest, RouterProblem, RouterScrape, ScaledObjectDigest, SelectorMismatch, ServerDigest,
 };
 use crate::{
     api::{
@@ -44,7 +44,9 @@ pub(crate) struct Fixture {
     servers: Vec<Value>,
     are_routes_served: bool,
     probe: Option<Result<ProbeResult, String>>,
+    probed_router: String,
     mismatch: Option<SelectorMismatch>,
+    router_problem: Option<RouterProblem>,
     second_writer: Option<String>,
     persistent_fields: Vec<String>,
     rejection: Option<String>,
@@ -80,7 +82,9 @@ impl Fixture {
             servers: Vec::new(),
             are_routes_served: true,
             probe: None,
+            probed_router: "kthena-system".to_owned(),
             mismatch: None,
+            router_problem: None,
             second_writer: None,
             persistent_fields: Vec::new(),
             rejection: None,
@@ -96,7 +100,7 @@ impl Fixture {
 
     /// Opted in, and scaled well: KEDA, the HPA, the router and the routes are as they should be.
     pub(crate) fn healthy() -> Self {
-        let probe = ProbeResult { router_is_scraped: true, ..ProbeResult::default() };
+        let probe = ProbeResult { router: RouterScrape::Succeeds, ..ProbeResult::default() };
         Self::model("llama")
             .scaled_object(&[
                 ("Ready", "True", "ScaledObjectReady", "ready"),
@@ -267,9 +271,21 @@ impl Fixture {
         self
     }
 
+    /// Sets the result of the operator's own queries about the router of a namespace.
+    pub(crate) fn probe_at(mut self, router_namespace: &str, probe: ProbeResult) -> Self {
+        router_namespace.clone_into(&mut self.probed_router);
+        self.probe(probe)
+    }
+
     /// Makes the operator's own queries fail.
     pub(crate) fn probe_error(mut self, error: &str) -> Self {
         self.probe = Some(Err(error.to_owned()));
+        self
+    }
+
+    /// Sets a problem of the router's scraping.
+    pub(crate) fn router_problem(mut self, problem: RouterProblem) -> Self {
+        self.router_problem = Some(problem);
         self
     }
 
@@ -332,7 +348,8 @@ impl Fixture {
         let router = RouterSeries::assumed("kthena-system");
         let prometheus = self.defaults.prometheus.clone();
         let probes = prometheus.zip(self.probe.clone()).map(|(prometheus, probe)| {
-            (ProbeTarget { prometheus, router: router.clone() }, probe.map(Arc::new))
+            let router = RouterSeries::assumed(&self.probed_router);
+            (ProbeTarget { prometheus, router }, probe.map(Arc::new))
         });
         Observed {
             scaled_object: self
@@ -359,7 +376,10 @@ impl Fixture {
                 .profile
                 .as_ref()
                 .map(|found| ProfileDigest::from(&decode::<LiveProfile>(found)).settings),
-            ..Observed::of(model_serving, router)
+            ..Observed::of(
+                model_serving,
+                LocatedRouter { series: router, problem: self.router_problem.clone() },
+            )
         }
     }
 

@@ -29,10 +29,14 @@ pub use monitor::{LivePodMonitor, LiveServiceMonitor, MonitorDigest, Scrapes};
 pub use own_fields::with_pause;
 pub use owned_object::{Fingerprint, OwnedObject, Ownership};
 pub use policy::{LiveBinding, LivePolicy, PolicyDigest};
-pub use probe::{NameTraffic, ProbeResult, ProbeResults, ProbeTarget, Sample, SelectorMismatch};
+pub use probe::{
+    NameTraffic, ProbeResult, ProbeResults, ProbeTarget, RouterScrape, Sample, SelectorMismatch,
+};
 pub use profile::{LiveProfile, ProfileDigest};
 pub use readable::{Readability, Readable, UnreadKind};
-pub use router::{ObservedRouter, RouterPort, RouterService, ScrapeEvidence, ScrapeTarget};
+pub use router::{
+    LocatedRouter, ObservedRouter, RouterPort, RouterProblem, RouterService, ScrapeEvidence, ScrapeTarget,
+};
 pub use routing::{
     Backend, COMPARED, Destination, LiveModelRoute, LiveModelServer, NAMES_MAX, NameOrigin, Network,
     OTHERS_KEPT, PLACES_MAX, RouteDigest, RoutedName, Routing, Server, ServerBackend, ServerDigest, Usage,
@@ -60,6 +64,8 @@ pub struct Observed {
     pub pod_monitor: Option<OwnedObject>,
     /// Location of the router's series.
     pub router: RouterSeries,
+    /// Problem of its scraping, as far as the cluster shows it.
+    pub router_problem: Option<RouterProblem>,
     /// Field manager that set `spec.replicas` after an autoscaler had set it.
     pub second_writer: Option<String>,
     /// Fields of its generated objects that are set again after each removal.
@@ -91,7 +97,8 @@ pub struct PersistentFields {
 
 impl Observed {
     /// A ModelServing without any other object.
-    pub fn of(model_serving: ModelServing, router: RouterSeries) -> Self {
+    pub fn of(model_serving: ModelServing, router: impl Into<LocatedRouter>) -> Self {
+        let LocatedRouter { series: router, problem: router_problem } = router.into();
         Self {
             model_serving,
             scaled_object: None,
@@ -99,6 +106,7 @@ impl Observed {
             competing_autoscalers: Vec::new(),
             pod_monitor: None,
             router,
+            router_problem,
             second_writer: None,
             persistent_fields: PersistentFields::default(),
             rejection: None,

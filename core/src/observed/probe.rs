@@ -1,7 +1,7 @@
 //! Results of the operator's own queries to Prometheus: scraped targets, and the model names in requests.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -10,6 +10,9 @@ use crate::{
     intent::PrometheusSettings,
     signals::{ENGINE_OF, MODEL, RouterSeries, STATUS_CODE},
 };
+
+/// Pairs of model name and namespace of other routers that are kept.
+const ELSEWHERE_KEPT: usize = 1000;
 
 /// Target of a probe: a router's series in a Prometheus. Models with the same target share the probe.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -23,12 +26,26 @@ pub struct ProbeTarget {
 /// Result of a probe.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProbeResult {
-    /// `true` if the router is scraped.
-    pub router_is_scraped: bool,
+    /// Scraping of the router.
+    pub router: RouterScrape,
+    /// Namespaces of other routers that have served requests, by model name.
+    pub elsewhere: BTreeMap<String, BTreeSet<String>>,
     /// Model names of the requests that the router has received since it started.
     pub names: BTreeMap<String, NameTraffic>,
     /// ModelServings with engine targets; `true` if at least one target answers.
     pub engines: BTreeMap<Key, bool>,
+}
+
+/// Scraping of the router, as Prometheus shows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RouterScrape {
+    /// Prometheus has series of the router.
+    Succeeds,
+    /// Prometheus has targets of the router, and every scrape of them fails.
+    Fails,
+    /// Prometheus has neither series nor a target of the router.
+    #[default]
+    NoTarget,
 }
 
 /// Responses to requests for a name.
@@ -41,8 +58,13 @@ pub enum NameTraffic {
 }
 
 impl ProbeResult {
-    /// Reads the results of the three probe queries.
-    pub fn read(presence: &[Sample], names: Vec<Sample>, engines: Vec<Sample>) -> Self {
+    /// Reads the results of the probe queries.
+    pub fn read(
+        router: RouterScrape,
+        names: Vec<Sample>,
+        elsewhere: Vec<Sample>,
+        engines: Vec<Sample>,
+    ) -> Self {
         let mut codes: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for mut sample in names {
             let code = sample.labels.remove(STATUS_CODE);
@@ -52,11 +74,30 @@ impl ProbeResult {
             }
         }
         Self {
-            router_is_scraped: !presence.is_empty(),
+            router,
+            elsewhere: other_routers(elsewhere),
             names: codes.into_iter().map(|(name, codes)| (name, traffic(&codes))).collect(),
             engines: engines.into_iter().filter_map(engine).collect(),
         }
     }
+
+    /// `true` if Prometheus has series of the router.
+    pub fn router_is_scraped(&self) -> bool {
+        self.router == RouterScrape::Succeeds
+    }
+}
+
+/// The first few pairs of model name and namespace: whoever may be scraped can make any number of them.
+fn other_routers(samples: Vec<Sample>) -> BTreeMap<String, BTreeSet<String>> {
+    let mut elsewhere: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for mut sample in samples.into_iter().take(ELSEWHERE_KEPT) {
+        if let (Some(model), Some(namespace)) =
+            (sample.labels.remove(MODEL), sample.labels.remove("namespace"))
+        {
+            elsewhere.entry(model).or_default().insert(namespace);
+        }
+    }
+    elsewhere
 }
 
 fn traffic(codes: &[String]) -> NameTraffic {
@@ -115,8 +156,8 @@ mod tests {
             sample(&[("model", "old-router")], 0.0),
         ];
         let engines = vec![sample(&[("namespace", "n"), ("modelserving_volcano_sh_name", "chat")], 0.0)];
-        let probe = ProbeResult::read(&[], names, engines);
-        assert!(!probe.router_is_scraped);
+        let probe = ProbeResult::read(RouterScrape::NoTarget, names, Vec::new(), engines);
+        assert!(!probe.router_is_scraped());
         let expected = [
             ("llama", NameTraffic::Otherwise),
             ("old-router", NameTraffic::Otherwise),

@@ -6,7 +6,7 @@ use k8s_openapi::{api::core::v1::Service, apimachinery::pkg::util::intstr::IntOr
 use kube_core::ResourceExt as _;
 
 use super::{MonitorDigest, Ownership, Sample};
-use crate::domain::Key;
+use crate::{domain::Key, signals::RouterSeries};
 
 /// Inputs of the plan for the router's ServiceMonitor.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +23,41 @@ pub struct ObservedRouter {
     pub pod_monitors: Vec<(Key, MonitorDigest)>,
     /// Prometheus' own account of who scrapes the router.
     pub evidence: ScrapeEvidence,
+}
+
+/// Location of the router's series, for plans of ModelServings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocatedRouter {
+    /// Location of the series.
+    pub series: RouterSeries,
+    /// Problem of its scraping, as far as the cluster shows it.
+    pub problem: Option<RouterProblem>,
+}
+
+/// Problem of the router's scraping, with its remedy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RouterProblem {
+    /// Prometheus may have no target of the router.
+    Unscraped(String),
+    /// Scrapes may fail, because the router seems to serve TLS.
+    UndeclaredTls(String),
+    /// The only monitor of the router scrapes it in a way that leaves signals without data.
+    UnfitMonitor(String),
+}
+
+impl RouterProblem {
+    /// Problem and remedy.
+    pub fn message(&self) -> &str {
+        match self {
+            Self::Unscraped(message) | Self::UndeclaredTls(message) | Self::UnfitMonitor(message) => message,
+        }
+    }
+}
+
+impl From<RouterSeries> for LocatedRouter {
+    fn from(series: RouterSeries) -> Self {
+        Self { series, problem: None }
+    }
 }
 
 /// Prometheus' own account of who scrapes the router.

@@ -1,17 +1,17 @@
 //! Problems that KEDA, the HPA and Prometheus report of a plan that is valid, with the remedy if it is known.
 
 use super::{
-    Finding, ResolvedIntent, demand::depends_on_names, finding, triggers::Triggers, verdict::has_reported,
+    Finding, ResolvedIntent, demand::depends_on_names, finding, scraping, triggers::Triggers,
+    verdict::has_reported,
 };
 use crate::{
     api::{keda::MetricType, kthena::ModelServing},
-    domain::{Reason, SUGGESTIONS_MAX, names::ROUTER_SERVICE_MONITOR, nearest, quoted},
-    intent::{Intent, SignalSource, SignalTarget},
+    domain::{Reason, SUGGESTIONS_MAX, nearest, quoted},
+    intent::Intent,
     observed::{
         Backend, ConditionDigest, Destination, NameTraffic, Observed, ProbeResult, ProbeTarget, RoutedName,
         ServerBackend, Usage, find_condition, normalize_message,
     },
-    signals::Signal,
 };
 
 /// Effect and remedy of a trigger without data.
@@ -164,16 +164,16 @@ pub(super) fn signals(
             }
         }
         Some(Ok(probe)) => {
-            let runtime_findings = router_scraped(intent, triggers, probe)
+            let runtime_findings = scraping::router(observed, intent, triggers, probe)
                 .into_iter()
-                .chain(engines_scraped(observed, triggers, probe))
+                .chain(scraping::engines(observed, triggers, probe))
                 .chain(model_seen(observed, intent, probe));
             ProbeFindings { runtime_findings: runtime_findings.collect(), error: None }
         }
     }
 }
 
-fn probe_of<'a>(
+pub(super) fn probe_of<'a>(
     observed: &'a Observed,
     intent: &Intent,
     triggers: &Triggers,
@@ -183,36 +183,10 @@ fn probe_of<'a>(
     observed.probes.get(&target).map(|result| result.as_ref().map(AsRef::as_ref))
 }
 
-fn router_scraped(intent: &Intent, triggers: &Triggers, probe: &ProbeResult) -> Option<Finding> {
-    let namespace = &triggers.router.namespace;
-    let is_needed = intent.replicas.min() == 0 || intent.signals.iter().any(is_demand);
-    let monitor = format!("the ServiceMonitor {namespace}/{ROUTER_SERVICE_MONITOR}, or your own");
-    (is_needed && !probe.router_is_scraped).then(|| Finding::router_not_scraped(namespace, &monitor))
-}
-
-const fn is_demand(signal: &SignalTarget) -> bool {
-    matches!(signal.source, SignalSource::BuiltIn(Signal::Demand(_)))
-}
-
-fn engines_scraped(observed: &Observed, triggers: &Triggers, probe: &ProbeResult) -> Option<Finding> {
-    let engines = triggers.engines?;
-    let metadata = &observed.model_serving.metadata;
-    let key = (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default());
-    let available = observed.model_serving.status.available_replicas.unwrap_or_default();
-    match probe.engines.get(&key) {
-        // Prometheus has a target for every pod, ready or not.
-        None if available > 0 => {
-            Some(Finding::engine_not_scraped(&observed.model_serving.pod_monitor_name()))
-        }
-        Some(false) if available > 0 => Some(Finding::engine_unreachable(engines.port)),
-        _ => None,
-    }
-}
-
 /// Checks that requests of clients can reach the model: by its routes, or, in a cluster without routes, by
 /// the requests that the router has received.
 fn model_seen(observed: &Observed, intent: &Intent, probe: &ProbeResult) -> Option<Finding> {
-    if !depends_on_names(intent) || !probe.router_is_scraped {
+    if !depends_on_names(intent) || !probe.router_is_scraped() {
         return None;
     }
     if let Some(unreached) = unreached(observed, Some(probe)) {

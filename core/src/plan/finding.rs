@@ -41,7 +41,7 @@ pub struct Finding {
 }
 
 impl Finding {
-    fn new(reason: Reason, message: impl Into<String>) -> Self {
+    pub(super) fn new(reason: Reason, message: impl Into<String>) -> Self {
         let message = cut(&printable(&message.into()), MESSAGE_MAX).into_owned();
         Self { reason, message, is_certain: true, is_symptom: false }
     }
@@ -91,36 +91,6 @@ impl Finding {
         Self::new(
             Reason::SelectorMismatch,
             selector_mismatch(mismatch, "so the HPA computes a wrong number from metricType Value"),
-        )
-    }
-
-    /// Prometheus answers, but has no series of the router.
-    pub(super) fn router_not_scraped(namespace: &str, monitor: &str) -> Self {
-        Self::new(
-            Reason::RouterNotScraped,
-            format!(
-                "Prometheus has no data from kthena-router in namespace {namespace}, so demand is unknown and replicas stay as they are; make your Prometheus select {monitor}: set monitors.labels of the AutoscalingProfile named default, or else of the chart, to the labels in its serviceMonitorSelector, such as release: kube-prometheus-stack"
-            ),
-        )
-    }
-
-    /// Prometheus answers, but has no target of the engines.
-    pub(super) fn engine_not_scraped(monitor: &str) -> Self {
-        Self::new(
-            Reason::EngineNotScraped,
-            format!(
-                "Prometheus has no target for the engines of this ModelServing, so its engine signals have no data; make your Prometheus select the PodMonitor {monitor}: set monitors.labels of its AutoscalingProfile, or else of the chart, to the labels in its podMonitorSelector, such as release: kube-prometheus-stack"
-            ),
-        )
-    }
-
-    /// Prometheus has targets of the engines, but none answers although ServingGroups are available.
-    pub(super) fn engine_unreachable(port: u16) -> Self {
-        Self::new(
-            Reason::EngineNotScraped,
-            format!(
-                "ServingGroups are available, but no engine answers Prometheus at /metrics on port {port}, so the engine signals have no data; correct {PREFIX}engine-port, or workloadPort of the ModelServer"
-            ),
         )
     }
 

@@ -16,6 +16,7 @@ mod pause;
 mod pod_monitor;
 mod router;
 mod scaled_object;
+mod scraping;
 #[cfg(test)]
 mod tests;
 mod triggers;
@@ -381,6 +382,7 @@ fn warnings(
     }));
     warnings.extend(observed.second_writer.iter().map(|manager| booster::second_writer(observed, manager)));
     warnings.extend(unread::warnings(observed, resolved));
+    warnings.extend(scraping::warnings(observed, resolved));
     warnings.extend(persistent_fields(observed));
     warnings.extend(triggers.warnings.iter().cloned());
     warnings.extend(external_status::unrouted_warning(observed, resolved));

@@ -40,6 +40,13 @@ impl Selector {
         self
     }
 
+    /// Keeps series whose `label` is not `value`.
+    #[must_use]
+    pub fn with_not(mut self, label: &'static str, value: &str) -> Self {
+        self.matchers.push((label, format!("!={}", quote(value))));
+        self
+    }
+
     /// Keeps series that have this label.
     #[must_use]
     pub fn with_some(mut self, label: &'static str) -> Self {

@@ -8,7 +8,8 @@ mod router;
 
 pub use engine::EngineSeries;
 pub use probe_queries::{
-    ENGINE_OF, MODEL, STATUS_CODE, engine_targets, model_names, router_presence, router_scrapes,
+    ENGINE_OF, MODEL, STATUS_CODE, engine_targets, model_names, requests_elsewhere, router_presence,
+    router_scrapes, router_targets,
 };
 pub use router::{DemandScope, RouterSeries, RouterSettings, ScrapeSource, activation};
 

@@ -1,7 +1,7 @@
 //! Queries of the operator itself: a few for all models at once, about the existence of series rather than
 //! their values.
 
-use super::{RouterSeries, engine::MODEL_SERVING, router::WINDOW};
+use super::{RouterSeries, ScrapeSource, engine::MODEL_SERVING, router::WINDOW};
 use crate::promql::{Expr, Selector};
 
 /// Metrics that have a model's name as a label after the router's first request for it.
@@ -21,6 +21,27 @@ pub const ENGINE_OF: &str = MODEL_SERVING;
 /// Samples that exist while Prometheus scrapes the router.
 pub fn router_presence(router: &RouterSeries) -> Expr {
     Expr::Or(router.presence())
+}
+
+/// One sample if Prometheus has a target of the router, whether or not its scrapes succeed. `None` if the
+/// platform team wrote the query for the presence of the router.
+pub fn router_targets(router: &RouterSeries) -> Option<Expr> {
+    let up = Selector::metric("up").with("namespace", &router.namespace);
+    let up = match &router.source {
+        ScrapeSource::Service(name) => up.with("service", name),
+        ScrapeSource::Job(job) => up.with("job", job),
+        ScrapeSource::Query(_) => return None,
+    };
+    Some(Expr::max(Expr::Series(up)))
+}
+
+/// One sample for each namespace and model name of the requests that other routers have served since their
+/// start.
+pub fn requests_elsewhere(router: &RouterSeries) -> Expr {
+    let served = Selector::metric("kthena_router_requests_total")
+        .with_not("namespace", &router.namespace)
+        .with_not(STATUS_CODE, "404");
+    Expr::max_by(&["namespace", MODEL], Expr::Series(served))
 }
 
 /// One sample for each model name and status code of the router's requests since its start.

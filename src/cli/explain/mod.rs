@@ -235,7 +235,7 @@ impl SignalCheck {
         let applied = applied.and_then(|url| url.parse().ok());
         defaults.prometheus = applied.or_else(|| route.url.clone()).map(PrometheusSettings::from);
         let (router, _) = live.objects.observe_router(router_namespace);
-        let router = plan_router(&router, live.objects.default_profile().as_ref(), &defaults, true).series;
+        let router = plan_router(&router, live.objects.default_profile().as_ref(), &defaults, true).router;
         let observed = live.objects.observe(model, router);
         let plan = plan::plan(&observed, capabilities, &defaults);
         let resolved = plan.explanation.as_ref().and_then(|found| found.resolved.as_ref());

@@ -27,20 +27,20 @@ use crate::{
     runtime::backoff::{self, FailureCounts, OverloadPause},
 };
 pub use history::History;
-use kthena_keda_core::{api::kthena::ModelServing, domain::key, signals::RouterSeries};
+use kthena_keda_core::{api::kthena::ModelServing, domain::key, observed::LocatedRouter};
 
 /// ModelServings that are reconciled at a time.
 const CONCURRENCY: u16 = 8;
 
-/// Location of the router's series; `None` before it is known.
-pub type RouterSeriesReceiver = watch::Receiver<Option<RouterSeries>>;
+/// Location of the router's series, and problems of its scraping; `None` before they are known.
+pub type RouterReceiver = watch::Receiver<Option<LocatedRouter>>;
 
 /// Dependencies and state of the controller.
 pub struct ModelServingContext {
     /// Dependencies that all controllers share.
     pub shared: Context,
     /// Location of the router's series.
-    pub router: RouterSeriesReceiver,
+    pub router: RouterReceiver,
     /// Failures in a row, by uid.
     pub failures: FailureCounts,
     /// While it lasts no model is reconciled, since the API server is overloaded.

@@ -38,6 +38,12 @@ pub struct Endpoint {
     /// Interval between scrapes, as a Prometheus duration.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interval: Option<String>,
+    /// Protocol, `http` by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scheme: Option<String>,
+    /// TLS settings: a [`TlsConfig`](super::TlsConfig), or all that another writer set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_config: Option<serde_json::Value>,
     /// Changes of each target's labels before a scrape, in this order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub relabelings: Vec<Relabeling>,

@@ -4,7 +4,9 @@
 mod endpoint;
 mod pod_monitor;
 mod service_monitor;
+mod tls;
 
 pub use endpoint::{Endpoint, NamespaceSelector, Relabeling};
 pub use pod_monitor::{PodMonitor, PodMonitorSpec};
 pub use service_monitor::{ServiceMonitor, ServiceMonitorSpec};
+pub use tls::{KeyReference, Scheme, SecretOrConfigMap, TlsConfig};

@@ -45,3 +45,8 @@ pub(super) fn create_schema(_: &mut SchemaGenerator) -> Schema {
         "x-kubernetes-preserve-unknown-fields": true,
     })
 }
+
+/// Rules of the TLS settings of a scrape.
+pub(crate) fn tls_rules() -> Value {
+    json!([rule("has(self.cert) == has(self.keySecret)", "cert and keySecret require each other")])
+}

@@ -179,6 +179,18 @@ fn each_setting_replaces_its_default() {
     r#""up" for spec.router.presenceQuery: expected a query that returns one value; end it in sum(...) or max(...)"#
 )]
 #[case(
+    "router: {tlsConfig: {insecureSkipVerify: true}}",
+    r#""http" for spec.router.scheme: expected https where spec.router.tlsConfig is set"#
+)]
+#[case(
+    "router: {scheme: https, tlsConfig: {cert: {secret: {name: a, key: b}}}}",
+    r#""cert" for spec.router.tlsConfig: expected both cert and keySecret, or neither"#
+)]
+#[case(
+    "router: {scheme: https, tlsConfig: {ca: {secret: {name: '', key: b}}}}",
+    r#""" for spec.router.tlsConfig: expected a name and a key in each reference"#
+)]
+#[case(
     "scaleToZero: {activation: some}",
     r#""some" for spec.scaleToZero.activation: expected a number >= 0 and < 1000000000 with at most three decimals"#
 )]

@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube_core::{Selector, SelectorExt as _};
 use promql_parser::util::parse_duration;
 
-use super::Metrics;
+use super::service::Metrics;
 use crate::{
     api::monitoring::Endpoint,
     domain::{Key, ScrapeInterval, names::ROUTER_SERVICE_MONITOR},
@@ -20,7 +20,7 @@ use crate::{
 
 /// Fields of an endpoint, beside those that [`Endpoint`] names, that change no series of the router. Others
 /// may: `metricRelabelings` drops and rewrites series, and `proxyUrl` lets another server answer.
-const HARMLESS: [&str; 14] = [
+const HARMLESS: [&str; 12] = [
     "authorization",
     "basicAuth",
     "bearerTokenFile",
@@ -31,9 +31,7 @@ const HARMLESS: [&str; 14] = [
     "honorLabels",
     "honorTimestamps",
     "oauth2",
-    "scheme",
     "scrapeTimeout",
-    "tlsConfig",
     "trackTimestampsStaleness",
 ];
 

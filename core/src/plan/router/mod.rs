@@ -2,56 +2,41 @@
 //! another monitor is shown to scrape the router.
 
 mod foreign;
+mod service;
+
+pub use service::assumed_service;
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::{
-    apis::meta::v1::{LabelSelector, ObjectMeta},
-    util::intstr::IntOrString,
-};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 
-use self::foreign::Candidate;
+use self::{
+    foreign::Candidate,
+    service::{COMPONENT, Metrics, declares_tls, find, unrecognized},
+};
 use super::Desired;
 use crate::{
     api::{
         metadata::{MANAGED_BY, OPERATOR},
-        monitoring::{Endpoint, NamespaceSelector, ServiceMonitor, ServiceMonitorSpec},
+        monitoring::{Endpoint, NamespaceSelector, Scheme, ServiceMonitor, ServiceMonitorSpec},
     },
     domain::names::ROUTER_SERVICE_MONITOR,
     intent::{CreateMonitors, MonitorSettings, Profile},
-    observed::{ObservedRouter, Ownership, RouterPort, RouterService},
+    observed::{LocatedRouter, ObservedRouter, Ownership, RouterProblem},
     signals::{RouterSeries, ScrapeSource},
 };
-
-const COMPONENT: &str = "app.kubernetes.io/component";
-
-/// Component label and port name of the Service that serves the router's metrics, by Kthena release, newest
-/// first.
-///
-/// The Service of the router's webhook has the second component too; the port name excludes it. Source:
-/// Kthena `charts/kthena/charts/networking/templates/kthena-router/component/service.yaml`.
-const METRICS: [(&str, &str); 2] = [("kthena-router-metrics", "metrics"), ("kthena-router", "http")];
 
 /// Plan for the router.
 #[derive(Clone, Debug)]
 pub struct RouterPlan {
     /// The router's ServiceMonitor.
     pub service_monitor: Desired<Box<ServiceMonitor>>,
-    /// Location of the router's series.
-    pub series: RouterSeries,
+    /// Location of the router's series, and the problem of its scraping.
+    pub router: LocatedRouter,
     /// Reason why the ServiceMonitor is created beside a foreign monitor of the router.
     pub beside: Option<String>,
     /// The plan depends on what Prometheus shows of a foreign monitor.
     pub needs_evidence: bool,
-    /// Problem that keeps the operator from having the router scraped, with its remedy.
-    pub problem: Option<String>,
-}
-
-/// A Service and the port of it that serves metrics.
-struct Metrics<'a> {
-    service: &'a RouterService,
-    port: &'a RouterPort,
-    component: &'static str,
 }
 
 /// Plans the router's ServiceMonitor, and locates the router's series.
@@ -69,21 +54,22 @@ pub fn plan_router(
     any_opted_in: bool,
 ) -> RouterPlan {
     match profile {
-        None => plan_with(observed, &defaults.monitors, any_opted_in),
-        Some(Ok(profile)) => {
-            plan_with(observed, &profile.clone().with_flag_defaults(defaults).monitors, any_opted_in)
-        }
-        Some(Err(_)) => match plan_with(observed, &defaults.monitors, any_opted_in) {
-            RouterPlan { service_monitor: Desired::Apply(_), beside: _, series, needs_evidence, problem } => {
-                RouterPlan { service_monitor: Desired::Keep, beside: None, series, needs_evidence, problem }
+        None => plan_with(observed, defaults, any_opted_in),
+        Some(Ok(profile)) => plan_with(observed, &profile.clone().with_flag_defaults(defaults), any_opted_in),
+        Some(Err(_)) => match plan_with(observed, defaults, any_opted_in) {
+            plan @ RouterPlan { service_monitor: Desired::Apply(_), .. } => {
+                RouterPlan { service_monitor: Desired::Keep, beside: None, ..plan }
             }
             plan => plan,
         },
     }
 }
 
-fn plan_with(observed: &ObservedRouter, settings: &MonitorSettings, any_opted_in: bool) -> RouterPlan {
-    let Some(metrics) = find(&observed.services) else { return without_service(observed, any_opted_in) };
+fn plan_with(observed: &ObservedRouter, profile: &Profile, any_opted_in: bool) -> RouterPlan {
+    let settings = &profile.monitors;
+    let Some(metrics) = find(&observed.services) else {
+        return without_service(observed, settings, any_opted_in);
+    };
     let candidates = foreign::candidates(observed, &metrics);
     let sufficient = foreign::sufficient(&candidates, &observed.evidence);
     let is_open = observed.ownership() != Ownership::Owned;
@@ -92,33 +78,66 @@ fn plan_with(observed: &ObservedRouter, settings: &MonitorSettings, any_opted_in
         CreateMonitors::UnlessScraped if is_open => (sufficient.is_none(), sufficient),
         CreateMonitors::UnlessScraped | CreateMonitors::Always => (true, None),
     };
-    let source = replacement.map_or_else(|| own_source(&metrics), |monitor| monitor.source.clone());
-    let (service_monitor, problem) = match (any_opted_in && is_wanted, observed.ownership()) {
-        (true, Ownership::Foreign) => (Desired::Keep, Some(name_conflict(observed))),
+    let service_monitor = match (any_opted_in && is_wanted, observed.ownership()) {
         (true, Ownership::Absent | Ownership::Owned) => {
-            (Desired::Apply(Box::new(build(observed, settings, &metrics))), None)
+            Desired::Apply(Box::new(build(observed, profile, &metrics)))
         }
-        (true, Ownership::Terminating) => (Desired::Keep, None),
-        (false, _) => (remove(observed), None),
+        (true, Ownership::Foreign | Ownership::Terminating) => Desired::Keep,
+        (false, _) => remove(observed),
     };
+    let source = replacement.map_or_else(|| own_source(&metrics), |monitor| monitor.source.clone());
     let is_created = matches!(service_monitor, Desired::Apply(_)) && is_open;
     RouterPlan {
         beside: candidates.first().filter(|_| is_created).map(beside),
         service_monitor,
-        series: RouterSeries { namespace: observed.namespace.clone(), source },
+        router: LocatedRouter {
+            series: RouterSeries { namespace: observed.namespace.clone(), source },
+            problem: problem(observed, profile, &metrics, is_wanted, replacement),
+        },
         needs_evidence: needs_evidence(settings, is_open, &candidates),
-        problem,
     }
 }
 
-fn without_service(observed: &ObservedRouter, any_opted_in: bool) -> RouterPlan {
+fn without_service(observed: &ObservedRouter, settings: &MonitorSettings, any_opted_in: bool) -> RouterPlan {
+    let is_wanted = settings.create() != CreateMonitors::Never;
     RouterPlan {
         service_monitor: if any_opted_in { Desired::Keep } else { remove(observed) },
-        series: RouterSeries::assumed(&observed.namespace),
+        router: LocatedRouter {
+            series: RouterSeries::assumed(&observed.namespace),
+            problem: is_wanted.then(|| RouterProblem::Unscraped(unrecognized(observed))),
+        },
         beside: None,
         needs_evidence: false,
-        problem: None,
     }
+}
+
+/// The first problem that keeps the router from being scraped, or scraped well.
+fn problem(
+    observed: &ObservedRouter,
+    profile: &Profile,
+    metrics: &Metrics<'_>,
+    is_wanted: bool,
+    replacement: Option<&Candidate>,
+) -> Option<RouterProblem> {
+    if is_wanted && observed.ownership() == Ownership::Foreign {
+        return Some(RouterProblem::Unscraped(name_conflict(observed)));
+    }
+    if is_wanted && profile.router_endpoint.scheme == Scheme::Http && declares_tls(metrics.port) {
+        return Some(RouterProblem::UndeclaredTls(undeclared_tls(metrics)));
+    }
+    let candidate = replacement?;
+    let fault = candidate.unfit.as_ref()?;
+    Some(RouterProblem::UnfitMonitor(format!(
+        "{} {fault}; correct it, or set monitors.create of the AutoscalingProfile named default to true, so that the operator creates its own",
+        candidate.place
+    )))
+}
+
+fn undeclared_tls(metrics: &Metrics<'_>) -> String {
+    format!(
+        "the port {} of the Service {} seems to serve TLS, and the operator's ServiceMonitor uses http; set router.scheme: https and router.tlsConfig of the AutoscalingProfile named default",
+        metrics.port.name, metrics.service.name
+    )
 }
 
 /// Series that the operator's own monitor and other ServiceMonitors of the Service lead to.
@@ -142,22 +161,6 @@ fn beside(candidate: &Candidate) -> String {
     format!("{} selects kthena-router too, but {reason}", candidate.place)
 }
 
-/// The Service that Kthena's chart creates, for plans without a cluster.
-pub fn assumed_service() -> RouterService {
-    let labels = BTreeMap::from([(COMPONENT.to_owned(), "kthena-router".to_owned())]);
-    RouterService {
-        name: "kthena-router".to_owned(),
-        selector: labels.clone(),
-        labels,
-        ports: vec![RouterPort {
-            name: "http".to_owned(),
-            number: 80,
-            app_protocol: None,
-            target: IntOrString::Int(8080),
-        }],
-    }
-}
-
 fn remove(observed: &ObservedRouter) -> Desired<Box<ServiceMonitor>> {
     match observed.ownership() {
         Ownership::Owned => Desired::Remove,
@@ -172,25 +175,8 @@ fn name_conflict(observed: &ObservedRouter) -> String {
     )
 }
 
-fn find(services: &[RouterService]) -> Option<Metrics<'_>> {
-    METRICS.iter().find_map(|&(component, port)| {
-        let mut found: Vec<Metrics<'_>> = services
-            .iter()
-            .filter(|service| service.labels.get(COMPONENT).is_some_and(|label| label == component))
-            .filter_map(|service| {
-                Some(Metrics {
-                    service,
-                    port: service.ports.iter().find(|found| found.name == port)?,
-                    component,
-                })
-            })
-            .collect();
-        found.sort_by(|a, b| a.service.name.cmp(&b.service.name));
-        found.into_iter().next()
-    })
-}
-
-fn build(observed: &ObservedRouter, settings: &MonitorSettings, metrics: &Metrics<'_>) -> ServiceMonitor {
+fn build(observed: &ObservedRouter, profile: &Profile, metrics: &Metrics<'_>) -> ServiceMonitor {
+    let (settings, endpoint) = (&profile.monitors, &profile.router_endpoint);
     let mut labels = settings.labels.clone();
     labels.insert(MANAGED_BY.to_owned(), OPERATOR.to_owned());
     let component = BTreeMap::from([(COMPONENT.to_owned(), metrics.component.to_owned())]);
@@ -211,6 +197,8 @@ fn build(observed: &ObservedRouter, settings: &MonitorSettings, metrics: &Metric
                 port: Some(metrics.port.name.clone()),
                 path: Some("/metrics".to_owned()),
                 interval: Some(settings.interval.to_string()),
+                scheme: (endpoint.scheme == Scheme::Https).then(|| <&str>::from(endpoint.scheme).to_owned()),
+                tls_config: endpoint.tls.as_ref().and_then(|tls| serde_json::to_value(tls).ok()),
                 ..Endpoint::default()
             }],
         },

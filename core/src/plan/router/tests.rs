@@ -1,7 +1,7 @@
 use super::{super::tests::action, *};
 use crate::{
     domain::key,
-    observed::{LivePodMonitor, LiveServiceMonitor, MonitorDigest, Sample, ScrapeEvidence},
+    observed::{LivePodMonitor, LiveServiceMonitor, MonitorDigest, RouterService, Sample, ScrapeEvidence},
 };
 use k8s_openapi::api::core::v1::Service;
 use rstest::rstest;
@@ -60,9 +60,13 @@ fn all_shown() -> ScrapeEvidence {
     shown(&[("kthena-router", "kthena-router", 8.0), ("kthena-system/theirs", "", 8.0)])
 }
 
+fn creating(create: CreateMonitors) -> Profile {
+    let monitors = MonitorSettings { create: Some(create), ..Profile::built_in().monitors };
+    Profile { monitors, ..Profile::built_in() }
+}
+
 fn planned_with(objects: &[Value], create: CreateMonitors, evidence: ScrapeEvidence) -> RouterPlan {
-    let settings = MonitorSettings { create: Some(create), ..Profile::built_in().monitors };
-    plan_with(&ObservedRouter { evidence, ..observed(objects) }, &settings, true)
+    plan_with(&ObservedRouter { evidence, ..observed(objects) }, &creating(create), true)
 }
 
 fn planned(objects: &[Value], create: CreateMonitors) -> RouterPlan {
@@ -88,7 +92,7 @@ fn scrapes_the_service_that_serves_metrics(
     #[case] port: Option<&str>,
 ) {
     let plan = planned(services, CreateMonitors::UnlessScraped);
-    assert_eq!(plan.series.source, ScrapeSource::Service(name.to_owned()));
+    assert_eq!(plan.router.series.source, ScrapeSource::Service(name.to_owned()));
     let found = applied(&plan).map(|spec| spec.endpoints[0].port.clone().unwrap());
     assert_eq!(found.as_deref(), port);
 }
@@ -108,7 +112,7 @@ fn yields_to_a_foreign_service_monitor(#[case] namespace: &str, #[case] spec: Va
         [service("kthena-router", "kthena-router", "http"), monitor("ServiceMonitor", namespace, &spec)];
     let plan = planned(&objects, CreateMonitors::UnlessScraped);
     assert_eq!(applied(&plan).is_none(), scrapes);
-    assert_eq!(plan.series.source, ScrapeSource::Service("kthena-router".to_owned()));
+    assert_eq!(plan.router.series.source, ScrapeSource::Service("kthena-router".to_owned()));
     assert!(applied(&planned(&objects, CreateMonitors::Always)).is_some());
 }
 
@@ -127,11 +131,11 @@ fn yields_to_a_foreign_pod_monitor(#[case] spec: Value, #[case] scrapes: bool) {
     } else {
         ScrapeSource::Service("kthena-router".to_owned())
     };
-    assert_eq!((applied(&plan).is_none(), plan.series.source), (scrapes, source));
+    assert_eq!((applied(&plan).is_none(), plan.router.series.source), (scrapes, source));
     // The operator's own monitor makes the series carry the Service's name.
     let always = planned(&objects, CreateMonitors::Always);
     assert_eq!(
-        (applied(&always).is_some(), always.series.source),
+        (applied(&always).is_some(), always.router.series.source),
         (true, ScrapeSource::Service("kthena-router".to_owned()))
     );
 }
@@ -141,7 +145,7 @@ fn keeps_the_monitor_with_an_invalid_profile() {
     let objects = [service("kthena-router", "kthena-router", "http")];
     let plan = plan_router(&observed(&objects), Some(&Err("bad".to_owned())), &Profile::built_in(), true);
     assert!(matches!(plan.service_monitor, Desired::Keep));
-    assert_eq!(plan.series.source, ScrapeSource::Service("kthena-router".to_owned()));
+    assert_eq!(plan.router.series.source, ScrapeSource::Service("kthena-router".to_owned()));
 }
 
 fn monitor_with_generated_name(labels: &Value) -> Value {
@@ -157,8 +161,8 @@ fn monitor_with_generated_name(labels: &Value) -> Value {
 fn removes_only_an_owned_monitor(#[case] labels: Value, #[case] removal: Desired<()>, #[case] problem: bool) {
     let objects = [service("kthena-router", "kthena-router", "http"), monitor_with_generated_name(&labels)];
     let wanted = planned(&objects, CreateMonitors::UnlessScraped);
-    assert_eq!((applied(&wanted).is_none(), wanted.problem.is_some()), (problem, problem));
-    let settings = Profile::built_in().monitors;
+    assert_eq!((applied(&wanted).is_none(), wanted.router.problem.is_some()), (problem, problem));
+    let settings = Profile::built_in();
     for plan in [
         planned(&objects, CreateMonitors::Never),
         plan_with(&observed(&objects), &settings, false),
@@ -194,7 +198,7 @@ fn router_service() -> Value {
 }
 
 fn source_of(plan: &RouterPlan) -> String {
-    match &plan.series.source {
+    match &plan.router.series.source {
         ScrapeSource::Service(name) => format!("service {name}"),
         ScrapeSource::Job(job) => format!("job {job}"),
         ScrapeSource::Query(query) => query.to_string(),
@@ -279,7 +283,10 @@ fn keeps_its_own_monitor_beside_a_foreign_one(#[case] foreign: Value) {
         let objects = [router_service(), own.clone(), foreign.clone()];
         let plan = planned_with(&objects, CreateMonitors::UnlessScraped, evidence);
         assert_eq!(applied(&plan), applied(&without));
-        assert_eq!((plan.series, plan.needs_evidence, plan.beside), (without.series.clone(), false, None));
+        assert_eq!(
+            (plan.router.series, plan.needs_evidence, plan.beside),
+            (without.router.series.clone(), false, None)
+        );
     }
     let never = planned(&[router_service(), own, foreign], CreateMonitors::Never);
     assert_eq!(action(&never.service_monitor), "remove");
@@ -298,4 +305,67 @@ fn prefers_the_monitor_that_is_used() {
     let beside = [router_service(), tenant, plain_pods("kthena-system")];
     let plan = planned_with(&beside, CreateMonitors::Never, ScrapeEvidence::Awaited);
     assert_eq!(source_of(&plan), "job kthena-system/theirs");
+}
+
+fn problem_of(plan: &RouterPlan) -> &str {
+    plan.router.problem.as_ref().map_or("", RouterProblem::message)
+}
+
+/// Without a recognized Service, the message names the expected label and port, and what comes close.
+#[rstest]
+#[case::none(&[], "found: no similar Service exists")]
+#[case::port_renamed(&[service("kthena-router", "kthena-router", "http-inference")], "found: Service kthena-router with ports named http-inference)")]
+#[case::port_without_name(&[service("kthena-router", "kthena-router", "")], "found: Service kthena-router with a port without a name)")]
+#[case::other_component(&[service("my-kthena-router", "gateway", "http")], "found: Service my-kthena-router with ports named http and another component)")]
+#[case::unrelated(&[service("redis", "redis", "http")], "found: no similar Service exists")]
+fn names_the_services_that_it_does_not_recognize(#[case] services: &[Value], #[case] expected: &str) {
+    let plan = planned(services, CreateMonitors::UnlessScraped);
+    let problem = problem_of(&plan);
+    assert!(problem.contains(expected), "{problem}");
+    assert!(
+        problem.contains("the label app.kubernetes.io/component: kthena-router and a port named http"),
+        "{problem}"
+    );
+    assert_eq!(problem_of(&planned(services, CreateMonitors::Never)), "");
+}
+
+#[test]
+fn scrapes_over_tls_as_the_default_profile_says() {
+    let spec = json!({"router": {"scheme": "https", "tlsConfig": {
+        "ca": {"configMap": {"name": "ca", "key": "ca.crt"}}, "serverName": "router", "insecureSkipVerify": true,
+        "cert": {"secret": {"name": "client", "key": "tls.crt"}}, "keySecret": {"name": "client", "key": "tls.key"},
+    }}});
+    let profile = Profile::read(&serde_json::from_value(spec.clone()).unwrap()).unwrap();
+    let plan = plan_router(&observed(&[router_service()]), Some(&Ok(profile)), &Profile::built_in(), true);
+    let endpoint = serde_json::to_value(&applied(&plan).unwrap().endpoints[0]).unwrap();
+    assert_eq!(
+        endpoint,
+        json!({"port": "http", "path": "/metrics", "interval": "15s", "scheme": "https", "tlsConfig": spec["router"]["tlsConfig"]})
+    );
+    assert_eq!(problem_of(&plan), "");
+}
+
+#[rstest]
+#[case::port(json!({"port": 443}), true)]
+#[case::protocol(json!({"appProtocol": "https"}), true)]
+#[case::prefixed_protocol(json!({"appProtocol": "kubernetes.io/https"}), true)]
+#[case::plain(json!({"appProtocol": "http"}), false)]
+fn suspects_tls_of_a_port_that_declares_it(#[case] fields: Value, #[case] expected: bool) {
+    let mut service = router_service();
+    service["spec"]["ports"][0].as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    let plan = planned(&[service], CreateMonitors::UnlessScraped);
+    assert_eq!(problem_of(&plan).contains("set router.scheme: https"), expected);
+    assert_eq!(action(&plan.service_monitor), "apply");
+}
+
+/// The only monitor of the router leaves rates without data, and the platform does not let the operator create
+/// its own.
+#[test]
+fn names_the_interval_of_the_only_monitor() {
+    let spec = json!({"namespaceSelector": {"any": true}, "selector": {}, "endpoints": [{"port": "http", "interval": "2m"}]});
+    let objects = [router_service(), monitor("ServiceMonitor", "monitoring", &spec)];
+    let plan = planned(&objects, CreateMonitors::Never);
+    assert!(matches!(plan.router.problem, Some(RouterProblem::UnfitMonitor(_))));
+    let expected = "the ServiceMonitor monitoring/theirs scrapes it only every 2m, which leaves rates without data; correct it";
+    assert!(problem_of(&plan).starts_with(expected), "{}", problem_of(&plan));
 }

@@ -13,7 +13,7 @@ use crate::{
         Status, VerdictReason,
     },
     observed::{
-        NameTraffic, ProbeResult, Readability, Readable,
+        NameTraffic, ProbeResult, Readability, Readable, RouterProblem, RouterScrape,
         fixture::{Condition, Fixture},
     },
     plan::{LinkState, diagnose},
@@ -263,8 +263,12 @@ fn hpa() -> Vec<Case> {
     ]
 }
 
-fn probe(router_is_scraped: bool) -> ProbeResult {
-    ProbeResult { router_is_scraped, ..ProbeResult::default() }
+fn probe(router: RouterScrape) -> ProbeResult {
+    ProbeResult { router, ..ProbeResult::default() }
+}
+
+fn in_namespace(router: &str) -> Fixture {
+    Fixture::healthy().profile(&json!({"router": {"namespace": router}}))
 }
 
 fn scraping() -> Vec<Case> {
@@ -273,17 +277,46 @@ fn scraping() -> Vec<Case> {
             targets.iter().map(|(name, up)| (("models".to_owned(), (*name).to_owned()), *up)).collect();
         let signals =
             Fixture::healthy().annotated("signals", "engine-queue=5").annotated("engine-port", "9000");
-        signals.probe(ProbeResult { engines, ..probe(true) })
+        signals.probe(ProbeResult { engines, ..probe(RouterScrape::Succeeds) })
     };
     let failing = not_ready("False", "TriggerError", "no data");
     vec![
-        ("router", RouterNotScraped, Fixture::healthy().probe(probe(false))),
+        ("router", RouterNotScraped, Fixture::healthy().probe(probe(RouterScrape::NoTarget))),
         (
             "cause before symptom",
             RouterNotScraped,
-            Fixture::healthy().probe(probe(false)).scaled_object(&failing),
+            Fixture::healthy().probe(probe(RouterScrape::NoTarget)).scaled_object(&failing),
+        ),
+        (
+            "router that does not answer",
+            RouterNotScraped,
+            Fixture::healthy().probe(probe(RouterScrape::Fails)),
+        ),
+        (
+            "router with a known problem",
+            RouterNotScraped,
+            Fixture::healthy()
+                .probe(probe(RouterScrape::NoTarget))
+                .router_problem(RouterProblem::Unscraped("the port is wrong; correct it".to_owned())),
+        ),
+        (
+            "router that declares TLS",
+            RouterNotScraped,
+            Fixture::healthy()
+                .probe(probe(RouterScrape::Fails))
+                .router_problem(RouterProblem::UndeclaredTls("the port serves TLS; say so".to_owned())),
+        ),
+        (
+            "router of another namespace",
+            RouterNotScraped,
+            in_namespace("routers").probe_at("routers", probe(RouterScrape::NoTarget)),
         ),
         ("engines without target", EngineNotScraped, engines(&[("other", true)])),
+        (
+            "SGLang without metrics",
+            EngineNotScraped,
+            engines(&[("chat", false)]).annotated("engine", "sglang"),
+        ),
         ("engines that do not answer", EngineNotScraped, engines(&[("chat", false)])),
     ]
 }
@@ -291,7 +324,7 @@ fn scraping() -> Vec<Case> {
 fn traffic() -> Vec<Case> {
     let requested = |names: &[(&str, NameTraffic)]| {
         let names = names.iter().map(|(name, traffic)| ((*name).to_owned(), *traffic)).collect();
-        ProbeResult { names, ..probe(true) }
+        ProbeResult { names, ..probe(RouterScrape::Succeeds) }
     };
     let others = [("gemma", NameTraffic::Otherwise), ("typo", NameTraffic::OnlyNotFound)];
     let misspelt =

@@ -7,7 +7,7 @@ use super::{action, explained, planned, verdict};
 use crate::{
     domain::VerdictReason,
     observed::{
-        NAMES_MAX, NameTraffic, ProbeResult,
+        NAMES_MAX, NameTraffic, ProbeResult, RouterScrape,
         fixture::{Condition, Fixture},
     },
     plan::{LinkState, diagnose},
@@ -264,7 +264,7 @@ fn reported(fixture: Fixture) -> Fixture {
 
 fn answered(names: &[(&str, NameTraffic)]) -> ProbeResult {
     ProbeResult {
-        router_is_scraped: true,
+        router: RouterScrape::Succeeds,
         names: names.iter().map(|(name, traffic)| ((*name).to_owned(), *traffic)).collect(),
         ..ProbeResult::default()
     }

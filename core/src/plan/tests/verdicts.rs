@@ -7,7 +7,7 @@ use super::{action, explained, planned, verdict};
 use crate::{
     domain::{Capabilities, Keda, Status, VerdictReason},
     observed::{
-        NameTraffic, ProbeResult,
+        NameTraffic, ProbeResult, RouterProblem, RouterScrape, Sample,
         fixture::{Condition, Fixture, owned_by},
     },
     plan::{LinkState, diagnose, stable_part},
@@ -129,7 +129,7 @@ fn explains_one_broken_link_and_the_links_before_it() {
 /// The reason is the cause; the symptom comes earlier in the chain and is shown as affected.
 #[test]
 fn explains_symptoms_as_affected() {
-    let probe = ProbeResult { router_is_scraped: false, ..ProbeResult::default() };
+    let probe = ProbeResult { router: RouterScrape::NoTarget, ..ProbeResult::default() };
     let fixture =
         Fixture::healthy().probe(probe).scaled_object(&[("Ready", "False", "TriggerError", "no data")]);
     let (plan, explanation) = explained(&fixture);
@@ -170,7 +170,7 @@ fn accepts_a_disabled_hpa_at_zero(#[case] replicas: i32, #[case] reason: &str) {
 #[rstest]
 #[case::one_of_two_is_routed(Fixture::healthy().with("/metadata/annotations", &json!({"kthena.io/model-name": "llama,alias"})))]
 #[case::served_without_route(Fixture::model("other").scaled_object(&[READY]).hpa(&[]).probe(ProbeResult {
-    router_is_scraped: true,
+    router: RouterScrape::Succeeds,
     names: [("other".to_owned(), NameTraffic::Otherwise)].into(),
     ..ProbeResult::default()
 }))]
@@ -193,6 +193,18 @@ fn stays_ready_if_the_operator_cannot_query_prometheus() {
         stable_part(&found.message),
         "no requests in flight; scales on active-requests, from 1 to 10 ServingGroups"
     );
+}
+
+/// Routers of these namespaces have served requests for the model, and one more for another model.
+fn served_elsewhere(namespaces: &[&str]) -> ProbeResult {
+    let sample = |(model, namespace): (&str, &str)| Sample {
+        labels: [("model", model), ("namespace", namespace)]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into(),
+        value: 1.0,
+    };
+    let elsewhere = namespaces.iter().map(|namespace| ("llama", *namespace)).chain([("gemma", "other")]);
+    ProbeResult::read(RouterScrape::Succeeds, Vec::new(), elsewhere.map(sample).collect(), Vec::new())
 }
 
 fn with_flag_defaults() -> Fixture {
@@ -224,6 +236,14 @@ fn with_flag_defaults() -> Fixture {
 #[case::harmless_mismatch(
     Fixture::healthy().mismatch(2, 3),
     "status.labelSelector matches fewer pods than status.replicas counts ServingGroups, which affects no signal of this model; restart Kthena's controller manager if the status is stale, or delete the other pods of a ServingGroup that lost instance 0 of its first role, which Kthena up to 1.0 does not recreate"
+)]
+#[case::other_router(
+    Fixture::healthy().probe(served_elsewhere(&["tenant-b", "bad\u{1b}"])),
+    "kthena-router in namespace bad\\u{1b}, tenant-b serves requests for this model name too, which the signals do not count; if they are for this model, send them through the router in kthena-system, or set router.namespace of the AutoscalingProfile"
+)]
+#[case::unfit_monitor(
+    Fixture::healthy().router_problem(RouterProblem::UnfitMonitor("the monitor is slow; correct it".to_owned())),
+    "the monitor is slow; correct it"
 )]
 fn warns(#[case] fixture: Fixture, #[case] warning: &str) {
     let plan = planned(&fixture);
