@@ -35,7 +35,7 @@ use crate::{
         Caches,
         kinds::{KindVisitor, WatchScope, WatchedKind, optional_apis, visit_all},
     },
-    watch::{Gate, reflect, watch},
+    watch::{Gate, Withdrawal, reflect, watch},
 };
 use kthena_keda_core::api::kthena::ModelServing;
 
@@ -138,9 +138,12 @@ impl KindVisitor for Reflectors<'_> {
         let (context, requeuer) = (self.context, self.requeuer);
         let api = |scope: &_| K::Scope::api(&context.client, scope);
         let store = K::store(&context.caches.stores);
+        let withdrawal = if K::ROW.outlives_its_api { Withdrawal::Keep } else { Withdrawal::Forget };
         self.tasks.push(
-            reflect(api, gate::<K>(context), store, |change| requeuer.requeue_dependents::<K>(&change))
-                .boxed_local(),
+            reflect(api, gate::<K>(context), store, withdrawal, &context.metrics, |change| {
+                requeuer.requeue_dependents::<K>(&change);
+            })
+            .boxed_local(),
         );
     }
 }
@@ -169,7 +172,7 @@ where
     let selector = shard.selector.as_ref().map(ToString::to_string);
     let store = context.caches.model_servings.clone();
     let mut listed = BTreeSet::new();
-    let watched = watch(apis, selector, gate::<ModelServing>(context), store);
+    let watched = watch(apis, selector, gate::<ModelServing>(context), store, context.metrics.clone());
     inheriting(watched, boosters, context.clone())
         .reflect(writer)
         .inspect(move |event| {

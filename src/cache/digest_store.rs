@@ -16,7 +16,10 @@ use super::{
     entries::{Entries, Entry},
     index::{Digest, IndexKey},
 };
-use kthena_keda_core::domain::{Key, key, version};
+use kthena_keda_core::{
+    domain::{Key, key, version},
+    observed::Readable,
+};
 
 /// Scope of one watch: a namespace, or all of them if there is none.
 pub type Scope = Option<String>;
@@ -60,6 +63,30 @@ impl<D> DigestStore<D> {
     /// `true` once no watch is incomplete; see [`ScopedStore::has_synced`].
     pub fn has_synced(&self) -> bool {
         self.0.values().all(ScopedStore::has_synced)
+    }
+
+    /// Whether the objects of one namespace are known; those of a namespace that is not watched concern no
+    /// model of this instance.
+    pub fn readable_in(&self, namespace: &str) -> Readable {
+        self.covering(namespace).map_or(Readable::Yes, ScopedStore::readable)
+    }
+
+    /// Whether the objects of all watches are known.
+    pub fn readable(&self) -> Readable {
+        let unread = self.0.values().map(ScopedStore::readable).find(|readable| *readable != Readable::Yes);
+        unread.unwrap_or_default()
+    }
+
+    /// `true` if the API of the kind disappeared while objects of it were known.
+    pub fn is_withdrawn(&self) -> bool {
+        self.0.values().any(|scoped| *scoped.sync.borrow() == SyncState::Withdrawn)
+    }
+
+    /// Sets the progress of every watch.
+    pub fn set_sync(&self, state: SyncState) {
+        for scoped in self.0.values() {
+            scoped.set_sync(state);
+        }
     }
 }
 
@@ -130,8 +157,13 @@ pub enum SyncState {
     Partial,
     /// The initial list is complete.
     Complete,
-    /// Listing is forbidden. Nothing waits for the kind, since that would block everything else.
+    /// Listing is forbidden; the digests are those of the last list. Nothing waits for the kind, since that
+    /// would block everything else.
     Forbidden,
+    /// The initial list fails again and again for another reason. Nothing waits for the kind.
+    Failing,
+    /// The API of the kind disappeared; the digests are those of before.
+    Withdrawn,
 }
 
 impl<D> Default for ScopedStore<D> {
@@ -146,7 +178,7 @@ impl<D> Default for ScopedStore<D> {
 }
 
 impl<D> ScopedStore<D> {
-    /// `true` once the initial list is complete, or listing is known to be forbidden.
+    /// `true` once the initial list is complete, or is known not to become complete soon.
     pub fn has_synced(&self) -> bool {
         *self.sync.borrow() != SyncState::Partial
     }
@@ -154,6 +186,15 @@ impl<D> ScopedStore<D> {
     /// Progress of the watch.
     pub fn sync_state(&self) -> SyncState {
         *self.sync.borrow()
+    }
+
+    /// Whether the objects are known.
+    pub fn readable(&self) -> Readable {
+        match *self.sync.borrow() {
+            SyncState::Complete => Readable::Yes,
+            SyncState::Forbidden => Readable::Forbidden,
+            SyncState::Partial | SyncState::Failing | SyncState::Withdrawn => Readable::NotYet,
+        }
     }
 
     /// Waits until [`has_synced`](Self::has_synced).
@@ -271,6 +312,15 @@ impl<D: Digest> ScopedStore<D> {
         let mut entries = self.entries.write();
         let began_at = self.list_began_at.load(Ordering::Relaxed);
         entries.retain(|key, version| listed.contains(key) || version > began_at)
+    }
+
+    /// Keeps what is known although the API of the kind has disappeared; forgets nothing, unless nothing is
+    /// known.
+    pub fn withdraw(&self) {
+        if self.entries.read().iter().next().is_none() {
+            return self.clear();
+        }
+        self.set_sync(SyncState::Withdrawn);
     }
 
     /// Forgets everything, because the kind is no longer served.

@@ -37,29 +37,54 @@ pub struct WatchedApi {
     pub label: Option<&'static str>,
 }
 
+/// Whether the cluster serves an API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// Discovery lists it.
+    Served,
+    /// Discovery is complete and does not list it.
+    Absent,
+    /// The API server could not refresh the API's group, so it may be served although it is not listed.
+    Unknown,
+}
+
 /// The optional APIs that the cluster serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServedApis {
-    apis: Arc<[(WatchedApi, bool)]>,
+    apis: Arc<[(WatchedApi, Presence)]>,
     /// Features that plans depend on.
     pub capabilities: Capabilities,
+    /// `false` until a second discovery has confirmed that the missing APIs are missing.
+    pub is_confirmed: bool,
 }
 
 impl ServedApis {
-    /// The given APIs, each with `true` if it is served.
-    pub fn new(apis: impl IntoIterator<Item = (WatchedApi, bool)>, capabilities: Capabilities) -> Self {
-        Self { apis: apis.into_iter().collect(), capabilities }
+    /// The given APIs, confirmed.
+    pub fn new(apis: impl IntoIterator<Item = (WatchedApi, Presence)>, capabilities: Capabilities) -> Self {
+        Self { apis: apis.into_iter().collect(), capabilities, is_confirmed: true }
     }
 
-    /// `true` if the cluster serves this resource.
-    pub fn serves(&self, group: &str, plural: &str) -> bool {
-        self.apis.iter().any(|(api, is_served)| *is_served && api.group == group && api.plural == plural)
+    /// Whether the cluster serves this resource.
+    pub fn presence(&self, group: &str, plural: &str) -> Presence {
+        let found = self.apis.iter().find(|(api, _)| api.group == group && api.plural == plural);
+        found.map_or(Presence::Absent, |(_, presence)| *presence)
     }
 
-    /// The optional APIs by their name in metrics.
+    /// The optional APIs by their name in metrics, each with `true` if it is served.
     pub fn optional_apis(&self) -> impl Iterator<Item = (&'static str, bool)> {
-        let apis = self.apis.iter().filter_map(|(api, is_served)| Some((api.label?, *is_served)));
+        let apis =
+            self.apis.iter().filter_map(|(api, presence)| Some((api.label?, *presence == Presence::Served)));
         apis.chain([("scale", self.capabilities.scale)])
+    }
+
+    /// The same, where an API of which nothing is known now is as it was in `before`.
+    fn completed_by(mut self, before: &Self) -> Self {
+        let apis = self.apis.iter().map(|(api, presence)| match presence {
+            Presence::Unknown => (api.clone(), before.presence(&api.group, &api.plural)),
+            presence => (api.clone(), *presence),
+        });
+        self.apis = apis.collect();
+        self
     }
 
     fn is_complete(&self) -> bool {
@@ -81,7 +106,7 @@ struct Groups {
 struct Group {
     metadata: GroupName,
     #[serde(default)]
-    versions: Vec<Version>,
+    versions: Vec<ServedVersion>,
 }
 
 #[derive(Deserialize)]
@@ -90,10 +115,21 @@ struct GroupName {
 }
 
 #[derive(Deserialize)]
-struct Version {
+struct ServedVersion {
     version: String,
     #[serde(default)]
     resources: Vec<ServedResource>,
+    #[serde(default)]
+    freshness: Freshness,
+}
+
+/// Whether the API server that aggregates discovery reached the server of the group (Kubernetes
+/// `staging/src/k8s.io/api/apidiscovery/v2/types.go`).
+#[derive(Default, PartialEq, Deserialize)]
+enum Freshness {
+    #[default]
+    Current,
+    Stale,
 }
 
 #[derive(Deserialize)]
@@ -118,6 +154,19 @@ impl Groups {
     fn has(&self, group: &str, version: &str, resource: &str) -> bool {
         self.find(group, version, resource).is_some()
     }
+
+    fn presence(&self, api: &WatchedApi) -> Presence {
+        if self.has(&api.group, &api.version, &api.plural) {
+            return Presence::Served;
+        }
+        let group = self.items.iter().find(|found| found.metadata.name == api.group);
+        let mut versions = group.into_iter().flat_map(|group| &group.versions);
+        if versions.any(|found| found.freshness == Freshness::Stale) {
+            Presence::Unknown
+        } else {
+            Presence::Absent
+        }
+    }
 }
 
 /// Discovers once which of `apis` the cluster serves.
@@ -140,7 +189,7 @@ pub async fn discover(client: &Client, apis: &[WatchedApi]) -> Result<ServedApis
             .is_some_and(|found| found.subresources.iter().any(|sub| sub.subresource == "scale")),
         pod_monitors: groups.has("monitoring.coreos.com", "v1", "podmonitors"),
     };
-    let served = apis.iter().map(|api| (api.clone(), groups.has(&api.group, &api.version, &api.plural)));
+    let served = apis.iter().map(|api| (api.clone(), groups.presence(api)));
     Ok(ServedApis::new(served, capabilities))
 }
 
@@ -182,10 +231,11 @@ pub async fn rediscover(
     let mut is_confirming = false;
     loop {
         let pause = match discover(&client, &apis).await {
-            Ok(found)
-                if !is_confirming && served.borrow().as_ref().is_some_and(|known| known.loses(&found)) =>
-            {
+            Ok(found) if !is_confirming && is_doubtful(served.borrow().as_ref(), &found) => {
                 is_confirming = true;
+                if served.borrow().is_none() {
+                    publish(served, ServedApis { is_confirmed: false, ..found });
+                }
                 // No early wake-up: the same response at once would prove nothing.
                 sleep(DISCOVERY_CONFIRM).await;
                 continue;
@@ -213,7 +263,17 @@ pub async fn rediscover(
     }
 }
 
+/// `true` if an API is missing that was served before, or at the first discovery: an API server that has just
+/// started does not serve all custom resources yet.
+fn is_doubtful(known: Option<&ServedApis>, found: &ServedApis) -> bool {
+    known.map_or_else(|| !found.is_complete(), |known| known.loses(found))
+}
+
 fn publish(served: &watch::Sender<Option<ServedApis>>, found: ServedApis) {
+    let found = match &*served.borrow() {
+        Some(before) => found.completed_by(before),
+        None => found,
+    };
     let (has, lacks): (Vec<_>, Vec<_>) = found.optional_apis().partition(|(_, is_served)| *is_served);
     let has_changed = served.send_if_modified(|known| {
         let has_changed = known.as_ref() != Some(&found);
@@ -227,4 +287,64 @@ fn publish(served: &watch::Sender<Option<ServedApis>>, found: ServedApis) {
 
 fn names(apis: &[(&'static str, bool)]) -> String {
     apis.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use serde_json::json;
+
+    const CURRENT: &str = "Current";
+
+    fn api(plural: &str, label: Option<&'static str>) -> WatchedApi {
+        WatchedApi { group: "g".into(), version: "v1".into(), plural: plural.into(), label }
+    }
+
+    fn groups(freshness: &str, resources: &[&str]) -> Groups {
+        let resources: Vec<Value> = resources.iter().map(|name| json!({"resource": name})).collect();
+        let version = json!({"version": "v1", "resources": resources, "freshness": freshness});
+        serde_json::from_value(json!({"items": [{"metadata": {"name": "g"}, "versions": [version]}]}))
+            .unwrap()
+    }
+
+    /// The API server lists a group whose server does not answer, as it was or without resources.
+    #[rstest]
+    #[case::listed(CURRENT, &["things"], Presence::Served)]
+    #[case::not_listed(CURRENT, &["others"], Presence::Absent)]
+    #[case::listed_before("Stale", &["things"], Presence::Served)]
+    #[case::not_refreshed("Stale", &[], Presence::Unknown)]
+    fn tells_absent_apis_from_those_that_are_not_known(
+        #[case] freshness: &str,
+        #[case] resources: &[&str],
+        #[case] expected: Presence,
+    ) {
+        assert_eq!(groups(freshness, resources).presence(&api("things", None)), expected);
+    }
+
+    fn served(things: Presence) -> ServedApis {
+        ServedApis::new([(api("things", Some("things")), things)], Capabilities::NEWEST)
+    }
+
+    #[test]
+    fn a_group_that_is_not_refreshed_changes_nothing() {
+        let sender = watch::Sender::new(None);
+        for (found, expected) in [
+            (Presence::Unknown, Presence::Unknown),
+            (Presence::Served, Presence::Served),
+            (Presence::Unknown, Presence::Served),
+            (Presence::Absent, Presence::Absent),
+        ] {
+            publish(&sender, served(found));
+            assert_eq!(sender.borrow().as_ref().unwrap().presence("g", "things"), expected);
+        }
+    }
+
+    #[test]
+    fn a_missing_api_is_confirmed_also_at_the_first_discovery() {
+        assert!(is_doubtful(None, &served(Presence::Absent)));
+        assert!(is_doubtful(Some(&served(Presence::Served)), &served(Presence::Absent)));
+        assert!(!is_doubtful(None, &served(Presence::Served)));
+        assert!(!is_doubtful(Some(&served(Presence::Absent)), &served(Presence::Absent)));
+    }
 }

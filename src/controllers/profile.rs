@@ -20,7 +20,7 @@ use crate::{
 };
 use kthena_keda_core::{
     api::profile::AutoscalingProfileStatus,
-    observed::{LiveProfile, ProfileDigest},
+    observed::{LiveProfile, ProfileDigest, Readable},
 };
 
 /// Time for which changes are collected. ModelServings come and go in bursts, and their number is written once for each burst.
@@ -38,7 +38,7 @@ pub async fn run(context: Context, wake: &Notify) {
             }
             Err(error) => {
                 failures += 1;
-                retry_delay(&error, failures)
+                retry_delay(&context, &error, failures)
             }
         };
         // A notification and the end of the pause both lead to a reconcile.
@@ -47,7 +47,8 @@ pub async fn run(context: Context, wake: &Notify) {
     }
 }
 
-fn retry_delay(error: &Error, failures: u32) -> Duration {
+fn retry_delay(context: &Context, error: &Error, failures: u32) -> Duration {
+    context.metrics.error(error.class().as_str());
     let delay = backoff::delay(failures, error.class().longest_delay());
     if failures > 2 {
         let error = error as &dyn std::error::Error;
@@ -59,7 +60,7 @@ fn retry_delay(error: &Error, failures: u32) -> Duration {
 async fn reconcile(context: &Context) -> Result<(), Error> {
     let Some(served) = context.served.borrow().clone() else { return Ok(()) };
     let profiles = LiveProfile::store(&context.caches.stores);
-    if !context.cluster_duties || !LiveProfile::is_served(&served) || !profiles.has_synced() {
+    if !context.cluster_duties || !LiveProfile::is_served(&served) || profiles.readable() != Readable::Yes {
         return Ok(());
     }
     let api: Api<LiveProfile> = Api::all(context.client.clone());

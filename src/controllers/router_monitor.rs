@@ -82,6 +82,7 @@ pub async fn run(context: Context, monitor: RouterMonitor, wake: &Notify) {
 
 fn retry_delay(context: &Context, error: &Error, failures: u32) -> Duration {
     let class = error.class();
+    context.metrics.error(class.as_str());
     if class == Class::Unserved {
         context.rediscover.notify_one();
     }
@@ -104,11 +105,13 @@ async fn reconcile(
     let (inputs, plan) = plan_with_evidence(context, monitor, inputs, history).await;
     publish(&monitor.router, plan.router.clone());
     let pause = if plan.needs_evidence { monitor.check_interval } else { Duration::MAX };
-    // Not known while the ModelBooster of a ModelServing could not be read: the ServiceMonitor stays as it is.
+    // Not known while the opt-ins or the ModelBooster of a ModelServing could not be read: the ServiceMonitor stays as it is.
+    if context.cluster_duties {
+        log_once(plan.router.problem.as_ref(), &mut history.logged);
+    }
     if !context.cluster_duties || found.is_none() {
         return Ok(pause);
     }
-    log_once(plan.router.problem.as_ref(), &mut history.logged);
     apply(context, &inputs.observed, plan, &mut history.foreign).await?;
     Ok(pause)
 }

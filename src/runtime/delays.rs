@@ -45,6 +45,14 @@ pub const DISCOVERY_SETTLED: Duration = Duration::from_mins(5);
 /// first response would change every condition.
 pub const DISCOVERY_CONFIRM: Duration = Duration::from_secs(5);
 
+/// Delay before the API server is asked whether the API of a deleted object is gone as well.
+///
+/// The deletion of a CRD first deletes all objects of its kind.
+pub const DELETION_CONFIRM: Duration = Duration::from_secs(5);
+
+/// Time for KEDA to report on a new ScaledObject, which takes it seconds; afterwards its silence is a problem.
+pub const KEDA_REPORT: Duration = Duration::from_mins(5);
+
 /// Time in which the event limiter regains one event.
 pub const EVENT_REFILL: Duration = Duration::from_secs(1);
 

@@ -20,10 +20,12 @@ pub fn watch_config() -> watcher::Config {
     watcher::Config::default().page_size(PAGE_SIZE).timeout(WATCH_SECONDS)
 }
 
-/// A watch that retries after errors, and lists again when its resource version is rejected as too old.
+/// A watch that retries after errors, and lists again when its resource version is rejected as too old, and
+/// after it was forbidden or not served: only a complete list shows that everything is known again.
 ///
-/// kube lists again only where an established watch receives that error, and otherwise requests the rejected
-/// version forever (kube-runtime `watcher.rs`, `State::InitListed`); client-go lists again in both cases.
+/// kube lists again only where an established watch receives the error of an old version, and otherwise
+/// requests the rejected version forever (kube-runtime `watcher.rs`, `State::InitListed`); client-go lists
+/// again in both cases.
 pub fn resilient_watch<K>(
     api: Api<K>,
     config: watcher::Config,
@@ -34,14 +36,14 @@ where
     let events = stream::unfold((api, config, None), async |(api, config, current)| {
         let mut watch = current.unwrap_or_else(|| watcher(api.clone(), config.clone()).boxed());
         let event = watch.next().await?;
-        let current = (!is_too_old(&event)).then_some(watch);
+        let current = (!needs_list(&event)).then_some(watch);
         Some((event, (api, config, current)))
     });
     events.backoff(WatchBackoff::default())
 }
 
-fn is_too_old<K>(event: &Result<watcher::Event<K>, watcher::Error>) -> bool {
-    matches!(event, Err(watcher::Error::WatchStartFailed(kube::Error::Api(status))) if status.code == 410)
+fn needs_list<K>(event: &Result<watcher::Event<K>, watcher::Error>) -> bool {
+    matches!(event, Err(watcher::Error::WatchStartFailed(kube::Error::Api(status))) if matches!(status.code, 403 | 404 | 410))
 }
 
 /// Drops errors, which the watch recovers from by itself, and objects without a name. Logs the first of

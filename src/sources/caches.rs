@@ -19,9 +19,10 @@ use super::{
 use crate::{
     cache::{Change, IndexKey, Scope, ScopedStore, SyncState},
     cluster::discovery::ServedApis,
+    runtime::delays::KEDA_REPORT,
     settings::Shard,
 };
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::{api::core::v1::Service, jiff::Timestamp};
 use kthena_keda_core::{
     api::{
         annotations::DEFAULT_PROFILE,
@@ -30,8 +31,9 @@ use kthena_keda_core::{
     domain::{Key, names::ROUTER_SERVICE_MONITOR},
     intent::Profile,
     observed::{
-        Autoscalers, CompetingAutoscaler, LiveBooster, LivePodMonitor, LiveProfile, LiveServiceMonitor,
-        LocatedRouter, Observed, ObservedRouter, ScrapeEvidence,
+        Autoscalers, CompetingAutoscaler, LiveBinding, LiveBooster, LiveHpa, LiveModelRoute, LiveModelServer,
+        LivePodMonitor, LivePolicy, LiveProfile, LiveScaledObject, LiveServiceMonitor, LocatedRouter,
+        Observed, ObservedRouter, Readability, Readable, ScrapeEvidence, UnreadKind,
     },
 };
 
@@ -90,8 +92,11 @@ impl Caches {
     ) -> Observed {
         let (namespace, stores) = (model_serving.namespace().unwrap_or_default(), &self.stores);
         let pod_monitor = stores.pod_monitors.get(&namespace, &model_serving.pod_monitor_name());
+        let scaled_object = stores.scaled_objects.get(&namespace, &model_serving.scaled_object_name());
+        let silence = scaled_object.as_ref().and_then(|found| found.silence(Timestamp::now()));
         Observed {
-            scaled_object: stores.scaled_objects.get(&namespace, &model_serving.scaled_object_name()),
+            keda_is_silent: silence.is_some_and(|silence| silence >= KEDA_REPORT),
+            scaled_object,
             hpa: stores.hpas.get(&namespace, &model_serving.hpa_name()),
             competing_autoscalers: self.competing_with(model_serving),
             pod_monitor: pod_monitor.map(|digest| digest.owned),
@@ -99,18 +104,37 @@ impl Caches {
             profile: stores.profiles.get("", model_serving.profile()).map(|digest| digest.settings),
             mismatch: self.probe_cache.mismatch(&(namespace, model_serving.name_any())),
             probes: self.probe_cache.last(),
+            readable: self.readability(model_serving, served),
             ..Observed::of(model_serving.clone(), router)
         }
     }
 
-    /// `true` once every kind that plans need is listed: a plan from half of the objects would be undone.
+    fn readability(&self, model_serving: &ModelServing, served: &ServedApis) -> Readability {
+        let namespace = model_serving.namespace().unwrap_or_default();
+        let (stores, local) = (&self.stores, Some(namespace.as_str()));
+        Readability {
+            profiles: LiveProfile::readable(stores, served, None),
+            scaled_objects: LiveScaledObject::readable(stores, served, local),
+            routes: LiveModelRoute::readable(stores, served, local),
+            servers: LiveModelServer::readable(stores, served, local),
+            hpas: LiveHpa::readable(stores, served, local),
+            policies: LivePolicy::readable(stores, served, local),
+            bindings: LiveBinding::readable(stores, served, local),
+            pod_monitors: LivePodMonitor::readable(stores, served, local),
+        }
+    }
+
+    /// `true` once no kind that plans need is still being listed: a plan from half of the objects would be undone.
     pub fn has_synced(&self, served: &ServedApis) -> bool {
-        self.unsynced_inputs(served).is_empty()
+        served.is_confirmed && self.unsynced_inputs(served).is_empty()
     }
 
     /// The kinds whose initial list is awaited for readiness.
     pub fn waiting_for(&self, served: &ServedApis) -> Vec<String> {
         let mut kinds = self.unsynced_inputs(served);
+        if !served.is_confirmed {
+            kinds.push("served APIs".to_owned());
+        }
         if ModelServing::is_served(served) && !self.model_digests.has_synced() {
             kinds.push(ModelServing::PLURAL.to_owned());
         }
@@ -158,11 +182,27 @@ impl Caches {
 
     /// Everything that the plan for the router's ServiceMonitor depends on; `None` before the initial lists are complete.
     pub fn observe_synced_router(&self, namespace: &str, served: &ServedApis) -> Option<ObservedRouter> {
-        let has_synced = Service::has_synced(&self.stores, served)
+        let has_synced = served.is_confirmed
+            && (self.stores.opt_ins.is_disabled() || ModelServing::has_synced(&self.stores, served))
+            && Service::has_synced(&self.stores, served)
             && LiveProfile::has_synced(&self.stores, served)
             && LiveServiceMonitor::has_synced(&self.stores, served)
             && LivePodMonitor::has_synced(&self.stores, served);
-        has_synced.then(|| self.observe_router(namespace))
+        has_synced.then(|| ObservedRouter {
+            unread: self.unread_by_router(served),
+            ..self.observe_router(namespace)
+        })
+    }
+
+    fn unread_by_router(&self, served: &ServedApis) -> Vec<UnreadKind> {
+        let unread = [
+            UnreadKind::of::<Service>(Service::readable(&self.stores, served, None)),
+            UnreadKind::of::<LiveProfile>(LiveProfile::readable(&self.stores, served, None)),
+            UnreadKind::of::<LiveServiceMonitor>(LiveServiceMonitor::readable(&self.stores, served, None)),
+            UnreadKind::of::<LivePodMonitor>(LivePodMonitor::readable(&self.stores, served, None)),
+            UnreadKind::of::<ModelServing>(ModelServing::readable(&self.stores, served, None)),
+        ];
+        unread.into_iter().flatten().collect()
     }
 
     /// Everything that the plan for the router's ServiceMonitor depends on, from what is cached now.
@@ -176,6 +216,7 @@ impl Caches {
             service_monitors: service_monitors.all(),
             pod_monitors: pod_monitors.all(),
             evidence: ScrapeEvidence::Awaited,
+            unread: Vec::new(),
         }
     }
 
@@ -252,7 +293,7 @@ impl Caches {
             return Some((known, unread.filter_map(resolve).collect()));
         }
         let unread = opt_ins.matching(&[index_keys::unread_booster()], &[]);
-        let known = opt_ins.has_synced().then(|| opt_ins.count(index_key, filter))?;
+        let known = (opt_ins.readable() == Readable::Yes).then(|| opt_ins.count(index_key, filter))?;
         Some((known, unread.into_iter().filter_map(resolve).collect()))
     }
 
@@ -261,7 +302,7 @@ impl Caches {
         let boosters = &self.stores.boosters;
         match (boosters.get(namespace, &booster.name), boosters.sync_state(namespace)) {
             (Some(found), _) if found.uid == booster.uid => Ok(found.inherited),
-            (_, SyncState::Partial) => Err(Unread::NotListed),
+            (_, SyncState::Partial | SyncState::Failing | SyncState::Withdrawn) => Err(Unread::NotListed),
             (_, SyncState::Forbidden) => Err(Unread::Forbidden),
             (_, SyncState::Complete) => Err(Unread::Absent),
         }

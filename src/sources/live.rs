@@ -2,7 +2,7 @@
 //! `explain`.
 
 use kube::{
-    Api, Client, Resource as _,
+    Api, Client,
     api::{ApiResource, DynamicObject, ListParams, TypeMeta},
 };
 
@@ -10,8 +10,7 @@ use super::{
     Manifests,
     kinds::{Area, KindVisitor, WatchedKind, visit_all},
 };
-use crate::{cache::SyncState, cluster::discovery::ServedApis};
-use kthena_keda_core::observed::LiveBooster;
+use crate::cluster::discovery::ServedApis;
 
 /// What could be read, and what could not.
 #[derive(Debug, Default)]
@@ -27,6 +26,8 @@ struct Listed {
     resource: ApiResource,
     /// The only namespace in which the kind matters.
     namespace: Option<String>,
+    /// `true` if its objects belong to no namespace.
+    is_cluster_scoped: bool,
 }
 
 /// Reads every kind of the [table](super::kinds), cluster-wide where the caller may, else in `namespace`.
@@ -54,7 +55,9 @@ fn listed_kinds(served: &ServedApis, router_namespace: &str) -> Vec<Listed> {
         fn visit<K: WatchedKind>(&mut self) {
             if K::is_served(self.served) {
                 let namespace = (K::ROW.area == Area::Router).then(|| self.router_namespace.to_owned());
-                self.kinds.push(Listed { resource: ApiResource::erase::<K>(&()), namespace });
+                let is_cluster_scoped = K::ROW.area == Area::Cluster;
+                let resource = ApiResource::erase::<K>(&());
+                self.kinds.push(Listed { resource, namespace, is_cluster_scoped });
             }
         }
     }
@@ -65,29 +68,31 @@ fn listed_kinds(served: &ServedApis, router_namespace: &str) -> Vec<Listed> {
 
 impl Live {
     async fn list(&mut self, client: &Client, listed: &Listed, fallback: Option<&str>) {
-        let Listed { resource, namespace } = listed;
+        let Listed { resource, namespace, is_cluster_scoped } = listed;
         let plural = &resource.plural;
         let mut found = list_in(client, resource, namespace.as_deref()).await;
         if let (Err(error), None, Some(fallback)) = (&found, namespace, fallback)
             && is_forbidden(error)
+            && !is_cluster_scoped
         {
             self.missing.push(format!(
                 "no permission to list {plural} in all namespaces; only those in {fallback} were read"
             ));
             found = list_in(client, resource, Some(fallback)).await;
         }
-        if resource.kind == LiveBooster::kind(&()) {
-            self.objects.set_boosters_sync(sync_state(&found));
-        }
         match found {
             Ok(objects) => objects.into_iter().for_each(|object| self.add(resource, object)),
             Err(error) if is_forbidden(&error) => {
+                self.objects.record_unread(plural, true);
                 let place = namespace.iter().map(|namespace| format!(" in namespace {namespace}"));
                 let place: String = place.collect();
                 self.missing
                     .push(format!("no permission to list {plural}{place}; dependent checks were skipped"));
             }
-            Err(error) => self.missing.push(format!("cannot list {plural}: {error}")),
+            Err(error) => {
+                self.objects.record_unread(plural, false);
+                self.missing.push(format!("cannot list {plural}: {error}"));
+            }
         }
     }
 
@@ -99,14 +104,6 @@ impl Live {
             .map_err(|error| error.to_string())
             .and_then(|object| self.objects.add(&place, object));
         self.missing.extend(added.err());
-    }
-}
-
-fn sync_state(listed: &Result<Vec<DynamicObject>, kube::Error>) -> SyncState {
-    match listed {
-        Ok(_) => SyncState::Complete,
-        Err(error) if is_forbidden(error) => SyncState::Forbidden,
-        Err(_) => SyncState::Partial,
     }
 }
 

@@ -21,7 +21,10 @@ use super::{
     Caches,
     kinds::{KindVisitor, WatchedKind, optional_apis, visit_all},
 };
-use crate::{cache::SyncState, cluster::discovery::ServedApis};
+use crate::{
+    cache::SyncState,
+    cluster::discovery::{Presence, ServedApis},
+};
 use kthena_keda_core::{
     api::{
         kthena::{Inherited, ModelServing},
@@ -62,8 +65,8 @@ impl Manifests {
     /// The objects of a cluster that serves every API, ModelRoutes only if `serves_routes`.
     pub fn of_newest_cluster(serves_routes: bool) -> Self {
         let apis = optional_apis().into_iter().map(|api| {
-            let is_served = serves_routes || api.plural != "modelroutes";
-            (api, is_served)
+            let is_absent = !serves_routes && api.plural == "modelroutes";
+            (api, if is_absent { Presence::Absent } else { Presence::Served })
         });
         let assumes_boosters = true;
         Self { assumes_boosters, ..Self::of_cluster(ServedApis::new(apis, Capabilities::NEWEST)) }
@@ -73,6 +76,7 @@ impl Manifests {
     pub fn of_cluster(served: ServedApis) -> Self {
         let (reader, writer) = reflector::store();
         let caches = Caches::of_everything(reader);
+        visit_all(&mut SetSync { caches: &caches, plural: None, state: SyncState::Complete });
         let (model_servings, server_addresses) = (Vec::new(), BTreeMap::new());
         Self { model_servings, caches, writer, served, server_addresses, assumes_boosters: false }
     }
@@ -80,6 +84,12 @@ impl Manifests {
     /// Address of the Prometheus that KEDA queries for a model now.
     pub fn server_address(&self, namespace: &str, name: &str) -> Option<&str> {
         self.server_addresses.get(&(namespace.to_owned(), name.to_owned())).map(String::as_str)
+    }
+
+    /// Records that the objects of a kind, by its plural name, could not be read.
+    pub fn record_unread(&self, plural: &str, is_forbidden: bool) {
+        let state = if is_forbidden { SyncState::Forbidden } else { SyncState::Failing };
+        visit_all(&mut SetSync { caches: &self.caches, plural: Some(plural), state });
     }
 
     /// Adds one object.
@@ -105,13 +115,6 @@ impl Manifests {
             Insert { caches: &self.caches, place, group, kind, object: Some(object), result: Ok(()) };
         visit_all(&mut insert);
         insert.result
-    }
-
-    /// Records whether ModelBoosters could be listed.
-    pub fn set_boosters_sync(&self, state: SyncState) {
-        self.caches.stores.boosters.scoped().for_each(|(_, store)| {
-            store.set_sync(state);
-        });
     }
 
     /// Ends the list of objects: gives every ModelServing the annotations of the ModelBooster that controls it. Returns a note for each
@@ -176,6 +179,21 @@ fn assume_booster(place: &str, model_serving: &mut ModelServing) -> Option<Strin
     );
     model_serving.inherit(|_| Ok(Inherited::default()));
     Some(note)
+}
+
+/// Sets the progress of one kind, or of every kind without a plural name.
+struct SetSync<'a> {
+    caches: &'a Caches,
+    plural: Option<&'a str>,
+    state: SyncState,
+}
+
+impl KindVisitor for SetSync<'_> {
+    fn visit<K: WatchedKind>(&mut self) {
+        if self.plural.is_none_or(|plural| K::plural(&()) == plural) {
+            K::store(&self.caches.stores).set_sync(self.state);
+        }
+    }
 }
 
 /// Adds an object to the store of its kind.

@@ -180,14 +180,14 @@ pub(super) fn borrowed<D>(digests: &[(Key, D)]) -> Vec<(&Key, &D)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{settings::Shard, sources::kinds::optional_apis};
+    use crate::{cluster::discovery::Presence, settings::Shard, sources::kinds::optional_apis};
     use kthena_keda_core::{domain::Capabilities, observed::LiveModelServer};
     use kube::runtime::{reflector, watcher::Event};
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
     fn everything_served() -> ServedApis {
-        ServedApis::new(optional_apis().into_iter().map(|api| (api, true)), Capabilities::NEWEST)
+        ServedApis::new(optional_apis().into_iter().map(|api| (api, Presence::Served)), Capabilities::NEWEST)
     }
 
     /// Few of everything, so that much is shared.

@@ -119,7 +119,7 @@ const ERRORS: MetricSpec = MetricSpec::new(
     "kthena_keda_reconcile_errors",
     Kind::Counter,
     &["class"],
-    "Failed reconciles by error class. The class transient heals by itself; forbidden, denied and rejected need action; unserved ends when the API is served.",
+    "Failed reconciles of ModelServings, profiles and the router's ServiceMonitor, and forbidden watches, by error class. The class transient heals by itself; forbidden, denied and rejected need action; unserved ends when the API is served.",
 );
 const CHECKS: MetricSpec = MetricSpec::new(
     "kthena_keda_signal_checks",
@@ -295,9 +295,14 @@ impl Metrics {
         self.reconcile_time.get_or_create(&controller()).observe(took.as_secs_f64());
     }
 
-    /// Counts a reconcile that failed with an error of this class.
+    /// Counts a reconcile of a ModelServing that failed with an error of this class.
     pub fn failed(&self, class: &str) {
         self.reconcile_errors.get_or_create(&controller()).inc();
+        self.error(class);
+    }
+
+    /// Counts an error of this class, of any controller or watch.
+    pub fn error(&self, class: &str) {
         self.errors.get_or_create(&[("class", class.to_owned())]).inc();
     }
 

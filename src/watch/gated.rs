@@ -14,8 +14,11 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::sync::watch as channel;
 
-use super::multi_namespace::MultiNamespace;
-use crate::runtime::resilient_watch::{log_and_skip_errors, resilient_watch, watch_config};
+use super::{multi_namespace::MultiNamespace, reflect::count_forbidden};
+use crate::{
+    runtime::resilient_watch::{log_and_skip_errors, resilient_watch, watch_config},
+    telemetry::metrics::Metrics,
+};
 
 /// Gate of a kind, open while the cluster serves it.
 pub struct Gate<S> {
@@ -58,6 +61,7 @@ pub fn watch<K, S>(
     label_selector: Option<String>,
     gate: Gate<S>,
     store: Store<K>,
+    metrics: Metrics,
 ) -> impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
@@ -65,10 +69,10 @@ where
 {
     let config = watcher::Config { label_selector, ..watch_config() };
     let watches = stream::unfold((gate, apis), move |(mut gate, apis)| {
-        let (config, store) = (config.clone(), store.clone());
+        let (config, store, metrics) = (config.clone(), store.clone(), metrics.clone());
         async move {
             let is_open = gate.opened().await;
-            is_open.then(|| (watch_until_closed(&apis, &config, gate.clone(), store), (gate, apis)))
+            is_open.then(|| (watch_until_closed(&apis, &config, gate.clone(), store, &metrics), (gate, apis)))
         }
     });
     watches.flatten().map(Ok)
@@ -80,12 +84,17 @@ fn watch_until_closed<K, S>(
     config: &watcher::Config,
     mut gate: Gate<S>,
     store: Store<K>,
+    metrics: &Metrics,
 ) -> impl Stream<Item = watcher::Event<K>> + Send + use<K, S>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     S: Send + Sync + 'static,
 {
-    let watch_api = |api: &Api<K>| log_and_skip_errors(resilient_watch(api.clone(), config.clone())).boxed();
+    let watch_api = |api: &Api<K>| {
+        let metrics = metrics.clone();
+        let events = resilient_watch(api.clone(), config.clone());
+        log_and_skip_errors(events.inspect(move |event| count_forbidden(event, &metrics))).boxed()
+    };
     let events = match apis {
         [api] => watch_api(api),
         apis => {

@@ -5,4 +5,4 @@ mod multi_namespace;
 mod reflect;
 
 pub use gated::{Gate, watch};
-pub use reflect::reflect;
+pub use reflect::{Withdrawal, reflect};

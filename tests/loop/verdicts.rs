@@ -15,7 +15,7 @@ use super::{
 async fn reports_idle_and_scaling_and_satisfies_kubectl_wait() {
     let Some(chain) = chain().await else { return };
     let chat = chain.model("verdicts").await;
-    let message = chat.serving.says("Idle", "no requests in flight").await;
+    let message = chat.serving.says("Idle", "KEDA reports no activity").await;
     assert!(message.contains("scales on active-requests, from 1 to 10 ServingGroups"), "{message}");
     let kubeconfig = chain.stack.control_plane.kubeconfig(&Identity::Admin);
     let wait = [

@@ -147,9 +147,9 @@ pub enum VerdictReason {
     Problem(Reason),
     /// KEDA has not reported on the ScaledObject yet, or an input of the plan could not be read yet.
     Pending,
-    /// Requests are in flight.
+    /// KEDA reports activity: a signal is above its activation threshold.
     Scaling,
-    /// No requests are in flight.
+    /// KEDA reports no activity.
     Idle,
     /// An annotation pauses all scaling.
     Paused,

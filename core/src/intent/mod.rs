@@ -26,6 +26,8 @@ pub struct Intent {
     /// `true` if an annotation sets the maximum, so that opting in may reduce a number of ServingGroups above
     /// it.
     pub max_is_explicit: bool,
+    /// `true` if an annotation sets the minimum.
+    pub min_is_explicit: bool,
     /// Signals, in the order of the triggers.
     pub signals: Vec<SignalTarget>,
     /// Directions in which autoscaling is paused.
@@ -46,6 +48,7 @@ pub fn merge(annotations: Annotations, profile: &Profile) -> Result<Intent, Anno
     Ok(Intent {
         replicas: bounds(&annotations, profile.replicas)?,
         max_is_explicit: annotations.max_replicas.is_some(),
+        min_is_explicit: annotations.min_replicas.is_some(),
         models: annotations.models,
         signals: annotations.signals.unwrap_or_else(|| profile.all_signals()),
         pause: annotations.pause,

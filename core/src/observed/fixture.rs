@@ -52,6 +52,8 @@ pub(crate) struct Fixture {
     rejection: Option<String>,
     readable: Readability,
     booster: Option<Result<Value, Unread>>,
+    keda_is_silent: bool,
+    bounds: Option<(i32, i32)>,
 }
 
 impl Fixture {
@@ -90,6 +92,8 @@ impl Fixture {
             rejection: None,
             readable: Readability::default(),
             booster: None,
+            keda_is_silent: false,
+            bounds: None,
         }
     }
 
@@ -301,6 +305,18 @@ impl Fixture {
         self
     }
 
+    /// Makes KEDA silent for minutes.
+    pub(crate) fn keda_is_silent(mut self) -> Self {
+        self.keda_is_silent = true;
+        self
+    }
+
+    /// Sets the bounds of the ScaledObject.
+    pub(crate) fn applied_bounds(mut self, min: i32, max: i32) -> Self {
+        self.bounds = Some((min, max));
+        self
+    }
+
     /// Sets which kinds could be read.
     pub(crate) fn readable(mut self, readable: Readability) -> Self {
         self.readable = readable;
@@ -352,10 +368,11 @@ impl Fixture {
             (ProbeTarget { prometheus, router }, probe.map(Arc::new))
         });
         Observed {
-            scaled_object: self
-                .scaled_object
-                .as_ref()
-                .map(|found| ScaledObjectDigest::from(&decode::<LiveScaledObject>(found))),
+            scaled_object: self.scaled_object.as_ref().map(|found| ScaledObjectDigest {
+                bounds: self.bounds,
+                ..ScaledObjectDigest::from(&decode::<LiveScaledObject>(found))
+            }),
+            keda_is_silent: self.keda_is_silent,
             hpa: self.hpa.as_ref().map(|found| HpaDigest::from(&decode::<LiveHpa>(found))),
             competing_autoscalers: self.competing(&model_serving),
             pod_monitor: self

@@ -42,7 +42,7 @@ pub use routing::{
     OTHERS_KEPT, PLACES_MAX, RouteDigest, RoutedName, Routing, Server, ServerBackend, ServerDigest, Usage,
     further_names, targets,
 };
-pub use scaled_object::{LiveScaledObject, ScaledObjectDigest};
+pub use scaled_object::{KedaPause, LiveScaledObject, ScaledObjectDigest};
 pub use spec::{LiveObject, LiveSpec, SpecDifference, desired_spec};
 
 use std::sync::Arc;
@@ -56,6 +56,8 @@ pub struct Observed {
     pub model_serving: ModelServing,
     /// Object with the name of its ScaledObject, of any owner.
     pub scaled_object: Option<ScaledObjectDigest>,
+    /// `true` if KEDA has reported nothing on its ScaledObject although it has existed for minutes.
+    pub keda_is_silent: bool,
     /// HPA that KEDA creates for its ScaledObject.
     pub hpa: Option<HpaDigest>,
     /// Other autoscalers of it.
@@ -102,6 +104,7 @@ impl Observed {
         Self {
             model_serving,
             scaled_object: None,
+            keda_is_silent: false,
             hpa: None,
             competing_autoscalers: Vec::new(),
             pod_monitor: None,

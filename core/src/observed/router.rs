@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::{api::core::v1::Service, apimachinery::pkg::util::intstr::IntOrString};
 use kube_core::ResourceExt as _;
 
-use super::{MonitorDigest, Ownership, Sample};
+use super::{MonitorDigest, Ownership, Sample, UnreadKind};
 use crate::{domain::Key, signals::RouterSeries};
 
 /// Inputs of the plan for the router's ServiceMonitor.
@@ -23,6 +23,8 @@ pub struct ObservedRouter {
     pub pod_monitors: Vec<(Key, MonitorDigest)>,
     /// Prometheus' own account of who scrapes the router.
     pub evidence: ScrapeEvidence,
+    /// Kinds that the plan depends on and that could not be read.
+    pub unread: Vec<UnreadKind>,
 }
 
 /// Location of the router's series, for plans of ModelServings.
@@ -43,13 +45,18 @@ pub enum RouterProblem {
     UndeclaredTls(String),
     /// The only monitor of the router scrapes it in a way that leaves signals without data.
     UnfitMonitor(String),
+    /// The ServiceMonitor stays as it is, because an input of its plan could not be read.
+    Unread(String),
 }
 
 impl RouterProblem {
     /// Problem and remedy.
     pub fn message(&self) -> &str {
         match self {
-            Self::Unscraped(message) | Self::UndeclaredTls(message) | Self::UnfitMonitor(message) => message,
+            Self::Unscraped(message)
+            | Self::UndeclaredTls(message)
+            | Self::UnfitMonitor(message)
+            | Self::Unread(message) => message,
         }
     }
 }

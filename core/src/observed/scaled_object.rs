@@ -1,13 +1,15 @@
 //! ScaledObjects of any owner, with the conditions that KEDA reports. KEDA rewrites the status at every poll.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use std::time::Duration;
+
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::ObjectMeta, jiff::Timestamp};
 use kube_core::ResourceExt as _;
 use kube_derive::Resource;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    condition::ConditionDigest,
+    condition::{ConditionDigest, find_condition},
     hpa::ScaleTarget,
     owned_object::OwnedObject,
     spec::{LiveObject, LiveSpec},
@@ -74,10 +76,34 @@ pub struct ScaledObjectDigest {
     pub target: ScaleTarget,
     /// Pauses that the operator set.
     pub own_pauses: Vec<Pause>,
-    /// Annotation that pauses all scaling, if any.
-    pub paused_by: Option<&'static str>,
+    /// Minimum and maximum of the number of replicas, as KEDA reads them; `None` if one is no
+    /// number.
+    pub bounds: Option<(i32, i32)>,
+    /// Pause of all scaling by an annotation of KEDA, if any.
+    pub pause: Option<KedaPause>,
+    /// Creation time.
+    pub created: Option<Timestamp>,
     /// Conditions reported by KEDA.
     pub conditions: Vec<ConditionDigest>,
+}
+
+/// Pause of all scaling by an annotation of KEDA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KedaPause {
+    /// The annotation.
+    pub annotation: &'static str,
+    /// Number of replicas that KEDA sets; `None` if it leaves them as they are.
+    pub replicas: Option<i32>,
+}
+
+impl ScaledObjectDigest {
+    /// Time since its creation if KEDA has reported nothing on it.
+    pub fn silence(&self, now: Timestamp) -> Option<Duration> {
+        if find_condition(&self.conditions, "Ready").is_some() {
+            return None;
+        }
+        Some(Duration::try_from(now.duration_since(self.created?)).unwrap_or_default())
+    }
 }
 
 /// KEDA's annotations that pause all scaling (`apis/keda/v1alpha1/scaledobject_types.go`); the first one does
@@ -87,22 +113,39 @@ const PAUSED: &str = "autoscaling.keda.sh/paused";
 
 impl From<&LiveScaledObject> for ScaledObjectDigest {
     fn from(live: &LiveScaledObject) -> Self {
-        let pauses = |key: &&str| {
-            live.annotations().get(*key).is_some_and(|value| *key == PAUSED_AT || value != "false")
-        };
         let is_own =
             |pause: &Pause| live.own.annotations.get(pause_annotation(*pause)).is_some_and(|on| on == "true");
         Self {
             own_pauses: Pause::ALL.into_iter().filter(is_own).collect(),
             owned: live.owned_object(),
             target: live.target.clone(),
-            paused_by: [PAUSED_AT, PAUSED].into_iter().find(pauses),
+            bounds: live.bounds(),
+            pause: live.pause(),
+            created: live.metadata.creation_timestamp.as_ref().map(|time| time.0),
             conditions: live.conditions.clone(),
         }
     }
 }
 
 impl LiveScaledObject {
+    /// KEDA's own defaults stand in for a missing bound (`apis/keda/v1alpha1/scaledobject_types.go`).
+    fn bounds(&self) -> Option<(i32, i32)> {
+        let bound = |field: &str, default: i64| {
+            let value = self.spec.value().get(field).map_or(Some(default), Value::as_i64);
+            i32::try_from(value?).ok()
+        };
+        Some((bound("minReplicaCount", 0)?, bound("maxReplicaCount", 100)?))
+    }
+
+    fn pause(&self) -> Option<KedaPause> {
+        let annotations = self.annotations();
+        if let Some(replicas) = annotations.get(PAUSED_AT) {
+            return Some(KedaPause { annotation: PAUSED_AT, replicas: replicas.parse().ok() });
+        }
+        let is_paused = annotations.get(PAUSED).is_some_and(|value| value != "false");
+        is_paused.then_some(KedaPause { annotation: PAUSED, replicas: None })
+    }
+
     /// Prometheus address that KEDA queries.
     pub fn server_address(&self) -> Option<&str> {
         let triggers = self.spec.value().get("triggers").and_then(Value::as_array);
@@ -117,5 +160,25 @@ impl LiveObject for LiveScaledObject {
 
     fn owned_object(&self) -> OwnedObject {
         OwnedObject::new(&self.metadata, &self.own, &self.spec)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use serde_json::json;
+
+    #[rstest]
+    #[case::no_report(json!([]), Some(360))]
+    #[case::not_reported(json!([{"type": "Ready", "status": "Unknown", "reason": "", "message": ""}]), Some(360))]
+    #[case::reported(json!([{"type": "Ready", "status": "True", "reason": "ScaledObjectReady", "message": ""}]), None)]
+    fn keda_is_silent_until_it_reports(#[case] conditions: Value, #[case] seconds: Option<u64>) {
+        let metadata = json!({"name": "chat", "creationTimestamp": "2026-01-01T00:00:00Z"});
+        let object = json!({"metadata": metadata, "status": {"conditions": conditions}});
+        let live: LiveScaledObject = serde_json::from_value(object).unwrap();
+        let digest = ScaledObjectDigest::from(&live);
+        let now: Timestamp = "2026-01-01T00:06:00Z".parse().unwrap();
+        assert_eq!(digest.silence(now).map(|silence| silence.as_secs()), seconds);
     }
 }

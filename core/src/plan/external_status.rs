@@ -81,7 +81,9 @@ pub(super) fn runtime_findings(observed: &Observed) -> Vec<Finding> {
 }
 
 fn scaled_object_trouble(observed: &Observed) -> Option<Finding> {
-    let ready = find_condition(&observed.scaled_object.as_ref()?.conditions, "Ready")?;
+    let Some(ready) = find_condition(&observed.scaled_object.as_ref()?.conditions, "Ready") else {
+        return observed.keda_is_silent.then(Finding::keda_silent);
+    };
     (ready.status != "True").then(|| trouble(Reason::ScaledObjectNotReady, "KEDA", ready))
 }
 

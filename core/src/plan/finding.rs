@@ -6,7 +6,7 @@
 use kube_core::Resource;
 
 use crate::{
-    api::annotations::{MODEL_NAME, PREFIX},
+    api::annotations::{DEFAULT_PROFILE, MODEL_NAME, PREFIX},
     domain::{Reason, cut, printable, quoted, shortened, shortened_to},
     intent::AnnotationError,
     observed::{
@@ -58,6 +58,14 @@ impl Finding {
         let (cause, message) = (shortened(cause), message.trim_end_matches('.'));
         let message = format!("{reporter} reports {cause}: {message}; {remedy}");
         Self { is_certain: status == "False", ..Self::new(reason, message) }
+    }
+
+    /// A ScaledObject that KEDA has not reported on for minutes.
+    pub(super) fn keda_silent() -> Self {
+        Self::new(
+            Reason::ScaledObjectNotReady,
+            "KEDA has reported nothing on the ScaledObject since it was created minutes ago, so nothing scales this model; check that KEDA's operator runs, and that its WATCH_NAMESPACE (Helm value watchNamespace) includes this namespace",
+        )
     }
 
     /// An object that the API server or an admission webhook rejects.
@@ -193,6 +201,28 @@ impl Finding {
             format!(
                 "AutoscalingProfile {} does not allow the namespace {namespace}; name another profile in {PREFIX}profile, or have the platform team add the namespace to spec.allowedNamespaces",
                 quoted(name)
+            ),
+        )
+    }
+
+    /// The profile named default does not exist, and the built-in maximum is below the running ServingGroups.
+    pub(super) fn default_would_remove_groups(max: i32) -> Self {
+        Self::default_profile_gone(
+            &format!("maximum of {max} would remove running ServingGroups"),
+            "max-replicas",
+        )
+    }
+
+    /// The profile named default does not exist, and the built-in minimum would wake the model.
+    pub(super) fn default_would_wake(min: i32) -> Self {
+        Self::default_profile_gone(&format!("minimum of {min} would wake this model from 0"), "min-replicas")
+    }
+
+    fn default_profile_gone(bound: &str, annotation: &str) -> Self {
+        Self::new(
+            Reason::ProfileNotFound,
+            format!(
+                "AutoscalingProfile {DEFAULT_PROFILE:?} does not exist, and the built-in {bound}; create the profile, or set {PREFIX}{annotation}"
             ),
         )
     }

@@ -461,13 +461,30 @@ fn preconditions(observed: &Observed, capabilities: Capabilities) -> Vec<Finding
     if observed.scaled_object_ownership() == Ownership::Foreign {
         findings.push(Finding::name_conflict::<ScaledObject>(&observed.model_serving.scaled_object_name()));
     }
-    if capabilities.keda.is_none() {
+    // Without ScaledObjects in discovery nothing is known of KEDA's fields either.
+    if capabilities.keda.is_none() && observed.readable.scaled_objects != Readable::NotYet {
         findings.push(Finding::keda_not_installed());
     }
     if !capabilities.scale {
         findings.push(Finding::scale_subresource_missing());
     }
     findings
+}
+
+/// Bounds of the built-in defaults that would remove running ServingGroups or wake the model, where the bounds
+/// that are applied now do not: the profile named `default` was deleted, which is not meant to change the fleet.
+fn bounds_without_default(observed: &Observed, intent: &Intent) -> Option<Finding> {
+    if observed.profile.is_some() || observed.model_serving.profile() != DEFAULT_PROFILE {
+        return None;
+    }
+    let (applied_min, applied_max) = observed.scaled_object.as_ref()?.bounds?;
+    let (min, max) = (intent.replicas.min(), intent.replicas.max());
+    let current = observed.model_serving.replicas();
+    if !intent.max_is_explicit && current > max && applied_max > max {
+        return Some(Finding::default_would_remove_groups(max));
+    }
+    let wakes = !intent.min_is_explicit && current == 0 && min > 0 && applied_min == 0;
+    wakes.then(|| Finding::default_would_wake(min))
 }
 
 /// Settings that are valid but not possible in this cluster.
@@ -479,6 +496,7 @@ fn unsupported(observed: &Observed, capabilities: Capabilities, intent: &Intent)
     if is_opting_in && current > intent.replicas.max() && !intent.max_is_explicit {
         findings.push(Finding::would_remove_running_groups(current, intent.replicas.max()));
     }
+    findings.extend(bounds_without_default(observed, intent));
     if intent.profile.prometheus.is_none() {
         findings.push(Finding::prometheus_not_configured());
     }

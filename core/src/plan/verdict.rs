@@ -7,7 +7,7 @@ use crate::{
     api::annotations::PREFIX,
     domain::{Pause, Reason, Status, VerdictReason, cut, printable},
     intent::Intent,
-    observed::{ConditionDigest, Observed, Ownership, Readable, find_condition},
+    observed::{ConditionDigest, KedaPause, Observed, Ownership, Readable, find_condition},
 };
 
 /// Page with a section for each reason.
@@ -59,8 +59,7 @@ pub(super) struct VerdictInputs<'a> {
     pub(super) pause: Option<Pause>,
 }
 
-/// `true` for the reasons of a written condition that depend on the requests in flight alone: Scaling and
-/// Idle.
+/// `true` for the reasons of a written condition that depend on the load alone: Scaling and Idle.
 pub fn is_load_reason(reason: &str) -> bool {
     [VerdictReason::Scaling, VerdictReason::Idle].iter().any(|load| load.as_str() == reason)
 }
@@ -87,8 +86,7 @@ pub(super) fn verdict(observed: &Observed, inputs: &VerdictInputs<'_>) -> Verdic
         let message = not_applied(observed, first, others, inputs.pause);
         return problem(first, &message, inputs.runtime_findings, inputs);
     }
-    if let Some(cause) = paused_by(observed, inputs.intent) {
-        let message = format!("paused by {cause}, so replicas do not change; remove it to resume");
+    if let Some(message) = pause(observed, inputs.intent) {
         return good(VerdictReason::Paused, message, inputs);
     }
     let has_reported = has_reported(observed);
@@ -106,7 +104,7 @@ pub(super) fn verdict(observed: &Observed, inputs: &VerdictInputs<'_>) -> Verdic
     if keda_condition(observed, "Active").is_some_and(|active| active.status == "True") {
         good(VerdictReason::Scaling, scales, inputs)
     } else {
-        good(VerdictReason::Idle, format!("no requests in flight; {scales}"), inputs)
+        good(VerdictReason::Idle, format!("KEDA reports no activity; {scales}"), inputs)
     }
 }
 
@@ -162,16 +160,23 @@ fn joined(names: &[&str]) -> String {
     }
 }
 
-/// The annotation that pauses all scaling; a pause of one direction leaves the model scaled.
-fn paused_by(observed: &Observed, intent: Option<&Intent>) -> Option<String> {
+/// Cause and effect of a pause of all scaling; a pause of one direction leaves the model scaled.
+fn pause(observed: &Observed, intent: Option<&Intent>) -> Option<String> {
     if intent.is_some_and(|intent| intent.pause == Some(Pause::All)) {
-        return Some(format!("the annotation {PREFIX}paused"));
+        return Some(format!(
+            "paused by the annotation {PREFIX}paused, so replicas do not change; remove it to resume"
+        ));
     }
     let owned =
         observed.scaled_object.as_ref().filter(|_| observed.scaled_object_ownership() == Ownership::Owned);
-    owned?
-        .paused_by
-        .map(|annotation| format!("the annotation {annotation} on the ScaledObject, which another user set"))
+    let KedaPause { annotation, replicas } = owned?.pause?;
+    let effect = match replicas {
+        Some(replicas) => format!("KEDA holds the model at {replicas} ServingGroups"),
+        None => "replicas do not change".to_owned(),
+    };
+    Some(format!(
+        "paused by the annotation {annotation} on the ScaledObject, which another user set, so {effect}; remove it to resume"
+    ))
 }
 
 fn good(reason: VerdictReason, message: String, inputs: &VerdictInputs<'_>) -> Verdict {

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use k8s_openapi::jiff::Timestamp;
 use kube::{Resource as _, runtime::controller::Action};
 
 use super::{
@@ -11,12 +12,12 @@ use super::{
     status::{Phase, StatusWrite, waits_for_apply, write_status},
     uid,
 };
-use crate::cluster::Error;
+use crate::{cluster::Error, runtime::delays::KEDA_REPORT};
 use kthena_keda_core::{
     api::kthena::ModelServing,
     domain::Capabilities,
     observed::{LivePodMonitor, LiveScaledObject, Observed, OwnedObject, PersistentFields},
-    plan::{Plan, plan},
+    plan::{Desired, Plan, plan},
 };
 
 /// How often a status conflict is resolved at once, by reading the ModelServing and planning again.
@@ -85,6 +86,18 @@ fn persistent_fields(context: &ModelServingContext, observed: &Observed) -> Pers
     }
 }
 
+/// Time until the silence of KEDA on the applied ScaledObject is a problem; its watch shows no event by then.
+fn keda_delay(observed: &Observed, plan: &Plan) -> Option<Duration> {
+    if !matches!(plan.scaled_object, Desired::Apply(_)) || observed.keda_is_silent {
+        return None;
+    }
+    let silence = match &observed.scaled_object {
+        Some(found) => found.silence(Timestamp::now())?,
+        None => Duration::ZERO,
+    };
+    Some(KEDA_REPORT.saturating_sub(silence) + Duration::from_secs(1))
+}
+
 /// Completes the condition with the outcome of the apply, and returns when to reconcile again.
 async fn record(
     context: &ModelServingContext,
@@ -109,7 +122,7 @@ async fn record(
     };
     let apply_delay = applied.map_err(|failure| failure.error)?.delay();
     context.failures.forget(&uid(&observed.model_serving));
-    let delays = [status_delay, apply_delay, condition_delay];
+    let delays = [status_delay, apply_delay, condition_delay, keda_delay(&observed, &plan)];
     Ok(delays.into_iter().flatten().min().map_or_else(Action::await_change, Action::requeue))
 }
 

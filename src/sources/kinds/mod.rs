@@ -15,8 +15,9 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     cache::{Digest, DigestStore, Scope},
-    cluster::discovery::{ServedApis, WatchedApi},
+    cluster::discovery::{Presence, ServedApis, WatchedApi},
 };
+use kthena_keda_core::observed::Readable;
 
 /// One row of the table.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +28,9 @@ pub struct Row {
     pub area: Area,
     /// No plan is made before the first list of the kind is complete, if the cluster serves it.
     pub is_input_of_plans: bool,
+    /// The objects stay known when the API disappears, since its return is awaited: a CRD is replaced during an
+    /// upgrade, and plans would change meanwhile.
+    pub outlives_its_api: bool,
     /// What a change of an object requeues.
     pub requeues: Requeues,
 }
@@ -34,12 +38,17 @@ pub struct Row {
 impl Row {
     /// A row of a kind that no plan waits for.
     const fn new(availability: Availability, area: Area, requeues: Requeues) -> Self {
-        Self { availability, area, is_input_of_plans: false, requeues }
+        Self { availability, area, is_input_of_plans: false, outlives_its_api: false, requeues }
     }
 
     /// The same, of a kind whose first list every plan waits for.
     const fn awaited_by_plans(self) -> Self {
         Self { is_input_of_plans: true, ..self }
+    }
+
+    /// The same, of a kind whose objects stay known when the API disappears.
+    const fn outliving_its_api(self) -> Self {
+        Self { outlives_its_api: true, ..self }
     }
 }
 
@@ -106,13 +115,34 @@ pub trait WatchedKind:
 
     /// Whether the cluster serves the kind.
     fn is_served(served: &ServedApis) -> bool {
-        Self::ROW.availability == Availability::BuiltIn
-            || served.serves(&Self::group(&()), &Self::plural(&()))
+        Self::presence(served) == Presence::Served
+    }
+
+    /// Whether discovery found the kind.
+    fn presence(served: &ServedApis) -> Presence {
+        match Self::ROW.availability {
+            Availability::BuiltIn => Presence::Served,
+            _ => served.presence(&Self::group(&()), &Self::plural(&())),
+        }
     }
 
     /// Whether every object that plans need is known.
     fn has_synced(stores: &Stores, served: &ServedApis) -> bool {
         !Self::is_served(served) || Self::store(stores).has_synced()
+    }
+
+    /// Whether the objects are known, of one namespace or, without one, of all that are watched. A kind that
+    /// the cluster does not serve has none.
+    fn readable(stores: &Stores, served: &ServedApis, namespace: Option<&str>) -> Readable {
+        let store = Self::store(stores);
+        match Self::presence(served) {
+            Presence::Unknown => Readable::NotYet,
+            Presence::Absent if store.is_withdrawn() => Readable::NotYet,
+            Presence::Absent => Readable::Yes,
+            Presence::Served => {
+                namespace.map_or_else(|| store.readable(), |namespace| store.readable_in(namespace))
+            }
+        }
     }
 }
 

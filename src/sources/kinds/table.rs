@@ -125,7 +125,8 @@ impl WatchedKind for LiveProfile {
     type Digest = ProfileDigest;
     const ROW: Row =
         Row::new(Availability::Optional("autoscalingprofiles"), Area::Cluster, Requeues::ProfileUsers)
-            .awaited_by_plans();
+            .awaited_by_plans()
+            .outliving_its_api();
 
     fn store(stores: &Stores) -> &DigestStore<Self::Digest> {
         &stores.profiles
@@ -187,7 +188,8 @@ impl Digest for MonitorDigest {}
 impl WatchedKind for LiveModelRoute {
     type Digest = RouteDigest;
     const ROW: Row = Row::new(Availability::Optional("modelroutes"), Area::Models, Requeues::RouteUsers)
-        .awaited_by_plans();
+        .awaited_by_plans()
+        .outliving_its_api();
 
     fn store(stores: &Stores) -> &DigestStore<Self::Digest> {
         &stores.routes
@@ -209,7 +211,8 @@ impl WatchedKind for LiveModelServer {
     type Digest = ServerDigest;
     const ROW: Row =
         Row::new(Availability::Optional("modelservers"), Area::Models, Requeues::ModelServerUsers)
-            .awaited_by_plans();
+            .awaited_by_plans()
+            .outliving_its_api();
 
     fn store(stores: &Stores) -> &DigestStore<Self::Digest> {
         &stores.servers

@@ -42,12 +42,25 @@ pub struct RouterPlan {
 /// Plans the router's ServiceMonitor, and locates the router's series.
 ///
 /// Labels and interval come from the profile named `default` alone: two profiles must not fight over one
-/// monitor. Without a Service, or with an invalid profile, the monitor does not change. Without a Service the
-/// series are assumed where Kthena's chart puts them.
+/// monitor. Without a Service, with an invalid profile, or while an input could not be read, the monitor does
+/// not change. Without a Service the series are assumed where Kthena's chart puts them.
 ///
 /// A foreign monitor keeps the ServiceMonitor from being created only while Prometheus shows that it is
 /// enough. It never removes an existing one: the queries count a router that is scraped twice once.
 pub fn plan_router(
+    observed: &ObservedRouter,
+    profile: Option<&Result<Profile, String>>,
+    defaults: &Profile,
+    any_opted_in: bool,
+) -> RouterPlan {
+    let plan = plan_by_profile(observed, profile, defaults, any_opted_in);
+    let [first, ..] = observed.unread.as_slice() else { return plan };
+    let problem = first.message("the ServiceMonitor of kthena-router stays as it is");
+    let router = LocatedRouter { problem: Some(RouterProblem::Unread(problem)), ..plan.router };
+    RouterPlan { service_monitor: Desired::Keep, beside: None, router, ..plan }
+}
+
+fn plan_by_profile(
     observed: &ObservedRouter,
     profile: Option<&Result<Profile, String>>,
     defaults: &Profile,

@@ -1,7 +1,10 @@
 use super::{super::tests::action, *};
 use crate::{
     domain::key,
-    observed::{LivePodMonitor, LiveServiceMonitor, MonitorDigest, RouterService, Sample, ScrapeEvidence},
+    observed::{
+        LivePodMonitor, LiveServiceMonitor, MonitorDigest, Readable, RouterService, Sample, ScrapeEvidence,
+        UnreadKind,
+    },
 };
 use k8s_openapi::api::core::v1::Service;
 use rstest::rstest;
@@ -368,4 +371,20 @@ fn names_the_interval_of_the_only_monitor() {
     assert!(matches!(plan.router.problem, Some(RouterProblem::UnfitMonitor(_))));
     let expected = "the ServiceMonitor monitoring/theirs scrapes it only every 2m, which leaves rates without data; correct it";
     assert!(problem_of(&plan).starts_with(expected), "{}", problem_of(&plan));
+}
+
+/// Another monitor may exist, and the models of other instances may be opted in.
+#[rstest]
+fn keeps_the_monitor_while_an_input_cannot_be_read(
+    #[values(true, false)] any_opted_in: bool,
+    #[values(Readable::Forbidden, Readable::NotYet)] readable: Readable,
+) {
+    let objects = [router_service(), monitor_with_generated_name(&json!({MANAGED_BY: OPERATOR}))];
+    for objects in [&objects[..], &objects[..1]] {
+        let unread = UnreadKind::of::<LiveServiceMonitor>(readable).into_iter().collect();
+        let router = ObservedRouter { unread, ..observed(objects) };
+        let plan = plan_router(&router, None, &Profile::built_in(), any_opted_in);
+        assert_eq!(action(&plan.service_monitor), "keep");
+        assert!(problem_of(&plan).contains("servicemonitors"));
+    }
 }

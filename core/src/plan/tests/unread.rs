@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{action, explained, planned, verdict};
 use crate::{
-    domain::Status,
+    domain::{Capabilities, Status},
     observed::{
         Readability,
         Readable::{self, Forbidden, NotYet},
@@ -141,6 +141,16 @@ fn a_certain_problem_comes_first(#[case] fixture: Fixture, #[case] reason: &str)
     assert!(!found.message.contains("SharedModelName") && !found.message.contains("does not exist"));
 }
 
+/// Where discovery of KEDA's group has not succeeded, KEDA may be installed.
+#[test]
+fn an_undiscovered_keda_is_not_reported_as_missing() {
+    let capabilities = Capabilities { keda: None, ..Capabilities::NEWEST };
+    let fixture = unread(Fixture::healthy().capabilities(capabilities), SCALED_OBJECTS, NotYet);
+    let found = verdict(&fixture);
+    assert_eq!(found.reason.as_str(), "Pending", "{}", found.message);
+    assert_eq!(action(&planned(&fixture).scaled_object), "keep");
+}
+
 /// The condition of an opted-out model goes with its ScaledObject, which may exist.
 #[test]
 fn opting_out_waits_until_the_scaled_object_can_be_read() {
@@ -161,4 +171,31 @@ fn the_other_links_are_still_shown() {
         links.iter().filter(|link| link.state == LinkState::Unknown).map(|link| link.link.name()).collect();
     assert_eq!(unknown, ["profile", "demand", "cluster"]);
     assert_eq!(links.len(), 10);
+}
+
+/// Without the profile named `default` the built-in bounds of 1 to 10 apply, unless they would change the number
+/// of ServingGroups at once.
+#[rstest]
+#[case::would_remove_groups(40, (0, 64), Fixture::healthy(), "ProfileNotFound", "built-in maximum of 10")]
+#[case::would_wake(0, (0, 64), Fixture::healthy(), "ProfileNotFound", "built-in minimum of 1")]
+#[case::changes_nothing_at_once(5, (0, 64), Fixture::healthy(), "Idle", "from 1 to 10")]
+#[case::explicit_maximum(40, (0, 64), Fixture::healthy().annotated("max-replicas", "20"), "Idle", "from 1 to 20")]
+#[case::explicit_minimum(0, (0, 64), Fixture::healthy().annotated("min-replicas", "1"), "Idle", "from 1 to 10")]
+#[case::stays_at_zero(0, (0, 64), Fixture::healthy().annotated("min-replicas", "0"), "Idle", "from 0 to 10")]
+#[case::already_applied(40, (1, 10), Fixture::healthy(), "Idle", "from 1 to 10")]
+#[case::scaled_by_hand_to_zero(0, (1, 10), Fixture::healthy(), "Idle", "from 1 to 10")]
+#[case::edited_profile(40, (0, 64), Fixture::healthy().profile(&json!({})), "Idle", "from 1 to 10")]
+fn the_deletion_of_the_default_profile_changes_no_running_fleet(
+    #[case] replicas: i32,
+    #[case] (min, max): (i32, i32),
+    #[case] fixture: Fixture,
+    #[case] reason: &str,
+    #[case] text: &str,
+) {
+    let fixture = fixture.replicas(replicas).applied_bounds(min, max);
+    let found = verdict(&fixture);
+    assert_eq!(found.reason.as_str(), reason, "{}", found.message);
+    assert!(found.message.contains(text), "{}", found.message);
+    let expected = if reason == "ProfileNotFound" { "keep" } else { "apply" };
+    assert_eq!(action(&planned(&fixture).scaled_object), expected);
 }

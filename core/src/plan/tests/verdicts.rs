@@ -35,15 +35,15 @@ fn paused_by_keda(annotation: &str, value: &str) -> Fixture {
 #[case::idle(
     Fixture::healthy(),
     VerdictReason::Idle,
-    "no requests in flight; scales on active-requests, from 1 to 10 ServingGroups"
+    "KEDA reports no activity; scales on active-requests, from 1 to 10 ServingGroups"
 )]
-#[case::activity_not_reported(Fixture::healthy().scaled_object(&[READY]), VerdictReason::Idle, "no requests in flight; scales on active-requests, from 1 to 10 ServingGroups")]
-#[case::half_paused(Fixture::healthy().annotated("paused", "scale-in"), VerdictReason::Idle, "no requests in flight; scales on active-requests, from 1 to 10 ServingGroups")]
-#[case::not_paused(Fixture::healthy().annotated("paused", "false"), VerdictReason::Idle, "no requests in flight; scales on active-requests, from 1 to 10 ServingGroups")]
+#[case::activity_not_reported(Fixture::healthy().scaled_object(&[READY]), VerdictReason::Idle, "KEDA reports no activity; scales on active-requests, from 1 to 10 ServingGroups")]
+#[case::half_paused(Fixture::healthy().annotated("paused", "scale-in"), VerdictReason::Idle, "KEDA reports no activity; scales on active-requests, from 1 to 10 ServingGroups")]
+#[case::not_paused(Fixture::healthy().annotated("paused", "false"), VerdictReason::Idle, "KEDA reports no activity; scales on active-requests, from 1 to 10 ServingGroups")]
 #[case::keda_not_paused(
     paused_by_keda("autoscaling.keda.sh/paused", "false"),
     VerdictReason::Idle,
-    "no requests in flight; scales on active-requests, from 1 to 10 ServingGroups"
+    "KEDA reports no activity; scales on active-requests, from 1 to 10 ServingGroups"
 )]
 #[case::paused(
     Fixture::healthy().annotated("paused", "true"),
@@ -56,6 +56,11 @@ fn paused_by_keda(annotation: &str, value: &str) -> Fixture {
     "paused by the annotation autoscaling.keda.sh/paused on the ScaledObject, which another user set, so replicas do not change; remove it to resume"
 )]
 #[case::paused_at_a_number(
+    paused_by_keda("autoscaling.keda.sh/paused-replicas", "3"),
+    VerdictReason::Paused,
+    "paused by the annotation autoscaling.keda.sh/paused-replicas on the ScaledObject, which another user set, so KEDA holds the model at 3 ServingGroups; remove it to resume"
+)]
+#[case::paused_at_no_number(
     paused_by_keda("autoscaling.keda.sh/paused-replicas", "false"),
     VerdictReason::Paused,
     "paused by the annotation autoscaling.keda.sh/paused-replicas on the ScaledObject, which another user set, so replicas do not change; remove it to resume"
@@ -80,6 +85,18 @@ fn waits_for_keda(#[case] fixture: Fixture) {
         found.message,
         "waiting for KEDA to report on the ScaledObject and to create its HPA; if this lasts, check that KEDA's operator runs"
     );
+}
+
+/// KEDA's operator may be down, or limited to other namespaces.
+#[test]
+fn reports_that_keda_is_silent_for_minutes() {
+    let silent = || Fixture::healthy().scaled_object(&[NOT_REPORTED]).without_hpa();
+    assert_eq!(verdict(&silent()).reason, VerdictReason::Pending);
+    let found = verdict(&silent().keda_is_silent());
+    assert_eq!((found.status, found.reason.as_str()), (Status::False, "ScaledObjectNotReady"));
+    assert!(found.message.contains("WATCH_NAMESPACE"), "{}", found.message);
+    let reported = Fixture::healthy().keda_is_silent();
+    assert_eq!(verdict(&reported).reason, VerdictReason::Idle, "a report counts");
 }
 
 /// Reports about routes count only once KEDA scales; a rejection counts at once.
@@ -191,7 +208,7 @@ fn stays_ready_if_the_operator_cannot_query_prometheus() {
     );
     assert_eq!(
         stable_part(&found.message),
-        "no requests in flight; scales on active-requests, from 1 to 10 ServingGroups"
+        "KEDA reports no activity; scales on active-requests, from 1 to 10 ServingGroups"
     );
 }
 
