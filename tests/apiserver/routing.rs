@@ -33,6 +33,24 @@ async fn counts_adapters_of_its_routes_as_demand() {
     queries(&chat, &format!("model=\"{name}\"")).await;
 }
 
+/// Texts of other controllers are throttled, and those that follow from an annotation or a route are not.
+#[tokio::test]
+async fn reports_a_corrected_name_and_a_new_route_at_once() {
+    let models = namespace().await;
+    let chat = models.model_serving("chat").opted_in("lama").create().await;
+    chat.says("Pending", "ModelNotSeen: no ModelRoute").await;
+    let name = models.model_name();
+    chat.annotate(&[("kthena.io/model-name", Some(&name))]).await;
+    let message = chat.says("Pending", &name).await;
+    assert!(!message.contains("lama\""), "{message}");
+    models.model_server("chat", "chat", 8000).await;
+    models.model_route("chat", &name, &[("chat", 100)]).await;
+    chat.until("has no missing route", |found| {
+        harness::condition(found).is_some_and(|condition| !condition.to_string().contains("ModelNotSeen"))
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn scales_a_canary_for_its_own_share() {
     let models = namespace().await;

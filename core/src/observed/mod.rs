@@ -45,7 +45,10 @@ pub use routing::{
 pub use scaled_object::{KedaPause, LiveScaledObject, ScaledObjectDigest};
 pub use spec::{LiveObject, LiveSpec, SpecDifference, desired_spec};
 
-use std::sync::Arc;
+use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::Arc,
+};
 
 use crate::{api::kthena::ModelServing, intent::Profile, signals::RouterSeries};
 
@@ -124,6 +127,15 @@ impl Observed {
     /// Namespace of the ModelServing.
     pub fn namespace(&self) -> &str {
         self.model_serving.metadata.namespace.as_deref().unwrap_or_default()
+    }
+
+    /// Hash of what users wrote: the annotations, the profile and the routes. It does not change with what other
+    /// controllers report.
+    pub fn user_input(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        let annotations = self.model_serving.effective_annotations();
+        format!("{annotations:?} {:?} {:?}", self.profile, self.routing).hash(&mut hasher);
+        hasher.finish()
     }
 
     /// Ownership of the object with the name of its ScaledObject.

@@ -54,6 +54,8 @@ impl Default for History {
 #[derive(Debug, Default)]
 struct ModelHistory {
     condition_writes: Throttle,
+    /// What users had written at the last write of the condition, as a hash; after a restart, at the first reconcile.
+    user_input: Option<u64>,
     pause_writes: Throttle,
     /// One entry for each kind.
     applied: Vec<LastApplied>,
@@ -113,20 +115,35 @@ impl History {
         uid: &str,
         before: Option<&Condition>,
         verdict: &Verdict,
+        user_input: u64,
     ) -> Option<Duration> {
         let Some(before) = before else {
             // If it was written before, another client has removed it.
             return self.models().get(uid)?.condition_writes.remaining_delay();
         };
         let least_age = least_age(before, verdict)?;
+        if self.models().get(uid).and_then(|model| model.user_input).is_some_and(|known| known != user_input)
+        {
+            return None;
+        }
         let last_write = self.models().get(uid).and_then(|model| model.condition_writes.last);
         let age = last_write.unwrap_or(self.started).elapsed();
         least_age.checked_sub(age).filter(|delay| !delay.is_zero())
     }
 
+    /// Records what users have written, at the first reconcile after a restart.
+    pub(super) fn record_first_input(&self, uid: &str, user_input: impl FnOnce() -> u64) {
+        let mut models = self.models();
+        let model = models.entry(uid.to_owned()).or_default();
+        model.user_input.get_or_insert_with(user_input);
+    }
+
     /// Records that a condition was written.
-    pub(super) fn record_condition_write(&self, uid: &str) {
-        self.models().entry(uid.to_owned()).or_default().condition_writes.record();
+    pub(super) fn record_condition_write(&self, uid: &str, user_input: u64) {
+        let mut models = self.models();
+        let model = models.entry(uid.to_owned()).or_default();
+        model.condition_writes.record();
+        model.user_input = Some(user_input);
     }
 
     /// Time until the pause of a kept ScaledObject may be changed again.
@@ -392,6 +409,33 @@ mod tests {
         assert_eq!(reset.as_deref(), Some("kthena"));
     }
 
+    /// Other controllers' words are throttled, and those that follow from an annotation, a profile or a route are not.
+    #[tokio::test(start_paused = true)]
+    async fn answers_at_once_to_what_users_write() {
+        let before = Condition {
+            status: "False".to_owned(),
+            reason: "ModelNotSeen".to_owned(),
+            message: "no ModelRoute carries \"lama\"".to_owned(),
+            type_: String::new(),
+            last_transition_time: Time(Timestamp::UNIX_EPOCH),
+            observed_generation: None,
+        };
+        let history = History::default();
+        history.record_condition_write("a", 1);
+        let message = "no ModelRoute carries \"Llama\"".to_owned();
+        let verdict = Verdict { status: Status::False, reason: Problem(Reason::ModelNotSeen), message };
+        assert!(history.condition_delay("a", Some(&before), &verdict, 1).is_some());
+        assert_eq!(history.condition_delay("a", Some(&before), &verdict, 2), None);
+        history.record_condition_write("a", 2);
+        assert!(history.condition_delay("a", Some(&before), &verdict, 2).is_some());
+        // After a restart, the first reconcile is what a change is compared with.
+        let restarted = History::default();
+        restarted.record_first_input("a", || 2);
+        restarted.record_first_input("a", || 9);
+        assert!(restarted.condition_delay("a", Some(&before), &verdict, 2).is_some());
+        assert_eq!(restarted.condition_delay("a", Some(&before), &verdict, 3), None);
+    }
+
     /// The wall clock may have stepped since the condition was written, by this process or an earlier one.
     #[rstest]
     fn ignores_the_wall_clock_time_in_a_condition(#[values(-3600, 0, 3600)] step: i64) {
@@ -404,7 +448,7 @@ mod tests {
             observed_generation: None,
         };
         let verdict = Verdict { status: Status::True, reason: Idle, message: String::new() };
-        let delay = History::default().condition_delay("a", Some(&before), &verdict);
+        let delay = History::default().condition_delay("a", Some(&before), &verdict, 0);
         assert!(
             delay.is_some_and(|delay| delay <= LOAD_REASON_INTERVAL && delay > LOAD_REASON_INTERVAL / 2),
             "{delay:?}"

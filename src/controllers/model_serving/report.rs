@@ -18,9 +18,10 @@ const CONTESTED: u32 = 4;
 /// Records a condition that was just written, and publishes an event for a new problem, its end, or the end of autoscaling.
 pub(super) fn report_condition_write(
     context: &ModelServingContext,
-    model_serving: &ModelServing,
+    observed: &Observed,
     condition: &Desired<Verdict>,
 ) {
+    let model_serving = &observed.model_serving;
     let uid = uid(model_serving);
     match condition {
         Desired::Keep => {}
@@ -29,7 +30,7 @@ pub(super) fn report_condition_write(
             publish_opted_out(&context.events, model_serving);
         }
         Desired::Apply(verdict) => {
-            context.history.record_condition_write(&uid);
+            context.history.record_condition_write(&uid, observed.user_input());
             publish_transition(context, model_serving, model_serving.condition().map(reported), verdict);
         }
     }

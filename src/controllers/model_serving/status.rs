@@ -71,7 +71,7 @@ pub(super) async fn write_status(
     let patch = patch(model_serving, &change)?;
     match server_side_apply::patch_status(&api, model_serving.name(), patch).await {
         Ok(written) => {
-            report::report_condition_write(context, model_serving, &change.condition);
+            report::report_condition_write(context, observed, &change.condition);
             report::publish_erasable_annotations(context, observed, &change.condition);
             context.history.record_write(&written);
             Ok(StatusWrite::Current(change.delay))
@@ -131,13 +131,17 @@ fn condition_to_write(
     observed: &Observed,
     plan: &Plan,
 ) -> (Desired<Verdict>, Option<Duration>) {
-    let Desired::Apply(verdict) = &plan.condition else { return (plan.condition.clone(), None) };
     let (model_serving, uid) = (&observed.model_serving, uid(&observed.model_serving));
+    if plan.explanation.is_some() {
+        context.history.record_first_input(&uid, || observed.user_input());
+    }
+    let Desired::Apply(verdict) = &plan.condition else { return (plan.condition.clone(), None) };
     if !context.writes_conditions {
         report::publish_transition(context, model_serving, context.history.reported(&uid), verdict);
         return (Desired::Keep, None);
     }
-    match context.history.condition_delay(&uid, model_serving.condition(), verdict) {
+    let (before, user_input) = (model_serving.condition(), observed.user_input());
+    match context.history.condition_delay(&uid, before, verdict, user_input) {
         None => (plan.condition.clone(), None),
         Some(delay) => (Desired::Keep, Some(delay)),
     }

@@ -300,3 +300,26 @@ fn says_that_a_pause_of_keda_does_nothing_on_a_model_serving() {
         verdict.message
     );
 }
+
+/// Annotations, profile and routes are what users write; conditions and results of queries are not.
+#[test]
+fn the_input_of_users_changes_with_what_they_write_alone() {
+    let input = |fixture: &Fixture| fixture.observed().user_input();
+    let before = input(&Fixture::healthy());
+    let by_users = [
+        Fixture::healthy().annotated("max-replicas", "4"),
+        Fixture::healthy().with("/metadata/annotations", &json!({"kthena.io/model-name": "other"})),
+        Fixture::healthy().profile(&json!({"replicas": {"max": 4}})),
+        Fixture::healthy().route("other", &["chat"]),
+        Fixture::healthy().server("more", "chat", &json!({})),
+    ];
+    let by_others = [
+        Fixture::healthy().scaled_object(&[("Ready", "False", "TriggerError", "")]),
+        Fixture::healthy().without_hpa(),
+        Fixture::healthy().probe_error("timeout"),
+        Fixture::healthy().replicas(7),
+        Fixture::healthy().second_writer("argocd"),
+    ];
+    assert_eq!(by_others.map(|fixture| input(&fixture) == before), [true; 5]);
+    assert_eq!(by_users.map(|fixture| input(&fixture) == before), [false; 5]);
+}
