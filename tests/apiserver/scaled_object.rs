@@ -55,6 +55,18 @@ async fn applies_changed_annotations() {
     chat.scaled_object_until("has the default maximum", |found| max(found) == 10).await;
 }
 
+/// A field that no plan sends any more goes away by server-side apply.
+#[tokio::test]
+async fn has_a_cooldown_only_with_a_minimum_of_zero() {
+    let chat = opted_in().await;
+    let has_cooldown = |found: &DynamicObject| found.data["spec"].get("cooldownPeriod").is_some();
+    assert!(!has_cooldown(&chat.scaled_object().await));
+    chat.annotate(&[("autoscaling.kthena.io/min-replicas", Some("0"))]).await;
+    chat.scaled_object_until("has a cooldown", has_cooldown).await;
+    chat.annotate(&[("autoscaling.kthena.io/min-replicas", None)]).await;
+    chat.scaled_object_until("has no cooldown", |found| !has_cooldown(found)).await;
+}
+
 #[tokio::test]
 async fn opting_out_deletes_the_scaled_object_and_then_the_condition() {
     let chat = opted_in().await;

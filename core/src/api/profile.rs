@@ -413,8 +413,9 @@ impl Default for ScaleToZeroSpec {
 pub struct FallbackSpec {
     /// Meaning of replicas. By default the fallback can only add ServingGroups.
     pub behavior: FallbackBehavior,
-    /// Number of consecutive failures before the fallback applies. Polls by KEDA and the HPA both count: 10
-    /// take about two minutes.
+    /// Number of consecutive failures before the fallback applies. With KEDA 2.21 or later only the HPA's
+    /// queries count, one every 15 seconds: 10 take about 165 seconds. With older releases KEDA's own polls
+    /// count, too: 10 take about two minutes.
     #[schemars(range(min = 1, max = 1000))]
     pub failure_threshold: i32,
     /// Number of ServingGroups.

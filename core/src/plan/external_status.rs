@@ -21,7 +21,7 @@ const NO_DATA: &str = "Prometheus does not answer KEDA, or has no data for a que
 ///
 /// Sources: KEDA `controllers/keda/scaledobject_controller.go`,
 /// `pkg/scaling/executor/scale_scaledobjects.go`; Kubernetes `pkg/controller/podautoscaler/horizontal.go`.
-const REMEDIES: [(&str, &str); 12] = [
+const REMEDIES: [(&str, &str); 13] = [
     (
         "is forbidden",
         "KEDA or the HPA lacks permission to scale ModelServings; grant it get on modelservings, and get and update on modelservings/scale, in the API group workload.serving.volcano.sh",
@@ -55,6 +55,10 @@ const REMEDIES: [(&str, &str); 12] = [
     (
         "status: 403",
         "Prometheus rejects KEDA's credentials, so KEDA has no data and replicas stay as they are; correct them, or the tenant in prometheus.headers of the AutoscalingProfile",
+    ),
+    (
+        "ErrorScalingTarget",
+        "KEDA could not change the number of ServingGroups, so the model stays at its number, also at zero; resolve what KEDA reports, in most cases an admission webhook or a policy that rejects modelservings/scale",
     ),
     ("TriggerError", NO_DATA),
     ("FailedGetExternalMetric", NO_DATA),

@@ -66,7 +66,9 @@ pub(super) fn build(
                 name: model_serving.name().to_owned(),
             },
             polling_interval: Some(intent.profile.polling_interval),
-            cooldown_period: Some(intent.profile.cooldown),
+            // KEDA warns at each write of one that it does not use (`apis/keda/v1alpha1/scaledobject_webhook.go`). It
+            // also warns of `pollingInterval`, by which it still refreshes its conditions, so that one stays.
+            cooldown_period: (intent.replicas.min() == 0).then_some(intent.profile.cooldown),
             initial_cooldown_period: keda.initial_cooldown.then_some(intent.profile.initial_cooldown),
             min_replica_count: Some(intent.replicas.min()),
             max_replica_count: Some(intent.replicas.max()),

@@ -32,7 +32,7 @@ pub struct ScaledObjectSpec {
     /// Interval between KEDA's queries, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub polling_interval: Option<i32>,
-    /// Time without activity before scaling to zero, in seconds.
+    /// Time without activity before scaling to zero, in seconds; unused with a minimum above zero.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cooldown_period: Option<i32>,
     /// The same before the first activity, in seconds; KEDA 2.14 or later.

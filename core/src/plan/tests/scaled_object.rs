@@ -76,6 +76,15 @@ fn has_a_fallback_only_above_zero(
     assert_eq!(found["spec"]["fallback"], wanted);
 }
 
+/// KEDA warns at each write of a cooldown that it does not use, and still refreshes its conditions by the interval.
+#[rstest]
+#[case::at_zero("0", json!(1800))]
+#[case::above_zero("1", json!(null))]
+fn has_a_cooldown_only_at_zero(#[case] min: &str, #[case] expected: Value) {
+    let spec = &json_of(&Fixture::model("llama").annotated("min-replicas", min))["spec"];
+    assert_eq!((&spec["cooldownPeriod"], &spec["pollingInterval"]), (&expected, &json!(15)));
+}
+
 #[rstest]
 #[case::newest(Capabilities::NEWEST, json!(900))]
 #[case::before_2_14(keda(false, false, false), json!(null))]
