@@ -98,6 +98,52 @@ async fn scrapes_a_pod_with_many_containers_and_ports_once() {
     chat.keeps_replicas(3, SETTLED).await;
 }
 
+/// Series of other metrics, of the router, and of another model by its labels: `count` of each.
+fn intruding(count: usize) -> String {
+    let labels = "namespace=\"victim\",pod=\"victim\",modelserving_volcano_sh_name=\"victim\"";
+    let series = |i: usize| {
+        format!(
+            "intruder{{i=\"{i}\"}} 1\nkthena_router_active_downstream_requests{{model=\"m\",i=\"{i}\",namespace=\"kthena-system\"}} 1\nvllm:num_requests_running{{i=\"{i}\",{labels}}} 0\n"
+        )
+    };
+    (0..count).map(series).collect()
+}
+
+fn intruder(count: usize) -> Engine {
+    Engine::start(EngineSettings { extra_metrics: intruding(count), ..EngineSettings::default() })
+}
+
+/// An engine adds nothing to Prometheus but a bounded number of series that the queries read, under its own name.
+#[tokio::test]
+async fn keeps_series_of_engines_that_no_query_reads_out_of_prometheus() {
+    let Some(chain) = chain().await else { return };
+    let engine = intruder(1000);
+    let chat = chain.model_on(&engine, "intruder", by("engine-running=4")).await;
+    let namespace = &chat.serving.namespace.name;
+    let own = format!("namespace=\"{namespace}\",modelserving_volcano_sh_name=\"chat\"");
+    // 1000 series, and the engine's own.
+    let running = format!("count(vllm:num_requests_running{{{own}}})");
+    chain.prometheus.until(&running, |count| count == Some(1001.0)).await;
+    let strange = [
+        format!("count({{__name__!~\"up|scrape_.*|vllm:num_requests_running\",{own}}})"),
+        "count(intruder)".to_owned(),
+        "count({modelserving_volcano_sh_name=\"victim\"})".to_owned(),
+        "count({pod=\"victim\"})".to_owned(),
+        "count(kthena_router_active_downstream_requests{i!=\"\"})".to_owned(),
+    ];
+    for query in strange {
+        assert_eq!(chain.prometheus.query(&query).await, None, "{query}");
+    }
+
+    // A scrape with more samples of the metrics that are read fails as a whole.
+    let engine = intruder(2000);
+    let greedy = chain.model_on(&engine, "greedy", by("engine-running=4")).await;
+    let own =
+        format!("namespace=\"{}\",modelserving_volcano_sh_name=\"chat\"", greedy.serving.namespace.name);
+    chain.prometheus.until(&format!("max(up{{{own}}})"), |up| up == Some(0.0)).await;
+    assert_eq!(chain.prometheus.query(&format!("count(vllm:num_requests_running{{{own}}})")).await, None);
+}
+
 /// A router that forwards five requests of a model at a time and queues the others.
 async fn queueing_router(chain: &Chain, chat: &Model) -> Router {
     let fairness = [

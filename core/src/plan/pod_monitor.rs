@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement, ObjectMeta};
 
 use super::{Desired, Finding, ResolvedIntent, owner, removal};
 use crate::{
@@ -12,14 +12,20 @@ use crate::{
         monitoring::{Endpoint, NamespaceSelector, PodMonitor, PodMonitorSpec, Relabeling},
     },
     domain::Capabilities,
-    intent::{CreateMonitors, MonitorSettings},
+    intent::CreateMonitors,
     observed::{Observed, Ownership, Readable},
+    promql::metrics_pattern,
+    signals::ENGINE_OF,
 };
 
 /// Labels of Kthena's pods (`pkg/apis/workload/v1alpha1/labels.go`).
 const NAME: &str = "modelserving.volcano.sh/name";
 const GROUP: &str = "modelserving.volcano.sh/group-name";
 const ENTRY: &str = "modelserving.volcano.sh/entry";
+
+/// Samples of one scrape of an engine that Prometheus accepts: room for a gauge of every rank, and for histograms
+/// of custom queries.
+const SAMPLE_LIMIT: u64 = 2000;
 
 /// `true` if a signal needs the engines scraped and the profile does not turn monitors off.
 pub(super) fn is_needed(resolved: &ResolvedIntent) -> bool {
@@ -47,11 +53,7 @@ pub(super) fn desired(
         (Some(engines), Ownership::Absent | Ownership::Owned)
             if is_needed(resolved) && capabilities.pod_monitors =>
         {
-            Desired::Apply(Box::new(build(
-                &observed.model_serving,
-                &resolved.intent.profile.monitors,
-                engines.port,
-            )))
+            Desired::Apply(Box::new(build(&observed.model_serving, resolved, engines.port)))
         }
         (Some(_), _) if is_needed(resolved) => Desired::Keep,
         _ => removal(observed, observed.pod_monitor.as_ref()),
@@ -59,7 +61,12 @@ pub(super) fn desired(
 }
 
 /// Complete object: the engines of the entry pods, on one port.
-fn build(model_serving: &ModelServing, settings: &MonitorSettings, port: u16) -> PodMonitor {
+///
+/// Pods without a ServingGroup are no engines. The pods, their labels and their metrics are the model team's, so
+/// the monitor bounds what they can add to Prometheus: it keeps only metrics that the queries read, at most
+/// [`SAMPLE_LIMIT`] samples of a scrape, and only pods that the ModelServing controls, under its name.
+fn build(model_serving: &ModelServing, resolved: &ResolvedIntent, port: u16) -> PodMonitor {
+    let settings = &resolved.intent.profile.monitors;
     let namespace = model_serving.metadata.namespace.clone();
     let mut labels = settings.labels.clone();
     labels.insert(MANAGED_BY.to_owned(), OPERATOR.to_owned());
@@ -80,16 +87,59 @@ fn build(model_serving: &ModelServing, settings: &MonitorSettings, port: u16) ->
                 any: false,
                 match_names: namespace.into_iter().collect(),
             },
-            selector: LabelSelector { match_labels: Some(pods), match_expressions: None },
+            selector: LabelSelector {
+                match_labels: Some(pods),
+                match_expressions: Some(vec![LabelSelectorRequirement {
+                    key: GROUP.to_owned(),
+                    operator: "Exists".to_owned(),
+                    values: None,
+                }]),
+            },
+            sample_limit: Some(SAMPLE_LIMIT),
             pod_target_labels: vec![NAME.to_owned(), GROUP.to_owned()],
             pod_metrics_endpoints: vec![Endpoint {
                 path: Some("/metrics".to_owned()),
                 interval: Some(settings.interval.to_string()),
-                relabelings: one_target_for_each_pod(port),
+                relabelings: [controlled_by(model_serving), one_target_for_each_pod(port)].concat(),
+                metric_relabelings: used_metrics(resolved).into_iter().collect(),
                 ..Endpoint::default()
             }],
         },
     }
+}
+
+/// Relabelings that drop pods of other controllers, which may carry the same labels, and set the series label
+/// with the ModelServing, which a pod label of a similar spelling would otherwise set too.
+fn controlled_by(model_serving: &ModelServing) -> Vec<Relabeling> {
+    vec![
+        Relabeling {
+            action: "keep".to_owned(),
+            source_labels: ["__meta_kubernetes_pod_controller_kind", "__meta_kubernetes_pod_controller_name"]
+                .map(str::to_owned)
+                .to_vec(),
+            regex: Some(format!("ModelServing;{}", model_serving.name().replace('.', r"\."))),
+            ..Relabeling::default()
+        },
+        Relabeling {
+            action: "replace".to_owned(),
+            target_label: Some(ENGINE_OF.to_owned()),
+            replacement: Some(model_serving.name().to_owned()),
+            ..Relabeling::default()
+        },
+    ]
+}
+
+/// Drops metrics that no query of the model reads. Series of the router do not come from engines.
+fn used_metrics(resolved: &ResolvedIntent) -> Option<Relabeling> {
+    let queries = resolved.triggers.triggers.iter().map(|trigger| trigger.query.as_str());
+    let is_of_engines = |name: &str| name != "up" && !name.starts_with("kthena_router_");
+    let pattern = metrics_pattern(queries, is_of_engines)?;
+    Some(Relabeling {
+        action: "keep".to_owned(),
+        source_labels: vec!["__name__".to_owned()],
+        regex: Some(pattern),
+        ..Relabeling::default()
+    })
 }
 
 /// Relabelings that leave one target per pod.

@@ -4,11 +4,13 @@
 //! structure of a query. Queries of the platform team are parsed first.
 
 mod expr;
+mod families;
 mod query;
 mod quote;
 mod template;
 
 pub use expr::{Aggregation, Expr, Selector};
+pub use families::metrics_pattern;
 pub use query::{Query, QueryError};
 pub use quote::{alternation, quote};
 pub use template::{Subject, Template};

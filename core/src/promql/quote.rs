@@ -35,7 +35,7 @@ pub fn alternation<'a>(values: impl IntoIterator<Item = &'a str>) -> String {
     quote(&quoted.join("|"))
 }
 
-fn re2_quote(value: &str) -> String {
+pub(super) fn re2_quote(value: &str) -> String {
     let mut out = String::with_capacity(value.len());
     for c in value.chars() {
         if RE2_SPECIAL.contains(c) {

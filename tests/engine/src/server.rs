@@ -47,6 +47,8 @@ pub struct EngineSettings {
     pub concurrency: usize,
     /// Time per token.
     pub token_time: Duration,
+    /// Further metrics in the Prometheus text format.
+    pub extra_metrics: String,
 }
 
 impl Default for EngineSettings {
@@ -56,6 +58,7 @@ impl Default for EngineSettings {
             dialect: Dialect::Vllm,
             concurrency: 8,
             token_time: Duration::from_millis(10),
+            extra_metrics: String::new(),
         }
     }
 }
@@ -202,5 +205,5 @@ async fn metrics(
     let running = settings.concurrency - pod.slots.available_permits();
     let utilization =
         Utilization { waiting: pod.waiting.load(Ordering::Relaxed), running, limit: settings.concurrency };
-    settings.dialect.expose(&settings.model, utilization)
+    settings.dialect.expose(&settings.model, utilization) + &settings.extra_metrics
 }

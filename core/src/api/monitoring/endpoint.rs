@@ -47,6 +47,9 @@ pub struct Endpoint {
     /// Changes of each target's labels before a scrape, in this order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub relabelings: Vec<Relabeling>,
+    /// Changes of the samples after a scrape, in this order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub metric_relabelings: Vec<Relabeling>,
     /// Fields of other writers: decoded for comparison, because the list has one field manager as a whole,
     /// and never set.
     #[serde(flatten)]

@@ -30,6 +30,9 @@ pub struct PodMonitorSpec {
     /// Labels of the pods that become labels of the series.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pod_target_labels: Vec<String>,
+    /// Samples of one scrape that are kept, beyond which the scrape fails.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sample_limit: Option<u64>,
     /// Ports of each pod; an atomic list.
     #[serde(default)]
     pub pod_metrics_endpoints: Vec<Endpoint>,

@@ -151,6 +151,9 @@ fn fault(endpoint: &Endpoint) -> Option<String> {
     if !endpoint.relabelings.is_empty() {
         return Some("changes its labels by relabelings".to_owned());
     }
+    if !endpoint.metric_relabelings.is_empty() {
+        return Some("may drop or change its series by metricRelabelings".to_owned());
+    }
     let field = endpoint.foreign.iter().find(|(field, value)| {
         !HARMLESS.contains(&field.as_str()) && value.as_array().is_none_or(|list| !list.is_empty())
     });

@@ -119,6 +119,32 @@ fn scrapes_the_entry_pods_on_the_port_of_the_engine() {
     insta::assert_yaml_snapshot!("pod_monitor", monitor);
 }
 
+/// A PodMonitor keeps the metrics of the model's own queries, in both spellings, and none of the router.
+#[rstest]
+#[case::vllm("engine-queue=5,active-requests=3", "vllm", "vllm[:_]num_requests_waiting")]
+#[case::sglang("engine-running=5", "sglang", "sglang[:_]num_running_reqs")]
+#[case::custom("engine-queue=5,slo=3", "vllm", "vllm[:_]e2e_request_latency_seconds_bucket")]
+fn keeps_only_the_metrics_that_queries_read(
+    #[case] signals: &str,
+    #[case] engine: &str,
+    #[case] expected: &str,
+) {
+    let query = "histogram_quantile(0.9, sum by (le) (rate(vllm:e2e_request_latency_seconds_bucket[5m])))";
+    let profile = json!({"customSignals": [{"name": "slo", "query": query, "target": "5"}]});
+    let fixture =
+        engine_signals().profile(&profile).annotated("signals", signals).annotated("engine", engine);
+    let Desired::Apply(monitor) = planned(&fixture).pod_monitor else { panic!() };
+    assert_eq!(monitor.spec.sample_limit, Some(2000));
+    let [keep] = monitor.spec.pod_metrics_endpoints[0].metric_relabelings.as_slice() else { panic!() };
+    let pattern = keep.regex.as_deref().unwrap();
+    assert_eq!(
+        (keep.action.as_str(), keep.source_labels.as_slice()),
+        ("keep", ["__name__".to_owned()].as_slice())
+    );
+    assert!(pattern.split('|').any(|name| name == expected), "{pattern}");
+    assert!(!pattern.contains("kthena_router") && !pattern.split('|').any(|name| name == "up"), "{pattern}");
+}
+
 fn fingerprint(scaled_object: &ScaledObject) -> Fingerprint {
     Fingerprint::of_desired(&scaled_object.metadata, &scaled_object.spec)
 }
