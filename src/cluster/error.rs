@@ -104,6 +104,7 @@ impl Error {
             | Self::LeaseLost(_)
             | Self::Malformed(_) => Class::Bug,
             Self::Api(error) if is_denied(error) => Class::Denied,
+            Self::Api(error) if is_namespace_terminating(error) => Class::Transient,
             Self::Api(error) => match code(error) {
                 Some(401 | 403) => Class::Forbidden,
                 Some(404) => Class::Unserved,
@@ -155,6 +156,11 @@ impl Error {
         matches!(self, Self::Api(error) if matches!(code(error), Some(409 | 422)))
     }
 
+    /// `true` if the namespace is being deleted and accepts no new objects.
+    pub fn is_namespace_terminating(&self) -> bool {
+        matches!(self, Self::Api(error) if is_namespace_terminating(error))
+    }
+
     /// `true` if the object or its kind does not exist.
     ///
     /// The status code decides, since the response for a kind that is not served is plain text without a
@@ -178,9 +184,40 @@ fn is_denied(error: &kube::Error) -> bool {
     }
 }
 
+/// `true` if a namespace that is being deleted accepts no new objects (Kubernetes
+/// `apiserver/pkg/admission/plugin/namespace/lifecycle`).
+fn is_namespace_terminating(error: &kube::Error) -> bool {
+    let kube::Error::Api(status) = error else { return false };
+    let mut causes = status.details.iter().flat_map(|details| &details.causes);
+    status.code == 403
+        && (causes.any(|cause| cause.reason == "NamespaceTerminating")
+            || status.message.ends_with("because it is being terminated"))
+}
+
 fn code(error: &kube::Error) -> Option<u16> {
     match error {
         kube::Error::Api(status) => Some(status.code),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::core::Status;
+
+    fn forbidden(message: &str) -> Error {
+        kube::Error::Api(Box::new(Status { code: 403, message: message.to_owned(), ..Status::default() }))
+            .into()
+    }
+
+    #[test]
+    fn awaits_the_end_of_a_namespace() {
+        let error = forbidden(
+            "scaledobjects.keda.sh \"chat\" is forbidden: unable to create new content in namespace n because it is being terminated",
+        );
+        assert_eq!((error.class(), error.is_namespace_terminating()), (Class::Transient, true));
+        let error = forbidden("scaledobjects.keda.sh is forbidden: User \"x\" cannot patch resource");
+        assert_eq!((error.class(), error.is_namespace_terminating()), (Class::Forbidden, false));
     }
 }

@@ -76,7 +76,9 @@ pub async fn apply_if_changed<K: Generated>(
         (Ownership::Owned, Some(found)) if found.fingerprint == fingerprint => return Ok(None),
         (Ownership::Owned, Some(found)) => update(api, &name, &found.uid, desired).await?,
         (Ownership::Absent, _) => create(api, &name, &desired).await?,
-        (Ownership::Foreign | Ownership::Terminating, _) | (Ownership::Owned, None) => return Ok(None),
+        (Ownership::Foreign | Ownership::Terminating | Ownership::Orphaned, _) | (Ownership::Owned, None) => {
+            return Ok(None);
+        }
     };
     let mut removed = live.spec().difference(&spec).added;
     removed.retain(|field| !left_alone.contains(field));

@@ -20,6 +20,10 @@ pub enum Reason {
     ConflictingAutoscaler,
     /// An object with the name of a generated one has another owner.
     NameConflict,
+    /// An object with the name of a generated one belongs to a deleted ModelServing of the same name, until the
+    /// garbage collector deletes it.
+    #[strum(serialize = "Pending")]
+    OwnerDeleted,
     /// The API server does not serve ScaledObjects.
     KedaNotInstalled,
     /// The API server does not serve `modelservings/scale`.
@@ -80,7 +84,9 @@ impl Reason {
             Self::InvalidConfiguration => ChainLink::Annotations,
             Self::ProfileNotFound | Self::PrometheusNotConfigured => ChainLink::Profile,
             Self::SharedModelName | Self::CannotWakeFromZero => ChainLink::Demand,
-            Self::ConflictingAutoscaler | Self::NameConflict => ChainLink::OtherAutoscalers,
+            Self::ConflictingAutoscaler | Self::NameConflict | Self::OwnerDeleted => {
+                ChainLink::OtherAutoscalers
+            }
             Self::KedaNotInstalled
             | Self::ScaleSubresourceMissing
             | Self::MissingPermission
@@ -108,6 +114,7 @@ impl Reason {
             | Self::CannotWakeFromZero
             | Self::ConflictingAutoscaler
             | Self::NameConflict
+            | Self::OwnerDeleted
             | Self::KedaNotInstalled
             | Self::ScaleSubresourceMissing
             | Self::MissingPermission
@@ -116,9 +123,10 @@ impl Reason {
         }
     }
 
-    /// `true` if the plan itself is unknown, since an object that it depends on could not be read.
-    pub const fn is_unread(self) -> bool {
-        matches!(self, Self::MissingPermission | Self::NotListed)
+    /// `true` if the problem is not certain: an object that the plan depends on could not be read, or is about to
+    /// be deleted.
+    pub const fn is_unknown(self) -> bool {
+        matches!(self, Self::MissingPermission | Self::NotListed | Self::OwnerDeleted)
     }
 }
 
@@ -158,7 +166,7 @@ pub enum VerdictReason {
 impl From<Reason> for VerdictReason {
     fn from(reason: Reason) -> Self {
         match reason {
-            Reason::NotListed => Self::Pending,
+            Reason::NotListed | Reason::OwnerDeleted => Self::Pending,
             reason => Self::Problem(reason),
         }
     }

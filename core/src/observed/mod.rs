@@ -154,7 +154,7 @@ impl Observed {
     }
 
     fn ownership_of(&self, found: Option<&OwnedObject>) -> Ownership {
-        found.map_or(Ownership::Absent, |digest| digest.ownership(self.model_serving.metadata.uid.as_deref()))
+        found.map_or(Ownership::Absent, |digest| digest.ownership_of(&self.model_serving))
     }
 }
 

@@ -14,7 +14,10 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::spec::{LiveSpec, desired_spec};
-use crate::api::metadata::{MANAGED_BY, OPERATOR, OwnMetadata};
+use crate::api::{
+    kthena::ModelServing,
+    metadata::{MANAGED_BY, OPERATOR, OwnMetadata},
+};
 
 /// Owner of an object with a generated name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +28,8 @@ pub enum Ownership {
     Owned,
     /// Owned, and being deleted.
     Terminating,
+    /// A ModelServing of the same name that was deleted controls it, and the garbage collector deletes it.
+    Orphaned,
     /// Another owner has it; the operator never changes it.
     Foreign,
 }
@@ -38,11 +43,27 @@ pub struct OwnedObject {
     pub fingerprint: Fingerprint,
     /// Paths of fields of the spec without a field manager, which are left out of the fingerprint.
     pub defaulted_fields: Box<[String]>,
-    /// UID of the controlling owner.
-    controller: Option<String>,
+    /// Controlling owner.
+    controller: Option<Controller>,
     /// `true` if its label names this operator as manager, or the operator wrote fields of it.
     marked: bool,
     is_terminating: bool,
+}
+
+/// Controlling owner of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Controller {
+    uid: String,
+    /// Name, if it is a ModelServing.
+    model_serving: Option<String>,
+}
+
+impl From<&OwnerReference> for Controller {
+    fn from(owner: &OwnerReference) -> Self {
+        let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
+        let is_model_serving = group == ModelServing::GROUP && owner.kind == ModelServing::KIND;
+        Self { uid: owner.uid.clone(), model_serving: is_model_serving.then(|| owner.name.clone()) }
+    }
 }
 
 /// Hash of the whole spec without empty values, and of the labels and annotations that the operator owns.
@@ -58,7 +79,7 @@ impl OwnedObject {
             uid: metadata.uid.clone().unwrap_or_default(),
             fingerprint: Fingerprint::of(&own.labels, &own.annotations, controller, spec.value()),
             defaulted_fields: spec.defaulted().into(),
-            controller: controller.map(|owner| owner.uid.clone()),
+            controller: controller.map(Controller::from),
             marked: managed || (own.touched && controller.is_some()),
             is_terminating: metadata.deletion_timestamp.is_some(),
         }
@@ -66,7 +87,20 @@ impl OwnedObject {
 
     /// `true` if the owner with this UID controls it.
     pub fn is_controlled_by(&self, owner_uid: Option<&str>) -> bool {
-        self.controller.is_some() && self.controller.as_deref() == owner_uid
+        self.controller.as_ref().is_some_and(|controller| Some(controller.uid.as_str()) == owner_uid)
+    }
+
+    /// Ownership from the point of view of a ModelServing.
+    ///
+    /// An object of an earlier ModelServing of the same name is orphaned: its owner cannot exist any more, since
+    /// names are unique.
+    pub fn ownership_of(&self, model_serving: &ModelServing) -> Ownership {
+        let uid = model_serving.metadata.uid.as_deref();
+        let is_of_namesake = self.controller.as_ref().is_some_and(|controller| {
+            controller.model_serving.as_deref() == Some(model_serving.name())
+                && Some(controller.uid.as_str()) != uid
+        });
+        if is_of_namesake && uid.is_some() { Ownership::Orphaned } else { self.ownership(uid) }
     }
 
     /// Ownership from the point of view of the owner with this UID.
@@ -75,7 +109,7 @@ impl OwnedObject {
     /// without a controller, such as the output of `render` that came through GitOps.
     pub fn ownership(&self, owner_uid: Option<&str>) -> Ownership {
         let is_owned = match &self.controller {
-            Some(controller) => Some(controller.as_str()) == owner_uid && self.marked,
+            Some(controller) => Some(controller.uid.as_str()) == owner_uid && self.marked,
             None => self.marked,
         };
         match (is_owned, self.is_terminating) {

@@ -60,7 +60,7 @@ pub fn diagnose(observed: &Observed, plan: &Plan, explanation: &Explanation) -> 
 fn broken(link: ChainLink, finding: &Finding, explanation: &Explanation) -> Link {
     let is_the_reason = explanation.verdict.reason == VerdictReason::from(finding.reason);
     let state = match is_the_reason {
-        _ if finding.reason.is_unread() => LinkState::Unknown,
+        _ if finding.reason.is_unknown() => LinkState::Unknown,
         true => LinkState::Broken,
         false => LinkState::Affected,
     };

@@ -10,7 +10,8 @@ use crate::{
     domain::{Reason, cut, printable, quoted, shortened, shortened_to},
     intent::AnnotationError,
     observed::{
-        CompetingAutoscaler, ConditionDigest, RoutedName, SelectorMismatch, UnreadKind, normalize_message,
+        CompetingAutoscaler, ConditionDigest, Ownership, RoutedName, SelectorMismatch, UnreadKind,
+        normalize_message,
     },
     promql::QueryError,
 };
@@ -306,7 +307,25 @@ impl Finding {
         )
     }
 
-    pub(super) fn name_conflict<K: Resource<DynamicType = ()>>(name: &str) -> Self {
+    /// An object of another owner under the name of a generated one.
+    pub(super) fn ownership<K: Resource<DynamicType = ()>>(ownership: Ownership, name: &str) -> Option<Self> {
+        match ownership {
+            Ownership::Foreign => Some(Self::name_conflict::<K>(name)),
+            Ownership::Orphaned => Some(Self::owner_deleted::<K>(name)),
+            Ownership::Absent | Ownership::Owned | Ownership::Terminating => None,
+        }
+    }
+
+    fn owner_deleted<K: Resource<DynamicType = ()>>(name: &str) -> Self {
+        let kind = K::kind(&());
+        let message = format!(
+            "{kind} {name} belongs to a ModelServing of the same name that was deleted, so a new one is created once Kubernetes' garbage collector has deleted it; if it stays, delete it with kubectl delete {} {name}",
+            K::plural(&())
+        );
+        Self { is_certain: false, ..Self::new(Reason::OwnerDeleted, message) }
+    }
+
+    fn name_conflict<K: Resource<DynamicType = ()>>(name: &str) -> Self {
         let kind = K::kind(&());
         Self::new(
             Reason::NameConflict,

@@ -458,9 +458,8 @@ fn preconditions(observed: &Observed, capabilities: Capabilities) -> Vec<Finding
     if !observed.competing_autoscalers.is_empty() {
         findings.push(Finding::conflicting(&observed.competing_autoscalers));
     }
-    if observed.scaled_object_ownership() == Ownership::Foreign {
-        findings.push(Finding::name_conflict::<ScaledObject>(&observed.model_serving.scaled_object_name()));
-    }
+    let name = observed.model_serving.scaled_object_name();
+    findings.extend(Finding::ownership::<ScaledObject>(observed.scaled_object_ownership(), &name));
     // Without ScaledObjects in discovery nothing is known of KEDA's fields either.
     if capabilities.keda.is_none() && observed.readable.scaled_objects != Readable::NotYet {
         findings.push(Finding::keda_not_installed());

@@ -32,11 +32,13 @@ pub(super) fn is_needed(resolved: &ResolvedIntent) -> bool {
     resolved.triggers.engines.is_some() && resolved.intent.profile.monitors.create() != CreateMonitors::Never
 }
 
-/// A foreign object with the name of a needed PodMonitor.
+/// An object of another owner with the name of a needed PodMonitor.
 pub(super) fn conflict(observed: &Observed, resolved: &ResolvedIntent) -> Option<Finding> {
-    let is_foreign = observed.pod_monitor_ownership() == Ownership::Foreign;
-    (is_foreign && is_needed(resolved))
-        .then(|| Finding::name_conflict::<PodMonitor>(&observed.model_serving.pod_monitor_name()))
+    if !is_needed(resolved) {
+        return None;
+    }
+    let name = observed.model_serving.pod_monitor_name();
+    Finding::ownership::<PodMonitor>(observed.pod_monitor_ownership(), &name)
 }
 
 /// Desired PodMonitor. A needed one stays as it is while it is being deleted, while the cluster does not

@@ -139,7 +139,7 @@ fn not_applied(observed: &Observed, first: &Finding, others: &[Finding], pause: 
             message.push_str("; until then the operator neither creates nor changes the ScaledObject");
         }
         Ownership::Absent => message.push_str("; until then no ScaledObject is created"),
-        Ownership::Terminating | Ownership::Foreign => {}
+        Ownership::Terminating | Ownership::Orphaned | Ownership::Foreign => {}
     }
     message
 }

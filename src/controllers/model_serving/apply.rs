@@ -232,6 +232,10 @@ where
         }
         Err(error) => Err(error),
     };
+    // The ModelServing is about to be deleted with its namespace.
+    if written.as_ref().is_err_and(Error::is_namespace_terminating) {
+        return Ok(AppliedObject::default());
+    }
     let written = written.map_err(|error| Failure { object: format!("{kind} {name}"), error })?;
     let is_repair = history.record_applied(&uid, kind.clone(), fingerprint);
     let Some(written) = written else { return Ok(AppliedObject::default()) };

@@ -95,7 +95,7 @@ fn plan_with(observed: &ObservedRouter, profile: &Profile, any_opted_in: bool) -
         (true, Ownership::Absent | Ownership::Owned) => {
             Desired::Apply(Box::new(build(observed, profile, &metrics)))
         }
-        (true, Ownership::Foreign | Ownership::Terminating) => Desired::Keep,
+        (true, Ownership::Foreign | Ownership::Terminating | Ownership::Orphaned) => Desired::Keep,
         (false, _) => remove(observed),
     };
     let source = replacement.map_or_else(|| own_source(&metrics), |monitor| monitor.source.clone());
@@ -177,7 +177,9 @@ fn beside(candidate: &Candidate) -> String {
 fn remove(observed: &ObservedRouter) -> Desired<Box<ServiceMonitor>> {
     match observed.ownership() {
         Ownership::Owned => Desired::Remove,
-        Ownership::Absent | Ownership::Terminating | Ownership::Foreign => Desired::Keep,
+        Ownership::Absent | Ownership::Terminating | Ownership::Orphaned | Ownership::Foreign => {
+            Desired::Keep
+        }
     }
 }
 

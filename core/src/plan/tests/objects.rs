@@ -24,6 +24,12 @@ fn owned_but(field: &str, value: &Value) -> Value {
     metadata
 }
 
+fn owned_by_other() -> Value {
+    let mut metadata = owned_by("other");
+    metadata["ownerReferences"][0]["name"] = json!("other");
+    metadata
+}
+
 fn foreign() -> Value {
     json!({"name": "chat", "namespace": "models", "uid": "f", "labels": {"app.kubernetes.io/managed-by": "helm"}})
 }
@@ -49,7 +55,8 @@ fn touched() -> Value {
 #[case::touched(Some(touched()), Ownership::Owned, ["apply", "remove", "remove"])]
 #[case::marked(Some(marked()), Ownership::Owned, ["apply", "keep", "keep"])]
 #[case::terminating(Some(owned_but("deletionTimestamp", &json!(DELETED))), Ownership::Terminating, ["keep", "keep", "keep"])]
-#[case::of_another_model_serving(Some(owned_by("other")), Ownership::Foreign, ["keep", "keep", "keep"])]
+#[case::of_a_deleted_model_serving(Some(owned_by("earlier")), Ownership::Orphaned, ["keep", "keep", "keep"])]
+#[case::of_another_model_serving(Some(owned_by_other()), Ownership::Foreign, ["keep", "keep", "keep"])]
 #[case::unmarked(Some(owned_but("labels", &json!({}))), Ownership::Foreign, ["keep", "keep", "keep"])]
 #[case::foreign(Some(foreign()), Ownership::Foreign, ["keep", "keep", "keep"])]
 fn writes_only_owned_scaled_objects(
@@ -85,6 +92,7 @@ fn engine_signals() -> Fixture {
 #[case::owned(Some(owned_by(Fixture::UID)), ["apply", "remove", "remove"])]
 #[case::marked(Some(marked()), ["apply", "keep", "keep"])]
 #[case::terminating(Some(owned_but("deletionTimestamp", &json!(DELETED))), ["keep", "keep", "keep"])]
+#[case::of_a_deleted_model_serving(Some(owned_by("earlier")), ["keep", "keep", "keep"])]
 #[case::foreign(Some(foreign()), ["keep", "keep", "keep"])]
 fn writes_only_owned_pod_monitors(#[case] metadata: Option<Value>, #[case] expected: [&str; 3]) {
     let actions = [engine_signals(), Fixture::model("llama"), Fixture::opted_out()].map(|fixture| {

@@ -14,7 +14,7 @@ use crate::{
     },
     observed::{
         NameTraffic, ProbeResult, Readability, Readable, RouterProblem, RouterScrape,
-        fixture::{Condition, Fixture},
+        fixture::{Condition, Fixture, owned_by},
     },
     plan::{LinkState, diagnose},
 };
@@ -167,6 +167,16 @@ fn cluster() -> Vec<Case> {
             "foreign PodMonitor",
             NameConflict,
             healthy().annotated("signals", "engine-queue=5").pod_monitor(&foreign),
+        ),
+        (
+            "ScaledObject of a deleted ModelServing",
+            OwnerDeleted,
+            Fixture::model("llama").scaled_object_with(&owned_by("earlier"), &[]),
+        ),
+        (
+            "PodMonitor of a deleted ModelServing",
+            OwnerDeleted,
+            healthy().annotated("signals", "engine-queue=5").pod_monitor(&owned_by("earlier")),
         ),
         ("no KEDA", KedaNotInstalled, with_keda(None)),
         ("no scale subresource", ScaleSubresourceMissing, Fixture::model("llama").capabilities(no_scale)),
@@ -378,14 +388,14 @@ fn gives_every_reason_its_status_link_and_message() {
         let (plan, explanation) = explained(&fixture);
         let verdict = &explanation.verdict;
         assert_eq!(verdict.reason, VerdictReason::from(reason), "{name}: {}", verdict.message);
-        let is_unknown = reason.is_unread() || name == "KEDA not certain";
+        let is_unknown = reason.is_unknown() || name == "KEDA not certain";
         let status = if is_unknown { Status::Unknown } else { Status::False };
         assert_eq!(verdict.status, status, "{name}");
         let broken: Vec<_> = diagnose(&fixture.observed(), &plan, &explanation)
             .into_iter()
             .filter(|link| link.state == LinkState::Broken)
             .collect();
-        let expected: &[ChainLink] = if reason.is_unread() { &[] } else { &[reason.link()] };
+        let expected: &[ChainLink] = if reason.is_unknown() { &[] } else { &[reason.link()] };
         assert_eq!(broken.iter().map(|link| link.link).collect::<Vec<_>>(), expected, "{name}");
         let (reason, status, link) = (reason.as_str(), status.as_str(), reason.link().name());
         writeln!(text, "{reason}: {name} ({status}, {link})\n  {}\n", verdict.message).unwrap();
