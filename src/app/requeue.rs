@@ -84,6 +84,10 @@ impl Requeuer {
     pub(super) fn requeue_dependents<K: WatchedKind>(&self, change: &Change) {
         match K::ROW.requeues {
             Requeues::Targets => self.requeue_targets(change),
+            Requeues::PolicyTargets => {
+                self.requeue_targets(change);
+                self.requeue_targets_of_bindings(change);
+            }
             Requeues::TargetsAndRouterMonitor => {
                 self.workers.router_monitor.notify_one();
                 self.requeue_targets(change);
@@ -138,6 +142,14 @@ impl Requeuer {
                 for index_key in index_keys.iter().chain([&generated]) {
                     self.requeue_now(*index_key, |_| true);
                 }
+            }
+        }
+    }
+
+    fn requeue_targets_of_bindings(&self, change: &Change) {
+        if let Change::Object(_, index_keys) = change {
+            for index_key in self.caches.index_keys_of_bindings(index_keys) {
+                self.requeue_now(index_key, |_| true);
             }
         }
     }

@@ -164,7 +164,10 @@ impl Caches {
         let target = [index_keys::model_serving(&namespace, &model_serving.name_any())];
         let Stores { scaled_objects, hpas, policies, bindings, .. } = &self.stores;
         let (scaled_objects, hpas) = (scaled_objects.matching(&target, &[]), hpas.matching(&target, &[]));
-        let (policies, bindings) = (policies.matching(&target, &[]), bindings.matching(&target, &[]));
+        let bindings = bindings.matching(&target, &[]);
+        let of_bindings: Vec<Key> =
+            bindings.iter().filter_map(|(_, binding)| binding.policy()).cloned().collect();
+        let policies = policies.matching(&target, &of_bindings);
         Autoscalers {
             scaled_objects: &borrowed(&scaled_objects),
             hpas: &borrowed(&hpas),

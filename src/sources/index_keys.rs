@@ -12,6 +12,7 @@ const LABEL: u8 = 4;
 const NAMESPACE: u8 = 5;
 const OPTED_IN: u8 = 6;
 const PROFILE: u8 = 7;
+const POLICY: u8 = 11;
 const BOOSTER: u8 = 8;
 const BOOSTED: u8 = 9;
 const UNREAD_BOOSTER: u8 = 10;
@@ -69,4 +70,9 @@ pub fn boosted() -> IndexKey {
 /// The ModelServings whose ModelBooster was not read when their digest was made.
 pub fn unread_booster() -> IndexKey {
     IndexKey::of(UNREAD_BOOSTER, &[])
+}
+
+/// An AutoscalingPolicy, and the bindings that refer to it.
+pub fn policy(namespace: &str, name: &str) -> IndexKey {
+    IndexKey::of(POLICY, &[namespace, name])
 }

@@ -141,6 +141,12 @@ impl Caches {
         names.chain(selecting).collect()
     }
 
+    /// The index keys of the bindings of a changed policy, the models that they scale among them.
+    pub fn index_keys_of_bindings(&self, index_keys: &[IndexKey]) -> Vec<IndexKey> {
+        let bindings = self.stores.bindings.matching(index_keys, &[]);
+        bindings.iter().flat_map(|(key, binding)| binding.index_keys(key)).collect()
+    }
+
     /// The index keys of the models that a changed route concerns: those with one of its names, in the annotation or by another route,
     /// and those that its ModelServers select. Its own index keys are those before and after the change.
     pub fn index_keys_of_route(&self, index_keys: &[IndexKey]) -> Vec<IndexKey> {

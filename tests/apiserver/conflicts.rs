@@ -2,6 +2,7 @@
 //! and creates the ScaledObject again after the other autoscaler is deleted.
 
 use harness::{Crds, ModelServing, Settings, Stack, kinds, stack::resource, wait};
+use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     Api, ResourceExt as _,
     api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams},
@@ -94,21 +95,30 @@ async fn yields_to_autoscaling_policy_bindings_of_every_shape_and_namespace() {
     let _operator = stack.start_operator(&Settings::new(BINARY));
     let models = stack.namespace().await;
     let chat = models.model_serving("chat").opts_in().create().await;
-    for spec in [
+    let elsewhere = stack.namespace().await;
+    for namespace in [&models, &elsewhere] {
+        namespace.create(&policy(), json!({"metadata": {"name": "theirs"}, "spec": {}})).await;
+    }
+    for mut spec in [
         json!({"homogeneousTarget": {"target": {"targetRef": {"name": "chat"}}}}),
         json!({"scalingConfiguration": {"target": {"targetRef": {"kind": "ModelServing", "name": "chat"}}}}),
         json!({"optimizerConfiguration": {"params": [{"target": {"targetRef": {"name": "chat"}}}]}}),
     ] {
+        spec["policyRef"] = json!({"name": "theirs"});
         yields_to(&chat, &binding(), json!({"metadata": {"name": "theirs"}, "spec": spec})).await;
     }
-    let elsewhere = stack.namespace().await;
-    let spec = json!({"heterogeneousTarget": {"params": [{"target": {"targetRef": {"name": "chat", "namespace": models.name}}}]}});
+    let spec = json!({"policyRef": {"name": "theirs"}, "heterogeneousTarget": {"params": [{"target": {"targetRef": {"name": "chat", "namespace": models.name}}}]}});
     elsewhere.create(&binding(), json!({"metadata": {"name": "far"}, "spec": spec})).await;
     chat.says("ConflictingAutoscaler", &format!("AutoscalingPolicyBinding {}/far", elsewhere.name)).await;
+    // Kthena ignores a binding without its policy.
+    elsewhere.api(&policy()).delete("theirs", &DeleteParams::default()).await.unwrap();
+    chat.scaled_object().await;
+    elsewhere.create(&policy(), json!({"metadata": {"name": "theirs"}, "spec": {}})).await;
+    chat.scaled_object_gone().await;
     elsewhere.api(&binding()).delete("far", &DeleteParams::default()).await.unwrap();
     chat.scaled_object().await;
     // A binding that scales a single role writes another field, so it does not conflict.
-    let role = json!({"homogeneousTarget": {"target": {"targetRef": {"name": "chat"}, "subTargets": {"kind": "Role", "name": "engine"}}}});
+    let role = json!({"policyRef": {"name": "theirs"}, "homogeneousTarget": {"target": {"targetRef": {"name": "chat"}, "subTargets": {"kind": "Role", "name": "engine"}}}});
     elsewhere.create(&binding(), json!({"metadata": {"name": "roles"}, "spec": role})).await;
     let sentinel = models.model_serving("sentinel").opted_in("sentinel").create().await;
     sentinel.scaled_object().await;
@@ -294,4 +304,35 @@ async fn publishes_events_where_conditions_are_disabled() {
     chat.annotate(&[("kthena.io/model-name", None)]).await;
     has_event(&chat, "Normal", "OptedOut", "autoscaling disabled").await;
     assert_eq!(harness::condition(&chat.get().await), None);
+}
+
+/// Without a garbage collector, the ScaledObject of a deleted ModelServing stays.
+#[tokio::test]
+async fn waits_for_the_garbage_collector_after_a_quick_recreation() {
+    let models = namespace().await;
+    let name = models.model_name();
+    let chat = models.model_serving("chat").opted_in(&name).create().await;
+    let before = chat.scaled_object().await;
+    chat.delete().await;
+    let chat = models.model_serving("chat").opted_in(&name).create().await;
+    chat.says("Pending", "belongs to a ModelServing of the same name that was deleted").await;
+    let kept = chat.scaled_object().await;
+    assert_eq!((kept.uid(), kept.resource_version()), (before.uid(), before.resource_version()));
+    chat.scaled_objects().delete("chat", &DeleteParams::default()).await.unwrap();
+    chat.scaled_object_until("is new", |found| found.uid() != before.uid()).await;
+}
+
+/// Without a namespace controller, a namespace that is being deleted stays.
+#[tokio::test]
+async fn reports_no_rejection_while_its_namespace_is_deleted() {
+    let models = namespace().await;
+    let chat = models.model_serving("chat").create().await;
+    let namespaces: Api<Namespace> = Api::all(models.client.clone());
+    namespaces.delete(&models.name, &DeleteParams::default()).await.unwrap();
+    chat.annotate(&[("kthena.io/model-name", Some(&models.model_name()))]).await;
+    chat.reason("Pending").await;
+    let sentinel = namespace().await.model_serving("sentinel").opts_in().create().await;
+    sentinel.scaled_object().await;
+    assert!(!chat.reason("Pending").await.contains("rejected"));
+    assert!(chat.scaled_objects().get_opt("chat").await.unwrap().is_none());
 }

@@ -187,7 +187,7 @@ fn links_from_messages_and_alerts_lead_to_a_section() {
 fn the_policy_for_model_boosters_lists_the_reasons_of_refused_models() {
     let policy = std::fs::read_to_string("charts/kthena-keda/templates/keepscaling.yaml").unwrap();
     for reason in Reason::VARIANTS {
-        let is_refused = !reason.is_external() && !reason.is_unread() && *reason != Reason::SelectorMismatch;
+        let is_refused = !reason.is_external() && !reason.is_unknown() && *reason != Reason::SelectorMismatch;
         let is_listed = policy.contains(&format!("'{}'", reason.as_str()));
         assert_eq!(is_listed, is_refused, "{}", reason.as_str());
     }

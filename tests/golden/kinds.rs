@@ -113,6 +113,7 @@ fn area(area: Area) -> &'static str {
 fn requeues(requeues: Requeues) -> &'static str {
     match requeues {
         Requeues::Targets => "the models that it scales, and the one that owns it",
+        Requeues::PolicyTargets => "the models that it or its bindings scale, and the one that owns it",
         Requeues::TargetsAndRouterMonitor => {
             "the models that it scales, the one that owns it, and the router's ServiceMonitor"
         }

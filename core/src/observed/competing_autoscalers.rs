@@ -24,7 +24,7 @@ pub struct Autoscalers<'a> {
     pub scaled_objects: &'a [(&'a Key, &'a ScaledObjectDigest)],
     /// HPAs.
     pub hpas: &'a [(&'a Key, &'a HpaDigest)],
-    /// Kthena's AutoscalingPolicies.
+    /// Kthena's AutoscalingPolicies, those of the bindings among them.
     pub policies: &'a [(&'a Key, &'a PolicyDigest)],
     /// Kthena's AutoscalingPolicyBindings.
     pub bindings: &'a [(&'a Key, &'a PolicyDigest)],
@@ -45,7 +45,10 @@ impl Autoscalers<'_> {
             .iter()
             .filter(|(key, found)| key.0 == namespace && key.1 != own && found.target.is(&name));
         let policies = self.policies.iter().filter(|(_, policy)| policy.scales(&namespace, &name));
-        let bindings = self.bindings.iter().filter(|(_, binding)| binding.scales(&namespace, &name));
+        let bindings = self
+            .bindings
+            .iter()
+            .filter(|(_, binding)| binding.scales(&namespace, &name) && self.acts(binding));
         let owners = model_serving.metadata.owner_references.iter().flatten();
         let groups = owners.filter(|owner| owner.kind == "LeaderWorkerSet");
         let mut competing: Vec<CompetingAutoscaler> =
@@ -59,6 +62,12 @@ impl Autoscalers<'_> {
         }));
         competing.sort();
         competing
+    }
+
+    /// `true` if the policy of a binding exists. Kthena ignores a binding without it (Kthena 0.4
+    /// `pkg/autoscaler/controller/autoscale_controller.go`).
+    fn acts(&self, binding: &PolicyDigest) -> bool {
+        binding.policy().is_some_and(|policy| self.policies.iter().any(|(key, _)| *key == policy))
     }
 }
 

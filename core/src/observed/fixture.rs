@@ -191,10 +191,20 @@ impl Fixture {
     pub(crate) fn competitor(mut self, kind: &str) -> Self {
         let metadata = json!({"name": "theirs", "namespace": "models"});
         let spec = if kind.starts_with("AutoscalingPolicy") {
-            json!({"homogeneousTarget": {"target": {"targetRef": {"kind": "ModelServing", "name": "chat"}}}})
+            json!({
+                "policyRef": {"name": "theirs"},
+                "homogeneousTarget": {"target": {"targetRef": {"kind": "ModelServing", "name": "chat"}}},
+            })
         } else {
             target("chat")
         };
+        self.competing.push(json!({"kind": kind, "metadata": metadata, "spec": spec}));
+        self
+    }
+
+    /// Adds another autoscaler of the given kind in a namespace, named `theirs`.
+    pub(crate) fn competitor_with(mut self, kind: &str, namespace: &str, spec: &Value) -> Self {
+        let metadata = json!({"name": "theirs", "namespace": namespace});
         self.competing.push(json!({"kind": kind, "metadata": metadata, "spec": spec}));
         self
     }

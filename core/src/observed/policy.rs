@@ -8,7 +8,7 @@ use serde::{Deserialize, de::IgnoredAny};
 use crate::{
     api::{
         BestEffort, LenientDe, fields,
-        kthena::{AutoscalingPolicy, AutoscalingPolicyBinding, PolicyTargets},
+        kthena::{AutoscalingPolicy, AutoscalingPolicyBinding, AutoscalingPolicyBindingSpec, PolicyTargets},
         metadata::LeanMetadata,
     },
     domain::Key,
@@ -17,7 +17,7 @@ use crate::{
 /// An AutoscalingPolicy as the API server sends it.
 #[derive(Resource, Clone, Debug, Deserialize)]
 #[resource(inherit = AutoscalingPolicy, crates(kube_core = "::kube_core"))]
-#[serde(from = "LenientDe<Wire>")]
+#[serde(from = "LenientDe<Wire<BestEffort<PolicyTargets>>>")]
 pub struct LivePolicy {
     /// Name and identity.
     pub metadata: ObjectMeta,
@@ -27,57 +27,72 @@ pub struct LivePolicy {
 /// An AutoscalingPolicyBinding as the API server sends it.
 #[derive(Resource, Clone, Debug, Deserialize)]
 #[resource(inherit = AutoscalingPolicyBinding, crates(kube_core = "::kube_core"))]
-#[serde(from = "LenientDe<Wire>")]
+#[serde(from = "LenientDe<Wire<BestEffort<AutoscalingPolicyBindingSpec>>>")]
 pub struct LiveBinding {
     /// Name and identity.
     pub metadata: ObjectMeta,
-    targets: PolicyTargets,
+    spec: AutoscalingPolicyBindingSpec,
 }
 
 #[derive(Default)]
-struct Wire {
+struct Wire<S> {
     metadata: LeanMetadata<IgnoredAny>,
-    spec: BestEffort<PolicyTargets>,
+    spec: S,
 }
 
-fields!(Wire { "metadata" => metadata, "spec" => spec });
+fields!(Wire<S> where S { "metadata" => metadata, "spec" => spec });
 
-impl From<LenientDe<Wire>> for LivePolicy {
-    fn from(LenientDe(wire): LenientDe<Wire>) -> Self {
+impl From<LenientDe<Wire<BestEffort<PolicyTargets>>>> for LivePolicy {
+    fn from(LenientDe(wire): LenientDe<Wire<BestEffort<PolicyTargets>>>) -> Self {
         Self { metadata: wire.metadata.into(), targets: wire.spec.0.unwrap_or_default() }
     }
 }
 
-impl From<LenientDe<Wire>> for LiveBinding {
-    fn from(LenientDe(wire): LenientDe<Wire>) -> Self {
-        Self { metadata: wire.metadata.into(), targets: wire.spec.0.unwrap_or_default() }
+impl From<LenientDe<Wire<BestEffort<AutoscalingPolicyBindingSpec>>>> for LiveBinding {
+    fn from(LenientDe(wire): LenientDe<Wire<BestEffort<AutoscalingPolicyBindingSpec>>>) -> Self {
+        Self { metadata: wire.metadata.into(), spec: wire.spec.0.unwrap_or_default() }
     }
 }
 
 /// Digest of either kind: the ModelServings that it scales.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PolicyDigest(Vec<Key>);
+pub struct PolicyDigest {
+    targets: Vec<Key>,
+    /// Policy of a binding, without which Kthena ignores it; `None` for a policy.
+    policy: Option<Key>,
+}
 
 impl PolicyDigest {
     /// ModelServings that it scales.
     pub fn model_servings(&self) -> &[Key] {
-        &self.0
+        &self.targets
+    }
+
+    /// Policy of a binding.
+    pub fn policy(&self) -> Option<&Key> {
+        self.policy.as_ref()
     }
 
     /// `true` if it scales this ModelServing.
     pub fn scales(&self, namespace: &str, name: &str) -> bool {
-        self.0.iter().any(|(of, found)| of == namespace && found == name)
+        self.targets.iter().any(|(of, found)| of == namespace && found == name)
     }
 }
 
 impl From<&LivePolicy> for PolicyDigest {
     fn from(live: &LivePolicy) -> Self {
-        Self(live.targets.model_servings(&live.namespace().unwrap_or_default()))
+        let namespace = live.namespace().unwrap_or_default();
+        Self { targets: live.targets.clone().of_policy().model_servings(&namespace), policy: None }
     }
 }
 
 impl From<&LiveBinding> for PolicyDigest {
     fn from(live: &LiveBinding) -> Self {
-        Self(live.targets.model_servings(&live.namespace().unwrap_or_default()))
+        let namespace = live.namespace().unwrap_or_default();
+        let policy = live.spec.policy_ref.as_ref().and_then(|policy| policy.name.clone());
+        Self {
+            targets: live.spec.targets.model_servings(&namespace),
+            policy: policy.map(|name| (namespace, name)),
+        }
     }
 }

@@ -85,6 +85,8 @@ pub enum Area {
 pub enum Requeues {
     /// The ModelServings that the object scales or scaled, and the one for which it is generated.
     Targets,
+    /// These, and the ModelServings that bindings of the policy scale.
+    PolicyTargets,
     /// These, and the router's ServiceMonitor.
     TargetsAndRouterMonitor,
     /// The router's ServiceMonitor.

@@ -253,7 +253,8 @@ impl Digest for HpaDigest {
 
 impl WatchedKind for LivePolicy {
     type Digest = PolicyDigest;
-    const ROW: Row = Row::new(Availability::SomeReleases, Area::Models, Requeues::Targets).awaited_by_plans();
+    const ROW: Row =
+        Row::new(Availability::SomeReleases, Area::Models, Requeues::PolicyTargets).awaited_by_plans();
 
     fn store(stores: &Stores) -> &DigestStore<Self::Digest> {
         &stores.policies
@@ -270,10 +271,13 @@ impl WatchedKind for LiveBinding {
 }
 
 impl Digest for PolicyDigest {
-    fn index_keys(&self, _: &Key) -> Vec<IndexKey> {
-        self.model_servings()
-            .iter()
+    /// The policy, by which bindings refer to it, and the scaled ModelServings.
+    fn index_keys(&self, key: &Key) -> Vec<IndexKey> {
+        let (namespace, policy) = self.policy().unwrap_or(key);
+        let targets = self.model_servings().iter();
+        targets
             .map(|(namespace, name)| index_keys::model_serving(namespace, name))
+            .chain([index_keys::policy(namespace, policy)])
             .collect()
     }
 }

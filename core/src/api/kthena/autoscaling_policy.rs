@@ -8,6 +8,7 @@
 use kube_derive::CustomResource;
 use serde::{Deserialize, Serialize};
 
+use super::ModelServing;
 use crate::api::lenient;
 
 /// The fields of a policy that the operator reads.
@@ -41,9 +42,20 @@ pub struct AutoscalingPolicySpec {
 )]
 #[serde(rename_all = "camelCase", default)]
 pub struct AutoscalingPolicyBindingSpec {
+    /// Policy, in the binding's namespace.
+    #[serde(deserialize_with = "lenient")]
+    pub policy_ref: Option<PolicyRef>,
     /// Scaled objects.
     #[serde(flatten)]
     pub targets: PolicyTargets,
+}
+
+/// The policy of a binding.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PolicyRef {
+    /// Name.
+    pub name: Option<String>,
 }
 
 /// Scaled objects, under the field names of all releases. Targets that are only roles are missing, because
@@ -95,8 +107,10 @@ pub struct SubTarget {
 
 /// An object, which may be in another namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 pub struct TargetRef {
+    /// Group and version; absent for a `ModelServing`. Releases before 1.0 do not look at it.
+    pub api_version: Option<String>,
     /// Kind; absent for a `ModelServing`.
     pub kind: Option<String>,
     /// Name of the object.
@@ -106,6 +120,16 @@ pub struct TargetRef {
 }
 
 impl PolicyTargets {
+    /// The targets that Kthena 1.0 and later accepts: those of another API group are left out.
+    #[must_use]
+    pub fn of_policy(mut self) -> Self {
+        self.homogeneous_target = self.homogeneous_target.filter(|target| target.target.is_of_kthena());
+        if let Some(several) = &mut self.heterogeneous_target {
+            several.params.retain(|target| target.target.is_of_kthena());
+        }
+        self
+    }
+
     /// Namespaces and names of the ModelServings whose ServingGroups the policy scales.
     pub fn model_servings(&self, own_namespace: &str) -> Vec<(String, String)> {
         let several = self.heterogeneous_target.iter().flat_map(|several| &several.params);
@@ -118,9 +142,15 @@ impl PolicyTargets {
 }
 
 impl PolicyTarget {
+    fn is_of_kthena(&self) -> bool {
+        let group =
+            |version: &str| version.split_once('/').map_or("", |(group, _)| group) == ModelServing::GROUP;
+        self.target_ref.api_version.as_deref().is_none_or(|version| version.is_empty() || group(version))
+    }
+
     /// Namespace and name, if the target is a whole ModelServing.
     fn model_serving(&self, own_namespace: &str) -> Option<(String, String)> {
-        let TargetRef { kind, name, namespace } = &self.target_ref;
+        let TargetRef { api_version: _, kind, name, namespace } = &self.target_ref;
         let part = self.sub_targets.as_ref().and_then(|part| part.kind.as_deref());
         if part == Some("Role") || !matches!(kind.as_deref(), None | Some("" | "ModelServing")) {
             return None;

@@ -6,7 +6,9 @@ mod model_route;
 mod model_server;
 mod model_serving;
 
-pub use autoscaling_policy::{AutoscalingPolicy, AutoscalingPolicyBinding, PolicyTargets};
+pub use autoscaling_policy::{
+    AutoscalingPolicy, AutoscalingPolicyBinding, AutoscalingPolicyBindingSpec, PolicyTargets,
+};
 pub use model_booster::ModelBooster;
 pub use model_route::{ModelRoute, ModelRouteSpec, RouteRule, TargetModel, UriMatch};
 pub use model_server::{ModelServer, ModelServerSpec, WorkloadPort, WorkloadSelector};

@@ -322,3 +322,70 @@ fn a_profile_of_other_namespaces_keeps_what_it_made() {
         assert_eq!(action(&plan.scaled_object), scaled_object, "{allowed}");
     }
 }
+
+fn scaling(reference: &Value) -> Value {
+    json!({"policyRef": {"name": "theirs"}, "homogeneousTarget": {"target": {"targetRef": reference}}})
+}
+
+fn hpa_of(api_version: &str, name: &str) -> Value {
+    json!({"scaleTargetRef": {"apiVersion": api_version, "kind": "ModelServing", "name": name}})
+}
+
+/// Objects that scale the ModelServing, and objects that name it without effect.
+#[rstest]
+#[case::binding(
+    |chat: Fixture| chat.competitor("AutoscalingPolicyBinding").competitor_with("AutoscalingPolicy", "models", &json!({})),
+    &["AutoscalingPolicyBinding models/theirs"]
+)]
+#[case::binding_without_policy(|chat: Fixture| chat.competitor("AutoscalingPolicyBinding"), &[])]
+#[case::binding_to_a_policy_elsewhere(
+    |chat: Fixture| chat.competitor("AutoscalingPolicyBinding").competitor_with("AutoscalingPolicy", "evil", &json!({})),
+    &[]
+)]
+#[case::binding_of_another_namespace_without_policy(
+    |chat: Fixture| chat.competitor_with("AutoscalingPolicyBinding", "evil", &scaling(&json!({"name": "chat", "namespace": "models"}))),
+    &[]
+)]
+#[case::binding_that_names_no_policy(
+    |chat: Fixture| chat
+        .competitor_with("AutoscalingPolicyBinding", "models", &json!({"homogeneousTarget": {"target": {"targetRef": {"name": "chat"}}}}))
+        .competitor_with("AutoscalingPolicy", "models", &json!({})),
+    &[]
+)]
+#[case::policy_of_another_namespace(
+    |chat: Fixture| chat.competitor_with("AutoscalingPolicy", "ops", &scaling(&json!({"name": "chat", "namespace": "models"}))),
+    &["AutoscalingPolicy ops/theirs"]
+)]
+#[case::policy_for_its_own_namespace(
+    |chat: Fixture| chat.competitor_with("AutoscalingPolicy", "evil", &scaling(&json!({"name": "chat"}))),
+    &[]
+)]
+#[case::policy_for_another_api_group(
+    |chat: Fixture| chat.competitor_with("AutoscalingPolicy", "models", &scaling(&json!({"apiVersion": "apps/v1", "kind": "ModelServing", "name": "chat"}))),
+    &[]
+)]
+#[case::hpa_of_another_version(
+    |chat: Fixture| chat.competitor_with("HorizontalPodAutoscaler", "models", &hpa_of("workload.serving.volcano.sh/v9", "chat")),
+    &["HorizontalPodAutoscaler models/theirs"]
+)]
+#[case::hpa_of_another_group(
+    |chat: Fixture| chat.competitor_with("HorizontalPodAutoscaler", "models", &hpa_of("apps/v1", "chat")),
+    &[]
+)]
+#[case::hpa_of_a_missing_target(
+    |chat: Fixture| chat.competitor_with("HorizontalPodAutoscaler", "models", &hpa_of("workload.serving.volcano.sh/v1alpha1", "chta")),
+    &[]
+)]
+#[case::hpa_of_another_namespace(
+    |chat: Fixture| chat.competitor_with("HorizontalPodAutoscaler", "evil", &hpa_of("workload.serving.volcano.sh/v1alpha1", "chat")),
+    &[]
+)]
+fn yields_only_to_autoscalers_that_act(#[case] add: fn(Fixture) -> Fixture, #[case] expected: &[&str]) {
+    let observed = add(Fixture::model("llama")).observed();
+    let found: Vec<String> = observed
+        .competing_autoscalers
+        .iter()
+        .map(|competing| format!("{} {}", competing.kind, competing.name))
+        .collect();
+    assert_eq!(found, expected);
+}
