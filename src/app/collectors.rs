@@ -21,7 +21,7 @@ use crate::{
     sources::{Caches, LastReported},
     telemetry::{
         self,
-        metrics::{CPU, FILES, MEMORY, MODELS, MetricSpec, NOT_READY, SERVED, STARTED},
+        metrics::{CPU, FILES, MEMORY, MODELS, MetricSpec, NOT_READY, SERVED, STARTED, WAITING},
     },
 };
 
@@ -59,6 +59,14 @@ impl Collector for Cluster {
         }
         show(&mut encoder, &MODELS, &by_reason)?;
         show(&mut encoder, &NOT_READY, &not_ready)?;
+        let waiting = Family::<Labels<3>, Gauge>::default();
+        for ((namespace, name), found) in self.caches.probe_cache.waiting() {
+            let cause = found.cause().to_owned();
+            waiting
+                .get_or_create(&[("namespace", namespace), ("model_serving", name), ("cause", cause)])
+                .set(1);
+        }
+        show(&mut encoder, &WAITING, &waiting)?;
         let served = Family::<Labels<1>, Gauge>::default();
         for (neighbour, is_served) in
             self.served.borrow().iter().flat_map(super::super::cluster::discovery::ServedApis::optional_apis)

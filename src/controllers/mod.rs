@@ -1,6 +1,7 @@
 //! The controllers of ModelServings, the router's ServiceMonitor and profiles, and the signal probe.
 
 mod foreign_fields;
+mod lagging_models;
 pub mod model_serving;
 pub mod profile;
 pub mod router_monitor;

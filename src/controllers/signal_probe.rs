@@ -14,7 +14,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Context, model_serving::RouterReceiver};
+use super::{Context, lagging_models::LaggingModels, model_serving::RouterReceiver};
 use crate::{
     prometheus::Querier,
     runtime::backoff,
@@ -47,12 +47,15 @@ pub async fn run(
 ) {
     context.caches.model_digests.wait_synced().await;
     let mut mismatches = MismatchCounts::default();
+    let mut lagging = LaggingModels::default();
     loop {
         let results = probe(&prometheus, targets(&context, &router)).await;
         report(&context, &results);
         let has_new_results = context.caches.probe_cache.record(results);
         let lasting = mismatches.count(mismatching(&context).await);
-        if context.caches.probe_cache.record_mismatches(lasting) || has_new_results {
+        let waiting = lagging.check(&context).await;
+        let has_new_waiting = context.caches.probe_cache.record_waiting(waiting);
+        if context.caches.probe_cache.record_mismatches(lasting) || has_new_results || has_new_waiting {
             changed();
         }
         // A notification and the end of the period both lead to the next probe.

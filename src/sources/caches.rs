@@ -28,12 +28,12 @@ use kthena_keda_core::{
         annotations::DEFAULT_PROFILE,
         kthena::{Booster, Inherited, ModelServing, Unread},
     },
-    domain::{Key, names::ROUTER_SERVICE_MONITOR},
+    domain::{Key, key, names::ROUTER_SERVICE_MONITOR},
     intent::Profile,
     observed::{
         Autoscalers, CompetingAutoscaler, LiveBinding, LiveBooster, LiveHpa, LiveModelRoute, LiveModelServer,
         LivePodMonitor, LivePolicy, LiveProfile, LiveScaledObject, LiveServiceMonitor, LocatedRouter,
-        Observed, ObservedRouter, Readability, Readable, ScrapeEvidence, UnreadKind,
+        Observed, ObservedRouter, Readability, Readable, ScrapeEvidence, UnreadKind, WaitingPods,
     },
 };
 
@@ -102,11 +102,22 @@ impl Caches {
             pod_monitor: pod_monitor.map(|digest| digest.owned),
             routing: self.routing(model_serving, served),
             profile: stores.profiles.get("", model_serving.profile()).map(|digest| digest.settings),
+            waiting: self.waiting(model_serving),
             mismatch: self.probe_cache.mismatch(&(namespace, model_serving.name_any())),
             probes: self.probe_cache.last(),
             readable: self.readability(model_serving, served),
             ..Observed::of(model_serving.clone(), router)
         }
+    }
+
+    /// The cause for which ServingGroups of a model do not become ready; `None` once they are, although the next check is due later.
+    fn waiting(&self, model_serving: &ModelServing) -> Option<WaitingPods> {
+        self.probe_cache.waiting_of(&key(model_serving)).filter(|_| model_serving.lags())
+    }
+
+    /// The opted-in models with fewer available ServingGroups than they ask for.
+    pub fn lagging_models(&self) -> Vec<Arc<ModelServing>> {
+        self.model_servings.state_filter(|found| found.is_opted_in() && found.lags())
     }
 
     fn readability(&self, model_serving: &ModelServing, served: &ServedApis) -> Readability {

@@ -4,18 +4,22 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use kthena_keda_core::{
     domain::Key,
-    observed::{ProbeResults, SelectorMismatch},
+    observed::{ProbeResults, SelectorMismatch, WaitingPods},
 };
 use parking_lot::RwLock;
 
 /// The models whose selector does not match their ServingGroups.
 pub type SelectorMismatches = BTreeMap<Key, SelectorMismatch>;
 
+/// The models whose ServingGroups do not become ready, with the cause.
+pub type WaitingModels = BTreeMap<Key, WaitingPods>;
+
 /// Results of the last signal probe.
 #[derive(Debug, Default)]
 pub struct ProbeCache {
     results: RwLock<Arc<ProbeResults>>,
     mismatches: RwLock<SelectorMismatches>,
+    waiting: RwLock<WaitingModels>,
 }
 
 impl ProbeCache {
@@ -34,6 +38,24 @@ impl ProbeCache {
         let mut last = self.mismatches.write();
         let has_changed = *last != mismatches;
         *last = mismatches;
+        has_changed
+    }
+
+    /// The models whose ServingGroups do not become ready.
+    pub fn waiting(&self) -> WaitingModels {
+        self.waiting.read().clone()
+    }
+
+    /// The cause for which ServingGroups of a model do not become ready, as last found.
+    pub fn waiting_of(&self, key: &Key) -> Option<WaitingPods> {
+        self.waiting.read().get(key).cloned()
+    }
+
+    /// Records the models whose ServingGroups do not become ready. Returns `true` if they differ from the last ones.
+    pub fn record_waiting(&self, waiting: WaitingModels) -> bool {
+        let mut last = self.waiting.write();
+        let has_changed = *last != waiting;
+        *last = waiting;
         has_changed
     }
 

@@ -44,9 +44,10 @@ pub struct MetricSpec {
 
 impl MetricSpec {
     /// All metrics, in the order of the documentation.
-    pub const ALL: [&'static Self; 20] = [
+    pub const ALL: [&'static Self; 21] = [
         &MODELS,
         &NOT_READY,
+        &WAITING,
         &WRITES,
         &ERRORS,
         &CHECKS,
@@ -108,6 +109,13 @@ pub const NOT_READY: MetricSpec = MetricSpec::new(
     Kind::Gauge,
     &["namespace", "model_serving", "reason"],
     "1 for each ModelServing whose AutoscalingReady is False; no series for the others. The troubleshooting page has an entry for each reason. Only on the leader.",
+);
+/// Models whose ServingGroups do not become ready; read from the caches at each scrape.
+pub const WAITING: MetricSpec = MetricSpec::new(
+    "kthena_keda_model_waiting",
+    Kind::Gauge,
+    &["namespace", "model_serving", "cause"],
+    "1 for each ModelServing whose ServingGroups do not become ready, by cause: Unschedulable, NoScheduler, ImagePull or NotReady; no series for the others. Only on the leader.",
 );
 const WRITES: MetricSpec = MetricSpec::new(
     "kthena_keda_writes",

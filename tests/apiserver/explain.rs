@@ -6,6 +6,7 @@ use harness::{
     Crds, Identity, ModelServing, ModelServingBuilder, Settings, Stack, condition, kinds, stack::resource,
     wait::until_asked,
 };
+use kube::api::{Patch, PatchParams};
 use rstest::rstest;
 use serde_json::{Value, json};
 
@@ -152,4 +153,38 @@ async fn lists_the_worst_model_first_and_reports_errors_of_the_caller() {
     let (report, code) = harness::explain(Path::new(BINARY), &admin, &["bad"]);
     let error = report.unwrap_err();
     assert!(code == Some(1) && error.contains("expected NAMESPACE/NAME"), "{error}");
+}
+
+#[tokio::test]
+async fn explain_repeats_the_words_of_the_scheduler() {
+    let stack = stack().await;
+    let models = stack.namespace().await;
+    let chat = models.model_serving("chat").opts_in().replicas(2).create().await;
+    models
+        .create(
+            &resource("", "v1", "ServiceAccount", "serviceaccounts"),
+            json!({"metadata": {"name": "default"}}),
+        )
+        .await;
+    let metadata = json!({"name": "chat-1", "labels": {"modelserving.volcano.sh/name": "chat"}});
+    let spec = json!({"containers": [{"name": "engine", "image": "engine"}]});
+    models.create(&kinds::pod(), json!({"metadata": metadata, "spec": spec})).await;
+    let message = "0/5 nodes are available: 5 Insufficient nvidia.com/gpu.";
+    let scheduled =
+        json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message});
+    let status = Patch::Merge(json!({"status": {"conditions": [scheduled]}}));
+    models.api(&kinds::pod()).patch_status("chat-1", &PatchParams::default(), &status).await.unwrap();
+    chat.patch_status("kthena", json!({"replicas": 2, "availableReplicas": 1})).await.unwrap();
+    let admin = stack.control_plane.kubeconfig(&Identity::Admin);
+    let model = format!("{}/chat", models.name);
+    let arguments = [model.as_str(), "--prometheus-url=http://prometheus:9090"];
+    let observe = async || harness::explain(Path::new(BINARY), &admin, &arguments).0.unwrap_or_default();
+    let is_shown = |report: &Value| report["replicas"]["waiting"].is_string();
+    let report = until_asked("explain shows the pod", observe, is_shown).await;
+    assert!(
+        report["replicas"]["waiting"].as_str().unwrap().contains("Insufficient nvidia.com/gpu"),
+        "{report}"
+    );
+    assert_eq!(report["replicas"]["available"], 1);
+    assert!(report["warnings"].to_string().contains("cannot be scheduled"), "{report}");
 }

@@ -12,6 +12,7 @@ use super::{
     LiveModelServer, LivePodMonitor, LivePolicy, LiveProfile, LiveScaledObject, LocatedRouter, MonitorDigest,
     Network, Observed, PersistentFields, PolicyDigest, ProbeResult, ProbeTarget, ProfileDigest, Readability,
     RouteDigest, RouterProblem, RouterScrape, ScaledObjectDigest, SelectorMismatch, ServerDigest,
+    WaitingPods,
 };
 use crate::{
     api::{
@@ -47,6 +48,7 @@ pub(crate) struct Fixture {
     probed_router: String,
     mismatch: Option<SelectorMismatch>,
     router_problem: Option<RouterProblem>,
+    waiting: Option<WaitingPods>,
     second_writer: Option<String>,
     persistent_fields: Vec<String>,
     rejection: Option<String>,
@@ -87,6 +89,7 @@ impl Fixture {
             probed_router: "kthena-system".to_owned(),
             mismatch: None,
             router_problem: None,
+            waiting: None,
             second_writer: None,
             persistent_fields: Vec::new(),
             rejection: None,
@@ -309,6 +312,12 @@ impl Fixture {
         self
     }
 
+    /// Sets the cause for which ServingGroups do not become ready.
+    pub(crate) fn waiting(mut self, cause: WaitingPods) -> Self {
+        self.waiting = Some(cause);
+        self
+    }
+
     /// Sets the field manager that reset `spec.replicas`.
     pub(crate) fn second_writer(mut self, manager: &str) -> Self {
         self.second_writer = Some(manager.to_owned());
@@ -398,6 +407,7 @@ impl Fixture {
             readable: self.readable,
             probes: Arc::new(probes.into_iter().collect()),
             mismatch: self.mismatch,
+            waiting: self.waiting.clone(),
             routing: self.routing(&model_serving),
             profile: self
                 .profile

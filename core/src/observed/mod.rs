@@ -20,6 +20,7 @@ mod router;
 mod routing;
 mod scaled_object;
 mod spec;
+mod waiting_pods;
 
 pub use booster::{BoosterDigest, LiveBooster};
 pub use competing_autoscalers::{Autoscalers, CompetingAutoscaler};
@@ -44,6 +45,7 @@ pub use routing::{
 };
 pub use scaled_object::{KedaPause, LiveScaledObject, ScaledObjectDigest};
 pub use spec::{LiveObject, LiveSpec, SpecDifference, desired_spec};
+pub use waiting_pods::WaitingPods;
 
 use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
@@ -81,6 +83,8 @@ pub struct Observed {
     pub probes: Arc<ProbeResults>,
     /// Confirmed mismatch of its label selector; `None` if it matches or was not checked.
     pub mismatch: Option<SelectorMismatch>,
+    /// Cause for which its ServingGroups have not become ready for some time; `None` if they are, or were not checked.
+    pub waiting: Option<WaitingPods>,
     /// Routes from its model names to its pods.
     pub routing: Routing,
     /// Profile that it names, by default the one named `default`: its settings or its errors; `None` if it
@@ -118,6 +122,7 @@ impl Observed {
             rejection: None,
             probes: Arc::default(),
             mismatch: None,
+            waiting: None,
             routing: Routing::default(),
             profile: None,
             readable: Readability::default(),

@@ -1,8 +1,11 @@
 //! Problems that KEDA, the HPA and Prometheus report of a plan that is valid, with the remedy if it is known.
 
 use super::{
-    Finding, ResolvedIntent, demand::depends_on_names, finding, scraping, triggers::Triggers,
-    verdict::has_reported,
+    Finding, ResolvedIntent,
+    demand::depends_on_names,
+    finding, scraping,
+    triggers::Triggers,
+    verdict::{HELP, has_reported},
 };
 use crate::{
     api::{keda::MetricType, kthena::ModelServing},
@@ -10,7 +13,7 @@ use crate::{
     intent::Intent,
     observed::{
         Backend, ConditionDigest, Destination, NameTraffic, Observed, ProbeResult, ProbeTarget, RoutedName,
-        ServerBackend, Usage, find_condition, normalize_message,
+        ServerBackend, Usage, WaitingPods, find_condition, normalize_message,
     },
 };
 
@@ -114,6 +117,31 @@ pub(super) fn selector(observed: &Observed, triggers: &Triggers) -> Option<Findi
 pub(super) fn harmless_mismatch(observed: &Observed, triggers: &Triggers) -> Option<String> {
     let mismatch = observed.mismatch.filter(|_| !uses_value_metric(triggers))?;
     Some(finding::selector_mismatch(mismatch, "which affects no signal of this model"))
+}
+
+/// Warns of ServingGroups that do not become ready. The words of other components, which may change at any time, are not part of it.
+pub(super) fn waiting(observed: &Observed) -> Option<String> {
+    let (problem, remedy) = match observed.waiting.as_ref()? {
+        WaitingPods::Unschedulable(_) => (
+            "pods of this ModelServing cannot be scheduled",
+            "add nodes or free resources, or lower the maximum",
+        ),
+        WaitingPods::NoScheduler(_) => (
+            "no scheduler has taken the pods of this ModelServing",
+            "install the scheduler that spec.schedulerName names, or correct that field",
+        ),
+        WaitingPods::ImagePull(_) => (
+            "an image of this ModelServing cannot be pulled",
+            "correct the image, or the credentials of its registry",
+        ),
+        WaitingPods::NotReady => (
+            "ServingGroups of this ModelServing do not become ready, and none of its pods waits for a node or an image",
+            "check the logs of the engines, and the events of the ModelServing for pods that could not be created",
+        ),
+    };
+    Some(format!(
+        "{problem}, so ServingGroups that autoscaling asks for do not start; {remedy}, see {HELP}#servinggroups-that-do-not-become-ready"
+    ))
 }
 
 fn uses_value_metric(triggers: &Triggers) -> bool {

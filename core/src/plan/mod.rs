@@ -326,6 +326,7 @@ fn explain(
             runtime_findings: &runtime_findings,
             warnings,
             probe_error: probe_error.as_deref(),
+            waiting: observed.waiting.as_ref().filter(|_| findings.is_empty()),
             intent,
             pause: capabilities.keda.and_then(|keda| pause::requested(observed, keda)?.0),
         },
@@ -389,6 +390,7 @@ fn warnings(
     warnings.extend(external_status::unreached_warning(observed, resolved));
     warnings.extend(external_status::dead_names_warning(observed, intent));
     warnings.extend(external_status::harmless_mismatch(observed, triggers));
+    warnings.extend(external_status::waiting(observed));
     let values = triggers.triggers.iter().filter(|trigger| trigger.metric_type == MetricType::Value);
     warnings.extend(values.map(|trigger| {
         format!(

@@ -7,7 +7,7 @@ use crate::{
     api::annotations::PREFIX,
     domain::{Pause, Reason, Status, VerdictReason, cut, printable},
     intent::Intent,
-    observed::{ConditionDigest, KedaPause, Observed, Ownership, Readable, find_condition},
+    observed::{ConditionDigest, KedaPause, Observed, Ownership, Readable, WaitingPods, find_condition},
 };
 
 /// Page with a section for each reason.
@@ -53,6 +53,8 @@ pub(super) struct VerdictInputs<'a> {
     pub(super) warnings: &'a [String],
     /// Error of the operator's own check of the signals.
     pub(super) probe_error: Option<&'a str>,
+    /// Cause for which ServingGroups do not become ready.
+    pub(super) waiting: Option<&'a WaitingPods>,
     /// Resolved settings, if they are valid.
     pub(super) intent: Option<&'a Intent>,
     /// Pause that the annotation asks for.
@@ -197,6 +199,11 @@ fn with_notices(mut message: String, others: &[Finding], inputs: &VerdictInputs<
     }
     for other in others {
         let _ = write!(message, "{REPORTED}{}: {}", other.reason.as_str(), other.message);
+    }
+    if let Some(waiting) = inputs.waiting
+        && let Some(words) = waiting.words()
+    {
+        let _ = write!(message, "{REPORTED}{}: {words}", waiting.cause());
     }
     if let Some(error) = inputs.probe_error {
         let _ = write!(message, "{REPORTED}PrometheusUnreachable: {error}");

@@ -22,14 +22,16 @@ use crate::{
     sources::{
         kinds::optional_apis,
         live::{self, Live},
-        selector_mismatch,
+        selector_mismatch, waiting_pods,
     },
 };
 use kthena_keda_core::{
     api::{annotations::MODEL_NAME, keda::MetricType, kthena::ModelServing},
     domain::{Capabilities, PrometheusUrl, printable},
     intent::{Profile, PrometheusSettings},
-    observed::{Backend, Destination, Observed, ProbeTarget, RoutedName, Routing, Usage, find_condition},
+    observed::{
+        Backend, Destination, Observed, ProbeTarget, RoutedName, Routing, Usage, WaitingPods, find_condition,
+    },
     plan::{self, Explanation, Link, LinkState, ResolvedIntent, TriggerSpec, plan_router},
 };
 
@@ -280,6 +282,9 @@ async fn explain_model(
     if in_full || uses_value_metric {
         observed.mismatch = selector_mismatch(&route.client, &observed.model_serving).await.ok().flatten();
     }
+    if in_full && observed.model_serving.lags() {
+        observed.waiting = waiting_pods(&route.client, &observed.model_serving).await.ok().flatten();
+    }
     let plan = plan::plan(&observed, capabilities, &defaults);
     let explanation = plan.explanation.as_ref()?;
     let signals = match &explanation.resolved {
@@ -402,6 +407,8 @@ fn replicas(observed: &Observed, resolved: &ResolvedIntent, signals: &[Signal]) 
         .map(|condition| format!("{}: {}", printable(&condition.reason), condition.message));
     Replicas {
         now: observed.model_serving.replicas(),
+        available: observed.model_serving.status.available_replicas,
+        waiting: observed.waiting.as_ref().and_then(WaitingPods::words).map(str::to_owned),
         min,
         max,
         wanted: wanted.map(|wanted| wanted.clamp(f64::from(min), f64::from(max))),

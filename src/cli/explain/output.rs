@@ -85,6 +85,12 @@ pub(super) struct Signal {
 pub(super) struct Replicas {
     /// `spec.replicas`.
     pub(super) now: i32,
+    /// Number of available ServingGroups.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) available: Option<i32>,
+    /// Words of the scheduler or the kubelet about a pod that does not start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) waiting: Option<String>,
     pub(super) min: i32,
     pub(super) max: i32,
     /// Number that the signals request, within the bounds.
@@ -143,9 +149,16 @@ fn print_one(out: &mut impl io::Write, found: &Explained, paint: Paint) -> io::R
         let wanted = signal.wanted.map(|wanted| format!(" → {wanted} ServingGroups")).unwrap_or_default();
         writeln!(out, "  {:<18} {value}{wanted}", signal.name)?;
     }
-    if let Some(Replicas { now, min, max, wanted, hpa }) = &found.replicas {
+    if let Some(Replicas { now, available, waiting, min, max, wanted, hpa }) = &found.replicas {
         let wanted = wanted.map(|wanted| format!(", signals request {wanted}")).unwrap_or_default();
-        writeln!(out, "  {:<18} spec.replicas {now}{wanted}, bounds {min} to {max}", "ServingGroups")?;
+        let available =
+            available.map(|available| format!(", {available} of {now} available")).unwrap_or_default();
+        writeln!(
+            out,
+            "  {:<18} spec.replicas {now}{available}{wanted}, bounds {min} to {max}",
+            "ServingGroups"
+        )?;
+        waiting.iter().try_for_each(|words| writeln!(out, "  {:<18} {words}", "pods"))?;
         hpa.iter().try_for_each(|condition| writeln!(out, "  {:<18} {condition}", "HPA"))?;
     }
     found.warnings.iter().try_for_each(|warning| writeln!(out, "! {warning}"))?;

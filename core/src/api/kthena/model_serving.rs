@@ -424,6 +424,11 @@ impl ModelServing {
         self.spec.replicas.unwrap_or(1)
     }
 
+    /// `true` if fewer ServingGroups are available than it asks for.
+    pub fn lags(&self) -> bool {
+        self.status.available_replicas.unwrap_or_default() < self.replicas()
+    }
+
     /// `true` if it or its ModelBooster opts in to autoscaling, with valid annotations or not.
     pub fn is_opted_in(&self) -> bool {
         self.annotation(MODEL_NAME).is_some()

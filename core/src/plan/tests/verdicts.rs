@@ -7,7 +7,7 @@ use super::{action, explained, planned, verdict};
 use crate::{
     domain::{Capabilities, Keda, Status, VerdictReason},
     observed::{
-        NameTraffic, ProbeResult, RouterProblem, RouterScrape, Sample,
+        NameTraffic, ProbeResult, RouterProblem, RouterScrape, Sample, WaitingPods,
         fixture::{Condition, Fixture, owned_by},
     },
     plan::{LinkState, diagnose, stable_part},
@@ -322,4 +322,23 @@ fn the_input_of_users_changes_with_what_they_write_alone() {
     ];
     assert_eq!(by_others.map(|fixture| input(&fixture) == before), [true; 5]);
     assert_eq!(by_users.map(|fixture| input(&fixture) == before), [false; 5]);
+}
+
+#[rstest]
+#[case(WaitingPods::Unschedulable("Unschedulable: no node".to_owned()), "pods of this ModelServing cannot be scheduled", "; also reported: Unschedulable: Unschedulable: no node")]
+#[case(WaitingPods::NoScheduler("volcano".to_owned()), "no scheduler has taken the pods", "; also reported: NoScheduler: volcano")]
+#[case(WaitingPods::ImagePull("ErrImagePull: x".to_owned()), "an image of this ModelServing cannot be pulled", "; also reported: ImagePull: ErrImagePull: x")]
+#[case(
+    WaitingPods::NotReady,
+    "ServingGroups of this ModelServing do not become ready",
+    "#servinggroups-that-do-not-become-ready"
+)]
+fn warns_of_serving_groups_that_do_not_become_ready(
+    #[case] waiting: WaitingPods,
+    #[case] warning: &str,
+    #[case] end: &str,
+) {
+    let verdict = verdict(&Fixture::healthy().waiting(waiting));
+    assert!(verdict.is_good(), "{verdict:?}");
+    assert!(verdict.message.contains(warning) && verdict.message.ends_with(end), "{}", verdict.message);
 }

@@ -1,0 +1,160 @@
+//! The slow check of models whose ServingGroups do not become ready: a few models at a time, one list of pods each.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::{StreamExt as _, stream};
+use tokio::time::Instant;
+
+use super::Context;
+use crate::sources::{WaitingModels, waiting_pods};
+use kthena_keda_core::{
+    api::kthena::ModelServing,
+    domain::{Key, key},
+    observed::WaitingPods,
+};
+
+/// Time for which ServingGroups must lag behind before the pods are listed: most are ready by then.
+const LAG: Duration = Duration::from_mins(2);
+/// Time for which they must lag behind before that is reported although no pod waits: engines load for long.
+const LONG_LAG: Duration = Duration::from_mins(15);
+/// Least time between two lists for one model.
+const INTERVAL: Duration = Duration::from_mins(1);
+/// Models whose pods are listed in one check, those that were not checked for the longest time first.
+const MODELS: usize = 20;
+/// Lists in flight at a time.
+const CONCURRENCY: usize = 2;
+
+/// The models that lag behind, and what their last checks found.
+#[derive(Default)]
+pub(super) struct LaggingModels(BTreeMap<Key, Lag>);
+
+struct Lag {
+    since: Instant,
+    checked: Option<Instant>,
+    found: Option<WaitingPods>,
+    reports_readiness: bool,
+}
+
+impl LaggingModels {
+    /// Checks the models that are due, and returns those whose ServingGroups do not become ready.
+    pub(super) async fn check(&mut self, context: &Context) -> WaitingModels {
+        let now = Instant::now();
+        let due = self.due(context.caches.lagging_models(), now);
+        let checked: Vec<(Key, Option<WaitingPods>)> = stream::iter(due)
+            .map(async |model| (key(&*model), found(context, &model).await))
+            .buffer_unordered(CONCURRENCY)
+            .collect()
+            .await;
+        for (key, found) in checked {
+            self.record(&key, found, now);
+        }
+        self.waiting(now)
+    }
+
+    /// Follows the models that lag behind now, and returns those to check.
+    fn due(&mut self, lagging: Vec<Arc<ModelServing>>, now: Instant) -> Vec<Arc<ModelServing>> {
+        let keys: HashSet<Key> = lagging.iter().map(|model| key(&**model)).collect();
+        self.0.retain(|key, _| keys.contains(key));
+        let mut due = Vec::new();
+        for model in lagging {
+            let reports_readiness = model.status.available_replicas.is_some();
+            let new = || Lag { since: now, checked: None, found: None, reports_readiness };
+            let lag = self.0.entry(key(&*model)).or_insert_with(new);
+            let is_due = lag.checked.is_none_or(|checked| now.duration_since(checked) >= INTERVAL);
+            if now.duration_since(lag.since) >= LAG && is_due {
+                due.push((lag.checked, model));
+            }
+        }
+        due.sort_by_key(|(checked, _)| *checked);
+        due.into_iter().take(MODELS).map(|(_, model)| model).collect()
+    }
+
+    fn record(&mut self, key: &Key, found: Option<WaitingPods>, now: Instant) {
+        if let Some(lag) = self.0.get_mut(key) {
+            (lag.checked, lag.found) = (Some(now), found);
+        }
+    }
+
+    fn waiting(&self, now: Instant) -> WaitingModels {
+        let causes = self.0.iter().filter_map(|(key, lag)| Some((key.clone(), lag.cause(now)?)));
+        causes.collect()
+    }
+}
+
+impl Lag {
+    fn cause(&self, now: Instant) -> Option<WaitingPods> {
+        let is_long = self.checked.is_some() && now.duration_since(self.since) >= LONG_LAG;
+        let unexplained = (self.reports_readiness && is_long).then_some(WaitingPods::NotReady);
+        self.found.clone().or(unexplained)
+    }
+}
+
+async fn found(context: &Context, model: &ModelServing) -> Option<WaitingPods> {
+    waiting_pods(&context.client, model).await.unwrap_or_else(|error| {
+        let (namespace, name) = (model.metadata.namespace.as_deref(), model.name());
+        tracing::debug!(namespace, name, error = &error as &dyn std::error::Error, "cannot list pods");
+        None
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn model(i: usize) -> Arc<ModelServing> {
+        let metadata = json!({"name": format!("m{i}"), "namespace": "models"});
+        let object =
+            json!({"metadata": metadata, "spec": {"replicas": 2}, "status": {"availableReplicas": 1}});
+        Arc::new(serde_json::from_value(object).unwrap())
+    }
+
+    fn models(count: usize) -> Vec<Arc<ModelServing>> {
+        (0..count).map(model).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lists_the_pods_of_a_model_only_after_two_minutes_and_once_a_minute() {
+        let (mut lagging, start) = (LaggingModels::default(), Instant::now());
+        assert!(lagging.due(models(1), start).is_empty());
+        assert!(lagging.due(models(1), start + LAG / 2).is_empty());
+        assert_eq!(lagging.due(models(1), start + LAG).len(), 1);
+        let no_scheduler = WaitingPods::NoScheduler("volcano".to_owned());
+        lagging.record(&key(&*model(0)), Some(no_scheduler.clone()), start + LAG);
+        assert!(lagging.due(models(1), start + LAG + INTERVAL / 2).is_empty());
+        assert_eq!(lagging.waiting(start + LAG).into_values().collect::<Vec<_>>(), [no_scheduler]);
+        assert_eq!(lagging.due(models(1), start + LAG + INTERVAL).len(), 1);
+        // It catches up once, and lags again.
+        assert!(lagging.due(Vec::new(), start + 2 * LAG).is_empty() && lagging.waiting(start).is_empty());
+        assert!(lagging.due(models(1), start + 3 * LAG).is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn checks_a_few_models_at_a_time_in_turn() {
+        let (mut lagging, start) = (LaggingModels::default(), Instant::now());
+        lagging.due(models(2 * MODELS), start);
+        let mut seen = HashSet::new();
+        for round in 0..2 {
+            let now = start + LAG + round * INTERVAL;
+            let due = lagging.due(models(2 * MODELS), now);
+            assert_eq!(due.len(), MODELS);
+            due.iter().for_each(|model| lagging.record(&key(&**model), None, now));
+            seen.extend(due.iter().map(|model| key(&**model)));
+        }
+        assert_eq!(seen.len(), 2 * MODELS);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reports_a_long_lag_without_a_waiting_pod() {
+        let (mut lagging, start) = (LaggingModels::default(), Instant::now());
+        lagging.due(models(1), start);
+        lagging.record(&key(&*model(0)), None, start + LAG);
+        assert!(lagging.waiting(start + LAG).is_empty());
+        let found: Vec<WaitingPods> = lagging.waiting(start + LONG_LAG).into_values().collect();
+        assert_eq!(found, [WaitingPods::NotReady]);
+    }
+}
