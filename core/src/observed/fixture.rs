@@ -274,9 +274,14 @@ impl Fixture {
     }
 
     /// Adds another ModelServing with the same role, opted in with model names.
-    pub(crate) fn other(mut self, name: &str, names: &str) -> Self {
+    pub(crate) fn other(self, name: &str, names: &str) -> Self {
+        self.other_in("models", name, names)
+    }
+
+    /// Adds a ModelServing of another namespace.
+    pub(crate) fn other_in(mut self, namespace: &str, name: &str, names: &str) -> Self {
         let metadata =
-            json!({"name": name, "namespace": "models", "uid": name, "annotations": {MODEL_NAME: names}});
+            json!({"name": name, "namespace": namespace, "uid": name, "annotations": {MODEL_NAME: names}});
         self.others
             .push(json!({"metadata": metadata, "spec": {"template": {"roles": [{"name": "engine"}]}}}));
         self

@@ -4,7 +4,10 @@ use super::{Finding, finding::listed};
 use crate::{
     domain::{ModelNames, quoted},
     intent::{Intent, SignalSource},
-    observed::{Backend, Destination, NAMES_MAX, NameOrigin, RoutedName, Routing, ServerBackend, Usage},
+    observed::{
+        Backend, Destination, NAMES_MAX, NameOrigin, Observed, Ownership, RoutedName, Routing, ServerBackend,
+        Usage,
+    },
     signals::{DemandScope, Signal},
 };
 
@@ -63,6 +66,31 @@ pub(super) fn share(intent: &Intent, routing: &Routing) -> Result<DemandShare, F
         return Ok(share);
     }
     View::certain(routing).share(intent, routing)
+}
+
+/// The share of a model that has a ScaledObject already, without the claims of other namespaces: their users
+/// must not be able to stop it. `None` if it has no ScaledObject or its own namespace is the cause.
+pub(super) fn established(observed: &Observed, intent: &Intent) -> Option<DemandShare> {
+    if observed.scaled_object_ownership() != Ownership::Owned {
+        return None;
+    }
+    let local = format!("{}/", observed.namespace());
+    let mut routing = observed.routing.clone();
+    let (claimants, foreign): (Vec<String>, Vec<String>) =
+        routing.claimants.into_iter().partition(|name| name.starts_with(&local));
+    routing.claimants = claimants;
+    for destination in routing.names.iter_mut().flat_map(|name| &mut name.destinations) {
+        if let Backend::Server(server) = &mut destination.backend {
+            server.others.retain(|name| name.starts_with(&local));
+        }
+    }
+    let mut share = share(intent, &routing).ok()?;
+    let foreign: Vec<&str> = foreign.iter().map(String::as_str).collect();
+    share.warnings.push(format!(
+        "the model name is also used in another namespace{}, and no ModelRoute leads it to this ModelServing, so all requests for it count; route the name to a ModelServer of this ModelServing",
+        if foreign.is_empty() { String::new() } else { format!(" by {}", listed(&foreign)) }
+    ));
+    Some(share)
 }
 
 impl DemandShare {

@@ -51,7 +51,9 @@ pub struct Triggers {
 /// All problems that keep a signal from being measured.
 pub(super) fn triggers(observed: &Observed, intent: &Intent) -> Result<Triggers, Vec<Finding>> {
     let router = observed.router.with_overrides(&intent.profile.router);
-    let share = demand::share(intent, &observed.routing).map_err(|finding| vec![finding])?;
+    let share = demand::share(intent, &observed.routing)
+        .or_else(|finding| demand::established(observed, intent).ok_or(finding))
+        .map_err(|finding| vec![finding])?;
     let builder = QueryBuilder { observed, intent, router: &router, share: &share };
     let mut findings = cannot_wake(intent, &share);
     let mut triggers = Vec::new();

@@ -149,3 +149,19 @@ fn escapes_and_cuts_text_of_others_in_every_message() {
         }
     }
 }
+
+#[test]
+fn a_claim_from_another_namespace_stops_no_model_that_is_scaled() {
+    let claimed = Fixture::model("llama").other_in("a-team", "thief", "llama");
+    assert_eq!(explained(&claimed).1.verdict.reason, VerdictReason::Problem(Reason::SharedModelName));
+    let scaled = claimed.clone().scaled_object(&[]);
+    let (plan, _) = explained(&scaled);
+    assert_eq!(action(&plan.scaled_object), "apply");
+    assert!(
+        plan.warnings.iter().any(|warning| warning.contains("another namespace by a-team/thief")),
+        "{:?}",
+        plan.warnings
+    );
+    let local = scaled.other("twin", "llama");
+    assert_eq!(explained(&local).1.verdict.reason, VerdictReason::Problem(Reason::SharedModelName));
+}
