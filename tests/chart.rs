@@ -20,4 +20,5 @@ mod chart {
     mod release;
     mod shards;
     mod templates;
+    mod tenants;
 }
