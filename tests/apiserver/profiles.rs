@@ -6,6 +6,7 @@ use std::{
 };
 
 use harness::{Crds, Identity, Namespace, Settings, Stack, control_plane::binary, kinds, wait};
+use kthena_keda_core::{api::profile::AutoscalingProfileSpec, intent::Profile};
 use kube::{
     Api, ResourceExt as _,
     api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
@@ -69,7 +70,7 @@ fn ready_condition(profile: &DynamicObject) -> Option<(&str, &str)> {
 #[case(json!({"prometheus": {"url": "http://p", "authModes": ["bearer"]}}), "authModes requires authenticationRef")]
 #[case(json!({"prometheus": {"url": "http://p", "authenticationRef": {"name": "a"}, "authModes": ["bearer", "basic"]}}), "must not contain both bearer and basic")]
 #[case(json!({"prometheus": {"url": "http://p", "authenticationRef": {"name": "a"}, "authModes": ["digest"]}}), "spec.prometheus.authModes[0]")]
-#[case(json!({"prometheus": {"url": "http://p", "headers": {"X": "a=b"}}}), "names and values must not contain")]
+#[case(json!({"prometheus": {"url": "http://p", "headers": {"X": "a=b"}}}), "names must be HTTP header names")]
 #[case(json!({"customSignals": [{"name": "kv-cache", "query": "sum(a)", "target": "1"}]}), "must not be the name of a built-in signal")]
 #[case(json!({"customSignals": [{"name": "Queue", "query": "sum(a)", "target": "1"}]}), "spec.customSignals[0].name")]
 #[case(json!({"customSignals": [{"name": "q", "target": "1"}]}), "spec.customSignals[0].query")]
@@ -97,6 +98,184 @@ async fn the_api_server_rejects_an_invalid_profile(#[case] spec: Value, #[case] 
         .await;
     let error = result.map_or_else(|error| error.to_string(), |_| "accepted".to_owned());
     assert!(error.contains(why), "{error}");
+}
+
+/// Values of every field that both the CRD and the operator check, at and beyond their bounds.
+fn disputed_values() -> Vec<Value> {
+    let prometheus = |fields: Value| {
+        let mut spec = json!({"url": "http://p"});
+        spec.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        json!({"prometheus": spec})
+    };
+    let mut all: Vec<Value> = URLS.iter().map(|url| prometheus(json!({"url": url}))).collect();
+    all.push(prometheus(json!({"url": format!("http://p/{}", "x".repeat(503))})));
+    all.push(prometheus(json!({"url": format!("http://p/{}", "x".repeat(504))})));
+    for name in [
+        "X-Scope-OrgID",
+        "X Scope OrgID",
+        "",
+        "a:b",
+        "a\tb",
+        "é",
+        "a'b",
+        "!#$%&*+-.^_`|~",
+        &"h".repeat(128),
+        &"h".repeat(129),
+    ] {
+        all.push(prometheus(json!({"headers": {name: "a"}})));
+    }
+    for value in
+        ["", "a b", "a,b", "a=b", "a\nb", "a\u{7f}", "é", "~!@#$%^&*()", &"v".repeat(512), &"v".repeat(513)]
+    {
+        all.push(prometheus(json!({"headers": {"X": value}})));
+    }
+    let many = |count: usize| (0..count).map(|i| (format!("h{i}"), json!("x"))).collect::<Value>();
+    all.extend([16, 17].map(|count| prometheus(json!({"headers": many(count)}))));
+    all.extend([32, 33].map(|count| json!({"monitors": {"labels": many(count)}})));
+    for name in ["a", "A", "a.b", "-a", "a-", &"n".repeat(253), &"n".repeat(254)] {
+        all.push(prometheus(json!({"authenticationRef": {"name": name}})));
+    }
+    for duration in DURATIONS {
+        all.push(json!({"pollingInterval": duration}));
+        all.push(json!({"scaleUp": {"stabilizationWindow": duration}}));
+        all.push(json!({"scaleDown": {"policies": [{"type": "Pods", "value": 1, "period": duration}]}}));
+        all.push(json!({"scaleToZero": {"cooldown": duration}}));
+        all.push(json!({"scaleToZero": {"initialCooldown": duration}}));
+        all.push(json!({"monitors": {"interval": duration}}));
+    }
+    for quantity in QUANTITIES {
+        all.push(json!({"signals": [{"name": "active-requests", "target": quantity}]}));
+        all.push(json!({"customSignals": [{"name": "q", "query": "sum(a)", "target": quantity}]}));
+        all.push(json!({"scaleToZero": {"activation": quantity}}));
+    }
+    for key in LABEL_KEYS {
+        all.push(json!({"monitors": {"labels": {key: "a"}}}));
+    }
+    all.extend([63, 64, 317].map(|length| json!({"monitors": {"labels": {"k".repeat(length): "a"}}})));
+    all.extend(
+        [63, 253, 254]
+            .map(|length| json!({"monitors": {"labels": {format!("{}/a", "k".repeat(length)): "a"}}})),
+    );
+    for value in ["", "a", "a b", "-a", "a-", "A_b.c-d", "é", &"v".repeat(63), &"v".repeat(64)] {
+        all.push(json!({"monitors": {"labels": {"a": value}}}));
+    }
+    for name in
+        ["team-a", "team-*", "*", "a*b", "", "Team", "a.b", "-a", "a?", &"n".repeat(63), &"n".repeat(64)]
+    {
+        all.push(json!({"allowedNamespaces": [name]}));
+        all.push(json!({"router": {"namespace": name}}));
+    }
+    all.extend([0, 1, 64, 65].map(|count| json!({"allowedNamespaces": vec!["a"; count]})));
+    for name in ["a", "a-b", "a-", "1a", "A", "kv-cache", "activation", "", &"n".repeat(63), &"n".repeat(64)]
+    {
+        all.push(json!({"customSignals": [{"name": name, "query": "sum(a)", "target": "1"}]}));
+    }
+    let query = |length: usize| format!("sum({})", "a".repeat(length - 5));
+    all.extend(
+        [2048, 2049]
+            .map(|length| json!({"customSignals": [{"name": "q", "query": query(length), "target": "1"}]})),
+    );
+    all.extend([2048, 2049].map(|length| json!({"router": {"presenceQuery": query(length)}})));
+    let policy = json!({"type": "Pods", "value": 1, "period": "1m"});
+    all.extend([0, 1, 4, 5].map(|count| json!({"scaleUp": {"policies": vec![policy.clone(); count]}})));
+    let custom = |i: usize| json!({"name": format!("q{i}"), "query": "sum(a)", "target": "1"});
+    all.extend([8, 9].map(|count| json!({"customSignals": (0..count).map(custom).collect::<Vec<_>>()})));
+    all.extend([0, 1, 1000, 1001].map(|count| json!({"fallback": {"failureThreshold": count}})));
+    all.extend([-1, 0, 1, i32::MAX].map(|count| json!({"replicas": {"min": count, "max": i32::MAX}})));
+    all
+}
+
+const URLS: [&str; 31] = [
+    "http://prometheus:9090",
+    "https://mimir.example/prometheus",
+    "http://prometheus.svc.:9090",
+    "http://10.0.0.1:9090",
+    "http://[fd00:10:96::a]:9090",
+    "http://[::1]",
+    "http://[::]",
+    "http://[1:2:3:4:5:6:7:8]:1/x",
+    "http://[1:2:3:4:5:6:7::]",
+    "http://[::2:3:4:5:6:7:8]",
+    "http://[1::8]/a",
+    "http://[:::]",
+    "http://[1:2:3]",
+    "http://[1::2::3]",
+    "http://[12345::]",
+    "http://[::ffff:10.0.0.1]",
+    "http://[fd00::a%25eth0]",
+    "http://[::1",
+    "http://::1",
+    "http://p:0",
+    "http://p:65535",
+    "http://p:65536",
+    "http://p:",
+    "http://p:09090",
+    "http://user:secret@p",
+    "http://p/",
+    "http://p/a/",
+    "http://p/a?b",
+    "http://p/a#b",
+    "http://p a",
+    "http://é",
+];
+const DURATIONS: [&str; 24] = [
+    "0s", "0m", "0h", "1s", "00001s", "000001s", "30s", "31s", "60s", "1m", "30m", "1800s", "1801s", "31m",
+    "1h", "3600s", "3601s", "24h", "1440m", "86400s", "86401s", "25h", "1d", "1.5s",
+];
+const QUANTITIES: [&str; 16] = [
+    "0",
+    "0.0",
+    "0.001",
+    "0.0001",
+    "1",
+    "007.50",
+    "0000000000001",
+    "00000000000001",
+    "000000000000001",
+    "999999999.999",
+    "1000000000",
+    "1000000000.001",
+    "1e3",
+    "-1",
+    "+1",
+    "1.",
+];
+const LABEL_KEYS: [&str; 11] = [
+    "a",
+    "A_b.c-d",
+    "example.com/a",
+    "Example.com/a",
+    "example..com/a",
+    "/a",
+    "a/",
+    "a/b/c",
+    "a b",
+    "-a",
+    "é",
+];
+
+/// A value that only one of them takes is either rejected although it would work, or accepted and never used.
+#[tokio::test]
+async fn the_api_server_and_the_operator_accept_the_same_profiles() {
+    let (namespace, dry_run) = (namespace().await, PostParams { dry_run: true, ..PostParams::default() });
+    let (api, values) = (profiles(&namespace), disputed_values());
+    let mut differences = Vec::new();
+    for spec in &values {
+        let accepted = api.create(&dry_run, &profile("disputed", spec)).await;
+        let spec_of = serde_json::from_value::<AutoscalingProfileSpec>(spec.clone());
+        let read = spec_of.map_err(|error| error.to_string()).and_then(|spec| {
+            Profile::read(&spec)
+                .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+        });
+        if accepted.is_ok() != read.is_ok() {
+            differences.push(format!(
+                "{spec}: {:?}, {:?}",
+                accepted.err().map(|error| error.to_string()),
+                read.err()
+            ));
+        }
+    }
+    assert!(differences.is_empty(), "{} of {}: {differences:#?}", differences.len(), values.len());
 }
 
 #[tokio::test]

@@ -197,11 +197,11 @@ async fn impersonation(tenant: &Tenant, victim: &Victim) {
         assert!(tenant.model(name, &annotations).await);
         assert!(tenant.route(name, &format!("{name}-name"), &["routed-name", "unrouted-name"]).await);
     }
-    let mut owned = serde_json::to_value(tenant.namespace.model_serving("owned").object()).unwrap();
-    owned["metadata"]["ownerReferences"] = owners.clone();
-    owned["metadata"]["finalizers"] = json!(["example.com/hold"]);
-    owned["metadata"]["annotations"] = json!({"kthena.io/model-name": "routed-name"});
-    assert!(tenant.creates(&kinds::model_serving(), owned).await);
+    let mut child = serde_json::to_value(tenant.namespace.model_serving("owned").object()).unwrap();
+    child["metadata"]["ownerReferences"] = owners.clone();
+    child["metadata"]["finalizers"] = json!(["example.com/hold"]);
+    child["metadata"]["annotations"] = json!({"kthena.io/model-name": "routed-name"});
+    assert!(tenant.creates(&kinds::model_serving(), child).await);
     let server = json!({"workloadSelector": {"matchLabels": {"modelserving.volcano.sh/name": "routed"}}, "workloadPort": {"port": 8000}, "inferenceEngine": "vLLM"});
     assert!(
         tenant.creates(&kinds::model_server(), json!({"metadata": {"name": "thief"}, "spec": server})).await
@@ -289,7 +289,7 @@ async fn a_tenant_stops_nothing_and_changes_nothing_of_another(#[case] has_polic
     impersonation(&tenant, &victim).await;
     many_labels(&tenant).await;
     victim.follows_a_new_maximum(22).await;
-    let (_, ()) = tokio::join!(burst(&tenant), victim.follows_a_new_maximum(23));
+    let ((), ()) = tokio::join!(burst(&tenant), victim.follows_a_new_maximum(23));
     victim.follows_a_new_maximum(24).await;
 
     is_alive(&mut operator).await;

@@ -14,12 +14,12 @@ use serde::{Deserialize, Serialize};
 use strum::IntoStaticStr;
 
 pub(crate) use self::schema::tls_rules;
-use self::schema::{at_most, between, create_schema, is_not_reserved, is_positive, rule, signal_names};
+use self::schema::{at_most, between, create_schema, is_not_reserved, is_target, rule, signal_names};
 use super::{
     keda::{FallbackBehavior, MetricType},
     monitoring::{Scheme, TlsConfig},
 };
-use crate::domain::{Activation, Demand, ReplicaBounds, ScrapeInterval, Signal};
+use crate::domain::{Activation, Demand, ReplicaBounds, ScrapeInterval, Signal, prometheus_url_pattern};
 
 /// Autoscaling settings that many ModelServings share.
 #[derive(CustomResource, JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -126,7 +126,7 @@ impl Default for AutoscalingProfileSpec {
 pub struct PrometheusSpec {
     /// Base URL that KEDA uses: http or https, with an optional path, without a trailing slash.
     #[schemars(
-        regex(pattern = r"^https?://[^\s/?#@:]+(:[0-9]{1,5})?(/[^\s?#]*[^\s/?#])?$"),
+        regex(pattern = prometheus_url_pattern()),
         length(max = 512)
     )]
     pub url: String,
@@ -142,9 +142,8 @@ pub struct PrometheusSpec {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 16))]
     #[schemars(extend("x-kubernetes-validations" = [rule(
-        "self.all(key, !key.contains(',') && !key.contains('=') && \
-         !self[key].contains(',') && !self[key].contains('='))",
-        "names and values must not contain ',' or '=', which KEDA cannot carry",
+        r"self.all(key, key.matches('^[!#$%&*+.^_`|~0-9A-Za-z-]{1,128}$') && self[key].matches('^[ -+--<>-~]*$'))",
+        "names must be HTTP header names, and values ASCII text without ',' and '=', which KEDA cannot carry",
     )]))]
     pub headers: BTreeMap<String, HeaderValue>,
     /// Set to true to have KEDA accept any certificate.
@@ -259,8 +258,8 @@ pub struct SignalSpec {
     #[schemars(extend("enum" = signal_names()))]
     pub name: String,
     /// Amount of the signal that one ServingGroup carries, as a quoted number >= 0.001.
-    #[schemars(regex(pattern = r"^[0-9]{1,9}(\.[0-9]{1,3})?$"), length(max = 13))]
-    #[schemars(extend("x-kubernetes-validations" = [is_positive()]))]
+    #[schemars(regex(pattern = r"^[0-9]+(\.[0-9]{1,3})?$"), length(max = 14))]
+    #[schemars(extend("x-kubernetes-validations" = is_target()))]
     pub target: String,
 }
 
@@ -284,8 +283,8 @@ pub struct CustomSignalSpec {
     #[schemars(length(min = 1, max = 2048))]
     pub query: String,
     /// Amount of the signal that one ServingGroup carries, as a quoted number >= 0.001.
-    #[schemars(regex(pattern = r"^[0-9]{1,9}(\.[0-9]{1,3})?$"), length(max = 13))]
-    #[schemars(extend("x-kubernetes-validations" = [is_positive()]))]
+    #[schemars(regex(pattern = r"^[0-9]+(\.[0-9]{1,3})?$"), length(max = 14))]
+    #[schemars(extend("x-kubernetes-validations" = is_target()))]
     pub target: String,
     /// AverageValue for a total over the model. Value for a level such as a latency: the HPA multiplies the
     /// number of ready ServingGroups, and scales to the minimum while none is ready.
@@ -298,7 +297,7 @@ pub struct CustomSignalSpec {
 #[serde(rename_all = "camelCase", default)]
 pub struct ScaleUpSpec {
     /// Time over which the HPA uses the lowest recommendation, up to 1h.
-    #[schemars(regex(pattern = "^[0-9]{1,4}[smh]$"), length(max = 5))]
+    #[schemars(regex(pattern = "^[0-9]{1,5}[smh]$"), length(max = 6))]
     #[schemars(extend("x-kubernetes-validations" = at_most("1h")))]
     pub stabilization_window: String,
     /// Limits of the change per period.
@@ -327,7 +326,7 @@ impl Default for ScaleUpSpec {
 #[serde(rename_all = "camelCase", default)]
 pub struct ScaleDownSpec {
     /// Time over which the HPA uses the highest recommendation, up to 1h.
-    #[schemars(regex(pattern = "^[0-9]{1,4}[smh]$"), length(max = 5))]
+    #[schemars(regex(pattern = "^[0-9]{1,5}[smh]$"), length(max = 6))]
     #[schemars(extend("x-kubernetes-validations" = at_most("1h")))]
     pub stabilization_window: String,
     /// Limits of the change per period.
@@ -365,7 +364,7 @@ pub struct PolicySpec {
     #[schemars(range(min = 1))]
     pub value: i32,
     /// Length of the period, from 1s to 30m.
-    #[schemars(regex(pattern = "^[0-9]{1,4}[sm]$"), length(max = 5))]
+    #[schemars(regex(pattern = "^[0-9]{1,5}[smh]$"), length(max = 6))]
     #[schemars(extend("x-kubernetes-validations" = between("1s", "30m")))]
     pub period: String,
 }
@@ -393,7 +392,8 @@ pub struct ScaleToZeroSpec {
     pub initial_cooldown: String,
     /// Demand that scales a model up from zero: more requests and tokens than this within two minutes, as a
     /// quoted number.
-    #[schemars(regex(pattern = r"^[0-9]{1,9}(\.[0-9]{1,3})?$"), length(max = 13))]
+    #[schemars(regex(pattern = r"^[0-9]+(\.[0-9]{1,3})?$"), length(max = 14))]
+    #[schemars(extend("x-kubernetes-validations" = [rule("double(self) < 1000000000.0", "must be less than 1000000000")]))]
     pub activation: String,
 }
 
@@ -440,9 +440,14 @@ pub struct MonitorsSpec {
     pub create: Option<CreateSpec>,
     /// Labels by which your Prometheus selects its monitors, such as release: kube-prometheus-stack.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub labels: BTreeMap<String, String>,
+    #[schemars(extend("maxProperties" = 32))]
+    #[schemars(extend("x-kubernetes-validations" = [rule(
+        r"self.all(key, key.indexOf('/') <= 253 && key.matches('^([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))",
+        "keys must be label keys",
+    )]))]
+    pub labels: BTreeMap<String, LabelValue>,
     /// Interval between scrapes, from 1s to 30s.
-    #[schemars(regex(pattern = "^[0-9]{1,2}s$"), length(max = 3))]
+    #[schemars(regex(pattern = "^[0-9]{1,5}[smh]$"), length(max = 6))]
     #[schemars(extend("x-kubernetes-validations" = between("1s", "30s")))]
     pub interval: String,
 }
@@ -452,6 +457,13 @@ impl Default for MonitorsSpec {
         Self { create: None, labels: BTreeMap::new(), interval: ScrapeInterval::default().to_string() }
     }
 }
+
+/// Value of a label.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct LabelValue(
+    #[schemars(regex(pattern = "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"), length(max = 63))] pub String,
+);
 
 /// Creation of monitors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

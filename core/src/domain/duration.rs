@@ -7,6 +7,9 @@ use super::ValueError;
 /// Units of a duration, in seconds; the largest is first.
 const UNITS: [(char, i32); 3] = [('h', 3600), ('m', 60), ('s', 1)];
 
+/// Maximum number of digits, as in the CRD.
+const DIGITS_MAX: usize = 5;
+
 /// Parses whole seconds, minutes or hours, such as `15s`, `10m` or `1h`, into seconds.
 ///
 /// # Errors
@@ -24,8 +27,10 @@ pub(crate) fn seconds(text: &str, range: RangeInclusive<i32>) -> Result<i32, Val
 fn parse(text: &str) -> Option<i32> {
     let (number, unit) =
         UNITS.into_iter().find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, seconds)))?;
-    let number = number.parse::<u16>().ok().filter(|_| !number.starts_with('+'))?;
-    i32::from(number).checked_mul(unit)
+    if number.len() > DIGITS_MAX || !number.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    number.parse::<i32>().ok()?.checked_mul(unit)
 }
 
 /// Seconds, written with the largest unit that divides them.
@@ -95,6 +100,11 @@ mod tests {
     #[rstest]
     #[case("90m", Ok(5400))]
     #[case("24h", Ok(86_400))]
+    #[case("86400s", Ok(86_400))]
+    #[case("00001s", Ok(1))]
+    #[case("86401s", Err("expected a duration from 0s to 24h"))]
+    #[case("000001s", Err("expected a duration from 0s to 24h"))]
+    #[case("1d", Err("expected a duration from 0s to 24h"))]
     #[case("0s", Ok(0))]
     #[case("25h", Err("expected a duration from 0s to 24h"))]
     #[case("+1s", Err("expected a duration from 0s to 24h"))]

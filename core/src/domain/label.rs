@@ -98,7 +98,8 @@ impl ObjectName {
 }
 
 fn is_dns(prefix: &str) -> bool {
-    prefix.len() <= 253 && prefix.split('.').all(is_dns_label)
+    prefix.len() <= 253
+        && prefix.split('.').all(|part| is_word(part, "-") && !part.contains(char::is_uppercase))
 }
 
 fn is_dns_label(text: &str) -> bool {
@@ -107,8 +108,11 @@ fn is_dns_label(text: &str) -> bool {
 
 /// Letters and digits, with `inner` allowed between them; at most 63.
 fn is_part(text: &str, inner: &str) -> bool {
-    text.len() <= 63
-        && text.starts_with(is_edge)
+    text.len() <= 63 && is_word(text, inner)
+}
+
+fn is_word(text: &str, inner: &str) -> bool {
+    text.starts_with(is_edge)
         && text.ends_with(is_edge)
         && text.chars().all(|c| is_edge(c) || inner.contains(c))
 }

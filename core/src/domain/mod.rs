@@ -34,7 +34,7 @@ pub(crate) use model_names::distinct_names;
 pub use model_names::{MODEL_NAME_MAX, ModelName, ModelNames};
 pub use namespace_pattern::NamespacePattern;
 pub use pause::Pause;
-pub use prometheus_url::PrometheusUrl;
+pub use prometheus_url::{PrometheusUrl, prometheus_url_pattern};
 pub use quantity::{Activation, Target};
 pub use reason::{ChainLink, Reason, Status, VerdictReason};
 pub use replica_bounds::ReplicaBounds;

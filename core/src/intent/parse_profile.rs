@@ -15,8 +15,8 @@ use crate::{
         monitoring::{KeyReference, Scheme, SecretOrConfigMap, TlsConfig},
         profile::{
             AuthMode, AutoscalingProfileSpec, CreateSpec, CreateWord, CustomSignalSpec, FallbackSpec,
-            HeaderValue, MonitorsSpec, NamespacePatternSpec, PolicySpec, PrometheusSpec, ReplicasSpec,
-            RouterSpec, SignalSpec,
+            HeaderValue, LabelValue, MonitorsSpec, NamespacePatternSpec, PolicySpec, PrometheusSpec,
+            ReplicasSpec, RouterSpec, SignalSpec,
         },
     },
     domain::{
@@ -36,6 +36,19 @@ const STABILIZATION_WINDOW: RangeInclusive<i32> = 0..=3600;
 const POLICY_PERIOD: RangeInclusive<i32> = 1..=1800;
 /// Range of cooldowns, in seconds; a longer one is more likely a mistake than an intention.
 const COOLDOWN: RangeInclusive<i32> = 0..=86_400;
+
+/// Maximum numbers of elements and characters, as in the CRD.
+const HEADERS_MAX: usize = 16;
+const HEADER_NAME_MAX: usize = 128;
+const HEADER_VALUE_MAX: usize = 512;
+const LABELS_MAX: usize = 32;
+const SIGNALS_MAX: usize = 8;
+const POLICIES_MAX: usize = 4;
+const QUERY_MAX: usize = 2048;
+const QUANTITY_MAX: usize = 14;
+const FAILURES_MAX: i32 = 1000;
+const AUTH_MODES_MAX: usize = 4;
+const AUTHENTICATION_NAME_MAX: usize = 253;
 
 impl Profile {
     /// The built-in settings: the defaults of the CRD.
@@ -66,6 +79,7 @@ struct Parser {
 impl Parser {
     fn profile(&mut self, spec: &AutoscalingProfileSpec) -> Profile {
         let (up, down, to_zero) = (&spec.scale_up, &spec.scale_down, &spec.scale_to_zero);
+        self.text("spec.scaleToZero.activation", &to_zero.activation, QUANTITY_MAX);
         Profile {
             allowed_namespaces: spec.allowed_namespaces.as_deref().map(|allowed| self.namespaces(allowed)),
             prometheus: spec.prometheus.as_ref().and_then(|prometheus| self.prometheus(prometheus)),
@@ -117,6 +131,7 @@ impl Parser {
     fn prometheus(&mut self, spec: &PrometheusSpec) -> Option<PrometheusSettings> {
         self.auth_modes(spec);
         self.headers(&spec.headers);
+        self.authentication(spec);
         let url = self.parse("spec.prometheus.url", &spec.url, spec.url.parse())?;
         Some(PrometheusSettings {
             url,
@@ -129,6 +144,21 @@ impl Parser {
                 .collect(),
             unsafe_ssl: spec.unsafe_ssl,
         })
+    }
+
+    fn authentication(&mut self, spec: &PrometheusSpec) {
+        self.length("spec.prometheus.authModes", spec.auth_modes.len(), 0, AUTH_MODES_MAX);
+        let Some(reference) = &spec.authentication_ref else { return };
+        let is_edge = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+        let name = reference.name.as_str();
+        let is_name = (1..=AUTHENTICATION_NAME_MAX).contains(&name.len())
+            && name.starts_with(is_edge)
+            && name.ends_with(is_edge)
+            && name.chars().all(|c| is_edge(c) || c == '-' || c == '.');
+        if !is_name {
+            let expected = ValueError::expected("the name of an object, a lower-case DNS name");
+            self.reject("spec.prometheus.authenticationRef.name", name, expected);
+        }
     }
 
     fn auth_modes(&mut self, spec: &PrometheusSpec) {
@@ -144,16 +174,19 @@ impl Parser {
         self.reject("spec.prometheus.authModes", &modes.join(", "), ValueError::expected(expected));
     }
 
-    /// Reports the first invalid header: the map has no bound on its keys.
+    /// Reports the first invalid header.
     fn headers(&mut self, headers: &BTreeMap<String, HeaderValue>) {
-        let expected = "text without ',', '=' and control characters, which KEDA cannot carry";
+        let path = "spec.prometheus.headers";
+        self.length(path, headers.len(), 0, HEADERS_MAX);
         for (name, HeaderValue(value)) in headers {
-            if name.is_empty() || !is_header_text(name) {
-                return self.reject("spec.prometheus.headers", name, ValueError::expected(expected));
+            if !is_header_name(name) {
+                return self.reject(path, name, ValueError::expected("the name of an HTTP header"));
             }
-            if !is_header_text(value) {
-                let path = format!("spec.prometheus.headers[{name}]");
-                return self.reject(path, value, ValueError::expected(expected));
+            if value.len() > HEADER_VALUE_MAX || !value.chars().all(is_header_text) {
+                let expected = format!(
+                    "at most {HEADER_VALUE_MAX} characters of ASCII text without ',' and '=', which KEDA cannot carry"
+                );
+                return self.reject(format!("{path}[{name}]"), value, ValueError::expected(expected));
             }
         }
     }
@@ -216,6 +249,7 @@ impl Parser {
                 ValueError::expected("at least one signal, or one of customSignals"),
             );
         }
+        self.length("spec.signals", specs.len(), 0, SIGNALS_MAX);
         self.unique("spec.signals", specs.iter().map(|spec| spec.name.as_str()));
         specs
             .iter()
@@ -234,6 +268,7 @@ impl Parser {
     }
 
     fn custom_signals(&mut self, specs: &[CustomSignalSpec]) -> Vec<CustomSignal> {
+        self.length("spec.customSignals", specs.len(), 0, SIGNALS_MAX);
         self.unique("spec.customSignals", specs.iter().map(|spec| spec.name.as_str()));
         let paths = (0..).map(|i| format!("spec.customSignals[{i}]"));
         specs.iter().zip(paths).filter_map(|(spec, path)| self.custom_signal(&path, spec)).collect()
@@ -245,13 +280,19 @@ impl Parser {
             let expected = ValueError::expected("a name that no built-in signal has");
             self.reject(format!("{path}.name"), name, expected);
         }
+        if !is_signal_name(name) {
+            let expected = ValueError::expected("a name of lower-case letters, digits and '-', at most 63");
+            self.reject(format!("{path}.name"), name, expected);
+        }
         let target = self.target(path, target);
-        let query = self.query(format!("{path}.query"), query, Template::parse(query))?;
+        let query = self.query(&format!("{path}.query"), query, Template::parse(query))?;
         Some(CustomSignal { name: name.clone(), query, target: target?, metric_type: *metric_type })
     }
 
     fn target(&mut self, path: &str, text: &str) -> Option<Target> {
-        self.parse(format!("{path}.target"), text, text.parse())
+        let target = self.parse(format!("{path}.target"), text, text.parse())?;
+        self.text(format!("{path}.target"), text, QUANTITY_MAX);
+        Some(target)
     }
 
     fn unique<'a>(&mut self, path: &str, names: impl Iterator<Item = &'a str>) {
@@ -269,6 +310,7 @@ impl Parser {
         if policies.is_empty() {
             self.reject(format!("{path}.policies"), "[]", ValueError::expected("at least one policy"));
         }
+        self.length(format!("{path}.policies"), policies.len(), 0, POLICIES_MAX);
         let paths = (0..).map(|i| format!("{path}.policies[{i}]"));
         Direction {
             stabilization_window: self.seconds(
@@ -289,6 +331,10 @@ impl Parser {
 
     fn fallback(&mut self, spec: &FallbackSpec) -> Fallback {
         self.at_least("spec.fallback.failureThreshold", spec.failure_threshold, 1);
+        if spec.failure_threshold > FAILURES_MAX {
+            let expected = ValueError::expected(format!("an integer <= {FAILURES_MAX}"));
+            self.reject("spec.fallback.failureThreshold", &spec.failure_threshold.to_string(), expected);
+        }
         self.at_least("spec.fallback.replicas", spec.replicas, 1);
         Fallback {
             failure_threshold: spec.failure_threshold,
@@ -301,14 +347,15 @@ impl Parser {
         self.labels(&spec.labels);
         MonitorSettings {
             create: spec.create.map(create_monitors),
-            labels: spec.labels.clone(),
+            labels: spec.labels.iter().map(|(key, LabelValue(value))| (key.clone(), value.clone())).collect(),
             interval: self.value("spec.monitors.interval", &spec.interval, spec.interval.parse()),
         }
     }
 
     /// Reports the first invalid label: the map has no bound on its size.
-    fn labels(&mut self, labels: &BTreeMap<String, String>) {
-        for (key, value) in labels {
+    fn labels(&mut self, labels: &BTreeMap<String, LabelValue>) {
+        self.length("spec.monitors.labels", labels.len(), 0, LABELS_MAX);
+        for (key, LabelValue(value)) in labels {
             if let Err(expected) = Label::check_key(key) {
                 return self.reject("spec.monitors.labels", key, expected);
             }
@@ -330,13 +377,21 @@ impl Parser {
         }
     }
 
+    /// Checks the length of a text, in characters.
+    fn text(&mut self, path: impl Into<String>, text: &str, max: usize) {
+        if text.chars().count() > max {
+            self.reject(path, text, ValueError::expected(format!("at most {max} characters")));
+        }
+    }
+
     fn at_least(&mut self, path: impl Into<String>, value: i32, min: i32) {
         if value < min {
             self.reject(path, &value.to_string(), ValueError::expected(format!("an integer >= {min}")));
         }
     }
 
-    fn query<T>(&mut self, path: impl Into<String>, text: &str, parsed: Result<T, QueryError>) -> Option<T> {
+    fn query<T>(&mut self, path: &str, text: &str, parsed: Result<T, QueryError>) -> Option<T> {
+        self.text(path, text, QUERY_MAX);
         self.parse(path, text, parsed.map_err(ValueError::from))
     }
 
@@ -353,8 +408,22 @@ impl Parser {
     }
 }
 
-fn is_header_text(text: &str) -> bool {
-    !text.contains([',', '=']) && !text.chars().any(char::is_control)
+fn is_signal_name(name: &str) -> bool {
+    let is_inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    (1..=63).contains(&name.len())
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.ends_with(is_inner)
+        && name.chars().all(|c| is_inner(c) || c == '-')
+}
+
+/// A token of RFC 9110, without the quote `'`.
+fn is_header_name(name: &str) -> bool {
+    let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&*+-.^_`|~".contains(c);
+    (1..=HEADER_NAME_MAX).contains(&name.len()) && name.chars().all(is_token)
+}
+
+const fn is_header_text(c: char) -> bool {
+    (c.is_ascii_graphic() || c == ' ') && c != ',' && c != '='
 }
 
 const fn create_monitors(spec: CreateSpec) -> CreateMonitors {

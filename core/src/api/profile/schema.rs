@@ -18,8 +18,11 @@ pub(super) fn is_not_reserved() -> Value {
 }
 
 /// Bounds a target: the HPA rejects 0.
-pub(super) fn is_positive() -> Value {
-    rule("double(self) >= 0.001", "must be at least 0.001")
+pub(super) fn is_target() -> [Value; 2] {
+    [
+        rule("double(self) >= 0.001", "must be at least 0.001"),
+        rule("double(self) <= 1000000000.0", "must be at most 1000000000"),
+    ]
 }
 
 /// Bounds a duration.
