@@ -11,12 +11,21 @@ use std::{env, fs, path::PathBuf, process::Command};
 
 use harness::control_plane::{binary, built};
 use kthena_keda_core::{
+    domain::SeriesMatchers,
     promql::Query,
     signals::{DemandScope, Engine, EngineSeries, RouterSeries, ScrapeSource, Signal, activation},
 };
 use rstest::rstest;
 use serde_json::{Value, json};
 use strum::VariantArray as _;
+
+mod promql {
+    mod activation;
+    mod clusters;
+    mod engines;
+    mod evidence;
+    mod month;
+}
 
 /// Time of evaluation. Samples are 15 s apart, so this is 20 samples after the first.
 const AT: &str = "5m";
@@ -40,9 +49,19 @@ fn in_flight(pod: &str, model: &str, values: &str) -> Value {
 
 /// Series of an idle router of Kthena 1.0 or later, and of its target, which is up.
 fn idle(pod: &str, samples: &str) -> Vec<Value> {
+    with(
+        target(pod, samples, 2, 2),
+        [router("kthena_router_active_requests", pod, "", &format!("0{samples}"))],
+    )
+}
+
+/// Series that Prometheus adds for the target of a router: it exports a number of samples, of which a number
+/// remains after `metricRelabelings`.
+fn target(pod: &str, samples: &str, exported: u32, kept: u32) -> Vec<Value> {
     vec![
-        router("kthena_router_active_requests", pod, "", &format!("0{samples}")),
         router("up", pod, "", &format!("1{samples}")),
+        router("scrape_samples_scraped", pod, "", &format!("{exported}{samples}")),
+        router("scrape_samples_post_metric_relabeling", pod, "", &format!("{kept}{samples}")),
     ]
 }
 
@@ -63,7 +82,7 @@ fn query(signal: &str, models: &str, source: ScrapeSource) -> String {
 }
 
 fn from(source: ScrapeSource) -> RouterSeries {
-    RouterSeries { namespace: "kthena-system".to_owned(), source }
+    RouterSeries::new("kthena-system", source)
 }
 
 fn service() -> ScrapeSource {
@@ -75,10 +94,14 @@ fn service() -> ScrapeSource {
 fn evaluate(name: &str, series: &[Value], query: &str, at: &str, expected: Option<f64>) {
     let samples: Vec<Value> =
         expected.into_iter().map(|value| json!({"labels": "{}", "value": value})).collect();
-    let test = json!({
-        "name": name, "interval": "15s", "input_series": series,
-        "promql_expr_test": [{"expr": format!("round(({query}), 0.001)"), "eval_time": at, "exp_samples": samples}],
-    });
+    let evaluated =
+        json!({"expr": format!("round(({query}), 0.001)"), "eval_time": at, "exp_samples": samples});
+    check(name, series, &[evaluated]);
+}
+
+/// Runs checks of queries over the series with promtool.
+fn check(name: &str, series: &[Value], checks: &[Value]) {
+    let test = json!({"name": name, "interval": "15s", "input_series": series, "promql_expr_test": checks});
     let folder = built().join("promql");
     fs::create_dir_all(&folder).unwrap();
     // One file per test, because tests run in parallel.
@@ -106,10 +129,13 @@ fn an_idle_router_gives_zero(
 ) {
     evaluate(&format!("idle-{signal}"), &idle("r-0", "x40"), &query(signal, "m", service()), AT, Some(0.0));
     // An idle router before Kthena 1.0 exports no series; only its target shows that it runs.
-    let old = [router("up", "r-0", "", "1x40")];
+    let old = target("r-0", "x40", 0, 0);
     evaluate(&format!("idle-old-{signal}"), &old, &query(signal, "m", service()), AT, Some(0.0));
+    let of_job = |metric: &str, values: &str| json!({"series": format!(r#"{metric}{{namespace="kthena-system",pod="r-0",job="kthena-system/theirs"}}"#), "values": values});
     let job = [
-        json!({"series": r#"up{namespace="kthena-system",pod="r-0",job="kthena-system/theirs"}"#, "values": "1x40"}),
+        of_job("up", "1x40"),
+        of_job("scrape_samples_scraped", "0x40"),
+        of_job("scrape_samples_post_metric_relabeling", "0x40"),
     ];
     let foreign = ScrapeSource::Job("kthena-system/theirs".to_owned());
     evaluate(&format!("idle-theirs-{signal}"), &job, &query(signal, "m", foreign), AT, Some(0.0));
@@ -332,7 +358,7 @@ fn recorded_metrics_give_the_number_of_requests(#[case] state: &str, #[case] exp
             .map_or((series, ""), |(metric, labels)| (metric, labels.trim_end_matches('}')));
         router(metric, "r-0", labels, &format!("{value}x40"))
     });
-    let series = with(vec![router("up", "r-0", "", "1x40")], series);
+    let series = with(target("r-0", "x40", 1000, 1000), series);
     evaluate(state, &series, &query("active-requests", "m", service()), AT, Some(expected));
     for signal in DEMAND {
         let zero = if signal == "active-requests" { expected } else { 0.0 };
@@ -396,8 +422,13 @@ fn of_engine(
 }
 
 fn engine_query(signal: &str, engine: Engine, at_zero: Option<RouterSeries>) -> String {
-    let series =
-        EngineSeries { engine, namespace: "team-a".to_owned(), model_serving: "chat".to_owned(), at_zero };
+    let series = EngineSeries {
+        engine,
+        namespace: "team-a".to_owned(),
+        model_serving: "chat".to_owned(),
+        matchers: SeriesMatchers::default(),
+        at_zero,
+    };
     let Some(Signal::Saturation(saturation)) = Signal::from_name(signal) else {
         panic!("{signal} is no signal of the engines")
     };
@@ -474,6 +505,23 @@ fn missing_engines_give_zero_only_at_a_minimum_of_zero() {
             None,
         );
     }
+}
+
+#[rstest]
+fn a_presence_query_with_a_comment_leaves_the_query_whole(
+    #[values("active-requests", "queued-requests", "request-rate", "output-tokens", "activation")]
+    signal: &str,
+    #[values(
+        "max(up{job=\"r\"} == 1)  # both zones",
+        "max(up{job=\"r\"} == 1) \n\t",
+        "# zones\nmax(up{job=\"r\"} == 1)\n# x"
+    )]
+    presence: &str,
+) {
+    let source = ScrapeSource::Query(Query::parse(presence).unwrap());
+    let up = [json!({"series": r#"up{job="r",pod="r-0"}"#, "values": "1x40"})];
+    let name = format!("comment-{signal}-{}", presence.len());
+    evaluate(&name, &up, &query(signal, "m", source), AT, Some(0.0));
 }
 
 #[rstest]

@@ -4,7 +4,7 @@
 //! model names or other texts.
 
 use kthena_keda_core::{
-    domain::ModelNames,
+    domain::{ModelNames, SeriesMatchers},
     promql::{Query, Subject, Template, alternation, quote},
     signals::{
         Demand, DemandScope, Engine, EngineSeries, RouterSeries, Saturation, ScrapeSource, activation,
@@ -57,9 +57,8 @@ fn check_alternation(texts: &[&str]) {
 fn check_builders(namespace: &str, name: &str, texts: &[&str]) {
     let servers: Vec<String> = texts.iter().map(|text| (*text).to_owned()).collect();
     let names = texts.join(",").parse::<ModelNames>().ok();
-    let service =
-        RouterSeries { namespace: namespace.to_owned(), source: ScrapeSource::Service(name.to_owned()) };
-    let job = RouterSeries { namespace: namespace.to_owned(), source: ScrapeSource::Job(name.to_owned()) };
+    let service = RouterSeries::new(namespace, ScrapeSource::Service(name.to_owned()));
+    let job = RouterSeries::new(namespace, ScrapeSource::Job(name.to_owned()));
     let mut queries = Vec::new();
     for router in [&service, &job] {
         let by_server = (!servers.is_empty()).then(|| DemandScope::Servers(servers.clone()));
@@ -72,7 +71,13 @@ fn check_builders(namespace: &str, name: &str, texts: &[&str]) {
     }
     for (engine, at_zero) in [(Engine::Vllm, None), (Engine::Sglang, Some(service))] {
         let series =
-            EngineSeries { engine, namespace: namespace.to_owned(), model_serving: name.to_owned(), at_zero };
+            EngineSeries {
+                engine,
+                namespace: namespace.to_owned(),
+                model_serving: name.to_owned(),
+                matchers: SeriesMatchers::default(),
+                at_zero,
+            };
         queries.extend(
             [Saturation::Queue, Saturation::Running, Saturation::KvCache].map(|signal| signal.query(&series)),
         );
@@ -99,7 +104,7 @@ fn check_matcher(
         "service" | "job" | "modelserving_volcano_sh_name" => is_equal(matcher, name),
         "model" => names.is_some_and(|names| names.iter().all(|name| matcher.is_match(name))),
         "model_server" => servers.iter().all(|server| matcher.is_match(server)),
-        "__name__" | "token_type" => true,
+        "__name__" | "token_type" | "pod" => true,
         other => panic!("unexpected matcher {other} in {query}"),
     };
     assert!(is_correct, "unexpected value of the matcher {} in {query}", matcher.name);
@@ -120,8 +125,9 @@ fn check_template(template: &str, namespace: &str, name: &str, texts: &[&str]) {
     }
     let [plain_namespace, plain_name, plain_model, plain_adapter] = PLAIN;
     let plain_adapters = vec![plain_adapter; adapters.len()];
+    let matchers = &SeriesMatchers::default();
     let filled = template
-        .fill(&Subject { models, adapters, namespace, name })
+        .fill(&Subject { models, adapters, namespace, name, matchers })
         .expect("a template accepts one model")
         .to_string();
     let plain = Subject {
@@ -129,6 +135,7 @@ fn check_template(template: &str, namespace: &str, name: &str, texts: &[&str]) {
         adapters: &plain_adapters,
         namespace: plain_namespace,
         name: plain_name,
+        matchers,
     };
     let plain = template.fill(&plain).expect("a template accepts one model").to_string();
     assert!(Query::parse(&filled).is_ok(), "{:?}: {filled}", Query::parse(&filled));

@@ -176,7 +176,11 @@ async fn evidence(
     namespace: &str,
     history: &mut History,
 ) -> ScrapeEvidence {
-    match monitor.prometheus.query(prometheus, &signals::router_scrapes(namespace)).await {
+    match monitor
+        .prometheus
+        .query(prometheus, &signals::router_scrapes(namespace, &prometheus.matchers))
+        .await
+    {
         Ok(samples) => history.evidence = Some(ScrapeEvidence::read(samples)),
         Err(error) => tracing::debug!(error, "cannot ask Prometheus who scrapes the router"),
     }

@@ -25,8 +25,10 @@ use kthena_keda_core::{
     api::kthena::ModelServing,
     domain::{Key, key},
     intent::{Profile, PrometheusSettings},
-    observed::{ProbeResult, ProbeResults, ProbeTarget, RouterScrape, Sample, SelectorMismatch},
-    signals,
+    observed::{
+        ProbeResult, ProbeResults, ProbeTarget, RouterSamples, RouterScrape, SelectorMismatch, ServerSamples,
+    },
+    signals::{self, RouterSeries},
 };
 
 /// Queries in flight at a time.
@@ -77,20 +79,20 @@ fn targets(context: &Context, router: &RouterReceiver) -> HashSet<ProbeTarget> {
     let Some(router) = router.borrow().clone() else { return HashSet::new() };
     let profiles = context.caches.profiles_in_use(&context.settings.defaults);
     let target = |profile: Profile| {
-        let router = router.series.with_overrides(&profile.router);
+        let router = profile.router_series(&router.series);
         profile.prometheus.map(|prometheus| ProbeTarget { prometheus, router })
     };
     profiles.into_iter().filter_map(target).collect()
 }
 
-/// Probes every target, with one query at a time for each. Engines are queried once for each Prometheus.
+/// Probes every target, with one query at a time for each. What does not depend on the router is queried once for each Prometheus.
 pub async fn probe(prometheus: &Querier, targets: impl IntoIterator<Item = ProbeTarget>) -> ProbeResults {
     let targets: HashSet<ProbeTarget> = targets.into_iter().collect();
-    let engines = &probe_engines(prometheus, &targets).await;
+    let servers = &probe_servers(prometheus, &targets).await;
     stream::iter(targets)
         .map(async |target| {
-            let result = match engines.get(&target.prometheus) {
-                Some(Ok(engines)) => probe_router(prometheus, &target, engines.clone()).await,
+            let result = match servers.get(&target.prometheus) {
+                Some(Ok(server)) => probe_router(prometheus, &target, server.clone()).await,
                 Some(Err(error)) => Err(error.clone()),
                 None => Err("not queried".to_owned()),
             };
@@ -101,15 +103,15 @@ pub async fn probe(prometheus: &Querier, targets: impl IntoIterator<Item = Probe
         .await
 }
 
-async fn probe_engines(
+async fn probe_servers(
     prometheus: &Querier,
     targets: &HashSet<ProbeTarget>,
-) -> HashMap<PrometheusSettings, Result<Vec<Sample>, String>> {
+) -> HashMap<PrometheusSettings, Result<ServerSamples, String>> {
     let addresses: HashSet<PrometheusSettings> =
         targets.iter().map(|target| target.prometheus.clone()).collect();
     stream::iter(addresses)
         .map(async |settings| {
-            let samples = prometheus.query(&settings, &signals::engine_targets()).await;
+            let samples = probe_server(prometheus, &settings).await;
             (settings, samples)
         })
         .buffer_unordered(CONCURRENCY)
@@ -117,27 +119,46 @@ async fn probe_engines(
         .await
 }
 
-async fn probe_router(
-    prometheus: &Querier,
-    target: &ProbeTarget,
-    engines: Vec<Sample>,
-) -> Result<ProbeResult, String> {
-    let settings = &target.prometheus;
-    let scrape = router_scrape(prometheus, target).await?;
-    let names = prometheus.query(settings, &signals::model_names(&target.router)).await?;
-    // Series of other namespaces only lead to a warning, and others may make too many of them.
-    let elsewhere = prometheus.query(settings, &signals::requests_elsewhere(&target.router)).await;
-    Ok(ProbeResult::read(scrape, names, elsewhere.unwrap_or_default(), engines))
+async fn probe_server(prometheus: &Querier, settings: &PrometheusSettings) -> Result<ServerSamples, String> {
+    let matchers = &settings.matchers;
+    Ok(ServerSamples {
+        engine_targets: prometheus.query(settings, &signals::engine_targets(matchers)).await?,
+        engine_gauges: prometheus.query(settings, &signals::engine_gauges(matchers)).await?,
+        other_shards: prometheus.query(settings, &signals::other_shards()).await?,
+    })
 }
 
-async fn router_scrape(prometheus: &Querier, target: &ProbeTarget) -> Result<RouterScrape, String> {
-    let presence = prometheus.query(&target.prometheus, &signals::router_presence(&target.router)).await?;
+async fn probe_router(
+    prometheus: &Querier,
+    ProbeTarget { prometheus: settings, router }: &ProbeTarget,
+    server: ServerSamples,
+) -> Result<ProbeResult, String> {
+    let samples = RouterSamples {
+        scrape: router_scrape(prometheus, settings, router).await?,
+        targets: prometheus.query(settings, &signals::router_labels(router)).await?,
+        names: prometheus.query(settings, &signals::model_names(router)).await?,
+        // Series of other namespaces only lead to a warning, and others may make too many of them.
+        elsewhere: prometheus.query(settings, &signals::requests_elsewhere(router)).await.unwrap_or_default(),
+    };
+    Ok(ProbeResult::read(samples, server))
+}
+
+async fn router_scrape(
+    prometheus: &Querier,
+    settings: &PrometheusSettings,
+    router: &RouterSeries,
+) -> Result<RouterScrape, String> {
+    let presence = prometheus.query(settings, &signals::router_presence(router)).await?;
     if !presence.is_empty() {
         return Ok(RouterScrape::Succeeds);
     }
-    let Some(targets) = signals::router_targets(&target.router) else { return Ok(RouterScrape::NoTarget) };
-    let targets = prometheus.query(&target.prometheus, &targets).await?;
-    Ok(if targets.is_empty() { RouterScrape::NoTarget } else { RouterScrape::Fails })
+    let Some(targets) = signals::router_targets(router) else { return Ok(RouterScrape::NoTarget) };
+    let targets = prometheus.query(settings, &targets).await?;
+    Ok(match targets.first() {
+        None => RouterScrape::NoTarget,
+        Some(up) if up.value >= 1.0 => RouterScrape::WithoutGauges,
+        Some(_) => RouterScrape::Fails,
+    })
 }
 
 /// The models with a `Value` metric whose selector mismatches now, with one request for each. No other model depends on its pods.

@@ -10,7 +10,7 @@ use kthena_keda_core::{
     intent::{Profile, PrometheusSettings},
     observed::Observed,
     plan::{Desired, Plan, plan},
-    signals::{RouterSeries, ScrapeSource},
+    signals::RouterSeries,
 };
 use kube::api::PostParams;
 use proptest::{
@@ -67,10 +67,7 @@ fn plan_for(name: &str, namespace: &str, annotations: &BTreeMap<String, String>)
         "spec": {"replicas": 1, "template": {"roles": [{"name": "engine"}]}},
     }))
     .unwrap();
-    let router = RouterSeries {
-        namespace: "kthena-system".to_owned(),
-        source: ScrapeSource::Service("kthena-router".to_owned()),
-    };
+    let router = RouterSeries::assumed("kthena-system");
     let prometheus =
         Some(PrometheusSettings::from("http://prometheus:9090".parse::<PrometheusUrl>().unwrap()));
     let observed = Observed::of(model_serving, router);

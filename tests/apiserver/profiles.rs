@@ -71,6 +71,11 @@ fn ready_condition(profile: &DynamicObject) -> Option<(&str, &str)> {
 #[case(json!({"prometheus": {"url": "http://p", "authenticationRef": {"name": "a"}, "authModes": ["bearer", "basic"]}}), "must not contain both bearer and basic")]
 #[case(json!({"prometheus": {"url": "http://p", "authenticationRef": {"name": "a"}, "authModes": ["digest"]}}), "spec.prometheus.authModes[0]")]
 #[case(json!({"prometheus": {"url": "http://p", "headers": {"X": "a=b"}}}), "names must be HTTP header names")]
+#[case(json!({"prometheus": {"url": "http://p", "matchers": {"__name__": "up"}}}), "names must be label names")]
+#[case(json!({"prometheus": {"url": "http://p", "matchers": {"a.b": "c"}}}), "names must be label names")]
+#[case(json!({"prometheus": {"url": "http://p", "matchers": {"model": "m"}}}), "must not contain a label that the queries match")]
+#[case(json!({"prometheus": {"url": "http://p", "matchers": {"cluster": ""}}}), "spec.prometheus.matchers.cluster")]
+#[case(json!({"prometheus": {"url": "http://p", "matchers": {"cluster": "a\nb"}}}), "spec.prometheus.matchers.cluster")]
 #[case(json!({"customSignals": [{"name": "kv-cache", "query": "sum(a)", "target": "1"}]}), "must not be the name of a built-in signal")]
 #[case(json!({"customSignals": [{"name": "Queue", "query": "sum(a)", "target": "1"}]}), "spec.customSignals[0].name")]
 #[case(json!({"customSignals": [{"name": "q", "target": "1"}]}), "spec.customSignals[0].query")]
@@ -298,6 +303,10 @@ async fn the_sample_equals_the_defaults_of_an_empty_profile() {
 #[case(json!({"monitors": {"create": "always"}}))]
 #[case(json!({"signals": [], "customSignals": [{"name": "q", "query": "sum(a)", "target": "1"}]}))]
 #[case(json!({"fallback": {}, "router": {}, "scaleToZero": {"activation": "2.5"}}))]
+#[case(json!({"prometheus": {"url": "http://p", "matchers": {"cluster": "eu-1", "_tier": "a\"b"}}}))]
+#[case(json!({"router": {"presenceQuery": "max(up == 1)  # both zones\n"}}))]
+#[case(json!({"router": {"presenceQuery": ""}}))]
+#[case(json!({"customSignals": [{"name": "q", "query": "sum(a{{{matchers}}})  # all\n", "target": "1"}]}))]
 #[tokio::test]
 async fn a_valid_profile_becomes_ready(#[case] spec: Value) {
     let (namespace, name) = (namespace().await, format!("good-{}", COUNT.fetch_add(1, Ordering::Relaxed)));

@@ -1,19 +1,14 @@
 //! Queries: their text, and the proof that a model name cannot change their structure.
 
 use kthena_keda_core::{
-    domain::ModelNames,
-    signals::{
-        Demand, DemandScope, Engine, EngineSeries, RouterSeries, Saturation, ScrapeSource, activation,
-    },
+    domain::{ModelNames, SeriesMatchers},
+    signals::{Demand, DemandScope, Engine, EngineSeries, RouterSeries, Saturation, activation},
 };
 use promql_parser::parser::{self, Expr};
 use proptest::prelude::*;
 
 fn router() -> RouterSeries {
-    RouterSeries {
-        namespace: "kthena-system".to_owned(),
-        source: ScrapeSource::Service("kthena-router".to_owned()),
-    }
+    RouterSeries::assumed("kthena-system")
 }
 
 const DEMANDS: [Demand; 4] =
@@ -36,6 +31,7 @@ fn queries_without_names() -> Vec<String> {
             engine,
             namespace: "team-a".to_owned(),
             model_serving: "chat".to_owned(),
+            matchers: SeriesMatchers::default(),
             at_zero,
         };
         queries.extend(

@@ -14,12 +14,16 @@ use serde::{Deserialize, Serialize};
 use strum::IntoStaticStr;
 
 pub(crate) use self::schema::tls_rules;
-use self::schema::{at_most, between, create_schema, is_not_reserved, is_target, rule, signal_names};
+use self::schema::{
+    are_matchers, at_most, between, create_schema, is_not_reserved, is_target, rule, signal_names,
+};
 use super::{
     keda::{FallbackBehavior, MetricType},
     monitoring::{Scheme, TlsConfig},
 };
-use crate::domain::{Activation, Demand, ReplicaBounds, ScrapeInterval, Signal, prometheus_url_pattern};
+use crate::domain::{
+    Activation, Demand, ReplicaBounds, ScrapeInterval, SeriesMatchers, Signal, prometheus_url_pattern,
+};
 
 /// Autoscaling settings that many ModelServings share.
 #[derive(CustomResource, JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -146,6 +150,13 @@ pub struct PrometheusSpec {
         "names must be HTTP header names, and values ASCII text without ',' and '=', which KEDA cannot carry",
     )]))]
     pub headers: BTreeMap<String, HeaderValue>,
+    /// Labels that every series of this cluster has in Prometheus, such as cluster: eu-1. Set them if the
+    /// store behind the URL holds the series of several clusters. The operator adds them to all of its
+    /// queries; use {{matchers}} in customSignals, and write them into router.presenceQuery.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = SeriesMatchers::MAX))]
+    #[schemars(extend("x-kubernetes-validations" = are_matchers()))]
+    pub matchers: BTreeMap<String, MatcherValue>,
     /// Set to true to have KEDA accept any certificate.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unsafe_ssl: bool,
@@ -162,6 +173,14 @@ pub struct NamespacePatternSpec(
 #[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct HeaderValue(#[schemars(length(max = 512))] pub String);
+
+/// Value of a label.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct MatcherValue(
+    #[schemars(regex(pattern = r"^[^\x00-\x1f\x7f-\x9f]*$"), length(min = 1, max = SeriesMatchers::VALUE_MAX))]
+    pub String,
+);
 
 /// Reference to KEDA's credentials.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -278,7 +297,8 @@ pub struct CustomSignalSpec {
     #[schemars(regex(pattern = "^[a-z]([-a-z0-9]*[a-z0-9])?$"), length(min = 1, max = 63))]
     #[schemars(extend("x-kubernetes-validations" = [is_not_reserved()]))]
     pub name: String,
-    /// PromQL query that returns one value. {{model}}, {{namespace}} and {{name}} become quoted strings.
+    /// PromQL query that returns one value. {{model}}, {{namespace}} and {{name}} become quoted strings, and
+    /// {{matchers}} between the braces of a selector becomes prometheus.matchers.
     /// {{model}} is the only model name after = or !=, and all names including adapters after =~ or !~.
     #[schemars(length(min = 1, max = 2048))]
     pub query: String,

@@ -17,6 +17,7 @@ mod prometheus_url;
 mod quantity;
 mod reason;
 mod replica_bounds;
+mod series_matchers;
 mod signal;
 mod suggestions;
 
@@ -38,6 +39,7 @@ pub use prometheus_url::{PrometheusUrl, prometheus_url_pattern};
 pub use quantity::{Activation, Target};
 pub use reason::{ChainLink, Reason, Status, VerdictReason};
 pub use replica_bounds::ReplicaBounds;
+pub use series_matchers::SeriesMatchers;
 pub use signal::{ACTIVATION, Demand, Saturation, Signal};
 pub(crate) use suggestions::SUGGESTIONS_MAX;
 pub use suggestions::nearest;

@@ -15,15 +15,15 @@ use crate::{
         monitoring::{KeyReference, Scheme, SecretOrConfigMap, TlsConfig},
         profile::{
             AuthMode, AutoscalingProfileSpec, CreateSpec, CreateWord, CustomSignalSpec, FallbackSpec,
-            HeaderValue, LabelValue, MonitorsSpec, NamespacePatternSpec, PolicySpec, PrometheusSpec,
-            ReplicasSpec, RouterSpec, SignalSpec,
+            HeaderValue, LabelValue, MatcherValue, MonitorsSpec, NamespacePatternSpec, PolicySpec,
+            PrometheusSpec, ReplicasSpec, RouterSpec, SignalSpec,
         },
     },
     domain::{
-        ACTIVATION, InvalidValue, Label, Namespace, NamespacePattern, ReplicaBounds, Signal, Target,
-        ValueError, seconds,
+        ACTIVATION, InvalidValue, Label, Namespace, NamespacePattern, ReplicaBounds, SeriesMatchers, Signal,
+        Target, ValueError, seconds,
     },
-    promql::{Query, QueryError, Template},
+    promql::{Query, QueryError, Template, without_comments},
     signals::RouterSettings,
 };
 
@@ -132,6 +132,7 @@ impl Parser {
         self.auth_modes(spec);
         self.headers(&spec.headers);
         self.authentication(spec);
+        self.matchers(&spec.matchers);
         let url = self.parse("spec.prometheus.url", &spec.url, spec.url.parse())?;
         Some(PrometheusSettings {
             url,
@@ -143,6 +144,7 @@ impl Parser {
                 .map(|(name, HeaderValue(value))| (name.clone(), value.clone()))
                 .collect(),
             unsafe_ssl: spec.unsafe_ssl,
+            matchers: matchers(&spec.matchers),
         })
     }
 
@@ -158,6 +160,23 @@ impl Parser {
         if !is_name {
             let expected = ValueError::expected("the name of an object, a lower-case DNS name");
             self.reject("spec.prometheus.authenticationRef.name", name, expected);
+        }
+    }
+
+    /// Reports the first invalid matcher.
+    fn matchers(&mut self, matchers: &BTreeMap<String, MatcherValue>) {
+        const PATH: &str = "spec.prometheus.matchers";
+        if matchers.len() > SeriesMatchers::MAX {
+            let expected = ValueError::expected(format!("at most {} labels", SeriesMatchers::MAX));
+            return self.reject(PATH, &matchers.len().to_string(), expected);
+        }
+        for (name, MatcherValue(value)) in matchers {
+            if let Err(expected) = SeriesMatchers::check_name(name) {
+                return self.reject(PATH, name, expected);
+            }
+            if let Err(expected) = SeriesMatchers::check_value(value) {
+                return self.reject(format!("{PATH}[{name}]"), value, expected);
+            }
         }
     }
 
@@ -195,7 +214,7 @@ impl Parser {
         let namespace = spec.namespace.as_deref().and_then(|namespace| {
             self.parse("spec.router.namespace", namespace, namespace.parse::<Namespace>())
         });
-        let query = spec.presence_query.as_deref().filter(|query| !query.trim().is_empty());
+        let query = spec.presence_query.as_deref().filter(|query| !without_comments(query).is_empty());
         let presence =
             query.and_then(|query| self.query("spec.router.presenceQuery", query, Query::parse(query)));
         RouterSettings { namespace: namespace.map(Namespace::into_string), presence }
@@ -406,6 +425,10 @@ impl Parser {
     fn reject(&mut self, path: impl Into<String>, value: &str, expected: ValueError) {
         self.errors.push(InvalidValue::new(path, value, expected));
     }
+}
+
+fn matchers(spec: &BTreeMap<String, MatcherValue>) -> SeriesMatchers {
+    spec.iter().map(|(name, MatcherValue(value))| (name.clone(), value.clone())).collect()
 }
 
 fn is_signal_name(name: &str) -> bool {

@@ -10,9 +10,12 @@ use crate::{
         monitoring::{Scheme, TlsConfig},
         profile::{AuthMode, AuthenticationRef},
     },
-    domain::{Activation, NamespacePattern, PrometheusUrl, ReplicaBounds, ScrapeInterval, Signal, Target},
+    domain::{
+        Activation, NamespacePattern, PrometheusUrl, ReplicaBounds, ScrapeInterval, SeriesMatchers, Signal,
+        Target,
+    },
     promql::Template,
-    signals::RouterSettings,
+    signals::{RouterSeries, RouterSettings},
 };
 
 /// Settings that many ModelServings share.
@@ -71,6 +74,8 @@ pub struct PrometheusSettings {
     pub headers: BTreeMap<String, String>,
     /// `true` if KEDA accepts any certificate.
     pub unsafe_ssl: bool,
+    /// Labels of the series that the queries select.
+    pub matchers: SeriesMatchers,
 }
 
 impl MonitorSettings {
@@ -82,7 +87,14 @@ impl MonitorSettings {
 
 impl From<PrometheusUrl> for PrometheusSettings {
     fn from(url: PrometheusUrl) -> Self {
-        Self { url, authentication: None, modes: Vec::new(), headers: BTreeMap::new(), unsafe_ssl: false }
+        Self {
+            url,
+            authentication: None,
+            modes: Vec::new(),
+            headers: BTreeMap::new(),
+            unsafe_ssl: false,
+            matchers: SeriesMatchers::default(),
+        }
     }
 }
 
@@ -204,6 +216,12 @@ impl Profile {
     /// `true` if a custom signal is a level, by which the HPA multiplies the number of ready pods.
     pub fn uses_value_metric(&self) -> bool {
         self.custom_signals.iter().any(|custom| custom.metric_type == MetricType::Value)
+    }
+
+    /// The detected router's series, with the overrides of the profile.
+    pub fn router_series(&self, detected: &RouterSeries) -> RouterSeries {
+        let matchers = self.prometheus.as_ref().map(|prometheus| prometheus.matchers.clone());
+        detected.with_overrides(&self.router, &matchers.unwrap_or_default())
     }
 
     /// `true` if ModelServings of this namespace may use the profile.

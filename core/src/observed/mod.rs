@@ -31,7 +31,8 @@ pub use own_fields::with_pause;
 pub use owned_object::{Fingerprint, OwnedObject, Ownership};
 pub use policy::{LiveBinding, LivePolicy, PolicyDigest};
 pub use probe::{
-    NameTraffic, ProbeResult, ProbeResults, ProbeTarget, RouterScrape, Sample, SelectorMismatch,
+    EngineScrape, NameTraffic, ProbeResult, ProbeResults, ProbeTarget, RouterSamples, RouterScrape, Sample,
+    SelectorMismatch, ServerSamples,
 };
 pub use profile::{LiveProfile, ProfileDigest};
 pub use readable::{Readability, Readable, UnreadKind};

@@ -32,8 +32,47 @@ pub struct ProbeResult {
     pub elsewhere: BTreeMap<String, BTreeSet<String>>,
     /// Model names of the requests that the router has received since it started.
     pub names: BTreeMap<String, NameTraffic>,
-    /// ModelServings with engine targets; `true` if at least one target answers.
-    pub engines: BTreeMap<Key, bool>,
+    /// ModelServings with engine targets.
+    pub engines: BTreeMap<Key, EngineScrape>,
+    /// Labels that tell routers of different clusters apart, with several values each.
+    pub ambiguous_labels: BTreeSet<String>,
+    /// `true` if this Prometheus is one of several shards, and has a part of the targets.
+    pub is_shard: bool,
+}
+
+/// Result of scraping the engines of one ModelServing: that of the best target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum EngineScrape {
+    /// No target answers.
+    Unreachable,
+    /// A target answers, and exports none of the engines' gauges.
+    WithoutGauges,
+    /// A target exports the engines' gauges.
+    Scraped,
+}
+
+/// Results of the probe queries about one Prometheus.
+#[derive(Clone, Debug, Default)]
+pub struct ServerSamples {
+    /// Of [`signals::engine_targets`](crate::signals::engine_targets).
+    pub engine_targets: Vec<Sample>,
+    /// Of [`signals::engine_gauges`](crate::signals::engine_gauges).
+    pub engine_gauges: Vec<Sample>,
+    /// Of [`signals::other_shards`](crate::signals::other_shards).
+    pub other_shards: Vec<Sample>,
+}
+
+/// Results of the probe queries about one router.
+#[derive(Clone, Debug, Default)]
+pub struct RouterSamples {
+    /// Scraping of the router.
+    pub scrape: RouterScrape,
+    /// Of [`signals::router_labels`](crate::signals::router_labels).
+    pub targets: Vec<Sample>,
+    /// Of [`signals::model_names`](crate::signals::model_names).
+    pub names: Vec<Sample>,
+    /// Of [`signals::requests_elsewhere`](crate::signals::requests_elsewhere).
+    pub elsewhere: Vec<Sample>,
 }
 
 /// Scraping of the router, as Prometheus shows it.
@@ -41,6 +80,8 @@ pub struct ProbeResult {
 pub enum RouterScrape {
     /// Prometheus has series of the router.
     Succeeds,
+    /// Prometheus scrapes the router, and has none of its gauges with the label `pod`.
+    WithoutGauges,
     /// Prometheus has targets of the router, and every scrape of them fails.
     Fails,
     /// Prometheus has neither series nor a target of the router.
@@ -59,12 +100,8 @@ pub enum NameTraffic {
 
 impl ProbeResult {
     /// Reads the results of the probe queries.
-    pub fn read(
-        router: RouterScrape,
-        names: Vec<Sample>,
-        elsewhere: Vec<Sample>,
-        engines: Vec<Sample>,
-    ) -> Self {
+    pub fn read(router: RouterSamples, server: ServerSamples) -> Self {
+        let RouterSamples { scrape, targets, names, elsewhere } = router;
         let mut codes: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for mut sample in names {
             let code = sample.labels.remove(STATUS_CODE);
@@ -74,10 +111,12 @@ impl ProbeResult {
             }
         }
         Self {
-            router,
+            router: scrape,
             elsewhere: other_routers(elsewhere),
             names: codes.into_iter().map(|(name, codes)| (name, traffic(&codes))).collect(),
-            engines: engines.into_iter().filter_map(engine).collect(),
+            engines: engines(server.engine_targets, server.engine_gauges),
+            ambiguous_labels: ambiguous_labels(&targets),
+            is_shard: !server.other_shards.is_empty(),
         }
     }
 
@@ -100,6 +139,55 @@ fn other_routers(samples: Vec<Sample>) -> BTreeMap<String, BTreeSet<String>> {
     elsewhere
 }
 
+/// Labels that Prometheus and its operator give to targets, or that users copy from pods and nodes: they
+/// differ between the routers of one cluster.
+const TARGET_LABELS: [&str; 19] = [
+    "__name__",
+    "namespace",
+    "pod",
+    "service",
+    "job",
+    "instance",
+    "endpoint",
+    "container",
+    "node",
+    "nodename",
+    "host",
+    "hostname",
+    "host_ip",
+    "pod_ip",
+    "zone",
+    "version",
+    "revision",
+    "image",
+    "uid",
+];
+const COPIED_LABELS: [&str; 8] =
+    ["app", "controller_", "helm_", "kubernetes_", "label_", "node_", "pod_", "topology_"];
+
+/// Labels of the router's series, other than those of a target, of which two values have no target in common:
+/// those are different routers. The same targets under each value are copies, which queries merge.
+fn ambiguous_labels(targets: &[Sample]) -> BTreeSet<String> {
+    let is_of_target = |label: &str| {
+        TARGET_LABELS.contains(&label) || COPIED_LABELS.iter().any(|prefix| label.starts_with(prefix))
+    };
+    let labels: BTreeSet<&str> =
+        targets.iter().flat_map(|sample| sample.labels.keys()).map(String::as_str).collect();
+    let is_ambiguous = |label: &&str| !is_of_target(label) && separates_targets(targets, label);
+    labels.into_iter().filter(is_ambiguous).map(str::to_owned).collect()
+}
+
+/// `true` if two values of the label have no target in common.
+fn separates_targets(targets: &[Sample], label: &str) -> bool {
+    let mut by_value: BTreeMap<Option<&String>, BTreeSet<[Option<&String>; 3]>> = BTreeMap::new();
+    for Sample { labels, .. } in targets {
+        let target = ["namespace", "pod", "instance"].map(|part| labels.get(part));
+        by_value.entry(labels.get(label)).or_default().insert(target);
+    }
+    let sets: Vec<&BTreeSet<_>> = by_value.values().collect();
+    sets.iter().enumerate().any(|(i, set)| sets.iter().skip(i + 1).any(|other| set.is_disjoint(other)))
+}
+
 fn traffic(codes: &[String]) -> NameTraffic {
     if !codes.is_empty() && codes.iter().all(|code| code == "404") {
         NameTraffic::OnlyNotFound
@@ -108,9 +196,20 @@ fn traffic(codes: &[String]) -> NameTraffic {
     }
 }
 
-fn engine(mut sample: Sample) -> Option<(Key, bool)> {
-    let key = (sample.labels.remove("namespace")?, sample.labels.remove(ENGINE_OF)?);
-    Some((key, sample.value >= 1.0))
+fn engines(targets: Vec<Sample>, gauges: Vec<Sample>) -> BTreeMap<Key, EngineScrape> {
+    let mut engines = BTreeMap::new();
+    for target in targets {
+        let scrape =
+            if target.value >= 1.0 { EngineScrape::WithoutGauges } else { EngineScrape::Unreachable };
+        engines.extend(engine_of(target).map(|key| (key, scrape)));
+    }
+    let scraped = gauges.into_iter().filter_map(engine_of).map(|key| (key, EngineScrape::Scraped));
+    engines.extend(scraped);
+    engines
+}
+
+fn engine_of(mut sample: Sample) -> Option<Key> {
+    Some((sample.labels.remove("namespace")?, sample.labels.remove(ENGINE_OF)?))
 }
 
 /// Latest result or error of each target.
@@ -155,8 +254,8 @@ mod tests {
             sample(&[("model", "llama"), ("status_code", "200")], 1.0),
             sample(&[("model", "old-router")], 0.0),
         ];
-        let engines = vec![sample(&[("namespace", "n"), ("modelserving_volcano_sh_name", "chat")], 0.0)];
-        let probe = ProbeResult::read(RouterScrape::NoTarget, names, Vec::new(), engines);
+        let probe =
+            ProbeResult::read(RouterSamples { names, ..RouterSamples::default() }, ServerSamples::default());
         assert!(!probe.router_is_scraped());
         let expected = [
             ("llama", NameTraffic::Otherwise),
@@ -167,6 +266,61 @@ mod tests {
             probe.names.iter().map(|(name, traffic)| (name.as_str(), *traffic)).collect::<Vec<_>>(),
             expected
         );
-        assert!(!probe.engines[&("n".to_owned(), "chat".to_owned())]);
+    }
+
+    #[test]
+    fn tells_engines_that_answer_from_engines_that_export_their_gauges() {
+        let of = |name, value| sample(&[("namespace", "n"), ("modelserving_volcano_sh_name", name)], value);
+        let server = ServerSamples {
+            engine_targets: vec![of("down", 0.0), of("bare", 1.0), of("good", 1.0), of("half", 0.0)],
+            engine_gauges: vec![of("good", 0.0), of("half", 3.0), of("without-up", 0.0)],
+            other_shards: Vec::new(),
+        };
+        let probe = ProbeResult::read(RouterSamples::default(), server);
+        let states: Vec<_> = probe.engines.iter().map(|((_, name), state)| (name.as_str(), *state)).collect();
+        let expected = [
+            ("bare", EngineScrape::WithoutGauges),
+            ("down", EngineScrape::Unreachable),
+            ("good", EngineScrape::Scraped),
+            ("half", EngineScrape::Scraped),
+            ("without-up", EngineScrape::Scraped),
+        ];
+        assert_eq!(states, expected);
+    }
+
+    fn ambiguous(targets: &[&[(&str, &str)]]) -> Vec<String> {
+        let targets: Vec<Sample> = targets.iter().map(|labels| sample(labels, 0.0)).collect();
+        ambiguous_labels(&targets).into_iter().collect()
+    }
+
+    #[test]
+    fn finds_the_labels_that_separate_clusters() {
+        let eu = [("pod", "r-abc"), ("instance", "10.0.0.1:8080"), ("cluster", "eu")];
+        let us = [("pod", "r-xyz"), ("instance", "10.0.0.1:8080"), ("cluster", "us")];
+        let same_pod_name = [("pod", "r-abc"), ("instance", "10.9.0.1:8080"), ("cluster", "us")];
+        let local = [("pod", "r-xyz"), ("instance", "10.0.0.1:8080")];
+        assert_eq!(ambiguous(&[&eu, &us]), ["cluster"]);
+        assert_eq!(ambiguous(&[&eu, &same_pod_name]), ["cluster"]);
+        assert_eq!(ambiguous(&[&eu, &local]), ["cluster"], "a local store that another one is read into");
+        assert_eq!(ambiguous(&[&eu]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn accepts_routers_of_one_cluster_and_copies_of_a_series() {
+        let router = |pod, zone, replica, cluster| {
+            [
+                ("pod", pod),
+                ("instance", pod),
+                ("zone", zone),
+                ("prometheus_replica", replica),
+                ("cluster", cluster),
+            ]
+        };
+        let one = [router("r-0", "a", "p-0", "eu"), router("r-1", "b", "p-0", "eu")];
+        let copies = [router("r-0", "a", "p-1", "eu"), router("r-1", "b", "p-1", "eu")];
+        assert_eq!(ambiguous(&[&one[0], &one[1]]), Vec::<String>::new());
+        assert_eq!(ambiguous(&[&one[0], &one[1], &copies[0], &copies[1]]), Vec::<String>::new());
+        assert_eq!(ambiguous(&[&one[0], &one[1], &copies[0]]), Vec::<String>::new(), "one scrape behind");
+        assert_eq!(ambiguous(&[&one[0], &copies[1]]), ["prometheus_replica"], "each has its own routers");
     }
 }

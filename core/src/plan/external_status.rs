@@ -144,7 +144,8 @@ pub(super) fn waiting(observed: &Observed) -> Option<String> {
     ))
 }
 
-fn uses_value_metric(triggers: &Triggers) -> bool {
+/// `true` if a signal is a level, by which the HPA multiplies the pods that the selector matches.
+pub(super) fn uses_value_metric(triggers: &Triggers) -> bool {
     triggers.triggers.iter().any(|trigger| trigger.metric_type == MetricType::Value)
 }
 
@@ -215,6 +216,18 @@ pub(super) fn probe_of<'a>(
     let prometheus = intent.profile.prometheus.clone()?;
     let target = ProbeTarget { prometheus, router: triggers.router.clone() };
     observed.probes.get(&target).map(|result| result.as_ref().map(AsRef::as_ref))
+}
+
+/// Warnings about a Prometheus whose answers are not those of one whole cluster.
+pub(super) fn ambiguous_series(
+    observed: &Observed,
+    ResolvedIntent { intent, triggers }: &ResolvedIntent,
+) -> Vec<String> {
+    let Some(Ok(probe)) = probe_of(observed, intent, triggers) else { return Vec::new() };
+    let labels: Vec<&str> = probe.ambiguous_labels.iter().map(String::as_str).collect();
+    let clusters = (!labels.is_empty()).then(|| finding::several_clusters(&labels));
+    let shards = probe.is_shard.then(finding::one_of_several_shards);
+    clusters.into_iter().chain(shards).collect()
 }
 
 /// Checks that requests of clients can reach the model: by its routes, or, in a cluster without routes, by

@@ -358,6 +358,21 @@ pub(super) fn selector_mismatch(SelectorMismatch { pods, groups }: SelectorMisma
     )
 }
 
+/// The router's series differ in labels that tell clusters apart.
+pub(super) fn several_clusters(labels: &[&str]) -> String {
+    let quoted: Vec<String> = labels.iter().map(|label| quoted(label)).collect();
+    let quoted: Vec<&str> = quoted.iter().map(String::as_str).collect();
+    format!(
+        "the router's series in Prometheus have several values of the label {}, so this model is scaled for the requests of all of them; if they are of different clusters, set prometheus.matchers of the AutoscalingProfile to the value of this one",
+        listed(&quoted)
+    )
+}
+
+/// Prometheus has the targets of one shard.
+pub(super) fn one_of_several_shards() -> String {
+    "prometheus.url leads to one of several Prometheus shards, each of which has only a part of the targets, so queries miss routers or engines; set prometheus.url to a store that holds the series of all shards, such as Thanos Query".to_owned()
+}
+
 /// Listed names without a route beside others that have one, with effect and remedy.
 pub(super) fn unrouted(unrouted: &[&RoutedName]) -> String {
     format!(

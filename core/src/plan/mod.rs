@@ -13,6 +13,7 @@ mod external_status;
 mod finding;
 mod label_selector;
 mod pause;
+mod pod_labels;
 mod pod_monitor;
 mod router;
 mod scaled_object;
@@ -391,6 +392,8 @@ fn warnings(
     warnings.extend(external_status::dead_names_warning(observed, intent));
     warnings.extend(external_status::harmless_mismatch(observed, triggers));
     warnings.extend(external_status::waiting(observed));
+    warnings.extend(external_status::ambiguous_series(observed, resolved));
+    warnings.extend(pod_labels::overwritten(observed, resolved));
     let values = triggers.triggers.iter().filter(|trigger| trigger.metric_type == MetricType::Value);
     warnings.extend(values.map(|trigger| {
         format!(

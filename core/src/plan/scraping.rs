@@ -5,7 +5,7 @@ use crate::{
     api::annotations::PREFIX,
     domain::{Engine, Reason, names::ROUTER_SERVICE_MONITOR, shortened},
     intent::{Intent, SignalSource, SignalTarget},
-    observed::{Observed, ProbeResult, RouterProblem, RouterScrape},
+    observed::{EngineScrape, Observed, ProbeResult, RouterProblem, RouterScrape},
     signals::Signal,
 };
 
@@ -30,6 +30,9 @@ pub(super) fn router(
         RouterScrape::Fails => format!(
             "every scrape of kthena-router in namespace {namespace} fails, so demand is unknown and replicas stay as they are; {}",
             failing_remedy(observed)
+        ),
+        RouterScrape::WithoutGauges => format!(
+            "Prometheus scrapes kthena-router in namespace {namespace}, but has none of its gauges with the label pod, so demand is unknown and replicas stay as they are; keep the metrics kthena_router_* and the label pod in the relabelings and metricRelabelings of your monitor"
         ),
         RouterScrape::NoTarget => format!(
             "Prometheus has no data from kthena-router in namespace {namespace}, so demand is unknown and replicas stay as they are; {}",
@@ -75,8 +78,9 @@ pub(super) fn engines(observed: &Observed, triggers: &Triggers, probe: &ProbeRes
     let message = match probe.engines.get(&key) {
         // Prometheus has a target for every pod, ready or not.
         None => no_engine_target(&observed.model_serving.pod_monitor_name(), &key.0),
-        Some(false) => unreachable_engines(engines.engine, engines.port),
-        Some(true) => return None,
+        Some(EngineScrape::Unreachable) => unreachable_engines(engines.engine, engines.port),
+        Some(EngineScrape::WithoutGauges) => engines_without_gauges(engines.engine, engines.port),
+        Some(EngineScrape::Scraped) => return None,
     };
     Some(Finding::new(Reason::EngineNotScraped, message))
 }
@@ -88,13 +92,29 @@ fn no_engine_target(monitor: &str, namespace: &str) -> String {
 }
 
 fn unreachable_engines(engine: Engine, port: u16) -> String {
-    let flag = match engine {
-        Engine::Sglang => "start SGLang with --enable-metrics, or ",
-        Engine::Vllm => "",
+    format!(
+        "ServingGroups are available, but no engine answers Prometheus at /metrics on port {port}, so the engine signals have no data; {}correct {PREFIX}engine-port, or workloadPort of the ModelServer",
+        missing_flag(engine)
+    )
+}
+
+fn engines_without_gauges(engine: Engine, port: u16) -> String {
+    let product = match engine {
+        Engine::Sglang => "SGLang",
+        Engine::Vllm => "vLLM",
     };
     format!(
-        "ServingGroups are available, but no engine answers Prometheus at /metrics on port {port}, so the engine signals have no data; {flag}correct {PREFIX}engine-port, or workloadPort of the ModelServer"
+        "Prometheus scrapes port {port} of the engines, but has none of the gauges of {product}, so the engine signals have no data; {}correct {PREFIX}engine or {PREFIX}engine-port, or keep the gauges in the metricRelabelings of your monitor",
+        missing_flag(engine)
     )
+}
+
+/// Remedy for an engine that exports metrics only with a flag.
+const fn missing_flag(engine: Engine) -> &'static str {
+    match engine {
+        Engine::Sglang => "start SGLang with --enable-metrics, or ",
+        Engine::Vllm => "",
+    }
 }
 
 /// Requests that other routers served, and a monitor that leaves signals without data.

@@ -50,7 +50,7 @@ pub struct Triggers {
 /// # Errors
 /// All problems that keep a signal from being measured.
 pub(super) fn triggers(observed: &Observed, intent: &Intent) -> Result<Triggers, Vec<Finding>> {
-    let router = observed.router.with_overrides(&intent.profile.router);
+    let router = intent.profile.router_series(&observed.router);
     let share = demand::share(intent, &observed.routing)
         .or_else(|finding| demand::established(observed, intent).ok_or(finding))
         .map_err(|finding| vec![finding])?;
@@ -149,7 +149,13 @@ impl QueryBuilder<'_> {
                 let names: Vec<&str> = self.intent.models.iter().collect();
                 let adapters: Vec<&str> = self.share.further.iter().map(String::as_str).collect();
                 let (namespace, name) = self.key();
-                let subject = Subject { models: &names, adapters: &adapters, namespace, name };
+                let subject = Subject {
+                    models: &names,
+                    adapters: &adapters,
+                    namespace,
+                    name,
+                    matchers: &self.router.matchers,
+                };
                 custom
                     .query
                     .fill(&subject)
@@ -193,6 +199,7 @@ impl QueryBuilder<'_> {
             engine,
             namespace: namespace.to_owned(),
             model_serving: name.to_owned(),
+            matchers: self.router.matchers.clone(),
             at_zero: (self.intent.replicas.min() == 0).then(|| self.router.clone()),
         }
     }

@@ -1,6 +1,6 @@
 //! A typed subset of PromQL, as small as the signals permit.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use super::{
     query::Query,
@@ -8,49 +8,53 @@ use super::{
 };
 
 /// A selector of series by name and labels.
+///
+/// It has one metric and no expression for `__name__`: some stores, such as Google Managed Prometheus, reject
+/// a regular expression there. [`Expr::any_metric`] selects several metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selector {
-    name: Name,
-    matchers: Vec<(&'static str, String)>,
+    metric: &'static str,
+    matchers: Vec<(Cow<'static, str>, String)>,
     offset: Option<&'static str>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Name {
-    Metric(&'static str),
-    /// Several metrics at once, matched by `__name__`.
-    Families(&'static [&'static str]),
 }
 
 impl Selector {
     /// Selects the series of one metric.
-    pub fn metric(name: &'static str) -> Self {
-        Self { name: Name::Metric(name), matchers: Vec::new(), offset: None }
-    }
-
-    /// Selects the series of several metrics.
-    pub fn families(names: &'static [&'static str]) -> Self {
-        Self { name: Name::Families(names), matchers: Vec::new(), offset: None }
+    pub fn metric(metric: &'static str) -> Self {
+        Self { metric, matchers: Vec::new(), offset: None }
     }
 
     /// Keeps series whose `label` is exactly `value`.
     #[must_use]
-    pub fn with(mut self, label: &'static str, value: &str) -> Self {
-        self.matchers.push((label, format!("={}", quote(value))));
+    pub fn with(mut self, label: impl Into<Cow<'static, str>>, value: &str) -> Self {
+        self.matchers.push((label.into(), format!("={}", quote(value))));
         self
     }
 
     /// Keeps series whose `label` is not `value`.
     #[must_use]
     pub fn with_not(mut self, label: &'static str, value: &str) -> Self {
-        self.matchers.push((label, format!("!={}", quote(value))));
+        self.matchers.push((label.into(), format!("!={}", quote(value))));
         self
     }
 
     /// Keeps series that have this label.
     #[must_use]
     pub fn with_some(mut self, label: &'static str) -> Self {
-        self.matchers.push((label, "!=\"\"".to_owned()));
+        self.matchers.push((label.into(), "!=\"\"".to_owned()));
+        self
+    }
+
+    /// Keeps series without this label.
+    #[must_use]
+    pub fn without(self, label: &'static str) -> Self {
+        self.with(label, "")
+    }
+
+    /// Keeps series whose `label` matches a regular expression as a whole.
+    #[must_use]
+    pub fn matching(mut self, label: &'static str, pattern: &str) -> Self {
+        self.matchers.push((label.into(), format!("=~{}", quote(pattern))));
         self
     }
 
@@ -62,7 +66,7 @@ impl Selector {
             [one] => format!("={}", quote(one)),
             many => format!("=~{}", alternation(many.iter().copied())),
         };
-        self.matchers.push((label, matcher));
+        self.matchers.push((label.into(), matcher));
         self
     }
 
@@ -74,15 +78,9 @@ impl Selector {
     }
 
     fn write(&self, f: &mut fmt::Formatter<'_>, range: Option<&str>) -> fmt::Result {
-        let mut matchers: Vec<String> =
+        let matchers: Vec<String> =
             self.matchers.iter().map(|(label, matcher)| format!("{label}{matcher}")).collect();
-        match &self.name {
-            Name::Metric(name) => f.write_str(name)?,
-            Name::Families(names) => {
-                matchers.insert(0, format!("__name__=~{}", alternation(names.iter().copied())));
-            }
-        }
-        write!(f, "{{{}}}", matchers.join(","))?;
+        write!(f, "{}{{{}}}", self.metric, matchers.join(","))?;
         if let Some(range) = range {
             write!(f, "[{range}]")?;
         }
@@ -99,24 +97,46 @@ pub enum Aggregation {
     Max,
 }
 
+/// A function of a range of samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub enum RangeFunction {
+    /// Increase per second.
+    Rate,
+    /// Maximum; unlike an instant selector, it ignores samples before the range.
+    MaxOverTime,
+    /// Sum.
+    SumOverTime,
+    /// Last sample; unlike an instant selector, it ignores samples before the range.
+    LastOverTime,
+}
+
+impl RangeFunction {
+    fn name(self) -> &'static str {
+        self.into()
+    }
+}
+
 /// An expression that returns an instant vector.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expr {
     /// The latest samples of series.
     Series(Selector),
-    /// Increase per second over a window.
-    Rate(Selector, &'static str),
-    /// Increase over a window.
-    Increase(Selector, &'static str),
-    /// Maximum over a window; unlike an instant selector, it ignores older samples.
-    MaxOverTime(Selector, &'static str),
-    /// Sum of the samples in a window.
-    SumOverTime(Selector, &'static str),
+    /// A function of the samples within a window.
+    Range(RangeFunction, Selector, &'static str),
     /// A query of the platform team.
     Custom(Query),
-    /// Maximum of a query of the platform team over one minute, which ended `offset` ago, in steps of 15
-    /// seconds.
-    CustomOverMinute(Query, Option<&'static str>),
+    /// A function of the results of an expression within a window, which ended `offset` ago.
+    Subquery {
+        /// The function.
+        function: RangeFunction,
+        /// The expression.
+        of: Box<Expr>,
+        /// Window and step (PromQL, such as `1m:15s`).
+        window: &'static str,
+        /// Time since the end of the window.
+        offset: Option<&'static str>,
+    },
     /// An aggregation; with an empty `by` it returns one sample without labels.
     Aggregate {
         /// Aggregation operator.
@@ -126,22 +146,64 @@ pub enum Expr {
         /// Aggregated expression.
         of: Box<Expr>,
     },
-    /// Samples whose value is 1.
-    IsOne(Box<Expr>),
+    /// The samples with the greatest values, with all of their labels.
+    Top(u8, Box<Expr>),
+    /// Samples whose value is this number.
+    Is(Box<Expr>, u8),
+    /// 0 for each sample with a negative value; the other samples stay.
+    NotNegative(Box<Expr>),
+    /// Samples of the first whose value is that of the second with the same labels.
+    Equal(Box<Expr>, Box<Expr>),
+    /// The first minus the second with the same labels.
+    Minus(Box<Expr>, Box<Expr>),
     /// 0 for each sample.
     Zero(Box<Expr>),
     /// Samples of the first alternative, and those of each next one whose labels are missing so far.
     Or(Vec<Expr>),
-    /// Samples of the first whose labels no sample of the second has.
-    Unless(Box<Expr>, Box<Expr>),
-    /// The first, if the second has at least one sample.
-    IfAny(Box<Expr>, Box<Expr>),
+    /// Samples of the first whose `on` labels a sample of the second has, too; with an empty `on`, the first
+    /// if the second has at least one sample, and `None` compares all labels.
+    And {
+        /// Samples of the result.
+        of: Box<Expr>,
+        /// Compared labels.
+        on: Option<&'static [&'static str]>,
+        /// Samples that must exist.
+        present: Box<Expr>,
+    },
+    /// The first, if the second has no sample.
+    IfNone(Box<Expr>, Box<Expr>),
+    /// The label becomes the first group of a regular expression over the label `pod`; samples whose pod does
+    /// not match keep theirs.
+    FromPod {
+        /// Changed label.
+        label: &'static str,
+        /// RE2 expression that matches a whole pod name.
+        pattern: String,
+        /// Changed samples.
+        of: Box<Expr>,
+    },
 }
 
 impl Expr {
+    /// The series of several metrics; where both exist with the same labels, those of the first.
+    pub fn any_metric(
+        metrics: &[&'static str],
+        select: impl Fn(Selector) -> Selector,
+        series: impl Fn(Selector) -> Expr,
+    ) -> Self {
+        let mut all: Vec<Expr> =
+            metrics.iter().map(|metric| series(select(Selector::metric(metric)))).collect();
+        if all.len() == 1 { all.remove(0) } else { Self::Or(all) }
+    }
+
     /// Sum of all samples.
     pub fn sum(of: Expr) -> Self {
-        Self::Aggregate { op: Aggregation::Sum, by: &[], of: Box::new(of) }
+        Self::sum_by(&[], of)
+    }
+
+    /// Sum of each group of samples.
+    pub fn sum_by(by: &'static [&'static str], of: Expr) -> Self {
+        Self::Aggregate { op: Aggregation::Sum, by, of: Box::new(of) }
     }
 
     /// Maximum of all samples.
@@ -153,28 +215,57 @@ impl Expr {
     pub fn max_by(by: &'static [&'static str], of: Expr) -> Self {
         Self::Aggregate { op: Aggregation::Max, by, of: Box::new(of) }
     }
+
+    /// 0 for each sample.
+    #[must_use]
+    pub fn zero(self) -> Self {
+        Self::Zero(Box::new(self))
+    }
+
+    /// The expression, if `present` has at least one sample.
+    #[must_use]
+    pub fn if_any(self, present: Expr) -> Self {
+        Self::And { of: Box::new(self), on: Some(&[]), present: Box::new(present) }
+    }
+
+    /// Samples whose labels `on` a sample of `present` has, too.
+    #[must_use]
+    pub fn and_on(self, on: &'static [&'static str], present: Expr) -> Self {
+        Self::And { of: Box::new(self), on: Some(on), present: Box::new(present) }
+    }
 }
 
 impl fmt::Display for Expr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Series(selector) => selector.write(f, None),
-            Self::Rate(selector, window) => write_call(f, "rate", selector, window),
-            Self::Increase(selector, window) => write_call(f, "increase", selector, window),
-            Self::MaxOverTime(selector, window) => write_call(f, "max_over_time", selector, window),
-            Self::SumOverTime(selector, window) => write_call(f, "sum_over_time", selector, window),
+            Self::Range(function, selector, window) => {
+                write!(f, "{}(", function.name())?;
+                selector.write(f, Some(window))?;
+                f.write_str(")")
+            }
             Self::Custom(query) => write!(f, "{query}"),
-            Self::CustomOverMinute(query, offset) => {
-                write!(f, "max_over_time(({query})[1m:15s]")?;
+            Self::Subquery { function, of, window, offset } => {
+                write!(f, "{}(({of})[{window}]", function.name())?;
                 offset.map_or(Ok(()), |offset| write!(f, " offset {offset}"))?;
                 f.write_str(")")
             }
             Self::Aggregate { op, by, of } => write_aggregation(f, *op, by, of),
-            Self::IsOne(of) => write!(f, "{} == 1", Operand(of)),
+            Self::Top(count, of) => write!(f, "topk({count}, {of})"),
+            Self::Is(of, value) => write!(f, "{} == {value}", Operand(of)),
+            Self::NotNegative(of) => write!(f, "clamp_min({of}, 0)"),
+            Self::Equal(of, other) => write!(f, "{} == {}", Operand(of), Operand(other)),
+            Self::Minus(of, other) => write!(f, "{} - {}", Operand(of), Operand(other)),
             Self::Zero(of) => write!(f, "0 * {}", Operand(of)),
             Self::Or(alternatives) => write_or(f, alternatives),
-            Self::Unless(of, without) => write!(f, "{} unless {}", Operand(of), Operand(without)),
-            Self::IfAny(of, present) => write!(f, "{} and on () {}", Operand(of), Operand(present)),
+            Self::And { of, on: None, present } => write!(f, "{} and {}", Operand(of), Operand(present)),
+            Self::And { of, on: Some(on), present } => {
+                write!(f, "{} and on ({}) {}", Operand(of), on.join(", "), Operand(present))
+            }
+            Self::IfNone(of, absent) => write!(f, "{} unless on () {}", Operand(of), Operand(absent)),
+            Self::FromPod { label, pattern, of } => {
+                write!(f, "label_replace({of}, \"{label}\", \"$1\", \"pod\", {})", quote(pattern))
+            }
         }
     }
 }
@@ -186,30 +277,22 @@ impl fmt::Display for Operand<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Expr::Series(_)
-            | Expr::Rate(..)
-            | Expr::Increase(..)
-            | Expr::MaxOverTime(..)
-            | Expr::SumOverTime(..)
-            | Expr::CustomOverMinute(..)
-            | Expr::Aggregate { .. } => {
-                write!(f, "{}", self.0)
-            }
+            | Expr::Range(..)
+            | Expr::Subquery { .. }
+            | Expr::NotNegative(_)
+            | Expr::Aggregate { .. }
+            | Expr::Top(..)
+            | Expr::FromPod { .. } => write!(f, "{}", self.0),
             Expr::Custom(_)
-            | Expr::IsOne(_)
+            | Expr::Is(..)
+            | Expr::Equal(..)
+            | Expr::Minus(..)
             | Expr::Zero(_)
             | Expr::Or(_)
-            | Expr::Unless(..)
-            | Expr::IfAny(..) => {
-                write!(f, "({})", self.0)
-            }
+            | Expr::And { .. }
+            | Expr::IfNone(..) => write!(f, "({})", self.0),
         }
     }
-}
-
-fn write_call(f: &mut fmt::Formatter<'_>, function: &str, selector: &Selector, window: &str) -> fmt::Result {
-    write!(f, "{function}(")?;
-    selector.write(f, Some(window))?;
-    f.write_str(")")
 }
 
 fn write_aggregation(f: &mut fmt::Formatter<'_>, op: Aggregation, by: &[&str], of: &Expr) -> fmt::Result {
@@ -229,8 +312,8 @@ fn write_or(f: &mut fmt::Formatter<'_>, alternatives: &[Expr]) -> fmt::Result {
             f.write_str(" or ")?;
         }
         match alternative {
-            // `or` binds weakest, so products need no parentheses; all other compound expressions get them.
-            Expr::Zero(_) => write!(f, "{alternative}")?,
+            // `or` binds weakest, so these need no parentheses; all other compound expressions get them.
+            Expr::Zero(_) | Expr::Is(..) => write!(f, "{alternative}")?,
             other => write!(f, "{}", Operand(other))?,
         }
     }

@@ -9,8 +9,8 @@ mod query;
 mod quote;
 mod template;
 
-pub use expr::{Aggregation, Expr, Selector};
+pub use expr::{Aggregation, Expr, RangeFunction, Selector};
 pub use families::metrics_pattern;
-pub use query::{Query, QueryError};
-pub use quote::{alternation, quote};
+pub use query::{Query, QueryError, without_comments};
+pub use quote::{alternation, quote, re2_quote};
 pub use template::{Subject, Template};

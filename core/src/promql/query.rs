@@ -37,12 +37,15 @@ pub struct Query(pub(super) String);
 impl Query {
     /// Checks a query in advance: KEDA accepts only one sample, and fails at its next poll otherwise.
     ///
+    /// Comments are removed, because a query becomes a part of other expressions, and a comment would remove
+    /// the rest of them.
+    ///
     /// # Errors
     /// If the query does not parse, can return several samples, or does not return a vector.
     pub fn parse(text: &str) -> Result<Self, QueryError> {
-        let text = text.trim();
+        let text = without_comments(text);
         let expr =
-            parser::parse(text).map_err(|error| QueryError::expected(format!("a PromQL query: {error}")))?;
+            parser::parse(&text).map_err(|error| QueryError::expected(format!("a PromQL query: {error}")))?;
         if expr.value_type() != ValueType::Vector {
             return Err(QueryError::expected(format!(
                 "a query that returns a vector, not a {}; end it in sum(...) or max(...)",
@@ -50,12 +53,35 @@ impl Query {
             )));
         }
         match cardinality(&expr) {
-            Cardinality::One | Cardinality::Bare => Ok(Self(text.to_owned())),
+            Cardinality::One | Cardinality::Bare => Ok(Self(text)),
             Cardinality::Many => {
                 Err(QueryError::expected("a query that returns one value; end it in sum(...) or max(...)"))
             }
         }
     }
+}
+
+/// Removes comments and the white space around the query, by the rules of Prometheus' lexer
+/// (`promql/parser/lex.go`): a comment begins with `#` outside of a string and ends with the line.
+pub fn without_comments(text: &str) -> String {
+    let mut kept = String::with_capacity(text.len());
+    let mut quote = None;
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        if quote.is_none() && c == '#' {
+            let has_next_line = chars.by_ref().any(|c| c == '\n');
+            kept.extend(has_next_line.then_some('\n'));
+            continue;
+        }
+        kept.push(c);
+        match quote {
+            None if matches!(c, '"' | '\'' | '`') => quote = Some(c),
+            Some(open) if c == open => quote = None,
+            Some('"' | '\'') if c == '\\' => kept.extend(chars.next()),
+            _ => {}
+        }
+    }
+    kept.trim().to_owned()
 }
 
 impl fmt::Display for Query {
@@ -175,6 +201,16 @@ mod tests {
     #[case("quantile(0.9, a)")]
     fn accepts_one_value(#[case] query: &str) {
         assert_eq!(Query::parse(query).map(|query| query.to_string()), Ok(query.to_owned()));
+    }
+
+    #[rstest]
+    #[case("max(up == 1)  # both zones", "max(up == 1)")]
+    #[case("max(up == 1)  # both zones\n", "max(up == 1)")]
+    #[case("# zones\r\nmax(up) # a\n  == 1 # b", "max(up) \n  == 1")]
+    #[case(" \t\r\n\u{a0}max(up)\u{a0}\n ", "max(up)")]
+    #[case(r##"max(up{a="\"#",b='#',c=`#`}) # c"##, r##"max(up{a="\"#",b='#',c=`#`})"##)]
+    fn removes_comments(#[case] query: &str, #[case] expected: &str) {
+        assert_eq!(Query::parse(query).unwrap().to_string(), expected);
     }
 
     #[rstest]

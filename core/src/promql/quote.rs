@@ -35,7 +35,8 @@ pub fn alternation<'a>(values: impl IntoIterator<Item = &'a str>) -> String {
     quote(&quoted.join("|"))
 }
 
-pub(super) fn re2_quote(value: &str) -> String {
+/// Writes a regular expression (RE2) that matches exactly the given value.
+pub fn re2_quote(value: &str) -> String {
     let mut out = String::with_capacity(value.len());
     for c in value.chars() {
         if RE2_SPECIAL.contains(c) {

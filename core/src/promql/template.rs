@@ -1,12 +1,13 @@
 //! Queries with placeholders; the values become strings that cannot change the structure of the query.
 
 use super::{
-    query::{Query, QueryError},
+    query::{Query, QueryError, without_comments},
     quote::{alternation, quote},
 };
+use crate::domain::SeriesMatchers;
 
-/// A query with the placeholders `{{model}}`, `{{namespace}}` and `{{name}}`, which is valid for all of their
-/// values.
+/// A query with the placeholders `{{model}}`, `{{namespace}}`, `{{name}}` and `{{matchers}}`, which is valid
+/// for all of their values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template(Vec<Part>);
 
@@ -21,12 +22,15 @@ pub struct Subject<'a> {
     pub namespace: &'a str,
     /// Name of the ModelServing.
     pub name: &'a str,
+    /// Label matchers of the profile.
+    pub matchers: &'a SeriesMatchers,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Part {
     Text(String),
     Placeholder(Placeholder, Place),
+    Matchers,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,10 +57,12 @@ impl Template {
     /// # Errors
     /// If a placeholder is unknown or misplaced, or [`Query::parse`] rejects the query.
     pub fn parse(text: &str) -> Result<Self, QueryError> {
-        let template = Self(split(text.trim())?);
-        // Each placeholder becomes a string, so one example represents all values.
-        let example = template.fill(&Subject { models: &["m"], adapters: &[], namespace: "n", name: "n" })?;
-        Query::parse(&example.to_string())?;
+        let template = Self(split(&without_comments(text))?);
+        // Each placeholder becomes a string or a matcher, so one example represents all values.
+        let matchers = SeriesMatchers::default();
+        let subject =
+            Subject { models: &["m"], adapters: &[], namespace: "n", name: "n", matchers: &matchers };
+        Query::parse(&template.fill(&subject)?.to_string())?;
         Ok(template)
     }
 
@@ -93,6 +99,7 @@ impl Part {
     fn fill(&self, subject: &Subject<'_>) -> Result<String, QueryError> {
         match self {
             Self::Text(text) => Ok(text.clone()),
+            Self::Matchers => Ok(matchers(subject.matchers)),
             Self::Placeholder(Placeholder::Namespace, place) => Ok(place.quote(subject.namespace)),
             Self::Placeholder(Placeholder::Name, place) => Ok(place.quote(subject.name)),
             Self::Placeholder(Placeholder::Model, Place::Pattern) => {
@@ -109,36 +116,67 @@ impl Part {
     }
 }
 
+/// The matchers between the braces of a selector; without any, one that every series meets, so that commas
+/// around it stay valid.
+fn matchers(matchers: &SeriesMatchers) -> String {
+    let all: Vec<String> =
+        matchers.iter().map(|(label, value)| format!("{label}={}", quote(value))).collect();
+    if all.is_empty() { "job=~\".*\"".to_owned() } else { all.join(",") }
+}
+
 fn split(text: &str) -> Result<Vec<Part>, QueryError> {
     let mut parts = Vec::new();
     let mut rest = text;
     let mut before = String::new();
-    while let Some((plain, after)) = rest.split_once("{{") {
+    while let Some((plain, after)) = split_at_placeholder(rest) {
         let Some((name, after)) = after.split_once("}}") else {
             return Err(QueryError::expected("}} at the end of each placeholder"));
         };
-        let placeholder = match name.trim() {
-            "model" => Placeholder::Model,
-            "namespace" => Placeholder::Namespace,
-            "name" => Placeholder::Name,
-            other => {
-                return Err(QueryError::expected(format!(
-                    "the placeholders {{{{model}}}}, {{{{namespace}}}} and {{{{name}}}}, but {{{{{other}}}}} is unknown"
-                )));
-            }
-        };
         before.push_str(plain);
-        let place = place(&before, after, name.trim())?;
-        if placeholder == Placeholder::Model && place == Place::Other {
-            return Err(QueryError::expected("{{model}} after =, !=, =~ or !~"));
-        }
         parts.push(Part::Text(plain.to_owned()));
-        parts.push(Part::Placeholder(placeholder, place));
-        before.push_str("\"\"");
+        let (part, example) = placeholder(name.trim(), &before, after)?;
+        parts.push(part);
+        before.push_str(example);
         rest = after;
     }
     parts.push(Part::Text(rest.to_owned()));
     Ok(parts)
+}
+
+/// The text before `{{` and after it. Of three braces the first one opens a selector.
+fn split_at_placeholder(text: &str) -> Option<(&str, &str)> {
+    let at = text.find("{{")?;
+    let at = if text.get(at..).is_some_and(|rest| rest.starts_with("{{{")) { at + 1 } else { at };
+    Some((text.get(..at)?, text.get(at + 2..)?))
+}
+
+/// The placeholder of this name, and a text of the same kind as its values.
+fn placeholder(name: &str, before: &str, after: &str) -> Result<(Part, &'static str), QueryError> {
+    let placeholder = match name {
+        "matchers" => return matchers_part(before, after),
+        "model" => Placeholder::Model,
+        "namespace" => Placeholder::Namespace,
+        "name" => Placeholder::Name,
+        other => {
+            return Err(QueryError::expected(format!(
+                "the placeholders {{{{model}}}}, {{{{namespace}}}}, {{{{name}}}} and {{{{matchers}}}}, but {{{{{other}}}}} is unknown"
+            )));
+        }
+    };
+    let place = place(before, after, name)?;
+    if placeholder == Placeholder::Model && place == Place::Other {
+        return Err(QueryError::expected("{{model}} after =, !=, =~ or !~"));
+    }
+    Ok((Part::Placeholder(placeholder, place), "\"\""))
+}
+
+/// Accepts `{{matchers}}` only as one of the matchers of a selector.
+fn matchers_part(before: &str, after: &str) -> Result<(Part, &'static str), QueryError> {
+    let is_matcher = before.trim_end().ends_with(['{', ',']) && after.trim_start().starts_with(['}', ',']);
+    if has_open_string(before) || !is_matcher {
+        return Err(QueryError::expected("{{matchers}} between the braces of a selector"));
+    }
+    Ok((Part::Matchers, "x=\"\""))
 }
 
 fn place(before: &str, after: &str, name: &str) -> Result<Place, QueryError> {
@@ -187,7 +225,14 @@ mod tests {
 
     fn fill(text: &str, models: &[&str]) -> Result<String, String> {
         let template = Template::parse(text).map_err(|error| error.to_string())?;
-        let subject = Subject { models, adapters: &["an.adapter"], namespace: "team-a", name: "chat.v1" };
+        let matchers = [("cluster".to_owned(), r#"e"u"#.to_owned())].into_iter().collect();
+        let subject = Subject {
+            models,
+            adapters: &["an.adapter"],
+            namespace: "team-a",
+            name: "chat.v1",
+            matchers: &matchers,
+        };
         template.fill(&subject).map(|query| query.to_string()).map_err(|error| error.to_string())
     }
 
@@ -197,7 +242,10 @@ mod tests {
     #[case("sum(q{ns={{namespace}},n=~{{name}}})", r#"sum(q{ns="team-a",n=~"chat\\.v1"})"#)]
     #[case("sum(label_replace(q, 'x', {{name}}, '', ''))", r"sum(label_replace(q, 'x', 'chat.v1', '', ''))")]
     #[case("sum(q)", "sum(q)")]
-    #[case("# it's 5\\\nsum(q{a='\\'',n={{name}}})", "# it's 5\\\nsum(q{a='\\'',n='chat.v1'})")]
+    #[case("# it's {{5}}\\\nsum(q{a='\\'#',n={{name}}}) # x", "sum(q{a='\\'#',n='chat.v1'})")]
+    #[case("sum(q{{{matchers}}})", r#"sum(q{cluster="e\"u"})"#)]
+    #[case("sum(q{ {{matchers}},a=~{{model}} })", r#"sum(q{ cluster="e\"u",a=~"a\"b|c|an\\.adapter" })"#)]
+    #[case("sum(q{a='b', {{ matchers }}})", r#"sum(q{a='b', cluster="e\"u"})"#)]
     fn placeholders_become_strings(#[case] text: &str, #[case] expected: &str) {
         assert_eq!(fill(text, &["a\"b", "c"]).unwrap().replace("\"chat.v1\"", "'chat.v1'"), expected);
     }
@@ -217,6 +265,9 @@ mod tests {
     #[case(r#"sum(q{a="\\\"x={{model}} y"})"#, "as a whole string, not within one")]
     #[case("sum(q) > {{model}}", "{{model}} after =, !=")]
     #[case("sum(q) == {{model}}", "{{model}} after =, !=")]
+    #[case("sum(q{a='{{matchers}}'})", "{{matchers}} between the braces of a selector")]
+    #[case("sum(q{a=',{{matchers}},'})", "{{matchers}} between the braces of a selector")]
+    #[case("sum by ({{matchers}}) (q)", "{{matchers}} between the braces of a selector")]
     #[case("sum(q{model=~{{model}}}", "a PromQL query: ")]
     #[case("q{model=~{{model}}}", "returns one value")]
     fn rejects_invalid_templates(#[case] text: &str, #[case] expected: &str) {

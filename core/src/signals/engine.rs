@@ -3,10 +3,10 @@
 //! Names of the metrics: Kthena `pkg/kthena-router/backend/{vllm,sglang}/metrics.go`, and the engines' own
 //! sources.
 
-use super::RouterSeries;
+use super::{RouterSeries, router::located};
 use crate::{
-    domain::Engine,
-    promql::{Expr, Selector},
+    domain::{Engine, SeriesMatchers},
+    promql::{Expr, Selector, re2_quote},
 };
 
 /// Label with the pod's `modelserving.volcano.sh/name`, which the engine's PodMonitor keeps, as Prometheus
@@ -15,39 +15,60 @@ pub(super) const MODEL_SERVING: &str = "modelserving_volcano_sh_name";
 /// The same for `modelserving.volcano.sh/group-name`.
 const SERVING_GROUP: &str = "modelserving_volcano_sh_group_name";
 
-/// Labels that distinguish the independent parts of an engine on these gauges, and its pod.
-const ENGINE_LABELS: &[&str] = &[
-    "namespace",
-    "pod",
-    "model_name",
-    "engine",
-    "engine_type",
-    "dp_rank",
-    "pp_rank",
-    "tp_rank",
-    "moe_ep_rank",
+/// Labels of the pod, and of the parts of an engine that have a queue of their own.
+///
+/// The ranks of SGLang's tensor, pipeline and expert parallelism (`tp_rank`, `pp_rank`, `moe_ep_rank`) hold
+/// the same requests, so that their maximum counts; only data parallelism (`dp_rank`, vLLM's `engine`) splits
+/// them. The maximum is also the total of SGLang's `priority` queues, which it exports beside them. Sources:
+/// SGLang `srt/managers/scheduler_metrics_mixin.py`, vLLM `v1/metrics/loggers.py`.
+const ENGINE_LABELS: &[&str] = &["namespace", "pod", "model_name", "engine", "engine_type", "dp_rank"];
+
+/// Gauges of all engines, which an engine always exports. A PodMonitor keeps only those that a model's queries
+/// read.
+pub(super) const GAUGES: &[&str] = &[
+    "vllm:num_requests_waiting",
+    "vllm_num_requests_waiting",
+    "vllm:num_requests_running",
+    "vllm_num_requests_running",
+    "vllm:kv_cache_usage_perc",
+    "vllm_kv_cache_usage_perc",
+    "vllm:gpu_cache_usage_perc",
+    "vllm_gpu_cache_usage_perc",
+    "sglang:num_queue_reqs",
+    "sglang_num_queue_reqs",
+    "sglang:num_running_reqs",
+    "sglang_num_running_reqs",
+    "sglang:token_usage",
+    "sglang_token_usage",
 ];
 
 impl Engine {
-    fn waiting(self) -> Selector {
-        Selector::metric(match self {
-            Self::Vllm => "vllm:num_requests_waiting",
-            Self::Sglang => "sglang:num_queue_reqs",
-        })
-    }
-
-    fn running(self) -> Selector {
-        Selector::metric(match self {
-            Self::Vllm => "vllm:num_requests_running",
-            Self::Sglang => "sglang:num_running_reqs",
-        })
-    }
-
-    /// vLLM renamed its metric; an engine exports one of the two.
-    fn cache_use(self) -> Selector {
+    /// Like the others, with the colon of the engine's own name, and with the underscore that OpenTelemetry
+    /// collectors and stores with the legacy name validation put in its place.
+    const fn waiting(self) -> &'static [&'static str] {
         match self {
-            Self::Vllm => Selector::families(&["vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"]),
-            Self::Sglang => Selector::metric("sglang:token_usage"),
+            Self::Vllm => &["vllm:num_requests_waiting", "vllm_num_requests_waiting"],
+            Self::Sglang => &["sglang:num_queue_reqs", "sglang_num_queue_reqs"],
+        }
+    }
+
+    const fn running(self) -> &'static [&'static str] {
+        match self {
+            Self::Vllm => &["vllm:num_requests_running", "vllm_num_requests_running"],
+            Self::Sglang => &["sglang:num_running_reqs", "sglang_num_running_reqs"],
+        }
+    }
+
+    /// vLLM renamed its metric; an engine exports one of the two, or both with the same value.
+    const fn cache_use(self) -> &'static [&'static str] {
+        match self {
+            Self::Vllm => &[
+                "vllm:kv_cache_usage_perc",
+                "vllm_kv_cache_usage_perc",
+                "vllm:gpu_cache_usage_perc",
+                "vllm_gpu_cache_usage_perc",
+            ],
+            Self::Sglang => &["sglang:token_usage", "sglang_token_usage"],
         }
     }
 }
@@ -61,6 +82,8 @@ pub struct EngineSeries {
     pub namespace: String,
     /// The ModelServing's name.
     pub model_serving: String,
+    /// Labels of all series, which the profile sets for a store of several clusters.
+    pub matchers: SeriesMatchers,
     /// The router whose presence turns missing engines into 0; `None` unless the ModelServing scales to zero.
     pub at_zero: Option<RouterSeries>,
 }
@@ -74,18 +97,30 @@ impl EngineSeries {
         self.total(Expr::max_by(ENGINE_LABELS, self.own(self.engine.running())))
     }
 
-    /// Uses the fullest cache of each ServingGroup, because its requests wait for that one.
+    /// Uses the fullest cache of each ServingGroup, because its requests wait for that one. The group comes
+    /// from the pod's name (`<name>-<group>-<role>-<instance>-<pod>`), since a pod template can overwrite the
+    /// label.
     pub(super) fn kv_cache(&self) -> Expr {
-        self.total(Expr::max_by(&["namespace", SERVING_GROUP], self.own(self.engine.cache_use())))
+        let by_pod = Expr::FromPod {
+            label: SERVING_GROUP,
+            pattern: format!("{}-([0-9]+)-.+", re2_quote(&self.model_serving)),
+            of: Box::new(self.own(self.engine.cache_use())),
+        };
+        self.total(Expr::max_by(&["namespace", SERVING_GROUP], by_pod))
     }
 
-    fn own(&self, selector: Selector) -> Expr {
-        Expr::Series(selector.with("namespace", &self.namespace).with(MODEL_SERVING, &self.model_serving))
+    fn own(&self, metrics: &[&'static str]) -> Expr {
+        let select = |selector: Selector| {
+            let selector =
+                selector.with("namespace", &self.namespace).with(MODEL_SERVING, &self.model_serving);
+            located(selector, &self.matchers).with_some("pod")
+        };
+        Expr::any_metric(metrics, select, Expr::Series)
     }
 
     fn total(&self, load: Expr) -> Expr {
         match &self.at_zero {
-            Some(router) => router.total(load),
+            Some(router) => router.total_or_idle(load),
             None => Expr::sum(load),
         }
     }

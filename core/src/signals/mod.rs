@@ -8,8 +8,8 @@ mod router;
 
 pub use engine::EngineSeries;
 pub use probe_queries::{
-    ENGINE_OF, MODEL, STATUS_CODE, engine_targets, model_names, requests_elsewhere, router_presence,
-    router_scrapes, router_targets,
+    ENGINE_OF, MODEL, STATUS_CODE, engine_gauges, engine_targets, model_names, other_shards,
+    requests_elsewhere, router_labels, router_presence, router_scrapes, router_targets,
 };
 pub use router::{DemandScope, RouterSeries, RouterSettings, ScrapeSource, activation};
 

@@ -154,6 +154,14 @@ pub struct Role {
     pub labels: SmallMap,
 }
 
+impl Role {
+    /// Value of a label of the template, which replaces that of Kthena.
+    fn label(&self, key: &str) -> Option<&str> {
+        let at = self.labels.binary_search_by(|(found, _)| found.as_str().cmp(key)).ok()?;
+        self.labels.get(at).map(|(_, value)| value.as_str())
+    }
+}
+
 fields!(Role { "name" => name, "entryTemplate" => labels as EntryTemplate });
 
 #[derive(Default)]
@@ -477,6 +485,9 @@ impl ModelServing {
     /// pod. Source: Kthena `pkg/model-serving-controller/utils/utils.go`.
     pub fn labels_entry_pods(&self, role: &Role, key: &str, value: &str) -> bool {
         let name = self.metadata.name.as_deref().unwrap_or_default();
+        if let Some(of) = role.label(key) {
+            return of == value;
+        }
         match key.strip_prefix("modelserving.volcano.sh/") {
             Some("name") => value == name,
             Some("entry") => value == "true",
@@ -484,21 +495,18 @@ impl ModelServing {
             Some("role-id") => is_instance(value, &role.name),
             Some("group-name") => is_instance(value, name),
             Some("revision" | "role-template-hash") => true,
-            _ => role
-                .labels
-                .binary_search_by(|(found, _)| found.as_str().cmp(key))
-                .is_ok_and(|i| role.labels.get(i).is_some_and(|(_, of)| of == value)),
+            _ => false,
         }
     }
 
     /// Value of a label that all entry pods of a role have in common; `None` if they do not have it.
     pub fn entry_pod_label<'a>(&'a self, role: &'a Role, key: &str) -> Option<&'a str> {
-        match key.strip_prefix("modelserving.volcano.sh/") {
+        role.label(key).or_else(|| match key.strip_prefix("modelserving.volcano.sh/") {
             Some("name") => Some(self.name()),
             Some("entry") => Some("true"),
             Some("role") => Some(&role.name),
-            _ => role.labels.iter().find(|(found, _)| found == key).map(|(_, value)| value.as_str()),
-        }
+            _ => None,
+        })
     }
 
     /// The operator's condition, if it exists and is complete.

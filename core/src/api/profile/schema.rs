@@ -4,7 +4,7 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 
 use super::CreateWord;
-use crate::domain::{ACTIVATION, Signal};
+use crate::domain::{ACTIVATION, SeriesMatchers, Signal};
 
 pub(super) fn signal_names() -> Vec<&'static str> {
     Signal::all().map(Signal::name).collect()
@@ -15,6 +15,25 @@ pub(super) fn is_not_reserved() -> Value {
     let names: Vec<String> =
         signal_names().into_iter().chain([ACTIVATION]).map(|name| format!("'{name}'")).collect();
     rule(&format!("!(self in [{}])", names.join(", ")), "must not be the name of a built-in signal")
+}
+
+/// Restricts the names of label matchers.
+pub(super) fn are_matchers() -> [Value; 2] {
+    let matched: Vec<String> =
+        SeriesMatchers::matched_labels().iter().map(|name| format!("'{name}'")).collect();
+    [
+        rule(
+            &format!(
+                "self.all(key, key.matches('^[a-zA-Z_][a-zA-Z0-9_]*$') && !key.startsWith('__') && size(key) <= {})",
+                SeriesMatchers::VALUE_MAX
+            ),
+            "names must be label names such as cluster, of letters, digits and '_', without a leading '__'",
+        ),
+        rule(
+            &format!("self.all(key, !(key in [{}]))", matched.join(", ")),
+            "must not contain a label that the queries match themselves",
+        ),
+    ]
 }
 
 /// Bounds a target: the HPA rejects 0.

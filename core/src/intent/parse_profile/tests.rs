@@ -88,6 +88,40 @@ fn each_setting_replaces_its_default() {
 }
 
 #[rstest]
+#[case::comment("max(up == 1)  # both zones", Some("max(up == 1)"))]
+#[case::trailing_white_space("max(up == 1) \\n\\t", Some("max(up == 1)"))]
+#[case::empty("", None)]
+#[case::white_space(" \\n", None)]
+#[case::comment_alone("# none", None)]
+fn accepts_comments_and_white_space_in_queries(#[case] query: &str, #[case] expected: Option<&str>) {
+    let profile = read(&format!("router: {{presenceQuery: \"{query}\"}}")).unwrap();
+    assert_eq!(profile.router.presence.map(|query| query.to_string()).as_deref(), expected);
+}
+
+#[test]
+fn reads_label_matchers() {
+    let yaml = r#"prometheus: {url: 'http://p', matchers: {cluster: eu-1, _tier: 'a"b'}}"#;
+    let prometheus = read(yaml).unwrap().prometheus.unwrap();
+    assert_eq!(prometheus.matchers.iter().collect::<Vec<_>>(), [("_tier", r#"a"b"#), ("cluster", "eu-1")]);
+}
+
+#[rstest]
+#[case(
+    "prometheus: {url: 'http://p', matchers: {__name__: up}}",
+    r#""__name__" for spec.prometheus.matchers: expected a label name such as cluster, of letters, digits and '_', without a leading "__""#
+)]
+#[case(
+    "prometheus: {url: 'http://p', matchers: {namespace: a}}",
+    r#""namespace" for spec.prometheus.matchers: expected a label that the queries do not match themselves"#
+)]
+#[case(
+    "prometheus: {url: 'http://p', matchers: {cluster: ''}}",
+    r#""" for spec.prometheus.matchers[cluster]: expected a value of 1 to 256 characters without control characters"#
+)]
+#[case(
+    "prometheus: {url: 'http://p', matchers: {a: b, b: b, c: b, d: b, e: b, f: b, g: b, h: b, i: b}}",
+    r#""9" for spec.prometheus.matchers: expected at most 8 labels"#
+)]
 #[case(
     "replicas: {min: 11}",
     r#""11" for spec.replicas.min: expected an integer <= spec.replicas.max, which is 10"#

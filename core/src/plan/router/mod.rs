@@ -104,7 +104,7 @@ fn plan_with(observed: &ObservedRouter, profile: &Profile, any_opted_in: bool) -
         beside: candidates.first().filter(|_| is_created).map(beside),
         service_monitor,
         router: LocatedRouter {
-            series: RouterSeries { namespace: observed.namespace.clone(), source },
+            series: RouterSeries::new(observed.namespace.clone(), source),
             problem: problem(observed, profile, &metrics, is_wanted, replacement),
         },
         needs_evidence: needs_evidence(settings, is_open, &candidates),

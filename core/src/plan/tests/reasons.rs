@@ -13,7 +13,7 @@ use crate::{
         Status, VerdictReason,
     },
     observed::{
-        NameTraffic, ProbeResult, Readability, Readable, RouterProblem, RouterScrape,
+        EngineScrape, NameTraffic, ProbeResult, Readability, Readable, RouterProblem, RouterScrape,
         fixture::{Condition, Fixture, owned_by},
     },
     plan::{LinkState, diagnose},
@@ -282,7 +282,7 @@ fn in_namespace(router: &str) -> Fixture {
 }
 
 fn scraping() -> Vec<Case> {
-    let engines = |targets: &[(&str, bool)]| {
+    let engines = |targets: &[(&str, EngineScrape)]| {
         let engines =
             targets.iter().map(|(name, up)| (("models".to_owned(), (*name).to_owned()), *up)).collect();
         let signals =
@@ -296,6 +296,11 @@ fn scraping() -> Vec<Case> {
             "cause before symptom",
             RouterNotScraped,
             Fixture::healthy().probe(probe(RouterScrape::NoTarget)).scaled_object(&failing),
+        ),
+        (
+            "router without gauges",
+            RouterNotScraped,
+            Fixture::healthy().probe(probe(RouterScrape::WithoutGauges)),
         ),
         (
             "router that does not answer",
@@ -321,13 +326,19 @@ fn scraping() -> Vec<Case> {
             RouterNotScraped,
             in_namespace("routers").probe_at("routers", probe(RouterScrape::NoTarget)),
         ),
-        ("engines without target", EngineNotScraped, engines(&[("other", true)])),
+        ("engines without target", EngineNotScraped, engines(&[("other", EngineScrape::Scraped)])),
+        ("engines that do not answer", EngineNotScraped, engines(&[("chat", EngineScrape::Unreachable)])),
+        ("engines without gauges", EngineNotScraped, engines(&[("chat", EngineScrape::WithoutGauges)])),
+        (
+            "SGLang without gauges",
+            EngineNotScraped,
+            engines(&[("chat", EngineScrape::WithoutGauges)]).annotated("engine", "sglang"),
+        ),
         (
             "SGLang without metrics",
             EngineNotScraped,
-            engines(&[("chat", false)]).annotated("engine", "sglang"),
+            engines(&[("chat", EngineScrape::Unreachable)]).annotated("engine", "sglang"),
         ),
-        ("engines that do not answer", EngineNotScraped, engines(&[("chat", false)])),
     ]
 }
 

@@ -171,7 +171,7 @@ fn reports_every_signal_that_cannot_be_measured_once() {
 }
 
 #[rstest]
-#[case::namespace(json!({"namespace": "gateways"}), r#"0 * max(up{namespace="gateways",service="kthena-router"} == 1)"#)]
+#[case::namespace(json!({"namespace": "gateways"}), r#"0 * max((up{namespace="gateways",pod!="",service="kthena-router"} == 1) and"#)]
 #[case::presence_query(json!({"presenceQuery": "max(my_router_up == 1)"}), "or 0 * max(max(my_router_up == 1))")]
 fn locates_the_router_by_the_profile(#[case] router: Value, #[case] part: &str) {
     let queries = queries(&Fixture::model("llama").profile(&json!({"router": router})));

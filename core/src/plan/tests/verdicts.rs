@@ -7,7 +7,8 @@ use super::{action, explained, planned, verdict};
 use crate::{
     domain::{Capabilities, Keda, Status, VerdictReason},
     observed::{
-        NameTraffic, ProbeResult, RouterProblem, RouterScrape, Sample, WaitingPods,
+        NameTraffic, ProbeResult, RouterProblem, RouterSamples, RouterScrape, Sample, ServerSamples,
+        WaitingPods,
         fixture::{Condition, Fixture, owned_by},
     },
     plan::{LinkState, diagnose, stable_part},
@@ -221,7 +222,12 @@ fn served_elsewhere(namespaces: &[&str]) -> ProbeResult {
         value: 1.0,
     };
     let elsewhere = namespaces.iter().map(|namespace| ("llama", *namespace)).chain([("gemma", "other")]);
-    ProbeResult::read(RouterScrape::Succeeds, Vec::new(), elsewhere.map(sample).collect(), Vec::new())
+    let router = RouterSamples {
+        scrape: RouterScrape::Succeeds,
+        elsewhere: elsewhere.map(sample).collect(),
+        ..RouterSamples::default()
+    };
+    ProbeResult::read(router, ServerSamples::default())
 }
 
 fn with_flag_defaults() -> Fixture {
@@ -262,12 +268,71 @@ fn with_flag_defaults() -> Fixture {
     Fixture::healthy().router_problem(RouterProblem::UnfitMonitor("the monitor is slow; correct it".to_owned())),
     "the monitor is slow; correct it"
 )]
+#[case::several_clusters(
+    Fixture::healthy().probe(ProbeResult { router: RouterScrape::Succeeds, ambiguous_labels: ["cluster".to_owned()].into(), ..ProbeResult::default() }),
+    r#"the router's series in Prometheus have several values of the label "cluster", so this model is scaled for the requests of all of them; if they are of different clusters, set prometheus.matchers of the AutoscalingProfile to the value of this one"#
+)]
+#[case::one_shard(
+    Fixture::healthy().probe(ProbeResult { router: RouterScrape::Succeeds, is_shard: true, ..ProbeResult::default() }),
+    "prometheus.url leads to one of several Prometheus shards, each of which has only a part of the targets, so queries miss routers or engines; set prometheus.url to a store that holds the series of all shards, such as Thanos Query"
+)]
+#[case::overwritten_entry(
+    overwriting("entry", "false").annotated("signals", "kv-cache=0.8"),
+    r#"the entryTemplate of role "engine" overwrites the pod label modelserving.volcano.sh/entry, so Prometheus does not find its engines and the engine signals have no data; remove the label from the template"#
+)]
 fn warns(#[case] fixture: Fixture, #[case] warning: &str) {
     let plan = planned(&fixture);
     assert_eq!(plan.warnings, [warning]);
     let verdict = verdict(&fixture);
     assert_eq!(verdict.status, Status::True);
     assert!(verdict.message.ends_with(&format!("; {warning}")), "{}", verdict.message);
+}
+
+/// A model whose pod template sets one of Kthena's labels, before its pods are available.
+fn overwriting(label: &str, value: &str) -> Fixture {
+    let labels = json!({format!("modelserving.volcano.sh/{label}"): value});
+    let role = json!({"name": "engine", "entryTemplate": {"metadata": {"labels": labels}}});
+    Fixture::healthy()
+        .with("/spec/template/roles", &json!([role]))
+        .with("/status/availableReplicas", &json!(0))
+        .annotated("engine", "vllm")
+}
+
+/// No signal reads the group from its label, and a copy of Kthena's own value changes nothing.
+#[rstest]
+#[case::group("group-name", "group-0")]
+#[case::same_name("name", "chat")]
+#[case::same_entry("entry", "true")]
+#[case::role("role", "other")]
+fn ignores_overwritten_labels_that_no_signal_depends_on(#[case] label: &str, #[case] value: &str) {
+    assert_eq!(planned(&overwriting(label, value).annotated("signals", "kv-cache=0.8")).warnings, [""; 0]);
+}
+
+/// The ModelServer of the fixture does not select the pods either.
+#[test]
+fn warns_that_engine_signals_need_the_name_of_the_model_serving() {
+    let warning =
+        planned(&overwriting("name", "other").annotated("signals", "engine-queue=5")).warnings.join("; ");
+    let expected = [
+        "but the pods of this ModelServing have modelserving.volcano.sh/name=other;",
+        "overwrites the pod label modelserving.volcano.sh/name, so Prometheus does not find its engines",
+    ];
+    assert!(expected.iter().all(|part| warning.contains(part)), "{warning}");
+}
+
+#[rstest]
+#[case("name")]
+#[case("entry")]
+#[case("role")]
+#[case("role-id")]
+fn warns_that_value_metrics_need_the_labels_of_the_selector(#[case] label: &str) {
+    let latency = json!({"name": "latency", "query": "max(x)", "target": "5", "metricType": "Value"});
+    let fixture = overwriting(label, "x").profile(&json!({"signals": [], "customSignals": [latency]}));
+    let warning = planned(&fixture).warnings.join("; ");
+    assert!(
+        warning.contains(&format!("modelserving.volcano.sh/{label}, so status.labelSelector")),
+        "{warning}"
+    );
 }
 
 #[test]
