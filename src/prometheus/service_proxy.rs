@@ -22,11 +22,17 @@ pub(super) async fn query(
     // The host is a placeholder: only the path and the query are used.
     let address = Url::parse_with_params(&format!("http://api{path}/api/v1/query"), [("query", query)])
         .map_err(|error| error.to_string())?;
-    let request = http::Request::get(format!("{}?{}", address.path(), address.query().unwrap_or_default()))
-        .body(Vec::new())
-        .map_err(|error| error.to_string())?;
-    let body = client.request_text(request).await.map_err(|error| error.to_string())?;
+    let request = request(settings, &format!("{}?{}", address.path(), address.query().unwrap_or_default()));
+    let body = client.request_text(request?).await.map_err(|error| error.to_string())?;
     response::read(body.as_bytes())
+}
+
+/// The request with the headers of the profile, such as that of a tenant, which the API server passes on.
+fn request(settings: &PrometheusSettings, path: &str) -> Result<http::Request<Vec<u8>>, String> {
+    let headers = settings.headers.iter();
+    let request =
+        headers.fold(http::Request::get(path), |request, (name, value)| request.header(name, value));
+    request.body(Vec::new()).map_err(|error| error.to_string())
 }
 
 /// The proxy's path for `http://name.namespace.svc:9090/path`; `None` for any other kind of address.
@@ -47,6 +53,14 @@ fn proxy_path(url: &str) -> Option<String> {
 mod tests {
     use super::*;
     use rstest::rstest;
+
+    #[test]
+    fn sends_the_headers_of_the_profile() {
+        let url: kthena_keda_core::domain::PrometheusUrl = "http://p.n.svc:9090".parse().unwrap();
+        let headers = [("X-Scope-OrgID".to_owned(), "team-a".to_owned())].into();
+        let settings = PrometheusSettings { headers, ..PrometheusSettings::from(url) };
+        assert_eq!(request(&settings, "/x").unwrap().headers()["x-scope-orgid"], "team-a");
+    }
 
     #[rstest]
     #[case(

@@ -43,7 +43,7 @@ pub struct Manifests {
     caches: Caches,
     writer: Writer<ModelServing>,
     served: ServedApis,
-    server_addresses: BTreeMap<Key, String>,
+    scaled_objects: BTreeMap<Key, LiveScaledObject>,
     /// A ModelBooster that is not among the objects has no annotations, instead of being unread.
     assumes_boosters: bool,
 }
@@ -77,13 +77,13 @@ impl Manifests {
         let (reader, writer) = reflector::store();
         let caches = Caches::of_everything(reader);
         visit_all(&mut SetSync { caches: &caches, plural: None, state: SyncState::Complete });
-        let (model_servings, server_addresses) = (Vec::new(), BTreeMap::new());
-        Self { model_servings, caches, writer, served, server_addresses, assumes_boosters: false }
+        let (model_servings, scaled_objects) = (Vec::new(), BTreeMap::new());
+        Self { model_servings, caches, writer, served, scaled_objects, assumes_boosters: false }
     }
 
-    /// Address of the Prometheus that KEDA queries for a model now.
-    pub fn server_address(&self, namespace: &str, name: &str) -> Option<&str> {
-        self.server_addresses.get(&(namespace.to_owned(), name.to_owned())).map(String::as_str)
+    /// A ScaledObject as it is now.
+    pub fn scaled_object(&self, namespace: &str, name: &str) -> Option<&LiveScaledObject> {
+        self.scaled_objects.get(&(namespace.to_owned(), name.to_owned()))
     }
 
     /// Records that the objects of a kind, by its plural name, could not be read.
@@ -108,8 +108,7 @@ impl Manifests {
         }
         if is_kind::<LiveScaledObject>(&group, &kind) {
             let found: LiveScaledObject = decode(place, object.clone())?;
-            self.server_addresses
-                .extend(found.server_address().map(|address| (key(&found), address.to_owned())));
+            self.scaled_objects.insert(key(&found), found);
         }
         let mut insert =
             Insert { caches: &self.caches, place, group, kind, object: Some(object), result: Ok(()) };

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use harness::{
-    Crds, Identity, ModelServing, ModelServingBuilder, Settings, Stack, condition, kinds, stack::resource,
-    wait::until_asked,
+    Crds, Identity, ModelServing, ModelServingBuilder, Namespace, Settings, Stack, condition, kinds,
+    stack::resource, wait::until_asked,
 };
 use kube::api::{Patch, PatchParams};
 use rstest::rstest;
@@ -187,4 +187,99 @@ async fn explain_repeats_the_words_of_the_scheduler() {
     );
     assert_eq!(report["replicas"]["available"], 1);
     assert!(report["warnings"].to_string().contains("cannot be scheduled"), "{report}");
+}
+
+/// Explains a model as this identity.
+fn explained(
+    stack: &Stack,
+    identity: &Identity,
+    chat: &ModelServing,
+    arguments: &[&str],
+) -> (Value, Option<i32>) {
+    let kubeconfig = stack.control_plane.kubeconfig(identity);
+    let model = format!("{}/{}", chat.namespace.name, chat.name);
+    let (report, code) =
+        harness::explain(Path::new(BINARY), &kubeconfig, &[&[model.as_str()], arguments].concat());
+    (report.unwrap_or_else(|error| json!({"error": error})), code)
+}
+
+fn warns(report: &Value, text: &str) -> bool {
+    report["warnings"].as_array().unwrap().iter().any(|found| found.as_str().unwrap().contains(text))
+}
+
+/// A user who may read everything but the profiles.
+async fn permit_all_but_profiles(models: &Namespace) {
+    let kinds = ["modelservings", "scaledobjects", "modelroutes", "modelservers", "horizontalpodautoscalers"];
+    let more =
+        ["servicemonitors", "podmonitors", "services", "autoscalingpolicies", "autoscalingpolicybindings"];
+    let resources = [&kinds[..], &more[..]].concat();
+    let rule = json!({"apiGroups": ["*"], "resources": resources, "verbs": ["list"]});
+    let group = "rbac.authorization.k8s.io";
+    for object in [
+        json!({"apiVersion": format!("{group}/v1"), "kind": "ClusterRole", "metadata": {"name": "limited"}, "rules": [rule]}),
+        json!({
+            "apiVersion": format!("{group}/v1"), "kind": "ClusterRoleBinding", "metadata": {"name": "limited"},
+            "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "limited"},
+            "subjects": [{"apiGroup": group, "kind": "User", "name": "limited"}],
+        }),
+    ] {
+        harness::objects::apply(&models.client, object).await;
+    }
+}
+
+#[tokio::test]
+async fn compares_the_cluster_with_the_plan_while_the_operator_is_down() {
+    let stack = Stack::start(&[Crds::kthena(), Crds::keda()]).await;
+    let operator = stack.start_operator(&Settings::new(BINARY));
+    let models = stack.namespace().await;
+    let chat = models.model_serving("chat").opts_in().create().await;
+    chat.scaled_object().await;
+    chat.reason("Pending").await;
+    assert!(operator.terminate());
+
+    chat.annotate(&[("autoscaling.kthena.io/max-replicas", Some("20"))]).await;
+    let (report, _) = explained(&stack, &Identity::Admin, &chat, &[]);
+    assert!(warns(&report, "spec.maxReplicaCount is 10, planned 20"), "{report}");
+    assert_eq!(report["prometheusFrom"], "the ScaledObject", "{report}");
+
+    // A rejection is known to the operator alone.
+    let condition = json!({"type": "AutoscalingReady", "status": "False", "reason": "ScaledObjectNotReady", "message": "ScaledObject chat was rejected: no", "lastTransitionTime": "2026-01-01T00:00:00Z"});
+    chat.patch_status("kthena-keda", json!({"conditions": [condition]})).await.unwrap();
+    let (report, _) = explained(&stack, &Identity::Admin, &chat, &[]);
+    assert!(warns(&report, "ScaledObjectNotReady: ScaledObject chat was rejected: no"), "{report}");
+
+    permit_all_but_profiles(&models).await;
+    let limited = async || explained(&stack, &Identity::User("limited"), &chat, &[]);
+    let is_unknown = |(report, _): &(Value, Option<i32>)| report["reason"] == "MissingPermission";
+    let (report, code) = until_asked("explain reports the missing permission", limited, is_unknown).await;
+    assert_eq!((report["status"].as_str(), code), (Some("Unknown"), Some(4)), "{report}");
+    assert!(report["links"].as_array().unwrap().len() > 5, "{report}");
+}
+
+/// The flags of the operator are not known where its Deployment cannot be read.
+#[tokio::test]
+async fn does_not_report_a_missing_address_that_the_operator_may_have() {
+    let stack = Stack::start(&[Crds::kthena(), Crds::keda()]).await;
+    let models = stack.namespace().await;
+    let chat =
+        models.model_serving("chat").opts_in().annotated(&format!("{PREFIX}/profile"), "none").create().await;
+    let (report, code) = explained(&stack, &Identity::Admin, &chat, &[]);
+    assert_eq!((report["reason"].as_str(), code), (Some("ProfileNotFound"), Some(3)), "{report}");
+    assert!(report["prometheusFrom"].as_str().unwrap().contains("pass --prometheus-url"), "{report}");
+    chat.annotate(&[(&format!("{PREFIX}/profile"), None)]).await;
+    let (report, code) = explained(&stack, &Identity::Admin, &chat, &[]);
+    assert_eq!((report["reason"].as_str(), code), (Some("Pending"), Some(4)), "{report}");
+
+    let labels = json!({"app.kubernetes.io/name": "kthena-keda"});
+    let container =
+        json!({"name": "operator", "image": "i", "args": ["run", "--prometheus-url=http://prometheus:9090"]});
+    let template = json!({"metadata": {"labels": labels}, "spec": {"containers": [container]}});
+    let spec = json!({"selector": {"matchLabels": labels}, "template": template});
+    let metadata = json!({"name": "operator", "namespace": models.name, "labels": labels});
+    let deployment =
+        json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec});
+    harness::objects::apply(&models.client, deployment).await;
+    let (report, _) = explained(&stack, &Identity::Admin, &chat, &[]);
+    let source = format!("the arguments of the Deployment {}/operator", models.name);
+    assert_eq!(report["prometheusFrom"], source, "{report}");
 }

@@ -18,7 +18,7 @@ pub fn quoted(text: &str) -> String {
 }
 
 /// The text without quotes, escaped and cut to 64 characters.
-pub(crate) fn shortened(text: &str) -> String {
+pub fn shortened(text: &str) -> String {
     shortened_to(QUOTED_MAX, text)
 }
 

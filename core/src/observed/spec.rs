@@ -67,6 +67,11 @@ impl LiveSpec {
         &self.value
     }
 
+    /// The value at a JSON pointer into the object, such as `/spec/maxReplicaCount`.
+    pub fn value_at(&self, pointer: &str) -> Option<&Value> {
+        self.value.pointer(pointer.strip_prefix("/spec")?)
+    }
+
     /// JSON pointers to the other fields, at most [`LISTED`].
     pub(super) fn defaulted(&self) -> &[String] {
         &self.defaulted

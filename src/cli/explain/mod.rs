@@ -1,6 +1,8 @@
 //! `explain`: follows the chain of each model in a live cluster and its Prometheus, with the caller's RBAC
 //! permissions.
 
+mod comparison;
+mod operator;
 mod output;
 
 use std::{
@@ -13,6 +15,7 @@ use std::{
 use clap::Args;
 use kube::{Client, ResourceExt as _};
 
+use self::operator::Operator;
 use self::output::{Explained, Format, LinkReport, Replicas, RouteReport, Signal, rank};
 use super::plan_args::namespace;
 use crate::{
@@ -27,17 +30,23 @@ use crate::{
 };
 use kthena_keda_core::{
     api::{annotations::MODEL_NAME, keda::MetricType, kthena::ModelServing},
-    domain::{Capabilities, PrometheusUrl, printable},
+    domain::{Capabilities, PrometheusUrl, Reason, printable},
     intent::{Profile, PrometheusSettings},
     observed::{
         Backend, Destination, Observed, ProbeTarget, RoutedName, Routing, Usage, WaitingPods, find_condition,
     },
-    plan::{self, Explanation, Link, LinkState, ResolvedIntent, TriggerSpec, plan_router},
+    plan::{
+        self, Desired, Explanation, Link, LinkState, Plan, ResolvedIntent, TriggerSpec, Verdict, plan_router,
+    },
 };
 
 /// The HPA's tolerance: within a tenth of the target it changes nothing (Kubernetes
 /// `--horizontal-pod-autoscaler-tolerance`).
 const TOLERANCE: f64 = 0.1;
+/// Namespace of kthena-router where neither a flag nor the operator names one.
+const ROUTER_NAMESPACE: &str = "kthena-system";
+/// Stands in for an address that is not known here.
+const UNKNOWN_PROMETHEUS: &str = "http://not-known-here.invalid";
 /// Period of `--watch`.
 const WATCH_PERIOD: Duration = Duration::from_secs(5);
 
@@ -64,9 +73,9 @@ pub(super) struct Explain {
     /// through the API server.
     #[arg(long, value_name = "URL")]
     prometheus_url: Option<PrometheusUrl>,
-    /// Namespace of kthena-router.
-    #[arg(long, env = "KTHENA_KEDA_ROUTER_NAMESPACE", value_name = "NAMESPACE", default_value = "kthena-system", value_parser = namespace)]
-    router_namespace: String,
+    /// Namespace of kthena-router; by default that of the operator's Deployment, else kthena-system.
+    #[arg(long, env = "KTHENA_KEDA_ROUTER_NAMESPACE", value_name = "NAMESPACE", value_parser = namespace)]
+    router_namespace: Option<String>,
 }
 
 impl Explain {
@@ -119,18 +128,37 @@ impl Explain {
         let served = discovery::discover(&client, &optional_apis())
             .await
             .map_err(|error| format!("discovery of the cluster's APIs failed: {error}"))?;
-        let mut live = live::read(&client, &served, selection.namespace, &self.router_namespace).await;
+        let operator = Operator::find(&client).await;
+        let of_operator = operator.as_ref().and_then(|found| found.router_namespace.clone());
+        let router_namespace =
+            self.router_namespace.clone().or(of_operator).unwrap_or_else(|| ROUTER_NAMESPACE.to_owned());
+        let mut live = live::read(&client, &served, selection.namespace, &router_namespace).await;
+        let leader = match &operator {
+            Some(operator) => operator.leader(&client).await,
+            None => None,
+        };
         let route = PrometheusRoute::new(client, self.prometheus_url.clone())?;
         let models = live.objects.model_servings.iter().map(|(_, model)| model);
         let mut checks: Vec<SignalCheck> = models
             .filter(|model| selection.includes(model))
-            .map(|model| SignalCheck::of(&live, model, served.capabilities, &self.router_namespace, &route))
+            .map(|model| {
+                SignalCheck::of(
+                    &live,
+                    model,
+                    served.capabilities,
+                    &router_namespace,
+                    operator.as_ref(),
+                    &route,
+                )
+            })
             .collect();
         probe(&mut checks, &route).await;
         let mut all = Vec::new();
         let in_full = selection.name.is_some();
         for check in checks {
-            all.extend(explain_model(check, &live.missing, served.capabilities, &route, in_full).await);
+            let planned =
+                Planned { live: &live, leader: leader.as_deref(), capabilities: served.capabilities };
+            all.extend(explain_model(check, &planned, &route, in_full).await);
         }
         if in_full && all.is_empty() {
             let named = live.objects.model_servings.iter().map(|(_, model)| model);
@@ -219,6 +247,8 @@ struct SignalCheck {
     observed: Observed,
     defaults: Profile,
     target: Option<ProbeTarget>,
+    /// Source of the operator's own address of Prometheus.
+    source: String,
 }
 
 impl SignalCheck {
@@ -227,23 +257,52 @@ impl SignalCheck {
         model: &ModelServing,
         capabilities: Capabilities,
         router_namespace: &str,
+        operator: Option<&Operator>,
         route: &PrometheusRoute,
     ) -> Self {
         let mut defaults = Profile::built_in();
-        // The flags of `run` are unknown here; the ScaledObject that it applied has the address of
-        // Prometheus.
-        let namespace = model.namespace().unwrap_or_default();
-        let applied = live.objects.server_address(&namespace, &model.scaled_object_name());
-        let applied = applied.and_then(|url| url.parse().ok());
-        defaults.prometheus = applied.or_else(|| route.url.clone()).map(PrometheusSettings::from);
+        let (url, source) = prometheus_url(live, model, operator, route);
+        defaults.prometheus = url.map(PrometheusSettings::from);
         let (router, _) = live.objects.observe_router(router_namespace);
         let router = plan_router(&router, live.objects.default_profile().as_ref(), &defaults, true).router;
         let observed = live.objects.observe(model, router);
         let plan = plan::plan(&observed, capabilities, &defaults);
         let resolved = plan.explanation.as_ref().and_then(|found| found.resolved.as_ref());
+        let is_unknown =
+            defaults.prometheus.as_ref().is_some_and(|found| found.url.to_string() == UNKNOWN_PROMETHEUS);
         let target = resolved.and_then(probe_target);
-        Self { observed, defaults, target }
+        let target =
+            target.filter(|target| !is_unknown || Some(&target.prometheus) != defaults.prometheus.as_ref());
+        Self { observed, defaults, target, source }
     }
+}
+
+/// The address of Prometheus that the operator was started with, and where it was found.
+///
+/// It is not known where neither the Deployment nor a ScaledObject tells it. That is no problem of the model, unless
+/// the operator itself reports that it has none.
+fn prometheus_url(
+    live: &Live,
+    model: &ModelServing,
+    operator: Option<&Operator>,
+    route: &PrometheusRoute,
+) -> (Option<PrometheusUrl>, String) {
+    if let Some(Operator { place, prometheus_url: Some(url), .. }) = operator {
+        return (Some(url.clone()), format!("the arguments of the Deployment {place}"));
+    }
+    let namespace = model.namespace().unwrap_or_default();
+    let applied = live.objects.scaled_object(&namespace, &model.scaled_object_name());
+    if let Some(url) = applied.and_then(|found| found.server_address()?.parse().ok()) {
+        return (Some(url), "the ScaledObject".to_owned());
+    }
+    if let Some(url) = &route.url {
+        return (Some(url.clone()), "--prometheus-url".to_owned());
+    }
+    let lacks_it = Reason::PrometheusNotConfigured.as_str();
+    if operator.is_some() || model.condition().is_some_and(|condition| condition.reason == lacks_it) {
+        return (None, "nowhere: the operator has none".to_owned());
+    }
+    (UNKNOWN_PROMETHEUS.parse().ok(), "nowhere; pass --prometheus-url to have the signals checked".to_owned())
 }
 
 fn probe_target(resolved: &ResolvedIntent) -> Option<ProbeTarget> {
@@ -266,10 +325,32 @@ async fn probe(checks: &mut [SignalCheck], route: &PrometheusRoute) {
     }
 }
 
-async fn explain_model(
-    SignalCheck { mut observed, defaults, .. }: SignalCheck,
-    skipped: &[String],
+/// State of the cluster that every model is compared with.
+struct Planned<'a> {
+    live: &'a Live,
+    /// Clause about the operator's leader.
+    leader: Option<&'a str>,
     capabilities: Capabilities,
+}
+
+impl Planned<'_> {
+    /// Differences between the plan and the cluster, as warnings.
+    fn differences(&self, observed: &Observed, plan: &Plan, verdict: &Verdict) -> Vec<String> {
+        let model = &observed.model_serving;
+        let namespace = model.namespace().unwrap_or_default();
+        let live = self.live.objects.scaled_object(&namespace, &model.scaled_object_name());
+        let fields = match (&plan.scaled_object, live) {
+            (Desired::Apply(planned), Some(live)) => comparison::differing_fields(live, planned),
+            _ => Vec::new(),
+        };
+        let differs = (!fields.is_empty()).then(|| comparison::differs(&fields, self.leader));
+        differs.into_iter().chain(comparison::other_condition(model.condition(), verdict)).collect()
+    }
+}
+
+async fn explain_model(
+    SignalCheck { mut observed, defaults, source, .. }: SignalCheck,
+    cluster: &Planned<'_>,
     route: &PrometheusRoute,
     in_full: bool,
 ) -> Option<Explained> {
@@ -285,8 +366,9 @@ async fn explain_model(
     if in_full && observed.model_serving.lags() {
         observed.waiting = waiting_pods(&route.client, &observed.model_serving).await.ok().flatten();
     }
-    let plan = plan::plan(&observed, capabilities, &defaults);
+    let plan = plan::plan(&observed, cluster.capabilities, &defaults);
     let explanation = plan.explanation.as_ref()?;
+    let differences = cluster.differences(&observed, &plan, &explanation.verdict);
     let signals = match &explanation.resolved {
         Some(resolved) if in_full => signals(&observed, resolved, route).await,
         _ => Vec::new(),
@@ -303,8 +385,14 @@ async fn explain_model(
         routes: routes(&observed.routing),
         replicas: resolved.as_ref().map(|resolved| replicas(&observed, resolved, &signals)),
         signals,
-        warnings: plan.warnings.iter().map(|warning| printable(warning).into_owned()).collect(),
-        skipped: skipped.iter().map(|skipped| printable(skipped).into_owned()).collect(),
+        prometheus_from: in_full.then_some(source),
+        warnings: plan
+            .warnings
+            .iter()
+            .chain(&differences)
+            .map(|warning| printable(warning).into_owned())
+            .collect(),
+        skipped: cluster.live.missing.iter().map(|skipped| printable(skipped).into_owned()).collect(),
     })
 }
 

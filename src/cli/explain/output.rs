@@ -31,6 +31,9 @@ pub(super) struct Explained {
     pub(super) signals: Vec<Signal>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) replicas: Option<Replicas>,
+    /// Source of the operator's own address of Prometheus, for one model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) prometheus_from: Option<String>,
     pub(super) warnings: Vec<String>,
     /// Checks that were skipped, and why.
     #[serde(rename = "notLookedAt")]
@@ -113,7 +116,7 @@ pub(super) fn print(all: &[Explained], format: Format, is_selected_by_name: bool
         return print_one(&mut out, one, paint);
     }
     all.iter().try_for_each(|found| {
-        let mark = paint.mark(found.status, if found.status == "True" { "✓" } else { "✗" });
+        let mark = paint.mark(found.status, mark_of(found.status));
         writeln!(
             out,
             "{mark} {}/{}  {}  {}",
@@ -161,8 +164,20 @@ fn print_one(out: &mut impl io::Write, found: &Explained, paint: Paint) -> io::R
         waiting.iter().try_for_each(|words| writeln!(out, "  {:<18} {words}", "pods"))?;
         hpa.iter().try_for_each(|condition| writeln!(out, "  {:<18} {condition}", "HPA"))?;
     }
+    if let Some(source) = &found.prometheus_from {
+        writeln!(out, "  {:<18} from {source}", "Prometheus URL")?;
+    }
     found.warnings.iter().try_for_each(|warning| writeln!(out, "! {warning}"))?;
     found.skipped.iter().try_for_each(|skipped| writeln!(out, "? {skipped}"))
+}
+
+/// Mark of a status: what is not known is no failure.
+fn mark_of(status: &str) -> &'static str {
+    match status {
+        "True" => "✓",
+        "False" => "✗",
+        _ => "?",
+    }
 }
 
 /// Colours of marks, on a terminal only.
@@ -202,5 +217,15 @@ pub(super) fn code(all: &[Explained]) -> ExitCode {
         Some(status) if status == Status::False.as_str() => ExitCode::from(3),
         Some(status) if status == Status::Unknown.as_str() => ExitCode::from(4),
         _ => ExitCode::SUCCESS,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_what_is_not_known_as_no_failure() {
+        assert_eq!(["True", "False", "Unknown"].map(mark_of), ["✓", "✗", "?"]);
     }
 }
