@@ -142,7 +142,9 @@ mod tests {
             let now = start + LAG + round * INTERVAL;
             let due = lagging.due(models(2 * MODELS), now);
             assert_eq!(due.len(), MODELS);
-            due.iter().for_each(|model| lagging.record(&key(&**model), None, now));
+            for model in &due {
+                lagging.record(&key(&**model), None, now);
+            }
             seen.extend(due.iter().map(|model| key(&**model)));
         }
         assert_eq!(seen.len(), 2 * MODELS);
