@@ -126,7 +126,7 @@ impl ProbeResult {
     }
 }
 
-/// The first few pairs of model name and namespace: whoever may be scraped can make any number of them.
+/// The first few pairs of model name and namespace: a tenant whose pods are scraped can make any number of them.
 fn other_routers(samples: Vec<Sample>) -> BTreeMap<String, BTreeSet<String>> {
     let mut elsewhere: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for mut sample in samples.into_iter().take(ELSEWHERE_KEPT) {

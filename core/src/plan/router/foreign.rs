@@ -1,8 +1,7 @@
 //! Monitors of other owners that select the router, and the condition under which one of them is enough.
 //!
-//! A monitor in any namespace may select the router, and whoever may create monitors may be a tenant. So one
-//! is enough only while it scrapes the router often, passes the series on unchanged, and Prometheus shows that
-//! it uses it.
+//! A monitor in any namespace may select the router, and may belong to a tenant. So one is enough only while it
+//! scrapes the router often, passes the series on unchanged, and Prometheus shows that it uses it.
 
 use std::collections::BTreeMap;
 

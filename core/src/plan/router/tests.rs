@@ -388,3 +388,28 @@ fn keeps_the_monitor_while_an_input_cannot_be_read(
         assert!(problem_of(&plan).contains("servicemonitors"));
     }
 }
+
+/// Other kinds of Services of the router get the same monitor, which selects every release in the namespace.
+#[rstest]
+#[case::headless(&[with_spec("kthena-router", "clusterIP", &json!("None"))])]
+#[case::without_selector(&[with_spec("kthena-router", "selector", &json!(null))])]
+#[case::ipv6(&[with_spec("kthena-router", "ipFamilies", &json!(["IPv6"]))])]
+#[case::two_releases(&[service("z-router", "kthena-router", "http"), service("kthena-router", "kthena-router", "http")])]
+fn scrapes_every_kind_of_service(#[case] services: &[Value]) {
+    let labelled = monitor(
+        "PodMonitor",
+        "kthena-system",
+        &json!({"selector": {"matchLabels": {"app": "other"}}, "podMetricsEndpoints": [{"port": "http"}]}),
+    );
+    let objects: Vec<Value> = services.iter().cloned().chain([labelled]).collect();
+    let plan = planned(&objects, CreateMonitors::UnlessScraped);
+    let expected = BTreeMap::from([(COMPONENT.to_owned(), "kthena-router".to_owned())]);
+    assert_eq!(applied(&plan).unwrap().selector.match_labels, Some(expected));
+    assert_eq!((source_of(&plan).as_str(), problem_of(&plan)), ("service kthena-router", ""));
+}
+
+fn with_spec(name: &str, field: &str, value: &Value) -> Value {
+    let mut service = service(name, "kthena-router", "http");
+    service["spec"][field] = value.clone();
+    service
+}
