@@ -1,12 +1,12 @@
 //! Demand of each model, derived from ModelRoutes and ModelServers.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
-use harness::{Crds, ModelServing, Settings, Stack, kinds};
+use harness::{Crds, Identity, ModelServing, Settings, Stack, kinds};
 use kube::{ResourceExt as _, api::DynamicObject};
 use serde_json::json;
 
-use super::shared::{BINARY, namespace};
+use super::shared::{BINARY, namespace, stack};
 
 fn query(scaled_object: &DynamicObject) -> &str {
     scaled_object.data["spec"]["triggers"][0]["metadata"]["query"].as_str().unwrap()
@@ -219,4 +219,31 @@ async fn detects_networking_crds_that_are_installed_late() {
     queries(&chat, "|sql\"").await;
     let forbidden: Vec<_> = stack.requests().into_iter().filter(|request| request.code() == 403).collect();
     assert!(forbidden.is_empty(), "{:?}", harness::audit::summary(&forbidden));
+}
+
+#[tokio::test]
+async fn lists_the_routes_of_each_name() {
+    let stack = stack().await;
+    let models = stack.namespace().await;
+    let (name, alias) = (models.model_name(), format!("alias.{}", models.name));
+    models.model_server("chat", "chat", 8000).await;
+    models.model_route("chat", &name, &[("chat", 100)]).await;
+    models.model_route("alias", &alias, &[("chat", 0), ("missing", 100)]).await;
+    let chat = models.model_serving("chat").opted_in(&format!("{name},{alias}")).create().await;
+    chat.scaled_object().await;
+    let kubeconfig = stack.control_plane.kubeconfig(&Identity::Admin);
+    let model = format!("{}/chat", models.name);
+    let arguments = [model.as_str(), "--prometheus-url=http://prometheus:9090"];
+    let (report, _) = harness::explain(Path::new(BINARY), &kubeconfig, &arguments);
+    let routes = report.unwrap()["routes"].clone();
+    let route = |model: &str, route: &str, server: &str, receiver: &str, usage: &str| {
+        let (route, server) = (format!("{}/{route}", models.name), format!("{}/{server}", models.name));
+        json!({"model": model, "modelRoute": route, "modelServer": server, "receiver": receiver, "usage": usage})
+    };
+    let expected = [
+        route(&name, "chat", "chat", "pods of this model", "receives"),
+        route(&alias, "alias", "missing", "which does not exist", "receives"),
+        route(&alias, "alias", "chat", "pods of this model", "weight 0"),
+    ];
+    assert_eq!(routes, json!(expected));
 }

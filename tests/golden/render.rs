@@ -3,6 +3,7 @@
 use std::process::{Command, Output};
 
 use rstest::rstest;
+use serde_json::json;
 
 fn render(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_kthena-keda")).arg("render").args(args).env_clear().output().unwrap()
@@ -69,6 +70,21 @@ fn reports_a_shared_model_name_unless_routes_separate_the_requests() {
     assert_eq!(unrouted.status.code(), Some(1));
     assert_eq!(text(&unrouted.stderr).matches("SharedModelName").count(), 2, "{}", text(&unrouted.stderr));
     assert!(text(&unrouted.stderr).contains("note: no ModelRoute is given"), "{}", text(&unrouted.stderr));
+}
+
+#[test]
+fn reports_a_route_that_reaches_no_pod() {
+    let route = json!({"apiVersion": "networking.serving.volcano.sh/v1alpha1", "kind": "ModelRoute",
+        "metadata": {"name": "llama", "namespace": "models"},
+        "spec": {"modelName": "llama", "rules": [{"targetModels": [{"modelServerName": "chta"}]}]}});
+    let model = json!({"apiVersion": "workload.serving.volcano.sh/v1alpha1", "kind": "ModelServing",
+        "metadata": {"name": "chat", "namespace": "models", "annotations": {"kthena.io/model-name": "llama"}},
+        "spec": {"replicas": 1, "template": {"roles": [{"name": "engine"}]}}});
+    let output = stdin(&format!("{model}\n---\n{route}\n"), &[PROMETHEUS]);
+    let stderr = text(&output.stderr);
+    assert!(output.status.success() && text(&output.stdout).contains("kind: ScaledObject"), "{stderr}");
+    let expected = r#"ModelNotSeen: the ModelRoute models/llama sends requests for "llama" to the ModelServer models/chta, which does not exist"#;
+    assert!(stderr.contains(expected), "{stderr}");
 }
 
 #[test]
