@@ -1,10 +1,9 @@
 //! Client for every Prometheus that models are scaled by.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, time::Duration};
 
-use prometheus_http_query::Client;
 use reqwest::{
-    Certificate, Response, StatusCode,
+    Certificate, Response, StatusCode, Url,
     header::{AUTHORIZATION, HeaderName, HeaderValue},
 };
 
@@ -75,9 +74,10 @@ impl Prometheus {
         query: &str,
     ) -> Result<Vec<Sample>, String> {
         let http = if settings.unsafe_ssl { &self.lenient } else { &self.http };
-        let client =
-            Client::from(http.clone(), &settings.url.to_string()).map_err(|error| error.to_string())?;
-        let mut request = client.query(query).timeout(PROMETHEUS_EVALUATION_MILLIS);
+        let mut request = http.get(query_url(settings, query)?);
+        if let Some(limit) = limit(settings) {
+            request = request.timeout(limit);
+        }
         if let Some(token) = self.token()? {
             request = request.header(AUTHORIZATION, token);
         }
@@ -86,7 +86,7 @@ impl Prometheus {
                 request = request.header(name, value);
             }
         }
-        let response = request.get_raw().await.map_err(|error| innermost_cause(&error))?;
+        let response = request.send().await.map_err(|error| innermost_cause(&error))?;
         let status = response.status();
         let body = read_body(response).await?;
         match response::decode(&body) {
@@ -107,6 +107,25 @@ impl Prometheus {
         value.set_sensitive(true);
         Ok(Some(value))
     }
+}
+
+/// Limit of a query, response included; `None` for the default.
+fn limit(settings: &PrometheusSettings) -> Option<Duration> {
+    settings.timeout.and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs)
+}
+
+/// Address of an instant query. The limit of its evaluation is shorter than that of the request, so that Prometheus itself
+/// reports the timeout.
+fn query_url(settings: &PrometheusSettings, query: &str) -> Result<Url, String> {
+    let evaluation = match settings.timeout {
+        Some(seconds) => i64::from(seconds) * 800,
+        None => PROMETHEUS_EVALUATION_MILLIS,
+    };
+    let timeout = format!("{evaluation}ms");
+    let parameters = settings.query_parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let parameters = [("query", query), ("timeout", &timeout)].into_iter().chain(parameters);
+    Url::parse_with_params(&format!("{}/api/v1/query", settings.url), parameters)
+        .map_err(|error| error.to_string())
 }
 
 fn builder(authorities: &[Certificate]) -> reqwest::ClientBuilder {
@@ -148,4 +167,27 @@ fn status_message(status: StatusCode) -> String {
         _ => "",
     };
     format!("the response has HTTP status {}{remedy}", status.as_u16())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kthena_keda_core::domain::PrometheusUrl;
+
+    #[test]
+    fn carries_the_parameters_and_the_limit_of_a_profile() {
+        let url: PrometheusUrl = "http://thanos:9090/prefix".parse().unwrap();
+        let mut settings = PrometheusSettings::from(url);
+        let address = query_url(&settings, "a{b=\"c\"}").unwrap();
+        assert_eq!(
+            address.as_str(),
+            "http://thanos:9090/prefix/api/v1/query?query=a%7Bb%3D%22c%22%7D&timeout=5000ms"
+        );
+        assert_eq!(limit(&settings), None);
+        settings.query_parameters.insert("dedup".to_owned(), "true".to_owned());
+        settings.timeout = Some(30);
+        let address = query_url(&settings, "up").unwrap();
+        assert_eq!(address.query(), Some("query=up&timeout=24000ms&dedup=true"));
+        assert_eq!(limit(&settings), Some(Duration::from_secs(30)));
+    }
 }

@@ -20,7 +20,9 @@ pub(super) async fn query(
         format!("{url} is not a Service of the cluster; pass --prometheus-url with an address that is reachable from here")
     })?;
     // The host is a placeholder: only the path and the query are used.
-    let address = Url::parse_with_params(&format!("http://api{path}/api/v1/query"), [("query", query)])
+    let parameters = settings.query_parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let parameters = [("query", query)].into_iter().chain(parameters);
+    let address = Url::parse_with_params(&format!("http://api{path}/api/v1/query"), parameters)
         .map_err(|error| error.to_string())?;
     let request = request(settings, &format!("{}?{}", address.path(), address.query().unwrap_or_default()));
     let body = client.request_text(request?).await.map_err(|error| error.to_string())?;

@@ -160,6 +160,31 @@ pub struct PrometheusSpec {
     /// Set to true to have KEDA accept any certificate.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unsafe_ssl: bool,
+    /// Parameters in the URL of each query, such as dedup: "true" of Thanos.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 16))]
+    #[schemars(extend("x-kubernetes-validations" = [
+        rule(
+            "self.all(key, !key.contains(',') && !key.contains('=') && !(key in ['', 'query', 'time']))",
+            "names must not be query or time, and must not contain ',' or '=', which KEDA cannot carry",
+        ),
+        rule(
+            "self.all(key, !self[key].contains(',') && !self[key].contains('='))",
+            "values must not contain ',' or '=', which KEDA cannot carry",
+        ),
+    ]))]
+    pub query_parameters: BTreeMap<String, HeaderValue>,
+    /// Limit of each query, from 1s to 1m; KEDA 2.17 or later. Default: KEDA's setting, and 8s for the operator's own
+    /// queries.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = "^[0-9]{1,5}[smh]$"), length(max = 6))]
+    #[schemars(extend("x-kubernetes-validations" = between("1s", "1m")))]
+    pub timeout: Option<String>,
+    /// AWS region of an Amazon Managed Service for Prometheus, for which KEDA signs its queries with the credentials
+    /// of authenticationRef. The operator cannot sign queries, so it does not check the signals of such models.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = "^[a-z]{2,8}(-[a-z0-9]{1,12}){1,4}$"), length(max = 32))]
+    pub aws_region: Option<String>,
 }
 
 /// Name of a namespace in which each * stands for any characters.

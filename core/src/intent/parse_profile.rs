@@ -29,6 +29,10 @@ use crate::{
 
 /// Range of polling intervals, in seconds.
 const POLLING_INTERVAL: RangeInclusive<i32> = 1..=3600;
+/// Parameters of a query that a profile may set.
+const QUERY_PARAMETERS_MAX: usize = 16;
+/// Range of limits of a query, in seconds.
+const QUERY_TIMEOUT: RangeInclusive<i32> = 1..=60;
 /// Range of stabilization windows that the HPA accepts (Kubernetes `pkg/apis/autoscaling/validation`), in
 /// seconds.
 const STABILIZATION_WINDOW: RangeInclusive<i32> = 0..=3600;
@@ -133,6 +137,10 @@ impl Parser {
         self.headers(&spec.headers);
         self.authentication(spec);
         self.matchers(&spec.matchers);
+        self.query_parameters(&spec.query_parameters);
+        let timeout = spec.timeout.as_deref();
+        let timeout = timeout.map(|text| self.seconds("spec.prometheus.timeout", text, QUERY_TIMEOUT));
+        let aws_region = spec.aws_region.clone().filter(|region| self.aws_region(region));
         let url = self.parse("spec.prometheus.url", &spec.url, spec.url.parse())?;
         Some(PrometheusSettings {
             url,
@@ -145,6 +153,13 @@ impl Parser {
                 .collect(),
             unsafe_ssl: spec.unsafe_ssl,
             matchers: matchers(&spec.matchers),
+            query_parameters: spec
+                .query_parameters
+                .iter()
+                .map(|(name, HeaderValue(value))| (name.clone(), value.clone()))
+                .collect(),
+            timeout,
+            aws_region,
         })
     }
 
@@ -178,6 +193,36 @@ impl Parser {
                 return self.reject(format!("{PATH}[{name}]"), value, expected);
             }
         }
+    }
+
+    /// Reports the first invalid parameter: the map has no bound on its keys.
+    fn query_parameters(&mut self, parameters: &BTreeMap<String, HeaderValue>) {
+        let path = "spec.prometheus.queryParameters";
+        self.length(path, parameters.len(), 0, QUERY_PARAMETERS_MAX);
+        for (name, HeaderValue(value)) in parameters {
+            if ["", "query", "time"].contains(&name.as_str()) || name.contains([',', '=']) {
+                let expected =
+                    "text without ',' and '=', which KEDA cannot carry, and neither query nor time";
+                return self.reject(path, name, ValueError::expected(expected));
+            }
+            if value.contains([',', '=']) {
+                let expected = "text without ',' and '=', which KEDA cannot carry";
+                return self.reject(format!("{path}[{name}]"), value, ValueError::expected(expected));
+            }
+        }
+    }
+
+    /// `true` if the region is valid; reports it otherwise.
+    fn aws_region(&mut self, region: &str) -> bool {
+        let is_label = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+        let is_valid = region.len() <= 32
+            && region.contains('-')
+            && region.split('-').all(|part| !part.is_empty() && part.chars().all(is_label));
+        if !is_valid {
+            let expected = ValueError::expected("an AWS region such as eu-central-1");
+            self.reject("spec.prometheus.awsRegion", region, expected);
+        }
+        is_valid
     }
 
     fn auth_modes(&mut self, spec: &PrometheusSpec) {

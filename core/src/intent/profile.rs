@@ -76,6 +76,12 @@ pub struct PrometheusSettings {
     pub unsafe_ssl: bool,
     /// Labels of the series that the queries select.
     pub matchers: SeriesMatchers,
+    /// Parameters of each query's URL, of KEDA's queries and the operator's own.
+    pub query_parameters: BTreeMap<String, String>,
+    /// Limit of each query, in seconds; `None` leaves it to KEDA's and the operator's defaults.
+    pub timeout: Option<i32>,
+    /// Region for which KEDA signs its requests (AWS Signature Version 4); the operator does not sign its own.
+    pub aws_region: Option<String>,
 }
 
 impl MonitorSettings {
@@ -94,6 +100,9 @@ impl From<PrometheusUrl> for PrometheusSettings {
             headers: BTreeMap::new(),
             unsafe_ssl: false,
             matchers: SeriesMatchers::default(),
+            query_parameters: BTreeMap::new(),
+            timeout: None,
+            aws_region: None,
         }
     }
 }

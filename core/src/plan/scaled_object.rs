@@ -149,7 +149,7 @@ fn trigger(spec: &TriggerSpec, prometheus: &PrometheusSettings) -> Trigger {
     }
 }
 
-/// Trigger settings by which KEDA authenticates to Prometheus.
+/// Trigger settings of KEDA's connection to Prometheus.
 ///
 /// KEDA ignores credentials without the modes (`pkg/scalers/authentication`), and reads lists as `a,b` and
 /// maps as `k=v,k2=v2`.
@@ -158,7 +158,14 @@ fn authentication(prometheus: &PrometheusSettings) -> impl Iterator<Item = (&'st
     let headers: Vec<String> =
         prometheus.headers.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let unsafe_ssl = if prometheus.unsafe_ssl { "true" } else { "" };
+    let parameters: Vec<String> =
+        prometheus.query_parameters.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    // A number is milliseconds (`pkg/scalers/scalersconfig/typed_config.go`).
+    let timeout = prometheus.timeout.map(|seconds| (i64::from(seconds) * 1000).to_string());
     [
+        ("awsRegion", prometheus.aws_region.clone().unwrap_or_default()),
+        ("queryParameters", parameters.join(",")),
+        ("timeout", timeout.unwrap_or_default()),
         ("authModes", modes.join(",")),
         ("customHeaders", headers.join(",")),
         ("unsafeSsl", unsafe_ssl.to_owned()),

@@ -232,6 +232,8 @@ impl PrometheusRoute {
         let mut settings = settings.clone();
         if let Some(url) = &self.url {
             settings.url = url.clone();
+            // The address of the caller may be that of a proxy that signs.
+            settings.aws_region = None;
         }
         settings
     }

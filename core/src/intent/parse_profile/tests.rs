@@ -32,7 +32,7 @@ fn built_in_settings_are_valid() {
 #[test]
 fn each_setting_replaces_its_default() {
     let yaml = "
-        prometheus: {url: 'https://p', authenticationRef: {name: prom}, authModes: [bearer, tls], headers: {X-Scope-OrgID: team-a}, unsafeSsl: true}
+        prometheus: {url: 'https://p', authenticationRef: {name: prom}, authModes: [bearer, tls], headers: {X-Scope-OrgID: team-a}, unsafeSsl: true, queryParameters: {dedup: 'true'}, timeout: 1m, awsRegion: us-gov-west-1}
         replicas: {min: 0, max: 4}
         signals: [{name: queued-requests, target: '2.5'}]
         pollingInterval: 2s
@@ -48,6 +48,10 @@ fn each_setting_replaces_its_default() {
     assert_eq!(
         (prometheus.modes.len(), prometheus.headers["X-Scope-OrgID"].as_str(), prometheus.unsafe_ssl),
         (2, "team-a", true)
+    );
+    assert_eq!(
+        (prometheus.query_parameters["dedup"].as_str(), prometheus.timeout, prometheus.aws_region.as_deref()),
+        ("true", Some(60), Some("us-gov-west-1"))
     );
     assert_eq!((profile.replicas.min(), profile.replicas.max(), profile.polling_interval), (0, 4, 2));
     assert_eq!(
@@ -144,6 +148,22 @@ fn reads_label_matchers() {
 #[case(
     "prometheus: {url: 'http://p', authenticationRef: {name: a}, authModes: [bearer, basic]}",
     r#""bearer, basic" for spec.prometheus.authModes: expected at most one of bearer and basic"#
+)]
+#[case(
+    "prometheus: {url: 'http://p', queryParameters: {time: '1'}}",
+    r#""time" for spec.prometheus.queryParameters: expected text without ',' and '=', which KEDA cannot carry, and neither query nor time"#
+)]
+#[case(
+    "prometheus: {url: 'http://p', queryParameters: {a: 'b,c'}}",
+    r#""b,c" for spec.prometheus.queryParameters[a]: expected text without ',' and '=', which KEDA cannot carry"#
+)]
+#[case(
+    "prometheus: {url: 'http://p', timeout: 2m}",
+    r#""2m" for spec.prometheus.timeout: expected a duration from 1s to 1m"#
+)]
+#[case(
+    "prometheus: {url: 'http://p', awsRegion: 'eu west'}",
+    r#""eu west" for spec.prometheus.awsRegion: expected an AWS region such as eu-central-1"#
 )]
 #[case(
     "prometheus: {url: 'http://p', headers: {a: 'b=c'}}",

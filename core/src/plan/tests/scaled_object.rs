@@ -117,10 +117,23 @@ fn shortens_a_long_name_but_not_the_target() {
 }
 
 #[test]
+fn carries_settings_of_the_connection_to_keda() {
+    let prometheus = json!({
+        "url": "https://aps-workspaces.eu-central-1.amazonaws.com/workspaces/ws-1", "awsRegion": "eu-central-1",
+        "queryParameters": {"dedup": "true", "max_source_resolution": "auto"}, "timeout": "30s",
+    });
+    let metadata = &with_profile(&json!({"prometheus": prometheus}))["spec"]["triggers"][0]["metadata"];
+    assert_eq!(
+        json!([metadata["awsRegion"], metadata["queryParameters"], metadata["timeout"]]),
+        json!(["eu-central-1", "dedup=true,max_source_resolution=auto", "30000"])
+    );
+}
+
+#[test]
 fn has_no_credentials_without_a_setting() {
     let trigger = &with_profile(&json!({"prometheus": {"url": "http://p:9090"}}))["spec"]["triggers"][0];
     let metadata = trigger["metadata"].as_object().unwrap();
-    let optional = ["authModes", "customHeaders", "unsafeSsl"];
+    let optional = ["authModes", "awsRegion", "customHeaders", "queryParameters", "timeout", "unsafeSsl"];
     assert!(optional.iter().all(|key| !metadata.contains_key(*key)), "{trigger}");
     assert_eq!(
         (&trigger["authenticationRef"], &metadata["serverAddress"]),
