@@ -70,14 +70,13 @@ fn check_builders(namespace: &str, name: &str, texts: &[&str]) {
         queries.extend(names.as_ref().map(|names| activation(names, router)));
     }
     for (engine, at_zero) in [(Engine::Vllm, None), (Engine::Sglang, Some(service))] {
-        let series =
-            EngineSeries {
-                engine,
-                namespace: namespace.to_owned(),
-                model_serving: name.to_owned(),
-                matchers: SeriesMatchers::default(),
-                at_zero,
-            };
+        let series = EngineSeries {
+            engine,
+            namespace: namespace.to_owned(),
+            model_serving: name.to_owned(),
+            matchers: SeriesMatchers::default(),
+            at_zero,
+        };
         queries.extend(
             [Saturation::Queue, Saturation::Running, Saturation::KvCache].map(|signal| signal.query(&series)),
         );

@@ -17,9 +17,9 @@ async fn sporadic_requests_do_not_make_a_model_flap() {
         .model_with("now-and-then", |builder| builder.annotated("autoscaling.kthena.io/min-replicas", "0"))
         .await;
     chat.serves(chain).await;
-    // The activation query needs two minutes of data in Prometheus.
-    let oldest = async || chain.prometheus.query("max(kthena_router_active_requests offset 2m)").await;
-    until_asked_within(LOOK_BACK, "Prometheus has two minutes of data", oldest, Option::is_some).await;
+    // The activation query compares with a total that is two minutes old, in steps of 15 seconds.
+    let oldest = async || chain.prometheus.query("max(kthena_router_active_requests offset 140s)").await;
+    until_asked_within(LOOK_BACK, "Prometheus has 140 seconds of data", oldest, Option::is_some).await;
     let load = chain.load_of(&chat.name, 100);
     for _ in 0..4 {
         load.hold(1);

@@ -95,7 +95,7 @@ impl Explain {
 
     async fn explain(&self) -> Result<ExitCode, String> {
         loop {
-            let (all, skipped) = self.explain_all().await?;
+            let (all, skipped) = Box::pin(self.explain_all()).await?;
             if all.is_empty() {
                 return Err([self.no_model()].into_iter().chain(skipped).collect::<Vec<_>>().join("; "));
             }
