@@ -1,21 +1,21 @@
 //! Responses of a server at a Prometheus URL: a response is read as samples or as an error with text, and the
 //! resulting condition message stays within its limit.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use kthena_keda::{prometheus::read, sources::Manifests};
 use kthena_keda_core::{
     api::kthena::ModelServing,
     domain::{Capabilities, PrometheusUrl},
     intent::{Profile, PrometheusSettings},
-    observed::{ProbeResult, ProbeTarget, RouterScrape},
+    observed::{ProbeResult, ProbeTarget, RouterSamples, RouterScrape, ServerSamples},
     plan::plan,
     signals::RouterSeries,
 };
 use serde_json::{Value, json};
 
-/// Maximum length of a condition message, in characters (Kubernetes `meta/v1` `Condition`).
-const MAX_MESSAGE_LENGTH: usize = 32_768;
+/// Maximum length of a condition message, in bytes.
+const MAX_MESSAGE_LENGTH: usize = 2000;
 
 /// Checks the decoding of a response, and the message of a plan from it.
 pub fn prometheus(data: &[u8]) {
@@ -41,14 +41,26 @@ pub fn prometheus(data: &[u8]) {
     let router = RouterSeries::assumed("kthena-system");
     let probe = response.map(|samples| {
         let scrape = if samples.is_empty() { RouterScrape::NoTarget } else { RouterScrape::Succeeds };
-        Arc::new(ProbeResult::read(scrape, samples.clone(), samples.clone(), samples))
+        let router = RouterSamples {
+            scrape,
+            latency: Duration::from_secs(4),
+            targets: samples.clone(),
+            names: samples.clone(),
+            elsewhere: samples.clone(),
+        };
+        let server = ServerSamples {
+            engine_targets: samples.clone(),
+            engine_gauges: samples.clone(),
+            other_shards: samples,
+        };
+        Arc::new(ProbeResult::read(router, server, prometheus.kedas_limit()))
     });
     let mut observed = Manifests::of_newest_cluster(true).observe(&model_serving, router.clone());
     observed.probes = Arc::new(HashMap::from([(ProbeTarget { prometheus, router }, probe)]));
     let planned = plan(&observed, Capabilities::NEWEST, &defaults);
     let explanation = planned.explanation.expect("the model is opted in");
-    let length = explanation.verdict.message.chars().count();
-    assert!((1..=MAX_MESSAGE_LENGTH).contains(&length), "a condition message of {length} characters");
+    let length = explanation.verdict.message.len();
+    assert!((1..=MAX_MESSAGE_LENGTH).contains(&length), "a condition message of {length} bytes");
 }
 
 /// Number of samples of a response whose value is a number.

@@ -5,7 +5,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures::{StreamExt as _, stream};
@@ -26,7 +26,8 @@ use kthena_keda_core::{
     domain::{Key, key},
     intent::{Profile, PrometheusSettings},
     observed::{
-        ProbeResult, ProbeResults, ProbeTarget, RouterSamples, RouterScrape, SelectorMismatch, ServerSamples,
+        ProbeResult, ProbeResults, ProbeTarget, RouterSamples, RouterScrape, Sample, SelectorMismatch,
+        ServerSamples,
     },
     signals::{self, RouterSeries},
 };
@@ -133,22 +134,26 @@ async fn probe_router(
     ProbeTarget { prometheus: settings, router }: &ProbeTarget,
     server: ServerSamples,
 ) -> Result<ProbeResult, String> {
+    let asked = Instant::now();
+    let presence = prometheus.query(settings, &signals::router_presence(router)).await?;
+    let latency = asked.elapsed();
     let samples = RouterSamples {
-        scrape: router_scrape(prometheus, settings, router).await?,
+        scrape: router_scrape(prometheus, settings, router, &presence).await?,
+        latency,
         targets: prometheus.query(settings, &signals::router_labels(router)).await?,
         names: prometheus.query(settings, &signals::model_names(router)).await?,
         // Series of other namespaces only lead to a warning, and others may make too many of them.
         elsewhere: prometheus.query(settings, &signals::requests_elsewhere(router)).await.unwrap_or_default(),
     };
-    Ok(ProbeResult::read(samples, server))
+    Ok(ProbeResult::read(samples, server, settings.kedas_limit()))
 }
 
 async fn router_scrape(
     prometheus: &Querier,
     settings: &PrometheusSettings,
     router: &RouterSeries,
+    presence: &[Sample],
 ) -> Result<RouterScrape, String> {
-    let presence = prometheus.query(settings, &signals::router_presence(router)).await?;
     if !presence.is_empty() {
         return Ok(RouterScrape::Succeeds);
     }

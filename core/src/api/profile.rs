@@ -174,8 +174,9 @@ pub struct PrometheusSpec {
         ),
     ]))]
     pub query_parameters: BTreeMap<String, HeaderValue>,
-    /// Limit of each query, from 1s to 1m; KEDA 2.17 or later. Default: KEDA's setting, and 8s for the operator's own
-    /// queries.
+    /// Limit of each query, from 1s to 1m; KEDA 2.17 or later. Default: KEDA's own setting
+    /// `KEDA_HTTP_DEFAULT_TIMEOUT` (3s), and 8s for the operator's own queries, which warn when a small one takes
+    /// longer than KEDA waits.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = "^[0-9]{1,5}[smh]$"), length(max = 6))]
     #[schemars(extend("x-kubernetes-validations" = between("1s", "1m")))]

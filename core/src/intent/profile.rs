@@ -1,6 +1,6 @@
 //! The settings of an AutoscalingProfile, as valid values.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 pub use crate::api::profile::{PolicyKind, Select};
 use crate::{
@@ -17,6 +17,9 @@ use crate::{
     promql::Template,
     signals::{RouterSeries, RouterSettings},
 };
+
+/// Time that KEDA waits for a query by default.
+const KEDA_LIMIT: Duration = Duration::from_secs(3);
 
 /// Settings that many ModelServings share.
 #[derive(Clone, Debug, PartialEq)]
@@ -88,6 +91,14 @@ impl MonitorSettings {
     /// The setting, or its built-in default.
     pub fn create(&self) -> CreateMonitors {
         self.create.unwrap_or_default()
+    }
+}
+
+impl PrometheusSettings {
+    /// Time that KEDA waits for a query: the profile's limit, or the default of KEDA's own setting
+    /// `KEDA_HTTP_DEFAULT_TIMEOUT`.
+    pub fn kedas_limit(&self) -> Duration {
+        self.timeout.and_then(|seconds| u64::try_from(seconds).ok()).map_or(KEDA_LIMIT, Duration::from_secs)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
+    time::Duration,
 };
 
 use crate::{
@@ -38,6 +39,8 @@ pub struct ProbeResult {
     pub ambiguous_labels: BTreeSet<String>,
     /// `true` if this Prometheus is one of several shards, and has a part of the targets.
     pub is_shard: bool,
+    /// `true` if a query as small as KEDA's took longer than KEDA waits.
+    pub is_slow: bool,
 }
 
 /// Result of scraping the engines of one ModelServing: that of the best target.
@@ -67,6 +70,8 @@ pub struct ServerSamples {
 pub struct RouterSamples {
     /// Scraping of the router.
     pub scrape: RouterScrape,
+    /// Time until Prometheus answered the first query, which is as small as KEDA's.
+    pub latency: Duration,
     /// Of [`signals::router_labels`](crate::signals::router_labels).
     pub targets: Vec<Sample>,
     /// Of [`signals::model_names`](crate::signals::model_names).
@@ -99,9 +104,9 @@ pub enum NameTraffic {
 }
 
 impl ProbeResult {
-    /// Reads the results of the probe queries.
-    pub fn read(router: RouterSamples, server: ServerSamples) -> Self {
-        let RouterSamples { scrape, targets, names, elsewhere } = router;
+    /// Reads the results of the probe queries; `kedas_limit` is the time that KEDA waits for a query.
+    pub fn read(router: RouterSamples, server: ServerSamples, kedas_limit: Duration) -> Self {
+        let RouterSamples { scrape, latency, targets, names, elsewhere } = router;
         let mut codes: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for mut sample in names {
             let code = sample.labels.remove(STATUS_CODE);
@@ -117,6 +122,7 @@ impl ProbeResult {
             engines: engines(server.engine_targets, server.engine_gauges),
             ambiguous_labels: ambiguous_labels(&targets),
             is_shard: !server.other_shards.is_empty(),
+            is_slow: latency > kedas_limit,
         }
     }
 
@@ -236,6 +242,10 @@ pub struct Sample {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rstest::rstest;
+
+    /// Time that KEDA waits.
+    const LIMIT: Duration = Duration::from_secs(3);
 
     fn sample(labels: &[(&str, &str)], value: f64) -> Sample {
         Sample {
@@ -254,8 +264,11 @@ mod tests {
             sample(&[("model", "llama"), ("status_code", "200")], 1.0),
             sample(&[("model", "old-router")], 0.0),
         ];
-        let probe =
-            ProbeResult::read(RouterSamples { names, ..RouterSamples::default() }, ServerSamples::default());
+        let probe = ProbeResult::read(
+            RouterSamples { names, ..RouterSamples::default() },
+            ServerSamples::default(),
+            LIMIT,
+        );
         assert!(!probe.router_is_scraped());
         let expected = [
             ("llama", NameTraffic::Otherwise),
@@ -268,6 +281,14 @@ mod tests {
         );
     }
 
+    #[rstest]
+    #[case::in_time(3000, false)]
+    #[case::late(3001, true)]
+    fn tells_a_prometheus_that_is_too_slow_for_keda(#[case] millis: u64, #[case] is_slow: bool) {
+        let router = RouterSamples { latency: Duration::from_millis(millis), ..RouterSamples::default() };
+        assert_eq!(ProbeResult::read(router, ServerSamples::default(), LIMIT).is_slow, is_slow);
+    }
+
     #[test]
     fn tells_engines_that_answer_from_engines_that_export_their_gauges() {
         let of = |name, value| sample(&[("namespace", "n"), ("modelserving_volcano_sh_name", name)], value);
@@ -276,7 +297,7 @@ mod tests {
             engine_gauges: vec![of("good", 0.0), of("half", 3.0), of("without-up", 0.0)],
             other_shards: Vec::new(),
         };
-        let probe = ProbeResult::read(RouterSamples::default(), server);
+        let probe = ProbeResult::read(RouterSamples::default(), server, LIMIT);
         let states: Vec<_> = probe.engines.iter().map(|((_, name), state)| (name.as_str(), *state)).collect();
         let expected = [
             ("bare", EngineScrape::WithoutGauges),

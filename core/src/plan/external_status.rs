@@ -230,6 +230,16 @@ pub(super) fn ambiguous_series(
     clusters.into_iter().chain(shards).collect()
 }
 
+/// Warning about a Prometheus that answers the operator and is too slow for KEDA.
+pub(super) fn slow_prometheus(
+    observed: &Observed,
+    ResolvedIntent { intent, triggers }: &ResolvedIntent,
+) -> Option<String> {
+    let Some(Ok(probe)) = probe_of(observed, intent, triggers) else { return None };
+    let limit = intent.profile.prometheus.as_ref()?.kedas_limit();
+    probe.is_slow.then(|| finding::slow_prometheus(limit))
+}
+
 /// Checks that requests of clients can reach the model: by its routes, or, in a cluster without routes, by
 /// the requests that the router has received.
 fn model_seen(observed: &Observed, intent: &Intent, probe: &ProbeResult) -> Option<Finding> {

@@ -3,6 +3,8 @@
 //! A message names the problem and the object, its effect on scaling, and the remedy. Parts are separated by
 //! `; `, and no part holds a number that changes with load, since every change of a condition is a write.
 
+use std::time::Duration;
+
 use kube_core::Resource;
 
 use crate::{
@@ -365,6 +367,14 @@ pub(super) fn several_clusters(labels: &[&str]) -> String {
     format!(
         "the router's series in Prometheus have several values of the label {}, so this model is scaled for the requests of all of them; if they are of different clusters, set prometheus.matchers of the AutoscalingProfile to the value of this one",
         listed(&quoted)
+    )
+}
+
+/// A Prometheus that takes longer for a small query than KEDA waits.
+pub(super) fn slow_prometheus(limit: Duration) -> String {
+    format!(
+        "Prometheus took more than {} s for a small query, after which KEDA gives up by default, so replicas may stay as they are; give Prometheus more resources, or raise prometheus.timeout of the AutoscalingProfile",
+        limit.as_secs()
     )
 }
 

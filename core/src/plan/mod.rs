@@ -393,6 +393,7 @@ fn warnings(
     warnings.extend(external_status::harmless_mismatch(observed, triggers));
     warnings.extend(external_status::waiting(observed));
     warnings.extend(external_status::ambiguous_series(observed, resolved));
+    warnings.extend(external_status::slow_prometheus(observed, resolved));
     warnings.extend(pod_labels::overwritten(observed, resolved));
     let values = triggers.triggers.iter().filter(|trigger| trigger.metric_type == MetricType::Value);
     warnings.extend(values.map(|trigger| {

@@ -1,5 +1,7 @@
 //! Verdicts without a problem, combinations of findings, and warnings.
 
+use std::time::Duration;
+
 use rstest::rstest;
 use serde_json::json;
 
@@ -227,7 +229,7 @@ fn served_elsewhere(namespaces: &[&str]) -> ProbeResult {
         elsewhere: elsewhere.map(sample).collect(),
         ..RouterSamples::default()
     };
-    ProbeResult::read(router, ServerSamples::default())
+    ProbeResult::read(router, ServerSamples::default(), Duration::from_secs(3))
 }
 
 fn with_flag_defaults() -> Fixture {
@@ -271,6 +273,10 @@ fn with_flag_defaults() -> Fixture {
 #[case::several_clusters(
     Fixture::healthy().probe(ProbeResult { router: RouterScrape::Succeeds, ambiguous_labels: ["cluster".to_owned()].into(), ..ProbeResult::default() }),
     r#"the router's series in Prometheus have several values of the label "cluster", so this model is scaled for the requests of all of them; if they are of different clusters, set prometheus.matchers of the AutoscalingProfile to the value of this one"#
+)]
+#[case::slow(
+    Fixture::healthy().probe(ProbeResult { router: RouterScrape::Succeeds, is_slow: true, ..ProbeResult::default() }),
+    "Prometheus took more than 3 s for a small query, after which KEDA gives up by default, so replicas may stay as they are; give Prometheus more resources, or raise prometheus.timeout of the AutoscalingProfile"
 )]
 #[case::one_shard(
     Fixture::healthy().probe(ProbeResult { router: RouterScrape::Succeeds, is_shard: true, ..ProbeResult::default() }),
