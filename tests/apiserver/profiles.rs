@@ -441,22 +441,23 @@ async fn a_model_follows_its_profile() {
     assert_eq!(ready_condition(&counted).unwrap().0, "True");
 
     // The status reports errors that only the operator detects, and models keep their ScaledObjects.
-    edit(&models, &name, json!({"monitors": {"labels": {"not a label": "x"}}})).await;
+    let broken = json!([{"name": "broken", "query": "sum(", "target": "1"}]);
+    edit(&models, &name, json!({"customSignals": broken})).await;
     let is_rejected = |found: Option<&DynamicObject>| {
         found.and_then(ready_condition).is_some_and(|(status, _)| status == "False")
     };
     let rejected = wait::until(&profiles(&models), &name, "is not ready", is_rejected).await.unwrap();
     assert!(
-        ready_condition(&rejected).unwrap().1.contains("monitors.labels"),
+        ready_condition(&rejected).unwrap().1.contains("customSignals[0].query"),
         "{:?}",
         ready_condition(&rejected)
     );
     let message = chat.reason("InvalidConfiguration").await;
     assert!(
-        message.contains("monitors.labels") && message.contains("keeps its last valid settings"),
+        message.contains("customSignals[0].query") && message.contains("keeps its last valid settings"),
         "{message}"
     );
-    edit(&models, &name, json!({"monitors": {"labels": null}})).await;
+    edit(&models, &name, json!({"customSignals": null})).await;
     chat.reason("Pending").await;
 
     // Deleting a profile in use deletes no ScaledObject.
@@ -490,11 +491,12 @@ async fn the_default_profile_applies_to_models_without_another() {
     wait::until(&router, "kthena-keda-router", "has the profile's labels", has_labels).await;
 
     // While the profile is invalid, the ServiceMonitor stays.
-    edit(&models, "default", json!({"monitors": {"labels": {"not a label": "x"}, "interval": "9s"}})).await;
+    let broken = json!([{"name": "broken", "query": "sum(", "target": "1"}]);
+    edit(&models, "default", json!({"customSignals": broken, "monitors": {"interval": "9s"}})).await;
     chat.reason("InvalidConfiguration").await;
     let kept = router.get("kthena-keda-router").await.unwrap();
     assert!(has_labels(Some(&kept)), "{kept:?}");
-    edit(&models, "default", json!({"monitors": {"labels": {"not a label": null}, "interval": "5s"}})).await;
+    edit(&models, "default", json!({"customSignals": null, "monitors": {"interval": "5s"}})).await;
     chat.reason("Pending").await;
 
     // Neither a restart nor an idle period writes anything.

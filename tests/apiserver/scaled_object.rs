@@ -328,7 +328,8 @@ async fn a_recreated_model_serving_gets_a_new_scaled_object() {
     // This stack has no garbage collector, so the old ScaledObject keeps the owner reference to the deleted
     // ModelServing, and the operator must not adopt it.
     let again = chat.namespace.model_serving("chat").opts_in().create().await;
-    again.reason("NameConflict").await;
+    let awaited = "belongs to a ModelServing of the same name that was deleted";
+    again.says("Pending", awaited).await;
     assert_eq!(again.scaled_object().await.resource_version(), before.resource_version());
     again.scaled_objects().delete("chat", &DeleteParams::default()).await.unwrap();
     again.reason("Pending").await;
