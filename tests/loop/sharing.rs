@@ -69,8 +69,7 @@ async fn scales_two_models_of_one_name_for_their_own_shares() {
 
     // The canary gets no more requests, and the stable model gets all.
     models.reroute("shared", &[("stable", 100), ("canary", 0)]).await;
-    canary.reason("SharedModelName").await;
-    wants(&stable, 3).await;
+    tokio::join!(wants(&stable, 3), wants(&canary, 1));
     load.hold(0);
     wants(&stable, 1).await;
 }
