@@ -164,6 +164,9 @@ fn status_message(status: StatusCode) -> String {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
             "; give the operator a token for its own queries with --prometheus-bearer-token-file"
         }
+        StatusCode::URI_TOO_LONG | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
+            ": a query is too long for Prometheus or a proxy in front of it; raise the limit of the proxy, or let prometheus.url lead past it"
+        }
         _ => "",
     };
     format!("the response has HTTP status {}{remedy}", status.as_u16())
@@ -173,6 +176,17 @@ fn status_message(status: StatusCode) -> String {
 mod tests {
     use super::*;
     use kthena_keda_core::domain::PrometheusUrl;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case::unauthorized(401, "--prometheus-bearer-token-file")]
+    #[case::long_address(414, "too long for Prometheus or a proxy")]
+    #[case::long_header(431, "too long for Prometheus or a proxy")]
+    #[case::unavailable(503, "the response has HTTP status 503")]
+    fn names_the_remedy_for_a_status(#[case] status: u16, #[case] expected: &str) {
+        let message = status_message(StatusCode::from_u16(status).unwrap());
+        assert!(message.contains(expected), "{message}");
+    }
 
     #[test]
     fn carries_the_parameters_and_the_limit_of_a_profile() {

@@ -4,7 +4,7 @@ use kthena_keda_core::{promql::Query, signals::ScrapeSource};
 use rstest::rstest;
 use serde_json::Value;
 
-use crate::{evaluate, query, router, scraped, service, target, with};
+use crate::{evaluate, idle, query, router, scraped, service, target, with};
 
 fn presence_query() -> ScrapeSource {
     ScrapeSource::Query(Query::parse("max(up{job=\"kthena-router\"} == 1)").unwrap())
@@ -63,6 +63,22 @@ fn one_request_wakes_a_model_of_an_old_router(#[values(service(), presence_query
     let query = query("activation", "m", source);
     for (at, expected) in [("14m45s", 0.0), ("15m", 8.0), ("16m45s", 8.0), ("17m", 0.0)] {
         evaluate(&format!("{name}-{at}"), &series, &query, at, Some(expected));
+    }
+}
+
+/// The router counts no tokens of messages without text, such as images.
+#[test]
+fn one_request_without_input_tokens_wakes_the_model() {
+    let requests = router(
+        "kthena_router_requests_total",
+        "r-0",
+        r#"model="m",path="/v1",status_code="404""#,
+        "_x60 1x60",
+    );
+    let series = with(idle("r-0", "x120"), [requests]);
+    for (at, expected) in [("14m45s", 0.0), ("15m", 1.0), ("17m", 0.0)] {
+        let name = format!("no-tokens-{at}");
+        evaluate(&name, &series, &query("activation", "m", service()), at, Some(expected));
     }
 }
 

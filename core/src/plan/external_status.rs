@@ -20,11 +20,13 @@ use crate::{
 /// Effect and remedy of a trigger without data.
 const NO_DATA: &str = "Prometheus does not answer KEDA, or has no data for a query, so replicas stay as they are; run kthena-keda explain to see which query has no data";
 
+const TOO_LONG: &str = "a query is too long for Prometheus or a proxy in front of it, so KEDA has no data and replicas stay as they are; raise the limit of the proxy, let prometheus.url lead past it, or route fewer names and adapters to this model";
+
 /// Known external errors: a reason or a part of a message, with its effect and remedy.
 ///
 /// Sources: KEDA `controllers/keda/scaledobject_controller.go`,
 /// `pkg/scaling/executor/scale_scaledobjects.go`; Kubernetes `pkg/controller/podautoscaler/horizontal.go`.
-const REMEDIES: [(&str, &str); 13] = [
+const REMEDIES: [(&str, &str); 15] = [
     (
         "is forbidden",
         "KEDA or the HPA lacks permission to scale ModelServings; grant it get on modelservings, and get and update on modelservings/scale, in the API group workload.serving.volcano.sh",
@@ -59,6 +61,8 @@ const REMEDIES: [(&str, &str); 13] = [
         "status: 403",
         "Prometheus rejects KEDA's credentials, so KEDA has no data and replicas stay as they are; correct them, or the tenant in prometheus.headers of the AutoscalingProfile",
     ),
+    ("status: 414", TOO_LONG),
+    ("status: 431", TOO_LONG),
     (
         "ErrorScalingTarget",
         "KEDA could not change the number of ServingGroups, so the model stays at its number, also at zero; resolve what KEDA reports, in most cases an admission webhook or a policy that rejects modelservings/scale",

@@ -15,6 +15,7 @@ mod label_selector;
 mod pause;
 mod pod_labels;
 mod pod_monitor;
+mod query_length;
 mod router;
 mod scaled_object;
 mod scraping;
@@ -387,6 +388,7 @@ fn warnings(
     warnings.extend(scraping::warnings(observed, resolved));
     warnings.extend(persistent_fields(observed));
     warnings.extend(triggers.warnings.iter().cloned());
+    warnings.extend(query_length::warning(&triggers.triggers));
     warnings.extend(external_status::unrouted_warning(observed, resolved));
     warnings.extend(external_status::unreached_warning(observed, resolved));
     warnings.extend(external_status::dead_names_warning(observed, intent));

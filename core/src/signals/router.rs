@@ -70,7 +70,8 @@ const UPSTREAM_LABELS: &[&str] =
     &["namespace", "pod", "model_server", "model_route", "backend_type", "backend_name", "upstream_model"];
 
 /// Counters that increase with a request for a model without ServingGroups.
-/// Every release counts input tokens on arrival; only Kthena 0.4 and later count requests.
+/// Every release counts input tokens on arrival, but none those of messages without text, such as images; only
+/// Kthena 0.4 and later count requests. So neither replaces the other.
 const ARRIVALS: &[&str] = &[REQUESTS, TOKENS];
 
 /// Series that exist while Prometheus scrapes the router.

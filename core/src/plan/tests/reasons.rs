@@ -235,6 +235,7 @@ fn keda() -> Vec<Case> {
             "TriggerError",
             "prometheus query api returned error. status: 403",
         ),
+        case("KEDA with a long query", "TriggerError", "prometheus query api returned error. status: 414"),
         case("unknown error of KEDA", "ScaledObjectCheckFailed", "something else happened."),
         ("KEDA not certain", ScaledObjectNotReady, unknown),
         (

@@ -116,7 +116,7 @@ fn with_adapters(fixture: Fixture, count: usize) -> Fixture {
 #[case::long_names(
     (0..40).fold(at_zero(routed()), |fixture, i| fixture.route_with(&alias(&format!("{i:0>250}"), "chat"))),
     17,
-    1
+    2
 )]
 fn bounds_the_number_of_names(#[case] fixture: Fixture, #[case] names: usize, #[case] warnings: usize) {
     let (plan, explanation) = explained(&fixture);

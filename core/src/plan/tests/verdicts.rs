@@ -341,6 +341,44 @@ fn warns_that_value_metrics_need_the_labels_of_the_selector(#[case] label: &str)
     );
 }
 
+/// `models/chat` with its own ModelServer, and this number of names of 200 bytes.
+fn with_long_names(count: usize) -> Fixture {
+    (1..count).fold(Fixture::healthy(), |fixture, number| {
+        let name = format!("{number:0>200}");
+        let rules = json!([{"targetModels": [{"modelServerName": "chat"}]}]);
+        fixture.route_with(&json!({"modelName": name, "rules": rules}))
+    })
+}
+
+/// Nothing that Prometheus answers is refused for its length.
+#[rstest]
+#[case::one_name(with_long_names(1).annotated("min-replicas", "0"), None)]
+#[case::some_names(with_long_names(10), None)]
+#[case::activation(with_long_names(10).annotated("min-replicas", "0"), Some(("activation (", false)))]
+#[case::signals(
+    with_long_names(17).annotated("signals", "active-requests=1,queued-requests=1"),
+    Some(("queued-requests (", true))
+)]
+#[case::custom(
+    with_long_names(12).profile(&json!({"signals": [], "customSignals": [
+        {"name": "slo", "query": "sum(a or b or c or d)".replace(" or", "{model=~{{model}}} or"), "target": "5"}
+    ]})),
+    Some(("slo (", true))
+)]
+fn warns_of_long_queries(#[case] fixture: Fixture, #[case] expected: Option<(&str, bool)>) {
+    let (plan, explanation) = explained(&fixture);
+    let applied = (action(&plan.scaled_object), explanation.verdict.status);
+    assert_eq!(applied, ("apply", Status::True), "{:?}", plan.findings);
+    let Some((signal, has_rule)) = expected else {
+        assert_eq!(plan.warnings, [""; 0]);
+        return;
+    };
+    let [warning] = plan.warnings.as_slice() else { panic!("{:?}", plan.warnings) };
+    assert!(warning.contains(&format!("after URL encoding: {signal}")), "{warning}");
+    assert_eq!(warning.contains("recording rule"), has_rule, "{warning}");
+    assert!(explanation.verdict.message.contains(warning), "{}", explanation.verdict.message);
+}
+
 #[test]
 fn warns_only_about_plans_that_are_applied() {
     assert_eq!(
