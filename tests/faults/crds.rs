@@ -15,15 +15,18 @@ use super::{
 
 const MODELS: usize = 60;
 
-/// Waits until every opted-in model for which `filter` is `true` has this reason.
-async fn all_report(cluster: &Cluster, reason: &str, filter: impl Fn(&DynamicObject) -> bool) {
+/// Waits until every opted-in model for which `filter` is `true` has this reason, and a message with this text.
+async fn all_report(cluster: &Cluster, reason: &str, text: &str, filter: impl Fn(&DynamicObject) -> bool) {
     let api = cluster.models.api(&kinds::model_serving());
     let other_reasons = async || {
         let all = api.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();
         let opted_in = all
             .iter()
             .filter(|model| model.annotations().contains_key("kthena.io/model-name") && filter(model));
-        let others = opted_in.filter(|model| condition(model).is_none_or(|found| found["reason"] != reason));
+        let reports = |found: &serde_json::Value| {
+            found["reason"] == reason && found["message"].as_str().is_some_and(|found| found.contains(text))
+        };
+        let others = opted_in.filter(|model| !condition(model).is_some_and(reports));
         (all.len(), others.map(|model| (model.name_any(), condition(model).cloned())).collect::<Vec<_>>())
     };
     until_asked_within(Duration::from_mins(1), reason, other_reasons, |(count, others)| {
@@ -40,7 +43,7 @@ async fn survives_removal_of_kedas_crds_during_a_burst() {
     let started = Instant::now();
     Crds::keda().remove(&cluster.models.client).await;
     burst.finished().await;
-    all_report(&cluster, "KedaNotInstalled", |model| {
+    all_report(&cluster, "KedaNotInstalled", "", |model| {
         !model.annotations().contains_key("autoscaling.kthena.io/paused")
     })
     .await;
@@ -64,7 +67,7 @@ async fn survives_removal_of_the_profile_crd_during_a_burst() {
     let started = Instant::now();
     Crds::ours().remove(&cluster.models.client).await;
     burst.finished().await;
-    all_report(&cluster, "ProfileNotFound", |model| {
+    all_report(&cluster, "Pending", "autoscalingprofiles in the API group", |model| {
         model.annotations().contains_key("autoscaling.kthena.io/profile")
     })
     .await;

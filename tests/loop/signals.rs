@@ -277,7 +277,7 @@ async fn scales_with_a_prometheus_that_requires_credentials() {
     // The operator has no credentials for its own signal check; the condition stays Scaling and reports that.
     chat.serving
         .within(Duration::from_secs(90))
-        .says("Scaling", "the operator could not check the signals")
+        .says("Scaling", "the operator could not query Prometheus")
         .await;
     // Without credentials KEDA gets no data, and the count stays.
     chat.serving

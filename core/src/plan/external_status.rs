@@ -144,7 +144,7 @@ pub(super) fn waiting(observed: &Observed) -> Option<String> {
         ),
     };
     Some(format!(
-        "{problem}, so ServingGroups that autoscaling asks for do not start; {remedy}, see {HELP}#servinggroups-that-do-not-become-ready"
+        "{problem}, so requested ServingGroups serve no requests; {remedy}; see {HELP}#servinggroups-that-do-not-become-ready"
     ))
 }
 
@@ -194,7 +194,7 @@ pub(super) fn signals(
         }
         Some(Err(error)) => {
             let error = format!(
-                "the operator could not check the signals, so it cannot detect missing ones: {}",
+                "the operator could not query Prometheus ({}), so it cannot detect missing signals; the model is still scaled; see {HELP}#prometheus-unreachable",
                 normalize_message(error)
             );
             ProbeFindings {
@@ -385,7 +385,7 @@ pub(super) fn dead_names_warning(observed: &Observed, intent: &Intent) -> Option
     let causes: Vec<String> = dead.flat_map(|name| unreached_causes(&observed.model_serving, name)).collect();
     let causes: Vec<&str> = causes.iter().map(String::as_str).collect();
     (!causes.is_empty()).then(|| {
-        format!("{}; so requests for it are rejected; correct the ModelRoute", finding::listed(&causes))
+        format!("{}, so requests for it are rejected; correct the ModelRoute", finding::listed(&causes))
     })
 }
 

@@ -76,7 +76,7 @@ impl Finding {
         Self::new(
             Reason::ScaledObjectNotReady,
             format!(
-                "{}; the object is not written; change what the error names, and the operator retries",
+                "{}, so the object keeps its last accepted settings or is not created; change what the error names, and the operator retries",
                 normalize_message(error)
             ),
         )
@@ -101,7 +101,10 @@ impl Finding {
     pub(super) fn selector_mismatch(mismatch: SelectorMismatch) -> Self {
         Self::new(
             Reason::SelectorMismatch,
-            selector_mismatch(mismatch, "so the HPA computes a wrong number from metricType Value"),
+            selector_mismatch(
+                mismatch,
+                "so the HPA computes a wrong number of ServingGroups for queries of metricType Value",
+            ),
         )
     }
 
@@ -131,7 +134,7 @@ impl Finding {
         Self::new(
             Reason::ModelNotSeen,
             format!(
-                "{}; so no request reaches the pods of this ModelServing, and the model goes to its minimum; correct the ModelRoute, or workloadSelector of the ModelServer",
+                "{}, so no request reaches the pods of this ModelServing and the model goes to its minimum; correct the ModelRoute, or workloadSelector of the ModelServer",
                 listed(causes)
             ),
         )
@@ -233,7 +236,7 @@ impl Finding {
     pub(super) fn profile_invalid(name: &str, errors: &str) -> Self {
         Self::new(
             Reason::InvalidConfiguration,
-            format!("AutoscalingProfile {} is invalid and must be corrected: {errors}", quoted(name)),
+            format!("AutoscalingProfile {} is invalid: {errors}; correct the profile", quoted(name)),
         )
     }
 
@@ -321,8 +324,7 @@ impl Finding {
     fn owner_deleted<K: Resource<DynamicType = ()>>(name: &str) -> Self {
         let kind = K::kind(&());
         let message = format!(
-            "{kind} {name} belongs to a ModelServing of the same name that was deleted, so a new one is created once Kubernetes' garbage collector has deleted it; if it stays, delete it with kubectl delete {} {name}",
-            K::plural(&())
+            "{kind} {name} belongs to a ModelServing of the same name that was deleted, so a new one is created once Kubernetes' garbage collector has deleted it; if it stays, delete the {kind}"
         );
         Self { is_certain: false, ..Self::new(Reason::OwnerDeleted, message) }
     }

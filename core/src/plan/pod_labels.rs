@@ -27,7 +27,7 @@ pub(super) fn overwritten(observed: &Observed, resolved: &ResolvedIntent) -> Vec
         roles.iter().filter_map(|role| warning(model_serving, role, &OF_ENGINES, effect)).collect()
     });
     let selector = uses_value_metric(&resolved.triggers).then(|| {
-        let effect = "so status.labelSelector matches no pod and the HPA computes a wrong number from metricType Value";
+        let effect = "so status.labelSelector matches no pod and the HPA computes a wrong number of ServingGroups for queries of metricType Value";
         roles.iter().take(1).filter_map(|role| warning(model_serving, role, &OF_SELECTOR, effect)).collect()
     });
     let all: [Option<Vec<String>>; 2] = [engines, selector];

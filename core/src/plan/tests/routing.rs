@@ -282,23 +282,23 @@ fn selecting(labels: &Value) -> Fixture {
 #[rstest]
 #[case::missing_server(
     labelled().route("llama", &["chta"]),
-    r#"the ModelRoute models/route-0 sends requests for "llama" to the ModelServer models/chta, which does not exist; so no"#
+    r#"the ModelRoute models/route-0 sends requests for "llama" to the ModelServer models/chta, which does not exist, so no"#
 )]
 #[case::mistyped_label(
     selecting(&json!({"app": "chatt"})).probe(answered(&[("llama", NameTraffic::OnlyNotFound)])),
-    "to the ModelServer models/chat, which selects pods by app=chatt, but the pods of this ModelServing have app=chat; so no"
+    "to the ModelServer models/chat, which selects pods by app=chatt, but the pods of this ModelServing have app=chat, so no"
 )]
 #[case::missing_label(
     selecting(&json!({"team": "a"})).probe(answered(&[])),
-    "which selects pods by team=a, but the pods of this ModelServing have no label team; so no"
+    "which selects pods by team=a, but the pods of this ModelServing have no label team, so no"
 )]
 #[case::provider(
     labelled().route_with(&json!({"modelName": "llama", "rules": rules(&json!([{"externalModelProviderName": "x"}]))})),
-    "to a provider outside the cluster; so no"
+    "to a provider outside the cluster, so no"
 )]
 #[case::no_rule(
     labelled().route_with(&json!({"modelName": "llama", "rules": []})),
-    r#"the ModelRoute models/route-0 has no rule with a destination for "llama"; so no"#
+    r#"the ModelRoute models/route-0 has no rule with a destination for "llama", so no"#
 )]
 #[case::older_route_of_another_namespace(
     labelled()

@@ -205,7 +205,7 @@ fn stays_ready_if_the_operator_cannot_query_prometheus() {
     let found = verdict(&Fixture::healthy().probe_error("connection refused after 3.2s"));
     assert_eq!(found.reason, VerdictReason::Idle);
     assert!(
-        found.message.ends_with("; also reported: PrometheusUnreachable: the operator could not check the signals, so it cannot detect missing ones: connection refused after …s"),
+        found.message.contains("; also reported: PrometheusUnreachable: the operator could not query Prometheus (connection refused after …s), so"),
         "{}",
         found.message
     );
@@ -320,7 +320,7 @@ fn warns_that_engine_signals_need_the_name_of_the_model_serving() {
     let warning =
         planned(&overwriting("name", "other").annotated("signals", "engine-queue=5")).warnings.join("; ");
     let expected = [
-        "but the pods of this ModelServing have modelserving.volcano.sh/name=other;",
+        "but the pods of this ModelServing have modelserving.volcano.sh/name=other,",
         "overwrites the pod label modelserving.volcano.sh/name, so Prometheus does not find its engines",
     ];
     assert!(expected.iter().all(|part| warning.contains(part)), "{warning}");
