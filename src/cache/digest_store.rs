@@ -65,13 +65,13 @@ impl<D> DigestStore<D> {
         self.0.values().all(ScopedStore::has_synced)
     }
 
-    /// Whether the objects of one namespace are known; those of a namespace that is not watched concern no
+    /// Readability of the objects of one namespace; those of a namespace that is not watched concern no
     /// model of this instance.
     pub fn readable_in(&self, namespace: &str) -> Readable {
         self.covering(namespace).map_or(Readable::Yes, ScopedStore::readable)
     }
 
-    /// Whether the objects of all watches are known.
+    /// Readability of the objects of all watches.
     pub fn readable(&self) -> Readable {
         let unread = self.0.values().map(ScopedStore::readable).find(|readable| *readable != Readable::Yes);
         unread.unwrap_or_default()
@@ -188,7 +188,7 @@ impl<D> ScopedStore<D> {
         *self.sync.borrow()
     }
 
-    /// Whether the objects are known.
+    /// Readability of the objects.
     pub fn readable(&self) -> Readable {
         match *self.sync.borrow() {
             SyncState::Complete => Readable::Yes,

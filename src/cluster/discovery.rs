@@ -37,7 +37,7 @@ pub struct WatchedApi {
     pub label: Option<&'static str>,
 }
 
-/// Whether the cluster serves an API.
+/// Presence of an API in the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Presence {
     /// Discovery lists it.
@@ -64,7 +64,7 @@ impl ServedApis {
         Self { apis: apis.into_iter().collect(), capabilities, is_confirmed: true }
     }
 
-    /// Whether the cluster serves this resource.
+    /// Presence of a resource in the cluster.
     pub fn presence(&self, group: &str, plural: &str) -> Presence {
         let found = self.apis.iter().find(|(api, _)| api.group == group && api.plural == plural);
         found.map_or(Presence::Absent, |(_, presence)| *presence)
@@ -123,7 +123,7 @@ struct ServedVersion {
     freshness: Freshness,
 }
 
-/// Whether the API server that aggregates discovery reached the server of the group (Kubernetes
+/// Result of the last request of the aggregating API server to the server of the group (Kubernetes
 /// `staging/src/k8s.io/api/apidiscovery/v2/types.go`).
 #[derive(Default, PartialEq, Deserialize)]
 enum Freshness {

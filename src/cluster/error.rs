@@ -30,7 +30,7 @@ pub enum Error {
     #[error("request to the API server failed: {0}")]
     Api(#[source] Box<kube::Error>),
     /// Another writer changed the object during every attempt.
-    #[error("status not written: another writer changed the object during every attempt")]
+    #[error("another writer changed the object during every attempt")]
     Contended,
     /// A response of the API server lacks something that every such object has.
     #[error("unexpected response of the API server: {0} is missing")]
@@ -156,6 +156,18 @@ impl Error {
         matches!(self, Self::Api(error) if matches!(code(error), Some(409 | 422)))
     }
 
+    /// [`Error::Contended`] for a patch whose test of the resource version failed, and any other error as it is.
+    ///
+    /// The rejection of an invalid object has the same code, but names the invalid fields.
+    #[must_use]
+    pub fn or_contended(self) -> Self {
+        let Self::Api(error) = &self else { return self };
+        let kube::Error::Api(status) = &**error else { return self };
+        let has_causes = status.details.as_ref().is_some_and(|details| !details.causes.is_empty());
+        let is_rejection = has_causes || status.message.starts_with(WEBHOOK_DENIAL);
+        if self.is_stale_write() && !is_rejection { Self::Contended } else { self }
+    }
+
     /// `true` if the namespace is being deleted and accepts no new objects.
     pub fn is_namespace_terminating(&self) -> bool {
         matches!(self, Self::Api(error) if is_namespace_terminating(error))
@@ -170,6 +182,9 @@ impl Error {
     }
 }
 
+/// Start of the message of a webhook's denial.
+const WEBHOOK_DENIAL: &str = "admission webhook ";
+
 /// `true` if an admission webhook denied the request or could not be called.
 ///
 /// A denial has the code of a missing permission, and a failed call that of the API server's own failures;
@@ -178,7 +193,7 @@ impl Error {
 fn is_denied(error: &kube::Error) -> bool {
     let kube::Error::Api(status) = error else { return false };
     match status.code {
-        403 => status.message.starts_with("admission webhook "),
+        403 => status.message.starts_with(WEBHOOK_DENIAL),
         500 => status.message.contains("failed calling webhook "),
         _ => false,
     }

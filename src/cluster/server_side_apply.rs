@@ -116,7 +116,7 @@ where
     Ok(Some(api.patch(name, &params, &Patch::Apply(with_pause(&live, pause))).await?))
 }
 
-/// Removes fields from exactly this version of an object.
+/// Removes fields from exactly this version of an object; [`Error::Contended`] if it changed since.
 async fn remove_fields<L>(api: &Api<L>, name: &str, live: &L, fields: &[String]) -> Result<L, Error>
 where
     L: Resource + Clone + DeserializeOwned + Debug,
@@ -129,7 +129,8 @@ where
     let paths = fields.iter().filter_map(|field| PointerBuf::parse(field).ok());
     let removals = paths.map(|path| PatchOperation::Remove(RemoveOperation { path }));
     let patch = json_patch::Patch([PatchOperation::Test(version)].into_iter().chain(removals).collect());
-    Ok(api.patch(name, &by_operator(), &Patch::<()>::Json(patch)).await?)
+    let removed = api.patch(name, &by_operator(), &Patch::<()>::Json(patch)).await;
+    removed.map_err(|error| Error::from(error).or_contended())
 }
 
 fn by_operator() -> PatchParams {
@@ -228,5 +229,60 @@ where
     match api.delete(name, &params).await.map_err(Error::from) {
         Err(error) if !error.is_not_found() && !error.is_conflict() => Err(error),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::Class;
+    use kthena_keda_core::{api::monitoring::PodMonitor, observed::LivePodMonitor};
+    use kube::client::Body;
+    use rstest::rstest;
+    use serde_json::json;
+
+    /// Class of the failure to remove a field, for a response of the API server to the JSON patch.
+    async fn removal_failure(response: Value) -> Class {
+        let live = json!({
+            "metadata": {"name": "chat", "namespace": "models", "uid": "u", "resourceVersion": "7"},
+            "spec": {"selector": {}, "podMetricsEndpoints": [], "sampleLimit": 9},
+        });
+        let api_server = move |request: http::Request<Body>| {
+            let is_removal = request.headers()["content-type"] == "application/json-patch+json";
+            let (code, body) = if is_removal { (422, &response) } else { (200, &live) };
+            let response =
+                http::Response::builder().status(code).body(Body::from(body.to_string().into_bytes()));
+            async move { response }
+        };
+        let api: Api<LivePodMonitor> =
+            Api::namespaced(Client::new(tower::service_fn(api_server), "models"), "models");
+        let desired =
+            json!({"metadata": {"name": "chat"}, "spec": {"selector": {}, "podMetricsEndpoints": []}});
+        let desired: PodMonitor = serde_json::from_value(desired).unwrap();
+        let fingerprint = desired.fingerprint();
+        let outcome = apply_if_changed(&api, Ownership::Absent, None, desired, fingerprint, &[]).await;
+        let Err(error) = outcome else { panic!("the removal succeeds") };
+        error.class()
+    }
+
+    fn unprocessable(message: &str, details: &Value) -> Value {
+        json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 422, "reason": "Invalid", "message": message, "details": details})
+    }
+
+    #[rstest]
+    #[case::another_version("the server rejected our request due to an error in our request", json!({}), Class::Transient)]
+    #[case::invalid_object(
+        "PodMonitor \"chat\" is invalid",
+        json!({"causes": [{"reason": "FieldValueRequired", "field": "spec.sampleLimit", "message": "Required value"}]}),
+        Class::Rejected
+    )]
+    #[case::denied("admission webhook \"w\" denied the request: no", json!({}), Class::Rejected)]
+    #[tokio::test]
+    async fn a_lost_race_is_no_rejection(
+        #[case] message: &str,
+        #[case] details: Value,
+        #[case] expected: Class,
+    ) {
+        assert_eq!(removal_failure(unprocessable(message, &details)).await, expected);
     }
 }

@@ -14,7 +14,7 @@ const FORGET_AFTER: Duration = Duration::from_hours(1);
 /// Fields of one object that are remembered.
 const REMEMBERED: usize = 16;
 
-/// What is remembered of one object. A restart forgets it: such a field is then removed twice more.
+/// Foreign fields of one object. A restart forgets them: such a field is then removed twice more.
 #[derive(Debug, Default)]
 pub struct ForeignFields {
     removals: Vec<Removal>,

@@ -36,7 +36,7 @@ use kthena_keda_core::{
 /// operator creates its own: three minutes at the default interval.
 const CHECKS_BEFORE_CREATION: u32 = 3;
 
-/// What the controller needs beside the [`Context`].
+/// Inputs and outputs of the controller beside the [`Context`].
 pub struct RouterMonitor {
     /// Receives the location of the router's series.
     pub router: watch::Sender<Option<LocatedRouter>>,

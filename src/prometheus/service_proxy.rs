@@ -29,9 +29,22 @@ pub(super) async fn query(
     response::read(body.as_bytes())
 }
 
-/// The request with the headers of the profile, such as that of a tenant, which the API server passes on.
+/// Headers that the API server reads itself, in lower case: with a profile's values it would authenticate or impersonate
+/// another user, or encode the response differently.
+const RESERVED_HEADERS: [&str; 4] = ["authorization", "host", "cookie", "accept"];
+/// Prefixes of the headers that name a user, in lower case.
+const RESERVED_PREFIXES: [&str; 2] = ["impersonate-", "x-remote-"];
+
+fn is_reserved(header: &str) -> bool {
+    let header = header.to_ascii_lowercase();
+    RESERVED_HEADERS.contains(&header.as_str())
+        || RESERVED_PREFIXES.iter().any(|prefix| header.starts_with(prefix))
+}
+
+/// The request with the headers of the profile, such as that of a tenant, which the API server passes on. Those that the
+/// API server reads itself are left out.
 fn request(settings: &PrometheusSettings, path: &str) -> Result<http::Request<Vec<u8>>, String> {
-    let headers = settings.headers.iter();
+    let headers = settings.headers.iter().filter(|(name, _)| !is_reserved(name));
     let request =
         headers.fold(http::Request::get(path), |request, (name, value)| request.header(name, value));
     request.body(Vec::new()).map_err(|error| error.to_string())
@@ -62,6 +75,23 @@ mod tests {
         let headers = [("X-Scope-OrgID".to_owned(), "team-a".to_owned())].into();
         let settings = PrometheusSettings { headers, ..PrometheusSettings::from(url) };
         assert_eq!(request(&settings, "/x").unwrap().headers()["x-scope-orgid"], "team-a");
+    }
+
+    #[rstest]
+    #[case("Authorization")]
+    #[case("authorization")]
+    #[case("Impersonate-User")]
+    #[case("IMPERSONATE-GROUP")]
+    #[case("impersonate-extra-scopes")]
+    #[case("X-Remote-User")]
+    #[case("Cookie")]
+    #[case("Host")]
+    #[case("Accept")]
+    fn keeps_headers_of_the_profile_from_the_api_server(#[case] name: &str) {
+        let url: kthena_keda_core::domain::PrometheusUrl = "http://p.n.svc:9090".parse().unwrap();
+        let headers = [(name.to_owned(), "x".to_owned())].into();
+        let settings = PrometheusSettings { headers, ..PrometheusSettings::from(url) };
+        assert!(request(&settings, "/x").unwrap().headers().is_empty());
     }
 
     #[rstest]

@@ -12,12 +12,12 @@ use super::{
 };
 use crate::cluster::discovery::ServedApis;
 
-/// What could be read, and what could not.
+/// Objects of the cluster, as far as the caller may read them.
 #[derive(Debug, Default)]
 pub struct Live {
     /// Everything that was read.
     pub objects: Manifests,
-    /// What could not be read, as messages; mostly missing permissions.
+    /// Messages on kinds that could not be read; mostly missing permissions.
     pub missing: Vec<String>,
 }
 

@@ -25,7 +25,7 @@ pub struct OptIn {
 /// The profile of a ModelServing if it is opted in, or the cause for which that is not known.
 pub(super) type ResolvedProfile = Result<Option<String>, Unread>;
 
-/// What the opt-in of a ModelServing depends on while its ModelBooster is not read.
+/// Parts that decide on the opt-in of a ModelServing while its ModelBooster is not read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Unresolved {
     booster: Booster,

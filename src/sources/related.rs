@@ -24,7 +24,7 @@ use kthena_keda_core::{
 };
 
 impl Caches {
-    /// How requests reach a ModelServing, from the related routes, servers and ModelServings alone.
+    /// Routing of requests to a ModelServing, from the related routes, servers and ModelServings alone.
     pub(super) fn routing(&self, model_serving: &ModelServing, served: &ServedApis) -> Routing {
         if !model_serving.is_opted_in() {
             return Routing::default();

@@ -197,45 +197,85 @@ async fn publishes_an_event_for_a_repair_but_not_for_an_update() {
     assert_eq!(all.len(), 1, "{all:?}");
 }
 
-/// The rejection comes from a `ValidatingAdmissionPolicy` of the cluster.
-#[tokio::test]
-async fn reports_and_retries_a_rejected_scaled_object() {
-    let models = namespace().await;
-    let name = format!("refuse-{}", models.name);
-    let rules = json!([{"apiGroups": ["keda.sh"], "apiVersions": ["*"], "resources": ["scaledobjects"], "operations": ["CREATE"]}]);
-    let here = json!({"matchLabels": {"kubernetes.io/metadata.name": models.name}});
-    let spec = json!({
-        "failurePolicy": "Fail", "matchConstraints": {"resourceRules": rules, "namespaceSelector": here},
-        "validations": [{"expression": "false", "message": "not before Monday"}],
-    });
-    let policies = resource(
-        "admissionregistration.k8s.io",
-        "v1",
-        "ValidatingAdmissionPolicy",
-        "validatingadmissionpolicies",
-    );
-    let bindings = resource(
+/// A `ValidatingAdmissionPolicy` that denies the creation of one kind in a namespace.
+struct Denial {
+    name: String,
+    objects: Api<DynamicObject>,
+    probe: DynamicObject,
+}
+
+impl Denial {
+    /// Returns once the API server enforces the policy; `spec` is that of a valid object.
+    async fn of(models: &harness::Namespace, kind: &ApiResource, spec: Value) -> Self {
+        let name = format!("refuse-{}-{}", kind.plural, models.name);
+        let rules = json!([{"apiGroups": [kind.group], "apiVersions": ["*"], "resources": [kind.plural], "operations": ["CREATE"]}]);
+        let here = json!({"matchLabels": {"kubernetes.io/metadata.name": models.name}});
+        let policy = json!({
+            "failurePolicy": "Fail", "matchConstraints": {"resourceRules": rules, "namespaceSelector": here},
+            "validations": [{"expression": "false", "message": "not before Monday"}],
+        });
+        let binding = json!({"policyName": name, "validationActions": ["Deny"]});
+        for (kind, spec) in [(policies(), policy), (bindings(), binding)] {
+            let object = json!({"apiVersion": kind.api_version, "kind": kind.kind, "metadata": {"name": name}, "spec": spec});
+            harness::objects::apply(&models.client, object).await;
+        }
+        let probe = json!({"apiVersion": kind.api_version, "kind": kind.kind, "metadata": {"name": "probe"}, "spec": spec});
+        let denial = Self { name, objects: models.api(kind), probe: serde_json::from_value(probe).unwrap() };
+        let error = async || denial.error().await;
+        wait::until_asked("the policy is enforced", error, |error| error.contains("not before Monday")).await;
+        denial
+    }
+
+    async fn error(&self) -> String {
+        let dry_run = kube::api::PostParams { dry_run: true, ..kube::api::PostParams::default() };
+        let created = self.objects.create(&dry_run, &self.probe).await;
+        created.map_or_else(|error| error.to_string(), |_| String::new())
+    }
+
+    /// Returns once the API server no longer enforces the policy.
+    async fn end(&self, models: &harness::Namespace) {
+        let all: Api<DynamicObject> = Api::all_with(models.client.clone(), &bindings());
+        all.delete(&self.name, &DeleteParams::default()).await.unwrap();
+        let error = async || self.error().await;
+        let is_over = |error: &String| !error.contains("not before Monday");
+        wait::until_asked("the policy is no longer enforced", error, is_over).await;
+    }
+}
+
+fn policies() -> ApiResource {
+    resource("admissionregistration.k8s.io", "v1", "ValidatingAdmissionPolicy", "validatingadmissionpolicies")
+}
+
+fn bindings() -> ApiResource {
+    resource(
         "admissionregistration.k8s.io",
         "v1",
         "ValidatingAdmissionPolicyBinding",
         "validatingadmissionpolicybindings",
-    );
-    let apply = async |kind: &ApiResource, spec: Value| {
-        let object = json!({"apiVersion": kind.api_version, "kind": kind.kind, "metadata": {"name": name}, "spec": spec});
-        harness::objects::apply(&models.client, object).await;
-    };
-    apply(&policies, spec).await;
-    apply(&bindings, json!({"policyName": name, "validationActions": ["Deny"]})).await;
-    // The API server takes a moment to enforce a new policy.
-    let probe = json!({"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "metadata": {"name": "probe"}, "spec": {"scaleTargetRef": {"name": "x"}, "triggers": [{"type": "cron", "metadata": {}}]}});
-    let probe: DynamicObject = serde_json::from_value(probe).unwrap();
-    let dry_run = kube::api::PostParams { dry_run: true, ..kube::api::PostParams::default() };
-    let objects = models.api(&kinds::scaled_object());
-    let dry_run_error = async || {
-        objects.create(&dry_run, &probe).await.map_or_else(|error| error.to_string(), |_| String::new())
-    };
-    wait::until_asked("the policy is enforced", dry_run_error, |error| error.contains("not before Monday"))
+    )
+}
+
+#[tokio::test]
+async fn a_rejected_pod_monitor_leaves_the_scaled_object_to_be_created() {
+    let models = namespace().await;
+    let spec = json!({"selector": {}, "podMetricsEndpoints": []});
+    let _denial = Denial::of(&models, &kinds::pod_monitor(), spec).await;
+    let chat = models
+        .model_serving("chat")
+        .opts_in()
+        .annotated("autoscaling.kthena.io/signals", "kv-cache=0.7")
+        .annotated("autoscaling.kthena.io/engine", "vllm")
+        .create()
         .await;
+    chat.scaled_object().await;
+    chat.says("ScaledObjectNotReady", "PodMonitor kthena-keda-chat was rejected").await;
+}
+
+#[tokio::test]
+async fn reports_and_retries_a_rejected_scaled_object() {
+    let models = namespace().await;
+    let spec = json!({"scaleTargetRef": {"name": "x"}, "triggers": [{"type": "cron", "metadata": {}}]});
+    let denial = Denial::of(&models, &kinds::scaled_object(), spec).await;
 
     let chat = models.model_serving("chat").opts_in().create().await;
     let message = chat.says("ScaledObjectNotReady", "not before Monday").await;
@@ -266,12 +306,7 @@ async fn reports_and_retries_a_rejected_scaled_object() {
     assert!((1..30).contains(&reconciles), "{reconciles} reconciles");
     chat.annotate(&[("autoscaling.kthena.io/paused", None)]).await;
     chat.says("ScaledObjectNotReady", "not before Monday").await;
-    let all: Api<DynamicObject> = Api::all_with(models.client.clone(), &bindings);
-    all.delete(&name, &DeleteParams::default()).await.unwrap();
-    wait::until_asked("the policy is no longer enforced", dry_run_error, |error| {
-        !error.contains("not before Monday")
-    })
-    .await;
+    denial.end(&models).await;
     // The next retry is minutes away; a change of the ModelServing triggers a reconcile at once.
     chat.annotate(&[("autoscaling.kthena.io/max-replicas", Some("4"))]).await;
     chat.scaled_object().await;

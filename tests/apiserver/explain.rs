@@ -275,11 +275,19 @@ async fn does_not_report_a_missing_address_that_the_operator_may_have() {
         json!({"name": "operator", "image": "i", "args": ["run", "--prometheus-url=http://prometheus:9090"]});
     let template = json!({"metadata": {"labels": labels}, "spec": {"containers": [container]}});
     let spec = json!({"selector": {"matchLabels": labels}, "template": template});
-    let metadata = json!({"name": "operator", "namespace": models.name, "labels": labels});
-    let deployment =
-        json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec});
-    harness::objects::apply(&models.client, deployment).await;
+    let deploy = async |name: &str| {
+        let metadata = json!({"name": name, "namespace": models.name, "labels": labels});
+        let deployment =
+            json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec});
+        harness::objects::apply(&models.client, deployment).await;
+    };
+    deploy("operator").await;
     let (report, _) = explained(&stack, &Identity::Admin, &chat, &[]);
     let source = format!("the arguments of the Deployment {}/operator", models.name);
     assert_eq!(report["prometheusFrom"], source, "{report}");
+
+    // Any user may label a Deployment like that of the operator.
+    deploy("copy").await;
+    let (report, _) = explained(&stack, &Identity::Admin, &chat, &[]);
+    assert!(report["prometheusFrom"].as_str().unwrap().contains("several Deployments"), "{report}");
 }

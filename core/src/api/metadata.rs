@@ -1,7 +1,7 @@
 //! Metadata of watched objects, reduced to the parts that a reconcile needs.
 //!
 //! Managed fields and `last-applied-configuration` are most of an object's size. Of managed fields, only
-//! those that a kind selects are decoded; of annotations, only the operator's and KEDA's are kept.
+//! those that a kind selects are decoded; of annotations, only the operator's and KEDA's pauses are kept.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,13 +19,13 @@ pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// Value of [`MANAGED_BY`], and the field manager of all writes.
 pub const OPERATOR: &str = "kthena-keda";
 
-/// Prefixes of the annotations that are kept; the last is KEDA's.
-const KEPT_ANNOTATIONS: [&str; 3] = [annotations::MODEL_NAME, annotations::PREFIX, "autoscaling.keda.sh/"];
+/// Prefix of KEDA's annotations that pause a ScaledObject.
+pub(crate) const KEDA_PAUSED: &str = "autoscaling.keda.sh/paused";
 
 /// Size of an annotation that is kept although all of them are too large together, in bytes.
 const SHORT_ANNOTATION: usize = 320;
-/// Maximum number of annotations that are kept.
-const ANNOTATIONS_MAX: usize = 1024;
+/// Maximum number of annotations that are kept beside the operator's own; of those too if they are too large together.
+const ANNOTATIONS_MAX: usize = 64;
 
 /// A map with few entries and a long life: the smallest node of a [`BTreeMap`] has room for eleven.
 pub type SmallMap = Box<[(String, String)]>;
@@ -141,19 +141,26 @@ fn values(all: &BTreeMap<String, String>, fields: &Keys) -> BTreeMap<String, Str
 }
 
 impl<F> LeanMetadata<F> {
-    /// Moves out the annotations that are kept; of the operator's own only short ones if they are too large
-    /// together, and `true`.
+    /// Moves out the annotations that are kept, sorted by key: the operator's own, and a few short ones that are
+    /// probably mistakes. If its own are too large together, `true`, and only short ones of them are kept.
     pub(crate) fn take_annotations(&mut self) -> (SmallMap, bool) {
         let mut kept = mem::take(&mut self.annotations);
         kept.retain(|key, _| is_kept(key));
         let are_too_large = annotations::are_too_large(&kept);
         if are_too_large {
-            // The opt-in stays: an opt-out would remove the ScaledObject.
-            kept.retain(|key, value| key == annotations::MODEL_NAME || is_short(key, value));
             kept.entry(annotations::MODEL_NAME.to_owned()).and_modify(String::clear);
         }
-        let kept = kept.into_iter().filter(|(key, value)| annotations::is_own(key) || is_short(key, value));
-        (kept.take(ANNOTATIONS_MAX).collect(), are_too_large)
+        let mut room = ANNOTATIONS_MAX;
+        kept.retain(|key, value| {
+            // The opt-in stays: an opt-out would remove the ScaledObject.
+            if key == annotations::MODEL_NAME || (annotations::is_own(key) && !are_too_large) {
+                return true;
+            }
+            let fits = room > 0 && is_short(key, value);
+            room -= usize::from(fits);
+            fits
+        });
+        (kept.into_iter().collect(), are_too_large)
     }
 
     /// Name, subresource and fields of each field manager.
@@ -174,7 +181,8 @@ fn is_short(key: &str, value: &str) -> bool {
 }
 
 fn is_kept(annotation: &str) -> bool {
-    KEPT_ANNOTATIONS.iter().any(|kept| annotation.starts_with(kept))
+    annotations::is_own(annotation)
+        || annotation.starts_with(KEDA_PAUSED)
         || annotations::resembles_model_name(annotation)
 }
 

@@ -1,4 +1,4 @@
-//! Whether the objects that a plan depends on could be read. An object that could not be read is not absent.
+//! Readability of the objects that a plan depends on. An object that could not be read is not absent.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use super::{
     LiveScaledObject,
 };
 
-/// Whether the objects of one kind are known.
+/// Readability of the objects of one kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Readable {
     /// All objects are known, or the cluster does not serve the kind and so has none.

@@ -128,12 +128,13 @@ impl Explain {
         let served = discovery::discover(&client, &optional_apis())
             .await
             .map_err(|error| format!("discovery of the cluster's APIs failed: {error}"))?;
-        let operator = Operator::find(&client).await;
-        let of_operator = operator.as_ref().and_then(|found| found.router_namespace.clone());
+        let found = Operator::find(&client).await;
+        let operator = found.as_ref().ok().and_then(Option::as_ref);
+        let of_operator = operator.and_then(|found| found.router_namespace.clone());
         let router_namespace =
             self.router_namespace.clone().or(of_operator).unwrap_or_else(|| ROUTER_NAMESPACE.to_owned());
         let mut live = live::read(&client, &served, selection.namespace, &router_namespace).await;
-        let leader = match &operator {
+        let leader = match operator {
             Some(operator) => operator.leader(&client).await,
             None => None,
         };
@@ -142,14 +143,7 @@ impl Explain {
         let mut checks: Vec<SignalCheck> = models
             .filter(|model| selection.includes(model))
             .map(|model| {
-                SignalCheck::of(
-                    &live,
-                    model,
-                    served.capabilities,
-                    &router_namespace,
-                    operator.as_ref(),
-                    &route,
-                )
+                SignalCheck::of(&live, model, served.capabilities, &router_namespace, &found, &route)
             })
             .collect();
         probe(&mut checks, &route).await;
@@ -259,11 +253,17 @@ impl SignalCheck {
         model: &ModelServing,
         capabilities: Capabilities,
         router_namespace: &str,
-        operator: Option<&Operator>,
+        operator: &Result<Option<Operator>, String>,
         route: &PrometheusRoute,
     ) -> Self {
         let mut defaults = Profile::built_in();
-        let (url, source) = prometheus_url(live, model, operator, route);
+        let of_operator = operator.as_ref().ok().and_then(Option::as_ref);
+        let (url, mut source) = prometheus_url(live, model, of_operator, route);
+        if let Err(ambiguity) = operator
+            && route.url.is_none()
+        {
+            source = format!("{source}; {ambiguity}");
+        }
         defaults.prometheus = url.map(PrometheusSettings::from);
         let (router, _) = live.objects.observe_router(router_namespace);
         let router = plan_router(&router, live.objects.default_profile().as_ref(), &defaults, true).router;

@@ -20,16 +20,29 @@ pub(super) struct Operator {
     pub(super) prometheus_url: Option<PrometheusUrl>,
     /// `--router-namespace`.
     pub(super) router_namespace: Option<String>,
-    namespace: String,
     lease: String,
+    lease_namespace: String,
 }
 
 impl Operator {
-    /// The first Deployment of the operator; `None` if there is none, or the caller may not list Deployments.
-    pub(super) async fn find(client: &Client) -> Option<Self> {
+    /// The only Deployment of the operator; `None` if there is none, or the caller may not list Deployments.
+    ///
+    /// # Errors
+    /// A text for users if there are several: any user may label a Deployment of a namespace.
+    pub(super) async fn find(client: &Client) -> Result<Option<Self>, String> {
         let api: Api<Deployment> = Api::all(client.clone());
-        let found = api.list(&ListParams::default().labels(LABEL)).await.ok()?;
-        found.items.iter().find_map(Self::of)
+        let found = api.list(&ListParams::default().labels(LABEL)).await;
+        found.map_or(Ok(None), |found| Self::only(&found.items))
+    }
+
+    fn only(found: &[Deployment]) -> Result<Option<Self>, String> {
+        match found {
+            [] => Ok(None),
+            [deployment] => Ok(Self::of(deployment)),
+            _ => Err(format!(
+                "several Deployments have the label {LABEL}, so the operator's flags are unknown; pass --prometheus-url and --router-namespace"
+            )),
+        }
     }
 
     fn of(deployment: &Deployment) -> Option<Self> {
@@ -46,13 +59,13 @@ impl Operator {
             prometheus_url: value("--prometheus-url=").and_then(|url| url.parse().ok()),
             router_namespace: value("--router-namespace=").map(str::to_owned),
             lease: value("--lease-name=").unwrap_or("kthena-keda").to_owned(),
-            namespace,
+            lease_namespace: value("--lease-namespace=").map_or(namespace, str::to_owned),
         })
     }
 
     /// Holder and age of the leader lease, as a clause for a message; `None` if it cannot be read.
     pub(super) async fn leader(&self, client: &Client) -> Option<String> {
-        let api: Api<Lease> = Api::namespaced(client.clone(), &self.namespace);
+        let api: Api<Lease> = Api::namespaced(client.clone(), &self.lease_namespace);
         let lease = api.get_opt(&self.lease).await.ok()??;
         Some(leader(&lease, Timestamp::now()))
     }
@@ -80,21 +93,37 @@ mod tests {
     use rstest::rstest;
     use serde_json::{Value, json};
 
+    fn deployment(args: &[&str]) -> Deployment {
+        let template = json!({"spec": {"containers": [{"name": "c", "args": args}]}});
+        let deployment = json!({"metadata": {"name": "keda", "namespace": "ops"}, "spec": {"selector": {}, "template": template}});
+        serde_json::from_value(deployment).unwrap()
+    }
+
     #[test]
     fn reads_the_flags_of_the_deployment() {
         let args =
             ["run", "--prometheus-url=http://p:9090", "--router-namespace=routers", "--lease-name=one"];
-        let template = json!({"spec": {"containers": [{"name": "c", "args": args}]}});
-        let deployment = json!({"metadata": {"name": "keda", "namespace": "ops"}, "spec": {"selector": {}, "template": template}});
-        let found = Operator::of(&serde_json::from_value(deployment).unwrap()).unwrap();
+        let found = Operator::of(&deployment(&args)).unwrap();
         let expected = Operator {
             place: "ops/keda".to_owned(),
             prometheus_url: Some("http://p:9090".parse().unwrap()),
             router_namespace: Some("routers".to_owned()),
-            namespace: "ops".to_owned(),
             lease: "one".to_owned(),
+            lease_namespace: "ops".to_owned(),
         };
         assert_eq!(found, expected);
+        let elsewhere = Operator::of(&deployment(&["run", "--lease-namespace=leases"])).unwrap();
+        assert_eq!(elsewhere.lease_namespace, "leases");
+    }
+
+    #[test]
+    fn trusts_no_deployment_of_several() {
+        let of_operator = deployment(&["run", "--prometheus-url=http://p:9090"]);
+        let of_tenant = deployment(&["run", "--prometheus-url=http://thief:9090"]);
+        assert!(Operator::only(&[]).unwrap().is_none());
+        assert!(Operator::only(std::slice::from_ref(&of_operator)).unwrap().is_some());
+        let note = Operator::only(&[of_tenant, of_operator]).unwrap_err();
+        assert!(note.contains("pass --prometheus-url"), "{note}");
     }
 
     #[rstest]

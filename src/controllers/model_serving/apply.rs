@@ -36,7 +36,7 @@ impl Failure {
     }
 }
 
-/// What exists under the name of a generated object.
+/// Live object under the name of a generated one.
 struct Existing<'a> {
     ownership: Ownership,
     object: Option<&'a OwnedObject>,
@@ -76,10 +76,10 @@ impl Applied {
     }
 }
 
-/// Applies every object of the plan.
+/// Applies every object of the plan, also where another one fails.
 ///
 /// # Errors
-/// The first write that failed.
+/// A write that failed, that of the ScaledObject first.
 pub(super) async fn apply(
     context: &ModelServingContext,
     observed: &Observed,
@@ -99,11 +99,10 @@ pub(super) async fn apply(
         let (namespace, name) = (observed.model_serving.namespace(), observed.model_serving.name());
         tracing::debug!(namespace, name, reason = finding.reason.as_str(), "not scaled");
     }
-    Ok(Applied {
-        pause_delay: apply_pause(context, observed, *pause).await?,
-        pod_monitor: apply_pod_monitor(context, observed, pod_monitor).await?,
-        scaled_object: apply_scaled_object(context, observed, scaled_object).await?,
-    })
+    let pause_delay = apply_pause(context, observed, *pause).await;
+    let pod_monitor = apply_pod_monitor(context, observed, pod_monitor).await;
+    let scaled_object = apply_scaled_object(context, observed, scaled_object).await;
+    Ok(Applied { scaled_object: scaled_object?, pause_delay: pause_delay?, pod_monitor: pod_monitor? })
 }
 
 /// Pauses or resumes a ScaledObject that is kept. Returns how long the write has to wait where another client undoes it again and again.

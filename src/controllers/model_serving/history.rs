@@ -54,7 +54,7 @@ impl Default for History {
 #[derive(Debug, Default)]
 struct ModelHistory {
     condition_writes: Throttle,
-    /// What users had written at the last write of the condition, as a hash; after a restart, at the first reconcile.
+    /// Hash of the users' settings at the last write of the condition; after a restart, at the first reconcile.
     user_input: Option<u64>,
     pause_writes: Throttle,
     /// One entry for each kind.
@@ -290,7 +290,9 @@ impl History {
     pub(super) fn record_mistyped(&self, uid: &str, key: Option<&str>) -> bool {
         let mut models = self.models();
         let Some(key) = key else {
-            models.get_mut(uid).into_iter().for_each(|model| model.mistyped = None);
+            if let Some(model) = models.get_mut(uid) {
+                model.mistyped = None;
+            }
             return false;
         };
         let before = models.entry(uid.to_owned()).or_default().mistyped.replace(key.to_owned());

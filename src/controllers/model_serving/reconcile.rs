@@ -1,6 +1,6 @@
 //! The reconcile of one ModelServing: observe, plan, write the status, apply, record.
 
-use std::{sync::Arc, time::Duration};
+use std::{mem, sync::Arc, time::Duration};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::{Resource as _, runtime::controller::Action};
@@ -20,7 +20,7 @@ use kthena_keda_core::{
     plan::{Desired, Plan, plan},
 };
 
-/// How often a status conflict is resolved at once, by reading the ModelServing and planning again.
+/// Maximum number of attempts to write a status, each on the ModelServing as it was read after the conflict before.
 const STATUS_ATTEMPTS: u32 = 4;
 
 /// Brings everything of one ModelServing to its desired state.
@@ -34,7 +34,7 @@ pub(super) async fn reconcile(
     if let Some(later) = postpone(&context, &model_serving) {
         return Ok(later);
     }
-    let Some((mut observed, capabilities)) = observe(&context, &model_serving) else {
+    let Some((mut observed, mut capabilities)) = observe(&context, &model_serving) else {
         return Ok(Action::await_change());
     };
     for _ in 0..STATUS_ATTEMPTS {
@@ -44,7 +44,10 @@ pub(super) async fn reconcile(
                 let applied = apply(&context, &observed, &plan).await;
                 return record(&context, observed, plan, capabilities, delay, applied).await;
             }
-            StatusWrite::Stale(live) => observed.model_serving = *live,
+            StatusWrite::Stale(live) => {
+                let Some(again) = observe(&context, &live) else { return Ok(Action::await_change()) };
+                (observed, capabilities) = again;
+            }
             StatusWrite::Gone => return Ok(Action::await_change()),
         }
     }
@@ -136,7 +139,12 @@ async fn complete_condition(
         let plan = plan(observed, capabilities, &context.shared.settings.defaults);
         match write_status(context, observed, &plan, Phase::AfterApply).await? {
             StatusWrite::Current(delay) => return Ok(delay),
-            StatusWrite::Stale(live) => observed.model_serving = *live,
+            StatusWrite::Stale(live) => {
+                let Some((again, _)) = observe(context, &live) else { return Ok(None) };
+                let rejection = observed.rejection.take();
+                let persistent_fields = mem::take(&mut observed.persistent_fields);
+                *observed = Observed { rejection, persistent_fields, ..again };
+            }
             StatusWrite::Gone => return Ok(None),
         }
     }

@@ -22,7 +22,7 @@ use kthena_keda_core::observed::Readable;
 /// One row of the table.
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
-    /// Whether the API server always serves the kind.
+    /// Origin of the kind.
     pub availability: Availability,
     /// Namespaces in which the kind is watched.
     pub area: Area,
@@ -31,7 +31,7 @@ pub struct Row {
     /// The objects stay known when the API disappears, since its return is awaited: a CRD is replaced during an
     /// upgrade, and plans would change meanwhile.
     pub outlives_its_api: bool,
-    /// What a change of an object requeues.
+    /// Objects that a change of an object requeues.
     pub requeues: Requeues,
 }
 
@@ -52,7 +52,7 @@ impl Row {
     }
 }
 
-/// Whether a kind is part of Kubernetes or of a component that may be missing.
+/// Origin of a kind: Kubernetes, or a component that may be missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Availability {
     /// Part of Kubernetes.
@@ -80,7 +80,7 @@ pub enum Area {
     ClusterDuties,
 }
 
-/// What a change of an object requeues.
+/// Objects that a change of an object requeues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Requeues {
     /// The ModelServings that the object scales or scaled, and the one for which it is generated.
@@ -107,7 +107,7 @@ pub enum Requeues {
 pub trait WatchedKind:
     Resource<DynamicType = (), Scope: WatchScope<Self>> + Clone + Debug + DeserializeOwned + Send + 'static
 {
-    /// What is kept of an object.
+    /// Part of an object that is kept.
     type Digest: Digest + Debug + for<'a> From<&'a Self>;
     /// The row of the kind.
     const ROW: Row;
@@ -115,12 +115,12 @@ pub trait WatchedKind:
     /// The digests of the kind.
     fn store(stores: &Stores) -> &DigestStore<Self::Digest>;
 
-    /// Whether the cluster serves the kind.
+    /// `true` if the cluster serves the kind.
     fn is_served(served: &ServedApis) -> bool {
         Self::presence(served) == Presence::Served
     }
 
-    /// Whether discovery found the kind.
+    /// Presence of the kind in the cluster.
     fn presence(served: &ServedApis) -> Presence {
         match Self::ROW.availability {
             Availability::BuiltIn => Presence::Served,
@@ -128,12 +128,12 @@ pub trait WatchedKind:
         }
     }
 
-    /// Whether every object that plans need is known.
+    /// `true` if every object that plans need is known.
     fn has_synced(stores: &Stores, served: &ServedApis) -> bool {
         !Self::is_served(served) || Self::store(stores).has_synced()
     }
 
-    /// Whether the objects are known, of one namespace or, without one, of all that are watched. A kind that
+    /// Readability of the objects of one namespace or, without one, of all that are watched. A kind that
     /// the cluster does not serve has none.
     fn readable(stores: &Stores, served: &ServedApis, namespace: Option<&str>) -> Readable {
         let store = Self::store(stores);

@@ -17,7 +17,7 @@ use crate::{
         Exists, Lenient, LenientDe,
         annotations::{self, DEFAULT_PROFILE, MODEL_NAME, PROFILE, is_own},
         fields,
-        metadata::{LeanMetadata, OPERATOR, SmallMap},
+        metadata::{KEDA_PAUSED, LeanMetadata, OPERATOR, SmallMap},
     },
     domain::{distinct_names, names},
 };
@@ -69,7 +69,7 @@ pub struct Booster {
 /// The operator's annotations on a ModelBooster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inherited {
-    /// Values by key.
+    /// Values, sorted by key.
     pub annotations: SmallMap,
     /// `true` if they are larger than allowed; see [`ModelServing::has_oversized_annotations`].
     pub are_oversized: bool,
@@ -78,8 +78,14 @@ pub struct Inherited {
 impl Inherited {
     /// The value of an annotation.
     pub fn get(&self, key: &str) -> Option<&str> {
-        self.annotations.iter().find(|(found, _)| found == key).map(|(_, value)| value.as_str())
+        value_of(&self.annotations, key)
     }
+}
+
+/// The value of a key in entries that are sorted by key.
+fn value_of<'a>(sorted: &'a [(String, String)], key: &str) -> Option<&'a str> {
+    let index = sorted.binary_search_by(|(found, _)| found.as_str().cmp(key)).ok()?;
+    sorted.get(index).map(|(_, value)| value.as_str())
 }
 
 /// Cause for which the annotations of a ModelBooster are not known.
@@ -414,16 +420,15 @@ impl ModelServing {
     }
 
     fn annotation(&self, name: &str) -> Option<&str> {
-        let mut all = self.annotations.iter().chain(self.inherited_annotations());
-        all.find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        value_of(&self.annotations, name).or_else(|| self.inherited()?.get(name))
     }
 
     /// Keys of the annotations that a rewrite of the ModelServing by its ModelBooster would change: those that the ModelBooster does
     /// not carry with the same value.
     pub fn erasable_annotations(&self) -> Vec<&str> {
         let Some(inherited) = self.inherited() else { return Vec::new() };
-        let own =
-            self.annotations.iter().filter(|own| is_own(&own.0) && !inherited.annotations.contains(own));
+        let differs = |own: &&(String, String)| inherited.get(&own.0) != Some(own.1.as_str());
+        let own = self.annotations.iter().filter(|own| is_own(&own.0)).filter(differs);
         own.map(|(key, _)| key.as_str()).collect()
     }
 
@@ -449,7 +454,7 @@ impl ModelServing {
 
     /// `true` if it opts in by its own annotation, not by that of its ModelBooster.
     pub fn has_own_model_name(&self) -> bool {
-        self.annotations.iter().any(|(key, _)| key == MODEL_NAME)
+        value_of(&self.annotations, MODEL_NAME).is_some()
     }
 
     /// An annotation that has no effect without [`MODEL_NAME`], or is probably meant to be it; `None` if the
@@ -465,7 +470,7 @@ impl ModelServing {
     /// KEDA's annotation that pauses a ScaledObject and does nothing on a ModelServing.
     pub fn misplaced_pause(&self) -> Option<&str> {
         let mut keys = self.annotations.iter().map(|(key, _)| key.as_str());
-        keys.find(|key| key.starts_with("autoscaling.keda.sh/paused"))
+        keys.find(|key| key.starts_with(KEDA_PAUSED))
     }
 
     /// Name of its AutoscalingProfile.

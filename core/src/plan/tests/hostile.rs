@@ -1,5 +1,6 @@
 //! Objects of a tenant who fills every field up to the limits of the API server: a plan stays small.
 
+use rstest::rstest;
 use serde_json::{Value, json};
 
 use super::{action, explained};
@@ -41,6 +42,32 @@ fn keeps_the_scaled_object_of_a_model_with_huge_annotations() {
             explanation.verdict.message
         );
         assert_eq!(action(&plan.scaled_object), "keep");
+    }
+}
+
+/// 2,000 short annotations that sort before the opt-in.
+fn crowded(prefix: &str) -> Value {
+    let crowd = (0..2_000).map(|i| (format!("{prefix}{i:04}"), json!("")));
+    crowd.chain([("kthena.io/model-name".to_owned(), json!("llama"))]).collect()
+}
+
+#[rstest]
+#[case::of_keda("autoscaling.keda.sh/x", None)]
+#[case::pauses_of_keda("autoscaling.keda.sh/paused", None)]
+#[case::near_misses("kthena.io/model-.", None)]
+#[case::of_others("autoscaling.example.com/x", None)]
+#[case::own("autoscaling.kthena.io/x", Some(Reason::InvalidConfiguration))]
+fn an_opt_in_among_many_annotations_stays(#[case] prefix: &str, #[case] expected: Option<Reason>) {
+    let annotations = crowded(prefix);
+    let on_itself = Fixture::model("llama").with("/metadata/annotations", &annotations);
+    let on_booster = Fixture::opted_out().booster(&annotations);
+    for fixture in [on_itself, on_booster] {
+        let fixture = fixture.scaled_object(&[]);
+        let observed = fixture.observed();
+        assert!(observed.model_serving.effective_annotations().len() <= 66, "annotations are bounded");
+        let (plan, _) = explained(&fixture);
+        assert_eq!(plan.findings.first().map(|finding| finding.reason), expected);
+        assert_eq!(action(&plan.scaled_object), if expected.is_some() { "keep" } else { "apply" });
     }
 }
 

@@ -122,7 +122,7 @@ fn unread_servers_hold_back_only_plans_that_depend_on_them(#[case] fixture: Fixt
     assert_eq!(action(&planned(&unread(fixture, SERVERS, Forbidden)).scaled_object), expected);
 }
 
-/// What is wrong for certain is the reason, and what is unknown is listed after it; nothing false is said.
+/// A certain problem is the reason, unknown ones are listed after it, and nothing false is said.
 #[rstest]
 #[case::annotation(Fixture::healthy().annotated("max-replicas", "x"), "InvalidConfiguration")]
 #[case::other_autoscaler(Fixture::healthy().competitor("HorizontalPodAutoscaler"), "ConflictingAutoscaler")]
@@ -141,7 +141,7 @@ fn a_certain_problem_comes_first(#[case] fixture: Fixture, #[case] reason: &str)
     assert!(!found.message.contains("SharedModelName") && !found.message.contains("does not exist"));
 }
 
-/// Where discovery of KEDA's group has not succeeded, KEDA may be installed.
+/// KEDA may be installed while discovery of its group has not succeeded.
 #[test]
 fn an_undiscovered_keda_is_not_reported_as_missing() {
     let capabilities = Capabilities { keda: None, ..Capabilities::NEWEST };
