@@ -11,9 +11,9 @@ use super::response;
 use crate::runtime::delays::{PROMETHEUS_CONNECT, PROMETHEUS_EVALUATION_MILLIS, PROMETHEUS_REQUEST};
 use kthena_keda_core::{intent::PrometheusSettings, observed::Sample};
 
-/// Longest response body, in bytes: hundreds of thousands of samples. Another server at the address may
-/// respond without end.
-const BODY_MAX: usize = 64 << 20;
+/// Longest response body, in bytes: tens of thousands of samples. Another server at the address may respond
+/// without end.
+const BODY_MAX: usize = 8 << 20;
 
 /// Credentials of the operator's own queries.
 #[derive(Clone, Debug, Default)]

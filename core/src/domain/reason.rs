@@ -183,11 +183,6 @@ impl VerdictReason {
             Self::Paused => "Paused",
         }
     }
-
-    /// `true` if the reason repeats a report of KEDA, the HPA or Prometheus, which may change at any time.
-    pub const fn is_external(self) -> bool {
-        matches!(self, Self::Problem(reason) if reason.is_external())
-    }
 }
 
 /// Status of a condition.

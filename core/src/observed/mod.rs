@@ -53,7 +53,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::{api::kthena::ModelServing, intent::Profile, signals::RouterSeries};
+use crate::{api::kthena::ModelServing, domain::Capabilities, intent::Profile, signals::RouterSeries};
 
 /// Inputs of the plan for one ModelServing.
 #[derive(Clone, Debug)]
@@ -135,12 +135,16 @@ impl Observed {
         self.model_serving.metadata.namespace.as_deref().unwrap_or_default()
     }
 
-    /// Hash of what users wrote: the annotations, the profile and the routes. It does not change with what other
-    /// controllers report.
-    pub fn user_input(&self) -> u64 {
+    /// Hash of what the model's users and the platform team wrote: the annotations, the pod template, the profile, the
+    /// routes of the namespace and the installed APIs. It does not change with what other controllers report or tenants
+    /// of other namespaces do.
+    pub fn user_input(&self, capabilities: Option<Capabilities>) -> u64 {
         let mut hasher = DefaultHasher::new();
         let annotations = self.model_serving.effective_annotations();
-        format!("{annotations:?} {:?} {:?}", self.profile, self.routing).hash(&mut hasher);
+        let (roles, routing) =
+            (&self.model_serving.spec.template.roles, self.routing.within(self.namespace()));
+        format!("{annotations:?} {roles:?} {:?} {routing:?} {capabilities:?}", self.profile)
+            .hash(&mut hasher);
         hasher.finish()
     }
 

@@ -134,13 +134,16 @@ impl ProbeResult {
 
 /// The first few pairs of model name and namespace: a tenant whose pods are scraped can make any number of them.
 fn other_routers(samples: Vec<Sample>) -> BTreeMap<String, BTreeSet<String>> {
+    let pairs = samples.into_iter().filter_map(|mut sample| {
+        // A longer name is of no ModelServing.
+        let model = sample.labels.remove(MODEL).filter(|model| model.len() <= MODEL_NAME_MAX)?;
+        Some((model, sample.labels.remove("namespace")?))
+    });
+    // Sorted before the cut: Prometheus returns samples in any order.
+    let pairs: BTreeSet<(String, String)> = pairs.collect();
     let mut elsewhere: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for mut sample in samples.into_iter().take(ELSEWHERE_KEPT) {
-        if let (Some(model), Some(namespace)) =
-            (sample.labels.remove(MODEL), sample.labels.remove("namespace"))
-        {
-            elsewhere.entry(model).or_default().insert(namespace);
-        }
+    for (model, namespace) in pairs.into_iter().take(ELSEWHERE_KEPT) {
+        elsewhere.entry(model).or_default().insert(namespace);
     }
     elsewhere
 }
@@ -307,6 +310,19 @@ mod tests {
             ("without-up", EngineScrape::Scraped),
         ];
         assert_eq!(states, expected);
+    }
+
+    /// Clients choose the names, and Prometheus returns samples in any order.
+    #[test]
+    fn keeps_the_same_bounded_part_of_the_names_of_other_routers() {
+        let of = |model: String| sample(&[("model", &model), ("namespace", "n")], 1.0);
+        let mut samples: Vec<Sample> = (0..=ELSEWHERE_KEPT).map(|i| of(format!("m-{i:05}"))).collect();
+        samples.push(of("a".repeat(MODEL_NAME_MAX + 1)));
+        let kept = other_routers(samples.clone());
+        samples.reverse();
+        assert_eq!(other_routers(samples), kept);
+        assert_eq!(kept.len(), ELSEWHERE_KEPT);
+        assert!(kept.keys().all(|model| model.starts_with("m-")));
     }
 
     fn ambiguous(targets: &[&[(&str, &str)]]) -> Vec<String> {

@@ -32,7 +32,7 @@ pub use label_selector::canonical_selector;
 pub use pause::PauseChange;
 pub use router::{RouterPlan, assumed_service, plan_router};
 pub use triggers::{TriggerSpec, Triggers};
-pub use verdict::{Verdict, is_load_reason, stable_part};
+pub use verdict::{Verdict, is_load_reason};
 
 use std::collections::BTreeSet;
 

@@ -5,6 +5,7 @@
 use super::{ResolvedIntent, external_status::uses_value_metric};
 use crate::{
     api::kthena::{ModelServing, Role},
+    domain::quoted,
     observed::Observed,
 };
 
@@ -41,8 +42,8 @@ fn warning(model_serving: &ModelServing, role: &Role, labels: &[&str], effect: &
     };
     let label = labels.iter().find(is_overwritten)?;
     Some(format!(
-        "the entryTemplate of role {:?} overwrites the pod label {label}, {effect}; remove the label from the template",
-        role.name
+        "the entryTemplate of role {} overwrites the pod label {label}, {effect}; remove the label from the template",
+        quoted(&role.name)
     ))
 }
 

@@ -14,7 +14,7 @@ use crate::{
     domain::Capabilities,
     intent::CreateMonitors,
     observed::{Observed, Ownership, Readable},
-    promql::metrics_pattern,
+    promql::{metrics_pattern, re2_quote},
     signals::ENGINE_OF,
 };
 
@@ -119,7 +119,7 @@ fn controlled_by(model_serving: &ModelServing) -> Vec<Relabeling> {
             source_labels: ["__meta_kubernetes_pod_controller_kind", "__meta_kubernetes_pod_controller_name"]
                 .map(str::to_owned)
                 .to_vec(),
-            regex: Some(format!("ModelServing;{}", model_serving.name().replace('.', r"\."))),
+            regex: Some(format!("ModelServing;{}", re2_quote(model_serving.name()))),
             ..Relabeling::default()
         },
         Relabeling {

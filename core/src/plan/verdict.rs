@@ -66,12 +66,6 @@ pub fn is_load_reason(reason: &str) -> bool {
     [VerdictReason::Scaling, VerdictReason::Idle].iter().any(|load| load.as_str() == reason)
 }
 
-/// The part of a message that does not depend on what other controllers report, so that it changes only with
-/// the configuration.
-pub fn stable_part(message: &str) -> &str {
-    message.split(REPORTED).next().unwrap_or_default()
-}
-
 /// The verdict as condition; [`Desired::Keep`] if the ModelServing carries the same already.
 pub(super) fn condition(observed: &Observed, verdict: &Verdict) -> Desired<Verdict> {
     let is_written = observed.model_serving.condition().is_some_and(|found| {

@@ -147,7 +147,7 @@ pub enum Expr {
         of: Box<Expr>,
     },
     /// The samples with the greatest values, with all of their labels.
-    Top(u8, Box<Expr>),
+    Top(u16, Box<Expr>),
     /// Samples whose value is this number.
     Is(Box<Expr>, u8),
     /// 0 for each sample with a negative value; the other samples stay.

@@ -42,18 +42,23 @@ pub fn router_targets(router: &RouterSeries) -> Option<Expr> {
     Some(Expr::max(Expr::Series(up)))
 }
 
+/// Most pairs of namespace and model name of other routers: a tenant whose pods are scraped can make any number.
+const ELSEWHERE_MAX: u16 = 1000;
+/// Most pairs of model name and status code: the router has one for each name that any client ever sent.
+const NAMES_MAX: u16 = 10_000;
+
 /// One sample for each namespace and model name of the requests that other routers have served since their
-/// start.
+/// start; the busiest if there are many.
 pub fn requests_elsewhere(router: &RouterSeries) -> Expr {
     let served = Selector::metric("kthena_router_requests_total")
         .with_not("namespace", &router.namespace)
         .with_not(STATUS_CODE, "404");
     let served = located(served, &router.matchers);
-    Expr::max_by(&["namespace", MODEL], Expr::Series(served))
+    Expr::Top(ELSEWHERE_MAX, Box::new(Expr::max_by(&["namespace", MODEL], Expr::Series(served))))
 }
 
 /// Most samples with all of their labels.
-const TARGETS_MAX: u8 = 100;
+const TARGETS_MAX: u16 = 100;
 
 /// Samples with all labels of the router's targets, or of some of them if there are many: they show whether a
 /// store holds several clusters.
@@ -70,11 +75,12 @@ pub fn other_shards() -> Expr {
     Expr::max(Expr::Series(servers))
 }
 
-/// One sample for each model name and status code of the router's requests since its start.
+/// One sample for each model name and status code of the router's requests since its start; the busiest if there
+/// are many.
 pub fn model_names(router: &RouterSeries) -> Expr {
     let select = |metric: Selector| located(metric.with("namespace", &router.namespace), &router.matchers);
     let named = Expr::any_metric(METRICS_BY_MODEL, select, Expr::Series);
-    Expr::max_by(&[MODEL, STATUS_CODE], named)
+    Expr::Top(NAMES_MAX, Box::new(Expr::max_by(&[MODEL, STATUS_CODE], named)))
 }
 
 /// One sample for each ModelServing with scrape targets for its engines: 1 if at least one scrape succeeds.
@@ -95,4 +101,17 @@ pub fn engine_gauges(matchers: &SeriesMatchers) -> Expr {
 pub fn router_scrapes(namespace: &str, matchers: &SeriesMatchers) -> Expr {
     let up = located(Selector::metric("up").with("namespace", namespace), matchers).with_some("pod");
     Expr::max_by(&["job", "service"], Expr::Range(RangeFunction::SumOverTime, up, WINDOW))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Tenants and clients choose the values of the labels.
+    #[test]
+    fn bounds_the_samples_whose_number_others_choose() {
+        let router = RouterSeries::assumed("kthena-system");
+        assert!(requests_elsewhere(&router).to_string().starts_with("topk(1000, "));
+        assert!(model_names(&router).to_string().starts_with("topk(10000, "));
+    }
 }

@@ -288,7 +288,7 @@ impl RouterSeries {
     }
 
     /// Samples with all labels of the router's series, at most `count` from the gauge and from `up`.
-    pub(super) fn targets(&self, count: u8) -> Expr {
+    pub(super) fn targets(&self, count: u16) -> Expr {
         let top = |of| Expr::Top(count, Box::new(of));
         let gauge = top(Expr::Series(self.own(Selector::metric(ACTIVE))));
         match self.up() {

@@ -18,7 +18,7 @@ use kthena_keda_core::{
     api::kthena::{ModelServing, ReplicasWriter},
     domain::version,
     observed::{Fingerprint, LiveObject},
-    plan::{Verdict, is_load_reason, stable_part},
+    plan::{Verdict, is_load_reason},
 };
 
 /// Least time between two changes of a condition's message while its reason stays.
@@ -316,7 +316,7 @@ impl History {
     }
 }
 
-/// Age that a condition must have before it may change to this verdict. What users change themselves shows at once.
+/// Age that a condition must have before it may change to this verdict, unless users caused the change.
 fn least_age(before: &Condition, verdict: &Verdict) -> Option<Duration> {
     if before.status != verdict.status.as_str() {
         return None;
@@ -325,8 +325,8 @@ fn least_age(before: &Condition, verdict: &Verdict) -> Option<Duration> {
         return (is_load_reason(&before.reason) && is_load_reason(verdict.reason.as_str()))
             .then_some(LOAD_REASON_INTERVAL);
     }
-    let has_same_stable_part = stable_part(&before.message) == stable_part(&verdict.message);
-    (verdict.reason.is_external() || has_same_stable_part).then_some(MESSAGE_INTERVAL)
+    // Other tenants' series and routes are the cause of some messages, so no kind of message is exempt.
+    Some(MESSAGE_INTERVAL)
 }
 
 #[cfg(test)]
@@ -345,7 +345,8 @@ mod tests {
     #[case::busy_and_idle(("True", "Scaling", "a"), (Status::True, Idle, "b"), Some(LOAD_REASON_INTERVAL))]
     #[case::paused(("True", "Scaling", "a"), (Status::True, Paused, "b"), None)]
     #[case::text_of_others(("False", "HpaNotScaling", "a"), (Status::False, Problem(Reason::HpaNotScaling), "b"), Some(MESSAGE_INTERVAL))]
-    #[case::text_of_users(("False", "InvalidConfiguration", "a"), (Status::False, Problem(Reason::InvalidConfiguration), "b"), None)]
+    #[case::warning_of_a_probe(("True", "Idle", "a; a router elsewhere serves requests"), (Status::True, Idle, "a"), Some(MESSAGE_INTERVAL))]
+    #[case::text_of_the_operator(("False", "InvalidConfiguration", "a"), (Status::False, Problem(Reason::InvalidConfiguration), "b"), Some(MESSAGE_INTERVAL))]
     #[case::only_the_rest(("False", "InvalidConfiguration", "a; also reported: X: b"), (Status::False, Problem(Reason::InvalidConfiguration), "a; also reported: X: c"), Some(MESSAGE_INTERVAL))]
     fn throttles_changes_that_users_did_not_make(
         #[case] before: (&str, &str, &str),

@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt as _;
 
-use super::{ModelServingContext, history::ReportedCondition, uid};
+use super::{ModelServingContext, history::ReportedCondition, status::user_input, uid};
 use crate::{cluster::events::Events, controllers::foreign_fields::listed};
 use kthena_keda_core::{
     api::kthena::ModelServing,
@@ -30,7 +30,7 @@ pub(super) fn report_condition_write(
             publish_opted_out(&context.events, model_serving);
         }
         Desired::Apply(verdict) => {
-            context.history.record_condition_write(&uid, observed.user_input());
+            context.history.record_condition_write(&uid, user_input(context, observed));
             publish_transition(context, model_serving, model_serving.condition().map(reported), verdict);
         }
     }

@@ -133,18 +133,24 @@ fn condition_to_write(
 ) -> (Desired<Verdict>, Option<Duration>) {
     let (model_serving, uid) = (&observed.model_serving, uid(&observed.model_serving));
     if plan.explanation.is_some() {
-        context.history.record_first_input(&uid, || observed.user_input());
+        context.history.record_first_input(&uid, || user_input(context, observed));
     }
     let Desired::Apply(verdict) = &plan.condition else { return (plan.condition.clone(), None) };
     if !context.writes_conditions {
         report::publish_transition(context, model_serving, context.history.reported(&uid), verdict);
         return (Desired::Keep, None);
     }
-    let (before, user_input) = (model_serving.condition(), observed.user_input());
-    match context.history.condition_delay(&uid, before, verdict, user_input) {
+    let before = model_serving.condition();
+    match context.history.condition_delay(&uid, before, verdict, user_input(context, observed)) {
         None => (plan.condition.clone(), None),
         Some(delay) => (Desired::Keep, Some(delay)),
     }
+}
+
+/// Hash of what may change a condition's message at once.
+pub(super) fn user_input(context: &ModelServingContext, observed: &Observed) -> u64 {
+    let capabilities = context.shared.served.borrow().as_ref().map(|served| served.capabilities);
+    observed.user_input(capabilities)
 }
 
 /// The operations that turn the status of this version into the planned one. Conditions of other controllers are not sent.

@@ -136,6 +136,21 @@ pub struct ServerBackend {
 }
 
 impl Routing {
+    /// The part that users of a namespace wrote, without the claims and routes of other namespaces.
+    pub(super) fn within(&self, namespace: &str) -> Self {
+        let is_local = |full_name: &str| full_name.split_once('/').is_some_and(|(of, _)| of == namespace);
+        let mut local = self.clone();
+        local.claimants.retain(|claimant| is_local(claimant));
+        for name in &mut local.names {
+            name.destinations.retain(|destination| is_local(&destination.route));
+            for destination in &mut name.destinations {
+                // Routes of other namespaces decide whether a route is used, too.
+                destination.usage = Usage::Receives;
+            }
+        }
+        local
+    }
+
     /// Listed names that no ModelRoute of the namespace carries; empty if the cluster serves no ModelRoutes.
     pub fn unrouted(&self) -> Vec<&RoutedName> {
         let unrouted = self.listed().filter(|name| self.is_known && name.carried_by.is_empty());

@@ -10,7 +10,8 @@ use kube_core::ResourceExt as _;
 use super::{
     Backend, COMPARED, DESTINATIONS_KEPT, Destination, NAMES_BYTES_MAX, NAMES_MAX, NameOrigin, OTHERS_KEPT,
     PLACES_MAX, RouteDigest, RoutedName, Routing, Server, ServerBackend, ServerDigest, Usage,
-    digest::TargetDigest, precedence::RouteTable,
+    digest::TargetDigest,
+    precedence::{Listener, RouteTable, used},
 };
 use crate::{
     api::kthena::ModelServing,
@@ -237,17 +238,21 @@ type Targets<'a> = BTreeMap<Target<'a>, Use>;
 /// Only listeners at which routes of the namespace carry the name are of interest: routes at the router's own
 /// port and at Gateways never compete. The other Gateways are added for a name that has a Gateway itself.
 fn targets_of<'a>(table: &RouteTable<'a>, name: &str, namespace: &str) -> Targets<'a> {
-    let mut own = table.listeners(name, namespace);
+    let by_listener = table.by_listener(name);
+    let mut own: BTreeSet<Listener<'_>> = BTreeSet::new();
+    for (listener, routes) in &by_listener {
+        own.extend(routes.iter().any(|(key, _)| key.0 == namespace).then_some(*listener));
+    }
     if own.is_empty() {
         own.insert(None);
     }
     let has_gateway = own.iter().any(Option::is_some);
-    let others = table.gateways(name).into_iter().filter(|gateway| has_gateway && !own.contains(gateway));
-    let listeners =
-        own.iter().map(|listener| (*listener, false)).chain(others.map(|listener| (listener, true)));
+    let is_of_interest =
+        |listener: &Listener<'_>| own.contains(listener) || (has_gateway && listener.is_some());
     let mut targets = Targets::new();
-    for (listener, at_other_gateway) in listeners {
-        for used in table.used(name, listener) {
+    for (listener, routes) in by_listener.iter().filter(|(listener, _)| is_of_interest(listener)) {
+        let at_other_gateway = !own.contains(listener);
+        for used in used(name, routes) {
             for target in used.targets {
                 let usage = if target.receives { Usage::Receives } else { Usage::NoWeight };
                 add(&mut targets, used.key, target, Use { usage, at_other_gateway });
@@ -305,4 +310,34 @@ fn first<'a>(found: impl Iterator<Item = &'a ModelServing>) -> Vec<String> {
 
 fn is_same(a: &ModelServing, b: &ModelServing) -> bool {
     key(a) == key(b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::LiveModelRoute, *};
+    use serde_json::json;
+
+    /// Routes of another tenant for one name, each at a few Gateways of its own.
+    fn routes(count: usize) -> Vec<(Key, RouteDigest)> {
+        let route = |i: usize| {
+            let gateways: Vec<_> = (0..4).map(|j| json!({"name": format!("gateway-{i}-{j}")})).collect();
+            let live: LiveModelRoute = serde_json::from_value(json!({
+                "metadata": {"name": format!("route-{i}"), "namespace": "theirs"},
+                "spec": {"modelName": "llama", "parentRefs": gateways, "rules": [{"targetModels": [{"modelServerName": "m"}]}]},
+            }))
+            .unwrap();
+            (key(&live), RouteDigest::from(&live))
+        };
+        (0..count).map(route).collect()
+    }
+
+    /// The work of a name is proportional to its routes and their Gateways, and not to the product of the two.
+    #[test]
+    fn looks_at_each_route_once_for_each_of_its_listeners() {
+        let routes = routes(100);
+        let routes: Vec<(&Key, &RouteDigest)> = routes.iter().map(|(key, route)| (key, route)).collect();
+        let by_listener = RouteTable::new(&routes).by_listener("llama");
+        assert_eq!((by_listener.len(), by_listener.values().map(Vec::len).sum::<usize>()), (400, 400));
+        assert_eq!(targets("theirs", &["llama"], &routes), [("theirs", Some("m"))]);
+    }
 }

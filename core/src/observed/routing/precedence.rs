@@ -11,7 +11,7 @@ use super::digest::{Matches, RouteDigest, TargetDigest};
 use crate::domain::Key;
 
 /// A route and its key.
-type Route<'a> = (&'a Key, &'a RouteDigest);
+pub(super) type Route<'a> = (&'a Key, &'a RouteDigest);
 
 /// Entry of requests into the router: its own port, or a Gateway.
 pub(super) type Listener<'a> = Option<&'a Key>;
@@ -51,7 +51,7 @@ impl<'a> RouteTable<'a> {
     }
 
     /// Routes that the router considers for a name, in its order.
-    pub(super) fn candidates(&self, name: &str) -> &[Route<'a>] {
+    fn candidates(&self, name: &str) -> &[Route<'a>] {
         let found = self.by_model.get(name).or_else(|| self.by_adapter.get(name));
         found.map(Vec::as_slice).unwrap_or_default()
     }
@@ -61,40 +61,33 @@ impl<'a> RouteTable<'a> {
         [&self.by_model, &self.by_adapter].into_iter().filter_map(move |by| by.get(name)).flatten().copied()
     }
 
-    /// Routes that the router uses for requests for a name at one listener; the others have no effect.
-    pub(super) fn used(&self, name: &str, listener: Listener<'_>) -> Vec<UsedRoute<'a>> {
-        let mut used = Vec::new();
-        for (key, route) in self.candidates(name) {
-            if !is_attached(route, listener) {
-                continue;
-            }
-            let (route, is_final) = apply(key, route, name);
-            used.push(route);
-            if is_final {
-                break;
+    /// Routes that the router considers for a name at each listener, in its order.
+    pub(super) fn by_listener(&self, name: &str) -> BTreeMap<Listener<'a>, Vec<Route<'a>>> {
+        let mut by_listener: BTreeMap<Listener<'a>, Vec<Route<'a>>> = BTreeMap::new();
+        for route in self.candidates(name) {
+            for listener in listeners(route.1) {
+                by_listener.entry(listener).or_default().push(*route);
             }
         }
-        used
-    }
-
-    /// The listeners at which routes of a namespace carry a name.
-    pub(super) fn listeners(&self, name: &str, namespace: &str) -> BTreeSet<Listener<'a>> {
-        let local = self.candidates(name).iter().filter(|(key, _)| key.0 == namespace);
-        local.flat_map(|(_, route)| listeners(route)).collect()
-    }
-
-    /// The Gateways at which any route carries a name.
-    pub(super) fn gateways(&self, name: &str) -> BTreeSet<Listener<'a>> {
-        self.candidates(name).iter().flat_map(|(_, route)| route.gateways.iter().map(Some)).collect()
+        by_listener
     }
 }
 
-fn listeners(route: &RouteDigest) -> Vec<Listener<'_>> {
-    if route.gateways.is_empty() { vec![None] } else { route.gateways.iter().map(Some).collect() }
+/// Routes that the router uses for requests for a name, of those at one listener; the others have no effect.
+pub(super) fn used<'a>(name: &str, candidates: &[Route<'a>]) -> Vec<UsedRoute<'a>> {
+    let mut used = Vec::new();
+    for (key, route) in candidates {
+        let (route, is_final) = apply(key, route, name);
+        used.push(route);
+        if is_final {
+            break;
+        }
+    }
+    used
 }
 
-fn is_attached(route: &RouteDigest, listener: Listener<'_>) -> bool {
-    listener.map_or(route.gateways.is_empty(), |gateway| route.gateways.contains(gateway))
+fn listeners(route: &RouteDigest) -> BTreeSet<Listener<'_>> {
+    if route.gateways.is_empty() { [None].into() } else { route.gateways.iter().map(Some).collect() }
 }
 
 /// Applies the rules of a route to a name; `true` if that leaves no request to the next route.

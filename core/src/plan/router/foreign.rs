@@ -83,6 +83,12 @@ pub(super) fn sufficient<'a>(
     }
 }
 
+/// The first candidate that may locate the series where the operator creates no monitor: one that Prometheus
+/// uses, or one in the router's own namespace, where no tenant creates monitors.
+pub(super) fn trusted(candidates: &[Candidate]) -> Option<&Candidate> {
+    candidates.iter().find(|candidate| candidate.is_shown || candidate.is_beside_router)
+}
+
 fn is_ours(observed: &ObservedRouter, (namespace, name): &Key) -> bool {
     *namespace == observed.namespace
         && name == ROUTER_SERVICE_MONITOR

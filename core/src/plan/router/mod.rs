@@ -87,7 +87,7 @@ fn plan_with(observed: &ObservedRouter, profile: &Profile, any_opted_in: bool) -
     let sufficient = foreign::sufficient(&candidates, &observed.evidence);
     let is_open = observed.ownership() != Ownership::Owned;
     let (is_wanted, replacement) = match settings.create() {
-        CreateMonitors::Never => (false, candidates.first()),
+        CreateMonitors::Never => (false, foreign::trusted(&candidates)),
         CreateMonitors::UnlessScraped if is_open => (sufficient.is_none(), sufficient),
         CreateMonitors::UnlessScraped | CreateMonitors::Always => (true, None),
     };
@@ -162,7 +162,7 @@ fn own_source(metrics: &Metrics<'_>) -> ScrapeSource {
 fn needs_evidence(settings: &MonitorSettings, is_open: bool, candidates: &[Candidate]) -> bool {
     match settings.create() {
         CreateMonitors::Always => false,
-        CreateMonitors::Never => candidates.len() > 1,
+        CreateMonitors::Never => !candidates.is_empty(),
         CreateMonitors::UnlessScraped => {
             is_open && candidates.iter().any(|candidate| candidate.unfit.is_none())
         }

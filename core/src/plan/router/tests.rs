@@ -310,6 +310,21 @@ fn prefers_the_monitor_that_is_used() {
     assert_eq!(source_of(&plan), "job kthena-system/theirs");
 }
 
+/// A tenant can create a monitor at any time. It moves the queries of all models only if Prometheus uses it.
+#[rstest]
+#[case::not_used("team-evil", shown(&[]), "service kthena-router")]
+#[case::no_answer_yet("team-evil", ScrapeEvidence::Awaited, "service kthena-router")]
+#[case::used("team-evil", shown(&[("team-evil/theirs", "", 8.0)]), "job team-evil/theirs")]
+#[case::beside_the_router("kthena-system", shown(&[]), "job kthena-system/theirs")]
+fn moves_the_queries_only_to_a_monitor_that_is_used(
+    #[case] namespace: &str,
+    #[case] evidence: ScrapeEvidence,
+    #[case] expected: &str,
+) {
+    let plan = planned_with(&[router_service(), plain_pods(namespace)], CreateMonitors::Never, evidence);
+    assert_eq!((source_of(&plan).as_str(), plan.needs_evidence), (expected, true));
+}
+
 fn problem_of(plan: &RouterPlan) -> &str {
     plan.router.problem.as_ref().map_or("", RouterProblem::message)
 }
