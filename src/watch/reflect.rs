@@ -3,15 +3,22 @@
 //! In: a kind and its gate. Out: a digest of each object, and a call for each digest that changed. Failures
 //! of one kind do not slow down any other.
 
-use std::{collections::BTreeSet, fmt::Debug, ops::ControlFlow, pin::pin, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
+    ops::ControlFlow,
+    pin::pin,
+    time::Duration,
+};
 
 use futures::{
-    StreamExt as _,
-    future::{self, join_all},
+    FutureExt as _, Stream, StreamExt as _,
+    future::{self, Fuse, FusedFuture as _, join_all},
 };
+use kthena_keda_core::domain::{Key, key};
 use kube::{Api, Resource, api::ListParams, runtime::watcher};
 use serde::de::DeserializeOwned;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep_until};
 
 use super::gated::Gate;
 use crate::{
@@ -29,8 +36,8 @@ const FORBIDDEN_CONFIRM: u32 = 3;
 /// Failures of the initial list in a row, over at least ten seconds, before nothing waits for it any longer.
 const FAILING_CONFIRM: u32 = 6;
 
-/// Time after a check in which deletions belong to the burst that was checked.
-const BURST: Duration = Duration::from_secs(1);
+/// Least time between two checks whether an API is gone: deletions come in bursts.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Fate of the digests when the API of the kind disappears.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,19 +116,95 @@ where
             changed(Change::Resync);
         }
     });
-    let mut events = pin!(log_and_skip_errors(events));
-    let mut listed = BTreeSet::new();
-    let mut confirmed_at = None;
-    while let Some(event) = events.next().await {
-        if needs_confirmation(&event, withdrawal, confirmed_at) {
-            if is_unserved(api).await {
-                return ControlFlow::Break(());
+    apply_events(log_and_skip_errors(events), async || is_unserved(api).await, store, withdrawal, changed)
+        .await
+}
+
+/// Applies events until they end. A deletion that may be due to the removal of the API is applied once the API is
+/// known to be served still, and delays no other event.
+async fn apply_events<K, D>(
+    events: impl Stream<Item = watcher::Event<K>>,
+    is_unserved: impl AsyncFn() -> bool,
+    store: &ScopedStore<D>,
+    withdrawal: Withdrawal,
+    changed: &impl Fn(Change),
+) -> ControlFlow<()>
+where
+    K: Resource<DynamicType = ()>,
+    D: Digest + for<'a> From<&'a K>,
+{
+    let check = async |due| {
+        sleep_until(due).await;
+        (Instant::now(), is_unserved().await)
+    };
+    let (mut events, mut confirmation) = (pin!(events), pin!(Fuse::terminated()));
+    let (mut listed, mut deletions) = (BTreeSet::new(), Deletions::default());
+    loop {
+        let ready = tokio::select! {
+            event = events.next() => match event {
+                Some(event) => Vec::from_iter(deletions.hold(event, withdrawal)),
+                None => return ControlFlow::Continue(()),
+            },
+            (checked_at, is_gone) = &mut confirmation => {
+                if is_gone {
+                    return ControlFlow::Break(());
+                }
+                deletions.confirm(checked_at)
             }
-            confirmed_at = Some(Instant::now());
+        };
+        for event in ready {
+            store.apply_event(&event, &mut listed).into_iter().for_each(changed);
         }
-        store.apply_event(&event, &mut listed).into_iter().for_each(changed);
+        if confirmation.is_terminated()
+            && let Some(due) = deletions.next_check()
+        {
+            confirmation.set(check(due).fuse());
+        }
     }
-    ControlFlow::Continue(())
+}
+
+/// Deletions of which it is not known whether the API of the kind was removed.
+struct Deletions<K> {
+    /// The event and the time from which on a check confirms it, by key.
+    pending: BTreeMap<Key, (Instant, watcher::Event<K>)>,
+    checked_at: Option<Instant>,
+}
+
+impl<K> Default for Deletions<K> {
+    fn default() -> Self {
+        Self { pending: BTreeMap::new(), checked_at: None }
+    }
+}
+
+impl<K: Resource<DynamicType = ()>> Deletions<K> {
+    /// Keeps a deletion that needs confirmation, and returns any other event. An object that exists again ends the
+    /// deletion of its predecessor.
+    fn hold(&mut self, event: watcher::Event<K>, withdrawal: Withdrawal) -> Option<watcher::Event<K>> {
+        match &event {
+            watcher::Event::Delete(object) if withdrawal == Withdrawal::Keep => {
+                self.pending.insert(key(object), (Instant::now() + DELETION_CONFIRM, event));
+                return None;
+            }
+            watcher::Event::Apply(object) | watcher::Event::InitApply(object) => {
+                self.pending.remove(&key(object));
+            }
+            watcher::Event::Delete(_) | watcher::Event::Init | watcher::Event::InitDone => {}
+        }
+        Some(event)
+    }
+
+    /// Time of the next check; `None` while no deletion is pending.
+    fn next_check(&self) -> Option<Instant> {
+        let due = self.pending.values().map(|(due, _)| *due).min()?;
+        Some(self.checked_at.map_or(due, |checked_at| due.max(checked_at + CHECK_INTERVAL)))
+    }
+
+    /// The deletions that were due at a check that found the API served.
+    fn confirm(&mut self, checked_at: Instant) -> Vec<watcher::Event<K>> {
+        self.checked_at = Some(checked_at);
+        let due = self.pending.extract_if(.., |_, (due, _)| *due <= checked_at);
+        due.map(|(_, (_, event))| event).collect()
+    }
 }
 
 /// Sets the progress that failures show; returns `true` if that changes it. A list that was complete before
@@ -173,33 +256,25 @@ fn is_forbidden(error: &watcher::Error) -> bool {
     }
 }
 
-/// `true` for a deletion that may be due to the removal of the API. Deletions come in bursts, and one check is
-/// enough for all that arrived before it.
-fn needs_confirmation<K>(
-    event: &watcher::Event<K>,
-    withdrawal: Withdrawal,
-    confirmed_at: Option<Instant>,
-) -> bool {
-    matches!(event, watcher::Event::Delete(_))
-        && withdrawal == Withdrawal::Keep
-        && confirmed_at.is_none_or(|confirmed_at| confirmed_at.elapsed() > BURST)
-}
-
-/// `true` if the API of the kind is gone some time after an object was deleted.
+/// `true` if the API of the kind is gone.
 async fn is_unserved<K>(api: &Api<K>) -> bool
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
-    sleep(DELETION_CONFIRM).await;
     let found = api.list_metadata(&ListParams::default().limit(1)).await;
     matches!(found, Err(kube::Error::Api(status)) if status.code == 404)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
+    use futures::channel::mpsc;
     use k8s_openapi::api::core::v1::Service;
+    use kthena_keda_core::observed::{LiveModelRoute, RouteDigest};
     use kube::core::Status;
+    use tokio::time::sleep;
 
     type Event = Result<watcher::Event<Service>, watcher::Error>;
 
@@ -228,5 +303,86 @@ mod tests {
         let failures: Vec<Event> = (0..FAILING_CONFIRM).map(|_| failed(500)).collect();
         assert_eq!(state_after(&failures), Some(SyncState::Failing));
         assert_eq!(state_after(&failures[1..]), None);
+    }
+
+    fn route(name: &str, model: &str, version: u32) -> LiveModelRoute {
+        serde_json::from_value(serde_json::json!({
+            "metadata": {"name": name, "namespace": "n", "resourceVersion": version.to_string()},
+            "spec": {"modelName": model},
+        }))
+        .unwrap()
+    }
+
+    /// Applies events, each after a pause; returns the number of checks, and the outcome if it ended.
+    async fn applied(
+        digests: &DigestStore<RouteDigest>,
+        events: Vec<(Duration, watcher::Event<LiveModelRoute>)>,
+        rest: Duration,
+        is_gone: bool,
+    ) -> (u32, Option<ControlFlow<()>>) {
+        let (_, store) = digests.scoped().next().unwrap();
+        let (sender, receiver) = mpsc::unbounded();
+        let checks = Cell::new(0);
+        let is_unserved = async || {
+            checks.set(checks.get() + 1);
+            is_gone
+        };
+        let send = async {
+            for (pause, event) in events {
+                sleep(pause).await;
+                sender.unbounded_send(event).unwrap();
+            }
+            sleep(rest).await;
+        };
+        let apply = apply_events(receiver, is_unserved, store, Withdrawal::Keep, &|_| {});
+        let outcome = tokio::select! {
+            outcome = apply => Some(outcome),
+            () = send => None,
+        };
+        (checks.get(), outcome)
+    }
+
+    fn models(store: &DigestStore<RouteDigest>) -> Vec<String> {
+        let all = store.all();
+        all.iter().flat_map(|(_, route)| route.names()).map(str::to_owned).collect()
+    }
+
+    const NOW: Duration = Duration::ZERO;
+    const MOMENT: Duration = Duration::from_millis(1);
+
+    /// A tenant who creates and deletes routes delays no other tenant's.
+    #[tokio::test(start_paused = true)]
+    async fn an_event_behind_a_deletion_is_applied_at_once() {
+        use watcher::Event::{Apply, Delete};
+        let store = DigestStore::default();
+        let events = vec![
+            (NOW, Apply(route("a", "old", 1))),
+            (NOW, Delete(route("a", "old", 2))),
+            (NOW, Apply(route("b", "new", 3))),
+        ];
+        assert_eq!(applied(&store, events, MOMENT, false).await, (0, None));
+        assert_eq!(models(&store), ["old", "new"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_check_confirms_the_deletions_that_are_due() {
+        use watcher::Event::{Apply, Delete};
+        let store = DigestStore::default();
+        let mut events: Vec<_> = (0..5).map(|i| (NOW, Apply(route(&format!("r-{i}"), "m", i)))).collect();
+        events.extend((0..4).map(|i| (NOW, Delete(route(&format!("r-{i}"), "m", 10 + i)))));
+        events.push((MOMENT, Apply(route("r-3", "again", 20))));
+        let outcome = applied(&store, events, DELETION_CONFIRM + CHECK_INTERVAL, false).await;
+        assert_eq!(outcome, (1, None));
+        assert_eq!(models(&store), ["again", "m"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn keeps_the_digests_of_an_api_that_was_removed() {
+        use watcher::Event::{Apply, Delete};
+        let store = DigestStore::default();
+        let events = vec![(NOW, Apply(route("a", "m", 1))), (NOW, Delete(route("a", "m", 2)))];
+        let outcome = applied(&store, events, DELETION_CONFIRM * 2, true).await;
+        assert_eq!(outcome, (1, Some(ControlFlow::Break(()))));
+        assert_eq!(models(&store), ["m"]);
     }
 }
