@@ -16,8 +16,8 @@ use crate::{settings::Settings, sources::Manifests};
 use kthena_keda_core::{
     api::{annotations::MODEL_NAME, kthena::ModelServing},
     domain::{Capabilities, Reason, names::ROUTER_SERVICE_MONITOR, printable},
-    observed::ScrapeEvidence,
-    plan::{self, RouterPlan, plan_router},
+    observed::{LocatedRouter, ScrapeEvidence},
+    plan::{self, Finding, Plan, RouterPlan, plan_router},
 };
 
 #[derive(Args)]
@@ -138,6 +138,29 @@ fn items(place: String, mut object: Value) -> Vec<Document> {
 }
 
 fn render(manifests: &Manifests, settings: &Settings, output: &mut Output) {
+    check_model_servings(manifests, output);
+    if !manifests.any_opted_in() {
+        output
+            .notes
+            .push(format!("no ModelServing in the input has the annotation {MODEL_NAME}; nothing to print"));
+        return;
+    }
+    output.notes.push("assuming the newest KEDA release".to_owned());
+    let router = render_router(manifests, settings, output);
+    if !manifests.has_routes() {
+        output.notes.push(
+            "no ModelRoute is given; assuming that each ModelServing receives all requests for its model name".to_owned(),
+        );
+    }
+    let complete = manifests.model_servings.iter().filter(|(_, model_serving)| has_namespace(model_serving));
+    for (place, model_serving) in complete {
+        let observed = manifests.observe(model_serving, router.clone());
+        render_model(place, &plan::plan(&observed, Capabilities::NEWEST, &settings.defaults), output);
+    }
+}
+
+/// Reports ModelServings that cannot be planned: those without a namespace, and mistyped opt-ins.
+fn check_model_servings(manifests: &Manifests, output: &mut Output) {
     for (place, model_serving) in &manifests.model_servings {
         if model_serving.is_opted_in() && !has_namespace(model_serving) {
             output.errors.push(format!(
@@ -148,13 +171,10 @@ fn render(manifests: &Manifests, settings: &Settings, output: &mut Output) {
             output.errors.push(format!("{place}: {problem}"));
         }
     }
-    if !manifests.any_opted_in() {
-        output
-            .notes
-            .push(format!("no ModelServing in the input has the annotation {MODEL_NAME}; nothing to print"));
-        return;
-    }
-    output.notes.push("assuming the newest KEDA release".to_owned());
+}
+
+/// Prints the router's ServiceMonitor, and returns what plans depend on.
+fn render_router(manifests: &Manifests, settings: &Settings, output: &mut Output) -> LocatedRouter {
     let (mut router, assumed) = manifests.observe_router(&settings.router_namespace);
     // Prometheus cannot be asked whether it uses a foreign monitor.
     router.evidence = ScrapeEvidence::Known(BTreeSet::new());
@@ -169,29 +189,22 @@ fn render(manifests: &Manifests, settings: &Settings, output: &mut Output) {
         plan_router(&router, profile.as_ref(), &settings.defaults, true);
     output.notes.extend(router.problem.as_ref().map(|problem| problem.message().to_owned()));
     output.notes.extend(beside.map(|reason| format!("{reason}; printing the operator's own ServiceMonitor, which run creates unless Prometheus shows that the other one is enough")));
-    if !manifests.has_routes() {
-        output.notes.push(
-            "no ModelRoute is given; assuming that each ModelServing receives all requests for its model name".to_owned(),
-        );
-    }
     push(service_monitor.object().map(Vec::from_iter), ROUTER_SERVICE_MONITOR, output);
-    let complete = manifests.model_servings.iter().filter(|(_, model_serving)| has_namespace(model_serving));
-    for (place, model_serving) in complete {
-        let observed = manifests.observe(model_serving, router.clone());
-        let plan = plan::plan(&observed, Capabilities::NEWEST, &settings.defaults);
-        output.errors.extend(
-            plan.findings
-                .iter()
-                .map(|finding| format!("{place}: {}: {}", finding.reason.as_str(), finding.message)),
-        );
-        output.notes.extend(plan.warnings.iter().map(|warning| format!("{place}: {warning}")));
-        let reported = plan.explanation.iter().flat_map(|found| &found.runtime_findings);
-        let of_routes = reported.filter(|finding| finding.reason == Reason::ModelNotSeen);
-        output.notes.extend(
-            of_routes.map(|finding| format!("{place}: {}: {}", finding.reason.as_str(), finding.message)),
-        );
-        push(plan.objects(), place, output);
-    }
+    router
+}
+
+/// Prints the objects of one ModelServing, and the problems that the input shows.
+fn render_model(place: &str, plan: &Plan, output: &mut Output) {
+    output.errors.extend(plan.findings.iter().map(|finding| located(place, finding)));
+    output.notes.extend(plan.warnings.iter().map(|warning| format!("{place}: {warning}")));
+    let reported = plan.explanation.iter().flat_map(|found| &found.runtime_findings);
+    let of_routes = reported.filter(|finding| finding.reason == Reason::ModelNotSeen);
+    output.notes.extend(of_routes.map(|finding| located(place, finding)));
+    push(plan.objects(), place, output);
+}
+
+fn located(place: &str, finding: &Finding) -> String {
+    format!("{place}: {}: {}", finding.reason.as_str(), finding.message)
 }
 
 fn has_namespace(model_serving: &ModelServing) -> bool {
