@@ -67,11 +67,13 @@ async fn scales_two_models_of_one_name_for_their_own_shares() {
     tokio::time::sleep(SETTLED).await;
     tokio::join!(wants(&stable, 2), wants(&canary, 2));
 
-    // The canary gets no more requests, and the stable model gets all.
-    models.reroute("shared", &[("stable", 100), ("canary", 0)]).await;
-    tokio::join!(wants(&stable, 3), wants(&canary, 1));
+    // The canary gets no more requests, and the stable model gets all. Requests that are in flight would stay where they are.
     load.hold(0);
-    wants(&stable, 1).await;
+    models.reroute("shared", &[("stable", 100), ("canary", 0)]).await;
+    tokio::join!(wants(&stable, 1), wants(&canary, 1));
+    load.hold(164);
+    wants(&stable, 3).await;
+    wants(&canary, 1).await;
 }
 
 #[tokio::test]
