@@ -136,15 +136,23 @@ impl Observed {
     }
 
     /// Hash of what the model's users and the platform team wrote: the annotations, the pod template, the profile, the
-    /// routes of the namespace and the installed APIs. It does not change with what other controllers report or tenants
-    /// of other namespaces do.
+    /// routes and autoscalers of the namespace, the installed APIs and the permissions to read them, and the owners of
+    /// the objects with generated names. It does not change with what other controllers report or tenants of other
+    /// namespaces do.
     pub fn user_input(&self, capabilities: Option<Capabilities>) -> u64 {
+        let prefix = format!("{}/", self.namespace());
+        let autoscalers: Vec<_> =
+            self.competing_autoscalers.iter().filter(|found| found.name.starts_with(&prefix)).collect();
+        let objects = (self.scaled_object_ownership(), self.pod_monitor_ownership());
+        let written = (
+            self.model_serving.effective_annotations(),
+            &self.model_serving.spec.template.roles,
+            &self.profile,
+            self.routing.within(self.namespace()),
+            (autoscalers, objects, self.readable, capabilities),
+        );
         let mut hasher = DefaultHasher::new();
-        let annotations = self.model_serving.effective_annotations();
-        let (roles, routing) =
-            (&self.model_serving.spec.template.roles, self.routing.within(self.namespace()));
-        format!("{annotations:?} {roles:?} {:?} {routing:?} {capabilities:?}", self.profile)
-            .hash(&mut hasher);
+        format!("{written:?}").hash(&mut hasher);
         hasher.finish()
     }
 

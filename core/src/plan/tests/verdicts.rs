@@ -9,8 +9,8 @@ use super::{action, explained, planned, verdict};
 use crate::{
     domain::{Capabilities, Keda, Status, VerdictReason},
     observed::{
-        NameTraffic, ProbeResult, RouterProblem, RouterSamples, RouterScrape, Sample, ServerSamples,
-        WaitingPods,
+        NameTraffic, ProbeResult, Readability, Readable, RouterProblem, RouterSamples, RouterScrape, Sample,
+        ServerSamples, WaitingPods,
         fixture::{Condition, Fixture, owned_by},
     },
     plan::{LinkState, diagnose},
@@ -431,6 +431,8 @@ fn the_input_of_users_changes_with_what_they_write_alone() {
         Fixture::healthy().route("other", &["chat"]),
         Fixture::healthy().server("more", "chat", &json!({})),
         overwriting("role", "x"),
+        Fixture::healthy().readable(Readability { profiles: Readable::NotYet, ..Readability::default() }),
+        Fixture::healthy().competitor("HorizontalPodAutoscaler"),
     ];
     let by_others = [
         Fixture::healthy().scaled_object(&[("Ready", "False", "TriggerError", "")]),
@@ -445,7 +447,7 @@ fn the_input_of_users_changes_with_what_they_write_alone() {
         ),
     ];
     assert_eq!(by_others.map(|fixture| input(&fixture) == before), [true; 7]);
-    assert_eq!(by_users.map(|fixture| input(&fixture) == before), [false; 6]);
+    assert_eq!(by_users.map(|fixture| input(&fixture) == before), [false; 8]);
     let installed = Fixture::healthy().observed().user_input(Some(Capabilities::NEWEST));
     assert_ne!(installed, before, "the platform team installed an API");
 }
