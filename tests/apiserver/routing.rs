@@ -95,8 +95,11 @@ async fn scales_a_canary_for_its_own_share() {
     let groups = json!({"groupKey": "modelserving.volcano.sh/group-name", "prefillLabels": {"modelserving.volcano.sh/role": "prefill"}, "decodeLabels": {"modelserving.volcano.sh/role": "decode"}});
     models.edit_model_server("stable-server", json!({"workloadSelector": {"pdGroup": groups}})).await;
     models.reroute("llama", &[("stable-server", 50), ("canary-server", 50)]).await;
-    let found = queries(&stable, "active_upstream_requests").await;
-    assert_eq!(found.data["spec"]["triggers"][0]["metadata"]["threshold"], "20");
+    stable
+        .scaled_object_until("has a doubled target", |found| {
+            found.data["spec"]["triggers"][0]["metadata"]["threshold"] == "20"
+        })
+        .await;
     let found = queries(&canary, "canary-server").await;
     assert_eq!(found.data["spec"]["triggers"][0]["metadata"]["threshold"], "10");
 }
