@@ -211,8 +211,7 @@ fn inheriting(
     let watched = watched.map(move |event| Some(vec![inherit(&by_watch, event)]));
     let watched = watched.chain(stream::once(future::ready(None)));
     let renewed = boosters.map(move |change| {
-        let served = context.served.borrow().clone();
-        let inheritors = context.caches.inheritors(&change, served.as_ref());
+        let inheritors = context.caches.inheritors(&change);
         Some(inheritors.into_iter().map(|object| Ok(watcher::Event::Apply(object))).collect())
     });
     stream::select(watched, renewed)
@@ -222,7 +221,7 @@ fn inheriting(
 
 fn inherit(context: &Context, mut event: ModelServingEvent) -> ModelServingEvent {
     if let Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object)) = &mut event {
-        context.caches.inherit(object, context.served.borrow().as_ref());
+        context.caches.inherit(object);
     }
     event
 }

@@ -62,12 +62,31 @@ struct PendingRequeues {
     any: Notify,
 }
 
+/// Changes are kept as they are, and the models that they concern are found once for all of them: each search takes as long as there
+/// are routes of a name, which a tenant may create by the thousand.
 #[derive(Default)]
 struct Pending {
     /// Every model, opted in or not.
     everything: bool,
     /// The opted-in models with any of these index keys.
     index_keys: BTreeSet<IndexKey>,
+    /// Index keys of changed ModelServings.
+    model_servings: BTreeSet<IndexKey>,
+    /// Index keys of changed ModelRoutes.
+    routes: BTreeSet<IndexKey>,
+    /// Changed ModelServers.
+    servers: BTreeSet<Key>,
+}
+
+impl Pending {
+    /// Index keys of the models that the changes concern.
+    fn index_keys(self, caches: &Caches) -> BTreeSet<IndexKey> {
+        let Self { everything: _, mut index_keys, model_servings, routes, servers } = self;
+        index_keys.extend(caches.shared_index_keys(&Vec::from_iter(model_servings)));
+        index_keys.extend(caches.index_keys_of_routes(&Vec::from_iter(routes)));
+        index_keys.extend(caches.index_keys_routed_to(&servers));
+        index_keys
+    }
 }
 
 impl Requeuer {
@@ -112,7 +131,7 @@ impl Requeuer {
         match change {
             Change::Resync => self.requeue_opted_in(),
             Change::Object(_, index_keys) => {
-                self.collect_index_keys(self.caches.shared_index_keys(index_keys));
+                self.collect(|pending| pending.model_servings.extend(index_keys));
             }
         }
     }
@@ -158,7 +177,7 @@ impl Requeuer {
         match change {
             Change::Resync => self.requeue_opted_in(),
             Change::Object(_, index_keys) => {
-                self.collect_index_keys(self.caches.index_keys_of_route(index_keys));
+                self.collect(|pending| pending.routes.extend(index_keys));
             }
         }
     }
@@ -167,9 +186,10 @@ impl Requeuer {
         match change {
             Change::Resync => self.requeue_opted_in(),
             Change::Object(key, index_keys) => {
-                self.collect_index_keys(
-                    index_keys.iter().copied().chain(self.caches.index_keys_routed_to(key)),
-                );
+                self.collect(|pending| {
+                    pending.index_keys.extend(index_keys);
+                    pending.servers.insert(key.clone());
+                });
             }
         }
     }
@@ -186,8 +206,8 @@ impl Requeuer {
         loop {
             self.pending.any.notified().await;
             sleep(COLLECT).await;
-            let Pending { everything, index_keys } = mem::take(&mut *self.pending.requeues.lock());
-            if everything {
+            let pending = mem::take(&mut *self.pending.requeues.lock());
+            if pending.everything {
                 self.caches
                     .model_servings
                     .state()
@@ -197,7 +217,7 @@ impl Requeuer {
             }
             let is_opted_in =
                 |key: &Key| self.caches.model_serving(key).is_some_and(|found| found.is_opted_in());
-            for index_key in index_keys {
+            for index_key in pending.index_keys(&self.caches) {
                 self.requeue_now(index_key, is_opted_in);
             }
         }
@@ -222,5 +242,41 @@ impl Requeuer {
     fn send(&self, object: ObjectRef<ModelServing>) {
         // The receiver is gone only while the process ends.
         drop(self.queue.send(object));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::runtime::{reflector, watcher::Event};
+    use serde_json::json;
+
+    use super::*;
+    use crate::settings::Shard;
+
+    /// A tenant creates thousands of routes of one name: the models of the name are searched and requeued once.
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_of_routes_requeues_the_models_of_their_name_once() {
+        let (store, mut writer) = reflector::store::<ModelServing>();
+        let shard = Shard { selector: None, namespaces: Vec::new(), cluster_duties: true };
+        let caches = Arc::new(Caches::of_shard(store, &shard, "kthena-system"));
+        let metadata =
+            json!({"namespace": "models", "name": "chat", "annotations": {"kthena.io/model-name": "llama"}});
+        let event =
+            Event::Apply(serde_json::from_value::<ModelServing>(json!({"metadata": metadata})).unwrap());
+        writer.apply_watcher_event(&event);
+        caches.model_digests.apply_event(&event, &mut BTreeSet::new());
+        let (queue, mut queued) = mpsc::unbounded_channel();
+        let requeuer = Requeuer::new(caches, queue, mpsc::unbounded_channel().0);
+        for i in 0..5000 {
+            let changed = ("tenant".to_owned(), format!("route-{i}"));
+            requeuer.requeue_route_users(&Change::Object(changed, vec![index_keys::model_name("llama")]));
+        }
+        assert_eq!(requeuer.pending.requeues.lock().routes.len(), 1);
+        tokio::select! {
+            () = requeuer.run() => {}
+            () = sleep(10 * COLLECT) => {}
+        }
+        assert_eq!(queued.try_recv().unwrap().name, "chat");
+        assert!(queued.try_recv().is_err());
     }
 }

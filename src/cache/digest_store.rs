@@ -5,7 +5,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use kube::{Resource, ResourceExt as _, runtime::watcher};
@@ -13,7 +16,7 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use super::{
-    entries::{Entries, Entry},
+    entries::{Entries, Entry, Shared},
     index::{Digest, IndexKey},
 };
 use kthena_keda_core::{
@@ -27,12 +30,6 @@ pub type Scope = Option<String>;
 /// The digests of one kind, from one watch or one for each of several namespaces.
 #[derive(Debug)]
 pub struct DigestStore<D>(BTreeMap<Scope, ScopedStore<D>>);
-
-impl<D> Default for DigestStore<D> {
-    fn default() -> Self {
-        Self::of([None])
-    }
-}
 
 impl<D> DigestStore<D> {
     /// An empty store for watches of these scopes.
@@ -53,11 +50,6 @@ impl<D> DigestStore<D> {
     /// The store of the watch that covers a namespace; `None` where it is not watched.
     fn covering(&self, namespace: &str) -> Option<&ScopedStore<D>> {
         self.0.get(&Some(namespace.to_owned())).or_else(|| self.0.get(&None))
-    }
-
-    /// Progress of the watch that covers a namespace; where none does, nothing is known to exist.
-    pub fn sync_state(&self, namespace: &str) -> SyncState {
-        self.covering(namespace).map_or(SyncState::Partial, ScopedStore::sync_state)
     }
 
     /// `true` once no watch is incomplete; see [`ScopedStore::has_synced`].
@@ -102,23 +94,26 @@ impl<D: Digest> DigestStore<D> {
     }
 
     /// The digests with any of these index keys or keys, in the order of their keys.
-    pub fn matching(&self, index_keys: &[IndexKey], keys: &[Key]) -> Vec<(Key, D)> {
+    pub fn matching(&self, index_keys: &[IndexKey], keys: &[Key]) -> Vec<Shared<D>> {
         let entries: Vec<_> = self.0.values().map(|scoped| scoped.entries.read()).collect();
         let indexed =
             entries.iter().flat_map(|entries| index_keys.iter().flat_map(|key| entries.matching(*key)));
         let keyed = entries.iter().flat_map(|entries| keys.iter().filter_map(|key| entries.get(key)));
-        let found: BTreeMap<&Key, &D> = indexed.chain(keyed).collect();
-        found.into_iter().map(|(key, digest)| (key.clone(), digest.clone())).collect()
+        sorted(indexed.chain(keyed))
+    }
+
+    /// The digests of one namespace with any of these index keys, in the order of their names; those of other namespaces cost
+    /// nothing.
+    pub fn matching_in(&self, namespace: &str, index_keys: &[IndexKey]) -> Vec<Shared<D>> {
+        let Some(scoped) = self.covering(namespace) else { return Vec::new() };
+        let entries = scoped.entries.read();
+        let indexed = index_keys.iter().flat_map(|key| entries.matching_in(*key, namespace));
+        sorted(indexed)
     }
 
     /// Keys of the digests with this index key, at most `limit`; in order within each watch.
     pub fn keys(&self, index_key: IndexKey, limit: usize) -> Vec<Key> {
         self.0.values().flat_map(|scoped| scoped.keys(index_key, limit, |_, _| true)).take(limit).collect()
-    }
-
-    /// `true` if any digest has this index key.
-    pub fn any(&self, index_key: IndexKey) -> bool {
-        self.0.values().any(|scoped| scoped.any(index_key))
     }
 
     /// Number of digests with this index key whose keys `filter` accepts.
@@ -136,6 +131,15 @@ impl<D: Digest> DigestStore<D> {
             scoped.record_write(object);
         }
     }
+}
+
+/// The digests without repetitions, in the order of their keys. Each index key gives its digests in order, and few of them more than
+/// once, so little is left to sort.
+fn sorted<'a, D: 'a>(found: impl Iterator<Item = (&'a Arc<Key>, &'a Arc<D>)>) -> Vec<Shared<D>> {
+    let mut found: Vec<Shared<D>> = found.map(|(key, digest)| (key.clone(), digest.clone())).collect();
+    found.sort_by(|(key, _), (other, _)| key.cmp(other));
+    found.dedup_by(|(key, _), (other, _)| key == other);
+    found
 }
 
 /// The digests of one watch.
@@ -183,11 +187,6 @@ impl<D> ScopedStore<D> {
         *self.sync.borrow() != SyncState::Partial
     }
 
-    /// Progress of the watch.
-    pub fn sync_state(&self) -> SyncState {
-        *self.sync.borrow()
-    }
-
     /// Readability of the objects.
     pub fn readable(&self) -> Readable {
         match *self.sync.borrow() {
@@ -212,15 +211,15 @@ impl<D> ScopedStore<D> {
 impl<D: Digest> ScopedStore<D> {
     fn get(&self, namespace: &str, name: &str) -> Option<D> {
         let key = (namespace.to_owned(), name.to_owned());
-        self.entries.read().get(&key).map(|(_, digest)| digest.clone())
+        self.entries.read().get(&key).map(|(_, digest)| D::clone(digest))
     }
 
     fn all(&self) -> Vec<(Key, D)> {
-        self.entries.read().iter().map(|(key, digest)| (key.clone(), digest.clone())).collect()
+        self.entries.read().iter().map(|(key, digest)| (Key::clone(key), D::clone(digest))).collect()
     }
 
     /// The digests with this index key, in the order of their keys.
-    pub fn matching(&self, index_key: IndexKey) -> Vec<(Key, D)> {
+    pub fn matching(&self, index_key: IndexKey) -> Vec<Shared<D>> {
         let entries = self.entries.read();
         entries.matching(index_key).map(|(key, digest)| (key.clone(), digest.clone())).collect()
     }
@@ -229,12 +228,7 @@ impl<D: Digest> ScopedStore<D> {
     pub fn keys(&self, index_key: IndexKey, limit: usize, filter: impl Fn(&Key, &D) -> bool) -> Vec<Key> {
         let entries = self.entries.read();
         let accepted = entries.matching(index_key).filter(|(key, digest)| filter(key, digest));
-        accepted.take(limit).map(|(key, _)| key.clone()).collect()
-    }
-
-    /// `true` if any digest has this index key.
-    pub fn any(&self, index_key: IndexKey) -> bool {
-        self.entries.read().matching(index_key).next().is_some()
+        accepted.take(limit).map(|(key, _)| Key::clone(key)).collect()
     }
 
     /// Number of digests with this index key whose keys `filter` accepts.
@@ -249,7 +243,8 @@ impl<D: Digest> ScopedStore<D> {
     {
         let mut entries = self.entries.write();
         if version(object) > self.watched.load(Ordering::Relaxed) {
-            entries.insert(key(object), Entry { version: version(object), digest: D::from(object) });
+            entries
+                .insert(key(object), Entry { version: version(object), digest: Arc::new(D::from(object)) });
         }
     }
 
@@ -290,7 +285,7 @@ impl<D: Digest> ScopedStore<D> {
     where
         D: for<'a> From<&'a K>,
     {
-        let (key, version, digest) = (key(object), version(object), D::from(object));
+        let (key, version, digest) = (key(object), version(object), Arc::new(D::from(object)));
         let mut entries = self.entries.write();
         self.watched.fetch_max(version, Ordering::Relaxed);
         if entries.version(&key).is_some_and(|known| known > version) {

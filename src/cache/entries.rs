@@ -5,19 +5,21 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::index::{Digest, Index, IndexKey};
 use kthena_keda_core::domain::Key;
 
+/// A digest and its key, shared with the store: a lookup of thousands copies none of them.
+pub type Shared<D> = (Arc<Key>, Arc<D>);
+
 /// A digest and the resource version of its object.
 #[derive(Clone, Debug)]
 pub(super) struct Entry<D> {
     /// The resource version as a number, which grows within one kind.
     pub(super) version: u64,
-    pub(super) digest: D,
+    pub(super) digest: Arc<D>,
 }
 
 /// All entries, and their index.
 #[derive(Debug)]
 pub(super) struct Entries<D> {
-    /// Boxed, since half of the room in a map's nodes is unused.
-    by_key: BTreeMap<Arc<Key>, Box<Entry<D>>>,
+    by_key: BTreeMap<Arc<Key>, Entry<D>>,
     index: Index,
 }
 
@@ -28,12 +30,12 @@ impl<D> Default for Entries<D> {
 }
 
 impl<D> Entries<D> {
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&Key, &D)> {
-        self.by_key.iter().map(|(key, entry)| (&**key, &entry.digest))
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Arc<Key>, &Arc<D>)> {
+        self.by_key.iter().map(|(key, entry)| (key, &entry.digest))
     }
 
-    pub(super) fn get(&self, key: &Key) -> Option<(&Key, &D)> {
-        self.by_key.get_key_value(key).map(|(key, entry)| (&**key, &entry.digest))
+    pub(super) fn get(&self, key: &Key) -> Option<(&Arc<Key>, &Arc<D>)> {
+        self.by_key.get_key_value(key).map(|(key, entry)| (key, &entry.digest))
     }
 
     /// The resource version of one object.
@@ -46,8 +48,17 @@ impl<D> Entries<D> {
         self.by_key.values().map(|entry| entry.version).max().unwrap_or_default()
     }
 
+    /// Digests of one namespace with this index key, in the order of their names.
+    pub(super) fn matching_in(
+        &self,
+        index_key: IndexKey,
+        namespace: &str,
+    ) -> impl Iterator<Item = (&Arc<Key>, &Arc<D>)> {
+        self.index.matching_in(index_key, namespace).filter_map(|key| self.get(key))
+    }
+
     /// Digests with this index key, in the order of their keys.
-    pub(super) fn matching(&self, index_key: IndexKey) -> impl Iterator<Item = (&Key, &D)> {
+    pub(super) fn matching(&self, index_key: IndexKey) -> impl Iterator<Item = (&Arc<Key>, &Arc<D>)> {
         self.index.matching(index_key).filter_map(|key| self.get(key))
     }
 }
@@ -61,14 +72,14 @@ impl<D: Digest> Entries<D> {
         {
             // Equal digests may differ in what is no change, such as the version of a status that was
             // written.
-            **entry = new;
+            *entry = new;
             return None;
         }
         let mut touched = self.remove(&key).unwrap_or_default();
         let index_keys = new.digest.index_keys(&key);
         let key = Arc::new(key);
         self.index.insert(&key, &index_keys);
-        self.by_key.insert(key, Box::new(new));
+        self.by_key.insert(key, new);
         touched.extend(index_keys);
         touched.sort_unstable();
         touched.dedup();

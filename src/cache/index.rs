@@ -54,7 +54,24 @@ impl Index {
 
     /// Keys of the objects with this index key, in order.
     pub(super) fn matching(&self, index_key: IndexKey) -> impl Iterator<Item = &Arc<Key>> {
-        let first = (index_key, Arc::new(Key::default()));
+        self.matching_from(index_key, "")
+    }
+
+    /// Keys of the objects of one namespace with this index key, in order; those of other namespaces are not looked at.
+    pub(super) fn matching_in(
+        &self,
+        index_key: IndexKey,
+        namespace: &str,
+    ) -> impl Iterator<Item = &Arc<Key>> {
+        self.matching_from(index_key, namespace).take_while(move |key| key.0 == namespace)
+    }
+
+    fn matching_from(
+        &self,
+        index_key: IndexKey,
+        namespace: &str,
+    ) -> impl Iterator<Item = &Arc<Key>> + use<'_> {
+        let first = (index_key, Arc::new((namespace.to_owned(), String::new())));
         self.0.range(first..).take_while(move |(found, _)| *found == index_key).map(|(_, key)| key)
     }
 }

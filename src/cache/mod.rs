@@ -5,4 +5,5 @@ mod entries;
 mod index;
 
 pub use digest_store::{Change, DigestStore, Scope, ScopedStore, SyncState};
+pub use entries::Shared;
 pub use index::{Digest, IndexKey};

@@ -17,7 +17,7 @@ use super::{
     related::borrowed,
 };
 use crate::{
-    cache::{Change, IndexKey, Scope, ScopedStore, SyncState},
+    cache::{Change, IndexKey, Scope, ScopedStore},
     cluster::discovery::ServedApis,
     runtime::delays::KEDA_REPORT,
     settings::Shard,
@@ -31,7 +31,7 @@ use kthena_keda_core::{
     domain::{Key, key, names::ROUTER_SERVICE_MONITOR},
     intent::Profile,
     observed::{
-        Autoscalers, CompetingAutoscaler, LiveBinding, LiveBooster, LiveHpa, LiveModelRoute, LiveModelServer,
+        Autoscalers, CompetingAutoscaler, LiveBinding, LiveHpa, LiveModelRoute, LiveModelServer,
         LivePodMonitor, LivePolicy, LiveProfile, LiveScaledObject, LiveServiceMonitor, LocatedRouter,
         Observed, ObservedRouter, Readability, Readable, ScrapeEvidence, UnreadKind, WaitingPods,
     },
@@ -296,45 +296,42 @@ impl Caches {
         index_key: IndexKey,
         filter: impl Fn(&Key) -> bool + Copy,
     ) -> Option<(usize, Vec<ResolvedProfile>)> {
-        let resolve = |(key, digest): (Key, OptIn)| {
-            filter(&key).then(|| digest.resolve(|booster| self.booster(&key.0, booster)))
+        let resolve = |key: &Key, digest: &OptIn| {
+            filter(key).then(|| digest.resolve(|booster| self.booster(&key.0, booster)))
         };
         let opt_ins = &self.stores.opt_ins;
         if opt_ins.is_disabled() {
             let unread = self.model_digests.matching(index_keys::unread_booster());
-            let unread = unread.into_iter().map(|(key, digest)| (key, digest.opt_in));
-            let known = self.model_digests.count(index_key, filter);
-            return Some((known, unread.filter_map(resolve).collect()));
+            let resolved = unread.iter().filter_map(|(key, digest)| resolve(key, &digest.opt_in));
+            return Some((self.model_digests.count(index_key, filter), resolved.collect()));
         }
         let unread = opt_ins.matching(&[index_keys::unread_booster()], &[]);
         let known = (opt_ins.readable() == Readable::Yes).then(|| opt_ins.count(index_key, filter))?;
-        Some((known, unread.into_iter().filter_map(resolve).collect()))
+        Some((known, unread.iter().filter_map(|(key, digest)| resolve(key, digest)).collect()))
     }
 
     /// The operator's annotations on a ModelBooster of a namespace.
     fn booster(&self, namespace: &str, booster: &Booster) -> Result<Inherited, Unread> {
         let boosters = &self.stores.boosters;
-        match (boosters.get(namespace, &booster.name), boosters.sync_state(namespace)) {
-            (Some(found), _) if found.uid == booster.uid => Ok(found.inherited),
-            (_, SyncState::Partial | SyncState::Failing | SyncState::Withdrawn) => Err(Unread::NotListed),
-            (_, SyncState::Forbidden) => Err(Unread::Forbidden),
-            (_, SyncState::Complete) => Err(Unread::Absent),
+        match boosters.get(namespace, &booster.name) {
+            Some(found) if found.uid == booster.uid => Ok(found.inherited),
+            _ => Err(match boosters.readable_in(namespace) {
+                Readable::Yes => Unread::Absent,
+                Readable::Forbidden => Unread::Forbidden,
+                Readable::NotYet => Unread::NotListed,
+            }),
         }
     }
 
     /// Gives a ModelServing the annotations of the ModelBooster that controls it. This is the one place where they are merged: every
     /// ModelServing goes through it before it is stored, indexed or planned.
-    pub fn inherit(&self, model_serving: &mut ModelServing, served: Option<&ServedApis>) {
+    pub fn inherit(&self, model_serving: &mut ModelServing) {
         let namespace = model_serving.namespace().unwrap_or_default();
-        model_serving.inherit(|booster| {
-            let found = self.booster(&namespace, booster);
-            let is_unserved = served.is_some_and(|served| !LiveBooster::is_served(served));
-            found.map_err(|cause| if is_unserved { Unread::NotServed } else { cause })
-        });
+        model_serving.inherit(|booster| self.booster(&namespace, booster));
     }
 
     /// The ModelServings that the ModelBoosters of a change control, as far as their annotations differ now.
-    pub fn inheritors(&self, change: &Change, served: Option<&ServedApis>) -> Vec<ModelServing> {
+    pub fn inheritors(&self, change: &Change) -> Vec<ModelServing> {
         let index_key = match change {
             Change::Object((namespace, name), _) => index_keys::booster(namespace, name),
             Change::Resync => index_keys::boosted(),
@@ -343,7 +340,7 @@ impl Caches {
         let models = keys.iter().filter_map(|key| self.model_serving(key));
         let renewed = models.map(|before| {
             let mut model = (*before).clone();
-            self.inherit(&mut model, served);
+            self.inherit(&mut model);
             (model.booster != before.booster).then_some(model)
         });
         renewed.flatten().collect()

@@ -122,7 +122,7 @@ impl Manifests {
         let mut notes = Vec::new();
         for (place, model_serving) in mem::take(&mut self.model_servings) {
             let mut model_serving = (*model_serving).clone();
-            self.caches.inherit(&mut model_serving, Some(&self.served));
+            self.caches.inherit(&mut model_serving);
             if self.assumes_boosters {
                 notes.extend(assume_booster(&place, &mut model_serving));
             }

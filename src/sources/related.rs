@@ -2,24 +2,21 @@
 //!
 //! In: a ModelServing, or the index keys of a change. Out: how requests reach it, and the index keys that it shares with others.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use kube::ResourceExt as _;
 
 use super::{Caches, ModelServingDigest, index_keys, kinds::WatchedKind as _, model_digest::selecting};
 use crate::{
-    cache::{Digest as _, IndexKey},
+    cache::{Digest as _, IndexKey, Shared},
     cluster::discovery::ServedApis,
 };
 use kthena_keda_core::{
     api::kthena::ModelServing,
     domain::{Key, key},
     observed::{
-        COMPARED, LiveModelRoute, Network, OTHERS_KEPT, PLACES_MAX, RouteDigest, Routing, ServerDigest,
-        further_names, targets,
+        COMPARED, LiveModelRoute, Network, OTHERS_KEPT, PLACES_MAX, Routing, ServerDigest, further_names,
+        targets,
     },
 };
 
@@ -33,13 +30,10 @@ impl Caches {
         let selecting = selecting(&namespace, &own.1, &model_serving.spec.template.roles);
         let own_servers = self.own_servers(model_serving, &namespace, &selecting);
         let names = self.names(model_serving, &namespace, &own_servers);
-        let carrying: Vec<IndexKey> = names.iter().map(|name| index_keys::model_name(name)).collect();
-        let routes = self.stores.routes.matching(&carrying, &self.similar_in(model_serving, &namespace));
-        let leading: Vec<IndexKey> =
-            own_servers.iter().map(|name| index_keys::model_server(&namespace, name)).collect();
-        let routes: BTreeMap<Key, RouteDigest> =
-            routes.into_iter().chain(self.stores.routes.matching(&leading, &[])).collect();
-        let routes: Vec<(Key, RouteDigest)> = routes.into_iter().collect();
+        let carrying = names.iter().map(|name| index_keys::model_name(name));
+        let leading = own_servers.iter().map(|name| index_keys::model_server(&namespace, name));
+        let keys: Vec<IndexKey> = carrying.chain(leading).collect();
+        let routes = self.stores.routes.matching(&keys, &self.similar_in(model_serving, &namespace));
         let sent: Vec<&str> = names.iter().map(String::as_str).collect();
         let targets: Vec<Key> = targets(&namespace, &sent, &borrowed(&routes))
             .into_iter()
@@ -69,8 +63,8 @@ impl Caches {
             .map(|name| index_keys::model_name(name))
             .chain(own_servers.iter().map(|name| index_keys::model_server(namespace, name)))
             .collect();
-        let routes = self.stores.routes.matching(&keys, &[]);
-        let local = routes.iter().filter(|(key, _)| key.0 == namespace).map(|(_, route)| route);
+        let routes = self.stores.routes.matching_in(namespace, &keys);
+        let local = routes.iter().map(|(_, route)| &**route);
         let own_servers: Vec<&str> = own_servers.iter().map(String::as_str).collect();
         let (further, _) = further_names(&listed, &own_servers, local);
         listed.into_iter().chain(further.into_keys()).map(str::to_owned).collect()
@@ -83,18 +77,16 @@ impl Caches {
         namespace: &str,
         selecting: &[IndexKey],
     ) -> Vec<String> {
-        let servers = self.stores.servers.matching(selecting, &[]);
-        let own =
-            servers.into_iter().filter(|(key, server)| key.0 == namespace && server.selects(model_serving));
-        own.take(PLACES_MAX).map(|(key, _)| key.1).collect()
+        let servers = self.stores.servers.matching_in(namespace, selecting);
+        let own = servers.iter().filter(|(_, server)| server.selects(model_serving));
+        own.take(PLACES_MAX).map(|(key, _)| key.1.clone()).collect()
     }
 
     /// The routes to search for a similar name, if no route of the namespace carries one of the listed names.
     fn similar_in(&self, model_serving: &ModelServing, namespace: &str) -> Vec<Key> {
         let mut names = model_serving.model_names();
         let is_carried = |name: &str| {
-            let routes = self.stores.routes.keys(index_keys::model_name(name), usize::MAX);
-            routes.iter().any(|key| key.0 == namespace)
+            !self.stores.routes.matching_in(namespace, &[index_keys::model_name(name)]).is_empty()
         };
         if names.all(is_carried) {
             return Vec::new();
@@ -107,7 +99,7 @@ impl Caches {
         &self,
         own: &Key,
         names: &BTreeSet<String>,
-        servers: &[(Key, ServerDigest)],
+        servers: &[Shared<ServerDigest>],
     ) -> Vec<Arc<ModelServing>> {
         let is_other = |key: &Key, digest: &ModelServingDigest| !digest.is_deleting() && key != own;
         let claiming = names
@@ -133,7 +125,7 @@ impl Caches {
             .collect()
     }
 
-    /// The index keys under which a changed ModelServing is related to others: its model names, and the ModelServers that select it.
+    /// The index keys under which changed ModelServings are related to others: their model names, and the ModelServers that select them.
     pub fn shared_index_keys(&self, index_keys: &[IndexKey]) -> Vec<IndexKey> {
         let servers = self.stores.servers.matching(index_keys, &[]);
         let selecting = servers.iter().flat_map(|(key, server)| server.index_keys(key));
@@ -147,9 +139,9 @@ impl Caches {
         bindings.iter().flat_map(|(key, binding)| binding.index_keys(key)).collect()
     }
 
-    /// The index keys of the models that a changed route concerns: those with one of its names, in the annotation or by another route,
-    /// and those that its ModelServers select. Its own index keys are those before and after the change.
-    pub fn index_keys_of_route(&self, index_keys: &[IndexKey]) -> Vec<IndexKey> {
+    /// The index keys of the models that changed routes concern: those with one of their names, in the annotation or by another route,
+    /// and those that their ModelServers select. The index keys of the routes are those before and after the changes.
+    pub fn index_keys_of_routes(&self, index_keys: &[IndexKey]) -> Vec<IndexKey> {
         let names = index_keys.iter().copied().filter(|key| key.is_of(index_keys::MODEL_NAME));
         let targets: Vec<IndexKey> =
             index_keys.iter().copied().filter(|key| key.is_of(index_keys::MODEL_SERVER)).collect();
@@ -158,10 +150,12 @@ impl Caches {
         self.with_names(names.collect()).into_iter().chain(selecting).collect()
     }
 
-    /// The index keys of the models that a changed ModelServer concerns, beside those that it selects: those with a name that routes
-    /// lead to it.
-    pub fn index_keys_routed_to(&self, (namespace, name): &Key) -> Vec<IndexKey> {
-        let routes = self.stores.routes.matching(&[index_keys::model_server(namespace, name)], &[]);
+    /// The index keys of the models that changed ModelServers concern, beside those that they select: those with a name that routes
+    /// lead to one of them.
+    pub fn index_keys_routed_to<'a>(&self, servers: impl IntoIterator<Item = &'a Key>) -> Vec<IndexKey> {
+        let leading: Vec<IndexKey> =
+            servers.into_iter().map(|(namespace, name)| index_keys::model_server(namespace, name)).collect();
+        let routes = self.stores.routes.matching(&leading, &[]);
         self.with_names(
             routes.iter().flat_map(|(_, route)| route.names()).map(index_keys::model_name).collect(),
         )
@@ -179,8 +173,8 @@ impl Caches {
     }
 }
 
-pub(super) fn borrowed<D>(digests: &[(Key, D)]) -> Vec<(&Key, &D)> {
-    digests.iter().map(|(key, digest)| (key, digest)).collect()
+pub(super) fn borrowed<D>(digests: &[Shared<D>]) -> Vec<(&Key, &D)> {
+    digests.iter().map(|(key, digest)| (&**key, &**digest)).collect()
 }
 
 #[cfg(test)]

@@ -354,7 +354,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_event_behind_a_deletion_is_applied_at_once() {
         use watcher::Event::{Apply, Delete};
-        let store = DigestStore::default();
+        let store = DigestStore::of([None]);
         let events = vec![
             (NOW, Apply(route("a", "old", 1))),
             (NOW, Delete(route("a", "old", 2))),
@@ -367,7 +367,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_check_confirms_the_deletions_that_are_due() {
         use watcher::Event::{Apply, Delete};
-        let store = DigestStore::default();
+        let store = DigestStore::of([None]);
         let mut events: Vec<_> = (0..5).map(|i| (NOW, Apply(route(&format!("r-{i}"), "m", i)))).collect();
         events.extend((0..4).map(|i| (NOW, Delete(route(&format!("r-{i}"), "m", 10 + i)))));
         events.push((MOMENT, Apply(route("r-3", "again", 20))));
@@ -379,7 +379,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn keeps_the_digests_of_an_api_that_was_removed() {
         use watcher::Event::{Apply, Delete};
-        let store = DigestStore::default();
+        let store = DigestStore::of([None]);
         let events = vec![(NOW, Apply(route("a", "m", 1))), (NOW, Delete(route("a", "m", 2)))];
         let outcome = applied(&store, events, DELETION_CONFIRM * 2, true).await;
         assert_eq!(outcome, (1, Some(ControlFlow::Break(()))));

@@ -73,7 +73,7 @@ pub(super) fn unread(model_serving: &ModelServing) -> Option<Finding> {
     let (name, cause) = model_serving.unread_booster()?;
     let readable = match cause {
         Unread::Forbidden => Readable::Forbidden,
-        Unread::NotListed | Unread::NotServed => Readable::NotYet,
+        Unread::NotListed => Readable::NotYet,
         Unread::Absent => return Some(Finding::booster_absent(name)),
     };
     let unread = UnreadKind::of::<LiveBooster>(readable)?;

@@ -93,7 +93,7 @@ async fn current_version(
         Some(live) if live.metadata.deletion_timestamp.is_some() => Ok(StatusWrite::Gone),
         Some(live) if live.resource_version() == seen.resource_version() => Err(rejection),
         Some(mut live) => {
-            context.shared.caches.inherit(&mut live, context.shared.served.borrow().as_ref());
+            context.shared.caches.inherit(&mut live);
             Ok(StatusWrite::Stale(Box::new(live)))
         }
         None => Ok(StatusWrite::Gone),

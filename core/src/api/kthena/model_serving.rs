@@ -91,10 +91,8 @@ fn value_of<'a>(sorted: &'a [(String, String)], key: &str) -> Option<&'a str> {
 /// Cause for which the annotations of a ModelBooster are not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unread {
-    /// The initial list is incomplete.
+    /// They could not be listed yet, or the cluster does not serve them.
     NotListed,
-    /// The cluster does not serve ModelBoosters.
-    NotServed,
     /// The operator may not list ModelBoosters.
     Forbidden,
     /// No ModelBooster has the name and UID: it was deleted, or is not in the cache yet.

@@ -78,7 +78,6 @@ fn opts_out_once_its_booster_is_read_without_the_annotation() {
 
 #[rstest]
 #[case(Unread::NotListed, VerdictReason::Pending)]
-#[case(Unread::NotServed, VerdictReason::Pending)]
 #[case(Unread::Forbidden, VerdictReason::Problem(Reason::MissingPermission))]
 #[case(Unread::Absent, VerdictReason::Pending)]
 fn keeps_everything_while_its_booster_is_not_read(#[case] cause: Unread, #[case] reason: VerdictReason) {
