@@ -5,7 +5,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::cluster::server_side_apply::Applied;
-use kthena_keda_core::observed::{Fingerprint, LiveObject};
+use kthena_keda_core::{
+    domain::{self, field_path},
+    observed::{Fingerprint, LiveObject},
+};
 
 /// Removals of a field after which it is left alone.
 const REMOVALS: u8 = 2;
@@ -91,9 +94,8 @@ impl Removal {
 
 /// The fields as a sentence lists them, such as `spec.fallback, spec.idleReplicaCount`.
 pub fn listed(fields: &[String]) -> String {
-    let names: Vec<String> =
-        fields.iter().map(|field| field.trim_start_matches('/').replace('/', ".")).collect();
-    names.join(", ")
+    let paths: Vec<String> = fields.iter().map(|field| field_path(field)).collect();
+    domain::listed(&paths, REMEMBERED)
 }
 
 #[cfg(test)]

@@ -170,7 +170,7 @@ fn renders_all_annotations_together() {
 #[case(&[("kthena.io/model-name", "m"), ("autoscaling.kthena.io/signals", "kv-cache=0.7")], "engine: missing, and no ModelServer selects")]
 #[case(&[("kthena.io/model-name", "m"), ("autoscaling.kthena.io/role", "decode")], "Kthena cannot scale a single role")]
 #[case(&[("kthena.io/model-name", "m"), ("autoscaling.kthena.io/target-role", "prefill")], "docs/roles.md")]
-#[case(&[("kthena.io/model-name", "m"), ("autoscaling.kthena.io/maxreplicas", "4")], "did you mean autoscaling.kthena.io/max-replicas?")]
+#[case(&[("kthena.io/model-name", "m"), ("autoscaling.kthena.io/maxreplicas", "4")], "the most similar one is autoscaling.kthena.io/max-replicas")]
 fn reports_invalid_annotations(#[case] annotations: &[(&str, &str)], #[case] why: &str) {
     let output = stdin(&manifest(annotations), &[PROMETHEUS]);
     assert_eq!(output.status.success(), why.is_empty(), "{}", text(&output.stderr));

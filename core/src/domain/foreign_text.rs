@@ -8,6 +8,11 @@ use std::{borrow::Cow, fmt::Write as _};
 /// Characters of a value that a message repeats; the chart's admission policy cuts at the same length.
 const QUOTED_MAX: usize = 64;
 
+/// Characters of a name in a list; those of an object with its namespace have up to 317.
+const NAME_MAX: usize = 320;
+/// Characters of the path of a field.
+const FIELD_PATH_MAX: usize = 96;
+
 /// The text in quotes, escaped and cut to 64 characters.
 pub fn quoted(text: &str) -> String {
     let (shown, rest) = match text.char_indices().nth(QUOTED_MAX) {
@@ -52,6 +57,22 @@ fn is_printable(c: char) -> bool {
     matches!(c, ' '..='~') || matches!(c.escape_debug().next(), Some(first) if first != '\\')
 }
 
+/// The first `max` names, each escaped and cut, and `and others` if there are more. Their number would change
+/// with every object that is created or deleted.
+pub fn listed<S: AsRef<str>>(names: &[S], max: usize) -> String {
+    let shown: Vec<String> =
+        names.iter().take(max).map(|name| shortened_to(NAME_MAX, name.as_ref())).collect();
+    let more = if names.len() > max { " and others" } else { "" };
+    format!("{}{more}", shown.join(", "))
+}
+
+/// A JSON pointer (RFC 6901) as a path, such as `spec.fallback`, escaped and cut.
+pub fn field_path(pointer: &str) -> String {
+    let tokens = pointer.trim_start_matches('/').split('/');
+    let fields: Vec<String> = tokens.map(|token| token.replace("~1", "/").replace("~0", "~")).collect();
+    shortened_to(FIELD_PATH_MAX, &fields.join("."))
+}
+
 /// The beginning of a text, at most `max` bytes with a final `…` where it was cut.
 pub fn cut(text: &str, max: usize) -> Cow<'_, str> {
     const ELLIPSIS: &str = "…";
@@ -84,6 +105,22 @@ mod tests {
         assert_eq!(printable(text), expected);
         assert_eq!(printable(expected), expected, "escaping twice changes nothing");
         assert_eq!(printable(&quoted(text)), quoted(text), "a quoted text is printable");
+    }
+
+    #[test]
+    fn lists_the_first_names() {
+        assert_eq!(listed(&["a", "b\u{1b}"], 2), r"a, b\u{1b}");
+        assert_eq!(listed(&["a", "b", "c"], 2), "a, b and others");
+        assert_eq!(listed(&[""; 0], 2), "");
+    }
+
+    #[rstest]
+    #[case::field("/spec/triggers/0/metadata", "spec.triggers.0.metadata")]
+    #[case::label("/metadata/labels/a.b~1c~0d", "metadata.labels.a.b/c~d")]
+    #[case::terminal("/spec/\u{1b}", r"spec.\u{1b}")]
+    fn writes_a_pointer_as_a_path(#[case] pointer: &str, #[case] expected: &str) {
+        assert_eq!(field_path(pointer), expected);
+        assert!(field_path(&"/x".repeat(500)).len() < 200);
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub use engine::Engine;
 pub use error::{InvalidValue, ValueError};
 pub use foreign_text::shortened;
 pub(crate) use foreign_text::shortened_to;
-pub use foreign_text::{cut, printable, quoted};
+pub use foreign_text::{cut, field_path, listed, printable, quoted};
 pub use key::{Key, key, version};
 pub use label::{Label, Namespace, ObjectName};
 pub use label_selector::LabelSelector;

@@ -186,7 +186,7 @@ impl Parser<'_> {
             }
             let remedy = match nearest(name, keys.iter().copied()) {
                 _ if name.contains("role") => ROLES.to_owned(),
-                Some(similar) => format!("did you mean {PREFIX}{similar}?"),
+                Some(similar) => format!("the most similar one is {PREFIX}{similar}"),
                 None => format!("the keys under {PREFIX} are {}", keys.join(", ")),
             };
             self.errors.push(AnnotationError::Unknown { key: key.clone(), remedy });
@@ -263,7 +263,7 @@ pub(super) fn suggest_signal(name: &str, custom: &[CustomSignal]) -> String {
     let mut names: Vec<&str> = Signal::all().map(Signal::name).collect();
     names.extend(custom.iter().map(|custom| custom.name.as_str()));
     match nearest(name, names.iter().copied()) {
-        Some(similar) => format!("did you mean {similar}?"),
+        Some(similar) => format!("the most similar one is {similar}"),
         None => format!("the signals are {}", names.join(", ")),
     }
 }
@@ -366,7 +366,10 @@ mod tests {
     )]
     #[case(&(0..33).map(|i| format!("s{i}=1")).collect::<Vec<_>>().join(","), Some("is unknown"))]
     #[case("latency=1", Some("the signals are active-requests, "))]
-    #[case("requests-rate=1", Some(r#"but "requests-rate" is unknown; did you mean request-rate?"#))]
+    #[case(
+        "requests-rate=1",
+        Some(r#"but "requests-rate" is unknown; the most similar one is request-rate"#)
+    )]
     fn reads_signals(#[case] text: &str, #[case] error: Option<&str>) {
         let read = parse_signals(text, Some(&[]));
         match error {

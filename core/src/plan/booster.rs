@@ -12,7 +12,7 @@ use crate::{
         annotations::{AnnotationKey, MODEL_NAME},
         kthena::{Booster, ModelServing, Unread},
     },
-    domain::{Capabilities, quoted, shortened},
+    domain::{Capabilities, listed, quoted, shortened},
     observed::{LiveBooster, Observed, Ownership, Readable, UnreadKind},
 };
 
@@ -111,15 +111,8 @@ pub fn erasable_annotations(observed: &Observed) -> Option<String> {
     Some(format!(
         "the ModelBooster {} controls this ModelServing, and the next change of its spec.backend erases {}, {effect}; set the same on the ModelBooster",
         quoted(&booster.name),
-        listed(&keys)
+        listed(&keys, LISTED_KEYS)
     ))
-}
-
-/// The first few keys.
-fn listed(keys: &[&str]) -> String {
-    let listed: Vec<String> = keys.iter().take(LISTED_KEYS).map(|key| shortened(key)).collect();
-    let more = if keys.len() > LISTED_KEYS { " and others" } else { "" };
-    format!("{}{more}", listed.join(", "))
 }
 
 fn opts_in(booster: &Booster) -> bool {

@@ -1,14 +1,12 @@
 //! Engine and port of a model's pods: from annotations, then from the ModelServers that select the pods, then
 //! the engine's default port.
 
+use super::finding::listed;
 use crate::{
     intent::{AnnotationError, Intent},
     observed::Routing,
     signals::Engine,
 };
-
-/// ModelServers that a message names.
-const SERVERS_LISTED: usize = 5;
 
 /// Scrape target in a model's pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,13 +44,12 @@ fn agreed<T: PartialEq>(
     let mut values = values.flatten();
     let first = values.next();
     if values.any(|other| Some(other) != first) {
-        let servers: Vec<&str> =
-            routing.servers.iter().take(SERVERS_LISTED).map(|server| server.name.as_str()).collect();
+        let servers: Vec<&str> = routing.servers.iter().map(|server| server.name.as_str()).collect();
         return Err(AnnotationError::of(
             key,
             format!(
                 "missing, and the ModelServers {} have different values; set the annotation",
-                servers.join(", ")
+                listed(&servers)
             ),
         ));
     }

@@ -9,7 +9,7 @@ use kube_core::Resource;
 
 use crate::{
     api::annotations::{DEFAULT_PROFILE, MODEL_NAME, PREFIX},
-    domain::{Reason, cut, printable, quoted, shortened, shortened_to},
+    domain::{self, Reason, cut, printable, quoted, shortened},
     intent::AnnotationError,
     observed::{
         CompetingAutoscaler, ConditionDigest, Ownership, RoutedName, SelectorMismatch, UnreadKind,
@@ -23,9 +23,6 @@ const MESSAGE_MAX: usize = 1400;
 
 /// Most names in one message.
 const MAX_LISTED: usize = 5;
-
-/// Longest name in a list, in characters: a namespace, a name of an object, and a suggestion.
-const NAME_MAX: usize = 320;
 
 /// Remedy for an external error that [`super::external_status`] has none for.
 const UNKNOWN_ERROR: &str = "replicas may not follow the load until this error is resolved";
@@ -411,13 +408,7 @@ fn by_routes(routes: &[String]) -> String {
     if routes.is_empty() { String::new() } else { format!(" by the ModelRoute {}", listed(&routes)) }
 }
 
-/// The first few names, and `and others` if there are more.
-pub(super) fn listed(names: &[&str]) -> String {
-    let names: Vec<String> =
-        names.iter().take(MAX_LISTED + 1).map(|name| shortened_to(NAME_MAX, name)).collect();
-    match names.get(..MAX_LISTED) {
-        // No number: it would change with every object that is created or deleted.
-        Some(first) if names.len() > MAX_LISTED => format!("{} and others", first.join(", ")),
-        _ => names.join(", "),
-    }
+/// The first few names.
+pub(super) fn listed<S: AsRef<str>>(names: &[S]) -> String {
+    domain::listed(names, MAX_LISTED)
 }

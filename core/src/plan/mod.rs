@@ -24,6 +24,7 @@ mod tests;
 mod triggers;
 mod unread;
 mod verdict;
+mod warnings;
 
 pub use booster::{erasable_annotations, not_opted_in};
 pub use diagnosis::{Link, LinkState, diagnose};
@@ -34,17 +35,14 @@ pub use router::{RouterPlan, assumed_service, plan_router};
 pub use triggers::{TriggerSpec, Triggers};
 pub use verdict::{Verdict, is_load_reason};
 
-use std::collections::BTreeSet;
-
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube_core::Resource as _;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
     api::{
-        annotations::{DEFAULT_PROFILE, MODEL_NAME, PREFIX},
-        keda::{MetricType, ScaledObject},
+        annotations::{DEFAULT_PROFILE, MODEL_NAME},
+        keda::ScaledObject,
         kthena::ModelServing,
         monitoring::PodMonitor,
     },
@@ -53,11 +51,6 @@ use crate::{
     observed::{Observed, OwnedObject, Ownership, Readable},
 };
 use verdict::VerdictInputs;
-
-/// Fields of one object that a warning lists at most.
-const LISTED_FIELDS: usize = 4;
-/// Length of each of them, in characters.
-const FIELD_NAME_MAX: usize = 96;
 
 /// Desired state of one object.
 #[derive(Clone, Debug, PartialEq)]
@@ -239,7 +232,7 @@ fn opted_in(
     let (resolved, findings) = resolve(observed, annotations, capabilities, defaults);
     let mut warnings = match (&resolved, capabilities.keda) {
         (Some(resolved), Some(keda)) if findings.is_empty() => {
-            warnings(observed, resolved, capabilities, keda)
+            warnings::of(observed, resolved, capabilities, keda)
         }
         _ => Vec::new(),
     };
@@ -365,80 +358,6 @@ fn owner(model_serving: &ModelServing) -> Option<OwnerReference> {
         controller: Some(true),
         block_owner_deletion: Some(false),
     })
-}
-
-fn warnings(
-    observed: &Observed,
-    resolved: &ResolvedIntent,
-    capabilities: Capabilities,
-    keda: Keda,
-) -> Vec<String> {
-    let ResolvedIntent { intent, triggers } = resolved;
-    let mut warnings: Vec<String> = scaled_object::ignored_by_keda(keda, intent).into_iter().collect();
-    if pod_monitor::is_needed(resolved) && !capabilities.pod_monitors {
-        warnings.push(
-            "the cluster does not serve PodMonitors, so the operator cannot have the engines scraped; install the Prometheus Operator, or scrape them yourself".to_owned(),
-        );
-    }
-    warnings.extend(observed.model_serving.misplaced_pause().map(|key| {
-        format!("the annotation {} pauses nothing on a ModelServing; use {PREFIX}paused", quoted(key))
-    }));
-    warnings.extend(observed.second_writer.iter().map(|manager| booster::second_writer(observed, manager)));
-    warnings.extend(unread::warnings(observed, resolved));
-    warnings.extend(scraping::warnings(observed, resolved));
-    warnings.extend(persistent_fields(observed));
-    warnings.extend(triggers.warnings.iter().cloned());
-    warnings.extend(query_length::warning(&triggers.triggers));
-    warnings.extend(external_status::unrouted_warning(observed, resolved));
-    warnings.extend(external_status::unreached_warning(observed, resolved));
-    warnings.extend(external_status::dead_names_warning(observed, intent));
-    warnings.extend(external_status::harmless_mismatch(observed, triggers));
-    warnings.extend(external_status::waiting(observed));
-    warnings.extend(external_status::ambiguous_series(observed, resolved));
-    warnings.extend(external_status::slow_prometheus(observed, resolved));
-    warnings.extend(pod_labels::overwritten(observed, resolved));
-    let values = triggers.triggers.iter().filter(|trigger| trigger.metric_type == MetricType::Value);
-    warnings.extend(values.map(|trigger| {
-        format!(
-            "signal {} has metricType Value, so the HPA reads it as 0 and goes to the minimum while no ServingGroup is ready; use AverageValue if the query is a total",
-            trigger.name
-        )
-    }));
-    warnings
-}
-
-/// Fields of the generated objects that are not the operator's and that it cannot remove.
-fn persistent_fields(observed: &Observed) -> impl Iterator<Item = String> {
-    let (known, model_serving) = (&observed.persistent_fields, &observed.model_serving);
-    let scaled_object = (
-        ScaledObject::kind(&()),
-        model_serving.scaled_object_name(),
-        observed.scaled_object_digest(),
-        &known.scaled_object,
-    );
-    let pod_monitor = (
-        PodMonitor::kind(&()),
-        model_serving.pod_monitor_name(),
-        observed.pod_monitor.as_ref(),
-        &known.pod_monitor,
-    );
-    [scaled_object, pod_monitor].into_iter().filter_map(|(kind, name, digest, persistent)| {
-        let defaulted = digest.into_iter().flat_map(|digest| &digest.defaulted_fields);
-        let fields: BTreeSet<String> =
-            persistent.iter().chain(defaulted).map(|field| field_name(field)).collect();
-        let listed: Vec<&str> = fields.iter().take(LISTED_FIELDS).map(String::as_str).collect();
-        (!listed.is_empty()).then(|| {
-            format!(
-                "{kind} {name} has fields that a webhook, a default of the CRD or another client sets again after each removal, so the operator leaves them alone although they may change how the model scales: {}; remove them where they are set",
-                listed.join(", ")
-            )
-        })
-    })
-}
-
-/// A JSON pointer as a path, escaped and cut.
-fn field_name(pointer: &str) -> String {
-    pointer.trim_start_matches('/').replace('/', ".").escape_debug().take(FIELD_NAME_MAX).collect()
 }
 
 /// Merges annotations and profile. The built-in defaults stand in for a missing profile only under the name

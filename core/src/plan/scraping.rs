@@ -1,9 +1,11 @@
 //! Problems of scraping, as the operator's own queries to Prometheus show them, with the likely cause.
 
+use std::collections::BTreeSet;
+
 use super::{Finding, ResolvedIntent, external_status, triggers::Triggers};
 use crate::{
     api::annotations::PREFIX,
-    domain::{Engine, Reason, names::ROUTER_SERVICE_MONITOR, shortened},
+    domain::{Engine, Reason, listed, names::ROUTER_SERVICE_MONITOR},
     intent::{Intent, SignalSource, SignalTarget},
     observed::{EngineScrape, Observed, ProbeResult, RouterProblem, RouterScrape},
     signals::Signal,
@@ -136,19 +138,13 @@ pub(super) fn warnings(observed: &Observed, resolved: &ResolvedIntent) -> Vec<St
 
 fn elsewhere(observed: &Observed, resolved: &ResolvedIntent) -> Option<String> {
     let probe = external_status::probe_of(observed, &resolved.intent, &resolved.triggers)?.ok()?;
-    let namespaces: Vec<String> = resolved
-        .intent
-        .models
-        .iter()
-        .filter_map(|name| probe.elsewhere.get(name))
-        .flatten()
-        .take(LISTED_MAX)
-        .map(|namespace| shortened(namespace))
-        .collect();
+    let namespaces: BTreeSet<&String> =
+        resolved.intent.models.iter().filter_map(|name| probe.elsewhere.get(name)).flatten().collect();
+    let namespaces = Vec::from_iter(namespaces);
     (!namespaces.is_empty()).then(|| {
         format!(
             "kthena-router in namespace {} serves requests for this model name too, which the signals do not count; if they are for this model, send them through the router in {}, or set router.namespace of the AutoscalingProfile",
-            namespaces.join(", "),
+            listed(&namespaces, LISTED_MAX),
             resolved.triggers.router.namespace
         )
     })

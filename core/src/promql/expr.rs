@@ -142,7 +142,7 @@ pub enum Expr {
         /// Aggregation operator.
         op: Aggregation,
         /// Labels of the result.
-        by: &'static [&'static str],
+        by: Cow<'static, [&'static str]>,
         /// Aggregated expression.
         of: Box<Expr>,
     },
@@ -202,8 +202,8 @@ impl Expr {
     }
 
     /// Sum of each group of samples.
-    pub fn sum_by(by: &'static [&'static str], of: Expr) -> Self {
-        Self::Aggregate { op: Aggregation::Sum, by, of: Box::new(of) }
+    pub fn sum_by(by: impl Into<Cow<'static, [&'static str]>>, of: Expr) -> Self {
+        Self::Aggregate { op: Aggregation::Sum, by: by.into(), of: Box::new(of) }
     }
 
     /// Maximum of all samples.
@@ -212,8 +212,8 @@ impl Expr {
     }
 
     /// Maximum of each group of samples.
-    pub fn max_by(by: &'static [&'static str], of: Expr) -> Self {
-        Self::Aggregate { op: Aggregation::Max, by, of: Box::new(of) }
+    pub fn max_by(by: impl Into<Cow<'static, [&'static str]>>, of: Expr) -> Self {
+        Self::Aggregate { op: Aggregation::Max, by: by.into(), of: Box::new(of) }
     }
 
     /// 0 for each sample.
@@ -226,12 +226,6 @@ impl Expr {
     #[must_use]
     pub fn if_any(self, present: Expr) -> Self {
         Self::And { of: Box::new(self), on: Some(&[]), present: Box::new(present) }
-    }
-
-    /// Samples whose labels `on` a sample of `present` has, too.
-    #[must_use]
-    pub fn and_on(self, on: &'static [&'static str], present: Expr) -> Self {
-        Self::And { of: Box::new(self), on: Some(on), present: Box::new(present) }
     }
 }
 

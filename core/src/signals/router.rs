@@ -13,31 +13,15 @@ pub(super) const WINDOW: &str = "2m";
 type Minute = Option<&'static str>;
 const MINUTES: [Minute; 3] = [None, Some("1m"), Some("2m")];
 
+/// Labels of a router pod.
+const POD_LABELS: &[&str] = &["namespace", "pod"];
+
 /// Labels of a scrape target.
 const TARGET_LABELS: &[&str] = &["namespace", "pod", "job", "instance"];
 
-/// Labels of the router's `requests_total` and `tokens_total` in all releases, without those that Prometheus
-/// adds. A label that is missing here would turn a sum over several paths into a maximum.
+/// Labels by which the router itself distinguishes its `requests_total` and `tokens_total`, in all releases. A label
+/// that is missing here would turn a sum over several paths into a maximum.
 const COUNTER_LABELS: &[&str] = &[
-    "namespace",
-    "pod",
-    "model",
-    "path",
-    "status_code",
-    "error_type",
-    "token_type",
-    "model_route",
-    "backend_type",
-    "backend_name",
-    "upstream_model",
-];
-
-/// The same of a target.
-const TARGET_COUNTER_LABELS: &[&str] = &[
-    "namespace",
-    "pod",
-    "job",
-    "instance",
     "model",
     "path",
     "status_code",
@@ -178,7 +162,10 @@ impl RouterSeries {
     /// monitor.
     fn rate(&self, counter: Selector, models: &ModelNames) -> Expr {
         let rate = Expr::Range(RangeFunction::Rate, self.of_models(counter.clone(), models), WINDOW);
-        let total = Self::total(Expr::max_by(COUNTER_LABELS, rate), self.no_requests_counted(counter));
+        let total = Self::total(
+            Expr::max_by([POD_LABELS, COUNTER_LABELS].concat(), rate),
+            self.no_requests_counted(counter),
+        );
         MINUTES.into_iter().fold(total, |total, minute| total.if_any(self.scraped_in("1m", "1m:15s", minute)))
     }
 
@@ -319,7 +306,8 @@ pub(super) fn located(selector: Selector, matchers: &SeriesMatchers) -> Selector
 /// request. The query returns nothing while no target was scraped before the window.
 pub fn activation(models: &ModelNames, router: &RouterSeries) -> Expr {
     let counters = Expr::any_metric(ARRIVALS, |counter| router.of_models(counter, models), Expr::Series);
-    let counted = Expr::sum_by(TARGET_LABELS, Expr::max_by(TARGET_COUNTER_LABELS, counters));
+    let counted =
+        Expr::sum_by(TARGET_LABELS, Expr::max_by([TARGET_LABELS, COUNTER_LABELS].concat(), counters));
     let scraped = Expr::max_by(TARGET_LABELS, router.scraped_targets());
     let total = Expr::Or(vec![counted, scraped.zero()]);
     let before = Expr::Subquery {
@@ -329,6 +317,6 @@ pub fn activation(models: &ModelNames, router: &RouterSeries) -> Expr {
         offset: Some(WINDOW),
     };
     let growth = Expr::NotNegative(Box::new(Expr::Minus(Box::new(total), Box::new(before))));
-    let arrived = Expr::max_by(&["namespace", "pod"], growth);
+    let arrived = Expr::max_by(POD_LABELS, growth);
     router.total_or_idle(arrived).if_any(router.scraped_in("5m", "5m:15s", Some(WINDOW)))
 }

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use kthena_keda_core::{
     api::keda::ScaledObject,
-    domain::shortened,
+    domain::{field_path, shortened},
     observed::{LiveObject as _, LiveScaledObject, desired_spec},
     plan::Verdict,
 };
@@ -20,7 +20,7 @@ pub(super) fn differing_fields(live: &LiveScaledObject, planned: &ScaledObject) 
     let fields = difference.changed.iter().chain(&difference.added);
     let differing = fields.map(|pointer| {
         let planned = pointer.strip_prefix("/spec").and_then(|below| desired.pointer(below));
-        let name = pointer.trim_start_matches('/').replace('/', ".");
+        let name = field_path(pointer);
         format!("{name} is {}, planned {}", text(live.spec().value_at(pointer)), text(planned))
     });
     differing.take(MAX_LISTED).collect()

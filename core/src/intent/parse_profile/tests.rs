@@ -202,7 +202,7 @@ fn reads_label_matchers() {
 #[case("signals: []", r#""[]" for spec.signals: expected at least one signal, or one of customSignals"#)]
 #[case(
     "signals: [{name: active-request, target: '1'}]",
-    r#""active-request" for spec.signals[0].name: expected a built-in signal; did you mean active-requests?"#
+    r#""active-request" for spec.signals[0].name: expected a built-in signal; the most similar one is active-requests"#
 )]
 #[case(
     "signals: [{name: kv-cache, target: '1'}, {name: kv-cache, target: '2'}]",
