@@ -136,14 +136,17 @@ impl Observed {
     }
 
     /// Hash of what the model's users and the platform team wrote: the annotations, the pod template, the profile, the
-    /// routes and autoscalers of the namespace, the installed APIs and the permissions to read them, and the owners of
-    /// the objects with generated names. It does not change with what other controllers report or tenants of other
+    /// routes and autoscalers of the namespace, the installed APIs and the permissions to read them, and the objects
+    /// of others that have the generated names. It does not change with what other controllers report or tenants of other
     /// namespaces do.
     pub fn user_input(&self, capabilities: Option<Capabilities>) -> u64 {
         let prefix = format!("{}/", self.namespace());
         let autoscalers: Vec<_> =
             self.competing_autoscalers.iter().filter(|found| found.name.starts_with(&prefix)).collect();
-        let objects = (self.scaled_object_ownership(), self.pod_monitor_ownership());
+        // An object that the operator creates is no input of users.
+        let objects = [self.scaled_object_ownership(), self.pod_monitor_ownership()].map(|ownership| {
+            (!matches!(ownership, Ownership::Absent | Ownership::Owned)).then_some(ownership)
+        });
         let written = (
             self.model_serving.effective_annotations(),
             &self.model_serving.spec.template.roles,

@@ -240,7 +240,7 @@ fn with_flag_defaults() -> Fixture {
 )]
 #[case::persistent_field(
     Fixture::healthy().persistent_field("/spec/idleReplicaCount"),
-    "ScaledObject chat has fields that a webhook, a default of the CRD or another client sets again after each removal, so the operator leaves them alone although they may change how the model scales: spec.idleReplicaCount; remove them where they are set"
+    "ScaledObject chat has fields that a webhook, a default of the CRD or another client keeps setting, so the operator leaves them alone although they may change how the model scales: spec.idleReplicaCount; remove them at their source"
 )]
 #[case::value_metric(
     Fixture::healthy().profile(&json!({"signals": [], "customSignals": [{"name": "latency", "query": "max(x)", "target": "5", "metricType": "Value"}]})),
@@ -433,10 +433,12 @@ fn the_input_of_users_changes_with_what_they_write_alone() {
         overwriting("role", "x"),
         Fixture::healthy().readable(Readability { profiles: Readable::NotYet, ..Readability::default() }),
         Fixture::healthy().competitor("HorizontalPodAutoscaler"),
+        Fixture::healthy().scaled_object_with(&json!({"name": "chat", "uid": "theirs"}), &[]),
     ];
     let by_others = [
         Fixture::healthy().scaled_object(&[("Ready", "False", "TriggerError", "")]),
         Fixture::healthy().without_hpa(),
+        Fixture::healthy().pod_monitor(&owned_by(Fixture::UID)),
         Fixture::healthy().probe_error("timeout"),
         Fixture::healthy().replicas(7),
         Fixture::healthy().second_writer("argocd"),
@@ -446,8 +448,8 @@ fn the_input_of_users_changes_with_what_they_write_alone() {
             &json!({"modelName": "llama", "rules": [{"targetModels": [{"modelServerName": "x"}]}]}),
         ),
     ];
-    assert_eq!(by_others.map(|fixture| input(&fixture) == before), [true; 7]);
-    assert_eq!(by_users.map(|fixture| input(&fixture) == before), [false; 8]);
+    assert_eq!(by_others.map(|fixture| input(&fixture) == before), [true; 8]);
+    assert_eq!(by_users.map(|fixture| input(&fixture) == before), [false; 9]);
     let installed = Fixture::healthy().observed().user_input(Some(Capabilities::NEWEST));
     assert_ne!(installed, before, "the platform team installed an API");
 }
