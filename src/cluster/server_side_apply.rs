@@ -28,7 +28,7 @@ pub const METADATA: HeaderValue =
 
 /// A kind that the operator writes whole.
 pub trait Generated:
-    Resource<DynamicType = (), Scope = NamespaceResourceScope> + Serialize + Debug + Sized
+    Resource<DynamicType = (), Scope = NamespaceResourceScope> + Serialize + Clone + Debug
 {
     /// The kind as the API server returns it.
     type Live: Resource<DynamicType = (), Scope = NamespaceResourceScope>
@@ -66,23 +66,23 @@ pub async fn apply_if_changed<K: Generated>(
     api: &Api<K::Live>,
     ownership: Ownership,
     found: Option<&OwnedObject>,
-    desired: K,
+    desired: &K,
     fingerprint: Fingerprint,
     left_alone: &[String],
 ) -> Result<Option<Applied<K::Live>>, Error> {
-    let name = desired.meta().name.clone().ok_or(Error::Malformed("a name"))?;
-    let spec = desired.desired_spec();
+    let name = desired.meta().name.as_deref().ok_or(Error::Malformed("a name"))?;
     let live = match (ownership, found) {
         (Ownership::Owned, Some(found)) if found.fingerprint == fingerprint => return Ok(None),
-        (Ownership::Owned, Some(found)) => update(api, &name, &found.uid, desired).await?,
-        (Ownership::Absent, _) => create(api, &name, &desired).await?,
+        (Ownership::Owned, Some(found)) => update(api, name, &found.uid, desired.clone()).await?,
+        (Ownership::Absent, _) => create(api, name, desired).await?,
         (Ownership::Foreign | Ownership::Terminating | Ownership::Orphaned, _) | (Ownership::Owned, None) => {
             return Ok(None);
         }
     };
+    let spec = desired.desired_spec();
     let mut removed = live.spec().difference(&spec).added;
     removed.retain(|field| !left_alone.contains(field));
-    let live = if removed.is_empty() { live } else { remove_fields(api, &name, &live, &removed).await? };
+    let live = if removed.is_empty() { live } else { remove_fields(api, name, &live, &removed).await? };
     let rest = live.spec().difference(&spec);
     Ok(Some(Applied { live, removed, rest }))
 }
@@ -260,7 +260,7 @@ mod tests {
             json!({"metadata": {"name": "chat"}, "spec": {"selector": {}, "podMetricsEndpoints": []}});
         let desired: PodMonitor = serde_json::from_value(desired).unwrap();
         let fingerprint = desired.fingerprint();
-        let outcome = apply_if_changed(&api, Ownership::Absent, None, desired, fingerprint, &[]).await;
+        let outcome = apply_if_changed(&api, Ownership::Absent, None, &desired, fingerprint, &[]).await;
         let Err(error) = outcome else { panic!("the removal succeeds") };
         error.class()
     }

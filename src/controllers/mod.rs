@@ -6,6 +6,7 @@ pub mod model_serving;
 pub mod profile;
 pub mod router_monitor;
 pub mod signal_probe;
+mod throttle;
 
 use std::sync::Arc;
 

@@ -11,6 +11,7 @@ use tokio::{
 use super::{
     Context,
     foreign_fields::{ForeignFields, listed},
+    throttle::Throttle,
 };
 use crate::{
     cluster::{
@@ -26,14 +27,17 @@ use kthena_keda_core::{
     domain::names::ROUTER_SERVICE_MONITOR,
     intent::{Profile, PrometheusSettings},
     observed::{
-        LiveObject as _, LiveServiceMonitor, LocatedRouter, ObservedRouter, RouterProblem, ScrapeEvidence,
+        Fingerprint, LiveObject as _, LiveServiceMonitor, LocatedRouter, ObservedRouter, RouterProblem,
+        ScrapeEvidence,
     },
     plan::{Desired, RouterPlan, plan_router},
     signals,
 };
 
-/// Checks in a row in which Prometheus may fail to show that a foreign monitor scrapes the router, before the
-/// operator creates its own: three minutes at the default interval.
+/// Time for which Prometheus may fail to show that a foreign monitor scrapes the router, before the operator
+/// creates its own.
+const UNPROVEN_BEFORE_CREATION: Duration = Duration::from_mins(3);
+/// Checks within that time at least, where they are more frequent than every minute.
 const CHECKS_BEFORE_CREATION: u32 = 3;
 
 /// Inputs and outputs of the controller beside the [`Context`].
@@ -55,6 +59,8 @@ struct History {
     evidence: Option<ScrapeEvidence>,
     /// Fields that other clients added to the ServiceMonitor.
     foreign: ForeignFields,
+    /// Writes of the desired ServiceMonitor with this fingerprint.
+    writes: Option<(Fingerprint, Throttle)>,
     /// Start of the time in which Prometheus shows no foreign monitor that is enough.
     unproven_since: Option<Instant>,
 }
@@ -112,8 +118,8 @@ async fn reconcile(
     if !context.cluster_duties || found.is_none() {
         return Ok(pause);
     }
-    apply(context, &inputs.observed, plan, &mut history.foreign).await?;
-    Ok(pause)
+    let delay = apply(context, &inputs.observed, plan, history).await?;
+    Ok(delay.map_or(pause, |delay| delay.min(pause)))
 }
 
 /// Inputs of the plan.
@@ -161,7 +167,7 @@ async fn plan_with_evidence(
     if plan.beside.is_none() {
         history.unproven_since = None;
     } else if history.unproven_since.get_or_insert_with(Instant::now).elapsed()
-        < monitor.check_interval * CHECKS_BEFORE_CREATION
+        < UNPROVEN_BEFORE_CREATION.min(monitor.check_interval * CHECKS_BEFORE_CREATION)
     {
         inputs.observed.evidence = ScrapeEvidence::Awaited;
         plan = inputs.plan(context);
@@ -208,21 +214,22 @@ fn log_once(problem: Option<&RouterProblem>, logged: &mut Option<RouterProblem>)
     *logged = problem.cloned();
 }
 
+/// Returns how long a write has to wait where another client undoes it again and again.
 async fn apply(
     context: &Context,
     observed: &ObservedRouter,
     plan: RouterPlan,
-    foreign: &mut ForeignFields,
-) -> Result<(), Error> {
+    history: &mut History,
+) -> Result<Option<Duration>, Error> {
     if let (Some(reason), Desired::Apply(_)) = (&plan.beside, &plan.service_monitor) {
         tracing::info!(reason, "creating the router's ServiceMonitor beside another monitor");
     }
     let is_served = context.served.borrow().as_ref().is_some_and(LiveServiceMonitor::is_served);
     let api: Api<LiveServiceMonitor> = Api::namespaced(context.client.clone(), &observed.namespace);
     match plan.service_monitor {
-        Desired::Apply(desired) if is_served => write(context, &api, observed, *desired, foreign).await,
-        Desired::Remove => remove(&api, observed).await,
-        Desired::Apply(_) | Desired::Keep => Ok(()),
+        Desired::Apply(desired) if is_served => write(context, &api, observed, &desired, history).await,
+        Desired::Remove => remove(&api, observed).await.map(|()| None),
+        Desired::Apply(_) | Desired::Keep => Ok(None),
     }
 }
 
@@ -230,18 +237,25 @@ async fn write(
     context: &Context,
     api: &Api<LiveServiceMonitor>,
     observed: &ObservedRouter,
-    desired: ServiceMonitor,
-    foreign: &mut ForeignFields,
-) -> Result<(), Error> {
+    desired: &ServiceMonitor,
+    history: &mut History,
+) -> Result<Option<Duration>, Error> {
     let found = observed.service_monitor.as_ref().map(|digest| &digest.owned);
     let fingerprint = desired.fingerprint();
+    let History { foreign, writes, .. } = history;
     if found.is_some_and(|found| foreign.accepts(fingerprint, found.fingerprint)) {
-        return Ok(());
+        return Ok(None);
+    }
+    writes.take_if(|(written, _)| *written != fingerprint);
+    let (_, throttle) = writes.get_or_insert_with(|| (fingerprint, Throttle::default()));
+    if let Some(delay) = throttle.remaining_delay() {
+        return Ok(Some(delay));
     }
     let (ownership, left_alone) = (observed.ownership(), foreign.persistent());
     let written =
         server_side_apply::apply_if_changed(api, ownership, found, desired, fingerprint, &left_alone).await?;
-    let Some(written) = written else { return Ok(()) };
+    let Some(written) = written else { return Ok(None) };
+    throttle.record();
     foreign.record(fingerprint, &written);
     context.caches.stores.record::<LiveServiceMonitor, _>(&written.live);
     let (namespace, name, removed) = (&observed.namespace, ROUTER_SERVICE_MONITOR, listed(&written.removed));
@@ -255,7 +269,7 @@ async fn write(
             "fields of the router's ServiceMonitor are set again after each write, so they are left alone"
         );
     }
-    Ok(())
+    Ok(None)
 }
 
 async fn remove(api: &Api<LiveServiceMonitor>, observed: &ObservedRouter) -> Result<(), Error> {

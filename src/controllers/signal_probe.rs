@@ -5,13 +5,13 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use futures::{StreamExt as _, stream};
 use tokio::{
     sync::Notify,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{Context, lagging_models::LaggingModels, model_serving::RouterReceiver};
@@ -36,8 +36,10 @@ use kthena_keda_core::{
 const CONCURRENCY: usize = 4;
 /// Time for which changes are collected: they come in bursts, and their effect needs a moment to be scraped.
 const COLLECT: Duration = Duration::from_secs(3);
-/// Probes in a row in which a selector must mismatch before it is reported: ServingGroups come and go.
-const MISMATCHES_TO_REPORT: u32 = 5;
+/// Time for which a selector must mismatch before it is reported: ServingGroups come and go.
+const MISMATCH_BEFORE_REPORT: Duration = Duration::from_mins(5);
+/// Periods of the probe that are enough, where they are shorter than a minute.
+const PERIODS_BEFORE_REPORT: u32 = 5;
 
 /// Runs for the life of the process: probes after each `period` and whenever `wake` is notified, and calls `changed` if a result differs.
 pub async fn run(
@@ -49,13 +51,14 @@ pub async fn run(
     changed: impl Fn(),
 ) {
     context.caches.model_digests.wait_synced().await;
-    let mut mismatches = MismatchCounts::default();
+    let least = MISMATCH_BEFORE_REPORT.min(period * PERIODS_BEFORE_REPORT);
+    let mut mismatches = LastingMismatches::default();
     let mut lagging = LaggingModels::default();
     loop {
         let results = probe(&prometheus, targets(&context, &router)).await;
         report(&context, &results);
         let has_new_results = context.caches.probe_cache.record(results);
-        let lasting = mismatches.count(mismatching(&context).await);
+        let lasting = mismatches.at_least(least, mismatching(&context).await);
         let waiting = lagging.check(&context).await;
         let has_new_waiting = context.caches.probe_cache.record_waiting(waiting);
         if context.caches.probe_cache.record_mismatches(lasting) || has_new_results || has_new_waiting {
@@ -75,13 +78,14 @@ fn report(context: &Context, results: &ProbeResults) {
     }
 }
 
-/// Every router at every Prometheus that an opted-in model uses.
+/// Every router at every Prometheus that an opted-in model uses and that the operator can query.
 fn targets(context: &Context, router: &RouterReceiver) -> HashSet<ProbeTarget> {
     let Some(router) = router.borrow().clone() else { return HashSet::new() };
     let profiles = context.caches.profiles_in_use(&context.settings.defaults);
     let target = |profile: Profile| {
         let router = profile.router_series(&router.series);
-        profile.prometheus.map(|prometheus| ProbeTarget { prometheus, router })
+        let prometheus = profile.prometheus.filter(|prometheus| prometheus.aws_region.is_none())?;
+        Some(ProbeTarget { prometheus, router })
     };
     profiles.into_iter().filter_map(target).collect()
 }
@@ -184,19 +188,18 @@ async fn mismatch(context: &Context, model: &ModelServing) -> Option<SelectorMis
     })
 }
 
-/// Mismatches in a row, by model.
+/// Time since which each model's selector mismatches.
 #[derive(Default)]
-struct MismatchCounts(BTreeMap<Key, u32>);
+struct LastingMismatches(BTreeMap<Key, Instant>);
 
-impl MismatchCounts {
-    /// Counts one probe, and returns the mismatches that have lasted long enough to be reported.
-    fn count(&mut self, mut mismatches: SelectorMismatches) -> SelectorMismatches {
+impl LastingMismatches {
+    /// Records the mismatches of one probe, and returns those that have lasted for this time.
+    fn at_least(&mut self, least: Duration, mut mismatches: SelectorMismatches) -> SelectorMismatches {
         self.0.retain(|key, _| mismatches.contains_key(key));
-        for key in mismatches.keys() {
-            let times = self.0.entry(key.clone()).or_default();
-            *times = times.saturating_add(1);
-        }
-        mismatches.retain(|key, _| self.0.get(key).is_some_and(|times| *times >= MISMATCHES_TO_REPORT));
+        mismatches.retain(|key, _| {
+            let since = self.0.entry(key.clone()).or_insert_with(Instant::now);
+            since.elapsed() >= least
+        });
         mismatches
     }
 }
@@ -205,16 +208,19 @@ impl MismatchCounts {
 mod tests {
     use super::*;
 
-    #[test]
-    fn reports_a_mismatch_only_after_five_probes_in_a_row() {
+    /// Probes that follow each other quickly, after a burst of changes, do not shorten the time.
+    #[tokio::test(start_paused = true)]
+    async fn reports_a_mismatch_that_lasts() {
         let model = ("models".to_owned(), "chat".to_owned());
         let mismatching = SelectorMismatches::from([(model, SelectorMismatch { pods: 3, groups: 2 })]);
-        let mut counts = MismatchCounts::default();
-        for _ in 1..MISMATCHES_TO_REPORT {
-            assert!(counts.count(mismatching.clone()).is_empty());
+        let mut lasting = LastingMismatches::default();
+        for _ in 0..20 {
+            assert!(lasting.at_least(MISMATCH_BEFORE_REPORT, mismatching.clone()).is_empty());
+            tokio::time::advance(Duration::from_secs(3)).await;
         }
-        assert_eq!(counts.count(mismatching.clone()), mismatching);
-        assert!(counts.count(SelectorMismatches::new()).is_empty());
-        assert!(counts.count(mismatching).is_empty(), "the count starts again");
+        tokio::time::advance(MISMATCH_BEFORE_REPORT).await;
+        assert_eq!(lasting.at_least(MISMATCH_BEFORE_REPORT, mismatching.clone()), mismatching);
+        assert!(lasting.at_least(MISMATCH_BEFORE_REPORT, SelectorMismatches::new()).is_empty());
+        assert!(lasting.at_least(MISMATCH_BEFORE_REPORT, mismatching).is_empty(), "the time starts again");
     }
 }

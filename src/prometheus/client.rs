@@ -1,6 +1,6 @@
 //! Client for every Prometheus that models are scaled by.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, path::PathBuf};
 
 use reqwest::{
     Certificate, Response, StatusCode, Url,
@@ -75,7 +75,8 @@ impl Prometheus {
     ) -> Result<Vec<Sample>, String> {
         let http = if settings.unsafe_ssl { &self.lenient } else { &self.http };
         let mut request = http.get(query_url(settings, query)?);
-        if let Some(limit) = limit(settings) {
+        // Includes the response.
+        if let Some(limit) = settings.query_limit() {
             request = request.timeout(limit);
         }
         if let Some(token) = self.token()? {
@@ -107,11 +108,6 @@ impl Prometheus {
         value.set_sensitive(true);
         Ok(Some(value))
     }
-}
-
-/// Limit of a query, response included; `None` for the default.
-fn limit(settings: &PrometheusSettings) -> Option<Duration> {
-    settings.timeout.and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs)
 }
 
 /// Address of an instant query. The limit of its evaluation is shorter than that of the request, so that Prometheus itself
@@ -197,11 +193,11 @@ mod tests {
             address.as_str(),
             "http://thanos:9090/prefix/api/v1/query?query=a%7Bb%3D%22c%22%7D&timeout=5000ms"
         );
-        assert_eq!(limit(&settings), None);
+        assert_eq!(settings.query_limit(), None);
         settings.query_parameters.insert("dedup".to_owned(), "true".to_owned());
         settings.timeout = Some(30);
         let address = query_url(&settings, "up").unwrap();
         assert_eq!(address.query(), Some("query=up&timeout=24000ms&dedup=true"));
-        assert_eq!(limit(&settings), Some(Duration::from_secs(30)));
+        assert_eq!(settings.query_limit(), Some(std::time::Duration::from_secs(30)));
     }
 }

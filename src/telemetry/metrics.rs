@@ -139,7 +139,7 @@ const CHECKED: MetricSpec = MetricSpec::new(
     "kthena_keda_signal_check_timestamp_seconds",
     Kind::Gauge,
     &[],
-    "Unix time of the last signal check that a Prometheus answered, in seconds; 0 before the first.",
+    "Unix time of the last signal check that a Prometheus answered, or that had none to query, in seconds; 0 before the first.",
 );
 /// Optional APIs by whether the cluster serves them; read from discovery at each scrape. The label
 /// `neighbour` holds the name of the API, and keeps its own name for compatibility.
@@ -332,7 +332,8 @@ impl Metrics {
                 .get_or_create(&[("result", result.to_owned())])
                 .inc_by(count.try_into().unwrap_or(u64::MAX));
         }
-        if answered > 0 {
+        // Without a Prometheus that the operator can query there is nothing to alert on.
+        if answered > 0 || failed == 0 {
             self.checked.set(at);
         }
     }

@@ -95,10 +95,15 @@ impl MonitorSettings {
 }
 
 impl PrometheusSettings {
+    /// Limit of a query in the profile.
+    pub fn query_limit(&self) -> Option<Duration> {
+        self.timeout.and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs)
+    }
+
     /// Time that KEDA waits for a query: the profile's limit, or the default of KEDA's own setting
     /// `KEDA_HTTP_DEFAULT_TIMEOUT`.
     pub fn kedas_limit(&self) -> Duration {
-        self.timeout.and_then(|seconds| u64::try_from(seconds).ok()).map_or(KEDA_LIMIT, Duration::from_secs)
+        self.query_limit().unwrap_or(KEDA_LIMIT)
     }
 }
 

@@ -51,6 +51,7 @@ pub(super) fn of(
     warnings.extend(external_status::waiting(observed));
     warnings.extend(external_status::ambiguous_series(observed, resolved));
     warnings.extend(external_status::slow_prometheus(observed, resolved));
+    warnings.extend(unsigned_queries(resolved));
     warnings.extend(pod_labels::overwritten(observed, resolved));
     let values = triggers.triggers.iter().filter(|trigger| trigger.metric_type == MetricType::Value);
     warnings.extend(values.map(|trigger| {
@@ -60,6 +61,14 @@ pub(super) fn of(
         )
     }));
     warnings
+}
+
+/// Signals that the operator does not check, since only KEDA signs queries for AWS.
+fn unsigned_queries(ResolvedIntent { intent, .. }: &ResolvedIntent) -> Option<String> {
+    let region = intent.profile.prometheus.as_ref()?.aws_region.as_ref()?;
+    Some(format!(
+        "queries to {region} need a signature for AWS, which the operator cannot make, so it does not check the signals; check them with kthena-keda explain --prometheus-url and the address of a proxy that signs"
+    ))
 }
 
 /// Fields of the generated objects that are not the operator's and that it cannot remove.

@@ -145,7 +145,7 @@ async fn apply_pod_monitor(
         persistent: &observed.persistent_fields.pod_monitor,
     };
     match desired {
-        Desired::Apply(desired) => apply_object(context, observed, existing, (**desired).clone()).await,
+        Desired::Apply(desired) => apply_object(context, observed, existing, &**desired).await,
         Desired::Remove => {
             let name = observed.model_serving.pod_monitor_name();
             remove_object::<LivePodMonitor>(context, observed, &name, existing.object).await
@@ -165,7 +165,7 @@ async fn apply_scaled_object(
         persistent: &observed.persistent_fields.scaled_object,
     };
     match desired {
-        Desired::Apply(desired) => apply_object(context, observed, existing, (**desired).clone()).await,
+        Desired::Apply(desired) => apply_object(context, observed, existing, &**desired).await,
         Desired::Remove => {
             let name = observed.model_serving.scaled_object_name();
             remove_object::<LiveScaledObject>(context, observed, &name, existing.object).await
@@ -207,7 +207,7 @@ async fn apply_object<K>(
     context: &ModelServingContext,
     observed: &Observed,
     existing: Existing<'_>,
-    desired: K,
+    desired: &K,
 ) -> Result<AppliedObject, Failure>
 where
     K: Generated<Live: WatchedKind>,

@@ -13,7 +13,10 @@ use kube::{ResourceExt as _, api::PartialObjectMeta};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
-use crate::{cluster::server_side_apply::Applied, controllers::foreign_fields::ForeignFields};
+use crate::{
+    cluster::server_side_apply::Applied,
+    controllers::{foreign_fields::ForeignFields, throttle::Throttle},
+};
 use kthena_keda_core::{
     api::kthena::{ModelServing, ReplicasWriter},
     domain::version,
@@ -29,13 +32,6 @@ const LOAD_REASON_INTERVAL: Duration = Duration::from_mins(1);
 /// Time after the start of the process in which mistyped annotations are not reported: they were reported when
 /// they were set.
 const MISTYPED_BEFORE: Duration = Duration::from_secs(30);
-
-/// Delay before the third equal write within [`REPAIR_RESET_AFTER`]; it doubles with each further one.
-const FIRST_DELAY: Duration = Duration::from_millis(250);
-/// Longest delay between equal writes.
-const LONGEST_DELAY: Duration = Duration::from_secs(30);
-/// Time without an equal write after which the next one is the first again.
-const REPAIR_RESET_AFTER: Duration = Duration::from_mins(2);
 
 /// History of every model, by uid.
 #[derive(Debug)]
@@ -78,28 +74,6 @@ struct LastApplied {
     foreign: Option<Box<ForeignFields>>,
 }
 
-/// Equal writes in a row. A client that undoes each of them is answered more and more slowly.
-#[derive(Debug, Default)]
-struct Throttle {
-    last: Option<Instant>,
-    times: u32,
-}
-
-impl Throttle {
-    fn record(&mut self) {
-        let is_in_a_row = self.last.is_some_and(|last| last.elapsed() < REPAIR_RESET_AFTER);
-        self.times = if is_in_a_row { self.times.saturating_add(1) } else { 1 };
-        self.last = Some(Instant::now());
-    }
-
-    /// Time until the next equal write may start.
-    fn remaining_delay(&self) -> Option<Duration> {
-        let doublings = self.times.checked_sub(2)?.min(20);
-        let delay = FIRST_DELAY.saturating_mul(1 << doublings).min(LONGEST_DELAY);
-        delay.checked_sub(self.last?.elapsed()).filter(|delay| !delay.is_zero())
-    }
-}
-
 /// The last report on a model.
 #[derive(Clone, Debug)]
 pub(super) struct ReportedCondition {
@@ -126,7 +100,7 @@ impl History {
         {
             return None;
         }
-        let last_write = self.models().get(uid).and_then(|model| model.condition_writes.last);
+        let last_write = self.models().get(uid).and_then(|model| model.condition_writes.last());
         let age = last_write.unwrap_or(self.started).elapsed();
         least_age.checked_sub(age).filter(|delay| !delay.is_zero())
     }
@@ -232,8 +206,7 @@ impl History {
         let Some(last) = applied.and_then(|all| all.iter_mut().find(|last| last.kind == kind)) else {
             return 0;
         };
-        last.repairs.record();
-        last.repairs.times
+        last.repairs.record()
     }
 
     /// Time until an object may be restored to this desired state again.
@@ -376,22 +349,6 @@ mod tests {
         assert!(history.record_mistyped("new", Some("b")));
         assert!(!history.record_mistyped("new", None));
         assert!(history.record_mistyped("new", Some("b")));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn slows_down_against_a_client_that_undoes_each_write() {
-        let mut throttle = Throttle::default();
-        let mut delays = Vec::new();
-        for _ in 0..12 {
-            let delay = throttle.remaining_delay().unwrap_or_default();
-            tokio::time::advance(delay).await;
-            delays.push(delay.as_millis());
-            throttle.record();
-        }
-        assert_eq!(delays, [0, 0, 250, 500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000]);
-        tokio::time::advance(REPAIR_RESET_AFTER).await;
-        throttle.record();
-        assert_eq!(throttle.remaining_delay(), None);
     }
 
     fn model_serving(replicas: i32, manager: &str, subresource: Option<&str>) -> ModelServing {

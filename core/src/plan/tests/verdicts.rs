@@ -242,6 +242,10 @@ fn with_flag_defaults() -> Fixture {
     Fixture::healthy().persistent_field("/spec/idleReplicaCount"),
     "ScaledObject chat has fields that a webhook, a default of the CRD or another client keeps setting, so the operator leaves them alone although they may change how the model scales: spec.idleReplicaCount; remove them at their source"
 )]
+#[case::signed_queries(
+    Fixture::healthy().profile(&json!({"prometheus": {"url": "https://aps-workspaces.eu-central-1.amazonaws.com/workspaces/ws-1", "awsRegion": "eu-central-1"}})),
+    "queries to eu-central-1 need a signature for AWS, which the operator cannot make, so it does not check the signals; check them with kthena-keda explain --prometheus-url and the address of a proxy that signs"
+)]
 #[case::value_metric(
     Fixture::healthy().profile(&json!({"signals": [], "customSignals": [{"name": "latency", "query": "max(x)", "target": "5", "metricType": "Value"}]})),
     "signal latency has metricType Value, so the HPA reads it as 0 and goes to the minimum while no ServingGroup is ready; use AverageValue if the query is a total"
