@@ -1,21 +1,25 @@
 //! Kubernetes Events on ModelServings, published by one task at a limited rate; reconciles never wait for it.
 //!
 //! In: events, into a bounded queue. Out: at most [`BURST`] requests at once and one per [`EVENT_REFILL`]
-//! thereafter. Events that find the queue full are dropped and counted.
+//! thereafter, from the namespaces in turn. If the queue is full, the namespace with the most events loses one, which is counted.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Client, Resource as _,
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
+use parking_lot::Mutex;
 use tokio::{
-    sync::mpsc,
+    sync::Notify,
     time::{Instant, sleep},
 };
 
-use crate::{runtime::delays::EVENT_REFILL, telemetry::metrics::Metrics};
+use crate::{
+    runtime::{delays::EVENT_REFILL, round_robin::RoundRobin},
+    telemetry::metrics::Metrics,
+};
 use kthena_keda_core::{
     api::{kthena::ModelServing, metadata::OPERATOR},
     domain::{cut, printable},
@@ -31,21 +35,52 @@ const NOTE_MAX: usize = 1024;
 /// An event and the ModelServing that it regards.
 type QueuedEvent = (ObjectReference, Event);
 
+/// Events that wait, by namespace.
+#[derive(Default)]
+struct Queue {
+    waiting: Mutex<RoundRobin<QueuedEvent>>,
+    any: Notify,
+}
+
 /// Sending half of the queue.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Events {
-    sender: mpsc::Sender<QueuedEvent>,
+    queue: Arc<Queue>,
     metrics: Metrics,
 }
 
 /// Receiving half of the queue, which publishes the events.
-#[derive(Debug)]
-pub struct EventPublisher(mpsc::Receiver<QueuedEvent>);
+pub struct EventPublisher(Arc<Queue>);
 
 /// Both halves of a new queue.
 pub fn events(metrics: Metrics) -> (Events, EventPublisher) {
-    let (sender, receiver) = mpsc::channel(QUEUE_LENGTH);
-    (Events { sender, metrics }, EventPublisher(receiver))
+    let queue = Arc::<Queue>::default();
+    (Events { queue: queue.clone(), metrics }, EventPublisher(queue))
+}
+
+impl Queue {
+    /// Adds an event; `false` if that one, or one of a namespace with more, is dropped.
+    fn push(&self, (regarding, event): QueuedEvent) -> bool {
+        let mut waiting = self.waiting.lock();
+        let namespace = regarding.namespace.clone().unwrap_or_default();
+        let is_full = waiting.len() >= QUEUE_LENGTH;
+        if !is_full || waiting.displace_for(&namespace).is_some() {
+            waiting.push(&namespace, (regarding, event));
+            self.any.notify_one();
+        }
+        !is_full
+    }
+
+    /// Waits until an event waits.
+    async fn wait_filled(&self) {
+        while self.waiting.lock().is_empty() {
+            self.any.notified().await;
+        }
+    }
+
+    fn pop(&self) -> Option<QueuedEvent> {
+        self.waiting.lock().pop()
+    }
 }
 
 impl Events {
@@ -67,7 +102,7 @@ impl Events {
             action: "Reconcile".to_owned(),
             secondary: None,
         };
-        if self.sender.try_send((regarding.object_ref(&()), event)).is_err() {
+        if !self.queue.push((regarding.object_ref(&()), event)) {
             let dropped = self.metrics.dropped_event();
             tracing::debug!(dropped, reason, "the event queue is full; dropped an event");
         }
@@ -99,11 +134,14 @@ impl TokenBucket {
 
 impl EventPublisher {
     /// Publishes events until the process ends.
-    pub async fn run(mut self, client: Client) {
+    pub async fn run(self, client: Client) {
         let reporter = Reporter { controller: OPERATOR.to_owned(), instance: None };
         let mut bucket = TokenBucket::full();
-        while let Some((regarding, event)) = self.0.recv().await {
+        loop {
+            self.0.wait_filled().await;
             bucket.take().await;
+            // Only now, so that events that came meanwhile get their turn.
+            let Some((regarding, event)) = self.0.pop() else { continue };
             // A recorder of its own for each event: a recorder with a cache treats an event as a repetition
             // of an earlier one with the same reason, and drops the new note.
             let recorder = Recorder::new(client.clone(), reporter.clone());
@@ -120,21 +158,20 @@ impl EventPublisher {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use kube::client::Body;
-    use parking_lot::Mutex;
     use prometheus_client::{encoding::text::encode, registry::Registry};
     use serde_json::json;
     use tokio::time::advance;
 
     use super::*;
 
-    /// A publisher at work, and the seconds since the start at which the API server received each event.
+    /// A publisher at work, and the events that the API server received.
     struct Published {
         events: Events,
         registry: Registry,
+        /// Seconds since the start.
         seconds: Arc<Mutex<Vec<f64>>>,
+        paths: Arc<Mutex<Vec<String>>>,
     }
 
     impl Published {
@@ -142,9 +179,11 @@ mod tests {
             let mut registry = Registry::default();
             let (events, publisher) = events(Metrics::new(&mut registry));
             let (start, seconds) = (Instant::now(), Arc::<Mutex<Vec<f64>>>::default());
-            let recorded = seconds.clone();
+            let paths = Arc::<Mutex<Vec<String>>>::default();
+            let recorded = (seconds.clone(), paths.clone());
             let api_server = move |request: http::Request<Body>| {
-                recorded.lock().push(start.elapsed().as_secs_f64());
+                recorded.0.lock().push(start.elapsed().as_secs_f64());
+                recorded.1.lock().push(request.uri().path().to_owned());
                 async move {
                     let body = request.into_body().collect_bytes().await?;
                     Ok::<_, kube::Error>(http::Response::new(Body::from(body)))
@@ -152,11 +191,15 @@ mod tests {
             };
             let client = Client::new(tower::service_fn(api_server), "models");
             tokio::spawn(publisher.run(client));
-            Self { events, registry, seconds }
+            Self { events, registry, seconds, paths }
         }
 
         fn emit(&self) {
-            let chat = json!({"metadata": {"name": "chat", "namespace": "models", "uid": "u"}});
+            self.emit_in("models");
+        }
+
+        fn emit_in(&self, namespace: &str) {
+            let chat = json!({"metadata": {"name": "chat", "namespace": namespace, "uid": "u"}});
             self.events.normal(&serde_json::from_value(chat).unwrap(), "Scaling", "scales");
         }
 
@@ -233,5 +276,20 @@ mod tests {
         assert_eq!(published.dropped(), 7);
         sleep(EVENT_REFILL * 256).await;
         assert_eq!((published.count(), published.dropped()), (QUEUE_LENGTH, 7));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn events_of_one_namespace_displace_none_of_another() {
+        let published = Published::start();
+        for _ in 0..2 * QUEUE_LENGTH {
+            published.emit_in("many");
+        }
+        published.emit_in("few");
+        assert_eq!(published.dropped(), QUEUE_LENGTH + 1);
+        sleep(Duration::from_millis(10)).await;
+        let paths = published.paths.lock().clone();
+        assert_eq!(paths.iter().position(|path| path.contains("/namespaces/few/")), Some(1), "{paths:?}");
+        sleep(EVENT_REFILL * 256).await;
+        assert_eq!(published.count(), QUEUE_LENGTH);
     }
 }
