@@ -29,7 +29,10 @@ use crate::{
         signal_probe,
     },
     prometheus::Querier,
-    runtime::backoff::{FailureCounts, OverloadPause},
+    runtime::{
+        backoff::{FailureCounts, OverloadPause},
+        fair_queue::FairQueue,
+    },
     settings::{RunSettings, Shard},
     sources::{
         Caches,
@@ -66,9 +69,9 @@ impl<F: Future<Output = ()>> Manager<F> {
     pub(super) async fn run(self) {
         let Self { context, writer, served, prometheus, run_settings, stop } = self;
         let (client, caches) = (context.client.clone(), context.caches.clone());
-        let (queue, queued) = mpsc::unbounded_channel();
+        let queue = Arc::new(FairQueue::new(model_serving::CONCURRENCY));
         let (boosters, changed_boosters) = mpsc::unbounded_channel();
-        let requeuer = Requeuer::new(caches.clone(), queue, boosters);
+        let requeuer = Requeuer::new(caches.clone(), queue.clone(), boosters);
         let (router_sender, router) = watch::channel(None);
         let (stopping_sender, stopping) = watch::channel(false);
         let (events, publisher) = events::events(context.metrics.clone());
@@ -80,6 +83,7 @@ impl<F: Future<Output = ()>> Manager<F> {
             history: History::default(),
             writes_conditions: run_settings.write_conditions,
             events,
+            queue: queue.clone(),
         });
         let router_monitor = RouterMonitor {
             router: router_sender,
@@ -97,9 +101,10 @@ impl<F: Future<Output = ()>> Manager<F> {
         let workers = &requeuer.workers;
 
         let mut tasks: Vec<Task<'_>> = vec![
-            model_serving::run(changes, received(queued), stop_requested(stopping), models)
+            model_serving::run(stop_requested(stopping), models)
                 .map(|()| tracing::info!("stopped"))
                 .boxed_local(),
+            model_serving::queue_changes(changes, queue).boxed_local(),
             router_monitor::run(context.clone(), router_monitor, &workers.router_monitor).boxed_local(),
             profile::run(context.clone(), &workers.profiles).boxed_local(),
             signal_probe::run(

@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeSet, mem, sync::Arc, time::Duration};
 
-use kube::runtime::reflector::ObjectRef;
 use parking_lot::Mutex;
 use tokio::{
     sync::{Notify, mpsc},
@@ -11,12 +10,13 @@ use tokio::{
 
 use crate::{
     cache::{Change, IndexKey},
+    runtime::fair_queue::FairQueue,
     sources::{
         Caches, index_keys,
         kinds::{Requeues, WatchedKind},
     },
 };
-use kthena_keda_core::{api::kthena::ModelServing, domain::Key};
+use kthena_keda_core::domain::{Key, key};
 
 /// Time for which requeues of many models are collected. Changes come in bursts that affect the same models; at the start of the process
 /// each kind requeues all of them.
@@ -48,7 +48,7 @@ impl ClusterWorkers {
 #[derive(Clone)]
 pub(super) struct Requeuer {
     caches: Arc<Caches>,
-    queue: mpsc::UnboundedSender<ObjectRef<ModelServing>>,
+    queue: Arc<FairQueue>,
     /// Changes of ModelBoosters, for the stream of ModelServings.
     boosters: mpsc::UnboundedSender<Change>,
     pub(super) workers: Arc<ClusterWorkers>,
@@ -90,10 +90,10 @@ impl Pending {
 }
 
 impl Requeuer {
-    /// A requeuer that sends ModelServings to `queue`, and changes of ModelBoosters to `boosters`.
+    /// A requeuer that adds ModelServings to `queue`, and changes of ModelBoosters to `boosters`.
     pub(super) fn new(
         caches: Arc<Caches>,
-        queue: mpsc::UnboundedSender<ObjectRef<ModelServing>>,
+        queue: Arc<FairQueue>,
         boosters: mpsc::UnboundedSender<Change>,
     ) -> Self {
         Self { caches, queue, boosters, workers: Arc::default(), pending: Arc::default() }
@@ -201,18 +201,14 @@ impl Requeuer {
         }
     }
 
-    /// Sends the collected requeues, for the life of the process.
+    /// Queues the collected requeues, for the life of the process.
     pub(super) async fn run(&self) {
         loop {
             self.pending.any.notified().await;
             sleep(COLLECT).await;
             let pending = mem::take(&mut *self.pending.requeues.lock());
             if pending.everything {
-                self.caches
-                    .model_servings
-                    .state()
-                    .iter()
-                    .for_each(|model| self.send(ObjectRef::from_obj(model)));
+                self.caches.model_servings.state().iter().for_each(|model| self.queue.push(key(&**model)));
                 continue;
             }
             let is_opted_in =
@@ -234,19 +230,14 @@ impl Requeuer {
 
     fn requeue_now(&self, index_key: IndexKey, filter: impl Fn(&Key) -> bool) {
         let keys = self.caches.model_digests.keys(index_key, usize::MAX, |key, _| filter(key));
-        for (namespace, name) in &keys {
-            self.send(ObjectRef::new(name).within(namespace));
-        }
-    }
-
-    fn send(&self, object: ObjectRef<ModelServing>) {
-        // The receiver is gone only while the process ends.
-        drop(self.queue.send(object));
+        keys.into_iter().for_each(|key| self.queue.push(key));
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures::{FutureExt as _, StreamExt as _};
+    use kthena_keda_core::api::kthena::ModelServing;
     use kube::runtime::{reflector, watcher::Event};
     use serde_json::json;
 
@@ -265,8 +256,8 @@ mod tests {
             Event::Apply(serde_json::from_value::<ModelServing>(json!({"metadata": metadata})).unwrap());
         writer.apply_watcher_event(&event);
         caches.model_digests.apply_event(&event, &mut BTreeSet::new());
-        let (queue, mut queued) = mpsc::unbounded_channel();
-        let requeuer = Requeuer::new(caches, queue, mpsc::unbounded_channel().0);
+        let queue = Arc::new(FairQueue::new(8));
+        let requeuer = Requeuer::new(caches, queue.clone(), mpsc::unbounded_channel().0);
         for i in 0..5000 {
             let changed = ("tenant".to_owned(), format!("route-{i}"));
             requeuer.requeue_route_users(&Change::Object(changed, vec![index_keys::model_name("llama")]));
@@ -276,7 +267,8 @@ mod tests {
             () = requeuer.run() => {}
             () = sleep(10 * COLLECT) => {}
         }
-        assert_eq!(queued.try_recv().unwrap().name, "chat");
-        assert!(queued.try_recv().is_err());
+        let mut released = Box::pin(queue.released());
+        assert_eq!(released.next().now_or_never().flatten(), Some(("models".to_owned(), "chat".to_owned())));
+        assert_eq!(released.next().now_or_never(), None);
     }
 }

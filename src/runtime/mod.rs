@@ -2,6 +2,7 @@
 
 pub mod backoff;
 pub mod delays;
+pub mod fair_queue;
 pub mod lease;
 pub mod resilient_watch;
 pub mod round_robin;

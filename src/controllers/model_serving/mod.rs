@@ -8,9 +8,9 @@ mod reconcile;
 mod report;
 mod status;
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, future, pin::pin, sync::Arc, time::Duration};
 
-use futures::{Stream, StreamExt as _};
+use futures::{Stream, StreamExt as _, stream};
 use kube::{
     ResourceExt as _,
     runtime::{
@@ -24,13 +24,20 @@ use tokio::{sync::watch, time::Instant};
 use super::Context;
 use crate::{
     cluster::{Class, Error, events::Events},
-    runtime::backoff::{self, FailureCounts, OverloadPause},
+    runtime::{
+        backoff::{self, FailureCounts, OverloadPause},
+        fair_queue::{FairQueue, Turn},
+    },
 };
 pub use history::History;
 use kthena_keda_core::{api::kthena::ModelServing, domain::key, observed::LocatedRouter};
 
 /// ModelServings that are reconciled at a time.
-const CONCURRENCY: u16 = 8;
+pub const CONCURRENCY: u16 = 8;
+
+/// Reconciles and retries that kube may have at a time. At its limit kube serves requests in no order, so it is far above [`CONCURRENCY`]:
+/// a retry ends at once, in the queue.
+const KUBE_CONCURRENCY: u16 = 256;
 
 /// Location of the router's series, and problems of its scraping; `None` before they are known.
 pub type RouterReceiver = watch::Receiver<Option<LocatedRouter>>;
@@ -51,6 +58,8 @@ pub struct ModelServingContext {
     pub writes_conditions: bool,
     /// Publishes events.
     pub events: Events,
+    /// Requests to reconcile; every reconcile waits here for its turn.
+    pub queue: Arc<FairQueue>,
 }
 
 impl ModelServingContext {
@@ -72,28 +81,53 @@ impl ModelServingContext {
     }
 }
 
-/// Runs until `stop` is done and the reconciles in flight are finished.
-pub async fn run(
-    changes: impl Stream<Item = Result<ModelServing, watcher::Error>> + Send + 'static,
-    requeues: impl Stream<Item = ObjectRef<ModelServing>> + Send + 'static,
-    stop: impl Future<Output = ()> + Send + Sync + 'static,
-    context: Arc<ModelServingContext>,
+/// Queues every changed ModelServing, until the watch ends. Reading changes is a task of its own: beside the reconciles it would come to
+/// its turn once for each of them, and a change would wait for all earlier ones of every namespace.
+pub async fn queue_changes(
+    changes: impl Stream<Item = Result<ModelServing, watcher::Error>>,
+    queue: Arc<FairQueue>,
 ) {
+    let mut changes = pin!(changes);
+    while let Some(change) = changes.next().await {
+        match change {
+            Ok(model_serving) => queue.push(key(&model_serving)),
+            Err(error) => tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "a change was lost; the next change requeues its ModelServing"
+            ),
+        }
+    }
+}
+
+/// Runs until `stop` is done and the reconciles in flight are finished.
+pub async fn run(stop: impl Future<Output = ()> + Send + Sync + 'static, context: Arc<ModelServingContext>) {
     context.shared.metrics.max_concurrency(CONCURRENCY);
-    let config = Config::default().concurrency(CONCURRENCY).debounce(Duration::ZERO);
-    Controller::for_stream(changes, context.shared.caches.model_servings.clone())
+    let config = Config::default().concurrency(KUBE_CONCURRENCY).debounce(Duration::ZERO);
+    let released = context.queue.clone().released();
+    let released = released.map(|(namespace, name)| ObjectRef::new(&name).within(&namespace));
+    let by_result = context.clone();
+    Controller::for_stream(stream::pending(), context.shared.caches.model_servings.clone())
         .with_config(config)
-        .reconcile_on(requeues)
+        .reconcile_on(released)
         .graceful_shutdown_on(stop)
-        .run(measured_reconcile, on_error, context)
-        .for_each(async |result| log_controller_error(result.err()))
+        .run(reconcile_in_turn, on_error, context)
+        .for_each(|result| {
+            handle_controller_error(&by_result, result.err());
+            future::ready(())
+        })
         .await;
 }
 
 /// Logs errors of the controller itself; those of a reconcile are logged where they happen.
-fn log_controller_error(error: Option<ControllerError<Error, watcher::Error>>) {
+fn handle_controller_error(
+    context: &ModelServingContext,
+    error: Option<ControllerError<Error, watcher::Error>>,
+) {
     match error {
-        None | Some(ControllerError::ObjectNotFound(_) | ControllerError::ReconcilerFailed(..)) => {}
+        None | Some(ControllerError::ReconcilerFailed(..)) => {}
+        Some(ControllerError::ObjectNotFound(gone)) => {
+            context.queue.discard(&(gone.namespace.unwrap_or_default(), gone.name));
+        }
         Some(error) => tracing::warn!(
             error = &error as &dyn std::error::Error,
             "a change was lost; the next change requeues its ModelServing"
@@ -101,9 +135,27 @@ fn log_controller_error(error: Option<ControllerError<Error, watcher::Error>>) {
     }
 }
 
+/// Reconciles a ModelServing that the queue released, and puts any other, such as one to be retried, into the queue.
+///
+/// The turn begins with the call and not when the future is polled: a change after kube has read the ModelServing requests another
+/// reconcile.
+fn reconcile_in_turn(
+    model_serving: Arc<ModelServing>,
+    context: Arc<ModelServingContext>,
+) -> impl Future<Output = Result<Action, Error>> + Send + 'static {
+    let turn = context.queue.begin(key(&*model_serving));
+    async move {
+        match turn {
+            Some(turn) => measured_reconcile(model_serving, context, turn).await,
+            None => Ok(Action::await_change()),
+        }
+    }
+}
+
 async fn measured_reconcile(
     model_serving: Arc<ModelServing>,
     context: Arc<ModelServingContext>,
+    _turn: Turn,
 ) -> Result<Action, Error> {
     let (started, metrics) = (Instant::now(), context.shared.metrics.clone());
     let _in_flight = metrics.reconciling();

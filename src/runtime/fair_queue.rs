@@ -1,0 +1,225 @@
+//! The workqueue of a controller: it releases a bounded number of objects at a time, and serves namespaces in turn.
+//!
+//! kube's scheduler serves due requests in no order, so an object may wait for all others, again and again. In front of it, this queue
+//! releases only as many requests as can run at once, and each of them soon begins.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    mem,
+    sync::Arc,
+};
+
+use futures::{Stream, stream};
+use kthena_keda_core::domain::Key;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::round_robin::RoundRobin;
+
+/// Requests to reconcile objects, each object once.
+#[derive(Debug)]
+pub struct FairQueue {
+    /// Objects that may be released and not finished at a time.
+    concurrency: usize,
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: RoundRobin<Key>,
+    /// Every object that waits, is released or is reconciled.
+    requests: HashMap<Key, Request>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Request {
+    /// In `waiting`.
+    Waiting,
+    /// Released, and not begun.
+    Released { is_requested_again: bool },
+    /// Being reconciled.
+    Begun { is_requested_again: bool },
+}
+
+impl FairQueue {
+    /// An empty queue that has at most `concurrency` objects reconciled at a time.
+    pub fn new(concurrency: u16) -> Self {
+        Self { concurrency: concurrency.into(), state: Mutex::default(), changed: Notify::new() }
+    }
+
+    /// Requests a reconcile. One that is running is followed by another, since it may have read older state.
+    pub fn push(&self, key: Key) {
+        self.state.lock().push(key);
+        self.changed.notify_one();
+    }
+
+    /// Begins a reconcile that was released, and takes it for running until the returned value is dropped. Any other is requested:
+    /// a retry has to wait for its turn too.
+    pub fn begin(self: &Arc<Self>, key: Key) -> Option<Turn> {
+        let mut state = self.state.lock();
+        if let Some(request @ Request::Released { .. }) = state.requests.get_mut(&key) {
+            *request = Request::Begun { is_requested_again: false };
+            return Some(Turn { queue: self.clone(), key });
+        }
+        drop(state);
+        self.push(key);
+        None
+    }
+
+    /// Ends a released request whose object is gone.
+    pub fn discard(&self, key: &Key) {
+        let mut state = self.state.lock();
+        if matches!(state.requests.get(key), Some(Request::Released { .. })) {
+            state.finish(key);
+        }
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// The objects to reconcile now. For one consumer.
+    pub fn released(self: Arc<Self>) -> impl Stream<Item = Key> {
+        stream::unfold(self, |queue| async {
+            loop {
+                if let Some(key) = queue.release() {
+                    return Some((key, queue));
+                }
+                queue.changed.notified().await;
+            }
+        })
+    }
+
+    fn release(&self) -> Option<Key> {
+        let mut state = self.state.lock();
+        let unfinished = state.requests.len() - state.waiting.len();
+        if unfinished >= self.concurrency {
+            return None;
+        }
+        let key = state.waiting.pop()?;
+        state.requests.insert(key.clone(), Request::Released { is_requested_again: false });
+        Some(key)
+    }
+}
+
+impl State {
+    fn push(&mut self, key: Key) {
+        match self.requests.entry(key) {
+            Entry::Vacant(vacant) => {
+                let (namespace, _) = vacant.key();
+                self.waiting.push(namespace, vacant.key().clone());
+                vacant.insert(Request::Waiting);
+            }
+            Entry::Occupied(mut request) => match request.get_mut() {
+                Request::Waiting => {}
+                Request::Released { is_requested_again } | Request::Begun { is_requested_again } => {
+                    *is_requested_again = true;
+                }
+            },
+        }
+    }
+
+    fn finish(&mut self, key: &Key) {
+        if let Some(
+            Request::Released { is_requested_again: true } | Request::Begun { is_requested_again: true },
+        ) = self.requests.remove(key)
+        {
+            self.push(key.clone());
+        }
+    }
+}
+
+/// A reconcile in progress.
+#[derive(Debug)]
+pub struct Turn {
+    queue: Arc<FairQueue>,
+    key: Key,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.queue.state.lock().finish(&mem::take(&mut self.key));
+        self.queue.changed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::{FutureExt as _, StreamExt as _};
+
+    use super::*;
+
+    fn key(namespace: &str, name: impl ToString) -> Key {
+        (namespace.to_owned(), name.to_string())
+    }
+
+    fn queue(concurrency: u16) -> (Arc<FairQueue>, impl Stream<Item = Key> + Unpin) {
+        let queue = Arc::new(FairQueue::new(concurrency));
+        (queue.clone(), Box::pin(queue.released()))
+    }
+
+    /// The objects that are released now.
+    fn released(stream: &mut (impl Stream<Item = Key> + Unpin)) -> Vec<Key> {
+        std::iter::from_fn(|| stream.next().now_or_never().flatten()).collect()
+    }
+
+    #[test]
+    fn a_namespace_with_many_requests_delays_another_by_one_turn() {
+        let (queue, mut stream) = queue(8);
+        (0..300).for_each(|i| queue.push(key("a", i)));
+        let running: Vec<Turn> =
+            released(&mut stream).into_iter().map(|key| queue.begin(key).unwrap()).collect();
+        assert_eq!(running.len(), 8);
+        queue.push(key("b", "chat"));
+        assert_eq!(released(&mut stream), []);
+        drop(running);
+        let next = released(&mut stream);
+        assert_eq!((next.len(), &next[1]), (8, &key("b", "chat")));
+    }
+
+    #[test]
+    fn a_request_is_served_once_and_again_if_it_came_while_it_ran() {
+        let (queue, mut stream) = queue(8);
+        (0..3).for_each(|_| queue.push(key("a", "chat")));
+        assert_eq!(released(&mut stream), [key("a", "chat")]);
+        // Begins only now, and reads what this request is about.
+        queue.push(key("a", "chat"));
+        let turn = queue.begin(key("a", "chat"));
+        drop(turn);
+        assert_eq!(released(&mut stream), []);
+        queue.push(key("a", "chat"));
+        assert_eq!(released(&mut stream), [key("a", "chat")]);
+        let turn = queue.begin(key("a", "chat"));
+        (0..3).for_each(|_| queue.push(key("a", "chat")));
+        assert_eq!(released(&mut stream), []);
+        drop(turn);
+        assert_eq!(released(&mut stream), [key("a", "chat")]);
+    }
+
+    #[test]
+    fn a_retry_waits_for_its_turn() {
+        let (queue, mut stream) = queue(1);
+        queue.push(key("a", "first"));
+        let [first] = released(&mut stream).try_into().unwrap();
+        let turn = queue.begin(first);
+        assert!(queue.begin(key("a", "retried")).is_none());
+        assert_eq!(released(&mut stream), []);
+        drop(turn);
+        assert_eq!(released(&mut stream), [key("a", "retried")]);
+        assert!(queue.begin(key("a", "retried")).is_some());
+    }
+
+    #[test]
+    fn an_object_that_is_gone_keeps_no_place_and_returns_with_a_later_request() {
+        let (queue, mut stream) = queue(1);
+        queue.push(key("a", "gone"));
+        assert_eq!(released(&mut stream), [key("a", "gone")]);
+        // Created again before the result of the first request arrives.
+        queue.push(key("a", "gone"));
+        queue.discard(&key("a", "gone"));
+        assert_eq!(released(&mut stream), [key("a", "gone")]);
+        queue.discard(&key("a", "gone"));
+        queue.discard(&key("a", "unknown"));
+        queue.push(key("a", "chat"));
+        assert_eq!(released(&mut stream), [key("a", "chat")]);
+    }
+}
