@@ -230,7 +230,9 @@ impl Requeuer {
 
     fn requeue_now(&self, index_key: IndexKey, filter: impl Fn(&Key) -> bool) {
         let keys = self.caches.model_digests.keys(index_key, usize::MAX, |key, _| filter(key));
-        keys.into_iter().for_each(|key| self.queue.push(key));
+        for key in keys {
+            self.queue.push(key);
+        }
     }
 }
 

@@ -148,8 +148,8 @@ mod tests {
 
     use super::*;
 
-    fn key(namespace: &str, name: impl ToString) -> Key {
-        (namespace.to_owned(), name.to_string())
+    fn key(namespace: &str, name: &str) -> Key {
+        (namespace.to_owned(), name.to_owned())
     }
 
     fn queue(concurrency: u16) -> (Arc<FairQueue>, impl Stream<Item = Key> + Unpin) {
@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn a_namespace_with_many_requests_delays_another_by_one_turn() {
         let (queue, mut stream) = queue(8);
-        (0..300).for_each(|i| queue.push(key("a", i)));
+        (0..300).for_each(|i| queue.push(key("a", &i.to_string())));
         let running: Vec<Turn> =
             released(&mut stream).into_iter().map(|key| queue.begin(key).unwrap()).collect();
         assert_eq!(running.len(), 8);
