@@ -21,6 +21,7 @@ use strum::VariantArray as _;
 
 mod promql {
     mod activation;
+    mod backlog;
     mod clusters;
     mod engines;
     mod evidence;

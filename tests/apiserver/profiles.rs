@@ -55,6 +55,9 @@ fn ready_condition(profile: &DynamicObject) -> Option<(&str, &str)> {
 #[case(json!({"signals": [{"name": "active-requests", "target": "ten"}]}), "spec.signals[0].target")]
 #[case(json!({"signals": [{"name": "active-requests", "target": "0"}]}), "must be at least 0.001")]
 #[case(json!({"signals": [{"name": "active-requests", "target": "1"}, {"name": "active-requests", "target": "2"}]}), "Duplicate value")]
+#[case(json!({"backlog": {"serviceTime": "50ms"}}), "must be off, or from 100ms to 1h")]
+#[case(json!({"backlog": {"headroom": "0.5"}}), "must be from 1 to 3")]
+#[case(json!({"backlog": {"drainTime": "30s"}}), "must be from 1m to 1h")]
 #[case(json!({"pollingInterval": "0s"}), "must be from 1s to 1h")]
 #[case(json!({"pollingInterval": "fast"}), "spec.pollingInterval")]
 #[case(json!({"scaleUp": {"stabilizationWindow": "2h"}}), "must be at most 1h")]
@@ -141,6 +144,8 @@ fn disputed_values() -> Vec<Value> {
         all.push(prometheus(json!({"authenticationRef": {"name": name}})));
     }
     for duration in DURATIONS {
+        all.push(json!({"backlog": {"serviceTime": duration}}));
+        all.push(json!({"backlog": {"drainTime": duration}}));
         all.push(json!({"pollingInterval": duration}));
         all.push(json!({"scaleUp": {"stabilizationWindow": duration}}));
         all.push(json!({"scaleDown": {"policies": [{"type": "Pods", "value": 1, "period": duration}]}}));
@@ -149,6 +154,7 @@ fn disputed_values() -> Vec<Value> {
         all.push(json!({"monitors": {"interval": duration}}));
     }
     for quantity in QUANTITIES {
+        all.push(json!({"backlog": {"headroom": quantity}}));
         all.push(json!({"signals": [{"name": "active-requests", "target": quantity}]}));
         all.push(json!({"customSignals": [{"name": "q", "query": "sum(a)", "target": quantity}]}));
         all.push(json!({"scaleToZero": {"activation": quantity}}));

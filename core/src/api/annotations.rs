@@ -49,6 +49,8 @@ pub enum AnnotationKey {
     Signals,
     /// Directions in which autoscaling is paused.
     Paused,
+    /// Time for one request, which bounds the backlog.
+    ServiceTime,
     /// Inference engine of the pods.
     Engine,
     /// Port on which the engine listens.

@@ -15,7 +15,8 @@ use strum::IntoStaticStr;
 
 pub(crate) use self::schema::tls_rules;
 use self::schema::{
-    are_matchers, at_most, between, create_schema, is_not_reserved, is_target, rule, signal_names,
+    are_matchers, at_most, between, create_schema, is_headroom, is_not_reserved, is_target, rule,
+    service_time_rule, signal_names,
 };
 use super::{
     keda::{FallbackBehavior, MetricType},
@@ -74,6 +75,9 @@ pub struct AutoscalingProfileSpec {
     #[schemars(length(max = 8))]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub custom_signals: Vec<CustomSignalSpec>,
+    /// Bound on the waiting requests that active-requests counts. While ServingGroups load, waiting requests pile up,
+    /// and without a bound they ask for more groups than are needed once those have loaded.
+    pub backlog: BacklogSpec,
     /// Interval between KEDA's queries, from 1s to 1h.
     #[schemars(regex(pattern = "^[0-9]{1,5}[smh]$"), length(max = 6))]
     #[schemars(extend("x-kubernetes-validations" = between("1s", "1h")))]
@@ -104,6 +108,7 @@ impl Default for AutoscalingProfileSpec {
             replicas: ReplicasSpec::default(),
             signals: vec![SignalSpec::from(Signal::Demand(Demand::ActiveRequests))],
             custom_signals: Vec::new(),
+            backlog: BacklogSpec::default(),
             polling_interval: "15s".to_owned(),
             scale_up: ScaleUpSpec::default(),
             scale_down: ScaleDownSpec::default(),
@@ -336,6 +341,32 @@ pub struct CustomSignalSpec {
     /// number of ready ServingGroups, and scales to the minimum while none is ready.
     #[serde(default)]
     pub metric_type: MetricType,
+}
+
+/// Bound on the waiting requests that active-requests counts.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BacklogSpec {
+    /// Time that a ServingGroup takes for one request that does not wait, from 100ms to 1h, or off: then every
+    /// request in flight counts.
+    #[schemars(regex(pattern = "^(off|[0-9]{1,5}(ms|s|m|h))$"), length(max = 7))]
+    #[schemars(extend("x-kubernetes-validations" = service_time_rule()))]
+    pub service_time: String,
+    /// Capacity to provide for each arriving request, as a quoted factor from 1 to 3.
+    #[schemars(regex(pattern = r"^[0-9]+(\.[0-9]{1,3})?$"), length(max = 8))]
+    #[schemars(extend("x-kubernetes-validations" = is_headroom()))]
+    pub headroom: String,
+    /// Time within which waiting requests are to be worked off, from 1m to 1h; at least twice the time that a
+    /// ServingGroup takes to load.
+    #[schemars(regex(pattern = "^[0-9]{1,5}[smh]$"), length(max = 6))]
+    #[schemars(extend("x-kubernetes-validations" = between("1m", "1h")))]
+    pub drain_time: String,
+}
+
+impl Default for BacklogSpec {
+    fn default() -> Self {
+        Self { service_time: "off".to_owned(), headroom: "1.2".to_owned(), drain_time: "10m".to_owned() }
+    }
 }
 
 /// Speed of adding ServingGroups.

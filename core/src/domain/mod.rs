@@ -1,6 +1,7 @@
 //! Names, quantities and facts that all other modules use. Each type checks its value once, in its
 //! constructor.
 
+mod backlog;
 mod capabilities;
 mod duration;
 mod engine;
@@ -21,6 +22,8 @@ mod series_matchers;
 mod signal;
 mod suggestions;
 
+pub(crate) use backlog::service_time;
+pub use backlog::{Backlog, DrainTime, Headroom, ServiceTime};
 pub use capabilities::{Capabilities, Keda};
 pub use duration::ScrapeInterval;
 pub(crate) use duration::seconds;

@@ -69,7 +69,7 @@ impl fmt::Display for Activation {
 }
 
 /// Parses a decimal number with at most three decimals and no sign.
-fn thousandths(text: &str) -> Option<u64> {
+pub(super) fn thousandths(text: &str) -> Option<u64> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
     if !is_digits(whole) || !is_digits(fraction) || fraction.len() > 3 {
         return None;
@@ -83,7 +83,7 @@ fn is_digits(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-fn write_thousandths(f: &mut fmt::Formatter<'_>, number: u64) -> fmt::Result {
+pub(super) fn write_thousandths(f: &mut fmt::Formatter<'_>, number: u64) -> fmt::Result {
     let (whole, thousandths) = (number / 1000, number % 1000);
     if thousandths == 0 {
         return write!(f, "{whole}");

@@ -7,7 +7,10 @@ use strum::VariantArray as _;
 use super::profile::{CustomSignal, SignalSource, SignalTarget};
 use crate::{
     api::annotations::{AnnotationKey, MAX_BYTES, MODEL_NAME, PREFIX, are_too_large},
-    domain::{Engine, InvalidValue, ModelNames, Pause, Signal, Target, ValueError, nearest, quoted},
+    domain::{
+        Engine, InvalidValue, ModelNames, Pause, ServiceTime, Signal, Target, ValueError, nearest, quoted,
+        service_time as parse_service_time,
+    },
 };
 
 /// Answer to an annotation that names a role.
@@ -77,6 +80,8 @@ pub struct Annotations {
     pub signals: Option<Vec<SignalTarget>>,
     /// Directions in which autoscaling is paused.
     pub pause: Option<Pause>,
+    /// Time for one request; an inner `None` counts every request in flight.
+    pub service_time: Option<Option<ServiceTime>>,
     /// Inference engine of the pods.
     pub engine: Option<Engine>,
     /// Port on which the engine listens.
@@ -107,6 +112,7 @@ impl Annotations {
         let max_replicas = parser.parse(AnnotationKey::MaxReplicas, |text| parse_replicas(text, 1));
         let signals = parser.parse(AnnotationKey::Signals, |text| parse_signals(text, custom));
         let pause = parser.parse(AnnotationKey::Paused, parse_pause).flatten();
+        let service_time = parser.parse(AnnotationKey::ServiceTime, parse_service_time);
         let engine = parser.parse(AnnotationKey::Engine, parse_engine);
         let engine_port = parser.parse(AnnotationKey::EnginePort, parse_port);
         if let (Some(min), Some(max)) = (min_replicas, max_replicas)
@@ -115,9 +121,17 @@ impl Annotations {
             parser.errors.push(min_above_max(min, max));
         }
         Some(match models {
-            Some(models) if parser.errors.is_empty() => {
-                Ok(Self { models, profile, min_replicas, max_replicas, signals, pause, engine, engine_port })
-            }
+            Some(models) if parser.errors.is_empty() => Ok(Self {
+                models,
+                profile,
+                min_replicas,
+                max_replicas,
+                signals,
+                pause,
+                service_time,
+                engine,
+                engine_port,
+            }),
             _ => Err(parser.errors),
         })
     }

@@ -14,7 +14,7 @@ pub use profile::{
     ProfileUnavailable, PrometheusSettings, RouterEndpoint, Select, SignalSource, SignalTarget,
 };
 
-use crate::domain::{Engine, ModelNames, Pause, ReplicaBounds};
+use crate::domain::{Backlog, Engine, ModelNames, Pause, ReplicaBounds};
 
 /// The complete, validated settings of one ModelServing.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +32,8 @@ pub struct Intent {
     pub signals: Vec<SignalTarget>,
     /// Directions in which autoscaling is paused.
     pub pause: Option<Pause>,
+    /// Bound on the waiting requests that count.
+    pub backlog: Backlog,
     /// Inference engine of the pods; `None` leaves it to the ModelServer.
     pub engine: Option<Engine>,
     /// Port on which the engine listens; `None` leaves it to the ModelServer.
@@ -52,6 +54,10 @@ pub fn merge(annotations: Annotations, profile: &Profile) -> Result<Intent, Anno
         models: annotations.models,
         signals: annotations.signals.unwrap_or_else(|| profile.all_signals()),
         pause: annotations.pause,
+        backlog: Backlog {
+            service_time: annotations.service_time.unwrap_or(profile.backlog.service_time),
+            ..profile.backlog
+        },
         engine: annotations.engine,
         engine_port: annotations.engine_port,
         profile: profile.clone(),
@@ -80,6 +86,7 @@ mod tests {
             max_replicas,
             signals: None,
             pause: None,
+            service_time: None,
             engine: None,
             engine_port: None,
         };

@@ -14,14 +14,14 @@ use crate::{
         keda::Fallback,
         monitoring::{KeyReference, Scheme, SecretOrConfigMap, TlsConfig},
         profile::{
-            AuthMode, AutoscalingProfileSpec, CreateSpec, CreateWord, CustomSignalSpec, FallbackSpec,
-            HeaderValue, LabelValue, MatcherValue, MonitorsSpec, NamespacePatternSpec, PolicySpec,
-            PrometheusSpec, ReplicasSpec, RouterSpec, SignalSpec,
+            AuthMode, AutoscalingProfileSpec, BacklogSpec, CreateSpec, CreateWord, CustomSignalSpec,
+            FallbackSpec, HeaderValue, LabelValue, MatcherValue, MonitorsSpec, NamespacePatternSpec,
+            PolicySpec, PrometheusSpec, ReplicasSpec, RouterSpec, SignalSpec,
         },
     },
     domain::{
-        ACTIVATION, InvalidValue, Label, Namespace, NamespacePattern, ReplicaBounds, SeriesMatchers, Signal,
-        Target, ValueError, seconds,
+        ACTIVATION, Backlog, InvalidValue, Label, Namespace, NamespacePattern, ReplicaBounds, SeriesMatchers,
+        Signal, Target, ValueError, seconds, service_time as read_service_time,
     },
     promql::{Query, QueryError, Template, without_comments},
     signals::RouterSettings,
@@ -91,6 +91,7 @@ impl Parser {
             replicas: self.replicas(&spec.replicas),
             signals: self.signals(&spec.signals, spec.custom_signals.is_empty()),
             custom_signals: self.custom_signals(&spec.custom_signals),
+            backlog: self.backlog(&spec.backlog),
             polling_interval: self.seconds("spec.pollingInterval", &spec.polling_interval, POLLING_INTERVAL),
             behavior: Behavior {
                 scale_up: self.direction("spec.scaleUp", &up.stabilization_window, &up.policies, up.select),
@@ -119,6 +120,25 @@ impl Parser {
                 .as_ref()
                 .map(|router| self.router_endpoint(router))
                 .unwrap_or_default(),
+        }
+    }
+
+    fn backlog(&mut self, BacklogSpec { service_time, headroom, drain_time }: &BacklogSpec) -> Backlog {
+        for (path, text) in [
+            ("spec.backlog.serviceTime", service_time),
+            ("spec.backlog.headroom", headroom),
+            ("spec.backlog.drainTime", drain_time),
+        ] {
+            self.text(path, text, QUANTITY_MAX);
+        }
+        Backlog {
+            service_time: self.value(
+                "spec.backlog.serviceTime",
+                service_time,
+                read_service_time(service_time),
+            ),
+            headroom: self.value("spec.backlog.headroom", headroom, headroom.parse()),
+            drain_time: self.value("spec.backlog.drainTime", drain_time, drain_time.parse()),
         }
     }
 

@@ -11,8 +11,8 @@ use crate::{
         profile::{AuthMode, AuthenticationRef},
     },
     domain::{
-        Activation, NamespacePattern, PrometheusUrl, ReplicaBounds, ScrapeInterval, SeriesMatchers, Signal,
-        Target,
+        Activation, Backlog, NamespacePattern, PrometheusUrl, ReplicaBounds, ScrapeInterval, SeriesMatchers,
+        Signal, Target,
     },
     promql::Template,
     signals::{RouterSeries, RouterSettings},
@@ -36,6 +36,8 @@ pub struct Profile {
     pub signals: Vec<SignalTarget>,
     /// Signals with queries of the platform team.
     pub custom_signals: Vec<CustomSignal>,
+    /// Bound on the waiting requests that count.
+    pub backlog: Backlog,
     /// Interval between KEDA's queries, in seconds.
     pub polling_interval: i32,
     /// Speed of adding and removing ServingGroups.

@@ -135,10 +135,10 @@ impl Observed {
         self.model_serving.metadata.namespace.as_deref().unwrap_or_default()
     }
 
-    /// Hash of what the model's users and the platform team wrote: the annotations, the pod template, the profile, the
-    /// routes and autoscalers of the namespace, the installed APIs and the permissions to read them, and the objects
-    /// of others that have the generated names. It does not change with what other controllers report or tenants of other
-    /// namespaces do.
+    /// Hash of what the model's users and the platform team wrote: the annotations, the pod template, the profile,
+    /// the routes and autoscalers of the namespace, the installed APIs and the permissions to read them, the objects
+    /// of others that have the generated names, and the fields that others keep setting. It does not change with
+    /// what other controllers report or tenants of other namespaces do.
     pub fn user_input(&self, capabilities: Option<Capabilities>) -> u64 {
         let prefix = format!("{}/", self.namespace());
         let autoscalers: Vec<_> =
@@ -152,7 +152,7 @@ impl Observed {
             &self.model_serving.spec.template.roles,
             &self.profile,
             self.routing.within(self.namespace()),
-            (autoscalers, objects, self.readable, capabilities),
+            (autoscalers, objects, &self.persistent_fields, self.readable, capabilities),
         );
         let mut hasher = DefaultHasher::new();
         format!("{written:?}").hash(&mut hasher);

@@ -7,10 +7,10 @@ use crate::signals::ACTIVATION;
 /// Longest query without a warning, in bytes after URL encoding. nginx and Apache allow a request line of
 /// 8 KiB by default (`large_client_header_buffers`, `LimitRequestLine`); the rest is for the path, the time and
 /// the profile's query parameters.
-const LENGTH_MAX: usize = 6 * 1024;
+pub(super) const LENGTH_MAX: usize = 6 * 1024;
 
 /// Bytes of the text in an address, encoded by Go's `url.QueryEscape`, which writes a space as `+`.
-fn encoded_length(text: &str) -> usize {
+pub(super) fn encoded_length(text: &str) -> usize {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~ ".contains(&byte);
     text.bytes().map(|byte| if is_plain(byte) { 1 } else { 3 }).sum()
 }

@@ -5,13 +5,17 @@ use super::{
     demand::{self, DemandShare},
     engine::{Engines, engines},
     finding::listed,
+    query_length::{LENGTH_MAX, encoded_length},
 };
 use crate::{
-    api::keda::MetricType,
+    api::{annotations::AnnotationKey, keda::MetricType},
     intent::{Intent, SignalSource, SignalTarget},
     observed::Observed,
     promql::{Expr, Subject},
-    signals::{ACTIVATION, Demand, DemandScope, Engine, EngineSeries, RouterSeries, Signal, activation},
+    signals::{
+        ACTIVATION, BoundedBacklog, Demand, DemandScope, Engine, EngineSeries, RouterSeries, Signal,
+        activation, bounded_requests,
+    },
 };
 
 /// Threshold that no demand reaches: the activation trigger wakes a model and never sizes it.
@@ -41,6 +45,8 @@ pub struct Triggers {
     pub engines: Option<Engines>,
     /// Location of the router's series.
     pub router: RouterSeries,
+    /// Measurements of `active-requests`, if its backlog is bounded.
+    pub backlog: Option<BoundedBacklog>,
     /// Requests that the queries do not count, and why.
     pub warnings: Vec<String>,
 }
@@ -54,7 +60,7 @@ pub(super) fn triggers(observed: &Observed, intent: &Intent) -> Result<Triggers,
     let share = demand::share(intent, &observed.routing)
         .or_else(|finding| demand::established(observed, intent).ok_or(finding))
         .map_err(|finding| vec![finding])?;
-    let builder = QueryBuilder { observed, intent, router: &router, share: &share };
+    let builder = QueryBuilder::new(observed, intent, &router, &share);
     let mut findings = cannot_wake(intent, &share);
     let mut triggers = Vec::new();
     for signal in &intent.signals {
@@ -77,8 +83,16 @@ pub(super) fn triggers(observed: &Observed, intent: &Intent) -> Result<Triggers,
     if !findings.is_empty() {
         return Err(findings);
     }
-    let warnings = warnings(intent, &share);
-    Ok(Triggers { triggers, engines, router, warnings })
+    let mut warnings = warnings(intent, &share);
+    let backlog = match builder.bounded {
+        Some(Ok(bounded)) => Some(bounded),
+        Some(Err(cause)) => {
+            warnings.push(cause.warning(intent));
+            None
+        }
+        None => None,
+    };
+    Ok(Triggers { triggers, engines, router, backlog, warnings })
 }
 
 const fn needs_engines(signal: &SignalTarget) -> bool {
@@ -122,14 +136,52 @@ fn warnings(intent: &Intent, share: &DemandShare) -> Vec<String> {
     warnings
 }
 
+/// Cause for which a backlog counts whole, although a service time is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unbounded {
+    /// The router counts arrivals by model name only.
+    Split,
+    /// A query with so many names could be rejected on its way.
+    TooLong,
+}
+
+impl Unbounded {
+    fn warning(self, intent: &Intent) -> String {
+        let cause = match self {
+            Self::Split => {
+                "kthena-router counts no arrivals for a part of the requests of a model".to_owned()
+            }
+            Self::TooLong => format!("its query would have more than {LENGTH_MAX} bytes after URL encoding"),
+        };
+        let service_time = intent.backlog.service_time.map(|time| time.to_string()).unwrap_or_default();
+        format!(
+            "the service time {service_time} has no effect on active-requests, because {cause}, so all requests in flight count; set {} to off",
+            AnnotationKey::ServiceTime
+        )
+    }
+}
+
 struct QueryBuilder<'a> {
     observed: &'a Observed,
     intent: &'a Intent,
     router: &'a RouterSeries,
     share: &'a DemandShare,
+    /// `active-requests` with a bounded backlog; `None` if the signal is not used, or all of the backlog counts.
+    bounded: Option<Result<BoundedBacklog, Unbounded>>,
 }
 
-impl QueryBuilder<'_> {
+impl<'a> QueryBuilder<'a> {
+    fn new(
+        observed: &'a Observed,
+        intent: &'a Intent,
+        router: &'a RouterSeries,
+        share: &'a DemandShare,
+    ) -> Self {
+        let mut builder = Self { observed, intent, router, share, bounded: None };
+        builder.bounded = builder.bounded_requests();
+        builder
+    }
+
     fn trigger(&self, signal: &SignalTarget) -> Result<TriggerSpec, Finding> {
         let SignalTarget { source, target } = signal;
         let mut target = *target;
@@ -172,9 +224,29 @@ impl QueryBuilder<'_> {
         })
     }
 
+    fn bounded_requests(&self) -> Option<Result<BoundedBacklog, Unbounded>> {
+        let is_active_requests = |signal: &SignalTarget| {
+            signal.source == SignalSource::BuiltIn(Signal::Demand(Demand::ActiveRequests))
+        };
+        let backlog = self.intent.backlog;
+        if backlog.service_time.is_none() || !self.intent.signals.iter().any(is_active_requests) {
+            return None;
+        }
+        let DemandScope::Models(models) = &self.share.demanded else { return Some(Err(Unbounded::Split)) };
+        let are_scraped = self.intent.signals.iter().any(needs_engines);
+        let engines = are_scraped.then(|| self.engines().ok()).flatten();
+        let engines = engines.map(|engines| self.engine_series(engines.engine));
+        let bounded = bounded_requests(models, self.router, backlog, engines.as_ref())?;
+        let is_long = encoded_length(&bounded.total.to_string()) > LENGTH_MAX;
+        Some(if is_long { Err(Unbounded::TooLong) } else { Ok(bounded) })
+    }
+
     /// The query of a signal of the router. One that is not counted by ModelServer counts by name, if all
     /// requests for the names come here or none does.
     fn demand(&self, demand: Demand) -> Result<Expr, Finding> {
+        if let (Demand::ActiveRequests, Some(Ok(bounded))) = (demand, &self.bounded) {
+            return Ok(bounded.total.clone());
+        }
         let by_name = || self.share.whole.clone().map(DemandScope::Models);
         let scope = Some(&self.share.demanded).filter(|scope| demand.query(scope, self.router).is_some());
         let query = match scope.cloned().or_else(by_name) {

@@ -15,7 +15,7 @@ use super::{
 pub struct Selector {
     metric: &'static str,
     matchers: Vec<(Cow<'static, str>, String)>,
-    offset: Option<&'static str>,
+    offset: Option<Cow<'static, str>>,
 }
 
 impl Selector {
@@ -72,8 +72,8 @@ impl Selector {
 
     /// Shifts the selector into the past by `duration` (PromQL, such as `2m`).
     #[must_use]
-    pub fn offset(mut self, duration: &'static str) -> Self {
-        self.offset = Some(duration);
+    pub fn offset(mut self, duration: impl Into<Cow<'static, str>>) -> Self {
+        self.offset = Some(duration.into());
         self
     }
 
@@ -84,7 +84,7 @@ impl Selector {
         if let Some(range) = range {
             write!(f, "[{range}]")?;
         }
-        self.offset.map_or(Ok(()), |offset| write!(f, " offset {offset}"))
+        self.offset.as_ref().map_or(Ok(()), |offset| write!(f, " offset {offset}"))
     }
 }
 
@@ -109,11 +109,33 @@ pub enum RangeFunction {
     SumOverTime,
     /// Last sample; unlike an instant selector, it ignores samples before the range.
     LastOverTime,
+    /// Number of times that a counter decreased.
+    Resets,
 }
 
 impl RangeFunction {
     fn name(self) -> &'static str {
         self.into()
+    }
+}
+
+/// A factor that is not negative, in millionths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Factor(u64);
+
+impl Factor {
+    /// The ratio of two numbers, rounded; `None` if the second is 0.
+    pub fn ratio(numerator: u64, denominator: u64) -> Option<Self> {
+        numerator.checked_mul(1_000_000)?.checked_add(denominator / 2)?.checked_div(denominator).map(Self)
+    }
+}
+
+impl fmt::Display for Factor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let decimals = format!("{:06}", self.0 % 1_000_000);
+        let decimals = decimals.trim_end_matches('0');
+        let point = if decimals.is_empty() { "" } else { "." };
+        write!(f, "{}{point}{decimals}", self.0 / 1_000_000)
     }
 }
 
@@ -123,7 +145,7 @@ pub enum Expr {
     /// The latest samples of series.
     Series(Selector),
     /// A function of the samples within a window.
-    Range(RangeFunction, Selector, &'static str),
+    Range(RangeFunction, Selector, Cow<'static, str>),
     /// A query of the platform team.
     Custom(Query),
     /// A function of the results of an expression within a window, which ended `offset` ago.
@@ -150,12 +172,20 @@ pub enum Expr {
     Top(u16, Box<Expr>),
     /// Samples whose value is this number.
     Is(Box<Expr>, u8),
+    /// Samples with a positive value.
+    Positive(Box<Expr>),
     /// 0 for each sample with a negative value; the other samples stay.
     NotNegative(Box<Expr>),
     /// Samples of the first whose value is that of the second with the same labels.
     Equal(Box<Expr>, Box<Expr>),
     /// The first minus the second with the same labels.
     Minus(Box<Expr>, Box<Expr>),
+    /// Each sample, multiplied by this number.
+    Times(Factor, Box<Expr>),
+    /// The greatest of single samples without labels; those that are missing do not count.
+    Greatest(Vec<Expr>),
+    /// A single sample without labels, or 0.
+    OrZero(Box<Expr>),
     /// 0 for each sample.
     Zero(Box<Expr>),
     /// Samples of the first alternative, and those of each next one whose labels are missing so far.
@@ -172,6 +202,8 @@ pub enum Expr {
     },
     /// The first, if the second has no sample.
     IfNone(Box<Expr>, Box<Expr>),
+    /// Samples of the first whose labels no sample of the second has.
+    Unless(Box<Expr>, Box<Expr>),
     /// The label becomes the first group of a regular expression over the label `pod`; samples whose pod does
     /// not match keep theirs.
     FromPod {
@@ -247,15 +279,20 @@ impl fmt::Display for Expr {
             Self::Aggregate { op, by, of } => write_aggregation(f, *op, by, of),
             Self::Top(count, of) => write!(f, "topk({count}, {of})"),
             Self::Is(of, value) => write!(f, "{} == {value}", Operand(of)),
+            Self::Positive(of) => write!(f, "{} > 0", Operand(of)),
             Self::NotNegative(of) => write!(f, "clamp_min({of}, 0)"),
             Self::Equal(of, other) => write!(f, "{} == {}", Operand(of), Operand(other)),
             Self::Minus(of, other) => write!(f, "{} - {}", Operand(of), Operand(other)),
+            Self::Times(factor, of) => write!(f, "{factor} * {}", Operand(of)),
+            Self::Greatest(values) => write_greatest(f, values),
+            Self::OrZero(of) => write!(f, "{} or vector(0)", Operand(of)),
             Self::Zero(of) => write!(f, "0 * {}", Operand(of)),
             Self::Or(alternatives) => write_or(f, alternatives),
             Self::And { of, on: None, present } => write!(f, "{} and {}", Operand(of), Operand(present)),
             Self::And { of, on: Some(on), present } => {
                 write!(f, "{} and on ({}) {}", Operand(of), on.join(", "), Operand(present))
             }
+            Self::Unless(of, other) => write!(f, "{} unless {}", Operand(of), Operand(other)),
             Self::IfNone(of, absent) => write!(f, "{} unless on () {}", Operand(of), Operand(absent)),
             Self::FromPod { label, pattern, of } => {
                 write!(f, "label_replace({of}, \"{label}\", \"$1\", \"pod\", {})", quote(pattern))
@@ -274,16 +311,21 @@ impl fmt::Display for Operand<'_> {
             | Expr::Range(..)
             | Expr::Subquery { .. }
             | Expr::NotNegative(_)
+            | Expr::Greatest(_)
             | Expr::Aggregate { .. }
             | Expr::Top(..)
             | Expr::FromPod { .. } => write!(f, "{}", self.0),
             Expr::Custom(_)
             | Expr::Is(..)
+            | Expr::Positive(_)
             | Expr::Equal(..)
             | Expr::Minus(..)
+            | Expr::Times(..)
             | Expr::Zero(_)
             | Expr::Or(_)
+            | Expr::OrZero(_)
             | Expr::And { .. }
+            | Expr::Unless(..)
             | Expr::IfNone(..) => write!(f, "({})", self.0),
         }
     }
@@ -298,6 +340,18 @@ fn write_aggregation(f: &mut fmt::Formatter<'_>, op: Aggregation, by: &[&str], o
         write!(f, " by ({}) ", by.join(", "))?;
     }
     write!(f, "({of})")
+}
+
+/// A label tells the values apart, since `or` keeps one sample of those with the same labels.
+fn write_greatest(f: &mut fmt::Formatter<'_>, values: &[Expr]) -> fmt::Result {
+    f.write_str("max(")?;
+    for (i, value) in values.iter().enumerate() {
+        match i {
+            0 => write!(f, "{}", Operand(value))?,
+            _ => write!(f, " or label_replace({value}, \"n\", \"{i}\", \"n\", \"\")")?,
+        }
+    }
+    f.write_str(")")
 }
 
 fn write_or(f: &mut fmt::Formatter<'_>, alternatives: &[Expr]) -> fmt::Result {

@@ -9,7 +9,7 @@ mod query;
 mod quote;
 mod template;
 
-pub use expr::{Aggregation, Expr, RangeFunction, Selector};
+pub use expr::{Aggregation, Expr, Factor, RangeFunction, Selector};
 pub use families::metrics_pattern;
 pub use query::{Query, QueryError, without_comments};
 pub use quote::{alternation, quote, re2_quote};

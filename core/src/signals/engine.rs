@@ -97,6 +97,11 @@ impl EngineSeries {
         self.total(Expr::max_by(ENGINE_LABELS, self.own(self.engine.running())))
     }
 
+    /// Requests that run, without a value where no engine is scraped.
+    pub(super) fn running_requests(&self) -> Expr {
+        Expr::sum(Expr::max_by(ENGINE_LABELS, self.own(self.engine.running())))
+    }
+
     /// Uses the fullest cache of each ServingGroup, because its requests wait for that one. The group comes
     /// from the pod's name (`<name>-<group>-<role>-<instance>-<pod>`), since a pod template can overwrite the
     /// label.

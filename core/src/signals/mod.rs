@@ -2,10 +2,12 @@
 //!
 //! Names, labels and life cycle of the series: Kthena `pkg/kthena-router/metrics/metrics.go`.
 
+mod backlog;
 mod engine;
 mod probe_queries;
 mod router;
 
+pub use backlog::BoundedBacklog;
 pub use engine::EngineSeries;
 pub use probe_queries::{
     ENGINE_OF, MODEL, STATUS_CODE, engine_gauges, engine_targets, model_names, other_shards,
@@ -14,7 +16,10 @@ pub use probe_queries::{
 pub use router::{DemandScope, RouterSeries, RouterSettings, ScrapeSource, activation};
 
 pub use crate::domain::{ACTIVATION, Demand, Engine, Saturation, Signal};
-use crate::promql::Expr;
+use crate::{
+    domain::{Backlog, ModelNames},
+    promql::Expr,
+};
 
 impl Demand {
     /// The total over the scope. The query returns one sample, 0 for an idle router, and nothing if
@@ -31,6 +36,18 @@ impl Demand {
             (Self::QueuedRequests | Self::RequestRate | Self::OutputTokens, DemandScope::Servers(_)) => None,
         }
     }
+}
+
+/// [`Demand::ActiveRequests`] of all requests for the names, with a bounded backlog; `None` if all of the backlog counts. `engines` are
+/// scraped, so that the requests that they run are known.
+pub fn bounded_requests(
+    models: &ModelNames,
+    router: &RouterSeries,
+    backlog: Backlog,
+    engines: Option<&EngineSeries>,
+) -> Option<BoundedBacklog> {
+    let running = engines.map(EngineSeries::running_requests);
+    BoundedBacklog::of(router.active_requests(models), router, models, backlog, running)
 }
 
 impl Saturation {

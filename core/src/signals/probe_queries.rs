@@ -100,7 +100,7 @@ pub fn engine_gauges(matchers: &SeriesMatchers) -> Expr {
 /// monitor. Without the label `pod` the queries could not tell two routers apart, so such a target is left out.
 pub fn router_scrapes(namespace: &str, matchers: &SeriesMatchers) -> Expr {
     let up = located(Selector::metric("up").with("namespace", namespace), matchers).with_some("pod");
-    Expr::max_by(&["job", "service"], Expr::Range(RangeFunction::SumOverTime, up, WINDOW))
+    Expr::max_by(&["job", "service"], Expr::Range(RangeFunction::SumOverTime, up, WINDOW.into()))
 }
 
 #[cfg(test)]

@@ -14,10 +14,10 @@ type Minute = Option<&'static str>;
 const MINUTES: [Minute; 3] = [None, Some("1m"), Some("2m")];
 
 /// Labels of a router pod.
-const POD_LABELS: &[&str] = &["namespace", "pod"];
+pub(super) const POD_LABELS: &[&str] = &["namespace", "pod"];
 
 /// Labels of a scrape target.
-const TARGET_LABELS: &[&str] = &["namespace", "pod", "job", "instance"];
+pub(super) const TARGET_LABELS: &[&str] = &["namespace", "pod", "job", "instance"];
 
 /// Labels by which the router itself distinguishes its `requests_total` and `tokens_total`, in all releases. A label
 /// that is missing here would turn a sum over several paths into a maximum.
@@ -34,7 +34,7 @@ const COUNTER_LABELS: &[&str] = &[
 ];
 
 /// Requests in flight, by model name. A router exports it from the first request for any model on.
-const DOWNSTREAM: &str = "kthena_router_active_downstream_requests";
+pub(super) const DOWNSTREAM: &str = "kthena_router_active_downstream_requests";
 
 /// Requests in flight, by ModelServer.
 const UPSTREAM: &str = "kthena_router_active_upstream_requests";
@@ -43,7 +43,7 @@ const UPSTREAM: &str = "kthena_router_active_upstream_requests";
 const ACTIVE: &str = "kthena_router_active_requests";
 
 /// Requests, and tokens in prompts and responses, by model name.
-const REQUESTS: &str = "kthena_router_requests_total";
+pub(super) const REQUESTS: &str = "kthena_router_requests_total";
 const TOKENS: &str = "kthena_router_tokens_total";
 
 /// Both queues. A router runs one of them, so their sum is the length of the existing one.
@@ -161,7 +161,7 @@ impl RouterSeries {
     /// the rate would be too low: after a start of Prometheus, the end of a router or the deletion of a
     /// monitor.
     fn rate(&self, counter: Selector, models: &ModelNames) -> Expr {
-        let rate = Expr::Range(RangeFunction::Rate, self.of_models(counter.clone(), models), WINDOW);
+        let rate = Expr::Range(RangeFunction::Rate, self.of_models(counter.clone(), models), WINDOW.into());
         let total = Self::total(
             Expr::max_by([POD_LABELS, COUNTER_LABELS].concat(), rate),
             self.no_requests_counted(counter),
@@ -175,7 +175,7 @@ impl RouterSeries {
     fn scraped_in(&self, window: &'static str, subquery: &'static str, offset: Minute) -> Expr {
         let over = |selector: Selector| {
             let selector = offset.map_or(selector.clone(), |offset| selector.offset(offset));
-            Expr::Range(RangeFunction::MaxOverTime, selector, window)
+            Expr::Range(RangeFunction::MaxOverTime, selector, window.into())
         };
         match self.up() {
             Err(query) => Expr::max(Expr::Subquery {
@@ -191,7 +191,7 @@ impl RouterSeries {
         }
     }
 
-    fn of_models(&self, selector: Selector, models: &ModelNames) -> Selector {
+    pub(super) fn of_models(&self, selector: Selector, models: &ModelNames) -> Selector {
         self.own(selector.with_any("model", models.iter()))
     }
 
@@ -229,14 +229,14 @@ impl RouterSeries {
 
     /// Samples that exist while Prometheus scrapes the router and its gauges.
     pub(super) fn presence(&self) -> Vec<Expr> {
-        let always = Expr::max(Expr::Series(self.own(Selector::metric(ACTIVE))));
+        let always = Expr::max(Expr::Series(self.active()));
         self.evidence(DOWNSTREAM, always)
     }
 
     /// Evidence for 0 where a gauge of requests in flight has no series of the model: the gauge has series of
     /// others, or the router has no requests at all. A monitor may drop the gauge.
     fn no_requests_in_flight(&self, gauge: &'static str) -> Vec<Expr> {
-        let always = Expr::max(Expr::Series(self.own(Selector::metric(ACTIVE))));
+        let always = Expr::max(Expr::Series(self.active()));
         self.evidence(gauge, Expr::Is(Box::new(always), 0))
     }
 
@@ -249,6 +249,25 @@ impl RouterSeries {
         self.evidence_from(others, unused)
     }
 
+    /// The gauge of all requests, which each router exports from Kthena 1.0 on.
+    pub(super) fn active(&self) -> Selector {
+        self.own(Selector::metric(ACTIVE))
+    }
+
+    /// Samples that exist if Prometheus scraped a router of Kthena 1.0 or later within a minute: the sample of an
+    /// instant selector may be five minutes old.
+    pub(super) fn fresh(&self) -> Expr {
+        Expr::Range(RangeFunction::MaxOverTime, self.active(), "1m".into())
+    }
+
+    /// Samples that exist if a counter without series has counted nothing: it has series of others, or
+    /// Prometheus kept every sample of a router.
+    pub(super) fn counts_requests(&self, counter: Selector) -> Expr {
+        let family = Expr::max(Expr::Series(self.own(counter)));
+        let alternatives = self.complete_targets().into_iter();
+        Expr::Or([family].into_iter().chain(alternatives).collect())
+    }
+
     fn evidence(&self, family: &'static str, always: Expr) -> Vec<Expr> {
         self.evidence_from(Expr::max(Expr::Series(self.own(Selector::metric(family)))), always)
     }
@@ -257,21 +276,26 @@ impl RouterSeries {
     /// target of an older router, which exports nothing before its first request: of all that it exports,
     /// Prometheus kept every sample.
     fn evidence_from(&self, family: Expr, always: Expr) -> Vec<Expr> {
-        let of_source = |metric| self.of_source(Selector::metric(metric)).map(Expr::Series).map(Box::new);
-        let targets = of_source("up").and_then(|up| {
-            let scraped = of_source("scrape_samples_scraped")?;
-            let kept = of_source("scrape_samples_post_metric_relabeling")?;
-            let complete = Expr::And {
-                of: Box::new(Expr::Is(up, 1)),
-                on: None,
-                present: Box::new(Expr::Equal(scraped, kept)),
-            };
-            Ok(Expr::max(complete))
-        });
-        match targets {
+        match self.complete_targets() {
             Ok(targets) => vec![family, always, targets],
             Err(query) => vec![Expr::max(Expr::Custom(query))],
         }
+    }
+
+    /// A sample that exists if Prometheus kept every sample of a target that is up.
+    ///
+    /// # Errors
+    /// The query of the platform team that replaces `up`.
+    fn complete_targets(&self) -> Result<Expr, Query> {
+        let of_source = |metric| self.of_source(Selector::metric(metric)).map(Expr::Series).map(Box::new);
+        let scraped = of_source("scrape_samples_scraped")?;
+        let kept = of_source("scrape_samples_post_metric_relabeling")?;
+        let complete = Expr::And {
+            of: Box::new(Expr::Is(of_source("up")?, 1)),
+            on: None,
+            present: Box::new(Expr::Equal(scraped, kept)),
+        };
+        Ok(Expr::max(complete))
     }
 
     /// Samples with all labels of the router's series, at most `count` from the gauge and from `up`.

@@ -4,6 +4,7 @@
 mod comparison;
 mod operator;
 mod output;
+mod signals;
 
 use std::{
     io::{self, Write as _},
@@ -15,13 +16,15 @@ use std::{
 use clap::Args;
 use kube::{Client, ResourceExt as _};
 
-use self::operator::Operator;
-use self::output::{Explained, Format, LinkReport, Replicas, RouteReport, Signal, rank};
+use self::{
+    operator::Operator,
+    output::{Explained, Format, LinkReport, Replicas, RouteReport, Signal, rank},
+};
 use super::plan_args::namespace;
 use crate::{
     cluster::{self, discovery},
     controllers::signal_probe,
-    prometheus::{ClientConfig, Prometheus, Querier, external_metric},
+    prometheus::{ClientConfig, Prometheus, Querier},
     sources::{
         kinds::optional_apis,
         live::{self, Live},
@@ -29,20 +32,15 @@ use crate::{
     },
 };
 use kthena_keda_core::{
-    api::{annotations::MODEL_NAME, keda::MetricType, kthena::ModelServing},
+    api::{annotations::MODEL_NAME, kthena::ModelServing},
     domain::{Capabilities, PrometheusUrl, Reason, printable},
     intent::{Profile, PrometheusSettings},
     observed::{
         Backend, Destination, Observed, ProbeTarget, RoutedName, Routing, Usage, WaitingPods, find_condition,
     },
-    plan::{
-        self, Desired, Explanation, Link, LinkState, Plan, ResolvedIntent, TriggerSpec, Verdict, plan_router,
-    },
+    plan::{self, Desired, Explanation, Link, LinkState, Plan, ResolvedIntent, Verdict, plan_router},
 };
 
-/// The HPA's tolerance: within a tenth of the target it changes nothing (Kubernetes
-/// `--horizontal-pod-autoscaler-tolerance`).
-const TOLERANCE: f64 = 0.1;
 /// Namespace of kthena-router where neither a flag nor the operator names one.
 const ROUTER_NAMESPACE: &str = "kthena-system";
 /// Stands in for an address that is not known here.
@@ -372,7 +370,7 @@ async fn explain_model(
     let explanation = plan.explanation.as_ref()?;
     let differences = cluster.differences(&observed, &plan, &explanation.verdict);
     let signals = match &explanation.resolved {
-        Some(resolved) if in_full => signals(&observed, resolved, route).await,
+        Some(resolved) if in_full => signals::current(&observed, resolved, route).await,
         _ => Vec::new(),
     };
     let links = plan::diagnose(&observed, &plan, explanation).into_iter().map(link_report).collect();
@@ -434,57 +432,6 @@ fn route_report(name: &str, destination: &Destination) -> RouteReport {
             Usage::Unused => "unused",
         },
     }
-}
-
-/// The current value of each signal, and the number of ServingGroups that it requests.
-async fn signals(observed: &Observed, resolved: &ResolvedIntent, route: &PrometheusRoute) -> Vec<Signal> {
-    let Some(prometheus) = &resolved.intent.profile.prometheus else { return Vec::new() };
-    let settings = route.settings(prometheus);
-    let mut signals = Vec::new();
-    for (index, trigger) in resolved.triggers.triggers.iter().enumerate() {
-        let result = match route.querier.query_text(&settings, &trigger.query).await.as_deref() {
-            Ok([sample]) => Ok(sample.value),
-            Ok([]) => Err("no data".to_owned()),
-            Ok(samples) => Err(format!(
-                "the query returns {} series and KEDA accepts only one; aggregate it",
-                samples.len()
-            )),
-            // KEDA's value is the second choice, since KEDA does not report why there is none.
-            Err(error) => keda_value(observed, route, index).await.map_err(|_| error.clone()),
-        };
-        let (value, problem) = (result.as_ref().ok().copied(), result.err());
-        let problem = problem.map(|problem| printable(&problem).into_owned());
-        signals.push(Signal {
-            name: trigger.name.clone(),
-            query: trigger.query.clone(),
-            target: trigger.threshold.clone(),
-            value,
-            wanted: value.and_then(|value| wanted(trigger, value, observed.model_serving.replicas())),
-            problem,
-        });
-    }
-    signals
-}
-
-/// The value that KEDA serves to the HPA for the trigger with this index.
-async fn keda_value(observed: &Observed, route: &PrometheusRoute, trigger: usize) -> Result<f64, String> {
-    let model = &observed.model_serving;
-    let namespace = model.namespace().unwrap_or_default();
-    external_metric(&route.client, &namespace, &model.scaled_object_name(), trigger).await
-}
-
-/// The number of ServingGroups that a signal requests, as the HPA calculates it for totals.
-///
-/// `None` for a `Value` metric, which also depends on the number of ready pods, and for the activation
-/// trigger, which wakes a model and never sizes it.
-fn wanted(trigger: &TriggerSpec, value: f64, current: i32) -> Option<f64> {
-    let target: f64 = trigger.threshold.parse().ok()?;
-    if trigger.metric_type != MetricType::AverageValue || trigger.activation.is_some() {
-        return None;
-    }
-    let ratio = value / (target * f64::from(current));
-    let is_within_tolerance = current > 0 && (ratio - 1.0).abs() <= TOLERANCE;
-    Some(if is_within_tolerance { f64::from(current) } else { (value / target).ceil() })
 }
 
 fn replicas(observed: &Observed, resolved: &ResolvedIntent, signals: &[Signal]) -> Replicas {

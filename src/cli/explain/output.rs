@@ -81,6 +81,41 @@ pub(super) struct Signal {
     /// Reason for which there is no value.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) problem: Option<String>,
+    /// Measurements of a signal with a bounded backlog.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) backlog: Option<Backlog>,
+}
+
+/// Measurements of a signal with a bounded backlog.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Backlog {
+    /// Requests in flight.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) in_flight: Option<f64>,
+    /// Requests that arrive per second; absent while it cannot be measured, so that all requests in flight count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) arrivals_per_second: Option<f64>,
+    /// Time for one request, and whether an annotation or the profile sets it.
+    pub(super) service_time: String,
+}
+
+impl Backlog {
+    /// Requests in flight that do not count as demand yet.
+    fn deferred(&self, counted: f64) -> Option<f64> {
+        self.in_flight.map(|in_flight| (in_flight - counted).max(0.0))
+    }
+
+    fn describe(&self, counted: f64) -> String {
+        let Some((in_flight, deferred)) = self.in_flight.zip(self.deferred(counted)) else {
+            return format!("service time {}", self.service_time);
+        };
+        let arriving = self.arrivals_per_second.map_or_else(
+            || "arrivals cannot be measured now, so all count".to_owned(),
+            |rate| format!("{rate:.2} arrive per second, {deferred:.1} wait and are left to the drain time"),
+        );
+        format!("{in_flight} in flight, {arriving}; service time {}", self.service_time)
+    }
 }
 
 /// Numbers of ServingGroups.
@@ -151,6 +186,9 @@ fn print_one(out: &mut impl io::Write, found: &Explained, paint: Paint) -> io::R
         );
         let wanted = signal.wanted.map(|wanted| format!(" → {wanted} ServingGroups")).unwrap_or_default();
         writeln!(out, "  {:<18} {value}{wanted}", signal.name)?;
+        if let (Some(backlog), Some(value)) = (&signal.backlog, signal.value) {
+            writeln!(out, "  {:<18} {}", "", backlog.describe(value))?;
+        }
     }
     if let Some(Replicas { now, available, waiting, min, max, wanted, hpa }) = &found.replicas {
         let wanted = wanted.map(|wanted| format!(", signals request {wanted}")).unwrap_or_default();

@@ -55,6 +55,17 @@ pub(super) fn at_most(max: &str) -> [Value; 1] {
     [rule(&format!("duration(self) <= duration('{max}')"), &format!("must be at most {max}"))]
 }
 
+/// Bounds a service time, or accepts `off`.
+pub(super) fn service_time_rule() -> [Value; 1] {
+    let cel = "self == 'off' || (duration(self) >= duration('100ms') && duration(self) <= duration('1h'))";
+    [rule(cel, "must be off, or from 100ms to 1h")]
+}
+
+/// Bounds a headroom.
+pub(super) fn is_headroom() -> [Value; 1] {
+    [rule("double(self) >= 1.0 && double(self) <= 3.0", "must be from 1 to 3")]
+}
+
 /// A validation rule in CEL.
 pub(super) fn rule(cel: &str, message: &str) -> Value {
     json!({"rule": cel, "message": message})

@@ -173,6 +173,15 @@ fn reads_label_matchers() {
     "prometheus: {url: 'http://p', headers: {'X Scope OrgID': c}}",
     r#""X Scope OrgID" for spec.prometheus.headers: expected the name of an HTTP header"#
 )]
+#[case(
+    "backlog: {serviceTime: auto}",
+    r#""auto" for spec.backlog.serviceTime: expected off, or a duration from 100ms to 1h"#
+)]
+#[case(
+    "backlog: {headroom: '4'}",
+    r#""4" for spec.backlog.headroom: expected a number from 1 to 3 with at most three decimals"#
+)]
+#[case("backlog: {drainTime: 30s}", r#""30s" for spec.backlog.drainTime: expected a duration from 1m to 1h"#)]
 #[case("pollingInterval: soon", r#""soon" for spec.pollingInterval: expected a duration from 1s to 1h"#)]
 #[case(
     "scaleUp: {stabilizationWindow: 2h}",

@@ -177,3 +177,68 @@ fn locates_the_router_by_the_profile(#[case] router: Value, #[case] part: &str) 
     let queries = queries(&Fixture::model("llama").profile(&json!({"router": router})));
     assert!(queries[0].contains(part), "{}", queries[0]);
 }
+
+/// Bounds the backlog of a request that takes 5 s.
+fn bounded() -> Fixture {
+    Fixture::model("llama")
+        .route("llama", &["chat"])
+        .server("chat", "chat", &json!({}))
+        .annotated("service-time", "5s")
+}
+
+#[test]
+fn bounds_the_backlog() {
+    insta::assert_snapshot!("bounded", queries(&bounded()).join("\n"));
+    assert_eq!(thresholds(&bounded()), ["active-requests 10"]);
+}
+
+/// A query changes only for a model that asks for it.
+#[rstest]
+#[case::built_in(Fixture::model("llama"), false)]
+#[case::annotation(Fixture::model("llama").annotated("service-time", "5s"), true)]
+#[case::profile(Fixture::model("llama").profile(&json!({"backlog": {"serviceTime": "5s"}})), true)]
+#[case::off_for_one_model(
+    Fixture::model("llama").profile(&json!({"backlog": {"serviceTime": "5s"}})).annotated("service-time", "off"),
+    false
+)]
+#[case::no_shorter_than_the_drain_time(
+    Fixture::model("llama").profile(&json!({"backlog": {"serviceTime": "1m", "drainTime": "1m"}})),
+    false
+)]
+fn bounds_the_backlog_where_a_service_time_is_set(#[case] fixture: Fixture, #[case] is_bounded: bool) {
+    let unbounded = queries(&Fixture::model("llama"));
+    assert_eq!(queries(&fixture) != unbounded, is_bounded);
+}
+
+/// The engines' running requests count only where Prometheus scrapes the engines.
+#[rstest]
+#[case::router_alone("active-requests=10", false)]
+#[case::with_engines("active-requests=10,engine-queue=5", true)]
+fn counts_running_requests_where_engines_are_scraped(#[case] signals: &str, #[case] expected: bool) {
+    let fixture = engines(bounded().annotated("signals", signals));
+    assert_eq!(queries(&fixture)[0].contains("num_requests_running"), expected);
+}
+
+#[rstest]
+#[case::split(
+    split(&json!({})).annotated("service-time", "5s"),
+    "kthena-router counts no arrivals for a part of the requests of a model"
+)]
+#[case::long(
+    (0..16).fold(bounded(), |fixture, i| {
+        let rules = json!([{"targetModels": [{"modelServerName": "chat"}]}]);
+        fixture.route_with(&json!({"modelName": format!("{i:0>100}"), "rules": rules}))
+    }),
+    "its query would have more than 6144 bytes after URL encoding"
+)]
+fn counts_all_where_the_backlog_cannot_be_bounded(#[case] fixture: Fixture, #[case] cause: &str) {
+    let warnings = planned(&fixture).warnings.join("; ");
+    assert!(
+        warnings.contains(&format!(
+            "the service time 5s has no effect on active-requests, because {cause}, so all requests in flight count; set autoscaling.kthena.io/service-time to off"
+        )),
+        "{warnings}"
+    );
+    let off = planned(&fixture.annotated("service-time", "off")).warnings.join("; ");
+    assert!(!off.contains("service time"), "{off}");
+}

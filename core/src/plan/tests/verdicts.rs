@@ -438,6 +438,7 @@ fn the_input_of_users_changes_with_what_they_write_alone() {
         Fixture::healthy().readable(Readability { profiles: Readable::NotYet, ..Readability::default() }),
         Fixture::healthy().competitor("HorizontalPodAutoscaler"),
         Fixture::healthy().scaled_object_with(&json!({"name": "chat", "uid": "theirs"}), &[]),
+        Fixture::healthy().persistent_field("/spec/idleReplicaCount"),
     ];
     let by_others = [
         Fixture::healthy().scaled_object(&[("Ready", "False", "TriggerError", "")]),
@@ -453,7 +454,7 @@ fn the_input_of_users_changes_with_what_they_write_alone() {
         ),
     ];
     assert_eq!(by_others.map(|fixture| input(&fixture) == before), [true; 8]);
-    assert_eq!(by_users.map(|fixture| input(&fixture) == before), [false; 9]);
+    assert_eq!(by_users.map(|fixture| input(&fixture) == before), [false; 10]);
     let installed = Fixture::healthy().observed().user_input(Some(Capabilities::NEWEST));
     assert_ne!(installed, before, "the platform team installed an API");
 }

@@ -1,0 +1,100 @@
+//! Values of the signals at this moment.
+
+use kube::ResourceExt as _;
+
+use super::{
+    PrometheusRoute,
+    output::{Backlog, Signal},
+};
+use crate::prometheus::external_metric;
+use kthena_keda_core::{
+    api::keda::MetricType,
+    domain::printable,
+    intent::PrometheusSettings,
+    observed::Observed,
+    plan::{ResolvedIntent, TriggerSpec},
+    signals::{self, Demand},
+};
+
+/// The HPA's tolerance: within a tenth of the target it changes nothing (Kubernetes
+/// `--horizontal-pod-autoscaler-tolerance`).
+const TOLERANCE: f64 = 0.1;
+/// The current value of each signal, and the number of ServingGroups that it requests.
+pub(super) async fn current(
+    observed: &Observed,
+    resolved: &ResolvedIntent,
+    route: &PrometheusRoute,
+) -> Vec<Signal> {
+    let Some(prometheus) = &resolved.intent.profile.prometheus else { return Vec::new() };
+    let settings = route.settings(prometheus);
+    let mut signals = Vec::new();
+    for (index, trigger) in resolved.triggers.triggers.iter().enumerate() {
+        let result = match route.querier.query_text(&settings, &trigger.query).await.as_deref() {
+            Ok([sample]) => Ok(sample.value),
+            Ok([]) => Err("no data".to_owned()),
+            Ok(samples) => Err(format!(
+                "the query returns {} series and KEDA accepts only one; aggregate it",
+                samples.len()
+            )),
+            // KEDA's value is the second choice, since KEDA does not report why there is none.
+            Err(error) => keda_value(observed, route, index).await.map_err(|_| error.clone()),
+        };
+        let (value, problem) = (result.as_ref().ok().copied(), result.err());
+        let problem = problem.map(|problem| printable(&problem).into_owned());
+        signals.push(Signal {
+            name: trigger.name.clone(),
+            query: trigger.query.clone(),
+            target: trigger.threshold.clone(),
+            value,
+            wanted: value.and_then(|value| wanted(trigger, value, observed.model_serving.replicas())),
+            problem,
+            backlog: backlog(trigger, resolved, &settings, route).await,
+        });
+    }
+    signals
+}
+
+/// The measurements of the signal with a bounded backlog.
+async fn backlog(
+    trigger: &TriggerSpec,
+    resolved: &ResolvedIntent,
+    settings: &PrometheusSettings,
+    route: &PrometheusRoute,
+) -> Option<Backlog> {
+    let bounded = resolved.triggers.backlog.as_ref()?;
+    let intent = &resolved.intent;
+    let service_time = intent.backlog.service_time?;
+    if trigger.name != signals::Signal::Demand(Demand::ActiveRequests).name() {
+        return None;
+    }
+    let value =
+        async |query| route.querier.query(settings, query).await.ok()?.first().map(|found| found.value);
+    let is_of_profile = intent.profile.backlog.service_time == Some(service_time);
+    let source = if is_of_profile { "profile" } else { "annotation" };
+    Some(Backlog {
+        in_flight: value(&bounded.in_flight).await,
+        arrivals_per_second: value(&bounded.arrival_rate).await,
+        service_time: format!("{service_time} (from the {source})"),
+    })
+}
+
+/// The value that KEDA serves to the HPA for the trigger with this index.
+async fn keda_value(observed: &Observed, route: &PrometheusRoute, trigger: usize) -> Result<f64, String> {
+    let model = &observed.model_serving;
+    let namespace = model.namespace().unwrap_or_default();
+    external_metric(&route.client, &namespace, &model.scaled_object_name(), trigger).await
+}
+
+/// The number of ServingGroups that a signal requests, as the HPA calculates it for totals.
+///
+/// `None` for a `Value` metric, which also depends on the number of ready pods, and for the activation
+/// trigger, which wakes a model and never sizes it.
+fn wanted(trigger: &TriggerSpec, value: f64, current: i32) -> Option<f64> {
+    let target: f64 = trigger.threshold.parse().ok()?;
+    if trigger.metric_type != MetricType::AverageValue || trigger.activation.is_some() {
+        return None;
+    }
+    let ratio = value / (target * f64::from(current));
+    let is_within_tolerance = current > 0 && (ratio - 1.0).abs() <= TOLERANCE;
+    Some(if is_within_tolerance { f64::from(current) } else { (value / target).ceil() })
+}
