@@ -353,7 +353,7 @@ pub struct BacklogSpec {
     #[schemars(extend("x-kubernetes-validations" = service_time_rule()))]
     pub service_time: String,
     /// Capacity to provide for each arriving request, as a quoted factor from 1 to 3.
-    #[schemars(regex(pattern = r"^[0-9]+(\.[0-9]{1,3})?$"), length(max = 8))]
+    #[schemars(regex(pattern = r"^[0-9]+(\.[0-9]{1,3})?$"), length(max = 14))]
     #[schemars(extend("x-kubernetes-validations" = is_headroom()))]
     pub headroom: String,
     /// Time within which waiting requests are to be worked off, from 1m to 1h; at least twice the time that a
