@@ -12,6 +12,7 @@
 
 #[path = "loop"]
 mod closed_loop {
+    mod arrivals;
     mod booster;
     mod lifecycle;
     mod outages;

@@ -44,7 +44,7 @@ pub async fn chain() -> Option<&'static Chain> {
 }
 
 /// Output of `explain` for the model, and its exit code.
-fn explain(chain: &harness::Chain, chat: &Model) -> (serde_json::Value, Option<i32>) {
+pub fn explain(chain: &harness::Chain, chat: &Model) -> (serde_json::Value, Option<i32>) {
     let kubeconfig = chain.stack.control_plane.kubeconfig(&Identity::Admin);
     let model = format!("{}/chat", chat.serving.namespace.name);
     let url = format!("--prometheus-url={}", chain.prometheus.url);
