@@ -11,6 +11,7 @@
 )]
 
 mod soak {
+    mod backlog;
     mod cycles;
 }
 
@@ -34,6 +35,18 @@ const MOST_IN_FLIGHT: usize = 500;
 const SCALE_DOWN_WINDOW: Duration = Duration::from_mins(1);
 /// A tenth of the period of the shipped scale-up policies, less the delay of sampling every half second.
 const SCALE_UP_PERIOD: Duration = Duration::from_secs(5);
+
+/// A profile in `config/samples`, as the profile named default, with the Prometheus of the chain.
+fn sample_profile(name: &str) -> String {
+    let text = fs::read_to_string(root().join(format!("config/samples/{name}.yaml"))).unwrap();
+    text.replace(&format!("name: {}", name.trim_start_matches("autoscaling-profile-")), "name: default")
+        .replace("  prometheus:\n    url: http://prometheus-operated.monitoring.svc:9090\n", "")
+}
+
+/// The built-in profile.
+fn shipped_profile() -> String {
+    sample_profile("autoscaling-profile")
+}
 
 /// The shipped profile with every time divided by ten, in whole seconds.
 fn a_tenth(profile: &str) -> String {
@@ -84,11 +97,8 @@ struct Expected {
 async fn scales_for_a_step_of_load_while_models_load_slowly(#[case] expected: Expected) {
     assert!(is_in_namespace(), "run `make soak`: this needs a network namespace");
     let Expected { profile, .. } = expected;
-    let text = fs::read_to_string(root().join(format!("config/samples/{profile}.yaml"))).unwrap();
     let mut settings = ChainSettings::quick(env!("CARGO_BIN_EXE_kthena-keda"));
-    settings.profile = a_tenth(&text)
-        .replace("name: steps", "name: default")
-        .replace("  prometheus:\n    url: http://prometheus-operated.monitoring.svc:9090\n", "");
+    settings.profile = a_tenth(&sample_profile(profile));
     settings.engine = EngineSettings {
         concurrency: 10,
         token_time: Duration::from_millis(100),

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use super::shared::{BINARY, can_run, explain};
 
 /// Window of the arrival rate, and a margin of a few scrapes.
-const WINDOW: Duration = Duration::from_secs(60);
+const WINDOW: Duration = Duration::from_mins(1);
 const MARGIN: Duration = Duration::from_secs(5);
 
 /// Tokens of an answer that outlasts the test.

@@ -111,11 +111,22 @@ pub enum RangeFunction {
     LastOverTime,
     /// Number of times that a counter decreased.
     Resets,
+    /// The value that three quarters of the samples do not exceed.
+    #[strum(serialize = "quantile_over_time")]
+    UpperQuartileOverTime,
 }
 
 impl RangeFunction {
     fn name(self) -> &'static str {
         self.into()
+    }
+
+    /// Arguments before the range, each with a comma.
+    const fn parameters(self) -> &'static str {
+        match self {
+            Self::UpperQuartileOverTime => "0.75, ",
+            Self::Rate | Self::MaxOverTime | Self::SumOverTime | Self::LastOverTime | Self::Resets => "",
+        }
     }
 }
 
@@ -180,6 +191,8 @@ pub enum Expr {
     Equal(Box<Expr>, Box<Expr>),
     /// The first minus the second with the same labels.
     Minus(Box<Expr>, Box<Expr>),
+    /// The first divided by the second with the same labels; not a number where both are 0.
+    DividedBy(Box<Expr>, Box<Expr>),
     /// Each sample, multiplied by this number.
     Times(Factor, Box<Expr>),
     /// The greatest of single samples without labels; those that are missing do not count.
@@ -266,13 +279,13 @@ impl fmt::Display for Expr {
         match self {
             Self::Series(selector) => selector.write(f, None),
             Self::Range(function, selector, window) => {
-                write!(f, "{}(", function.name())?;
+                write!(f, "{}({}", function.name(), function.parameters())?;
                 selector.write(f, Some(window))?;
                 f.write_str(")")
             }
             Self::Custom(query) => write!(f, "{query}"),
             Self::Subquery { function, of, window, offset } => {
-                write!(f, "{}(({of})[{window}]", function.name())?;
+                write!(f, "{}({}({of})[{window}]", function.name(), function.parameters())?;
                 offset.map_or(Ok(()), |offset| write!(f, " offset {offset}"))?;
                 f.write_str(")")
             }
@@ -283,6 +296,7 @@ impl fmt::Display for Expr {
             Self::NotNegative(of) => write!(f, "clamp_min({of}, 0)"),
             Self::Equal(of, other) => write!(f, "{} == {}", Operand(of), Operand(other)),
             Self::Minus(of, other) => write!(f, "{} - {}", Operand(of), Operand(other)),
+            Self::DividedBy(of, by) => write!(f, "{} / {}", Operand(of), Operand(by)),
             Self::Times(factor, of) => write!(f, "{factor} * {}", Operand(of)),
             Self::Greatest(values) => write_greatest(f, values),
             Self::OrZero(of) => write!(f, "{} or vector(0)", Operand(of)),
@@ -320,6 +334,7 @@ impl fmt::Display for Operand<'_> {
             | Expr::Positive(_)
             | Expr::Equal(..)
             | Expr::Minus(..)
+            | Expr::DividedBy(..)
             | Expr::Times(..)
             | Expr::Zero(_)
             | Expr::Or(_)

@@ -21,6 +21,10 @@ use crate::{
 /// Shortest window of the arrival rate, in seconds: four scrapes at the default interval, and two at the longest.
 const WINDOW: u32 = 60;
 
+/// Time from the arrival of a request to the end of its response, in seconds.
+const DURATION_SUM: &str = "kthena_router_request_duration_seconds_sum";
+const DURATION_COUNT: &str = "kthena_router_request_duration_seconds_count";
+
 /// Status codes with which the router refuses a request at once (`pkg/kthena-router/router/router.go`): rate limits, and engines whose
 /// queues are all full. Such a request is never in flight for long, and clients repeat it. An engine's own 400 and 429 reach the counter as
 /// 404.
@@ -30,6 +34,25 @@ const REFUSED: [&str; 2] = ["400", "429"];
 struct Bound {
     service_time: ServiceTime,
     backlog: Backlog,
+}
+
+/// Seconds that requests of the last day took: the upper quartile of the means of five minutes, so that times without waiting count as long
+/// as they are most of the day. No value without requests.
+///
+/// It covers requests with status 200, from their arrival at the router to their last byte.
+pub fn measured_service_time(router: &RouterSeries, models: &ModelNames) -> Expr {
+    let rate = |metric| {
+        let served = router.of_models(Selector::metric(metric).with("status_code", "200"), models);
+        Box::new(Expr::sum(Expr::Range(RangeFunction::Rate, served, "5m".into())))
+    };
+    let mean = Expr::DividedBy(rate(DURATION_SUM), rate(DURATION_COUNT));
+    Expr::Subquery {
+        function: RangeFunction::UpperQuartileOverTime,
+        // Not a number without requests.
+        of: Box::new(Expr::Positive(Box::new(mean))),
+        window: "1d:5m",
+        offset: None,
+    }
 }
 
 /// A bounded backlog, and the measurements that it consists of.

@@ -7,7 +7,7 @@ mod engine;
 mod probe_queries;
 mod router;
 
-pub use backlog::BoundedBacklog;
+pub use backlog::{BoundedBacklog, measured_service_time};
 pub use engine::EngineSeries;
 pub use probe_queries::{
     ENGINE_OF, MODEL, STATUS_CODE, engine_gauges, engine_targets, model_names, other_shards,

@@ -84,6 +84,9 @@ pub(super) struct Signal {
     /// Measurements of a signal with a bounded backlog.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) backlog: Option<Backlog>,
+    /// Seconds that most requests of the last day took, of the signal that counts them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) measured_service_time: Option<f64>,
 }
 
 /// Measurements of a signal with a bounded backlog.
@@ -96,7 +99,7 @@ pub(super) struct Backlog {
     /// Requests that arrive per second; absent while it cannot be measured, so that all requests in flight count.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) arrivals_per_second: Option<f64>,
-    /// Time for one request, and whether an annotation or the profile sets it.
+    /// Time for one request, and its source: an annotation or the profile.
     pub(super) service_time: String,
 }
 
@@ -188,6 +191,13 @@ fn print_one(out: &mut impl io::Write, found: &Explained, paint: Paint) -> io::R
         writeln!(out, "  {:<18} {value}{wanted}", signal.name)?;
         if let (Some(backlog), Some(value)) = (&signal.backlog, signal.value) {
             writeln!(out, "  {:<18} {}", "", backlog.describe(value))?;
+        }
+        if let Some(measured) = signal.measured_service_time {
+            writeln!(
+                out,
+                "  {:<18} a request took {measured:.1} s for most of the last day, see docs/sizing.md",
+                ""
+            )?;
         }
     }
     if let Some(Replicas { now, available, waiting, min, max, wanted, hpa }) = &found.replicas {

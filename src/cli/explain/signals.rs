@@ -13,7 +13,8 @@ use kthena_keda_core::{
     intent::PrometheusSettings,
     observed::Observed,
     plan::{ResolvedIntent, TriggerSpec},
-    signals::{self, Demand},
+    promql::Expr,
+    signals::{self, Demand, measured_service_time},
 };
 
 /// The HPA's tolerance: within a tenth of the target it changes nothing (Kubernetes
@@ -49,6 +50,7 @@ pub(super) async fn current(
             wanted: value.and_then(|value| wanted(trigger, value, observed.model_serving.replicas())),
             problem,
             backlog: backlog(trigger, resolved, &settings, route).await,
+            measured_service_time: service_time(trigger, resolved, &settings, route).await,
         });
     }
     signals
@@ -61,21 +63,38 @@ async fn backlog(
     settings: &PrometheusSettings,
     route: &PrometheusRoute,
 ) -> Option<Backlog> {
-    let bounded = resolved.triggers.backlog.as_ref()?;
+    let bounded = resolved.triggers.backlog.as_ref().filter(|_| counts_requests(trigger))?;
     let intent = &resolved.intent;
     let service_time = intent.backlog.service_time?;
-    if trigger.name != signals::Signal::Demand(Demand::ActiveRequests).name() {
-        return None;
-    }
-    let value =
-        async |query| route.querier.query(settings, query).await.ok()?.first().map(|found| found.value);
     let is_of_profile = intent.profile.backlog.service_time == Some(service_time);
     let source = if is_of_profile { "profile" } else { "annotation" };
     Some(Backlog {
-        in_flight: value(&bounded.in_flight).await,
-        arrivals_per_second: value(&bounded.arrival_rate).await,
+        in_flight: value(&bounded.in_flight, settings, route).await,
+        arrivals_per_second: value(&bounded.arrival_rate, settings, route).await,
         service_time: format!("{service_time} (from the {source})"),
     })
+}
+
+/// Seconds that most requests of the last day took.
+async fn service_time(
+    trigger: &TriggerSpec,
+    resolved: &ResolvedIntent,
+    settings: &PrometheusSettings,
+    route: &PrometheusRoute,
+) -> Option<f64> {
+    if !counts_requests(trigger) {
+        return None;
+    }
+    let ResolvedIntent { intent, triggers } = resolved;
+    value(&measured_service_time(&triggers.router, &intent.models), settings, route).await
+}
+
+fn counts_requests(trigger: &TriggerSpec) -> bool {
+    trigger.name == signals::Signal::Demand(Demand::ActiveRequests).name()
+}
+
+async fn value(query: &Expr, settings: &PrometheusSettings, route: &PrometheusRoute) -> Option<f64> {
+    route.querier.query(settings, query).await.ok()?.first().map(|found| found.value)
 }
 
 /// The value that KEDA serves to the HPA for the trigger with this index.

@@ -1,0 +1,169 @@
+//! A step of load while models load, with and without a bounded backlog, at the shipped intervals.
+
+use std::time::Duration;
+
+use demo::{Picture, Recorder, Sample, draw};
+use engine::{Engine, EngineSettings, Load, LoadSettings};
+use harness::{Chain, ChainSettings, Model, chain::is_in_namespace, stack::root, wait::until_asked_within};
+use tokio::time::{Instant, sleep};
+
+use crate::{MAX, MOST_IN_FLIGHT, NEED, PER_SECOND, shipped_profile};
+
+/// Time for one request, in tokens and seconds.
+const TOKENS: u32 = 50;
+const SERVICE_TIME: &str = "5s";
+/// Time that a ServingGroup takes to load.
+const LOADING: &str = "60s";
+/// Period of the samples.
+const PERIOD: Duration = Duration::from_secs(2);
+/// Time without a backlog after which the run ends.
+const CALM: Duration = Duration::from_mins(2);
+
+/// A model under load, and what was recorded of it.
+struct Run {
+    name: &'static str,
+    chat: Model,
+    load: Load,
+    recorder: Recorder,
+    /// Time at which the backlog was gone.
+    cleared: Option<Duration>,
+}
+
+impl Run {
+    /// Creates a model with a service time, which serves requests of 5 s with ten slots in each ServingGroup.
+    async fn start(chain: &Chain, engine: &Engine, name: &'static str, service_time: &str) -> Self {
+        let max = MAX.to_string();
+        let chat = chain
+            .model_on(engine, name, |builder| {
+                builder
+                    .loading(LOADING)
+                    .annotated("autoscaling.kthena.io/max-replicas", &max)
+                    .annotated("autoscaling.kthena.io/service-time", service_time)
+            })
+            .await;
+        let load = Load::start(LoadSettings {
+            router: chain.router.url.clone(),
+            model: name.to_owned(),
+            tokens: TOKENS,
+            most_requests: 200_000,
+        });
+        Self { name, chat, load, recorder: Recorder::default(), cleared: None }
+    }
+
+    /// Takes a sample. Returns `true` once the backlog has been gone for a while.
+    async fn look(&mut self, chain: &Chain) -> bool {
+        let sample = self.recorder.look(chain, &self.chat, &self.load).await;
+        // Slightly more than the requests in flight when every request is served at once.
+        let is_served =
+            sample.at > Duration::from_mins(1) && sample.load <= usize::try_from(NEED * 12).unwrap();
+        let at = sample.at;
+        if is_served && self.cleared.is_none() {
+            self.recorder.mark("backlog gone");
+            self.cleared = Some(at);
+        }
+        self.cleared.is_some_and(|cleared| at > cleared + CALM)
+    }
+
+    fn peak(&self) -> i64 {
+        self.recorder.samples.iter().map(|sample| sample.wanted).max().unwrap()
+    }
+
+    /// ServingGroups that were wanted, times hours.
+    fn group_hours(&self) -> f64 {
+        self.integral(|sample| sample.wanted as f64) / 3600.0
+    }
+
+    /// Requests that waited, times seconds.
+    fn waiting(&self) -> f64 {
+        self.integral(|sample| (sample.load as f64 - (sample.ready * 10) as f64).max(0.0))
+    }
+
+    /// The value of each sample, times the seconds until the next one.
+    fn integral(&self, value: impl Fn(&Sample) -> f64) -> f64 {
+        let lasting = |pair: &[Sample]| value(&pair[0]) * pair[1].at.saturating_sub(pair[0].at).as_secs_f64();
+        self.recorder.samples.windows(2).map(lasting).sum()
+    }
+
+    fn report(&self) {
+        println!(
+            "{}: peak {} for a need of {NEED}, {:.1} times; backlog gone after {:?}; {:.2} group-hours; {:.0} request-seconds of waiting",
+            self.name,
+            self.peak(),
+            self.peak() as f64 / NEED as f64,
+            self.cleared,
+            self.group_hours(),
+            self.waiting(),
+        );
+        let title = format!("The load of ten ServingGroups arrives at once ({})", self.name);
+        let picture = Picture { title: &title, level: Some((NEED as f64, "need")) };
+        draw(&self.recorder, picture, &root().join("target/demo").join(self.name));
+    }
+}
+
+/// Both models at once, so that everything else is equal.
+#[tokio::test]
+async fn a_bounded_backlog_adds_no_more_groups_than_are_needed() {
+    assert!(is_in_namespace(), "run `make soak`: this needs a network namespace");
+    let mut settings = ChainSettings::quick(env!("CARGO_BIN_EXE_kthena-keda"));
+    settings.profile = shipped_profile();
+    settings.hpa_sync_seconds = 15;
+    settings.prometheus.lookback_seconds = 300;
+    let chain = Chain::start(&settings).await;
+    let engine = || {
+        Engine::start(EngineSettings {
+            concurrency: 10,
+            token_time: Duration::from_millis(100),
+            ..EngineSettings::default()
+        })
+    };
+    let engines = [engine(), engine()];
+    let mut runs = [
+        Run::start(&chain, &engines[0], "all-in-flight", "off").await,
+        Run::start(&chain, &engines[1], "bounded-backlog", SERVICE_TIME).await,
+    ];
+    for run in &runs {
+        run.load.hold(1);
+        let served = async || run.load.counts().served;
+        until_asked_within(Duration::from_mins(4), "the router serves the model", served, |served| {
+            *served > 0
+        })
+        .await;
+        run.load.hold(0);
+        run.chat.keda_says("Ready", "True").await;
+    }
+    // The router is older than the window of the arrival rate.
+    sleep(Duration::from_secs(90)).await;
+    for run in &mut runs {
+        run.recorder = Recorder::default();
+        run.load.arrive(PER_SECOND, MOST_IN_FLIGHT);
+    }
+    let limit = Instant::now() + Duration::from_mins(25);
+    loop {
+        let mut are_calm = true;
+        for run in &mut runs {
+            are_calm &= run.look(&chain).await;
+        }
+        if are_calm {
+            break;
+        }
+        assert!(
+            Instant::now() < limit,
+            "the backlog is not gone: {:?}",
+            runs.each_ref().map(|run| run.cleared)
+        );
+        sleep(PERIOD).await;
+    }
+    runs.iter().for_each(Run::report);
+    let [all, bounded] = &runs;
+    assert!(
+        bounded.peak() <= 2 * NEED && bounded.peak() < all.peak(),
+        "{} and {}",
+        bounded.peak(),
+        all.peak()
+    );
+    let [slow, fast] = [bounded, all].map(|run| run.cleared.unwrap().as_secs_f64());
+    assert!(
+        slow <= 1.1 * fast + PERIOD.as_secs_f64(),
+        "cleared after {slow} s, without a bound after {fast} s"
+    );
+}
