@@ -267,6 +267,48 @@ impl Expr {
         Self::Zero(Box::new(self))
     }
 
+    /// This number times each sample.
+    #[must_use]
+    pub fn times(self, factor: Factor) -> Self {
+        Self::Times(factor, Box::new(self))
+    }
+
+    /// The expression minus another one, by labels.
+    #[must_use]
+    pub fn minus(self, other: Expr) -> Self {
+        Self::Minus(Box::new(self), Box::new(other))
+    }
+
+    /// 0 instead of a negative value.
+    #[must_use]
+    pub fn not_negative(self) -> Self {
+        Self::NotNegative(Box::new(self))
+    }
+
+    /// 0 instead of no sample, for a single sample without labels.
+    #[must_use]
+    pub fn or_zero(self) -> Self {
+        Self::OrZero(Box::new(self))
+    }
+
+    /// The samples whose labels no sample of the other has.
+    #[must_use]
+    pub fn unless(self, other: Expr) -> Self {
+        Self::Unless(Box::new(self), Box::new(other))
+    }
+
+    /// The expression, if `absent` has no sample.
+    #[must_use]
+    pub fn if_none(self, absent: Expr) -> Self {
+        Self::IfNone(Box::new(self), Box::new(absent))
+    }
+
+    /// The samples with a positive value.
+    #[must_use]
+    pub fn positive(self) -> Self {
+        Self::Positive(Box::new(self))
+    }
+
     /// The expression, if `present` has at least one sample.
     #[must_use]
     pub fn if_any(self, present: Expr) -> Self {

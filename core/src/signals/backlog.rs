@@ -30,12 +30,6 @@ const DURATION_COUNT: &str = "kthena_router_request_duration_seconds_count";
 /// 404.
 const REFUSED: [&str; 2] = ["400", "429"];
 
-/// Bound with a service time that is shorter than the drain time.
-struct Bound {
-    service_time: ServiceTime,
-    backlog: Backlog,
-}
-
 /// Seconds that requests of the last day took: the upper quartile of the means of five minutes, so that times without waiting count as long
 /// as they are most of the day. No value without requests.
 ///
@@ -43,13 +37,13 @@ struct Bound {
 pub fn measured_service_time(router: &RouterSeries, models: &ModelNames) -> Expr {
     let rate = |metric| {
         let served = router.of_models(Selector::metric(metric).with("status_code", "200"), models);
-        Box::new(Expr::sum(Expr::Range(RangeFunction::Rate, served, "5m".into())))
+        Expr::sum(Expr::Range(RangeFunction::Rate, served, "5m".into()))
     };
-    let mean = Expr::DividedBy(rate(DURATION_SUM), rate(DURATION_COUNT));
+    let mean = Expr::DividedBy(Box::new(rate(DURATION_SUM)), Box::new(rate(DURATION_COUNT)));
     Expr::Subquery {
         function: RangeFunction::UpperQuartileOverTime,
         // Not a number without requests.
-        of: Box::new(Expr::Positive(Box::new(mean))),
+        of: Box::new(mean.positive()),
         window: "1d:5m",
         offset: None,
     }
@@ -67,55 +61,57 @@ pub struct BoundedBacklog {
 }
 
 impl BoundedBacklog {
-    /// Requests in flight with a bounded backlog. `running` are the requests that run in the engines: so many are served, whatever the
-    /// service time says. `None` if all of the backlog counts.
+    /// Requests in flight with a bounded backlog; `None` if all of the backlog counts. `running` are the requests that run in the
+    /// engines: so many are served, whatever the service time says.
     ///
     /// The total equals the requests in flight while the arrivals cannot be measured: after a scrape that failed, while routers start,
     /// restart or end, without the router's counter, and before Kthena 1.0.
     pub(super) fn of(
-        in_flight: Expr,
         router: &RouterSeries,
         models: &ModelNames,
         backlog: Backlog,
         running: Option<Expr>,
     ) -> Option<Self> {
         let bound = Bound::of(backlog)?;
-        let deferred = bound.deferred_share()?;
-        let measured = |value: Expr| {
-            let unmeasured = Expr::Or(unmeasured(router, models, bound.longest_window()).into());
-            Expr::IfNone(Box::new(value), Box::new(unmeasured))
-                .if_any(router.fresh())
-                .if_any(router.counts_requests(Selector::metric(REQUESTS)))
-        };
-        let arrivals =
-            |factor: Factor, window| Expr::Times(factor, Box::new(arrivals(router, models, window)));
-        let windows = bound.windows();
-        let served =
-            windows.iter().filter_map(|window| Some(arrivals(bound.requests_per_arrival(*window)?, *window)));
+        let requests = Requests { router, models };
+        let served = bound.windows.iter().filter_map(|window| {
+            Some(requests.arrivals(*window).times(bound.requests_per_arrival(*window)?))
+        });
         let base = Expr::Greatest(served.chain(running).collect());
-        // Without a value instead of 0.
-        let requests =
-            Expr::sum(Expr::max_by(&["namespace", "pod", "model"], Expr::Series(gauge(router, models))));
-        let excess = Expr::NotNegative(Box::new(Expr::Minus(Box::new(requests), Box::new(base))));
-        let deferred = Expr::OrZero(Box::new(measured(Expr::Times(deferred, Box::new(excess)))));
-        let per_second =
-            windows.iter().filter_map(|window| Some(arrivals(Factor::ratio(1, (*window).into())?, *window)));
+        let excess = requests.in_flight().minus(base).not_negative();
+        let deferred = requests.if_measured(excess.times(bound.deferred_share()?), &bound).or_zero();
+        let rates = bound
+            .windows
+            .iter()
+            .filter_map(|window| Some(requests.arrivals(*window).times(Factor::ratio(1, (*window).into())?)));
+        let in_flight = router.active_requests(models);
         Some(Self {
-            total: Expr::Minus(Box::new(in_flight.clone()), Box::new(deferred)),
-            arrival_rate: measured(Expr::Greatest(per_second.collect())),
+            total: in_flight.clone().minus(deferred),
+            arrival_rate: requests.if_measured(Expr::Greatest(rates.collect()), &bound),
             in_flight,
         })
     }
 }
 
+/// Bound of a backlog, with a service time.
+struct Bound {
+    service_time: ServiceTime,
+    backlog: Backlog,
+    /// Windows of the arrival rate, in seconds, the longest last. The greatest rate counts. Over the service time every request that still
+    /// runs has arrived, so long streams are not taken for a backlog when the arrivals stop.
+    windows: Vec<u32>,
+}
+
 impl Bound {
-    /// `None` for a backlog that is not bounded.
+    /// `None` without a service time.
     fn of(backlog: Backlog) -> Option<Self> {
-        Some(Self { service_time: backlog.service_time?, backlog })
+        let service_time = backlog.service_time?;
+        let seconds = service_time.millis().div_ceil(1000);
+        let windows = if seconds > WINDOW { vec![WINDOW, seconds] } else { vec![WINDOW] };
+        Some(Self { service_time, backlog, windows })
     }
 
-    /// Part of a backlog that waits for groups that are there already; `None` if the backlog is to be worked off within the service time,
-    /// so that all of it counts.
+    /// Part of the backlog that does not count; `None` if it is to be worked off within the service time, so that all of it counts.
     fn deferred_share(&self) -> Option<Factor> {
         let drain = u64::from(self.backlog.drain_time.seconds()) * 1000;
         let deferred =
@@ -123,65 +119,72 @@ impl Bound {
         Factor::ratio(deferred, drain)
     }
 
-    /// Windows of the arrival rate, in seconds. The greatest rate counts. Over the service time every request that still runs has arrived,
-    /// so long streams are not taken for a backlog when the arrivals stop.
-    fn windows(&self) -> Vec<u32> {
-        let service_time = self.service_time.millis().div_ceil(1000);
-        if service_time > WINDOW { vec![WINDOW, service_time] } else { vec![WINDOW] }
-    }
-
-    fn longest_window(&self) -> u32 {
-        self.windows().into_iter().max().unwrap_or(WINDOW)
-    }
-
-    /// Requests that are served at once for each arrival within a window of so many seconds, with headroom.
+    /// Requests that are served at a time for each arrival within a window of so many seconds, with headroom.
     fn requests_per_arrival(&self, window: u32) -> Option<Factor> {
         let served = u64::from(self.backlog.headroom.thousandths()) * u64::from(self.service_time.millis());
         Factor::ratio(served, u64::from(window) * 1_000_000)
     }
 }
 
-fn gauge(router: &RouterSeries, models: &ModelNames) -> Selector {
-    router.of_models(Selector::metric(DOWNSTREAM), models)
+/// Requests for the names at one router.
+struct Requests<'a> {
+    router: &'a RouterSeries,
+    models: &'a ModelNames,
 }
 
-fn counter(router: &RouterSeries, models: &ModelNames) -> Selector {
-    let served = REFUSED
-        .into_iter()
-        .fold(Selector::metric(REQUESTS), |counter, code| counter.with_not("status_code", code));
-    router.of_models(served, models)
+impl Requests<'_> {
+    fn gauge(&self) -> Selector {
+        self.router.of_models(Selector::metric(DOWNSTREAM), self.models)
+    }
+
+    /// The counter of requests that ended, without refusals.
+    fn counter(&self) -> Selector {
+        let served = REFUSED
+            .into_iter()
+            .fold(Selector::metric(REQUESTS), |counter, code| counter.with_not("status_code", code));
+        self.router.of_models(served, self.models)
+    }
+
+    /// Requests in flight, without a value instead of 0.
+    fn in_flight(&self) -> Expr {
+        Expr::sum(Expr::max_by(&["namespace", "pod", "model"], Expr::Series(self.gauge())))
+    }
+
+    /// Requests that have arrived up to a number of seconds ago, since the routers started.
+    fn arrived(&self, seconds_ago: Option<u32>) -> Expr {
+        let all = Expr::Or(vec![at(self.counter(), seconds_ago), at(self.gauge(), seconds_ago)]);
+        Expr::sum(Expr::max_by(POD_LABELS, Expr::sum_by(TARGET_LABELS, all)))
+    }
+
+    /// Requests that arrived within the window that ends now.
+    fn arrivals(&self, window: u32) -> Expr {
+        self.arrived(None).minus(self.arrived(Some(window)).or_zero()).not_negative()
+    }
+
+    /// The value, if the ends of the longest window can be compared: the same routers were scraped at both of them, and their counters
+    /// went on in between. A failed scrape at the end of a shorter window makes its rate too great, which is harmless.
+    fn if_measured(&self, value: Expr, bound: &Bound) -> Expr {
+        let Some(window) = bound.windows.last().copied() else { return value };
+        let (pods, counter) = (self.router.active(), self.counter());
+        let resets = Expr::Range(RangeFunction::Resets, counter.clone(), seconds(window).into());
+        let obstacles = vec![
+            at(pods.clone(), None).unless(at(pods.clone(), Some(window))),
+            at(pods.clone(), Some(window)).unless(at(pods, None)),
+            at(counter.clone(), Some(window)).unless(at(counter, None)),
+            resets.positive(),
+        ];
+        value
+            .if_none(Expr::Or(obstacles))
+            .if_any(self.router.fresh())
+            .if_any(self.router.counts_requests(Selector::metric(REQUESTS)))
+    }
 }
 
-/// Requests that arrived within the window that ends now.
-fn arrivals(router: &RouterSeries, models: &ModelNames, window: u32) -> Expr {
-    let arrived = |ago: Option<u32>| {
-        let ended = Expr::Series(at(counter(router, models), ago));
-        let in_flight = Expr::Series(at(gauge(router, models), ago));
-        let by_target = Expr::sum_by(TARGET_LABELS, Expr::Or(vec![ended, in_flight]));
-        Expr::sum(Expr::max_by(POD_LABELS, by_target))
-    };
-    let before = Expr::OrZero(Box::new(arrived(Some(window))));
-    Expr::NotNegative(Box::new(Expr::Minus(Box::new(arrived(None)), Box::new(before))))
-}
-
-/// Samples that exist if the ends of the window cannot be compared: a router was not scraped at both of them, or its counter began again.
-fn unmeasured(router: &RouterSeries, models: &ModelNames, window: u32) -> [Expr; 4] {
-    let series = |selector: Selector, ago| Box::new(Expr::Series(at(selector, ago)));
-    let [pods, counter] = [router.active(), counter(router, models)];
-    let resets = Expr::Range(RangeFunction::Resets, counter.clone(), seconds(window).into());
-    [
-        Expr::Unless(series(pods.clone(), None), series(pods.clone(), Some(window))),
-        Expr::Unless(series(pods.clone(), Some(window)), series(pods, None)),
-        Expr::Unless(series(counter.clone(), Some(window)), series(counter, None)),
-        Expr::Positive(Box::new(resets)),
-    ]
-}
-
-fn at(selector: Selector, seconds_ago: Option<u32>) -> Selector {
-    match seconds_ago {
+fn at(selector: Selector, seconds_ago: Option<u32>) -> Expr {
+    Expr::Series(match seconds_ago {
         Some(ago) => selector.offset(seconds(ago)),
         None => selector,
-    }
+    })
 }
 
 fn seconds(seconds: u32) -> String {

@@ -47,7 +47,7 @@ pub fn bounded_requests(
     engines: Option<&EngineSeries>,
 ) -> Option<BoundedBacklog> {
     let running = engines.map(EngineSeries::running_requests);
-    BoundedBacklog::of(router.active_requests(models), router, models, backlog, running)
+    BoundedBacklog::of(router, models, backlog, running)
 }
 
 impl Saturation {

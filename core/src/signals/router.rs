@@ -244,7 +244,7 @@ impl RouterSeries {
     /// not had a request for any model. A monitor may drop the counter.
     fn no_requests_counted(&self, counter: Selector) -> Vec<Expr> {
         let series = |metric| Expr::max(Expr::Series(self.own(Selector::metric(metric))));
-        let unused = Expr::IfNone(Box::new(series(ACTIVE)), Box::new(series(DOWNSTREAM)));
+        let unused = series(ACTIVE).if_none(series(DOWNSTREAM));
         let others = Expr::max(Expr::Series(self.own(counter)));
         self.evidence_from(others, unused)
     }
@@ -340,7 +340,7 @@ pub fn activation(models: &ModelNames, router: &RouterSeries) -> Expr {
         window: "5m:15s",
         offset: Some(WINDOW),
     };
-    let growth = Expr::NotNegative(Box::new(Expr::Minus(Box::new(total), Box::new(before))));
+    let growth = total.minus(before).not_negative();
     let arrived = Expr::max_by(POD_LABELS, growth);
     router.total_or_idle(arrived).if_any(router.scraped_in("5m", "5m:15s", Some(WINDOW)))
 }
