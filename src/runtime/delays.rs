@@ -53,6 +53,9 @@ pub const DELETION_CONFIRM: Duration = Duration::from_secs(5);
 /// Time for KEDA to report on a new ScaledObject, which takes it seconds; afterwards its silence is a problem.
 pub const KEDA_REPORT: Duration = Duration::from_mins(5);
 
+/// Time for KEDA to report the end of a pause, which takes it seconds; afterwards its report is outdated.
+pub const KEDA_RESUME: Duration = Duration::from_mins(2);
+
 /// Time in which the event limiter regains one event.
 pub const EVENT_REFILL: Duration = Duration::from_secs(1);
 

@@ -90,8 +90,8 @@ pub struct AutoscalingProfileSpec {
     /// Removal of the last ServingGroup. Applies if replicas.min is 0.
     pub scale_to_zero: ScaleToZeroSpec,
     /// Number of ServingGroups while Prometheus returns no data. By default it stays as it is. The
-    /// operator omits the fallback if replicas.min is 0, because KEDA would scale up every idle model, and if
-    /// KEDA is older than 2.17.
+    /// operator omits the fallback if replicas.min is 0, because KEDA would scale up every idle model, while all
+    /// scaling is paused, and if KEDA is older than 2.17.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fallback: Option<FallbackSpec>,
     /// ServiceMonitor and PodMonitors that the operator creates. Only the profile named default configures the

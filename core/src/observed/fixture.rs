@@ -55,6 +55,7 @@ pub(crate) struct Fixture {
     readable: Readability,
     booster: Option<Result<Value, Unread>>,
     keda_is_silent: bool,
+    pause_is_outdated: bool,
     bounds: Option<(i32, i32)>,
 }
 
@@ -96,6 +97,7 @@ impl Fixture {
             readable: Readability::default(),
             booster: None,
             keda_is_silent: false,
+            pause_is_outdated: false,
             bounds: None,
         }
     }
@@ -335,6 +337,12 @@ impl Fixture {
         self
     }
 
+    /// Makes KEDA report a pause for minutes after its end.
+    pub(crate) fn pause_is_outdated(mut self) -> Self {
+        self.pause_is_outdated = true;
+        self
+    }
+
     /// Sets the bounds of the ScaledObject.
     pub(crate) fn applied_bounds(mut self, min: i32, max: i32) -> Self {
         self.bounds = Some((min, max));
@@ -397,6 +405,7 @@ impl Fixture {
                 ..ScaledObjectDigest::from(&decode::<LiveScaledObject>(found))
             }),
             keda_is_silent: self.keda_is_silent,
+            pause_is_outdated: self.pause_is_outdated,
             hpa: self.hpa.as_ref().map(|found| HpaDigest::from(&decode::<LiveHpa>(found))),
             competing_autoscalers: self.competing(&model_serving),
             pod_monitor: self

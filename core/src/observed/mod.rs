@@ -64,6 +64,8 @@ pub struct Observed {
     pub scaled_object: Option<ScaledObjectDigest>,
     /// `true` if KEDA has reported nothing on its ScaledObject although it has existed for minutes.
     pub keda_is_silent: bool,
+    /// `true` if KEDA has reported a pause of its ScaledObject for minutes although no annotation asks for one.
+    pub pause_is_outdated: bool,
     /// HPA that KEDA creates for its ScaledObject.
     pub hpa: Option<HpaDigest>,
     /// Other autoscalers of it.
@@ -113,6 +115,7 @@ impl Observed {
             model_serving,
             scaled_object: None,
             keda_is_silent: false,
+            pause_is_outdated: false,
             hpa: None,
             competing_autoscalers: Vec::new(),
             pod_monitor: None,
@@ -137,8 +140,8 @@ impl Observed {
 
     /// Hash of what the model's users and the platform team wrote: the annotations, the pod template, the profile,
     /// the routes and autoscalers of the namespace, the installed APIs and the permissions to read them, the objects
-    /// of others that have the generated names, and the fields that others keep setting. It does not change with
-    /// what other controllers report or tenants of other namespaces do.
+    /// of others that have the generated names, the fields that others keep setting, and a pause that has ended. It
+    /// does not change with what other controllers report at each moment or tenants of other namespaces do.
     pub fn user_input(&self, capabilities: Option<Capabilities>) -> u64 {
         let prefix = format!("{}/", self.namespace());
         let autoscalers: Vec<_> =
@@ -152,7 +155,8 @@ impl Observed {
             &self.model_serving.spec.template.roles,
             &self.profile,
             self.routing.within(self.namespace()),
-            (autoscalers, objects, &self.persistent_fields, self.readable, capabilities),
+            (autoscalers, objects, &self.persistent_fields, self.pause_is_outdated),
+            (self.readable, capabilities),
         );
         let mut hasher = DefaultHasher::new();
         format!("{written:?}").hash(&mut hasher);

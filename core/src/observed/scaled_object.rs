@@ -81,6 +81,8 @@ pub struct ScaledObjectDigest {
     pub bounds: Option<(i32, i32)>,
     /// Pause of all scaling by an annotation of KEDA, if any.
     pub pause: Option<KedaPause>,
+    /// `true` if KEDA reports a pause and no annotation asks for one.
+    pub reports_ended_pause: bool,
     /// Creation time.
     pub created: Option<Timestamp>,
     /// Conditions reported by KEDA.
@@ -107,7 +109,7 @@ impl ScaledObjectDigest {
 }
 
 /// KEDA's annotations that pause all scaling (`apis/keda/v1alpha1/scaledobject_types.go`); the first one does
-/// so with any value.
+/// so with any value. Those of one direction begin with the second one.
 const PAUSED_AT: &str = "autoscaling.keda.sh/paused-replicas";
 const PAUSED: &str = "autoscaling.keda.sh/paused";
 
@@ -121,6 +123,7 @@ impl From<&LiveScaledObject> for ScaledObjectDigest {
             target: live.target.clone(),
             bounds: live.bounds(),
             pause: live.pause(),
+            reports_ended_pause: live.reports_ended_pause(),
             created: live.metadata.creation_timestamp.as_ref().map(|time| time.0),
             conditions: live.conditions.clone(),
         }
@@ -144,6 +147,14 @@ impl LiveScaledObject {
         }
         let is_paused = annotations.get(PAUSED).is_some_and(|value| value != "false");
         is_paused.then_some(KedaPause { annotation: PAUSED, replicas: None })
+    }
+
+    fn reports_ended_pause(&self) -> bool {
+        let is_pause = |(key, value): (&String, &String)| {
+            key == PAUSED_AT || key.starts_with(PAUSED) && value != "false"
+        };
+        find_condition(&self.conditions, "Paused").is_some_and(|paused| paused.status == "True")
+            && !self.annotations().iter().any(is_pause)
     }
 
     /// Prometheus address that KEDA queries.
@@ -180,5 +191,26 @@ mod tests {
         let digest = ScaledObjectDigest::from(&live);
         let now: Timestamp = "2026-01-01T00:06:00Z".parse().unwrap();
         assert_eq!(digest.silence(now).map(|silence| silence.as_secs()), seconds);
+    }
+
+    #[rstest]
+    #[case::ended("True", json!({}), true)]
+    #[case::ended_with_other_annotations("True", json!({"autoscaling.keda.sh/force-activation": "true"}), true)]
+    #[case::turned_off("True", json!({"autoscaling.keda.sh/paused": "false"}), true)]
+    #[case::paused("True", json!({"autoscaling.keda.sh/paused": "true"}), false)]
+    #[case::at_zero("True", json!({"autoscaling.keda.sh/paused-replicas": "0"}), false)]
+    #[case::scale_in("True", json!({"autoscaling.keda.sh/paused-scale-in": "true"}), false)]
+    #[case::scale_out("True", json!({"autoscaling.keda.sh/paused-scale-out": "true"}), false)]
+    #[case::resumed("False", json!({}), false)]
+    fn a_pause_ends_with_its_annotation(
+        #[case] status: &str,
+        #[case] annotations: Value,
+        #[case] expected: bool,
+    ) {
+        let paused =
+            json!({"type": "Paused", "status": status, "reason": "ScaledObjectPaused", "message": ""});
+        let object = json!({"metadata": {"name": "chat", "annotations": annotations}, "status": {"conditions": [paused]}});
+        let live: LiveScaledObject = serde_json::from_value(object).unwrap();
+        assert_eq!(ScaledObjectDigest::from(&live).reports_ended_pause, expected);
     }
 }

@@ -377,6 +377,13 @@ pub(super) fn slow_prometheus(limit: Duration) -> String {
     )
 }
 
+/// KEDA did not notice the end of a pause, or wrote the old condition back.
+pub(super) fn outdated_pause(namespace: &str, name: &str) -> String {
+    format!(
+        "KEDA still reports the condition Paused on the ScaledObject although no annotation pauses it, so kubectl and other clients show a pause while this model is scaled; to clear the condition, run: kubectl annotate scaledobject {name} -n {namespace} --overwrite autoscaling.keda.sh/paused=false"
+    )
+}
+
 /// Prometheus has the targets of one shard.
 pub(super) fn one_of_several_shards() -> String {
     "prometheus.url leads to one of several Prometheus shards, each of which has only a part of the targets, so queries miss routers or engines; set prometheus.url to a store that holds the series of all shards, such as Thanos Query".to_owned()

@@ -93,8 +93,13 @@ fn metadata(model_serving: &ModelServing, pause: Option<Pause>) -> ObjectMeta {
 
 /// No fallback with a minimum of 0: KEDA counts a fallback as activity (2.19 on) and would wake every model
 /// at zero when Prometheus is down.
+///
+/// None during a pause of all scaling either, which has no HPA that could use it. With one, KEDA first sets its
+/// condition `Fallback` after the resume, from a copy of all conditions that may still be paused
+/// (`pkg/fallback/fallback.go`), and so reports a pause that is over: <https://github.com/kedacore/keda/issues/6421>.
 fn fallback(intent: &Intent, keda: Keda) -> Option<Fallback> {
-    intent.profile.fallback.clone().filter(|_| intent.replicas.min() > 0 && keda.fallback_behavior)
+    let is_usable = intent.replicas.min() > 0 && intent.pause != Some(Pause::All) && keda.fallback_behavior;
+    intent.profile.fallback.clone().filter(|_| is_usable)
 }
 
 fn behavior(intent: &Intent) -> Advanced {

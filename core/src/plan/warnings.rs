@@ -38,6 +38,7 @@ pub(super) fn of(
     warnings.extend(observed.model_serving.misplaced_pause().map(|key| {
         format!("the annotation {} pauses nothing on a ModelServing; use {PREFIX}paused", quoted(key))
     }));
+    warnings.extend(external_status::outdated_pause(observed, intent));
     warnings.extend(observed.second_writer.iter().map(|manager| booster::second_writer(observed, manager)));
     warnings.extend(unread::warnings(observed, resolved));
     warnings.extend(scraping::warnings(observed, resolved));

@@ -366,6 +366,9 @@ async fn explain_model(
     if in_full && observed.model_serving.lags() {
         observed.waiting = waiting_pods(&route.client, &observed.model_serving).await.ok().flatten();
     }
+    // One look does not show for how long KEDA has reported it.
+    observed.pause_is_outdated =
+        observed.scaled_object.as_ref().is_some_and(|found| found.reports_ended_pause);
     let plan = plan::plan(&observed, cluster.capabilities, &defaults);
     let explanation = plan.explanation.as_ref()?;
     let differences = cluster.differences(&observed, &plan, &explanation.verdict);

@@ -53,6 +53,8 @@ struct ModelHistory {
     /// Hash of the users' settings at the last write of the condition; after a restart, at the first reconcile.
     user_input: Option<u64>,
     pause_writes: Throttle,
+    /// First reconcile in a row in which KEDA reported a pause without an annotation.
+    ended_pause_since: Option<Instant>,
     /// One entry for each kind.
     applied: Vec<LastApplied>,
     reported: Option<ReportedCondition>,
@@ -128,6 +130,19 @@ impl History {
     /// Records a change of the pause of a kept ScaledObject.
     pub(super) fn record_pause(&self, uid: &str) {
         self.models().entry(uid.to_owned()).or_default().pause_writes.record();
+    }
+
+    /// Records that KEDA reports a pause that has ended, or that it does not. Returns for how long it has done so.
+    pub(super) fn record_ended_pause(&self, uid: &str, is_reported: bool) -> Option<Duration> {
+        let mut models = self.models();
+        if !is_reported {
+            if let Some(model) = models.get_mut(uid) {
+                model.ended_pause_since = None;
+            }
+            return None;
+        }
+        let model = models.entry(uid.to_owned()).or_default();
+        Some(model.ended_pause_since.get_or_insert_with(Instant::now).elapsed())
     }
 
     /// Records the desired object of an apply. Returns `true` if the last apply had the same one, so that a write restored it.
@@ -305,6 +320,7 @@ fn least_age(before: &Condition, verdict: &Verdict) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::delays::KEDA_RESUME;
     use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
     use kthena_keda_core::domain::{
         Reason, Status,
@@ -349,6 +365,18 @@ mod tests {
         assert!(history.record_mistyped("new", Some("b")));
         assert!(!history.record_mistyped("new", None));
         assert!(history.record_mistyped("new", Some("b")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn measures_how_long_keda_reports_a_pause_that_has_ended() {
+        let history = History::default();
+        assert_eq!(history.record_ended_pause("a", false), None);
+        assert_eq!(history.record_ended_pause("a", true), Some(Duration::ZERO));
+        tokio::time::advance(KEDA_RESUME).await;
+        assert_eq!(history.record_ended_pause("a", true), Some(KEDA_RESUME));
+        assert_eq!(history.record_ended_pause("b", true), Some(Duration::ZERO));
+        assert_eq!(history.record_ended_pause("a", false), None);
+        assert_eq!(history.record_ended_pause("a", true), Some(Duration::ZERO));
     }
 
     fn model_serving(replicas: i32, manager: &str, subresource: Option<&str>) -> ModelServing {

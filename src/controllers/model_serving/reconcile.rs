@@ -12,11 +12,14 @@ use super::{
     status::{Phase, StatusWrite, waits_for_apply, write_status},
     uid,
 };
-use crate::{cluster::Error, runtime::delays::KEDA_REPORT};
+use crate::{
+    cluster::Error,
+    runtime::delays::{KEDA_REPORT, KEDA_RESUME},
+};
 use kthena_keda_core::{
     api::kthena::ModelServing,
     domain::Capabilities,
-    observed::{LivePodMonitor, LiveScaledObject, Observed, OwnedObject, PersistentFields},
+    observed::{LivePodMonitor, LiveScaledObject, Observed, OwnedObject, Ownership, PersistentFields},
     plan::{Desired, Plan, plan},
 };
 
@@ -74,6 +77,7 @@ fn observe(context: &ModelServingContext, model_serving: &ModelServing) -> Optio
     let mut observed = caches.observe(model_serving, &served, router);
     observed.second_writer = context.history.record_replicas_writer(model_serving);
     observed.persistent_fields = persistent_fields(context, &observed);
+    observed.pause_is_outdated = ended_pause(context, &observed).is_some_and(|age| age >= KEDA_RESUME);
     Some((observed, served.capabilities))
 }
 
@@ -87,6 +91,21 @@ fn persistent_fields(context: &ModelServingContext, observed: &Observed) -> Pers
         scaled_object: of_kind(&LiveScaledObject::kind(&()), observed.scaled_object_digest()),
         pod_monitor: of_kind(&LivePodMonitor::kind(&()), observed.pod_monitor.as_ref()),
     }
+}
+
+/// Time for which KEDA has reported a pause that no annotation asks for; `None` if it does not. After a restart it begins anew, while a
+/// message that was written before stays for longer than that.
+fn ended_pause(context: &ModelServingContext, observed: &Observed) -> Option<Duration> {
+    let is_owned = observed.scaled_object_ownership() == Ownership::Owned;
+    let is_reported =
+        is_owned && observed.scaled_object.as_ref().is_some_and(|found| found.reports_ended_pause);
+    context.history.record_ended_pause(&uid(&observed.model_serving), is_reported)
+}
+
+/// Time until KEDA's report of a pause that has ended is outdated; its watch shows no event by then.
+fn resume_delay(context: &ModelServingContext, observed: &Observed) -> Option<Duration> {
+    let age = ended_pause(context, observed).filter(|_| !observed.pause_is_outdated)?;
+    Some(KEDA_RESUME.saturating_sub(age) + Duration::from_secs(1))
 }
 
 /// Time until the silence of KEDA on the applied ScaledObject is a problem; its watch shows no event by then.
@@ -125,7 +144,13 @@ async fn record(
     };
     let apply_delay = applied.map_err(|failure| failure.error)?.delay();
     context.failures.forget(&uid(&observed.model_serving));
-    let delays = [status_delay, apply_delay, condition_delay, keda_delay(&observed, &plan)];
+    let delays = [
+        status_delay,
+        apply_delay,
+        condition_delay,
+        keda_delay(&observed, &plan),
+        resume_delay(context, &observed),
+    ];
     Ok(delays.into_iter().flatten().min().map_or_else(Action::await_change, Action::requeue))
 }
 

@@ -76,6 +76,20 @@ fn has_a_fallback_only_above_zero(
     assert_eq!(found["spec"]["fallback"], wanted);
 }
 
+/// KEDA would report the pause again after the resume: <https://github.com/kedacore/keda/issues/6421>.
+#[rstest]
+#[case::all("true", false)]
+#[case::none("false", true)]
+#[case::scale_in("scale-in", true)]
+#[case::scale_out("scale-out", true)]
+fn has_no_fallback_while_all_scaling_is_paused(#[case] pause: &str, #[case] expected: bool) {
+    let fallback = json!({"behavior": "static", "failureThreshold": 3, "replicas": 2});
+    let profile = json!({"replicas": {"min": 1}, "fallback": fallback});
+    let found = json_of(&Fixture::model("llama").profile(&profile).annotated("paused", pause));
+    let wanted = if expected { fallback } else { json!(null) };
+    assert_eq!(found["spec"]["fallback"], wanted);
+}
+
 /// KEDA warns at each write of a cooldown that it does not use, and still refreshes its conditions by the interval.
 #[rstest]
 #[case::at_zero("0", json!(1800))]

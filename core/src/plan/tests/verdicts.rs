@@ -238,6 +238,10 @@ fn with_flag_defaults() -> Fixture {
     Fixture::healthy().second_writer("argocd"),
     "argocd set spec.replicas after autoscaling began, which reverts the HPA's changes; make argocd ignore that field, see https://github.com/volcano-sh/kthena-keda/blob/main/docs/troubleshooting.md#replicas-reset-by-another-writer"
 )]
+#[case::outdated_pause(
+    Fixture::healthy().pause_is_outdated(),
+    "KEDA still reports the condition Paused on the ScaledObject although no annotation pauses it, so kubectl and other clients show a pause while this model is scaled; to clear the condition, run: kubectl annotate scaledobject chat -n models --overwrite autoscaling.keda.sh/paused=false"
+)]
 #[case::persistent_field(
     Fixture::healthy().persistent_field("/spec/idleReplicaCount"),
     "ScaledObject chat has fields that a webhook, a default of the CRD or another client keeps setting, so the operator leaves them alone although they may change how the model scales: spec.idleReplicaCount; remove them at their source"
@@ -439,6 +443,7 @@ fn the_input_of_users_changes_with_what_they_write_alone() {
         Fixture::healthy().competitor("HorizontalPodAutoscaler"),
         Fixture::healthy().scaled_object_with(&json!({"name": "chat", "uid": "theirs"}), &[]),
         Fixture::healthy().persistent_field("/spec/idleReplicaCount"),
+        Fixture::healthy().pause_is_outdated(),
     ];
     let by_others = [
         Fixture::healthy().scaled_object(&[("Ready", "False", "TriggerError", "")]),
@@ -454,7 +459,7 @@ fn the_input_of_users_changes_with_what_they_write_alone() {
         ),
     ];
     assert_eq!(by_others.map(|fixture| input(&fixture) == before), [true; 8]);
-    assert_eq!(by_users.map(|fixture| input(&fixture) == before), [false; 10]);
+    assert_eq!(by_users.map(|fixture| input(&fixture) == before), [false; 11]);
     let installed = Fixture::healthy().observed().user_input(Some(Capabilities::NEWEST));
     assert_ne!(installed, before, "the platform team installed an API");
 }
