@@ -14,6 +14,7 @@
 mod chart {
     mod commands;
     mod election;
+    mod operator_policy;
     mod permissions;
     mod policy;
     mod promises;

@@ -73,12 +73,30 @@ fn values_render_as_in_the_snapshots() {
     ];
     for (name, values) in sets {
         let rendered = render(values).unwrap();
-        // The dashboard and the policy have their own tests.
-        let documents = rendered.split("\n---\n").filter(|document| {
-            !document.contains("/dashboard.yaml") && !document.contains("/admissionpolicy.yaml")
-        });
+        // The dashboard and the policies have their own tests.
+        let separate = ["/dashboard.yaml", "/admissionpolicy.yaml", "/operatorpolicy.yaml"];
+        let documents = rendered
+            .split("\n---\n")
+            .filter(|document| !separate.iter().any(|template| document.contains(template)));
         insta::assert_snapshot!(name, documents.collect::<Vec<_>>().join("\n---\n"));
     }
+}
+
+/// Each release has a service account of its own.
+#[test]
+fn bounds_the_service_account_of_the_release() {
+    let policy = |values: &[&str]| {
+        let rendered = render(&[&[URL], values].concat()).unwrap();
+        let documents =
+            rendered.split("\n---\n").filter(|document| document.contains("/operatorpolicy.yaml"));
+        documents.map(str::to_owned).collect::<Vec<_>>().join("\n")
+    };
+    let matched = |account: &str| format!("username == 'system:serviceaccount:kthena-keda:{account}'");
+    assert!(policy(&[]).contains(&matched("kthena-keda")));
+    assert!(policy(&["serviceAccount.name=scaler"]).contains(&matched("scaler")));
+    assert!(policy(&["serviceAccount.create=false"]).contains(&matched("default")));
+    assert!(policy(&["fullnameOverride=shard-a"]).contains("name: shard-a-operator"));
+    assert_eq!(policy(&["operatorPolicy.enabled=false"]), "");
 }
 
 /// The policy for ModelBoosters has its own test in the loop, with Kthena's controllers.

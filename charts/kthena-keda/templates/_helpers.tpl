@@ -62,15 +62,25 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end }}
 
 {{/*
-Renders "yes" if the admission policy is enabled and the cluster serves ValidatingAdmissionPolicies, and nothing otherwise. Without a cluster, as in
-`helm template`, Helm knows only a Kubernetes version; ValidatingAdmissionPolicies are served from 1.30 on.
+Renders "yes" if the cluster serves ValidatingAdmissionPolicies, and nothing otherwise. Without a cluster, as in `helm template`, Helm knows only
+a Kubernetes version; ValidatingAdmissionPolicies are served from 1.30 on.
 */}}
-{{- define "kthena-keda.admissionPolicy" -}}
+{{- define "kthena-keda.servesPolicies" -}}
 {{- $served := .Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy" }}
 {{- if not (.Capabilities.APIVersions.Has "v1/Pod") }}
 {{- $served = or $served (semverCompare ">=1.30.0-0" .Capabilities.KubeVersion.Version) }}
 {{- end }}
-{{- if and .Values.admissionPolicy.enabled $served }}yes{{ end }}
+{{- if $served }}yes{{ end }}
+{{- end }}
+
+{{/* Renders "yes" if the admission policy for annotations is enabled and served, and nothing otherwise. */}}
+{{- define "kthena-keda.admissionPolicy" -}}
+{{- if and .Values.admissionPolicy.enabled (include "kthena-keda.servesPolicies" .) }}yes{{ end }}
+{{- end }}
+
+{{/* Renders "yes" if the admission policy for the operator's service account is enabled and served, and nothing otherwise. */}}
+{{- define "kthena-keda.operatorPolicy" -}}
+{{- if and .Values.operatorPolicy.enabled (include "kthena-keda.servesPolicies" .) }}yes{{ end }}
 {{- end }}
 
 {{/* "yes" if the policy that keeps the scale of ModelBoosters is wanted and the cluster serves its kind; helm template without a cluster decides by version. */}}

@@ -31,13 +31,13 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// Starts a control plane with these CRDs, the operator's own CRD and its RBAC manifests in
-    /// `config/install`.
+    /// Starts a control plane with these CRDs, the operator's own CRD, and the RBAC manifests and the admission policy
+    /// for its service account in `config/install`.
     pub async fn start(crds: &[Crds]) -> Self {
         let ours = Crds::ours();
         let stack = Self::bare(&crds.iter().cloned().chain([ours]).collect::<Vec<_>>()).await;
         let client = stack.client().await;
-        for file in ["namespace", "serviceaccount", "rbac"] {
+        for file in ["namespace", "serviceaccount", "rbac", "operatorpolicy"] {
             apply_file(&client, &root().join(format!("config/install/{file}.yaml"))).await;
         }
         stack
