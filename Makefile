@@ -52,6 +52,10 @@ config: crds ## Generate the kustomize manifests from the chart
 docs: ## Generate the tables in the documentation from the code
 	UPDATE_DOCS=1 cargo test --locked --quiet --test golden
 
+.PHONY: hpa-scenarios
+hpa-scenarios: ## Record decisions of the real HPA controller, with which the tests compare the simulated ones; needs Go
+	cd tests/stack/kubernetes && HPA_SCENARIOS=$(CURDIR)/core/src/foresight/scenarios/hpa.jsonl go test -count=1 -run TestRecordScenarios .
+
 .PHONY: verify
 verify: ## Check that all generated files are up to date
 	cargo run --locked --quiet -- crds | diff - crds/autoscaling.kthena.io_autoscalingprofiles.yaml

@@ -9,8 +9,16 @@ use std::{
 use syn::{UseTree, visit::Visit};
 
 /// The folders of the core, lowest first. No folder imports a later one.
-const CORE: &[&[&str]] =
-    &[&["domain"], &["api"], &["promql"], &["signals"], &["intent"], &["observed"], &["plan"]];
+const CORE: &[&[&str]] = &[
+    &["domain"],
+    &["api"],
+    &["promql"],
+    &["signals"],
+    &["intent"],
+    &["observed"],
+    &["plan"],
+    &["foresight"],
+];
 /// The folders of the operator, lowest first. Folders in one group may import each other one way.
 const OPERATOR: &[&[&str]] = &[
     &["telemetry", "cache", "runtime"],
