@@ -2,8 +2,8 @@
 
 use crate::{
     api::keda::{self, MetricType, ScaledObject, Trigger, pause_annotation},
-    domain::Pause,
-    intent::{Policy, PolicyKind, Select},
+    domain::{Pause, ReplicaBounds},
+    intent::{Behavior, Direction, Policy, PolicyKind, Profile, Select},
 };
 
 /// Default of kube-controller-manager's `--horizontal-pod-autoscaler-tolerance`.
@@ -128,6 +128,20 @@ impl HpaSpec {
         Self::new(min, spec.max_replica_count.unwrap_or(MAX_REPLICAS), up, down, metrics)
     }
 
+    /// The HPA of a plan with these settings: KEDA never writes a minimum of 0 to it.
+    ///
+    /// # Errors
+    /// If there is no metric, or a target is not above 0.
+    pub fn from_intent(
+        replicas: ReplicaBounds,
+        behavior: &Behavior,
+        metrics: Vec<Metric>,
+    ) -> Result<Self, UnsupportedSpec> {
+        let up = Rules::from_intent(&behavior.scale_up);
+        let down = Rules::from_intent(&behavior.scale_down);
+        Self::new(replicas.min().max(1), replicas.max(), up, down, metrics)
+    }
+
     /// Minimum number of replicas, 1 or more.
     pub const fn min(&self) -> i32 {
         self.min
@@ -165,6 +179,15 @@ impl Rules {
         Self { window: DOWN_WINDOW, select: Select::Max, policies, tolerance: TOLERANCE }
     }
 
+    fn from_intent(direction: &Direction) -> Self {
+        Self {
+            window: direction.stabilization_window,
+            select: direction.select,
+            policies: direction.policies.clone(),
+            tolerance: TOLERANCE,
+        }
+    }
+
     /// Rules of a ScaledObject, with `defaults` for fields that are not set.
     pub(super) fn from_keda(rules: &keda::Rules, defaults: Self) -> Result<Self, UnsupportedSpec> {
         let select = match rules.select_policy.as_deref() {
@@ -185,6 +208,18 @@ impl Rules {
 }
 
 impl KedaSpec {
+    /// The scale loop of a plan with these settings and one trigger.
+    pub fn from_intent(replicas: ReplicaBounds, profile: &Profile) -> Self {
+        Self {
+            polling_interval: profile.polling_interval,
+            cooldown: profile.cooldown,
+            initial_cooldown: profile.initial_cooldown,
+            min: replicas.min(),
+            activation: vec![0.0],
+            pause: None,
+        }
+    }
+
     /// Settings of the scale loop of a ScaledObject.
     pub fn from_scaled_object(object: &ScaledObject) -> Self {
         let spec = &object.spec;
@@ -238,4 +273,77 @@ fn pause(object: &ScaledObject) -> Option<Pause> {
 #[allow(clippy::cast_possible_truncation, reason = "the cast saturates")]
 pub(super) fn quantity(value: f64) -> Option<i64> {
     value.is_finite().then(|| (value * 1000.0).round_ties_even().max(0.0) as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        observed::fixture::Fixture,
+        plan::{Desired, plan},
+    };
+
+    fn planned(fixture: &Fixture) -> ScaledObject {
+        let plan = plan(&fixture.observed(), fixture.capabilities, &fixture.defaults);
+        let Desired::Apply(object) = plan.scaled_object else { panic!("{:?}", plan.findings) };
+        *object
+    }
+
+    /// The settings that are simulated are those that a plan writes.
+    #[test]
+    fn the_built_in_settings_are_those_of_a_plan() {
+        let object = planned(&Fixture::model("llama"));
+        let profile = Profile::built_in();
+        let metrics = vec![Metric { kind: MetricType::AverageValue, target: 10_000 }];
+        assert_eq!(
+            HpaSpec::from_scaled_object(&object),
+            HpaSpec::from_intent(profile.replicas, &profile.behavior, metrics)
+        );
+        let keda = KedaSpec::from_scaled_object(&object);
+        let expected = KedaSpec::from_intent(profile.replicas, &profile);
+        assert_eq!((keda.polling_interval, keda.min), (expected.polling_interval, expected.min));
+    }
+
+    #[rstest]
+    #[case("scale-in", Select::Max, Select::Disabled)]
+    #[case("scale-out", Select::Disabled, Select::Max)]
+    fn a_pause_disables_a_direction(#[case] pause: &str, #[case] up: Select, #[case] down: Select) {
+        let spec = HpaSpec::from_scaled_object(&planned(&Fixture::model("llama").annotated("paused", pause)));
+        assert_eq!(spec.map(|spec| (spec.scale_up.select, spec.scale_down.select)), Ok((up, down)));
+    }
+
+    #[rstest]
+    #[case::behavior("/advanced", json!(null), UnsupportedSpec::Behavior)]
+    #[case::bounds("/maxReplicaCount", json!(0), UnsupportedSpec::Bounds(1, 0))]
+    #[case::threshold("/triggers/0/metadata/threshold", json!("0"), UnsupportedSpec::Threshold("0".to_owned()))]
+    #[case::no_trigger("/triggers", json!([]), UnsupportedSpec::Threshold(String::new()))]
+    #[case::select(
+        "/advanced/horizontalPodAutoscalerConfig/behavior/scaleUp/selectPolicy",
+        json!("Most"),
+        UnsupportedSpec::Value("Most".to_owned())
+    )]
+    fn unsupported_settings_are_refused(
+        #[case] pointer: &str,
+        #[case] value: serde_json::Value,
+        #[case] error: UnsupportedSpec,
+    ) {
+        let mut object = planned(&Fixture::model("llama"));
+        let mut spec = serde_json::to_value(&object.spec).unwrap();
+        *spec.pointer_mut(pointer).unwrap() = value;
+        object.spec = serde_json::from_value(spec).unwrap();
+        assert_eq!(HpaSpec::from_scaled_object(&object), Err(error));
+    }
+
+    #[rstest]
+    #[case(1.0005, Some(1000))]
+    #[case(1.0006, Some(1001))]
+    #[case(-3.0, Some(0))]
+    #[case(f64::NAN, None)]
+    #[case(f64::INFINITY, None)]
+    fn quantities_have_three_decimals(#[case] value: f64, #[case] expected: Option<i64>) {
+        assert_eq!(quantity(value), expected);
+    }
 }
