@@ -56,6 +56,11 @@ docs: ## Generate the tables in the documentation from the code
 hpa-scenarios: ## Record decisions of the real HPA controller, with which the tests compare the simulated ones; needs Go
 	cd tests/stack/kubernetes && HPA_SCENARIOS=$(CURDIR)/core/src/foresight/scenarios/hpa.jsonl go test -count=1 -run TestRecordScenarios .
 
+TRACES ?=
+.PHONY: sizing
+sizing: ## Simulate load steps, and the recorded loads in the folder TRACES, and write the tables of docs/sizing.md; 10 minutes
+	cargo run --locked --quiet --profile sizing -p kthena-keda-core --example sizing -- docs/sizing.md $(TRACES)
+
 .PHONY: verify
 verify: ## Check that all generated files are up to date
 	cargo run --locked --quiet -- crds | diff - crds/autoscaling.kthena.io_autoscalingprofiles.yaml

@@ -181,6 +181,11 @@ impl Fleet {
         self.engines.iter().filter(|engine| engine.is_ready).count()
     }
 
+    /// Requests that run in the engines.
+    pub(super) fn running(&self) -> usize {
+        self.engines.iter().map(|engine| engine.running.len()).sum()
+    }
+
     pub(super) fn waiting(&self) -> usize {
         self.queued + self.engines.iter().map(|engine| engine.waiting_count).sum::<usize>()
     }

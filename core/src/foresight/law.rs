@@ -28,6 +28,10 @@ pub struct BoundedBacklog {
     drain_time: f64,
     /// Windows of the arrival rate, in seconds.
     windows: [i32; 2],
+    /// `true` if refused requests count as arrivals.
+    counts_refusals: bool,
+    /// `true` if the requests that run in the engines count in any case.
+    counts_running: bool,
 }
 
 impl BoundedBacklog {
@@ -44,7 +48,14 @@ impl BoundedBacklog {
         let is_finite = service_time.is_finite() && headroom.is_finite() && drain_time.is_finite();
         let long = service_time.min(Self::WINDOW_MAX).ceil() as i32;
         let windows = [Self::WINDOW, long.max(Self::WINDOW)];
-        (is_valid && is_finite).then_some(Self { service_time, headroom, drain_time, windows })
+        (is_valid && is_finite).then_some(Self {
+            service_time,
+            headroom,
+            drain_time,
+            windows,
+            counts_refusals: true,
+            counts_running: false,
+        })
     }
 
     /// The same with other windows, in seconds.
@@ -53,10 +64,24 @@ impl BoundedBacklog {
         Self { windows, ..self }
     }
 
+    /// The same without the requests that the router refuses at once.
+    #[must_use]
+    pub const fn without_refusals(self) -> Self {
+        Self { counts_refusals: false, ..self }
+    }
+
+    /// The same with the requests that run in the engines as the least of the base; requires that Prometheus
+    /// scrapes the engines.
+    #[must_use]
+    pub const fn with_running(self) -> Self {
+        Self { counts_running: true, ..self }
+    }
+
     /// Demand at `now`, at most the requests in flight; those as they are if the arrival rate is unknown.
     fn total(&self, samples: &Samples, now: Time, in_flight: f64) -> f64 {
         let Some(rate) = self.arrival_rate(samples, now, in_flight) else { return in_flight };
-        let base = in_flight.min(self.headroom * rate * self.service_time);
+        let running = if self.counts_running { samples.running(now).unwrap_or(0.0) } else { 0.0 };
+        let base = in_flight.min((self.headroom * rate * self.service_time).max(running));
         (in_flight - base).mul_add((self.service_time / self.drain_time).min(1.0), base).min(in_flight)
     }
 
@@ -66,7 +91,8 @@ impl BoundedBacklog {
         for window in self.windows {
             let before = Time::from_millis(now.millis().checked_sub(u64::try_from(window).ok()? * 1000)?);
             let change = in_flight - samples.in_flight(before)?;
-            let ended = if samples.has_counter() { samples.rate(now, window)? } else { 0.0 };
+            let ended =
+                if samples.has_counter() { samples.rate(now, window, self.counts_refusals)? } else { 0.0 };
             greatest = greatest.max(ended + change / f64::from(window));
         }
         Some(greatest)
@@ -95,7 +121,13 @@ mod tests {
     fn samples(of: impl IntoIterator<Item = (u64, f64, Option<f64>)>) -> Samples {
         let mut samples = Samples::default();
         for (seconds, in_flight, ended) in of {
-            samples.push(Sample { at: Time::from_seconds(seconds), in_flight, ended });
+            samples.push(Sample {
+                at: Time::from_seconds(seconds),
+                in_flight,
+                ended,
+                refused: 0.0,
+                running: 0.0,
+            });
         }
         samples
     }
@@ -156,7 +188,7 @@ mod tests {
             for (distance, in_flight, more) in gauge {
                 at += distance;
                 ended += more;
-                samples.push(Sample { at: Time::from_seconds(at), in_flight, ended: (ended > 0.0).then_some(ended) });
+                samples.push(Sample { at: Time::from_seconds(at), in_flight, ended: (ended > 0.0).then_some(ended), refused: 0.0, running: 0.0 });
             }
             let now = Time::from_seconds(at + later);
             let law = Law::BoundedBacklog(BoundedBacklog::new(service_time, headroom, drain_time).unwrap());

@@ -19,6 +19,10 @@ pub struct Sample {
     /// Requests that have ended, without those that were refused at once: `kthena_router_requests_total`. `None`
     /// before the first one, as the series does not exist then.
     pub ended: Option<f64>,
+    /// Requests that the router refused at once, from the same counter.
+    pub refused: f64,
+    /// Requests that run in the engines: `vllm:num_requests_running`.
+    pub running: f64,
 }
 
 /// Samples that Prometheus has of one model, oldest first.
@@ -36,8 +40,17 @@ impl Samples {
 
     /// Requests in flight at a time: the newest sample of the last five minutes.
     pub fn in_flight(&self, at: Time) -> Option<f64> {
+        self.newest(at).map(|sample| sample.in_flight)
+    }
+
+    /// Requests that run in the engines at a time.
+    pub fn running(&self, at: Time) -> Option<f64> {
+        self.newest(at).map(|sample| sample.running)
+    }
+
+    fn newest(&self, at: Time) -> Option<&Sample> {
         let sample = self.0.iter().rev().find(|sample| sample.at <= at)?;
-        sample.at.is_within(LOOKBACK, at).then_some(sample.in_flight)
+        sample.at.is_within(LOOKBACK, at).then_some(sample)
     }
 
     /// `true` if a request has ended within the retention, so that the counter exists.
@@ -45,15 +58,18 @@ impl Samples {
         self.0.back().is_some_and(|sample| sample.ended.is_some())
     }
 
-    /// `rate(requests_total[window])` per second, `window` in seconds; `None` with fewer than two samples.
+    /// `rate(requests_total[window])` per second, `window` in seconds, with or without refusals; `None` with fewer
+    /// than two samples.
     ///
     /// Extrapolates to the ends of the window as Prometheus does (`promql/functions.go`, `extrapolatedRate`). The
     /// counter never resets in a simulation.
-    pub fn rate(&self, now: Time, window: i32) -> Option<f64> {
+    pub fn rate(&self, now: Time, window: i32, with_refusals: bool) -> Option<f64> {
+        let of =
+            |sample: &Sample, ended| (sample.at, if with_refusals { ended + sample.refused } else { ended });
         let in_window = || self.0.iter().rev().skip_while(|sample| sample.at > now);
         let counts = in_window()
             .take_while(|sample| sample.at.is_within(window, now))
-            .map_while(|sample| sample.ended.map(|ended| (sample.at, ended)));
+            .map_while(|sample| sample.ended.map(|ended| of(sample, ended)));
         let (mut count, mut first, mut last) = (0.0, None, None);
         for sample in counts {
             last = last.or(Some(sample));
@@ -89,7 +105,13 @@ mod tests {
     fn samples(ended: impl IntoIterator<Item = Option<f64>>) -> Samples {
         let mut samples = Samples::default();
         for (seconds, ended) in (0..).step_by(15).zip(ended) {
-            samples.push(Sample { at: Time::from_seconds(seconds), in_flight: 1.0, ended });
+            samples.push(Sample {
+                at: Time::from_seconds(seconds),
+                in_flight: 1.0,
+                ended,
+                refused: 7.0,
+                running: 1.0,
+            });
         }
         samples
     }
@@ -97,13 +119,13 @@ mod tests {
     #[test]
     fn the_rate_is_extrapolated() {
         let steady = samples((0_u32..20).map(|count| Some(f64::from(count) * 30.0 + 300.0)));
-        let rate = steady.rate(Time::from_seconds(290), 60).unwrap();
+        let rate = steady.rate(Time::from_seconds(290), 60, false).unwrap();
         assert!((rate - 2.0).abs() < 1e-9, "{rate}");
         // Samples at 240 to 285 s, and 10 s and 5 s to the ends of the window.
         let born = samples([None, None, Some(5.0), Some(35.0)]);
-        let rate = born.rate(Time::from_seconds(50), 60).unwrap();
+        let rate = born.rate(Time::from_seconds(50), 60, false).unwrap();
         assert!((rate - 30.0 * (15.0 + 2.5 + 5.0) / 15.0 / 60.0).abs() < 1e-9, "{rate}");
-        assert_eq!(born.rate(Time::from_seconds(44), 60), None);
+        assert_eq!(born.rate(Time::from_seconds(44), 60, true), None);
     }
 
     #[test]

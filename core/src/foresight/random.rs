@@ -1,6 +1,6 @@
 //! Seeded pseudo-random numbers, so that a simulation can be repeated exactly.
 
-/// Generator of 64-bit numbers (SplitMix64).
+/// Generator of 64-bit numbers (the algorithm is called `SplitMix64`).
 #[derive(Clone, Debug)]
 pub(super) struct Random(u64);
 

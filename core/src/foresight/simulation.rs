@@ -143,9 +143,14 @@ impl Simulation<'_> {
 
     #[allow(clippy::cast_precision_loss, reason = "exact below 2^53")]
     fn scrape(&mut self, now: Time) {
-        let ended = self.fleet.counts().ended;
-        let ended = (ended > 0).then_some(ended as f64);
-        self.samples.push(Sample { at: now, in_flight: self.fleet.in_flight() as f64, ended });
+        let Counts { ended, refused, .. } = self.fleet.counts();
+        self.samples.push(Sample {
+            at: now,
+            in_flight: self.fleet.in_flight() as f64,
+            ended: (ended > 0).then_some(ended as f64),
+            refused: refused as f64,
+            running: self.fleet.running() as f64,
+        });
     }
 
     fn poll(&mut self, now: Time) {

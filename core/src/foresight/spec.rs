@@ -235,7 +235,10 @@ impl KedaSpec {
 }
 
 fn rules(rules: Option<&keda::Rules>, defaults: Rules) -> Result<Rules, UnsupportedSpec> {
-    rules.map_or_else(|| Ok(defaults.clone()), |rules| Rules::from_keda(rules, defaults.clone()))
+    match rules {
+        Some(rules) => Rules::from_keda(rules, defaults),
+        None => Ok(defaults),
+    }
 }
 
 fn policy(policy: &keda::ScalingPolicy) -> Result<Policy, UnsupportedSpec> {
