@@ -295,6 +295,7 @@ fn to_i32(value: f64) -> i32 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde::Deserialize;
 
     use super::*;
@@ -367,5 +368,48 @@ mod tests {
             }
         }
         assert_eq!(count, 14_400);
+    }
+
+    fn any_rules() -> impl Strategy<Value = Rules> {
+        let policy = (any::<bool>(), any::<i32>(), any::<i32>()).prop_map(|(pods, value, period)| Policy {
+            kind: if pods { PolicyKind::Pods } else { PolicyKind::Percent },
+            value,
+            period,
+        });
+        let select = prop_oneof![Just(Select::Max), Just(Select::Min), Just(Select::Disabled)];
+        (any::<i32>(), select, prop::collection::vec(policy, 0..4), any::<f64>())
+            .prop_map(|(window, select, policies, tolerance)| Rules { window, select, policies, tolerance })
+    }
+
+    proptest! {
+        /// Any settings and inputs: no panic, and replicas within the bounds unless they are 0.
+        #[test]
+        fn stays_within_the_bounds(
+            (min, more) in (1..i32::MAX / 2, 0..i32::MAX / 2),
+            up in any_rules(),
+            down in any_rules(),
+            targets in prop::collection::vec((any::<bool>(), 1..i64::MAX), 1..4),
+            syncs in prop::collection::vec(
+                (any::<u64>(), any::<i32>(), any::<i32>(), any::<Option<i32>>(), any::<[Option<i64>; 3]>()),
+                0..20,
+            ),
+        ) {
+            let metric = |(average, target)| Metric {
+                kind: if average { MetricType::AverageValue } else { MetricType::Value },
+                target,
+            };
+            let metrics = targets.into_iter().map(metric).collect();
+            let spec = HpaSpec::new(min, min + more, up, down, metrics).unwrap();
+            let mut hpa = Hpa::default();
+            for (at, replicas, status, ready, values) in syncs {
+                let now = Time::from_millis(at);
+                let decision = hpa.sync(&spec, Sync { now, spec: replicas, status, ready, values: &values });
+                if replicas == 0 {
+                    prop_assert_eq!(decision.replicas, 0);
+                } else {
+                    prop_assert!((min..=min + more).contains(&decision.replicas), "{:?}", decision);
+                }
+            }
+        }
     }
 }
