@@ -58,8 +58,8 @@ hpa-scenarios: ## Record decisions of the real HPA controller, with which the te
 
 TRACES ?=
 .PHONY: sizing
-sizing: ## Simulate load steps, and the recorded loads in the folder TRACES, and write the tables of docs/sizing.md; 10 minutes
-	cargo run --locked --quiet --profile sizing -p kthena-keda-core --example sizing -- docs/sizing.md $(TRACES)
+sizing: ## Simulate load steps, and the recorded loads in the folder TRACES, and write docs/benchmarks/sizing.md; 10 minutes
+	cargo run --locked --quiet --profile sizing -p kthena-keda-core --example sizing -- docs/benchmarks/sizing.md $(TRACES)
 
 .PHONY: verify
 verify: ## Check that all generated files are up to date

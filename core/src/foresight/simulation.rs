@@ -147,7 +147,7 @@ impl Simulation<'_> {
         self.samples.push(Sample {
             at: now,
             in_flight: self.fleet.in_flight() as f64,
-            ended: (ended > 0).then_some(ended as f64),
+            ended: ended as f64,
             refused: refused as f64,
             running: self.fleet.running() as f64,
         });
