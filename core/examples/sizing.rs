@@ -43,6 +43,9 @@ const REDUCED_SERVICE_TIME: f64 = 10.0;
 const TOLERANCE: f64 = 1.1;
 const SLACK: f64 = 0.1;
 
+/// Time of a recorded load that is simulated, in seconds: longer ones are cut.
+const TRACE_LENGTH: f64 = 172_800.0;
+
 /// Errors of the service time that the bounded backlog is given.
 const ERRORS: [(&str, f64); 4] = [("−50 %", 0.5), ("−30 %", 0.7), ("+30 %", 1.3), ("+50 %", 1.5)];
 
@@ -228,12 +231,13 @@ fn bounded_laws([right, measured]: [f64; 2]) -> Vec<(&'static str, BoundedBacklo
         laws.push(("as measured", bounded(measured)));
     }
     laws.extend(ERRORS.map(|(name, factor)| (name, bounded(right * factor))));
+    let short = || bounded(right).map(|bounded| bounded.with_short_window(30));
     laws.extend([
         ("headroom 1.5", BoundedBacklog::new(right, 1.5, DRAIN_TIME)),
-        ("drain time 5 min", BoundedBacklog::new(right, HEADROOM, 300.0)),
         ("engines' running as floor", bounded(right).map(BoundedBacklog::with_running)),
-        ("the same, −50 %", bounded(right * 0.5).map(BoundedBacklog::with_running)),
-        ("refusals as arrivals", bounded(right).map(BoundedBacklog::with_refusals)),
+        ("engines' running as floor, −50 %", bounded(right * 0.5).map(BoundedBacklog::with_running)),
+        ("window 30 s", short()),
+        ("window 30 s, refusals as arrivals", short().map(BoundedBacklog::with_refusals)),
     ]);
     laws.into_iter().filter_map(|(name, law)| Some((name, law?))).collect()
 }
@@ -358,7 +362,15 @@ fn with_tokens(rows: &[Vec<f64>], seconds: f64) -> Load {
         let service_time = if arrivals > 0.0 { TOKEN * output / arrivals } else { 0.0 };
         arrivals.is_finite().then_some(Slice { seconds, rate: arrivals / seconds, service_time })
     };
-    Load::new(rows.iter().filter_map(slice))
+    cut(rows.iter().filter_map(slice))
+}
+
+fn cut(slices: impl Iterator<Item = Slice>) -> Load {
+    let mut left = TRACE_LENGTH;
+    Load::new(slices.take_while(|slice| {
+        left -= slice.seconds;
+        left >= 0.0
+    }))
 }
 
 /// A load of rates, reduced in proportion. A rate of 0 is a gap in the recording and keeps the one before.
@@ -373,7 +385,7 @@ fn of_rates(rows: &[Vec<f64>], index: usize, seconds: f64) -> Load {
     #[allow(clippy::cast_precision_loss, reason = "a few thousand rows")]
     let factor = REDUCED_RATE * rates.len() as f64 / rates.iter().sum::<f64>();
     let slice = |rate: f64| Slice { seconds, rate: rate * factor, service_time: REDUCED_SERVICE_TIME };
-    Load::new(rates.into_iter().map(slice))
+    cut(rates.into_iter().map(slice))
 }
 
 /// Replaces the lines between the marks of a table.

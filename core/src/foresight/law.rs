@@ -32,8 +32,8 @@ pub struct BoundedBacklog {
     headroom: f64,
     /// Time in which a backlog is to be worked off, in seconds.
     drain_time: f64,
-    /// Longer window of the arrival rate, in seconds; the other one has [`Self::WINDOW`].
-    window: u64,
+    /// Windows of the arrival rate, in seconds.
+    windows: [u64; 2],
     /// `true` if refused requests count as arrivals.
     counts_refusals: bool,
     /// `true` if the requests that run in the engines count in any case.
@@ -41,7 +41,7 @@ pub struct BoundedBacklog {
 }
 
 impl BoundedBacklog {
-    /// Shortest window, in seconds: four scrapes of 15 s.
+    /// Shorter window, in seconds: four scrapes of 15 s.
     const WINDOW: u64 = 60;
     /// Longest window, in seconds.
     const WINDOW_MAX: f64 = 3_600.0;
@@ -52,16 +52,24 @@ impl BoundedBacklog {
     pub fn new(service_time: f64, headroom: f64, drain_time: f64) -> Option<Self> {
         let is_valid = service_time > 0.0 && headroom >= 1.0 && drain_time > 0.0;
         let is_finite = service_time.is_finite() && headroom.is_finite() && drain_time.is_finite();
-        let window = (service_time.min(Self::WINDOW_MAX).ceil() as u64).max(Self::WINDOW);
+        let long = service_time.min(Self::WINDOW_MAX).ceil() as u64;
+        let windows = [Self::WINDOW, long.max(Self::WINDOW)];
         let (counts_refusals, counts_running) = (false, false);
         (is_valid && is_finite).then_some(Self {
             service_time,
             headroom,
             drain_time,
-            window,
+            windows,
             counts_refusals,
             counts_running,
         })
+    }
+
+    /// The same with another length of the shorter window, in seconds and at least 1.
+    #[must_use]
+    pub fn with_short_window(self, seconds: u64) -> Self {
+        let [_, long] = self.windows;
+        Self { windows: [seconds.max(1), long], ..self }
     }
 
     /// The same with the requests that the router refuses at once as arrivals.
@@ -90,7 +98,7 @@ impl BoundedBacklog {
     #[allow(clippy::cast_precision_loss, reason = "windows are short")]
     fn arrival_rate(&self, samples: &Samples, now: Time, newest: &Sample) -> Option<f64> {
         let mut greatest: f64 = 0.0;
-        for window in [Self::WINDOW, self.window] {
+        for window in self.windows {
             let start = Time::from_millis(now.millis().checked_sub(window * 1000)?);
             let arrived = self.arrived(newest) - self.arrived(samples.at(start)?);
             greatest = greatest.max(arrived / window as f64);
