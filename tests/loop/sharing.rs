@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use engine::Load;
-use harness::{Model, Namespace, wait::until_asked};
+use engine::{Engine, EngineSettings, Load};
+use harness::{Namespace, wait::until_asked};
 use serde_json::json;
 
 use super::shared::{SETTLED, chain};
@@ -79,8 +79,14 @@ async fn scales_two_models_of_one_name_for_their_own_shares() {
 #[tokio::test]
 async fn counts_the_load_of_an_adapter_for_its_model() {
     let Some(chain) = chain().await else { return };
-    let chat: Model = chain.model("with-adapter").await;
-    chat.serving.namespace.edit_model_route("chat-0", json!({"loraAdapters": ["an-adapter-of-it"]})).await;
+    let adapters = ["an-adapter-of-it".to_owned()];
+    let engine = Engine::start(EngineSettings {
+        adapters: adapters.to_vec(),
+        concurrency: 100,
+        ..EngineSettings::default()
+    });
+    let chat = chain.model_on(&engine, "with-adapter", |builder| builder).await;
+    chat.serving.namespace.edit_model_route("chat-0", json!({"loraAdapters": adapters})).await;
     chat.serving
         .scaled_object_until("queries the adapter", |found| {
             found.data["spec"]["triggers"][0]["metadata"]["query"].to_string().contains("an-adapter-of-it")

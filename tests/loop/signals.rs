@@ -14,6 +14,9 @@ const SIGNALS: &str = "autoscaling.kthena.io/signals";
 /// The range of the rates, the time after a start of Prometheus until a rate exists, and a margin.
 const RATES: Duration = Duration::from_mins(6);
 
+/// Words of a long prompt.
+const PROMPT: usize = 1600;
+
 /// Tokens of an answer that outlasts every test, so that a request stays in flight.
 const ENDLESS: u32 = 100_000;
 
@@ -21,8 +24,16 @@ fn by(signals: &str) -> impl FnOnce(ModelServingBuilder) -> ModelServingBuilder 
     move |builder| builder.annotated(SIGNALS, signals)
 }
 
+/// An engine with slow tokens and a small KV cache, whose usage follows the number of running requests: the prompt
+/// of each takes a tenth.
 fn engine(concurrency: usize, dialect: Dialect) -> Engine {
-    Engine::start(EngineSettings { concurrency, dialect, ..EngineSettings::default() })
+    Engine::start(EngineSettings {
+        concurrency,
+        dialect,
+        token_time: Duration::from_secs(1),
+        kv_blocks: 10 * PROMPT / 16,
+        ..EngineSettings::default()
+    })
 }
 
 /// The pods declare no port; the ModelServer names the engine and the port.
@@ -32,9 +43,9 @@ fn engine(concurrency: usize, dialect: Dialect) -> Engine {
 #[case::sglang_queue("engine-queue=3", Dialect::Sglang, 4, 10, 2)]
 #[case::vllm_running("engine-running=4", Dialect::Vllm, 100, 12, 3)]
 #[case::sglang_running("engine-running=4", Dialect::Sglang, 100, 12, 3)]
-// The cache usage of the mock is its share of used slots: 8 of 10.
-#[case::vllm_cache("kv-cache=0.4", Dialect::Vllm, 10, 8, 2)]
-#[case::sglang_cache("kv-cache=0.4", Dialect::Sglang, 10, 8, 2)]
+// 7 requests use a tenth of a KV cache each.
+#[case::vllm_cache("kv-cache=0.4", Dialect::Vllm, 100, 7, 2)]
+#[case::sglang_cache("kv-cache=0.4", Dialect::Sglang, 100, 7, 2)]
 #[tokio::test]
 async fn scales_by_engine_signals(
     #[case] signal: &str,
@@ -49,7 +60,13 @@ async fn scales_by_engine_signals(
     let chat = chain.model_on(&engine, &name, by(signal)).await;
     chat.serves(chain).await;
     chat.keda_says("Ready", "True").await;
-    let load = chain.load_of(&name, ENDLESS);
+    let settings = LoadSettings {
+        router: chain.router.url.clone(),
+        model: name,
+        tokens: ENDLESS,
+        most_requests: 20_000,
+    };
+    let load = Load::with_prompts(settings, PROMPT);
     load.hold(requests);
     chat.has_replicas(replicas).await;
     chat.keeps_replicas(replicas, SETTLED).await;

@@ -2,7 +2,12 @@
 //! load generator.
 //!
 //! Each runs on its own thread, so that it does not depend on the runtime of a single test.
-#![allow(clippy::expect_used, clippy::missing_panics_doc, reason = "a test fails by panicking")]
+#![allow(
+    clippy::cast_precision_loss,
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    reason = "a test fails by panicking, and its numbers are small"
+)]
 
 mod background;
 mod counted;
@@ -12,4 +17,4 @@ mod server;
 
 pub use load::{Counts, Load, LoadSettings};
 pub use metrics::Dialect;
-pub use server::{Engine, EngineSettings};
+pub use server::{Engine, EngineSettings, MODEL};

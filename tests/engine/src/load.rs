@@ -3,10 +3,10 @@
 use std::{
     net::IpAddr,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::body::Bytes;
@@ -63,6 +63,7 @@ struct Counters {
     served: AtomicU64,
     failed: AtomicU64,
     in_flight: AtomicUsize,
+    waits: Mutex<Vec<Duration>>,
 }
 
 /// Arrival pattern of requests.
@@ -88,10 +89,19 @@ impl Load {
     /// # Panics
     /// If the URL is not an address of loopback or of the test network.
     pub fn start(settings: LoadSettings) -> Self {
+        Self::with_prompts(settings, 1)
+    }
+
+    /// [`Self::start`] with prompts of this number of words. All prompts differ, so that an engine cannot reuse
+    /// its KV cache.
+    ///
+    /// # Panics
+    /// If the URL is not an address of loopback or of the test network.
+    pub fn with_prompts(settings: LoadSettings, words: usize) -> Self {
         assert_local(&settings.router);
         let (pattern, changes) = watch::channel(Pattern::Held(0));
         let counters = Arc::new(Counters::default());
-        let background = Background::run(run(settings, changes, counters.clone()));
+        let background = Background::run(run(settings, words, changes, counters.clone()));
         Self { pattern, counters, _background: background }
     }
 
@@ -103,7 +113,11 @@ impl Load {
     /// Starts `per_second` clients per second from now on, while fewer than `limit` wait. Each retries until
     /// its request succeeds. Requests of [`Self::hold`] are cancelled.
     pub fn arrive(&self, per_second: u32, limit: usize) {
-        let pause = Duration::from_secs(1) / per_second.max(1);
+        self.arrive_every(Duration::from_secs(1) / per_second.max(1), limit);
+    }
+
+    /// [`Self::arrive`] with this time between two clients.
+    pub fn arrive_every(&self, pause: Duration, limit: usize) {
         self.pattern.send_replace(Pattern::Arriving { pause, limit });
     }
 
@@ -118,6 +132,14 @@ impl Load {
     }
 }
 
+impl Load {
+    /// Times from the arrival of a client, including retries, to the first data of its response, so far; of clients
+    /// of [`Self::arrive`] only, in the order of these data.
+    pub fn waits(&self) -> Vec<Duration> {
+        self.counters.waits.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// Panics unless the load stays on this machine.
 fn assert_local(router: &str) {
     let uri: Uri = router.parse().expect("an address");
@@ -129,10 +151,16 @@ fn is_in_test_network(host: IpAddr) -> bool {
     matches!(host, IpAddr::V4(address) if address.octets().starts_with(&TEST_NETWORK))
 }
 
-async fn run(settings: LoadSettings, mut pattern: watch::Receiver<Pattern>, counters: Arc<Counters>) {
+async fn run(
+    settings: LoadSettings,
+    words: usize,
+    mut pattern: watch::Receiver<Pattern>,
+    counters: Arc<Counters>,
+) {
     let generator = Generator {
         client: Client::builder(TokioExecutor::new()).build_http(),
         settings: Arc::new(settings),
+        words,
         counters,
     };
     let mut clients = JoinSet::new();
@@ -163,6 +191,8 @@ async fn run(settings: LoadSettings, mut pattern: watch::Receiver<Pattern>, coun
 struct Generator {
     client: Client<HttpConnector, Full<Bytes>>,
     settings: Arc<LoadSettings>,
+    /// Length of prompts.
+    words: usize,
     counters: Arc<Counters>,
 }
 
@@ -189,38 +219,49 @@ impl Generator {
     /// Sends until the request succeeds. The client counts as in flight during requests and retry delays.
     async fn send_until_served(self) {
         let _waiting = Counted::new(&self.counters.in_flight);
-        while self.send().await == Some(false) {
+        let arrived = Some(Instant::now());
+        while self.send(arrived).await == Some(false) {
             sleep(RETRY_DELAY).await;
         }
     }
 
     async fn send_counted(&self) -> Option<bool> {
         let _in_flight = Counted::new(&self.counters.in_flight);
-        self.send().await
+        self.send(None).await
     }
 
     /// Sends one request; returns `true` if it succeeded, or `None` once the maximum number of requests is
     /// reached.
-    async fn send(&self) -> Option<bool> {
+    async fn send(&self, arrived: Option<Instant>) -> Option<bool> {
         if self.counters.sent.fetch_add(1, Ordering::Relaxed) >= self.settings.most_requests {
             self.counters.sent.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        let served = self.request().await.unwrap_or(false);
+        let served = self.request(arrived).await.unwrap_or(false);
         let count = if served { &self.counters.served } else { &self.counters.failed };
         count.fetch_add(1, Ordering::Relaxed);
         Some(served)
     }
 
-    async fn request(&self) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
+    async fn request(
+        &self,
+        arrived: Option<Instant>,
+    ) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
         let LoadSettings { router, model, tokens, .. } = &*self.settings;
-        let body = json!({"model": model, "stream": true, "max_tokens": tokens, "messages": [{"role": "user", "content": "x"}]});
+        let word = format!("{} ", self.counters.sent.load(Ordering::Relaxed));
+        let messages = json!([{"role": "user", "content": word.repeat(self.words)}]);
+        let body = json!({"model": model, "stream": true, "max_tokens": tokens, "messages": messages});
         let request = Request::post(format!("{router}/v1/chat/completions"))
             .header(http::header::CONTENT_TYPE, "application/json")
             .body(Full::from(body.to_string()))?;
         let response = self.client.request(request).await?;
         let served = response.status() == StatusCode::OK;
-        response.into_body().collect().await?;
+        let mut body = response.into_body();
+        let first = body.frame().await.transpose()?;
+        if let (true, Some(_), Some(arrived)) = (served, first, arrived) {
+            self.counters.waits.lock().unwrap_or_else(PoisonError::into_inner).push(arrived.elapsed());
+        }
+        body.collect().await?;
         Ok(served)
     }
 }

@@ -1,17 +1,17 @@
 //! A mock OpenAI-compatible engine, which takes time and responds with filler text.
 //!
 //! It listens on every address of the machine and is a separate engine on each, because each pod has its own
-//! address.
+//! address. Therefore it never refuses connections, unlike a real engine that loads its model.
 
 use std::{
     collections::HashMap,
     convert::Infallible,
     net::{IpAddr, TcpListener},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -23,6 +23,7 @@ use axum::{
     serve::IncomingStream,
 };
 use futures::stream;
+use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::{
@@ -33,20 +34,33 @@ use tokio::{
 use crate::{
     background::Background,
     counted::Counted,
-    metrics::{Dialect, Utilization},
+    metrics::{Dialect, Latencies, Utilization},
 };
+
+/// Model name of an engine with default settings.
+pub const MODEL: &str = "mock";
+
+/// Tokens per block of the KV cache.
+const BLOCK: usize = 16;
 
 /// Settings of an engine.
 #[derive(Clone, Debug)]
 pub struct EngineSettings {
-    /// Model name in its metrics.
+    /// Model name in its metrics and in requests.
     pub model: String,
+    /// LoRA adapters, whose names requests may have, too.
+    pub adapters: Vec<String>,
     /// Names of its metrics.
     pub dialect: Dialect,
     /// Maximum number of requests that it processes at a time; others wait in its queue.
     pub concurrency: usize,
     /// Time per token.
     pub token_time: Duration,
+    /// Size of the KV cache, in blocks of 16 tokens. Usage stays at the maximum when all are used; a real engine
+    /// would preempt requests.
+    pub kv_blocks: usize,
+    /// Maximum number of tokens of a prompt and its response.
+    pub context: usize,
     /// Further metrics in the Prometheus text format.
     pub extra_metrics: String,
 }
@@ -54,10 +68,13 @@ pub struct EngineSettings {
 impl Default for EngineSettings {
     fn default() -> Self {
         Self {
-            model: "mock".to_owned(),
+            model: MODEL.to_owned(),
+            adapters: Vec::new(),
             dialect: Dialect::Vllm,
             concurrency: 8,
             token_time: Duration::from_millis(10),
+            kv_blocks: 8192,
+            context: 131_072,
             extra_metrics: String::new(),
         }
     }
@@ -114,11 +131,22 @@ struct Pods {
 struct Pod {
     slots: Arc<Semaphore>,
     waiting: AtomicUsize,
+    blocks: AtomicUsize,
+    latencies: Mutex<Latencies>,
 }
 
 impl Pod {
     fn new(concurrency: usize) -> Self {
-        Self { slots: Arc::new(Semaphore::new(concurrency)), waiting: AtomicUsize::new(0) }
+        Self {
+            slots: Arc::new(Semaphore::new(concurrency)),
+            waiting: AtomicUsize::new(0),
+            blocks: AtomicUsize::new(0),
+            latencies: Mutex::default(),
+        }
+    }
+
+    fn latencies(&self) -> MutexGuard<'_, Latencies> {
+        self.latencies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -131,14 +159,101 @@ impl Pods {
 
 #[derive(Deserialize)]
 struct CompletionRequest {
+    model: Option<String>,
     #[serde(default)]
     stream: bool,
+    #[serde(default)]
+    stream_options: StreamOptions,
     #[serde(default = "default_max_tokens")]
     max_tokens: u32,
+    #[serde(default)]
+    messages: Vec<Message>,
+    #[serde(default)]
+    prompt: String,
+}
+
+#[derive(Default, Deserialize)]
+struct StreamOptions {
+    #[serde(default)]
+    include_usage: bool,
+}
+
+#[derive(Deserialize)]
+struct Message {
+    content: String,
 }
 
 const fn default_max_tokens() -> u32 {
     10
+}
+
+impl CompletionRequest {
+    /// Length of the prompt, with one token per word.
+    fn prompt_tokens(&self) -> usize {
+        let texts = self.messages.iter().map(|message| &message.content).chain([&self.prompt]);
+        texts.map(|text| text.split_whitespace().count()).sum()
+    }
+}
+
+/// A request that holds a slot and blocks of the KV cache, until it is dropped.
+struct Running {
+    pod: Arc<Pod>,
+    _slot: OwnedSemaphorePermit,
+    prompt_tokens: usize,
+    tokens: usize,
+    arrived: Instant,
+    started: Instant,
+    last_token: Instant,
+}
+
+impl Running {
+    /// Waits in the queue for a slot.
+    async fn admit(pod: Arc<Pod>, prompt_tokens: usize) -> Option<Self> {
+        let arrived = Instant::now();
+        let waiting = Counted::new(&pod.waiting);
+        let slot = pod.slots.clone().acquire_owned().await.ok()?;
+        drop(waiting);
+        let started = Instant::now();
+        pod.blocks.fetch_add(prompt_tokens.div_ceil(BLOCK), Ordering::Relaxed);
+        Some(Self { pod, _slot: slot, prompt_tokens, tokens: 0, arrived, started, last_token: started })
+    }
+
+    fn blocks(&self) -> usize {
+        (self.prompt_tokens + self.tokens).div_ceil(BLOCK)
+    }
+
+    async fn generate(&mut self, token_time: Duration) {
+        sleep(token_time).await;
+        let (before, now) = (self.blocks(), Instant::now());
+        self.tokens += 1;
+        self.pod.blocks.fetch_add(self.blocks() - before, Ordering::Relaxed);
+        let mut latencies = self.pod.latencies();
+        if self.tokens == 1 {
+            latencies.first_token.observe(now - self.arrived);
+        } else {
+            latencies.inter_token.observe(now - self.last_token);
+        }
+        drop(latencies);
+        self.last_token = now;
+    }
+
+    fn finish(&self) {
+        let mut latencies = self.pod.latencies();
+        latencies.request.observe(self.arrived.elapsed());
+        latencies.queue.observe(self.started - self.arrived);
+        latencies.inference.observe(self.started.elapsed());
+    }
+
+    fn usage(&self) -> Value {
+        let (prompt, tokens) = (self.prompt_tokens, self.tokens);
+        json!({"prompt_tokens": prompt, "completion_tokens": tokens, "total_tokens": prompt + tokens})
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.pod.blocks.fetch_sub(self.blocks(), Ordering::Relaxed);
+    }
 }
 
 async fn complete(
@@ -146,51 +261,53 @@ async fn complete(
     State(pods): State<Arc<Pods>>,
     Json(request): Json<CompletionRequest>,
 ) -> Response {
-    let pod = pods.get(address);
-    let waiting = Counted::new(&pod.waiting);
-    // The semaphore is never closed.
-    let Ok(slot) = pod.slots.clone().acquire_owned().await else {
-        return http::StatusCode::SERVICE_UNAVAILABLE.into_response();
-    };
-    drop(waiting);
-    if request.stream {
-        return streamed(request.max_tokens, pods.settings.token_time, slot);
+    let EngineSettings { model, adapters, token_time, context, .. } = &pods.settings;
+    if request.model.as_ref().is_some_and(|name| name != model && !adapters.contains(name)) {
+        return (StatusCode::NOT_FOUND, "the model does not exist").into_response();
     }
-    sleep(pods.settings.token_time * request.max_tokens).await;
-    Json(completion(request.max_tokens)).into_response()
+    let prompt_tokens = request.prompt_tokens();
+    if prompt_tokens + request.max_tokens as usize > *context {
+        return (StatusCode::BAD_REQUEST, "max_tokens exceeds the context").into_response();
+    }
+    // The semaphore is never closed.
+    let Some(mut running) = Running::admit(pods.get(address), prompt_tokens).await else {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    };
+    if request.stream {
+        return streamed(&request, *token_time, running);
+    }
+    for _ in 0..request.max_tokens {
+        running.generate(*token_time).await;
+    }
+    running.finish();
+    Json(completion(model, &running)).into_response()
 }
 
-/// Server-sent events, one per token. The slot is released when the stream ends or is dropped.
-fn streamed(tokens: u32, token_time: Duration, slot: OwnedSemaphorePermit) -> Response {
-    let events = stream::unfold((0, slot), move |(sent, slot)| async move {
-        if sent > tokens {
-            return None;
+/// Server-sent events, one per token.
+fn streamed(request: &CompletionRequest, token_time: Duration, running: Running) -> Response {
+    let (max_tokens, include_usage) = (request.max_tokens as usize, request.stream_options.include_usage);
+    let events = stream::unfold(Some(running), move |running| async move {
+        let mut running = running?;
+        if running.tokens < max_tokens {
+            running.generate(token_time).await;
+            let choice = json!({"index": 0, "delta": {"content": "x "}});
+            let chunk = json!({"object": "chat.completion.chunk", "choices": [choice]});
+            return Some((Ok::<_, Infallible>(format!("data: {chunk}\n\n")), Some(running)));
         }
-        if sent == tokens {
-            let last = json!({"object": "chat.completion.chunk", "choices": [], "usage": usage(tokens)});
-            return Some((
-                Ok::<_, Infallible>(format!("data: {last}\n\ndata: [DONE]\n\n")),
-                (sent + 1, slot),
-            ));
-        }
-        sleep(token_time).await;
-        let chunk =
-            json!({"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": "x "}}]});
-        Some((Ok(format!("data: {chunk}\n\n")), (sent + 1, slot)))
+        running.finish();
+        let usage = json!({"object": "chat.completion.chunk", "choices": [], "usage": running.usage()});
+        let usage = if include_usage { format!("data: {usage}\n\n") } else { String::new() };
+        Some((Ok(format!("{usage}data: [DONE]\n\n")), None))
     });
     ([(http::header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(events)).into_response()
 }
 
-fn completion(tokens: u32) -> Value {
+fn completion(model: &str, running: &Running) -> Value {
     let message = json!({"role": "assistant", "content": "x"});
     json!({
-        "id": "mock", "object": "chat.completion", "model": "mock", "usage": usage(tokens),
-        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+        "id": "mock", "object": "chat.completion", "model": model, "usage": running.usage(),
+        "choices": [{"index": 0, "message": message, "finish_reason": "length"}],
     })
-}
-
-fn usage(tokens: u32) -> Value {
-    json!({"prompt_tokens": 1, "completion_tokens": tokens, "total_tokens": tokens + 1})
 }
 
 async fn models(State(pods): State<Arc<Pods>>) -> Json<Value> {
@@ -203,7 +320,8 @@ async fn metrics(
 ) -> String {
     let (pod, settings) = (pods.get(address), &pods.settings);
     let running = settings.concurrency - pod.slots.available_permits();
+    let kv_cache = pod.blocks.load(Ordering::Relaxed) as f64 / settings.kv_blocks.max(1) as f64;
     let utilization =
-        Utilization { waiting: pod.waiting.load(Ordering::Relaxed), running, limit: settings.concurrency };
-    settings.dialect.expose(&settings.model, utilization) + &settings.extra_metrics
+        Utilization { waiting: pod.waiting.load(Ordering::Relaxed), running, kv_cache: kv_cache.min(1.0) };
+    settings.dialect.expose(&settings.model, utilization, &pod.latencies()) + &settings.extra_metrics
 }

@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 use crate::stack::{Namespace, kinds};
 
 impl Namespace {
-    /// Creates a ModelServer that selects the entry pods of one ModelServing.
+    /// Creates a ModelServer that selects the entry pods of one ModelServing, with mock engines.
     pub async fn model_server(&self, name: &str, model_serving: &str, port: u16) -> DynamicObject {
         let labels =
             json!({"modelserving.volcano.sh/name": model_serving, "modelserving.volcano.sh/entry": "true"});
-        let spec = json!({"workloadSelector": {"matchLabels": labels}, "workloadPort": {"port": port}, "inferenceEngine": "vLLM"});
+        let spec = json!({"workloadSelector": {"matchLabels": labels}, "workloadPort": {"port": port}, "inferenceEngine": "vLLM", "model": engine::MODEL});
         self.create(&kinds::model_server(), json!({"metadata": {"name": name}, "spec": spec})).await
     }
 
