@@ -129,6 +129,13 @@ soak: ## Run the slow scenarios: a load step while models load slowly, and scali
 	@tests/stack/build $(CHAIN)
 	cargo test --locked $(IN_NAMESPACE) --test soak -- --nocapture --test-threads=1
 
+VLLM_TESTS ?=
+.PHONY: soak-vllm
+soak-vllm: ## Run the chain with real vLLM engines on CPUs: 6 GB to install once, 8 GB of memory, 20 minutes; VLLM_TESTS selects tests by name
+	@tests/stack/doctor vllm $(CHAIN)
+	@tests/stack/build $(CHAIN) vllm
+	cargo test --locked $(IN_NAMESPACE) --test vllm -- --nocapture --test-threads=1 $(VLLM_TESTS)
+
 .PHONY: demo
 demo: ## Watch a model scale under load in the terminal, on the real components; under 3 minutes once built
 	@tests/stack/doctor $(CHAIN)

@@ -15,7 +15,7 @@ mod recorder;
 mod shell;
 mod view;
 
-pub use picture::{Picture, draw};
+pub use picture::{Picture, draw, draw_beside};
 pub use recorder::{Recorder, Sample};
 pub use shell::{Shell, print_heading};
 pub use view::View;

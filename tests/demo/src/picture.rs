@@ -28,19 +28,49 @@ pub struct Picture<'a> {
 /// # Panics
 /// If they cannot be written.
 pub fn draw(recorder: &Recorder, picture: Picture<'_>, path: &Path) {
+    draw_beside(&[(recorder, picture)], path);
+}
+
+/// [`draw`] for several recordings side by side, with the same scales.
+///
+/// # Panics
+/// If the files cannot be written.
+pub fn draw_beside(recordings: &[(&Recorder, Picture<'_>)], path: &Path) {
+    let count = u32::try_from(recordings.len()).expect("a few recordings");
+    let size = (SIZE.0 * count, SIZE.1);
+    let tops = Tops::of(recordings.iter().map(|(recorder, _)| *recorder));
     let mut svg = String::new();
     {
-        let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
+        let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
         area.fill(&WHITE).expect("a picture");
-        let (above, below) =
-            area.titled(picture.title, (FONT, 20)).expect("a title").split_vertically(SIZE.1 / 2);
-        requests(recorder, &above);
-        serving_groups(recorder, picture, &below);
+        for ((recorder, picture), column) in recordings.iter().zip(area.split_evenly((1, recordings.len()))) {
+            let (above, below) =
+                column.titled(picture.title, (FONT, 20)).expect("a title").split_vertically(SIZE.1 / 2);
+            requests(recorder, tops.requests, &above);
+            serving_groups(recorder, *picture, tops.serving_groups, &below);
+        }
         area.present().expect("a picture");
     }
     fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
     fs::write(path.with_extension("svg"), &svg).expect("a picture");
-    raster(&svg).save_png(path.with_extension("png")).expect("a picture");
+    raster(&svg, size).save_png(path.with_extension("png")).expect("a picture");
+}
+
+/// Upper ends of the axes.
+struct Tops {
+    requests: f64,
+    serving_groups: f64,
+}
+
+impl Tops {
+    fn of<'a>(recorders: impl Iterator<Item = &'a Recorder>) -> Self {
+        let mut tops = Self { requests: 1.0, serving_groups: 1.0 };
+        for sample in recorders.flat_map(|recorder| &recorder.samples) {
+            tops.requests = tops.requests.max(sample.load as f64);
+            tops.serving_groups = tops.serving_groups.max(sample.wanted.max(sample.ready) as f64);
+        }
+        Self { requests: tops.requests * 1.15, serving_groups: tops.serving_groups + 1.0 }
+    }
 }
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
@@ -53,8 +83,7 @@ fn span(recorder: &Recorder) -> f64 {
     recorder.samples.last().map_or(1.0, |sample| seconds(sample.at))
 }
 
-fn requests(recorder: &Recorder, area: &Area<'_>) {
-    let top = recorder.samples.iter().map(|sample| sample.load as f64).fold(1.0, f64::max) * 1.15;
+fn requests(recorder: &Recorder, top: f64, area: &Area<'_>) {
     let mut chart = ChartBuilder::on(area)
         .margin(8)
         .x_label_area_size(26)
@@ -100,10 +129,7 @@ fn requests(recorder: &Recorder, area: &Area<'_>) {
     legend(&mut chart, SeriesLabelPosition::MiddleRight);
 }
 
-fn serving_groups(recorder: &Recorder, picture: Picture<'_>, area: &Area<'_>) {
-    let top =
-        recorder.samples.iter().map(|sample| sample.wanted.max(sample.ready) as f64).fold(1.0, f64::max)
-            + 1.0;
+fn serving_groups(recorder: &Recorder, picture: Picture<'_>, top: f64, area: &Area<'_>) {
     let mut chart = ChartBuilder::on(area)
         .margin(8)
         .x_label_area_size(36)
@@ -181,13 +207,13 @@ fn legend<'a: 'b, 'b>(chart: &mut Chart<'a, 'b>, position: SeriesLabelPosition) 
 }
 
 /// Renders with an embedded font, so that the result is the same on every machine.
-fn raster(svg: &str) -> tiny_skia::Pixmap {
+fn raster(svg: &str, size: (u32, u32)) -> tiny_skia::Pixmap {
     let mut fonts = usvg::fontdb::Database::new();
     fonts.load_font_data(epaint_default_fonts::UBUNTU_LIGHT.to_vec());
     let options =
         usvg::Options { fontdb: Arc::new(fonts), font_family: FONT.to_owned(), ..usvg::Options::default() };
     let tree = usvg::Tree::from_str(svg, &options).expect("an SVG");
-    let mut pixels = tiny_skia::Pixmap::new(SIZE.0, SIZE.1).expect("a size");
+    let mut pixels = tiny_skia::Pixmap::new(size.0, size.1).expect("a size");
     resvg::render(&tree, tiny_skia::Transform::identity(), &mut pixels.as_mut());
     pixels
 }

@@ -34,7 +34,7 @@ pub mod web;
 pub use certificates::Identity;
 pub use chain::{Chain, ChainSettings, Model};
 pub use crds::Crds;
-pub use model_serving::{ModelServing, ModelServingBuilder, condition};
+pub use model_serving::{ModelServing, ModelServingBuilder, RealEngine, condition};
 pub use operator::{OPERATOR, Settings, ask, explain};
 pub use process::Process;
 pub use proxy::{Fault, FaultProxy};

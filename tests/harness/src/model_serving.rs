@@ -9,7 +9,10 @@ use kube::{
 use serde_json::{Value, json};
 
 use crate::{
-    neighbours::{LOADING, NODE},
+    neighbours::{
+        LOADING, NODE,
+        vllm::{PORT, RUNTIME},
+    },
     stack::{Namespace, kinds},
     wait::{LIMIT, until, until_within},
 };
@@ -32,6 +35,29 @@ struct Role {
     loading: String,
     labels: BTreeMap<String, String>,
     crowded: bool,
+    real: Option<RealEngine>,
+}
+
+/// Settings of pods with a real engine.
+#[derive(Clone, Debug, Default)]
+pub struct RealEngine {
+    /// Arguments of vLLM, except for the model's path and the address.
+    pub arguments: Vec<String>,
+    /// `terminationGracePeriodSeconds`.
+    pub grace_seconds: u32,
+    /// Seconds that a `preStop` hook sleeps; 0 for no hook.
+    pub pre_stop_seconds: u32,
+}
+
+impl RealEngine {
+    fn pod(&self, node: Option<&str>) -> Value {
+        let mut container = container("engine", &[PORT]);
+        container["args"] = json!(self.arguments);
+        if self.pre_stop_seconds > 0 {
+            container["lifecycle"] = json!({"preStop": {"sleep": {"seconds": self.pre_stop_seconds}}});
+        }
+        json!({"nodeName": node, "terminationGracePeriodSeconds": self.grace_seconds, "containers": [container]})
+    }
 }
 
 impl Role {
@@ -44,11 +70,15 @@ impl Role {
             loading: "200ms".to_owned(),
             labels: BTreeMap::new(),
             crowded: false,
+            real: None,
         }
     }
 
     /// Pod spec of the role. Without `crowded` its container declares no port, as is common for engines.
     fn pod(&self) -> Value {
+        if let Some(real) = &self.real {
+            return real.pod(self.node);
+        }
         if self.crowded {
             let containers = [
                 container("engine", &[8000, 9999]),
@@ -61,8 +91,10 @@ impl Role {
     }
 
     fn to_json(&self) -> Value {
+        let annotations =
+            if self.real.is_some() { json!({RUNTIME: "vllm"}) } else { json!({LOADING: self.loading}) };
         let template = json!({
-            "metadata": {"annotations": {LOADING: self.loading}, "labels": self.labels},
+            "metadata": {"annotations": annotations, "labels": self.labels},
             "spec": self.pod(),
         });
         json!({
@@ -147,6 +179,14 @@ impl ModelServingBuilder {
     pub fn crowded(mut self) -> Self {
         for role in &mut self.roles {
             role.crowded = true;
+        }
+        self
+    }
+
+    /// Gives each of its pods a real engine, which [`Vllm`](crate::neighbours::Vllm) starts.
+    pub fn real(mut self, engine: &RealEngine) -> Self {
+        for role in &mut self.roles {
+            role.real = Some(engine.clone());
         }
         self
     }

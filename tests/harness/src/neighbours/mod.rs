@@ -6,6 +6,7 @@ mod keda;
 mod kthena;
 mod kwok;
 mod prometheus;
+pub mod vllm;
 
 use std::{
     path::{Path, PathBuf},
@@ -17,6 +18,8 @@ pub use keda::Keda;
 pub use kthena::{Kthena, Router};
 pub use kwok::{Kwok, LOADING, NODE};
 pub use prometheus::{Bare, Guarded, Prometheus, PrometheusSettings};
+
+pub use vllm::Vllm;
 
 use crate::{control_plane::built, process::Process};
 
