@@ -207,6 +207,9 @@ impl LastingMismatches {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kthena_keda_core::domain::PrometheusUrl;
+    use kube::client::Body;
+    use rstest::rstest;
 
     /// Probes that follow each other quickly, after a burst of changes, do not shorten the time.
     #[tokio::test(start_paused = true)]
@@ -222,5 +225,36 @@ mod tests {
         assert_eq!(lasting.at_least(MISMATCH_BEFORE_REPORT, mismatching.clone()), mismatching);
         assert!(lasting.at_least(MISMATCH_BEFORE_REPORT, SelectorMismatches::new()).is_empty());
         assert!(lasting.at_least(MISMATCH_BEFORE_REPORT, mismatching).is_empty(), "the time starts again");
+    }
+
+    /// A Prometheus behind the API server's service proxy that responds with no samples after this time.
+    fn prometheus(delay: Duration) -> Querier {
+        let api_server = move |request: http::Request<Body>| async move {
+            assert!(request.uri().path().ends_with("/proxy/api/v1/query"), "{}", request.uri());
+            assert_eq!(request.headers()["x-scope-orgid"], "team-a");
+            sleep(delay).await;
+            let body = r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#;
+            Ok::<_, kube::Error>(http::Response::new(Body::from(body.as_bytes().to_vec())))
+        };
+        Querier::Proxied(kube::Client::new(tower::service_fn(api_server), "models"))
+    }
+
+    /// The operator waits longer than KEDA does, so that it can report why KEDA has no data.
+    #[rstest]
+    #[case::in_time(Duration::from_millis(2900), None, false)]
+    #[case::too_late_for_keda(Duration::from_millis(3100), None, true)]
+    #[case::in_time_by_the_profile(Duration::from_millis(3100), Some(4), false)]
+    #[tokio::test(start_paused = true)]
+    async fn measures_whether_prometheus_responds_in_time_for_keda(
+        #[case] delay: Duration,
+        #[case] limit: Option<i32>,
+        #[case] is_slow: bool,
+    ) {
+        let url: PrometheusUrl = "http://prometheus.monitoring.svc:9090".parse().unwrap();
+        let headers = BTreeMap::from([("X-Scope-OrgID".to_owned(), "team-a".to_owned())]);
+        let settings = PrometheusSettings { headers, timeout: limit, ..PrometheusSettings::from(url) };
+        let target = ProbeTarget { prometheus: settings, router: RouterSeries::assumed("kthena-system") };
+        let results = probe(&prometheus(delay), [target.clone()]).await;
+        assert_eq!(results[&target].as_ref().map(|result| result.is_slow), Ok(is_slow));
     }
 }
