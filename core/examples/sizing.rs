@@ -11,7 +11,6 @@
 
 use std::{
     error::Error,
-    fmt::Write as _,
     fs,
     ops::RangeInclusive,
     path::{Path, PathBuf},
@@ -49,8 +48,8 @@ const TRACE_LENGTH: f64 = 172_800.0;
 /// Errors of the service time that the bounded backlog is given.
 const ERRORS: [(&str, f64); 4] = [("−50 %", 0.5), ("−30 %", 0.7), ("+30 %", 1.3), ("+50 %", 1.5)];
 
-struct Named {
-    name: String,
+/// A case, and the service times of its load.
+struct Subject {
     case: Case,
     /// Service time that is right, and as the operator measures it.
     service_times: [f64; 2],
@@ -146,7 +145,7 @@ fn step_table(verdicts: &mut Vec<Verdict>) -> Result<Vec<String>, Box<dyn Error>
             eprintln!("{name}");
             let service_times = [step.service_time, step.service_time];
             let need = case.step.map_or(1.0, |step| f64::from(step.need));
-            let rows = compare(&Named { name: name.clone(), case, service_times }, 1..=5, verdicts);
+            let rows = compare(&Subject { case, service_times }, 1..=5, verdicts);
             lines.extend([format!("\n**{name}**\n"), head.to_owned(), "|---".repeat(12) + "|"]);
             lines.extend(rows.iter().map(|row| step_row(row, need, need * step.seconds / 3600.0)));
         }
@@ -188,7 +187,7 @@ fn trace_table(folder: &Path, verdicts: &mut Vec<Verdict>) -> Result<Vec<String>
             let case = Case::trace(load.clone(), fleet, &profile, TARGET)?;
             // Long loads need no further seeds: they have thousands of bursts.
             let seeds = if load.length() > Time::from_seconds(7200) { 1..=1 } else { 1..=5 };
-            let rows = compare(&Named { name: name.clone(), case, service_times }, seeds, verdicts);
+            let rows = compare(&Subject { case, service_times }, seeds, verdicts);
             lines.extend([
                 format!(
                     "\n**{name}**, service time {:.1} s, measured {:.1} s\n",
@@ -212,12 +211,12 @@ fn trace_row(row: &Row) -> String {
 }
 
 /// Figures of the requests in flight and of each bounded backlog.
-fn compare(named: &Named, seeds: RangeInclusive<u64>, verdicts: &mut Vec<Verdict>) -> Vec<Row> {
-    let off = named.case.figures(Law::InFlight, seeds.clone());
+fn compare(subject: &Subject, seeds: RangeInclusive<u64>, verdicts: &mut Vec<Verdict>) -> Vec<Row> {
+    let off = subject.case.figures(Law::InFlight, seeds.clone());
     let mut rows = Vec::from([Row { law: "in flight".to_owned(), figures: off }]);
-    for (law, bounded) in bounded_laws(named.service_times) {
-        let figures = named.case.figures(Law::BoundedBacklog(bounded), seeds.clone());
-        verdicts.push(Verdict::new(&named.name, law, &off, &figures));
+    for (law, bounded) in bounded_laws(subject.service_times) {
+        let figures = subject.case.figures(Law::BoundedBacklog(bounded), seeds.clone());
+        verdicts.push(Verdict::new(law, &off, &figures));
         rows.push(Row { law: format!("bounded, {law}"), figures });
     }
     rows
@@ -231,20 +230,18 @@ fn bounded_laws([right, measured]: [f64; 2]) -> Vec<(&'static str, BoundedBacklo
         laws.push(("as measured", bounded(measured)));
     }
     laws.extend(ERRORS.map(|(name, factor)| (name, bounded(right * factor))));
-    let short = || bounded(right).map(|bounded| bounded.with_short_window(30));
     laws.extend([
         ("headroom 1.5", BoundedBacklog::new(right, 1.5, DRAIN_TIME)),
         ("engines' running as floor", bounded(right).map(BoundedBacklog::with_running)),
         ("engines' running as floor, −50 %", bounded(right * 0.5).map(BoundedBacklog::with_running)),
-        ("window 30 s", short()),
-        ("window 30 s, refusals as arrivals", short().map(BoundedBacklog::with_refusals)),
+        ("window 60 s", bounded(right).map(|bounded| bounded.with_short_window(60))),
+        ("without refusals", bounded(right).map(BoundedBacklog::without_refusals)),
     ]);
     laws.into_iter().filter_map(|(name, law)| Some((name, law?))).collect()
 }
 
 /// Comparison of the bounded backlog with the requests in flight in one case.
 struct Verdict {
-    case: String,
     law: &'static str,
     mean: [f64; 2],
     p95: [f64; 2],
@@ -254,9 +251,8 @@ struct Verdict {
 }
 
 impl Verdict {
-    fn new(case: &str, law: &'static str, off: &Figures, bounded: &Figures) -> Self {
+    fn new(law: &'static str, off: &Figures, bounded: &Figures) -> Self {
         Self {
-            case: case.to_owned(),
             law,
             mean: [off.wait_mean, bounded.wait_mean],
             p95: [off.wait_p95.max(off.late_p95), bounded.wait_p95.max(bounded.late_p95)],
@@ -277,11 +273,10 @@ impl Verdict {
     }
 }
 
-/// One line per bounded backlog: the cases in which it is worse than the requests in flight, with both figures.
+/// One line per bounded backlog: the number of cases in which it is worse than the requests in flight.
 fn summary(verdicts: &[Verdict]) -> Vec<String> {
-    let head = "| bounded backlog | cases | longer waiting or more lost | more streams cut | streams cut | group-hours \
-                | cases with longer waiting: mean, p95 in s, lost |";
-    let mut lines = Vec::from([head.to_owned(), "|---".repeat(7) + "|"]);
+    let head = "| bounded backlog | cases | longer waiting or more lost | more streams cut | streams cut | group-hours |";
+    let mut lines = Vec::from([head.to_owned(), "|---".repeat(6) + "|"]);
     let mut laws: Vec<&str> = Vec::new();
     for verdict in verdicts.iter().filter(|verdict| verdict.law != "as measured") {
         if !laws.contains(&verdict.law) {
@@ -301,14 +296,8 @@ fn summary_row(law: &str, verdicts: &[Verdict]) -> String {
         of().map(pair).fold([0.0, 0.0], |[off, bounded], [a, b]| [off + a, bounded + b])
     };
     let ([cut_off, cut], [hours_off, hours]) = (sums(|it| it.cut), sums(|it| it.hours));
-    let mut list = String::new();
-    for verdict in of().filter(|verdict| verdict.waits_longer()) {
-        let arrow = |[off, bounded]: [f64; 2]| format!("{off:.1} → {bounded:.1}");
-        let Verdict { case, mean, p95, lost, .. } = verdict;
-        let _ = write!(list, "{case}: {}, {}, {}<br>", arrow(*mean), arrow(*p95), arrow(*lost));
-    }
     format!(
-        "| {law} | {} | {} | {} | {cut_off:.0} → {cut:.0} | −{:.0} % | {list} |",
+        "| {law} | {} | {} | {} | {cut_off:.0} → {cut:.0} | −{:.0} % |",
         of().count(),
         of().filter(|verdict| verdict.waits_longer()).count(),
         of().filter(|verdict| verdict.cuts_more()).count(),

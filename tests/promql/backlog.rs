@@ -16,7 +16,8 @@ use serde_json::{Value, json};
 
 use crate::{AT, from, idle, in_flight, router, scraped, service, target, with};
 
-/// In flight during a burst of 16 requests per second that began a minute ago: nothing was served yet.
+/// In flight during a burst of 16 requests per second that began a minute ago: nothing was served yet. The window of the arrival rate has
+/// samples 18, 19 and 20.
 const BURST: &str = "0x16 240+240x3 960x20";
 
 /// The value for the burst: 16 * 6, and 1/120 of the 864 others.
@@ -88,11 +89,11 @@ fn counts_all_if_a_router_restarted(#[case] ended: &str) {
 }
 
 #[rstest]
-#[case::failed_scrape_at_the_start("0x15 stale 0x24", 960.0)]
-#[case::failed_scrapes_at_the_start("0x14 stale stale 0x24", 960.0)]
-#[case::failed_scrape_within("0x17 stale 0x22", BOUNDED)]
-#[case::failed_scrapes_within("0x16 stale stale 0x22", BOUNDED)]
-#[case::young_router("_x18 0x22", 960.0)]
+#[case::failed_scrape_at_the_start("0x17 stale 0x22", 960.0)]
+#[case::failed_scrapes_at_the_start("0x16 stale stale 0x22", 960.0)]
+#[case::failed_scrape_within("0x18 stale 0x21", BOUNDED)]
+#[case::failed_scrapes_before("0x15 stale stale 0x23", BOUNDED)]
+#[case::young_router("_x19 0x21", 960.0)]
 fn counts_all_if_a_router_was_not_scraped_then(#[case] active: &str, #[case] expected: f64) {
     let series = with(
         target("r-0", "x40", 2, 2),
@@ -106,7 +107,7 @@ fn counts_all_if_a_router_was_not_scraped_then(#[case] active: &str, #[case] exp
 }
 
 #[rstest]
-#[case::one_is_new("_x18 0x22", "_x18 20x22", 980.0)]
+#[case::one_is_new("_x19 0x21", "_x19 20x21", 980.0)]
 #[case::one_is_gone("0x18 stale", "20x18 stale", 960.0)]
 #[case::both_stay("0x40", "20x40", BOUNDED + 20.0 / 120.0)]
 fn counts_all_while_routers_come_and_go(#[case] active: &str, #[case] other: &str, #[case] expected: f64) {
@@ -154,14 +155,15 @@ fn gives_no_result_without_data() {
     check("idle", "5s", &idle("r-0", "x40"), Some(0.0));
 }
 
-/// A refusal at once is repeated by clients, and none of its repetitions is one more request to serve. A 404 may have been in flight: the
-/// router answers with it if an engine refuses.
+/// A client that is refused asks again: what is refused has to be served, too.
 #[rstest]
-#[case::full("400", BOUNDED)]
-#[case::rate_limit("429", BOUNDED)]
-#[case::engine("404", 960.0 - 0.0)]
-fn counts_no_refusals_as_arrivals(#[case] status: &str, #[case] expected: f64) {
-    let series = with(one(BURST, "7x40"), [ended("r-0", "m", status, "0+3000x40")]);
+#[case::engines_are_full("400")]
+#[case::rate_limit("429")]
+#[case::of_an_engine("404")]
+fn counts_refusals_as_arrivals(#[case] status: &str) {
+    let series = with(one(BURST, "7x40"), [ended("r-0", "m", status, "0+300x40")]);
+    // Twenty per second are refused.
+    let expected = 216.0 + (960.0 - 216.0) / 120.0;
     check(&format!("refusals-{status}"), "5s", &series, Some(expected));
 }
 

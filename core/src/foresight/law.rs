@@ -41,12 +41,12 @@ pub struct BoundedBacklog {
 }
 
 impl BoundedBacklog {
-    /// Shorter window, in seconds: four scrapes of 15 s.
-    const WINDOW: u64 = 60;
+    /// Shorter window, in seconds: two scrapes of 15 s.
+    const WINDOW: u64 = 30;
     /// Longest window, in seconds.
     const WINDOW_MAX: f64 = 3_600.0;
 
-    /// Windows of one minute, and of the service time if it is longer; `None` unless all values are finite,
+    /// Windows of half a minute, and of the service time if it is longer; `None` unless all values are finite,
     /// the times above 0 and the headroom at least 1.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded before the cast")]
     pub fn new(service_time: f64, headroom: f64, drain_time: f64) -> Option<Self> {
@@ -54,7 +54,7 @@ impl BoundedBacklog {
         let is_finite = service_time.is_finite() && headroom.is_finite() && drain_time.is_finite();
         let long = service_time.min(Self::WINDOW_MAX).ceil() as u64;
         let windows = [Self::WINDOW, long.max(Self::WINDOW)];
-        let (counts_refusals, counts_running) = (false, false);
+        let (counts_refusals, counts_running) = (true, false);
         (is_valid && is_finite).then_some(Self {
             service_time,
             headroom,
@@ -72,10 +72,10 @@ impl BoundedBacklog {
         Self { windows: [seconds.max(1), long], ..self }
     }
 
-    /// The same with the requests that the router refuses at once as arrivals.
+    /// The same without the requests that the router refuses at once.
     #[must_use]
-    pub const fn with_refusals(self) -> Self {
-        Self { counts_refusals: true, ..self }
+    pub const fn without_refusals(self) -> Self {
+        Self { counts_refusals: false, ..self }
     }
 
     /// The same with the requests that run in the engines as the least of the base; requires that Prometheus
@@ -160,10 +160,10 @@ mod tests {
 
     #[rstest]
     #[case::nothing_waits(bounded(5.0), 10.0, 2.0, 10.0)]
-    #[case::backlog(bounded(5.0), 610.0, 2.0, 12.0 + 598.0 * 5.0 / 600.0)]
-    #[case::refusals_are_arrivals(bounded(5.0).with_refusals(), 624.0, 2.0, 24.0 + 600.0 * 5.0 / 600.0)]
+    #[case::backlog(bounded(5.0).without_refusals(), 610.0, 2.0, 12.0 + 598.0 * 5.0 / 600.0)]
+    #[case::refusals_are_arrivals(bounded(5.0), 624.0, 2.0, 24.0 + 600.0 * 5.0 / 600.0)]
     #[case::running_requests_count(bounded(5.0).with_running(), 640.0, 2.0, 40.0 + 600.0 * 5.0 / 600.0)]
-    #[case::long_requests_with_a_backlog(bounded(300.0), 610.0, 1.0, 360.0 + 250.0 * 0.5)]
+    #[case::long_requests_with_a_backlog(bounded(300.0).without_refusals(), 610.0, 1.0, 360.0 + 250.0 * 0.5)]
     #[case::service_beyond_the_drain_time(bounded(900.0), 2000.0, 1.0, 2000.0)]
     #[case::nothing_ends(bounded(5.0), 100.0, 0.0, 100.0 * 5.0 / 600.0)]
     fn counts_a_part_of_the_backlog(
@@ -179,8 +179,8 @@ mod tests {
 
     /// A router that is younger than the window, and one that is no longer scraped.
     #[rstest]
-    #[case(59, Some(500.0))]
-    #[case(60, Some(500.0 * 5.0 / 600.0))]
+    #[case(29, Some(500.0))]
+    #[case(30, Some(500.0 * 5.0 / 600.0))]
     #[case(2084, Some(500.0 * 5.0 / 600.0))]
     #[case(2085, None)]
     fn missing_is_not_zero(#[case] now: u64, #[case] expected: Option<f64>) {
@@ -219,8 +219,8 @@ mod tests {
             }
             let now = last.at.after(Time::from_seconds(later));
             let mut bounded = BoundedBacklog::new(service_time, headroom, drain_time).unwrap();
-            if refusals {
-                bounded = bounded.with_refusals();
+            if !refusals {
+                bounded = bounded.without_refusals();
             }
             if running {
                 bounded = bounded.with_running();

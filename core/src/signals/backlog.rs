@@ -18,17 +18,13 @@ use crate::{
     promql::{Expr, Factor, RangeFunction, Selector},
 };
 
-/// Shortest window of the arrival rate, in seconds: four scrapes at the default interval, and two at the longest.
-const WINDOW: u32 = 60;
+/// Shortest window of the arrival rate, in seconds: the longest interval between scrapes. A difference of two samples needs no more, and a
+/// longer window shows a burst later.
+const WINDOW: u32 = 30;
 
 /// Time from the arrival of a request to the end of its response, in seconds.
 const DURATION_SUM: &str = "kthena_router_request_duration_seconds_sum";
 const DURATION_COUNT: &str = "kthena_router_request_duration_seconds_count";
-
-/// Status codes with which the router refuses a request at once (`pkg/kthena-router/router/router.go`): rate limits, and engines whose
-/// queues are all full. Such a request is never in flight for long, and clients repeat it. An engine's own 400 and 429 reach the counter as
-/// 404.
-const REFUSED: [&str; 2] = ["400", "429"];
 
 /// Seconds that requests of the last day took: the upper quartile of the means of five minutes, so that times without waiting count as long
 /// as they are most of the day. No value without requests.
@@ -137,12 +133,10 @@ impl Requests<'_> {
         self.router.of_models(Selector::metric(DOWNSTREAM), self.models)
     }
 
-    /// The counter of requests that ended, without refusals.
+    /// The counter of requests that ended. Refusals count: a client that asks again is one more that waits, and the total is at most the
+    /// requests in flight anyway.
     fn counter(&self) -> Selector {
-        let served = REFUSED
-            .into_iter()
-            .fold(Selector::metric(REQUESTS), |counter, code| counter.with_not("status_code", code));
-        self.router.of_models(served, self.models)
+        self.router.of_models(Selector::metric(REQUESTS), self.models)
     }
 
     /// Requests in flight, without a value instead of 0.
@@ -166,7 +160,8 @@ impl Requests<'_> {
     fn if_measured(&self, value: Expr, bound: &Bound) -> Expr {
         let Some(window) = bound.windows.last().copied() else { return value };
         let (pods, counter) = (self.router.active(), self.counter());
-        let resets = Expr::Range(RangeFunction::Resets, counter.clone(), seconds(window).into());
+        // A range begins after its first instant, so it has to reach back to the sample before the window.
+        let resets = Expr::Range(RangeFunction::Resets, counter.clone(), seconds(window + WINDOW).into());
         let obstacles = vec![
             at(pods.clone(), None).unless(at(pods.clone(), Some(window))),
             at(pods.clone(), Some(window)).unless(at(pods, None)),
