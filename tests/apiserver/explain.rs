@@ -1,10 +1,11 @@
 //! Agreement of `explain` and the condition on every problem that configuration alone can cause.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use harness::{
-    Crds, Identity, ModelServing, ModelServingBuilder, Namespace, Settings, Stack, condition, kinds,
-    stack::resource, wait::until_asked,
+    Crds, Identity, ModelServing, ModelServingBuilder, Namespace, Settings, Stack, ask, condition, kinds,
+    stack::resource,
+    wait::{until_asked, until_asked_within},
 };
 use kube::api::{Patch, PatchParams};
 use rstest::rstest;
@@ -155,17 +156,11 @@ async fn lists_the_worst_model_first_and_reports_errors_of_the_caller() {
     assert!(code == Some(1) && error.contains("expected NAMESPACE/NAME"), "{error}");
 }
 
-#[tokio::test]
-async fn explain_repeats_the_words_of_the_scheduler() {
-    let stack = stack().await;
-    let models = stack.namespace().await;
+/// A pod of the second of two ServingGroups that no node has room for.
+async fn with_a_pod_that_cannot_be_scheduled(models: &Namespace) -> ModelServing {
     let chat = models.model_serving("chat").opts_in().replicas(2).create().await;
-    models
-        .create(
-            &resource("", "v1", "ServiceAccount", "serviceaccounts"),
-            json!({"metadata": {"name": "default"}}),
-        )
-        .await;
+    let account = resource("", "v1", "ServiceAccount", "serviceaccounts");
+    models.create(&account, json!({"metadata": {"name": "default"}})).await;
     let metadata = json!({"name": "chat-1", "labels": {"modelserving.volcano.sh/name": "chat"}});
     let spec = json!({"containers": [{"name": "engine", "image": "engine"}]});
     models.create(&kinds::pod(), json!({"metadata": metadata, "spec": spec})).await;
@@ -175,6 +170,14 @@ async fn explain_repeats_the_words_of_the_scheduler() {
     let status = Patch::Merge(json!({"status": {"conditions": [scheduled]}}));
     models.api(&kinds::pod()).patch_status("chat-1", &PatchParams::default(), &status).await.unwrap();
     chat.patch_status("kthena", json!({"replicas": 2, "availableReplicas": 1})).await.unwrap();
+    chat
+}
+
+#[tokio::test]
+async fn explain_repeats_the_words_of_the_scheduler() {
+    let stack = stack().await;
+    let models = stack.namespace().await;
+    with_a_pod_that_cannot_be_scheduled(&models).await;
     let admin = stack.control_plane.kubeconfig(&Identity::Admin);
     let model = format!("{}/chat", models.name);
     let arguments = [model.as_str(), "--prometheus-url=http://prometheus:9090"];
@@ -187,6 +190,28 @@ async fn explain_repeats_the_words_of_the_scheduler() {
     );
     assert_eq!(report["replicas"]["available"], 1);
     assert!(report["warnings"].to_string().contains("cannot be scheduled"), "{report}");
+}
+
+/// The operator lists the pods of a model only after its ServingGroups have lagged behind for two minutes.
+#[tokio::test]
+async fn a_metric_shows_models_whose_pods_cannot_be_scheduled() {
+    let stack = Stack::start(&[Crds::kthena(), Crds::keda()]).await;
+    let operator = stack.start_operator(&Settings::new(BINARY));
+    let models = stack.namespace().await;
+    let chat = with_a_pod_that_cannot_be_scheduled(&models).await;
+    let waiting = async || {
+        let (_, metrics) = ask(&operator, "/metrics").await;
+        let mut lines = metrics.lines().filter(|line| line.starts_with("kthena_keda_model_waiting{"));
+        lines.find(|line| line.contains("model_serving=\"chat\"")).map(str::to_owned)
+    };
+    let found =
+        until_asked_within(Duration::from_mins(4), "the metric exists", waiting, Option::is_some).await;
+    assert!(
+        found.as_ref().is_some_and(|line| line.contains("Unschedulable") && line.ends_with(" 1")),
+        "{found:?}"
+    );
+    chat.patch_status("kthena", json!({"replicas": 2, "availableReplicas": 2})).await.unwrap();
+    until_asked("the metric is gone", waiting, Option::is_none).await;
 }
 
 /// Explains a model as this identity.
