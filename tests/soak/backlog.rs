@@ -155,12 +155,9 @@ async fn a_bounded_backlog_adds_no_more_groups_than_are_needed() {
     }
     runs.iter().for_each(Run::report);
     let [all, bounded] = &runs;
-    assert!(
-        bounded.peak() <= 2 * NEED && bounded.peak() < all.peak(),
-        "{} and {}",
-        bounded.peak(),
-        all.peak()
-    );
+    // The router refuses requests while each engine has ten waiting ones, and every repetition by a client counts as an arrival.
+    let most = NEED * 5 / 2;
+    assert!(bounded.peak() <= most && bounded.peak() < all.peak(), "{} and {}", bounded.peak(), all.peak());
     let [slow, fast] = [bounded, all].map(|run| run.cleared.unwrap().as_secs_f64());
     assert!(
         slow <= 1.1 * fast + PERIOD.as_secs_f64(),
