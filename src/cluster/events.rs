@@ -225,14 +225,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_steady_stream_is_limited_to_the_burst_and_one_per_second() {
+    async fn a_steady_stream_is_limited_to_the_burst_and_five_per_second() {
         let published = Published::start();
         published.emit_for(Duration::from_mins(1)).await;
         let seconds = published.seconds.lock().clone();
-        assert!((84..=86).contains(&seconds.len()), "25 + 60: {}", seconds.len());
+        assert!((324..=326).contains(&seconds.len()), "25 + 300: {}", seconds.len());
         let after = |second: f64| seconds.iter().filter(|at| **at >= second && **at < second + 10.0).count();
-        assert!((34..=36).contains(&after(0.0)), "25 + 10: {}", after(0.0));
-        assert!((9..=11).contains(&after(30.0)), "10: {}", after(30.0));
+        assert!((74..=76).contains(&after(0.0)), "25 + 50: {}", after(0.0));
+        assert!((49..=51).contains(&after(30.0)), "50: {}", after(30.0));
     }
 
     #[tokio::test(start_paused = true)]

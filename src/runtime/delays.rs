@@ -57,7 +57,7 @@ pub const KEDA_REPORT: Duration = Duration::from_mins(5);
 pub const KEDA_RESUME: Duration = Duration::from_mins(2);
 
 /// Time in which the event limiter regains one event.
-pub const EVENT_REFILL: Duration = Duration::from_secs(1);
+pub const EVENT_REFILL: Duration = Duration::from_millis(200);
 
 /// Limit of a query to Prometheus, response included.
 pub const PROMETHEUS_REQUEST: Duration = Duration::from_secs(8);

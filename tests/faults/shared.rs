@@ -152,13 +152,13 @@ async fn ready(operator: Process) -> Process {
 /// the model and writes its status and its ScaledObject. In addition, each model can be created and changed
 /// once, which are tries that succeed. Each of the dozen watches lists and watches again after at least 400
 /// ms, doubling. Discovery sends two requests twice a second, because every cluster here lacks some kind.
-/// Events are 25 at first, then one per second.
+/// Events are 25 at first, then five per second.
 pub fn request_limit(models: usize, started: Instant, requests: usize) -> usize {
     let elapsed = started.elapsed();
     let tries = 1 + retries(Duration::from_millis(250), elapsed);
     let watches = 12 * 2 * (1 + retries(Duration::from_millis(400), elapsed));
     let seconds = usize::try_from(elapsed.as_secs()).unwrap() + 1;
-    models * (tries * requests + 2 * 3) + watches + seconds * 5 + 25
+    models * (tries * requests + 2 * 3) + watches + seconds * 9 + 25
 }
 
 /// Number of retries in `elapsed`, with a first delay of `first` that doubles up to 15 s.
