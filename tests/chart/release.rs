@@ -98,7 +98,8 @@ async fn a_release_is_installed_fails_over_is_upgraded_and_uninstalled() {
     chain.apply_profile(&settings.profile).await;
     let chat = chain.model("chat").await;
     chat.hpa().await;
-    let load = chain.load(&chat);
+    // Panels of rates need requests that end.
+    let load = chain.load_of(&chat.name, 3000);
     load.hold(25);
     chat.has_replicas(3).await;
     every_panel_has_data(&chain, &chat).await;

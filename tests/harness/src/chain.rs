@@ -205,8 +205,8 @@ impl Chain {
 
     /// Load generator for a model name.
     pub fn load_named(&self, name: &str) -> Load {
-        // Long responses: a count of the requests in flight rarely falls into the gap between two of them.
-        self.load_of(name, 3000)
+        // Ten minutes for each response: requests that begin together also end together, and a scrape in that gap would see no load.
+        self.load_of(name, 60_000)
     }
 
     /// Load generator for a model name, with responses of `tokens` tokens.
