@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use super::{
     ValueError,
-    duration::seconds,
+    duration::{seconds, with_unit},
     quantity::{thousandths, write_thousandths},
 };
 
@@ -12,10 +12,7 @@ use super::{
 const SERVICE_TIME: std::ops::RangeInclusive<u32> = 100..=3_600_000;
 
 /// Units of a service time, in milliseconds; a suffix of another comes last.
-const UNITS: [(&str, u32); 4] = [("ms", 1), ("h", 3_600_000), ("m", 60_000), ("s", 1000)];
-
-/// Maximum number of digits, as in the CRD.
-const DIGITS_MAX: usize = 5;
+const UNITS: [(&str, i32); 4] = [("ms", 1), ("h", 3_600_000), ("m", 60_000), ("s", 1000)];
 
 /// Time that a ServingGroup takes for one request which does not wait, in milliseconds: 100 ms to 1 h.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,13 +35,8 @@ impl FromStr for ServiceTime {
 
     /// Parses a duration such as `800ms`, `5s` or `2m`.
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        let found = UNITS.into_iter().find_map(|(unit, millis)| Some((text.strip_suffix(unit)?, millis)));
-        found
-            .filter(|(number, _)| {
-                number.len() <= DIGITS_MAX && number.bytes().all(|digit| digit.is_ascii_digit())
-            })
-            .and_then(|(number, millis)| number.parse::<u32>().ok()?.checked_mul(millis))
-            .and_then(Self::from_millis)
+        with_unit(text, &UNITS)
+            .and_then(|millis| Self::from_millis(millis.unsigned_abs()))
             .ok_or_else(|| ValueError::expected("off, or a duration from 100ms to 1h"))
     }
 }

@@ -5,7 +5,7 @@ use std::{fmt, ops::RangeInclusive, str::FromStr, time::Duration};
 use super::ValueError;
 
 /// Units of a duration, in seconds; the largest is first.
-const UNITS: [(char, i32); 3] = [('h', 3600), ('m', 60), ('s', 1)];
+const UNITS: [(&str, i32); 3] = [("h", 3600), ("m", 60), ("s", 1)];
 
 /// Maximum number of digits, as in the CRD.
 const DIGITS_MAX: usize = 5;
@@ -15,7 +15,7 @@ const DIGITS_MAX: usize = 5;
 /// # Errors
 /// If the text is no such duration, or it is out of `range` (in seconds).
 pub(crate) fn seconds(text: &str, range: RangeInclusive<i32>) -> Result<i32, ValueError> {
-    parse(text).filter(|seconds| range.contains(seconds)).ok_or_else(|| {
+    with_unit(text, &UNITS).filter(|seconds| range.contains(seconds)).ok_or_else(|| {
         ValueError::expected(format!(
             "a duration from {} to {}",
             Written(*range.start()),
@@ -24,9 +24,9 @@ pub(crate) fn seconds(text: &str, range: RangeInclusive<i32>) -> Result<i32, Val
     })
 }
 
-fn parse(text: &str) -> Option<i32> {
-    let (number, unit) =
-        UNITS.into_iter().find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, seconds)))?;
+/// Parses a number and its unit, the first that the text ends with, of those given with their sizes.
+pub(super) fn with_unit(text: &str, units: &[(&str, i32)]) -> Option<i32> {
+    let (number, unit) = units.iter().find_map(|(unit, size)| Some((text.strip_suffix(unit)?, *size)))?;
     if number.len() > DIGITS_MAX || !number.bytes().all(|digit| digit.is_ascii_digit()) {
         return None;
     }
@@ -39,7 +39,7 @@ struct Written(i32);
 impl fmt::Display for Written {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let unit = UNITS.into_iter().find(|(_, seconds)| self.0 != 0 && self.0 % seconds == 0);
-        let (unit, seconds) = unit.unwrap_or(('s', 1));
+        let (unit, seconds) = unit.unwrap_or(("s", 1));
         write!(f, "{}{unit}", self.0 / seconds)
     }
 }

@@ -68,7 +68,9 @@ pub fn listed<S: AsRef<str>>(names: &[S], max: usize) -> String {
 
 /// A JSON pointer (RFC 6901) as a path, such as `spec.fallback`, escaped and cut.
 pub fn field_path(pointer: &str) -> String {
-    let tokens = pointer.trim_start_matches('/').split('/');
+    // An escaped character takes two, so this much is longer than the result whatever it holds.
+    let shown: String = pointer.chars().take(2 * FIELD_PATH_MAX + 2).collect();
+    let tokens = shown.trim_start_matches('/').split('/');
     let fields: Vec<String> = tokens.map(|token| token.replace("~1", "/").replace("~0", "~")).collect();
     shortened_to(FIELD_PATH_MAX, &fields.join("."))
 }

@@ -3,7 +3,10 @@
 //! Source: Kubernetes 1.36 `pkg/controller/podautoscaler/{horizontal,replica_calculator}.go`. The tests compare
 //! every decision with recorded ones of that controller.
 
-use super::{spec::HpaSpec, spec::Metric, spec::Rules, time::Time};
+use super::{
+    spec::{HpaSpec, Metric, Rules},
+    time::Time,
+};
 use crate::{
     api::keda::MetricType,
     intent::{Policy, PolicyKind, Select},
@@ -264,10 +267,7 @@ fn proposal(spec: &HpaSpec, input: Sync<'_>) -> Option<i32> {
 fn metric_proposal(spec: &HpaSpec, metric: &Metric, value: i64, input: Sync<'_>) -> Option<i32> {
     let (usage, target) = (to_f64(value), to_f64(metric.target));
     match metric.kind {
-        MetricType::AverageValue => {
-            let is_within = spec.is_tolerated(usage / (target * f64::from(input.status)));
-            Some(if is_within { input.status } else { to_i32((usage / target).ceil()) })
-        }
+        MetricType::AverageValue => Some(replicas_for_total(spec, usage, target, input.status)),
         MetricType::Value => {
             let ratio = usage / target;
             if spec.is_tolerated(ratio) {
@@ -276,6 +276,13 @@ fn metric_proposal(spec: &HpaSpec, metric: &Metric, value: i64, input: Sync<'_>)
             Some(to_i32((ratio * f64::from(input.ready?)).ceil()))
         }
     }
+}
+
+/// Replicas that a total asks for, of which each carries `target`: `status.replicas`, unless the ratio to what those
+/// carry is outside the tolerance.
+pub fn replicas_for_total(spec: &HpaSpec, total: f64, target: f64, status: i32) -> i32 {
+    let is_within = spec.is_tolerated(total / (target * f64::from(status)));
+    if is_within { status } else { to_i32((total / target).ceil()) }
 }
 
 fn percent(policy: &Policy) -> f64 {

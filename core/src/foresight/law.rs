@@ -6,7 +6,7 @@ use super::{
     prometheus::{Sample, Samples},
     time::Time,
 };
-use crate::domain::Backlog;
+use crate::{domain::Backlog, signals::ARRIVALS_WINDOW};
 
 /// Rule by which the requests of the router become the value of the trigger `active-requests`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -41,8 +41,8 @@ pub struct BoundedBacklog {
 }
 
 impl BoundedBacklog {
-    /// Shorter window, in seconds: two scrapes of 15 s.
-    const WINDOW: u64 = 30;
+    /// Shorter window, in seconds: that of the query.
+    const WINDOW: u64 = ARRIVALS_WINDOW as u64;
     /// Longest window, in seconds.
     const WINDOW_MAX: f64 = 3_600.0;
 

@@ -274,7 +274,7 @@ fn pause(object: &ScaledObject) -> Option<Pause> {
 /// KEDA turns NaN and infinity into 0 (`pkg/scalers/scaler.go`), but its Prometheus scaler returns an error for
 /// them before.
 #[allow(clippy::cast_possible_truncation, reason = "the cast saturates")]
-pub(super) fn quantity(value: f64) -> Option<i64> {
+pub fn quantity(value: f64) -> Option<i64> {
     value.is_finite().then(|| (value * 1000.0).round_ties_even().max(0.0) as i64)
 }
 

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     api::{annotations::AnnotationKey, keda::MetricType},
+    domain::{ModelNames, ServiceTime},
     intent::{Intent, SignalSource, SignalTarget},
     observed::Observed,
     promql::{Expr, Subject},
@@ -45,6 +46,8 @@ pub struct Triggers {
     pub engines: Option<Engines>,
     /// Location of the router's series.
     pub router: RouterSeries,
+    /// Names whose requests count; `None` if they count by ModelServer.
+    pub names: Option<ModelNames>,
     /// Measurements of `active-requests`, if its backlog is bounded.
     pub backlog: Option<BoundedBacklog>,
     /// Requests that the queries do not count, and why.
@@ -87,12 +90,16 @@ pub(super) fn triggers(observed: &Observed, intent: &Intent) -> Result<Triggers,
     let backlog = match builder.bounded {
         Some(Ok(bounded)) => Some(bounded),
         Some(Err(cause)) => {
-            warnings.push(cause.warning(intent));
+            warnings.extend(intent.backlog.service_time.map(|time| cause.warning(time)));
             None
         }
         None => None,
     };
-    Ok(Triggers { triggers, engines, router, backlog, warnings })
+    let names = match share.demanded {
+        DemandScope::Models(names) => Some(names),
+        DemandScope::Servers(_) => None,
+    };
+    Ok(Triggers { triggers, engines, router, names, backlog, warnings })
 }
 
 const fn needs_engines(signal: &SignalTarget) -> bool {
@@ -143,17 +150,19 @@ enum Unbounded {
     Split,
     /// A query with so many names could be rejected on its way.
     TooLong,
+    /// A backlog that is to be worked off within the time of one request counts whole.
+    Slow,
 }
 
 impl Unbounded {
-    fn warning(self, intent: &Intent) -> String {
+    fn warning(self, service_time: ServiceTime) -> String {
         let cause = match self {
             Self::Split => {
                 "kthena-router counts no arrivals for a part of the requests of a model".to_owned()
             }
             Self::TooLong => format!("its query would have more than {LENGTH_MAX} bytes after URL encoding"),
+            Self::Slow => "it is not shorter than backlog.drainTime of the AutoscalingProfile".to_owned(),
         };
-        let service_time = intent.backlog.service_time.map(|time| time.to_string()).unwrap_or_default();
         format!(
             "the service time {service_time} has no effect on active-requests, because {cause}, so all requests in flight count; set {} to off",
             AnnotationKey::ServiceTime
@@ -236,7 +245,9 @@ impl<'a> QueryBuilder<'a> {
         let are_scraped = self.intent.signals.iter().any(needs_engines);
         let engines = are_scraped.then(|| self.engines().ok()).flatten();
         let engines = engines.map(|engines| self.engine_series(engines.engine));
-        let bounded = bounded_requests(models, self.router, backlog, engines.as_ref())?;
+        let Some(bounded) = bounded_requests(models, self.router, backlog, engines.as_ref()) else {
+            return Some(Err(Unbounded::Slow));
+        };
         let is_long = encoded_length(&bounded.total.to_string()) > LENGTH_MAX;
         Some(if is_long { Err(Unbounded::TooLong) } else { Ok(bounded) })
     }

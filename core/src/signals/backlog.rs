@@ -20,7 +20,7 @@ use crate::{
 
 /// Shortest window of the arrival rate, in seconds: the longest interval between scrapes. A difference of two samples needs no more, and a
 /// longer window shows a burst later.
-const WINDOW: u32 = 30;
+pub(crate) const WINDOW: u32 = 30;
 
 /// Time from the arrival of a request to the end of its response, in seconds.
 const DURATION_SUM: &str = "kthena_router_request_duration_seconds_sum";

@@ -7,6 +7,7 @@ mod engine;
 mod probe_queries;
 mod router;
 
+pub(crate) use backlog::WINDOW as ARRIVALS_WINDOW;
 pub use backlog::{BoundedBacklog, measured_service_time};
 pub use engine::EngineSeries;
 pub use probe_queries::{

@@ -10,16 +10,17 @@ use crate::prometheus::external_metric;
 use kthena_keda_core::{
     api::keda::MetricType,
     domain::printable,
-    intent::PrometheusSettings,
+    foresight::{
+        hpa::replicas_for_total,
+        spec::{HpaSpec, Metric, quantity},
+    },
+    intent::{Intent, PrometheusSettings},
     observed::Observed,
     plan::{ResolvedIntent, TriggerSpec},
     promql::Expr,
     signals::{self, Demand, measured_service_time},
 };
 
-/// The HPA's tolerance: within a tenth of the target it changes nothing (Kubernetes
-/// `--horizontal-pod-autoscaler-tolerance`).
-const TOLERANCE: f64 = 0.1;
 /// The current value of each signal, and the number of ServingGroups that it requests.
 pub(super) async fn current(
     observed: &Observed,
@@ -28,6 +29,7 @@ pub(super) async fn current(
 ) -> Vec<Signal> {
     let Some(prometheus) = &resolved.intent.profile.prometheus else { return Vec::new() };
     let settings = route.settings(prometheus);
+    let replicas = observed.model_serving.status.replicas.unwrap_or_default();
     let mut signals = Vec::new();
     for (index, trigger) in resolved.triggers.triggers.iter().enumerate() {
         let result = match route.querier.query_text(&settings, &trigger.query).await.as_deref() {
@@ -47,7 +49,7 @@ pub(super) async fn current(
             query: trigger.query.clone(),
             target: trigger.threshold.clone(),
             value,
-            wanted: value.and_then(|value| wanted(trigger, value, observed.model_serving.replicas())),
+            wanted: value.and_then(|value| wanted(trigger, &resolved.intent, value, replicas)),
             problem,
             backlog: backlog(trigger, resolved, &settings, route).await,
             measured_service_time: service_time(trigger, resolved, &settings, route).await,
@@ -85,8 +87,8 @@ async fn service_time(
     if !counts_requests(trigger) {
         return None;
     }
-    let ResolvedIntent { intent, triggers } = resolved;
-    value(&measured_service_time(&triggers.router, &intent.models), settings, route).await
+    let names = resolved.triggers.names.as_ref()?;
+    value(&measured_service_time(&resolved.triggers.router, names), settings, route).await
 }
 
 fn counts_requests(trigger: &TriggerSpec) -> bool {
@@ -108,12 +110,12 @@ async fn keda_value(observed: &Observed, route: &PrometheusRoute, trigger: usize
 ///
 /// `None` for a `Value` metric, which also depends on the number of ready pods, and for the activation
 /// trigger, which wakes a model and never sizes it.
-fn wanted(trigger: &TriggerSpec, value: f64, current: i32) -> Option<f64> {
+fn wanted(trigger: &TriggerSpec, intent: &Intent, value: f64, status: i32) -> Option<f64> {
     let target: f64 = trigger.threshold.parse().ok()?;
     if trigger.metric_type != MetricType::AverageValue || trigger.activation.is_some() {
         return None;
     }
-    let ratio = value / (target * f64::from(current));
-    let is_within_tolerance = current > 0 && (ratio - 1.0).abs() <= TOLERANCE;
-    Some(if is_within_tolerance { f64::from(current) } else { (value / target).ceil() })
+    let metric = Metric { kind: trigger.metric_type, target: quantity(target)? };
+    let hpa = HpaSpec::from_intent(intent.replicas, &intent.profile.behavior, vec![metric]).ok()?;
+    Some(replicas_for_total(&hpa, value, target, status).into())
 }

@@ -231,11 +231,16 @@ fn counts_running_requests_where_engines_are_scraped(#[case] signals: &str, #[ca
     }),
     "its query would have more than 6144 bytes after URL encoding"
 )]
+#[case::slow(
+    bounded().profile(&json!({"backlog": {"drainTime": "1m"}})).annotated("service-time", "60s"),
+    "it is not shorter than backlog.drainTime of the AutoscalingProfile"
+)]
 fn counts_all_where_the_backlog_cannot_be_bounded(#[case] fixture: Fixture, #[case] cause: &str) {
     let warnings = planned(&fixture).warnings.join("; ");
+    let time = if cause.contains("drainTime") { "60s" } else { "5s" };
     assert!(
         warnings.contains(&format!(
-            "the service time 5s has no effect on active-requests, because {cause}, so all requests in flight count; set autoscaling.kthena.io/service-time to off"
+            "the service time {time} has no effect on active-requests, because {cause}, so all requests in flight count; set autoscaling.kthena.io/service-time to off"
         )),
         "{warnings}"
     );
