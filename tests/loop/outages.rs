@@ -171,6 +171,8 @@ async fn keeps_replicas_while_the_router_is_not_scraped() {
         let monitors: Api<DynamicObject> =
             Api::namespaced_with(fixture.chat.client().clone(), "kthena-system", &kinds::service_monitor());
         monitors.delete("kthena-keda-router", &DeleteParams::default()).await.unwrap();
+        // Until Prometheus has reloaded its configuration, it would see the load end.
+        fixture.chat.keda_says("Ready", "False").await;
         fixture.keeps_replicas_without_load().await;
         fixture.chain.start_operator();
         fixture.chat.has_replicas(1).await;
