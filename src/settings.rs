@@ -27,6 +27,8 @@ pub struct RunSettings {
     pub write_conditions: bool,
     /// Address of metrics and probes.
     pub listen: Listen,
+    /// Export numbers and loading times of each model.
+    pub model_metrics: bool,
     /// Leader election; without it this instance always leads.
     pub election: Option<Candidate>,
     /// The ModelServings of this instance.

@@ -16,6 +16,7 @@ mod apiserver {
     mod explain;
     mod keda_releases;
     mod label_selector;
+    mod metrics;
     mod permissions;
     mod plans;
     mod profiles;

@@ -7,6 +7,7 @@ use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric},
     metrics::{
+        MetricType,
         counter::ConstCounter,
         family::Family,
         gauge::{ConstGauge, Gauge},
@@ -14,14 +15,17 @@ use prometheus_client::{
 };
 use tokio::sync::watch;
 
-use kthena_keda_core::domain::Status;
+use kthena_keda_core::{api::kthena::ModelServing, domain::Status};
 
 use crate::{
     cluster::discovery::ServedApis,
     sources::{Caches, LastReported},
     telemetry::{
         self,
-        metrics::{CPU, FILES, MEMORY, MODELS, MetricSpec, NOT_READY, SERVED, STARTED, WAITING},
+        metrics::{
+            CPU, FILES, LOADING_TIME, MEMORY, MODELS, MetricSpec, NOT_READY, REPLICAS, SERVED, STARTED,
+            WAITING,
+        },
     },
 };
 
@@ -35,6 +39,8 @@ pub struct Cluster {
     pub caches: Arc<Caches>,
     /// APIs that the cluster serves.
     pub served: watch::Receiver<Option<ServedApis>>,
+    /// Export numbers and loading times of each model.
+    pub exports_models: bool,
 }
 
 type Labels<const N: usize> = [(&'static str, String); N];
@@ -73,8 +79,51 @@ impl Collector for Cluster {
         {
             served.get_or_create(&[("neighbour", neighbour.to_owned())]).set(is_served.into());
         }
-        show(&mut encoder, &SERVED, &served)
+        show(&mut encoder, &SERVED, &served)?;
+        if self.exports_models { self.encode_models(encoder) } else { Ok(()) }
     }
+}
+
+impl Cluster {
+    /// ServingGroups of each opted-in model, and their loading times.
+    fn encode_models(&self, mut encoder: DescriptorEncoder) -> Result<(), Error> {
+        let replicas = Family::<Labels<3>, Gauge>::default();
+        let mut loading_times = Vec::new();
+        for (model_serving, _) in self.caches.reported() {
+            let (namespace, name) = (model_serving.namespace().unwrap_or_default(), model_serving.name_any());
+            for (state, count) in replicas_by_state(&model_serving) {
+                let labels = [
+                    ("namespace", namespace.clone()),
+                    ("model_serving", name.clone()),
+                    ("state", state.to_owned()),
+                ];
+                replicas.get_or_create(&labels).set(count.into());
+            }
+            let times = self.caches.loading_times.of(&model_serving);
+            loading_times
+                .extend(times.map(|times| ([("namespace", namespace), ("model_serving", name)], times)));
+        }
+        show(&mut encoder, &REPLICAS, &replicas)?;
+        let mut series = encoder.encode_descriptor(
+            LOADING_TIME.bare_name(),
+            LOADING_TIME.help,
+            None,
+            MetricType::Histogram,
+        )?;
+        loading_times.iter().try_for_each(|(labels, times)| times.encode(series.encode_family(labels)?))
+    }
+}
+
+/// Numbers of ServingGroups that are known, with their label value.
+fn replicas_by_state(model_serving: &ModelServing) -> impl Iterator<Item = (&'static str, i32)> {
+    let status = &model_serving.status;
+    [
+        ("spec", Some(model_serving.replicas())),
+        ("total", status.replicas),
+        ("ready", status.available_replicas),
+    ]
+    .into_iter()
+    .filter_map(|(state, count)| Some((state, count?)))
 }
 
 /// Metrics of this process, from `/proc`.

@@ -43,7 +43,11 @@ pub async fn run(
     let (reader, writer) = reflector::store();
     let caches = Arc::new(Caches::of_shard(reader, &run_settings.shard, &settings.router_namespace));
     let (served_sender, served) = watch::channel(None);
-    registry.register_collector(Box::new(Cluster { caches: caches.clone(), served: served.clone() }));
+    registry.register_collector(Box::new(Cluster {
+        caches: caches.clone(),
+        served: served.clone(),
+        exports_models: run_settings.model_metrics,
+    }));
     registry.register_collector(Box::new(Process::started_now()));
     let readiness = Readiness::follower(caches.clone(), served.clone());
     let listener = listen.open().await.map_err(|error| Error::Listen(listen, error))?;

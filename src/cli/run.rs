@@ -49,6 +49,10 @@ pub(super) struct Run {
     /// Events and explain still report everything.
     #[arg(long, env = "KTHENA_KEDA_WRITE_CONDITIONS", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     write_conditions: bool,
+    /// Export the number of ServingGroups of each model and their loading times: up to 16 series for each. backtest,
+    /// recommend and serviceTime: auto read them.
+    #[arg(long, env = "KTHENA_KEDA_MODEL_METRICS", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    model_metrics: bool,
     /// Address of /metrics, /healthz and /readyz; :PORT listens on all addresses.
     #[arg(long, env = "KTHENA_KEDA_LISTEN", value_name = "[ADDRESS]:PORT", default_value_t = Listen::Everywhere(8080))]
     listen: Listen,
@@ -188,6 +192,7 @@ impl Run {
             discovery: Duration::from_secs(self.discovery_interval),
             probe_interval: Duration::from_secs(self.check_interval),
             write_conditions: self.write_conditions,
+            model_metrics: self.model_metrics,
             listen: self.listen,
             election: self.election.candidate(),
             shard: self.shard.shard(),

@@ -11,7 +11,7 @@ use kube::{
 };
 
 use super::{
-    LastReported, LastReports, ModelServingDigest, OptIn, ProbeCache, index_keys,
+    LastReported, LastReports, LoadingTimes, ModelServingDigest, OptIn, ProbeCache, index_keys,
     kinds::{Area, KindVisitor, Stores, WatchedKind, visit_all},
     model_digest::ResolvedProfile,
     related::borrowed,
@@ -51,6 +51,8 @@ pub struct Caches {
     pub stores: Stores,
     /// The status and reason of each model's last plan, for metrics.
     pub last_reports: LastReports,
+    /// Loading times of each model, for metrics.
+    pub loading_times: LoadingTimes,
     /// The results of the last signal probe.
     pub probe_cache: ProbeCache,
 }
@@ -79,6 +81,7 @@ impl Caches {
             model_digests: ScopedStore::default(),
             stores: Stores::new(scopes),
             last_reports: LastReports::default(),
+            loading_times: LoadingTimes::default(),
             probe_cache: ProbeCache::default(),
         }
     }

@@ -4,6 +4,7 @@ mod caches;
 pub mod index_keys;
 pub mod kinds;
 pub mod live;
+mod loading_times;
 mod manifests;
 mod model_digest;
 mod pod_check;
@@ -13,6 +14,7 @@ mod reported;
 mod selector_check;
 
 pub use caches::Caches;
+pub use loading_times::LoadingTimes;
 pub use manifests::Manifests;
 pub use model_digest::{ModelServingDigest, OptIn};
 pub use pod_check::waiting_pods;

@@ -44,10 +44,12 @@ pub struct MetricSpec {
 
 impl MetricSpec {
     /// All metrics, in the order of the documentation.
-    pub const ALL: [&'static Self; 21] = [
+    pub const ALL: [&'static Self; 23] = [
         &MODELS,
         &NOT_READY,
         &WAITING,
+        &REPLICAS,
+        &LOADING_TIME,
         &WRITES,
         &ERRORS,
         &CHECKS,
@@ -116,6 +118,20 @@ pub const WAITING: MetricSpec = MetricSpec::new(
     Kind::Gauge,
     &["namespace", "model_serving", "cause"],
     "1 for each ModelServing whose ServingGroups do not become ready, by cause: Unschedulable, NoScheduler, ImagePull or NotReady; no series for the others. Only on the leader.",
+);
+/// Numbers of ServingGroups; read from the caches at each scrape.
+pub const REPLICAS: MetricSpec = MetricSpec::new(
+    "kthena_keda_replicas",
+    Kind::Gauge,
+    &["namespace", "model_serving", "state"],
+    "ServingGroups of each opted-in ModelServing, by state: spec (requested), total (existing) or ready (available). Only on the leader, and not with --model-metrics=false.",
+);
+/// Loading times of ServingGroups; read from the caches at each scrape.
+pub const LOADING_TIME: MetricSpec = MetricSpec::new(
+    "kthena_keda_start_seconds",
+    Kind::Histogram,
+    &["namespace", "model_serving"],
+    "Time from the request for a further ServingGroup until it is available, in seconds, by opted-in ModelServing; no series before the first. Only on the leader, and not with --model-metrics=false.",
 );
 const WRITES: MetricSpec = MetricSpec::new(
     "kthena_keda_writes",

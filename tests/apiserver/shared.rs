@@ -19,6 +19,11 @@ pub async fn log() -> String {
     shared().await.1.log()
 }
 
+/// The metrics of the shared operator.
+pub async fn metrics() -> String {
+    harness::ask(&shared().await.1, "/metrics").await.1
+}
+
 async fn shared() -> &'static (Stack, Process) {
     STACK
         .get_or_init(|| async {

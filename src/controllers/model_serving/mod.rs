@@ -71,6 +71,7 @@ impl ModelServingContext {
         let identities = listed.iter().map(|model_serving| uid(model_serving)).collect();
         self.failures.retain(&identities);
         self.history.retain_listed(&identities);
+        self.shared.caches.loading_times.retain_listed(&identities);
     }
 
     /// Drops the state of a model that is gone, or belongs to another instance now.
@@ -78,6 +79,7 @@ impl ModelServingContext {
         self.shared.caches.last_reports.record(model_serving, None);
         self.failures.forget(&uid(model_serving));
         self.history.forget(&uid(model_serving));
+        self.shared.caches.loading_times.forget(&uid(model_serving));
     }
 }
 
