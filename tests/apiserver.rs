@@ -24,5 +24,6 @@ mod apiserver {
     mod routing;
     mod samples;
     mod scaled_object;
+    mod service_time;
     mod shared;
 }

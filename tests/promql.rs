@@ -26,6 +26,7 @@ mod promql {
     mod engines;
     mod evidence;
     mod month;
+    mod service_time;
 }
 
 /// Time of evaluation. Samples are 15 s apart, so this is 20 samples after the first.

@@ -26,7 +26,7 @@ use crate::{
         model_serving::{self, History, ModelServingContext},
         profile,
         router_monitor::{self, RouterMonitor},
-        signal_probe,
+        service_times, signal_probe,
     },
     prometheus::Querier,
     runtime::{
@@ -104,16 +104,24 @@ impl<F: Future<Output = ()>> Manager<F> {
             model_serving::run(stop_requested(stopping), models)
                 .map(|()| tracing::info!("stopped"))
                 .boxed_local(),
-            model_serving::queue_changes(changes, queue).boxed_local(),
+            model_serving::queue_changes(changes, queue.clone()).boxed_local(),
             router_monitor::run(context.clone(), router_monitor, &workers.router_monitor).boxed_local(),
             profile::run(context.clone(), &workers.profiles).boxed_local(),
             signal_probe::run(
                 context.clone(),
                 router.clone(),
-                prometheus,
+                prometheus.clone(),
                 run_settings.probe_interval,
                 &workers.signal_probe,
                 || requeuer.requeue_opted_in(),
+            )
+            .boxed_local(),
+            service_times::run(
+                context.clone(),
+                router.clone(),
+                prometheus,
+                run_settings.probe_interval,
+                |key| queue.push(key),
             )
             .boxed_local(),
             publisher.run(client.clone()).boxed_local(),

@@ -5,6 +5,7 @@ mod lagging_models;
 pub mod model_serving;
 pub mod profile;
 pub mod router_monitor;
+pub mod service_times;
 pub mod signal_probe;
 mod throttle;
 

@@ -28,7 +28,7 @@ use kthena_keda_core::{
         annotations::DEFAULT_PROFILE,
         kthena::{Booster, Inherited, ModelServing, Unread},
     },
-    domain::{Key, key, names::ROUTER_SERVICE_MONITOR},
+    domain::{Key, ServiceTimeSetting, key, names::ROUTER_SERVICE_MONITOR},
     intent::Profile,
     observed::{
         Autoscalers, CompetingAutoscaler, LiveBinding, LiveHpa, LiveModelRoute, LiveModelServer,
@@ -106,6 +106,7 @@ impl Caches {
             routing: self.routing(model_serving, served),
             profile: stores.profiles.get("", model_serving.profile()).map(|digest| digest.settings),
             waiting: self.waiting(model_serving),
+            measured: self.probe_cache.measured(&key(model_serving)),
             mismatch: self.probe_cache.mismatch(&(namespace, model_serving.name_any())),
             probes: self.probe_cache.last(),
             readable: self.readability(model_serving, served),
@@ -274,6 +275,22 @@ impl Caches {
         let has_value_metric = |profile: &Profile| profile.uses_value_metric() && profile.allows(namespace);
         let digest = self.stores.profiles.get("", model.profile());
         digest.is_some_and(|digest| digest.settings.as_ref().is_ok_and(has_value_metric))
+    }
+
+    /// The opted-in models whose backlog may be bounded.
+    pub fn models_with_service_time(&self, defaults: &Profile) -> Vec<Arc<ModelServing>> {
+        self.model_servings
+            .state_filter(|found| found.is_opted_in() && self.has_service_time(found, defaults))
+    }
+
+    fn has_service_time(&self, model: &ModelServing, defaults: &Profile) -> bool {
+        if let Some(setting) = model.service_time() {
+            return setting != "off";
+        }
+        let found = self.stores.profiles.get("", model.profile()).map(|digest| digest.settings);
+        let namespace = model.metadata.namespace.as_deref().unwrap_or_default();
+        Profile::resolve(model.profile(), namespace, found.as_ref(), defaults)
+            .is_ok_and(|profile| profile.backlog.service_time != ServiceTimeSetting::Off)
     }
 
     /// Number of opted-in models in the cluster that use this profile and may do so; `None` before it is known.

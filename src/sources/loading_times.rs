@@ -43,7 +43,7 @@ impl LoadingTimes {
             return;
         }
         let requested = model_serving.replicas();
-        // Of those that are missing at the first call, nobody knows since when.
+        // Those that are missing at the first call were requested at an unknown time.
         let new = || Loading { requested, awaited: Vec::new(), times: None };
         let mut models = self.0.lock();
         let loading = models.entry(uid).or_insert_with(new);

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use kthena_keda_core::{
     domain::Key,
-    observed::{ProbeResults, SelectorMismatch, WaitingPods},
+    observed::{MeasuredServiceTime, ProbeResults, SelectorMismatch, WaitingPods},
 };
 use parking_lot::RwLock;
 
@@ -20,6 +20,7 @@ pub struct ProbeCache {
     results: RwLock<Arc<ProbeResults>>,
     mismatches: RwLock<SelectorMismatches>,
     waiting: RwLock<WaitingModels>,
+    measured: RwLock<BTreeMap<Key, MeasuredServiceTime>>,
 }
 
 impl ProbeCache {
@@ -57,6 +58,21 @@ impl ProbeCache {
         let has_changed = *last != waiting;
         *last = waiting;
         has_changed
+    }
+
+    /// The service time in the history of a model, as last measured.
+    pub fn measured(&self, key: &Key) -> MeasuredServiceTime {
+        self.measured.read().get(key).copied().unwrap_or_default()
+    }
+
+    /// Records the service time of a model. Returns `true` if it differs from the last one.
+    pub fn record_measured(&self, key: &Key, measured: MeasuredServiceTime) -> bool {
+        self.measured.write().insert(key.clone(), measured).unwrap_or_default() != measured
+    }
+
+    /// Drops the service times of models for which `has_service_time` is `false`.
+    pub fn retain_measured(&self, has_service_time: impl Fn(&Key) -> bool) {
+        self.measured.write().retain(|key, _| has_service_time(key));
     }
 
     /// Records the results of all targets. Returns `true` if they differ from the last ones.

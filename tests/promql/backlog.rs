@@ -4,12 +4,9 @@
 //! 6 requests, and each waiting request 1/120.
 
 use kthena_keda_core::{
-    domain::Backlog,
+    domain::{Backlog, ServiceTime},
     promql::Query,
-    signals::{
-        Demand, DemandScope, Engine, EngineSeries, RouterSeries, ScrapeSource, bounded_requests,
-        measured_service_time,
-    },
+    signals::{Demand, DemandScope, Engine, EngineSeries, RouterSeries, ScrapeSource, bounded_requests},
 };
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -28,8 +25,8 @@ fn evaluate(name: &str, series: &[Value], query: &str, at: &str, expected: Optio
     crate::evaluate(name, series, &format!("round(({query}), 0.1)"), at, expected);
 }
 
-fn bound(service_time: &str) -> Backlog {
-    Backlog { service_time: service_time.parse().ok(), ..Backlog::default() }
+fn bound(service_time: &str) -> (ServiceTime, Backlog) {
+    (service_time.parse().unwrap(), Backlog::default())
 }
 
 fn bounded(
@@ -239,29 +236,4 @@ fn follows_a_presence_query() {
     let source = ScrapeSource::Query(Query::parse("max(kthena_router_active_requests)").unwrap());
     let query = bounded("m", "5s", &from(source), None);
     evaluate("presence", &one(BURST, "7x40"), &query, AT, Some(BOUNDED));
-}
-
-/// Ten requests a minute of 5 s each, with an hour of waiting in which they took 60 s, and an idle hour.
-#[test]
-fn measures_the_service_time_of_most_of_the_day() {
-    let labels = r#"model="m",path="/v1/chat/completions",status_code="200""#;
-    let refused = labels.replace("200", "404");
-    let minutes = |per_minute: f64, minutes: u32| format!("{}x{}", per_minute / 4.0, minutes * 4);
-    let values = |each: f64| {
-        let [hours, waiting] =
-            [minutes(10.0 * each, 240), minutes(10.0 * if each > 1.0 { 60.0 } else { 1.0 }, 60)];
-        format!("0+{hours} {}+{waiting}", 40.0 * 60.0 * each)
-    };
-    let series = with(
-        idle("r-0", "x1200"),
-        [
-            router("kthena_router_request_duration_seconds_sum", "r-0", labels, &values(5.0)),
-            router("kthena_router_request_duration_seconds_count", "r-0", labels, &values(1.0)),
-            router("kthena_router_request_duration_seconds_sum", "r-0", &refused, "0+0.1x1200"),
-            router("kthena_router_request_duration_seconds_count", "r-0", &refused, "0+100x1200"),
-        ],
-    );
-    let query = |models: &str| measured_service_time(&from(service()), &models.parse().unwrap()).to_string();
-    evaluate("service-time", &series, &query("m"), "5h", Some(5.0));
-    evaluate("service-time-of-none", &series, &query("other"), "5h", None);
 }

@@ -13,6 +13,9 @@ pub const PROFILE: &str = "autoscaling.kthena.io/profile";
 /// The AutoscalingProfile of a ModelServing without [`PROFILE`].
 pub const DEFAULT_PROFILE: &str = "default";
 
+/// On a ScaledObject: the measured service time in its query.
+pub const MEASURED_SERVICE_TIME: &str = "autoscaling.kthena.io/measured-service-time";
+
 /// Maximum size of all of the operator's annotations of one object, keys and values together, in bytes.
 pub const MAX_BYTES: usize = 16 * 1024;
 

@@ -347,9 +347,10 @@ pub struct CustomSignalSpec {
 #[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct BacklogSpec {
-    /// Time that a ServingGroup takes for one request that does not wait, from 100ms to 1h. With "off", which
-    /// needs quotes because YAML reads the bare word as false, every request in flight counts.
-    #[schemars(regex(pattern = "^(off|[0-9]{1,5}(ms|s|m|h))$"), length(max = 7))]
+    /// Time that a ServingGroup takes for one request that does not wait, from 100ms to 1h. With auto the
+    /// operator measures it. With "off", which needs quotes because YAML reads the bare word as false, every
+    /// request in flight counts.
+    #[schemars(regex(pattern = "^(off|auto|[0-9]{1,5}(ms|s|m|h))$"), length(max = 7))]
     #[schemars(extend("x-kubernetes-validations" = service_time_rule()))]
     pub service_time: String,
     /// Capacity to provide for each arriving request, as a quoted factor from 1 to 3.

@@ -24,6 +24,25 @@ impl ServiceTime {
         SERVICE_TIME.contains(&millis).then_some(Self(millis))
     }
 
+    /// A measured time in seconds, rounded up to two digits, so that it does not change with each measurement; `None` if it is out of
+    /// range.
+    pub fn from_measured(seconds: f64) -> Option<Self> {
+        let range = f64::from(*SERVICE_TIME.start())..=f64::from(*SERVICE_TIME.end());
+        let millis = seconds * 1000.0;
+        if !range.contains(&millis) {
+            return None;
+        }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is in range")]
+        let millis = millis.ceil() as u32;
+        let step = 10_u32.pow(millis.ilog10().saturating_sub(1));
+        Self::from_millis(millis.div_ceil(step) * step)
+    }
+
+    /// `true` if it differs from another time by more than this part of the other, in percent.
+    pub fn differs_by_more_than(self, percent: u32, other: Self) -> bool {
+        u64::from(self.0.abs_diff(other.0)) * 100 > u64::from(other.0) * u64::from(percent)
+    }
+
     /// The time in milliseconds.
     pub const fn millis(self) -> u32 {
         self.0
@@ -37,7 +56,7 @@ impl FromStr for ServiceTime {
     fn from_str(text: &str) -> Result<Self, ValueError> {
         with_unit(text, &UNITS)
             .and_then(|millis| Self::from_millis(millis.unsigned_abs()))
-            .ok_or_else(|| ValueError::expected("off, or a duration from 100ms to 1h"))
+            .ok_or_else(|| ValueError::expected("off, auto, or a duration from 100ms to 1h"))
     }
 }
 
@@ -46,6 +65,40 @@ impl fmt::Display for ServiceTime {
         match self.0 % 1000 {
             0 => write!(f, "{}s", self.0 / 1000),
             _ => write!(f, "{}ms", self.0),
+        }
+    }
+}
+
+/// Setting of the service time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ServiceTimeSetting {
+    /// Every request in flight counts.
+    #[default]
+    Off,
+    /// The operator measures it.
+    Auto,
+    /// A time that the user knows.
+    Fixed(ServiceTime),
+}
+
+impl FromStr for ServiceTimeSetting {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        match text {
+            "off" => Ok(Self::Off),
+            "auto" => Ok(Self::Auto),
+            time => time.parse().map(Self::Fixed),
+        }
+    }
+}
+
+impl fmt::Display for ServiceTimeSetting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::Auto => f.write_str("auto"),
+            Self::Fixed(time) => write!(f, "{time}"),
         }
     }
 }
@@ -118,20 +171,12 @@ impl FromStr for DrainTime {
 /// Bound on the requests in flight that count as demand: a backlog counts by the time in which it is to be worked off.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Backlog {
-    /// Time for one request; `None` counts every request in flight.
-    pub service_time: Option<ServiceTime>,
+    /// Time for one request.
+    pub service_time: ServiceTimeSetting,
     /// Capacity beyond the arriving requests.
     pub headroom: Headroom,
     /// Time within which the backlog is worked off.
     pub drain_time: DrainTime,
-}
-
-/// Parses a service time, or `off`.
-///
-/// # Errors
-/// If the text is neither.
-pub(crate) fn service_time(text: &str) -> Result<Option<ServiceTime>, ValueError> {
-    if text == "off" { Ok(None) } else { text.parse().map(Some) }
 }
 
 #[cfg(test)]
@@ -140,26 +185,54 @@ mod tests {
     use rstest::rstest;
 
     #[rstest]
-    #[case("off", Ok(None))]
-    #[case("100ms", Ok(Some("100ms")))]
-    #[case("5s", Ok(Some("5s")))]
-    #[case("2500ms", Ok(Some("2500ms")))]
-    #[case("2000ms", Ok(Some("2s")))]
-    #[case("1h", Ok(Some("3600s")))]
-    #[case("99ms", Err(()))]
-    #[case("3601s", Err(()))]
-    #[case("99999h", Err(()))]
-    #[case("5", Err(()))]
-    #[case("1.5s", Err(()))]
-    #[case("-5s", Err(()))]
-    #[case("+5s", Err(()))]
-    #[case("000005s", Err(()))]
-    #[case("s", Err(()))]
-    #[case("", Err(()))]
-    #[case("Off", Err(()))]
-    fn reads_service_times(#[case] text: &str, #[case] expected: Result<Option<&str>, ()>) {
-        let read = service_time(text).map(|time| time.map(|time| time.to_string())).map_err(|_| ());
-        assert_eq!(read, expected.map(|time| time.map(str::to_owned)));
+    #[case("off", Some("off"))]
+    #[case("auto", Some("auto"))]
+    #[case("100ms", Some("100ms"))]
+    #[case("5s", Some("5s"))]
+    #[case("2500ms", Some("2500ms"))]
+    #[case("2000ms", Some("2s"))]
+    #[case("1h", Some("3600s"))]
+    #[case("99ms", None)]
+    #[case("3601s", None)]
+    #[case("99999h", None)]
+    #[case("5", None)]
+    #[case("1.5s", None)]
+    #[case("-5s", None)]
+    #[case("+5s", None)]
+    #[case("000005s", None)]
+    #[case("s", None)]
+    #[case("", None)]
+    #[case("Off", None)]
+    fn reads_service_times(#[case] text: &str, #[case] expected: Option<&str>) {
+        let read = text.parse::<ServiceTimeSetting>().ok().map(|setting| setting.to_string());
+        assert_eq!(read.as_deref(), expected);
+    }
+
+    #[rstest]
+    #[case(4.9, Some("4900ms"))]
+    #[case(4.91, Some("5s"))]
+    #[case(0.1, Some("100ms"))]
+    #[case(0.123, Some("130ms"))]
+    #[case(99.2, Some("100s"))]
+    #[case(3599.0, Some("3600s"))]
+    #[case(0.0999, None)]
+    #[case(3600.1, None)]
+    #[case(0.0, None)]
+    #[case(-5.0, None)]
+    #[case(f64::NAN, None)]
+    #[case(f64::INFINITY, None)]
+    fn rounds_measured_times(#[case] seconds: f64, #[case] expected: Option<&str>) {
+        let time = ServiceTime::from_measured(seconds).map(|time| time.to_string());
+        assert_eq!(time.as_deref(), expected);
+    }
+
+    #[rstest]
+    #[case("6s", "5s", false)]
+    #[case("6001ms", "5s", true)]
+    #[case("4s", "5s", false)]
+    #[case("3999ms", "5s", true)]
+    fn compares_times(#[case] time: ServiceTime, #[case] other: ServiceTime, #[case] differs: bool) {
+        assert_eq!(time.differs_by_more_than(20, other), differs);
     }
 
     #[rstest]

@@ -22,8 +22,7 @@ mod series_matchers;
 mod signal;
 mod suggestions;
 
-pub(crate) use backlog::service_time;
-pub use backlog::{Backlog, DrainTime, Headroom, ServiceTime};
+pub use backlog::{Backlog, DrainTime, Headroom, ServiceTime, ServiceTimeSetting};
 pub use capabilities::{Capabilities, Keda};
 pub use duration::ScrapeInterval;
 pub(crate) use duration::seconds;

@@ -25,6 +25,11 @@ impl Target {
         Self(thousandths as u64)
     }
 
+    /// The target in thousandths.
+    pub(crate) const fn in_thousandths(self) -> u64 {
+        self.0
+    }
+
     /// Twice this target.
     #[must_use]
     pub(crate) const fn doubled(self) -> Self {

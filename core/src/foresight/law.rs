@@ -6,7 +6,10 @@ use super::{
     prometheus::{Sample, Samples},
     time::Time,
 };
-use crate::{domain::Backlog, signals::ARRIVALS_WINDOW};
+use crate::{
+    domain::{Backlog, ServiceTimeSetting},
+    signals::ARRIVALS_WINDOW,
+};
 
 /// Rule by which the requests of the router become the value of the trigger `active-requests`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -114,15 +117,14 @@ impl BoundedBacklog {
 }
 
 impl Law {
-    /// Demand signal of a profile or a model.
+    /// Demand signal of a profile or a model; with `auto`, the one until a service time was measured.
     pub fn from_backlog(backlog: Backlog) -> Self {
-        let bounded = backlog.service_time.and_then(|service_time| {
-            BoundedBacklog::new(
-                f64::from(service_time.millis()) / 1000.0,
-                f64::from(backlog.headroom.thousandths()) / 1000.0,
-                f64::from(backlog.drain_time.seconds()),
-            )
-        });
+        let ServiceTimeSetting::Fixed(service_time) = backlog.service_time else { return Self::InFlight };
+        let bounded = BoundedBacklog::new(
+            f64::from(service_time.millis()) / 1000.0,
+            f64::from(backlog.headroom.thousandths()) / 1000.0,
+            f64::from(backlog.drain_time.seconds()),
+        );
         bounded.map_or(Self::InFlight, Self::BoundedBacklog)
     }
 
@@ -192,7 +194,7 @@ mod tests {
     #[test]
     fn a_profile_sets_the_law() {
         assert_eq!(Law::from_backlog(Backlog::default()), Law::InFlight);
-        let backlog = Backlog { service_time: "5s".parse().ok(), ..Backlog::default() };
+        let backlog = Backlog { service_time: "5s".parse().unwrap(), ..Backlog::default() };
         assert_eq!(Law::from_backlog(backlog), Law::BoundedBacklog(bounded(5.0)));
     }
 

@@ -8,8 +8,8 @@ use super::profile::{CustomSignal, SignalSource, SignalTarget};
 use crate::{
     api::annotations::{AnnotationKey, MAX_BYTES, MODEL_NAME, PREFIX, are_too_large},
     domain::{
-        Engine, InvalidValue, ModelNames, Pause, ServiceTime, Signal, Target, ValueError, nearest, quoted,
-        service_time as parse_service_time,
+        Engine, InvalidValue, ModelNames, Pause, ServiceTimeSetting, Signal, Target, ValueError, nearest,
+        quoted,
     },
 };
 
@@ -80,8 +80,8 @@ pub struct Annotations {
     pub signals: Option<Vec<SignalTarget>>,
     /// Directions in which autoscaling is paused.
     pub pause: Option<Pause>,
-    /// Time for one request; an inner `None` counts every request in flight.
-    pub service_time: Option<Option<ServiceTime>>,
+    /// Time for one request.
+    pub service_time: Option<ServiceTimeSetting>,
     /// Inference engine of the pods.
     pub engine: Option<Engine>,
     /// Port on which the engine listens.
@@ -112,7 +112,7 @@ impl Annotations {
         let max_replicas = parser.parse(AnnotationKey::MaxReplicas, |text| parse_replicas(text, 1));
         let signals = parser.parse(AnnotationKey::Signals, |text| parse_signals(text, custom));
         let pause = parser.parse(AnnotationKey::Paused, parse_pause).flatten();
-        let service_time = parser.parse(AnnotationKey::ServiceTime, parse_service_time);
+        let service_time = parser.parse(AnnotationKey::ServiceTime, str::parse);
         let engine = parser.parse(AnnotationKey::Engine, parse_engine);
         let engine_port = parser.parse(AnnotationKey::EnginePort, parse_port);
         if let (Some(min), Some(max)) = (min_replicas, max_replicas)

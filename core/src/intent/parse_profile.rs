@@ -21,7 +21,7 @@ use crate::{
     },
     domain::{
         ACTIVATION, Backlog, InvalidValue, Label, Namespace, NamespacePattern, ReplicaBounds, SeriesMatchers,
-        Signal, Target, ValueError, seconds, service_time as read_service_time,
+        Signal, Target, ValueError, seconds,
     },
     promql::{Query, QueryError, Template, without_comments},
     signals::RouterSettings,
@@ -132,11 +132,7 @@ impl Parser {
             self.text(path, text, QUANTITY_MAX);
         }
         Backlog {
-            service_time: self.value(
-                "spec.backlog.serviceTime",
-                service_time,
-                read_service_time(service_time),
-            ),
+            service_time: self.value("spec.backlog.serviceTime", service_time, service_time.parse()),
             headroom: self.value("spec.backlog.headroom", headroom, headroom.parse()),
             drain_time: self.value("spec.backlog.drainTime", drain_time, drain_time.parse()),
         }

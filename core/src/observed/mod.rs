@@ -19,6 +19,7 @@ mod readable;
 mod router;
 mod routing;
 mod scaled_object;
+mod service_time;
 mod spec;
 mod waiting_pods;
 
@@ -45,6 +46,7 @@ pub use routing::{
     further_names, targets,
 };
 pub use scaled_object::{KedaPause, LiveScaledObject, ScaledObjectDigest};
+pub use service_time::MeasuredServiceTime;
 pub use spec::{LiveObject, LiveSpec, SpecDifference, desired_spec};
 pub use waiting_pods::WaitingPods;
 
@@ -88,6 +90,8 @@ pub struct Observed {
     pub mismatch: Option<SelectorMismatch>,
     /// Cause for which its ServingGroups have not become ready for some time; `None` if they are, or were not checked.
     pub waiting: Option<WaitingPods>,
+    /// Service time in its history.
+    pub measured: MeasuredServiceTime,
     /// Routes from its model names to its pods.
     pub routing: Routing,
     /// Profile that it names, by default the one named `default`: its settings or its errors; `None` if it
@@ -127,6 +131,7 @@ impl Observed {
             probes: Arc::default(),
             mismatch: None,
             waiting: None,
+            measured: MeasuredServiceTime::default(),
             routing: Routing::default(),
             profile: None,
             readable: Readability::default(),

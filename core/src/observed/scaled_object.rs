@@ -16,11 +16,13 @@ use super::{
 };
 use crate::{
     api::{
-        BestEffort, LenientDe, fields,
+        BestEffort, LenientDe,
+        annotations::MEASURED_SERVICE_TIME,
+        fields,
         keda::{ScaledObject, pause_annotation},
         metadata::{LeanMetadata, ManagedMetadata, OwnMetadata},
     },
-    domain::Pause,
+    domain::{Pause, ServiceTime},
 };
 
 /// A ScaledObject as the API server sends it.
@@ -79,6 +81,8 @@ pub struct ScaledObjectDigest {
     /// Minimum and maximum of the number of replicas, as KEDA reads them; `None` if one is no
     /// number.
     pub bounds: Option<(i32, i32)>,
+    /// Measured service time in its query, if the operator wrote it.
+    pub service_time: Option<ServiceTime>,
     /// Pause of all scaling by an annotation of KEDA, if any.
     pub pause: Option<KedaPause>,
     /// `true` if KEDA reports a pause and no annotation asks for one.
@@ -122,6 +126,7 @@ impl From<&LiveScaledObject> for ScaledObjectDigest {
             owned: live.owned_object(),
             target: live.target.clone(),
             bounds: live.bounds(),
+            service_time: live.service_time(),
             pause: live.pause(),
             reports_ended_pause: live.reports_ended_pause(),
             created: live.metadata.creation_timestamp.as_ref().map(|time| time.0),
@@ -138,6 +143,13 @@ impl LiveScaledObject {
             i32::try_from(value?).ok()
         };
         Some((bound("minReplicaCount", 0)?, bound("maxReplicaCount", 100)?))
+    }
+
+    /// Another client that changes the annotation becomes its field manager, and its value does not count. Output of kubectl has no field
+    /// managers.
+    fn service_time(&self) -> Option<ServiceTime> {
+        let annotations = if self.own.touched { &self.own.annotations } else { self.annotations() };
+        annotations.get(MEASURED_SERVICE_TIME)?.parse().ok()
     }
 
     fn pause(&self) -> Option<KedaPause> {

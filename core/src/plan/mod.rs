@@ -19,6 +19,7 @@ mod query_length;
 mod router;
 mod scaled_object;
 mod scraping;
+mod service_time;
 #[cfg(test)]
 mod tests;
 mod triggers;
@@ -32,7 +33,7 @@ pub use finding::Finding;
 pub use label_selector::canonical_selector;
 pub use pause::PauseChange;
 pub use router::{RouterPlan, assumed_service, plan_router};
-pub use triggers::{TriggerSpec, Triggers};
+pub use triggers::{ServiceTimeQueries, TriggerSpec, Triggers};
 pub use verdict::{Verdict, is_load_reason};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -342,8 +343,7 @@ fn scaled_object(
     if !has_selector || observed.scaled_object_ownership() == Ownership::Terminating {
         return Desired::Keep;
     }
-    let built =
-        scaled_object::build(&observed.model_serving, &resolved.intent, &resolved.triggers.triggers, keda);
+    let built = scaled_object::build(&observed.model_serving, &resolved.intent, &resolved.triggers, keda);
     built.map_or(Desired::Keep, Desired::Apply)
 }
 

@@ -133,7 +133,11 @@ fn controlled_by(model_serving: &ModelServing) -> Vec<Relabeling> {
 
 /// Drops metrics that no query of the model reads. Series of the router do not come from engines.
 fn used_metrics(resolved: &ResolvedIntent) -> Option<Relabeling> {
-    let queries = resolved.triggers.triggers.iter().map(|trigger| trigger.query.as_str());
+    let triggers = &resolved.triggers;
+    let history = triggers.history.as_ref().and_then(|history| history.by_engines.as_ref());
+    let history = history.map(ToString::to_string);
+    let queries = triggers.triggers.iter().map(|trigger| &trigger.query).chain(&history);
+    let queries = queries.map(String::as_str);
     let is_of_engines = |name: &str| name != "up" && !name.starts_with("kthena_router_");
     let pattern = metrics_pattern(queries, is_of_engines)?;
     Some(Relabeling {

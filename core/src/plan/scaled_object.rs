@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::{Finding, owner, triggers::TriggerSpec};
+use super::{
+    Finding, owner,
+    triggers::{TriggerSpec, Triggers},
+};
 use crate::{
     api::{
-        annotations::PREFIX,
+        annotations::{MEASURED_SERVICE_TIME, PREFIX},
         keda::{
             Advanced, AuthenticationReference, Behavior, Fallback, HpaConfig, Rules, ScaleTargetRef,
             ScaledObject, ScaledObjectSpec, ScalingPolicy, Trigger, pause_annotation,
@@ -16,7 +19,7 @@ use crate::{
         metadata::{MANAGED_BY, OPERATOR},
         profile::AuthenticationRef,
     },
-    domain::{Keda, Pause},
+    domain::{Keda, Pause, ServiceTime, ServiceTimeSetting},
     intent::{Direction, Intent, Policy, PrometheusSettings},
 };
 
@@ -53,12 +56,12 @@ pub(super) fn ignored_by_keda(keda: Keda, intent: &Intent) -> Option<String> {
 pub(super) fn build(
     model_serving: &ModelServing,
     intent: &Intent,
-    triggers: &[TriggerSpec],
+    Triggers { triggers, service_time, .. }: &Triggers,
     keda: Keda,
 ) -> Option<Box<ScaledObject>> {
     let prometheus = intent.profile.prometheus.as_ref()?;
     Some(Box::new(ScaledObject {
-        metadata: metadata(model_serving, intent.pause),
+        metadata: metadata(model_serving, intent.pause, measured(intent, *service_time)),
         spec: ScaledObjectSpec {
             scale_target_ref: ScaleTargetRef {
                 api_version: ModelServing::API_VERSION.to_owned(),
@@ -79,13 +82,20 @@ pub(super) fn build(
     }))
 }
 
-fn metadata(model_serving: &ModelServing, pause: Option<Pause>) -> ObjectMeta {
+/// The service time in force, if the operator measured it.
+fn measured(intent: &Intent, in_force: Option<ServiceTime>) -> Option<ServiceTime> {
+    in_force.filter(|_| intent.backlog.service_time == ServiceTimeSetting::Auto)
+}
+
+fn metadata(model_serving: &ModelServing, pause: Option<Pause>, measured: Option<ServiceTime>) -> ObjectMeta {
+    let pause = pause.map(|pause| (pause_annotation(pause).to_owned(), "true".to_owned()));
+    let measured = measured.map(|time| (MEASURED_SERVICE_TIME.to_owned(), time.to_string()));
+    let annotations: BTreeMap<String, String> = pause.into_iter().chain(measured).collect();
     ObjectMeta {
         name: Some(model_serving.scaled_object_name()),
         namespace: model_serving.metadata.namespace.clone(),
         labels: Some(BTreeMap::from([(MANAGED_BY.to_owned(), OPERATOR.to_owned())])),
-        annotations: pause
-            .map(|pause| BTreeMap::from([(pause_annotation(pause).to_owned(), "true".to_owned())])),
+        annotations: Some(annotations).filter(|annotations| !annotations.is_empty()),
         owner_references: owner(model_serving).map(|owner| vec![owner]),
         ..ObjectMeta::default()
     }

@@ -6,16 +6,17 @@ use super::{
     engine::{Engines, engines},
     finding::listed,
     query_length::{LENGTH_MAX, encoded_length},
+    service_time,
 };
 use crate::{
     api::{annotations::AnnotationKey, keda::MetricType},
-    domain::{ModelNames, ServiceTime},
+    domain::{ModelNames, ServiceTime, ServiceTimeSetting, Target},
     intent::{Intent, SignalSource, SignalTarget},
     observed::Observed,
     promql::{Expr, Subject},
     signals::{
-        ACTIVATION, BoundedBacklog, Demand, DemandScope, Engine, EngineSeries, RouterSeries, Signal,
-        activation, bounded_requests,
+        ACTIVATION, BoundedBacklog, Demand, DemandScope, Engine, EngineSeries, RouterSeries,
+        ServiceTimeHistory, Signal, activation, bounded_requests,
     },
 };
 
@@ -48,10 +49,27 @@ pub struct Triggers {
     pub router: RouterSeries,
     /// Names whose requests count; `None` if they count by ModelServer.
     pub names: Option<ModelNames>,
+    /// Time for one request that bounds the backlog; `None` if every request in flight counts.
+    pub service_time: Option<ServiceTime>,
     /// Measurements of `active-requests`, if its backlog is bounded.
     pub backlog: Option<BoundedBacklog>,
+    /// Queries of the history of the service time, if one is set or to be measured.
+    pub history: Option<ServiceTimeQueries>,
     /// Requests that the queries do not count, and why.
     pub warnings: Vec<String>,
+}
+
+/// Queries of the history of a model's service time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServiceTimeQueries {
+    /// Seconds for one request by the engines; `None` if Prometheus does not scrape them.
+    pub by_engines: Option<Expr>,
+    /// Seconds for one request by the router.
+    pub by_router: Expr,
+    /// Number of windows that count for the router's time.
+    pub windows: Expr,
+    /// One sample if requests waited for most of the last day.
+    pub standing_queue: Expr,
 }
 
 /// Builds a trigger for every signal of the intent, and the activation trigger for a minimum of 0.
@@ -87,10 +105,11 @@ pub(super) fn triggers(observed: &Observed, intent: &Intent) -> Result<Triggers,
         return Err(findings);
     }
     let mut warnings = warnings(intent, &share);
+    let (service_time, history) = (builder.service_time, builder.history());
     let backlog = match builder.bounded {
         Some(Ok(bounded)) => Some(bounded),
         Some(Err(cause)) => {
-            warnings.extend(intent.backlog.service_time.map(|time| cause.warning(time)));
+            warnings.push(cause.warning(intent.backlog.service_time));
             None
         }
         None => None,
@@ -99,7 +118,7 @@ pub(super) fn triggers(observed: &Observed, intent: &Intent) -> Result<Triggers,
         DemandScope::Models(names) => Some(names),
         DemandScope::Servers(_) => None,
     };
-    Ok(Triggers { triggers, engines, router, names, backlog, warnings })
+    Ok(Triggers { triggers, engines, router, names, service_time, backlog, history, warnings })
 }
 
 const fn needs_engines(signal: &SignalTarget) -> bool {
@@ -155,7 +174,7 @@ enum Unbounded {
 }
 
 impl Unbounded {
-    fn warning(self, service_time: ServiceTime) -> String {
+    fn warning(self, service_time: ServiceTimeSetting) -> String {
         let cause = match self {
             Self::Split => {
                 "kthena-router counts no arrivals for a part of the requests of a model".to_owned()
@@ -175,6 +194,8 @@ struct QueryBuilder<'a> {
     intent: &'a Intent,
     router: &'a RouterSeries,
     share: &'a DemandShare,
+    /// Time for one request that bounds the backlog.
+    service_time: Option<ServiceTime>,
     /// `active-requests` with a bounded backlog; `None` if the signal is not used, or all of the backlog counts.
     bounded: Option<Result<BoundedBacklog, Unbounded>>,
 }
@@ -186,7 +207,8 @@ impl<'a> QueryBuilder<'a> {
         router: &'a RouterSeries,
         share: &'a DemandShare,
     ) -> Self {
-        let mut builder = Self { observed, intent, router, share, bounded: None };
+        let service_time = service_time::in_force(observed, intent);
+        let mut builder = Self { observed, intent, router, share, service_time, bounded: None };
         builder.bounded = builder.bounded_requests();
         builder
     }
@@ -234,22 +256,57 @@ impl<'a> QueryBuilder<'a> {
     }
 
     fn bounded_requests(&self) -> Option<Result<BoundedBacklog, Unbounded>> {
-        let is_active_requests = |signal: &SignalTarget| {
-            signal.source == SignalSource::BuiltIn(Signal::Demand(Demand::ActiveRequests))
-        };
-        let backlog = self.intent.backlog;
-        if backlog.service_time.is_none() || !self.intent.signals.iter().any(is_active_requests) {
+        if self.intent.backlog.service_time == ServiceTimeSetting::Off {
             return None;
         }
+        self.active_requests()?;
         let DemandScope::Models(models) = &self.share.demanded else { return Some(Err(Unbounded::Split)) };
-        let are_scraped = self.intent.signals.iter().any(needs_engines);
-        let engines = are_scraped.then(|| self.engines().ok()).flatten();
-        let engines = engines.map(|engines| self.engine_series(engines.engine));
-        let Some(bounded) = bounded_requests(models, self.router, backlog, engines.as_ref()) else {
+        let bound = (self.service_time?, self.intent.backlog);
+        let Some(bounded) = bounded_requests(models, self.router, bound, self.scraped_engines().as_ref())
+        else {
             return Some(Err(Unbounded::Slow));
         };
         let is_long = encoded_length(&bounded.total.to_string()) > LENGTH_MAX;
         Some(if is_long { Err(Unbounded::TooLong) } else { Ok(bounded) })
+    }
+
+    /// Target of the signal whose backlog can be bounded.
+    fn active_requests(&self) -> Option<Target> {
+        let is_active_requests = |signal: &&SignalTarget| {
+            signal.source == SignalSource::BuiltIn(Signal::Demand(Demand::ActiveRequests))
+        };
+        self.intent.signals.iter().find(is_active_requests).map(|signal| signal.target)
+    }
+
+    /// Series of the engines, if a signal needs them.
+    fn scraped_engines(&self) -> Option<EngineSeries> {
+        self.intent
+            .signals
+            .iter()
+            .any(needs_engines)
+            .then(|| self.engines().ok())
+            .flatten()
+            .map(|engines| self.engine_series(engines.engine))
+    }
+
+    fn history(&self) -> Option<ServiceTimeQueries> {
+        let DemandScope::Models(models) = &self.share.demanded else { return None };
+        let (namespace, model_serving) = self.key();
+        let history = ServiceTimeHistory {
+            router: self.router,
+            models,
+            namespace,
+            model_serving,
+            target: self.active_requests()?,
+            max: self.intent.replicas.max().unsigned_abs(),
+        };
+        let is_set = self.intent.backlog.service_time != ServiceTimeSetting::Off;
+        is_set.then(|| ServiceTimeQueries {
+            by_engines: self.scraped_engines().as_ref().and_then(EngineSeries::service_time),
+            by_router: history.service_time(),
+            windows: history.windows(),
+            standing_queue: history.standing_queue(),
+        })
     }
 
     /// The query of a signal of the router. One that is not counted by ModelServer counts by name, if all

@@ -6,7 +6,7 @@ use kube_core::Resource as _;
 
 use super::{
     ResolvedIntent, booster, external_status, pod_labels, pod_monitor, query_length, scaled_object, scraping,
-    unread,
+    service_time, unread,
 };
 use crate::{
     api::{
@@ -44,6 +44,7 @@ pub(super) fn of(
     warnings.extend(scraping::warnings(observed, resolved));
     warnings.extend(persistent_fields(observed));
     warnings.extend(triggers.warnings.iter().cloned());
+    warnings.extend(service_time::warnings(observed, resolved));
     warnings.extend(query_length::warning(&triggers.triggers));
     warnings.extend(external_status::unrouted_warning(observed, resolved));
     warnings.extend(external_status::unreached_warning(observed, resolved));

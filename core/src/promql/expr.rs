@@ -103,6 +103,12 @@ pub enum Aggregation {
 pub enum RangeFunction {
     /// Increase per second.
     Rate,
+    /// Increase within the window.
+    Increase,
+    /// Number of samples.
+    CountOverTime,
+    /// Minimum.
+    MinOverTime,
     /// Maximum; unlike an instant selector, it ignores samples before the range.
     MaxOverTime,
     /// Sum.
@@ -125,7 +131,14 @@ impl RangeFunction {
     const fn parameters(self) -> &'static str {
         match self {
             Self::UpperQuartileOverTime => "0.75, ",
-            Self::Rate | Self::MaxOverTime | Self::SumOverTime | Self::LastOverTime | Self::Resets => "",
+            Self::Rate
+            | Self::Increase
+            | Self::CountOverTime
+            | Self::MinOverTime
+            | Self::MaxOverTime
+            | Self::SumOverTime
+            | Self::LastOverTime
+            | Self::Resets => "",
         }
     }
 }
@@ -135,6 +148,11 @@ impl RangeFunction {
 pub struct Factor(u64);
 
 impl Factor {
+    /// A factor in thousandths.
+    pub const fn thousandths(thousandths: u64) -> Self {
+        Self(thousandths.saturating_mul(1000))
+    }
+
     /// The ratio of two numbers, rounded; `None` if the second is 0.
     pub fn ratio(numerator: u64, denominator: u64) -> Option<Self> {
         numerator.checked_mul(1_000_000)?.checked_add(denominator / 2)?.checked_div(denominator).map(Self)
@@ -183,6 +201,10 @@ pub enum Expr {
     Top(u16, Box<Expr>),
     /// Samples whose value is this number.
     Is(Box<Expr>, u8),
+    /// Samples whose value is at least this number.
+    AtLeast(Box<Expr>, u32),
+    /// Samples of the first whose value is at most that of the second with the same labels.
+    AtMost(Box<Expr>, Box<Expr>),
     /// Samples with a positive value.
     Positive(Box<Expr>),
     /// 0 for each sample with a negative value; the other samples stay.
@@ -303,6 +325,18 @@ impl Expr {
         Self::IfNone(Box::new(self), Box::new(absent))
     }
 
+    /// The samples with at least this value.
+    #[must_use]
+    pub fn at_least(self, value: u32) -> Self {
+        Self::AtLeast(Box::new(self), value)
+    }
+
+    /// The samples with at most the value of `other`, by labels.
+    #[must_use]
+    pub fn at_most(self, other: Expr) -> Self {
+        Self::AtMost(Box::new(self), Box::new(other))
+    }
+
     /// The samples with a positive value.
     #[must_use]
     pub fn positive(self) -> Self {
@@ -334,6 +368,8 @@ impl fmt::Display for Expr {
             Self::Aggregate { op, by, of } => write_aggregation(f, *op, by, of),
             Self::Top(count, of) => write!(f, "topk({count}, {of})"),
             Self::Is(of, value) => write!(f, "{} == {value}", Operand(of)),
+            Self::AtLeast(of, value) => write!(f, "{} >= {value}", Operand(of)),
+            Self::AtMost(of, other) => write!(f, "{} <= {}", Operand(of), Operand(other)),
             Self::Positive(of) => write!(f, "{} > 0", Operand(of)),
             Self::NotNegative(of) => write!(f, "clamp_min({of}, 0)"),
             Self::Equal(of, other) => write!(f, "{} == {}", Operand(of), Operand(other)),
@@ -373,6 +409,8 @@ impl fmt::Display for Operand<'_> {
             | Expr::FromPod { .. } => write!(f, "{}", self.0),
             Expr::Custom(_)
             | Expr::Is(..)
+            | Expr::AtLeast(..)
+            | Expr::AtMost(..)
             | Expr::Positive(_)
             | Expr::Equal(..)
             | Expr::Minus(..)

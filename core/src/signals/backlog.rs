@@ -22,29 +22,6 @@ use crate::{
 /// longer window shows a burst later.
 pub(crate) const WINDOW: u32 = 30;
 
-/// Time from the arrival of a request to the end of its response, in seconds.
-const DURATION_SUM: &str = "kthena_router_request_duration_seconds_sum";
-const DURATION_COUNT: &str = "kthena_router_request_duration_seconds_count";
-
-/// Seconds that requests of the last day took: the upper quartile of the means of five minutes, so that times without waiting count as long
-/// as they are most of the day. No value without requests.
-///
-/// It covers requests with status 200, from their arrival at the router to their last byte.
-pub fn measured_service_time(router: &RouterSeries, models: &ModelNames) -> Expr {
-    let rate = |metric| {
-        let served = router.of_models(Selector::metric(metric).with("status_code", "200"), models);
-        Expr::sum(Expr::Range(RangeFunction::Rate, served, "5m".into()))
-    };
-    let mean = Expr::DividedBy(Box::new(rate(DURATION_SUM)), Box::new(rate(DURATION_COUNT)));
-    Expr::Subquery {
-        function: RangeFunction::UpperQuartileOverTime,
-        // Not a number without requests.
-        of: Box::new(mean.positive()),
-        window: "1d:5m",
-        offset: None,
-    }
-}
-
 /// A bounded backlog, and the measurements that it consists of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BoundedBacklog {
@@ -65,10 +42,10 @@ impl BoundedBacklog {
     pub(super) fn of(
         router: &RouterSeries,
         models: &ModelNames,
-        backlog: Backlog,
+        (service_time, backlog): (ServiceTime, Backlog),
         running: Option<Expr>,
     ) -> Option<Self> {
-        let bound = Bound::of(backlog)?;
+        let bound = Bound::of(service_time, backlog);
         let requests = Requests { router, models };
         let served = bound.windows.iter().filter_map(|window| {
             Some(requests.arrivals(*window).times(bound.requests_per_arrival(*window)?))
@@ -99,12 +76,10 @@ struct Bound {
 }
 
 impl Bound {
-    /// `None` without a service time.
-    fn of(backlog: Backlog) -> Option<Self> {
-        let service_time = backlog.service_time?;
+    fn of(service_time: ServiceTime, backlog: Backlog) -> Self {
         let seconds = service_time.millis().div_ceil(1000);
         let windows = if seconds > WINDOW { vec![WINDOW, seconds] } else { vec![WINDOW] };
-        Some(Self { service_time, backlog, windows })
+        Self { service_time, backlog, windows }
     }
 
     /// Part of the backlog that does not count; `None` if it is to be worked off within the service time, so that all of it counts.
@@ -120,6 +95,11 @@ impl Bound {
         let served = u64::from(self.backlog.headroom.thousandths()) * u64::from(self.service_time.millis());
         Factor::ratio(served, u64::from(window) * 1_000_000)
     }
+}
+
+/// Requests in flight, without a value instead of 0.
+pub(super) fn in_flight(router: &RouterSeries, models: &ModelNames) -> Expr {
+    Requests { router, models }.in_flight()
 }
 
 /// Requests for the names at one router.

@@ -59,6 +59,17 @@ impl Engine {
         }
     }
 
+    /// Sum and count of the seconds for which requests ran; SGLang exports no time without that in the queue.
+    pub(super) const fn inference_time(self) -> Option<(&'static [&'static str], &'static [&'static str])> {
+        match self {
+            Self::Vllm => Some((
+                &["vllm:request_inference_time_seconds_sum", "vllm_request_inference_time_seconds_sum"],
+                &["vllm:request_inference_time_seconds_count", "vllm_request_inference_time_seconds_count"],
+            )),
+            Self::Sglang => None,
+        }
+    }
+
     /// vLLM renamed its metric; an engine exports one of the two, or both with the same value.
     const fn cache_use(self) -> &'static [&'static str] {
         match self {
@@ -115,12 +126,17 @@ impl EngineSeries {
     }
 
     fn own(&self, metrics: &[&'static str]) -> Expr {
+        self.own_with(metrics, Expr::Series)
+    }
+
+    /// The model's series of several metrics, each as an expression.
+    pub(super) fn own_with(&self, metrics: &[&'static str], series: impl Fn(Selector) -> Expr) -> Expr {
         let select = |selector: Selector| {
             let selector =
                 selector.with("namespace", &self.namespace).with(MODEL_SERVING, &self.model_serving);
             located(selector, &self.matchers).with_some("pod")
         };
-        Expr::any_metric(metrics, select, Expr::Series)
+        Expr::any_metric(metrics, select, series)
     }
 
     fn total(&self, load: Expr) -> Expr {

@@ -6,19 +6,21 @@ mod backlog;
 mod engine;
 mod probe_queries;
 mod router;
+mod service_time;
 
+pub use backlog::BoundedBacklog;
 pub(crate) use backlog::WINDOW as ARRIVALS_WINDOW;
-pub use backlog::{BoundedBacklog, measured_service_time};
 pub use engine::EngineSeries;
 pub use probe_queries::{
     ENGINE_OF, MODEL, STATUS_CODE, engine_gauges, engine_targets, model_names, other_shards,
     requests_elsewhere, router_labels, router_presence, router_scrapes, router_targets,
 };
 pub use router::{DemandScope, RouterSeries, RouterSettings, ScrapeSource, activation};
+pub use service_time::{ServiceTimeHistory, WINDOWS_MIN, usual_duration};
 
 pub use crate::domain::{ACTIVATION, Demand, Engine, Saturation, Signal};
 use crate::{
-    domain::{Backlog, ModelNames},
+    domain::{Backlog, ModelNames, ServiceTime},
     promql::Expr,
 };
 
@@ -44,11 +46,11 @@ impl Demand {
 pub fn bounded_requests(
     models: &ModelNames,
     router: &RouterSeries,
-    backlog: Backlog,
+    bound: (ServiceTime, Backlog),
     engines: Option<&EngineSeries>,
 ) -> Option<BoundedBacklog> {
     let running = engines.map(EngineSeries::running_requests);
-    BoundedBacklog::of(router, models, backlog, running)
+    BoundedBacklog::of(router, models, bound, running)
 }
 
 impl Saturation {

@@ -23,7 +23,7 @@ use self::{
 use super::plan_args::namespace;
 use crate::{
     cluster::{self, discovery},
-    controllers::signal_probe,
+    controllers::{service_times, signal_probe},
     prometheus::{ClientConfig, Prometheus, Querier},
     sources::{
         kinds::optional_apis,
@@ -38,7 +38,10 @@ use kthena_keda_core::{
     observed::{
         Backend, Destination, Observed, ProbeTarget, RoutedName, Routing, Usage, WaitingPods, find_condition,
     },
-    plan::{self, Desired, Explanation, Link, LinkState, Plan, ResolvedIntent, Verdict, plan_router},
+    plan::{
+        self, Desired, Explanation, Link, LinkState, Plan, ResolvedIntent, ServiceTimeQueries, Verdict,
+        plan_router,
+    },
 };
 
 /// Namespace of kthena-router where neither a flag nor the operator names one.
@@ -241,6 +244,7 @@ struct SignalCheck {
     observed: Observed,
     defaults: Profile,
     target: Option<ProbeTarget>,
+    history: Option<ServiceTimeQueries>,
     /// Source of the operator's own address of Prometheus.
     source: String,
 }
@@ -273,7 +277,8 @@ impl SignalCheck {
         let target = resolved.and_then(probe_target);
         let target =
             target.filter(|target| !is_unknown || Some(&target.prometheus) != defaults.prometheus.as_ref());
-        Self { observed, defaults, target, source }
+        let history = resolved.and_then(|resolved| resolved.triggers.history.clone());
+        Self { observed, defaults, target, history, source }
     }
 }
 
@@ -316,12 +321,17 @@ fn probe_target(resolved: &ResolvedIntent) -> Option<ProbeTarget> {
 async fn probe(checks: &mut [SignalCheck], route: &PrometheusRoute) {
     let targets = checks.iter().filter_map(|check| check.target.as_ref()).map(|target| route.target(target));
     let results = signal_probe::probe(&route.querier, targets).await;
-    for SignalCheck { observed, target, .. } in checks {
+    for SignalCheck { observed, target, history, .. } in checks {
         let result = target.as_ref().and_then(|target| {
             let result = results.get(&route.target(target))?;
             Some((target.clone(), result.clone()))
         });
         observed.probes = Arc::new(result.into_iter().collect());
+        if let (Some(target), Some(history)) = (target, history) {
+            let settings = route.settings(&target.prometheus);
+            observed.measured =
+                service_times::measure(&route.querier, &settings, history).await.unwrap_or_default();
+        }
     }
 }
 

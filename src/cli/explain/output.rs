@@ -8,7 +8,10 @@ use std::{
 use clap::ValueEnum;
 use serde::Serialize;
 
-use kthena_keda_core::domain::{Status, printable};
+use kthena_keda_core::{
+    domain::{Status, printable},
+    signals::WINDOWS_MIN,
+};
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
@@ -69,6 +72,7 @@ pub(super) struct RouteReport {
 
 /// A signal at this moment.
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct Signal {
     pub(super) name: String,
     pub(super) query: String,
@@ -86,7 +90,10 @@ pub(super) struct Signal {
     pub(super) backlog: Option<Backlog>,
     /// Seconds that most requests of the last day took, of the signal that counts them.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) measured_service_time: Option<f64>,
+    pub(super) usual_duration: Option<f64>,
+    /// Windows of the last day that count for a service time that is to be measured, and is not yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) service_time_windows: Option<f64>,
 }
 
 /// Measurements of a signal with a bounded backlog.
@@ -192,7 +199,14 @@ fn print_one(out: &mut impl io::Write, found: &Explained, paint: Paint) -> io::R
         if let (Some(backlog), Some(value)) = (&signal.backlog, signal.value) {
             writeln!(out, "  {:<18} {}", "", backlog.describe(value))?;
         }
-        if let Some(measured) = signal.measured_service_time {
+        if let Some(windows) = signal.service_time_windows {
+            writeln!(
+                out,
+                "  {:<18} service time not measured yet, so all requests in flight count: {windows} of {WINDOWS_MIN} windows of five minutes had enough traffic and no waiting, see docs/sizing.md",
+                ""
+            )?;
+        }
+        if let Some(measured) = signal.usual_duration {
             writeln!(
                 out,
                 "  {:<18} a request took {measured:.1} s for most of the last day, see docs/sizing.md",

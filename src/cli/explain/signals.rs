@@ -9,7 +9,7 @@ use super::{
 use crate::prometheus::external_metric;
 use kthena_keda_core::{
     api::keda::MetricType,
-    domain::printable,
+    domain::{ServiceTimeSetting, printable},
     foresight::{
         hpa::replicas_for_total,
         spec::{HpaSpec, Metric, quantity},
@@ -18,7 +18,7 @@ use kthena_keda_core::{
     observed::Observed,
     plan::{ResolvedIntent, TriggerSpec},
     promql::Expr,
-    signals::{self, Demand, measured_service_time},
+    signals::{self, Demand, usual_duration},
 };
 
 /// The current value of each signal, and the number of ServingGroups that it requests.
@@ -52,7 +52,8 @@ pub(super) async fn current(
             wanted: value.and_then(|value| wanted(trigger, &resolved.intent, value, replicas)),
             problem,
             backlog: backlog(trigger, resolved, &settings, route).await,
-            measured_service_time: service_time(trigger, resolved, &settings, route).await,
+            usual_duration: duration(trigger, resolved, &settings, route).await,
+            service_time_windows: windows(trigger, resolved, &settings, route).await,
         });
     }
     signals
@@ -66,19 +67,22 @@ async fn backlog(
     route: &PrometheusRoute,
 ) -> Option<Backlog> {
     let bounded = resolved.triggers.backlog.as_ref().filter(|_| counts_requests(trigger))?;
-    let intent = &resolved.intent;
-    let service_time = intent.backlog.service_time?;
-    let is_of_profile = intent.profile.backlog.service_time == Some(service_time);
-    let source = if is_of_profile { "profile" } else { "annotation" };
+    let (intent, service_time) = (&resolved.intent, resolved.triggers.service_time?);
+    let setting = intent.backlog.service_time;
+    let source = match setting {
+        ServiceTimeSetting::Auto => "measured",
+        _ if setting == intent.profile.backlog.service_time => "from the profile",
+        _ => "from the annotation",
+    };
     Some(Backlog {
         in_flight: value(&bounded.in_flight, settings, route).await,
         arrivals_per_second: value(&bounded.arrival_rate, settings, route).await,
-        service_time: format!("{service_time} (from the {source})"),
+        service_time: format!("{service_time} ({source})"),
     })
 }
 
 /// Seconds that most requests of the last day took.
-async fn service_time(
+async fn duration(
     trigger: &TriggerSpec,
     resolved: &ResolvedIntent,
     settings: &PrometheusSettings,
@@ -88,7 +92,22 @@ async fn service_time(
         return None;
     }
     let names = resolved.triggers.names.as_ref()?;
-    value(&measured_service_time(&resolved.triggers.router, names), settings, route).await
+    value(&usual_duration(&resolved.triggers.router, names), settings, route).await
+}
+
+/// Number of windows that count for a service time that is not measured yet.
+async fn windows(
+    trigger: &TriggerSpec,
+    resolved: &ResolvedIntent,
+    settings: &PrometheusSettings,
+    route: &PrometheusRoute,
+) -> Option<f64> {
+    let triggers = &resolved.triggers;
+    let is_awaited = counts_requests(trigger)
+        && resolved.intent.backlog.service_time == ServiceTimeSetting::Auto
+        && triggers.service_time.is_none();
+    let history = triggers.history.as_ref().filter(|_| is_awaited)?;
+    Some(value(&history.windows, settings, route).await.unwrap_or_default())
 }
 
 fn counts_requests(trigger: &TriggerSpec) -> bool {

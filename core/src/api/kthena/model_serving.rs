@@ -15,7 +15,7 @@ use serde::{
 use crate::{
     api::{
         Exists, Lenient, LenientDe,
-        annotations::{self, DEFAULT_PROFILE, MODEL_NAME, PROFILE, is_own},
+        annotations::{self, AnnotationKey, DEFAULT_PROFILE, MODEL_NAME, PROFILE, is_own},
         fields,
         metadata::{KEDA_PAUSED, LeanMetadata, OPERATOR, SmallMap},
     },
@@ -474,6 +474,11 @@ impl ModelServing {
     /// Name of its AutoscalingProfile.
     pub fn profile(&self) -> &str {
         self.annotation(PROFILE).unwrap_or(DEFAULT_PROFILE)
+    }
+
+    /// Service time that it sets, valid or not.
+    pub fn service_time(&self) -> Option<&str> {
+        self.annotation(&AnnotationKey::ServiceTime.to_string())
     }
 
     /// Different model names in the annotation, at most 16; invalid ones too, unless they are empty or too

@@ -55,10 +55,10 @@ pub(super) fn at_most(max: &str) -> [Value; 1] {
     [rule(&format!("duration(self) <= duration('{max}')"), &format!("must be at most {max}"))]
 }
 
-/// Bounds a service time, or accepts `off`.
+/// Bounds a service time, or accepts `off` and `auto`.
 pub(super) fn service_time_rule() -> [Value; 1] {
-    let cel = "self == 'off' || (duration(self) >= duration('100ms') && duration(self) <= duration('1h'))";
-    [rule(cel, "must be off, or from 100ms to 1h")]
+    let cel = "self in ['off', 'auto'] || (duration(self) >= duration('100ms') && duration(self) <= duration('1h'))";
+    [rule(cel, "must be off, auto, or from 100ms to 1h")]
 }
 
 /// Bounds a headroom.

@@ -174,8 +174,8 @@ fn reads_label_matchers() {
     r#""X Scope OrgID" for spec.prometheus.headers: expected the name of an HTTP header"#
 )]
 #[case(
-    "backlog: {serviceTime: auto}",
-    r#""auto" for spec.backlog.serviceTime: expected off, or a duration from 100ms to 1h"#
+    "backlog: {serviceTime: measured}",
+    r#""measured" for spec.backlog.serviceTime: expected off, auto, or a duration from 100ms to 1h"#
 )]
 #[case(
     "backlog: {headroom: '4'}",

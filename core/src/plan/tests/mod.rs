@@ -7,6 +7,7 @@ mod pause;
 mod reasons;
 mod routing;
 mod scaled_object;
+mod service_time;
 mod triggers;
 mod unread;
 mod verdicts;

@@ -131,6 +131,21 @@ impl Prometheus {
         bare
     }
 
+    /// Starts a Prometheus that scrapes nothing and has this history, as `OpenMetrics` text with timestamps.
+    ///
+    /// # Panics
+    /// If promtool does not accept the history.
+    pub async fn with_history(folder: &Path, history: &str) -> Bare {
+        let folder = folder.join("prometheus-history");
+        fs::create_dir_all(&folder).expect("a folder");
+        let file = write(folder.join("history.txt"), history);
+        let mut promtool = Command::new(binary("promtool"));
+        promtool.args(["tsdb", "create-blocks-from", "openmetrics"]).arg(file);
+        let output = promtool.arg(folder.join("prometheus-bare/data")).output().expect("promtool");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Self::with_configuration(&folder, free_port(), "").await
+    }
+
     async fn with_configuration(folder: &Path, port: u16, configuration: &str) -> Bare {
         let folder = folder.join("prometheus-bare");
         fs::create_dir_all(&folder).expect("a folder");

@@ -1,0 +1,196 @@
+//! Service times: the slow look at the history of each model whose backlog is bounded.
+//!
+//! A few models at a time; no reconcile waits for it.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep};
+
+use super::{Context, model_serving::RouterReceiver};
+use crate::{prometheus::Querier, runtime::backoff};
+use kthena_keda_core::{
+    api::kthena::ModelServing,
+    domain::{Key, ServiceTime, key},
+    intent::PrometheusSettings,
+    observed::MeasuredServiceTime,
+    plan::{ServiceTimeQueries, plan},
+};
+
+/// Models of one round, those that were not looked at for the longest time first.
+const MODELS: usize = 20;
+/// Time between two looks at a model whose time is known.
+const REFRESH: Duration = Duration::from_hours(24);
+/// Time between two looks at a model whose time is not known yet.
+const RETRY: Duration = Duration::from_hours(1);
+
+/// Runs for the life of the process: looks at the models that are due in each `period`, and calls `changed` with each model whose result differs from the last one.
+pub async fn run(
+    context: Context,
+    router: RouterReceiver,
+    prometheus: Querier,
+    period: Duration,
+    changed: impl Fn(Key),
+) {
+    context.caches.model_digests.wait_synced().await;
+    let mut schedule = Schedule::default();
+    loop {
+        sleep(backoff::jitter(period)).await;
+        let due =
+            schedule.due(context.caches.models_with_service_time(&context.settings.defaults), Instant::now());
+        context.caches.probe_cache.retain_measured(|key| schedule.0.contains_key(key));
+        for model in due {
+            let key = key(&*model);
+            let Some(measured) = look(&context, &router, &prometheus, &model).await else { continue };
+            schedule.record(&key, measured, Instant::now());
+            if context.caches.probe_cache.record_measured(&key, measured) {
+                changed(key);
+            }
+        }
+    }
+}
+
+/// Reads the history of one model; `None` if it has no complete plan now, or Prometheus does not answer.
+async fn look(
+    context: &Context,
+    router: &RouterReceiver,
+    prometheus: &Querier,
+    model: &ModelServing,
+) -> Option<MeasuredServiceTime> {
+    let served = context.served.borrow().clone()?;
+    let router = router.borrow().clone()?;
+    let observed = context.caches.observe(model, &served, router);
+    let plan = plan(&observed, served.capabilities, &context.settings.defaults);
+    let resolved = plan.explanation?.resolved?;
+    let settings = resolved.intent.profile.prometheus.filter(|prometheus| prometheus.aws_region.is_none())?;
+    let measured = measure(prometheus, &settings, &resolved.triggers.history?).await;
+    measured
+        .inspect_err(|error| {
+            let (namespace, name) = (model.metadata.namespace.as_deref(), model.name());
+            tracing::debug!(namespace, name, error, "cannot measure the service time");
+        })
+        .ok()
+}
+
+/// Queries the history of one model, with three queries at most.
+///
+/// # Errors
+/// A text for users with the reason for which there is no answer.
+pub async fn measure(
+    prometheus: &Querier,
+    settings: &PrometheusSettings,
+    queries: &ServiceTimeQueries,
+) -> Result<MeasuredServiceTime, String> {
+    let mut time = None;
+    for query in queries.by_engines.iter().chain([&queries.by_router]) {
+        if time.is_none() {
+            let samples = prometheus.query(settings, query).await?;
+            time = samples.first().and_then(|seconds| ServiceTime::from_measured(seconds.value));
+        }
+    }
+    let standing_queue = prometheus.query(settings, &queries.standing_queue).await?;
+    Ok(MeasuredServiceTime { time, has_standing_queue: !standing_queue.is_empty() })
+}
+
+/// Last look at each model; `None` before the first.
+#[derive(Default)]
+struct Schedule(BTreeMap<Key, Look>);
+
+#[derive(Default)]
+struct Look {
+    begun: Option<Instant>,
+    found_time: bool,
+}
+
+impl Look {
+    fn is_due(&self, now: Instant) -> bool {
+        let interval = if self.found_time { REFRESH } else { RETRY };
+        self.begun.is_none_or(|begun| now.duration_since(begun) >= interval)
+    }
+}
+
+impl Schedule {
+    /// Follows these models, and returns those to look at now.
+    fn due(&mut self, models: Vec<Arc<ModelServing>>, now: Instant) -> Vec<Arc<ModelServing>> {
+        let keys: HashSet<Key> = models.iter().map(|model| key(&**model)).collect();
+        self.0.retain(|key, _| keys.contains(key));
+        let mut due = Vec::new();
+        for model in models {
+            let look = self.0.entry(key(&*model)).or_default();
+            if look.is_due(now) {
+                due.push((look.begun, model));
+            }
+        }
+        due.sort_by_key(|(begun, _)| *begun);
+        let due: Vec<_> = due.into_iter().take(MODELS).map(|(_, model)| model).collect();
+        for model in &due {
+            // One that cannot be measured is not looked at in each round.
+            self.0.insert(key(&**model), Look { begun: Some(now), found_time: false });
+        }
+        due
+    }
+
+    fn record(&mut self, key: &Key, measured: MeasuredServiceTime, now: Instant) {
+        if let Some(look) = self.0.get_mut(key) {
+            *look = Look { begun: Some(now), found_time: measured.time.is_some() };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use serde_json::json;
+
+    fn models(count: usize) -> Vec<Arc<ModelServing>> {
+        let model = |i| {
+            let object = json!({"metadata": {"name": format!("m{i}"), "namespace": "models"}});
+            Arc::new(serde_json::from_value(object).unwrap())
+        };
+        (0..count).map(model).collect()
+    }
+
+    const ROUND: Duration = Duration::from_mins(1);
+
+    /// Looks in one day at models whose time is known, or is not.
+    fn looks(count: usize, time: Option<ServiceTime>) -> (usize, usize) {
+        let (models, mut schedule, start) = (models(count), Schedule::default(), Instant::now());
+        let mut looks = BTreeMap::<Key, usize>::new();
+        for round in 0..24 * 60 {
+            let now = start + round * ROUND;
+            for model in schedule.due(models.clone(), now) {
+                let key = key(&*model);
+                *looks.entry(key.clone()).or_default() += 1;
+                schedule.record(&key, MeasuredServiceTime { time, has_standing_queue: false }, now);
+            }
+        }
+        (looks.values().min().copied().unwrap_or_default(), looks.values().sum())
+    }
+
+    /// Each look is three queries at most.
+    #[rstest]
+    #[case::known(10, Some("5s"), (1, 10))]
+    #[case::not_known(10, None, (24, 240))]
+    #[case::many_known(1000, Some("5s"), (1, 1000))]
+    #[case::many_not_known(1000, None, (24, 24_000))]
+    #[case::more_than_there_is_time_for(1500, None, (19, 28_800))]
+    fn looks_at_a_bounded_number_of_models_a_day(
+        #[case] count: usize,
+        #[case] time: Option<&str>,
+        #[case] expected: (usize, usize),
+    ) {
+        assert_eq!(looks(count, time.map(|time| time.parse().unwrap())), expected);
+    }
+
+    #[test]
+    fn forgets_models_that_no_longer_have_a_service_time() {
+        let (mut schedule, now) = (Schedule::default(), Instant::now());
+        assert_eq!(schedule.due(models(2), now).len(), 2);
+        assert_eq!(schedule.due(models(1), now).len(), 0);
+        assert_eq!(schedule.due(models(2), now).len(), 1, "it is looked at at once");
+    }
+}

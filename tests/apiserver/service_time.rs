@@ -1,0 +1,109 @@
+//! The service time that the operator measures itself, in a day of history.
+
+use std::{
+    fmt::Write as _,
+    path::Path,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use harness::{Crds, Identity, Settings, Stack, neighbours::Prometheus};
+use serde_json::Value;
+
+use super::shared::BINARY;
+
+const KEY: &str = "autoscaling.kthena.io/measured-service-time";
+
+/// Length of the history, in minutes.
+const MINUTES: u64 = 26 * 60;
+
+/// 26 hours in which a ServingGroup of each model served 30 requests a minute, each in 4.9 s.
+fn history(namespace: &str, models: &[&str]) -> String {
+    let router = |model: &str| {
+        format!(r#"model="{model}",namespace="kthena-system",pod="router-0",status_code="200""#)
+    };
+    let groups = |model: &str, state: &str| {
+        format!(r#"namespace="{namespace}",model_serving="{model}",state="{state}""#)
+    };
+    let tenths_of_seconds = |minute| format!("{}e-1", 30 * 49 * minute);
+    let families = [
+        family(
+            "kthena_router_request_duration_seconds_sum",
+            models.iter().map(|model| router(model)),
+            tenths_of_seconds,
+        ),
+        family(
+            "kthena_router_request_duration_seconds_count",
+            models.iter().map(|model| router(model)),
+            |minute| (30 * minute).to_string(),
+        ),
+        family("kthena_router_active_downstream_requests", models.iter().map(|model| router(model)), |_| {
+            "3".to_owned()
+        }),
+        family(
+            "kthena_keda_replicas",
+            models.iter().flat_map(|model| ["spec", "ready"].map(|state| groups(model, state))),
+            |_| "1".to_owned(),
+        ),
+    ];
+    families.concat() + "# EOF\n"
+}
+
+/// Samples of one metric, one a minute until now.
+fn family(name: &str, series: impl Iterator<Item = String>, value: impl Fn(u64) -> String) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let mut text = format!("# TYPE {name} unknown\n");
+    for labels in series {
+        for minute in 0..=MINUTES {
+            let at = now - (MINUTES - minute) * 60;
+            writeln!(text, "{name}{{{labels}}} {} {at}", value(minute)).unwrap();
+        }
+    }
+    text
+}
+
+fn queries(scaled_object: &Value) -> String {
+    scaled_object["spec"]["triggers"].to_string()
+}
+
+#[tokio::test]
+async fn measures_the_service_time_once_and_writes_nothing_after_a_restart() {
+    let stack = Stack::start(&[Crds::kthena(), Crds::keda(), Crds::prometheus_operator()]).await;
+    let models = stack.namespace().await;
+    let history = history(&models.name, &["measured", "fixed", "wrong", "off"]);
+    let prometheus = Prometheus::with_history(&stack.control_plane.folder, &history).await;
+    let settings = Settings::new(BINARY).without("--prometheus-url");
+    let settings = settings.with(&format!("--prometheus-url={}", prometheus.url));
+    let operator = stack.start_operator(&settings);
+    let create = async |name: &str, setting: &str| {
+        let builder = models.model_serving(name).opted_in(name);
+        builder.annotated("autoscaling.kthena.io/service-time", setting).create().await
+    };
+    let (measured, fixed) = (create("measured", "auto").await, create("fixed", "4900ms").await);
+    let (wrong, off) = (create("wrong", "2s").await, create("off", "off").await);
+    let found = measured.scaled_object_until("has a measured service time", |found| {
+        found.metadata.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(KEY))
+    });
+    let found = found.await;
+    assert_eq!(found.metadata.annotations.as_ref().unwrap()[KEY], "4900ms");
+    let as_fixed = queries(&fixed.scaled_object().await.data).replace("fixed", "measured");
+    assert_eq!(queries(&found.data), as_fixed, "the query is that of the same time in an annotation");
+    let admin = stack.control_plane.kubeconfig(&Identity::Admin);
+    let arguments =
+        [format!("{}/wrong", wrong.namespace.name), format!("--prometheus-url={}", prometheus.url)];
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let (report, _) = harness::explain(Path::new(BINARY), &admin, &arguments);
+    let warnings = report.unwrap()["warnings"].to_string();
+    assert!(warnings.contains("requests of the last day took 4900ms without waiting"), "{warnings}");
+    assert!(!queries(&off.scaled_object().await.data).contains("requests_total"));
+
+    assert!(operator.terminate(), "the operator exits with 0 on SIGTERM");
+    let before = stack.writes().len();
+    // It has no history any more.
+    drop(prometheus);
+    let _operator = stack.start_operator(&settings);
+    models.model_serving("sentinel").opted_in("sentinel").create().await.scaled_object().await;
+    let writes: Vec<_> = stack.writes().split_off(before);
+    let of_models = writes.iter().filter(|write| write.object_ref.name != "sentinel");
+    assert_eq!(of_models.count(), 0, "{:?}", harness::audit::summary(&writes));
+    assert_eq!(measured.scaled_object().await.metadata.resource_version, found.metadata.resource_version);
+}
