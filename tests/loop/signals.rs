@@ -3,7 +3,12 @@
 use std::time::Duration;
 
 use engine::{Dialect, Engine, EngineSettings, Load, LoadSettings};
-use harness::{Chain, Model, ModelServingBuilder, neighbours::Router, objects, wait::until_asked};
+use harness::{
+    Chain, Model, ModelServingBuilder,
+    neighbours::{Router, RouterSettings},
+    objects,
+    wait::until_asked,
+};
 use rstest::rstest;
 use serde_json::json;
 
@@ -168,7 +173,8 @@ async fn queueing_router(chain: &Chain, chat: &Model) -> Router {
         ("FAIRNESS_MAX_CONCURRENT", "5"),
         ("FAIRNESS_QUEUE_TIMEOUT", "10m"),
     ];
-    Router::start_with(&chain.stack.control_plane, chat.client(), "kthena-router-fair", &fairness).await
+    let settings = RouterSettings { environment: &fairness, ..RouterSettings::default() };
+    Router::start_with(&chain.stack.control_plane, chat.client(), "kthena-router-fair", settings).await
 }
 
 #[tokio::test]

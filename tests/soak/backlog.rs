@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
-use demo::{Picture, Recorder, Sample, draw};
+use demo::{Picture, Recorder, Sample, draw_beside};
 use engine::{Engine, EngineSettings, Load, LoadSettings};
-use harness::{Chain, ChainSettings, Model, chain::is_in_namespace, stack::root, wait::until_asked_within};
+use harness::{
+    Chain, ChainSettings, Model, chain::is_in_namespace, neighbours::MAX_WAITING, stack::root,
+    wait::until_asked_within,
+};
+use rstest::rstest;
 use tokio::time::{Instant, sleep};
 
 use crate::{MAX, MOST_IN_FLIGHT, NEED, PER_SECOND, shipped_profile};
@@ -22,6 +26,7 @@ const CALM: Duration = Duration::from_mins(2);
 /// A model under load, and what was recorded of it.
 struct Run {
     name: &'static str,
+    title: &'static str,
     chat: Model,
     load: Load,
     recorder: Recorder,
@@ -31,7 +36,12 @@ struct Run {
 
 impl Run {
     /// Creates a model with a service time, which serves requests of 5 s with ten slots in each ServingGroup.
-    async fn start(chain: &Chain, engine: &Engine, name: &'static str, service_time: &str) -> Self {
+    async fn start(
+        chain: &Chain,
+        engine: &Engine,
+        (name, title): (&'static str, &'static str),
+        service_time: &str,
+    ) -> Self {
         let max = MAX.to_string();
         let chat = chain
             .model_on(engine, name, |builder| {
@@ -47,7 +57,7 @@ impl Run {
             tokens: TOKENS,
             most_requests: 200_000,
         });
-        Self { name, chat, load, recorder: Recorder::default(), cleared: None }
+        Self { name, title, chat, load, recorder: Recorder::default(), cleared: None }
     }
 
     /// Takes a sample. Returns `true` once the backlog has been gone for a while.
@@ -94,19 +104,30 @@ impl Run {
             self.group_hours(),
             self.waiting(),
         );
-        let title = format!("The load of ten ServingGroups arrives at once ({})", self.name);
-        let picture = Picture { title: &title, level: Some((NEED as f64, "need")) };
-        draw(&self.recorder, picture, &root().join("target/demo").join(self.name));
+    }
+
+    const fn picture(&self) -> (&Recorder, Picture<'_>) {
+        (&self.recorder, Picture { title: self.title, level: Some((NEED as f64, "need")) })
     }
 }
 
 /// Both models at once, so that everything else is equal.
+///
+/// By default the router refuses requests while each engine has ten waiting ones, and every repetition by a client counts as an arrival.
+#[rstest]
+#[case::queues_in_engines("engines-queue", 1000, 2.0)]
+#[case::refusals("router-refuses", MAX_WAITING, 2.5)]
 #[tokio::test]
-async fn a_bounded_backlog_adds_no_more_groups_than_are_needed() {
+async fn a_bounded_backlog_adds_no_more_groups_than_are_needed(
+    #[case] name: &str,
+    #[case] router_max_waiting: u32,
+    #[case] most: f64,
+) {
     assert!(is_in_namespace(), "run `make soak`: this needs a network namespace");
     let mut settings = ChainSettings::quick(env!("CARGO_BIN_EXE_kthena-keda"));
     settings.profile = shipped_profile();
     settings.hpa_sync_seconds = 15;
+    settings.router_max_waiting = router_max_waiting;
     settings.prometheus.lookback_seconds = 300;
     let chain = Chain::start(&settings).await;
     let engine = || {
@@ -118,8 +139,8 @@ async fn a_bounded_backlog_adds_no_more_groups_than_are_needed() {
     };
     let engines = [engine(), engine()];
     let mut runs = [
-        Run::start(&chain, &engines[0], "all-in-flight", "off").await,
-        Run::start(&chain, &engines[1], "bounded-backlog", SERVICE_TIME).await,
+        Run::start(&chain, &engines[0], ("all-in-flight", "All requests in flight count"), "off").await,
+        Run::start(&chain, &engines[1], ("bounded-backlog", "The backlog is bounded"), SERVICE_TIME).await,
     ];
     for run in &runs {
         run.load.hold(1);
@@ -153,11 +174,12 @@ async fn a_bounded_backlog_adds_no_more_groups_than_are_needed() {
         );
         sleep(PERIOD).await;
     }
+    println!("{name}:");
     runs.iter().for_each(Run::report);
+    draw_beside(&runs.each_ref().map(Run::picture), &root().join("target/demo").join(name));
     let [all, bounded] = &runs;
-    // The router refuses requests while each engine has ten waiting ones, and every repetition by a client counts as an arrival.
-    let most = NEED * 5 / 2;
-    assert!(bounded.peak() <= most && bounded.peak() < all.peak(), "{} and {}", bounded.peak(), all.peak());
+    let peaks = [bounded, all].map(|run| run.peak() as f64 / NEED as f64);
+    assert!(peaks[0] <= most && peaks[0] < peaks[1], "{peaks:?} times the need");
     let [slow, fast] = [bounded, all].map(|run| run.cleared.unwrap().as_secs_f64());
     assert!(
         slow <= 1.1 * fast + PERIOD.as_secs_f64(),

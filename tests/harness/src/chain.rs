@@ -19,7 +19,10 @@ use serde_json::json;
 
 use crate::{
     Crds, ModelServing, ModelServingBuilder, Process, Settings, Stack,
-    neighbours::{ControllerManager, Keda, Kthena, Kwok, Prometheus, PrometheusSettings, Router},
+    neighbours::{
+        ControllerManager, Keda, Kthena, Kwok, MAX_WAITING, Prometheus, PrometheusSettings, Router,
+        RouterSettings,
+    },
     objects::apply,
     stack::{kinds, resource},
     wait::{until, until_asked, until_within},
@@ -52,6 +55,8 @@ pub struct ChainSettings {
     pub hpa_sync_seconds: u32,
     /// Settings of Prometheus.
     pub prometheus: PrometheusSettings,
+    /// Waiting requests in an engine at which the router passes it over.
+    pub router_max_waiting: u32,
     /// Settings of the mock engines.
     pub engine: EngineSettings,
 }
@@ -64,6 +69,7 @@ impl ChainSettings {
             profile: QUICK_PROFILE.to_owned(),
             hpa_sync_seconds: 2,
             prometheus: PrometheusSettings { lookback_seconds: 10 },
+            router_max_waiting: MAX_WAITING,
             engine: EngineSettings { concurrency: 100, ..EngineSettings::default() },
         }
     }
@@ -131,7 +137,8 @@ impl Chain {
             Kthena::start(control_plane, &client),
             Prometheus::start(control_plane, &client, settings.prometheus),
         );
-        let router = Router::start(control_plane, &client, "kthena-router-0").await;
+        let router = RouterSettings { max_waiting: settings.router_max_waiting, ..RouterSettings::default() };
+        let router = Router::start_with(control_plane, &client, "kthena-router-0", router).await;
         let operator_settings = Settings::new(&settings.operator)
             .without("--prometheus-url")
             .with(&format!("--prometheus-url={}", prometheus.url));

@@ -92,22 +92,40 @@ shift
 exec "$@"
 "#;
 
+/// Waiting requests in an engine at which the router passes it over, in Kthena's chart.
+pub const MAX_WAITING: u32 = 10;
+
+/// Settings of a router.
+#[derive(Clone, Copy, Debug)]
+pub struct RouterSettings<'a> {
+    /// Further environment variables.
+    pub environment: &'a [(&'a str, &'a str)],
+    /// Waiting requests in an engine at which the router passes it over. It refuses requests while it passes over all engines.
+    pub max_waiting: u32,
+}
+
+impl Default for RouterSettings<'_> {
+    fn default() -> Self {
+        Self { environment: &[], max_waiting: MAX_WAITING }
+    }
+}
+
 impl Router {
     /// Starts a router on a free port.
     pub async fn start(control_plane: &ControlPlane, client: &Client, name: &'static str) -> Self {
-        Self::start_with(control_plane, client, name, &[]).await
+        Self::start_with(control_plane, client, name, RouterSettings::default()).await
     }
 
-    /// [`Self::start`] with more environment variables.
+    /// [`Self::start`] with settings.
     pub async fn start_with(
         control_plane: &ControlPlane,
         client: &Client,
         name: &'static str,
-        environment: &[(&str, &str)],
+        settings: RouterSettings<'_>,
     ) -> Self {
         grant(client, "kthena-router", "kthena/rbac/router.yaml").await;
         let folder = control_plane.folder.join(name);
-        configure(&folder);
+        configure(&folder, settings.max_waiting);
         let token = token(client).await;
         for (file, content) in [("token", token.as_bytes()), ("namespace", NAMESPACE.as_bytes())] {
             write(folder.join("serviceaccount").join(file), content);
@@ -125,7 +143,7 @@ impl Router {
                 format!("--debug-port={}", free_port()),
                 "--enable-webhook=false".to_owned(),
             ])
-            .envs(environment.iter().copied())
+            .envs(settings.environment.iter().copied())
             .env("KUBERNETES_SERVICE_HOST", "127.0.0.1")
             .env("KUBERNETES_SERVICE_PORT", control_plane.port().to_string());
         let program = Program::new(name, &control_plane.folder, command);
@@ -148,14 +166,17 @@ impl Router {
     }
 }
 
-/// Writes the router configuration of Kthena's chart.
-fn configure(folder: &Path) {
+/// Writes the router configuration of Kthena's chart, with this many waiting requests in an engine that is not passed over.
+fn configure(folder: &Path, max_waiting: u32) {
     fs::create_dir_all(folder.join("etc/config")).expect("a folder");
     fs::create_dir_all(folder.join("serviceaccount")).expect("a folder");
     let text =
         fs::read_to_string(manifests("kthena/router-configuration.yaml")).expect("Kthena's configuration");
     let (_, configuration) = text.split_once("routerConfiguration: |-").expect("Kthena's configuration");
-    write(folder.join("etc/config/routerConfiguration.yaml"), configuration);
+    let default = format!("maxWaitingRequests: {MAX_WAITING}");
+    assert!(configuration.contains(&default), "Kthena's configuration has {default}");
+    let configuration = configuration.replace(&default, &format!("maxWaitingRequests: {max_waiting}"));
+    write(folder.join("etc/config/routerConfiguration.yaml"), &configuration);
     write(folder.join("etc/hosts"), "127.0.0.1 localhost\n");
 }
 

@@ -15,7 +15,7 @@ use std::{
 
 pub use controller_manager::ControllerManager;
 pub use keda::Keda;
-pub use kthena::{Kthena, Router};
+pub use kthena::{Kthena, MAX_WAITING, Router, RouterSettings};
 pub use kwok::{Kwok, LOADING, NODE};
 pub use prometheus::{Bare, Guarded, Prometheus, PrometheusSettings};
 
