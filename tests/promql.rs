@@ -25,6 +25,7 @@ mod promql {
     mod clusters;
     mod engines;
     mod evidence;
+    mod latency;
     mod month;
     mod service_time;
 }
@@ -78,7 +79,7 @@ fn query(signal: &str, models: &str, source: ScrapeSource) -> String {
         Some(Signal::Demand(demand)) => {
             demand.query(&DemandScope::Models(models), &from(source)).unwrap().to_string()
         }
-        Some(Signal::Saturation(_)) => panic!("{signal} is no signal of the router"),
+        Some(Signal::Saturation(_) | Signal::Latency(_)) => panic!("{signal} is no signal of the router"),
         None => activation(&models, &from(source)).to_string(),
     }
 }

@@ -4,10 +4,11 @@
 //! model names or other texts.
 
 use kthena_keda_core::{
-    domain::{ModelNames, SeriesMatchers},
+    domain::{ModelNames, Objective, ScrapeInterval, SeriesMatchers},
     promql::{Query, Subject, Template, alternation, quote},
     signals::{
-        Demand, DemandScope, Engine, EngineSeries, RouterSeries, Saturation, ScrapeSource, activation,
+        Demand, DemandScope, Engine, EngineSeries, Latency, LatencySignal, RouterSeries, Saturation,
+        ScrapeSource, activation,
     },
 };
 use promql_parser::{
@@ -80,6 +81,11 @@ fn check_builders(namespace: &str, name: &str, texts: &[&str]) {
         queries.extend(
             [Saturation::Queue, Saturation::Running, Saturation::KvCache].map(|signal| signal.query(&series)),
         );
+        for latency in [Latency::FirstToken, Latency::InterToken] {
+            let Ok(objective) = Objective::parse(latency, "2s") else { continue };
+            let signal = LatencySignal::of(&series, objective, ScrapeInterval::default());
+            queries.extend([signal.total, signal.lowest]);
+        }
     }
     for query in queries {
         let query = query.to_string();
@@ -103,7 +109,7 @@ fn check_matcher(
         "service" | "job" | "modelserving_volcano_sh_name" => is_equal(matcher, name),
         "model" => names.is_some_and(|names| names.iter().all(|name| matcher.is_match(name))),
         "model_server" => servers.iter().all(|server| matcher.is_match(server)),
-        "__name__" | "token_type" | "pod" => true,
+        "__name__" | "token_type" | "pod" | "le" => true,
         other => panic!("unexpected matcher {other} in {query}"),
     };
     assert!(is_correct, "unexpected value of the matcher {} in {query}", matcher.name);

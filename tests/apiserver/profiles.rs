@@ -55,6 +55,11 @@ fn ready_condition(profile: &DynamicObject) -> Option<(&str, &str)> {
 #[case(json!({"signals": [{"name": "active-requests", "target": "ten"}]}), "spec.signals[0].target")]
 #[case(json!({"signals": [{"name": "active-requests", "target": "0"}]}), "must be at least 0.001")]
 #[case(json!({"signals": [{"name": "active-requests", "target": "1"}, {"name": "active-requests", "target": "2"}]}), "Duplicate value")]
+#[case(json!({"signals": [{"name": "ttft-p90", "target": "2s"}]}), "must have a signal of the router beside ttft-p90")]
+#[case(json!({"signals": [{"name": "active-requests", "target": "1"}, {"name": "ttft-p90", "target": "2"}]}), "must be a duration such as 2s")]
+#[case(json!({"signals": [{"name": "active-requests", "target": "1"}, {"name": "itl-p90", "target": "19ms"}]}), "must be a duration such as 50ms")]
+#[case(json!({"signals": [{"name": "engine-queue", "target": "5s"}]}), "must be a number, because only ttft-p90")]
+#[case(json!({"signals": [{"name": "active-requests", "target": "1"}, {"name": "ttft-p90", "target": "2s"}], "customSignals": [{"name": "ttft-p90", "query": "sum(a)", "target": "1"}]}), "must not contain a name of signals")]
 #[case(json!({"backlog": {"serviceTime": "50ms"}}), "must be off, or from 100ms to 1h")]
 #[case(json!({"backlog": {"headroom": "0.5"}}), "must be from 1 to 3")]
 #[case(json!({"backlog": {"drainTime": "30s"}}), "must be from 1m to 1h")]
@@ -146,6 +151,7 @@ fn disputed_values() -> Vec<Value> {
     for duration in DURATIONS {
         all.push(json!({"backlog": {"serviceTime": duration}}));
         all.push(json!({"backlog": {"drainTime": duration}}));
+        all.extend(latencies(duration));
         all.push(json!({"pollingInterval": duration}));
         all.push(json!({"scaleUp": {"stabilizationWindow": duration}}));
         all.push(json!({"scaleDown": {"policies": [{"type": "Pods", "value": 1, "period": duration}]}}));
@@ -156,6 +162,7 @@ fn disputed_values() -> Vec<Value> {
     for quantity in QUANTITIES {
         all.push(json!({"backlog": {"headroom": quantity}}));
         all.push(json!({"signals": [{"name": "active-requests", "target": quantity}]}));
+        all.extend(latencies(quantity));
         all.push(json!({"customSignals": [{"name": "q", "query": "sum(a)", "target": quantity}]}));
         all.push(json!({"scaleToZero": {"activation": quantity}}));
     }
@@ -229,9 +236,17 @@ const URLS: [&str; 31] = [
     "http://p a",
     "http://é",
 ];
-const DURATIONS: [&str; 24] = [
-    "0s", "0m", "0h", "1s", "00001s", "000001s", "30s", "31s", "60s", "1m", "30m", "1800s", "1801s", "31m",
-    "1h", "3600s", "3601s", "24h", "1440m", "86400s", "86401s", "25h", "1d", "1.5s",
+/// Profiles with this target of each latency.
+fn latencies(target: &str) -> [Value; 3] {
+    let demand = json!({"name": "active-requests", "target": "1"});
+    ["ttft-p90", "itl-p90", "engine-queue"]
+        .map(|name| json!({"signals": [demand, {"name": name, "target": target}]}))
+}
+
+const DURATIONS: [&str; 33] = [
+    "9ms", "10ms", "19ms", "20ms", "00020ms", "10s", "11s", "10m", "601s", "0s", "0m", "0h", "1s", "00001s",
+    "000001s", "30s", "31s", "60s", "1m", "30m", "1800s", "1801s", "31m", "1h", "3600s", "3601s", "24h",
+    "1440m", "86400s", "86401s", "25h", "1d", "1.5s",
 ];
 const QUANTITIES: [&str; 16] = [
     "0",
@@ -308,6 +323,8 @@ async fn the_sample_equals_the_defaults_of_an_empty_profile() {
 #[case(json!({"monitors": {"create": false}}))]
 #[case(json!({"monitors": {"create": "always"}}))]
 #[case(json!({"signals": [], "customSignals": [{"name": "q", "query": "sum(a)", "target": "1"}]}))]
+#[case(json!({"signals": [{"name": "active-requests", "target": "10"}, {"name": "ttft-p90", "target": "2s"}, {"name": "itl-p90", "target": "50ms"}]}))]
+#[case(json!({"customSignals": [{"name": "ttft-p90", "query": "sum(a)", "target": "1"}]}))]
 #[case(json!({"fallback": {}, "router": {}, "scaleToZero": {"activation": "2.5"}}))]
 #[case(json!({"prometheus": {"url": "http://p", "matchers": {"cluster": "eu-1", "_tier": "a\"b"}}}))]
 #[case(json!({"router": {"presenceQuery": "max(up == 1)  # both zones\n"}}))]

@@ -102,7 +102,15 @@ async fn a_release_is_installed_fails_over_is_upgraded_and_uninstalled() {
     let load = chain.load_of(&chat.name, 3000);
     load.hold(25);
     chat.has_replicas(3).await;
+    let objectives = "active-requests=10,ttft-p90=10m,itl-p90=10s";
+    let measured = chain
+        .model_with("measured", |model| model.annotated("autoscaling.kthena.io/signals", objectives))
+        .await;
+    measured.serves(&chain).await;
+    let streams = chain.load_of("measured", 200);
+    streams.hold(2);
     every_panel_has_data(&chain, &chat).await;
+    drop(streams);
 
     // The leader is killed while clients wait: the other replica takes over, writes only what is new, and the
     // model continues to scale.

@@ -50,8 +50,10 @@ fn every_signal_has_a_row() {
         let kind = match signal {
             Signal::Demand(_) => "demand",
             Signal::Saturation(_) => "saturation",
+            Signal::Latency(_) => "latency",
         };
-        [signal.name().to_owned(), kind.to_owned(), signal.default_target().to_string()]
+        let target = signal.default_target().map_or("none".to_owned(), |target| target.to_string());
+        [signal.name().to_owned(), kind.to_owned(), target]
     });
     assert_eq!(rows, known.collect::<Vec<_>>());
 }

@@ -1,8 +1,11 @@
 //! Queries: their text, and the proof that a model name cannot change their structure.
 
 use kthena_keda_core::{
-    domain::{ModelNames, SeriesMatchers},
-    signals::{Demand, DemandScope, Engine, EngineSeries, RouterSeries, Saturation, activation},
+    domain::{ModelNames, Objective, ScrapeInterval, SeriesMatchers},
+    signals::{
+        Demand, DemandScope, Engine, EngineSeries, Latency, LatencySignal, RouterSeries, Saturation,
+        activation,
+    },
 };
 use promql_parser::parser::{self, Expr};
 use proptest::prelude::*;
@@ -37,6 +40,11 @@ fn queries_without_names() -> Vec<String> {
         queries.extend(
             [Saturation::Queue, Saturation::Running, Saturation::KvCache]
                 .map(|signal| signal.query(&series).to_string()),
+        );
+        let objective = |latency, text| Objective::parse(latency, text).unwrap();
+        queries.extend(
+            [objective(Latency::FirstToken, "2s"), objective(Latency::InterToken, "50ms")]
+                .map(|it| LatencySignal::of(&series, it, ScrapeInterval::default()).total.to_string()),
         );
     }
     queries

@@ -12,12 +12,15 @@ use harness::{
 use rstest::rstest;
 use serde_json::json;
 
-use super::shared::{SETTLED, chain};
+use super::shared::{SETTLED, chain, explain};
 
 const SIGNALS: &str = "autoscaling.kthena.io/signals";
 
 /// The range of the rates, the time after a start of Prometheus until a rate exists, and a margin.
 const RATES: Duration = Duration::from_mins(6);
+
+/// The window of a latency, after which a ServingGroup counts as ready, and a margin.
+const LATENCIES: Duration = Duration::from_mins(2);
 
 /// Words of a long prompt.
 const PROMPT: usize = 1600;
@@ -77,6 +80,36 @@ async fn scales_by_engine_signals(
     chat.keeps_replicas(replicas, SETTLED).await;
     load.hold(0);
     chat.has_replicas(1).await;
+}
+
+/// Two of eight requests run at a time and take 2 s each, so most wait for 6 s. The objective is 2 s.
+#[tokio::test]
+async fn scales_by_the_time_to_the_first_token() {
+    let Some(chain) = chain().await else { return };
+    let engine = Engine::start(EngineSettings {
+        concurrency: 2,
+        token_time: Duration::from_millis(100),
+        ..EngineSettings::default()
+    });
+    let chat = chain.model_on(&engine, "slow", by("active-requests=100,ttft-p90=2s")).await;
+    chat.serves(chain).await;
+    chat.keda_says("Ready", "True").await;
+    let load = chain.load_of("slow", 20);
+    load.hold(8);
+    // Four times the one that is ready, and no more while the others have not been ready for a window.
+    chat.wants_replicas_within(LATENCIES, 4).await;
+    chat.keeps_replicas(4, SETTLED).await;
+    let (report, _) = explain(chain, &chat);
+    let signal =
+        report["signals"].as_array().unwrap().iter().find(|signal| signal["name"] == "ttft-p90").unwrap();
+    assert_eq!(
+        (&signal["target"], &signal["latency"]["objective"]),
+        (&json!("0.5"), &json!("2s")),
+        "{signal:#}"
+    );
+    assert!(signal["latency"]["p90Seconds"].as_f64().is_some_and(|p90| p90 > 2.0), "{signal:#}");
+    load.hold(0);
+    chat.wants_replicas_within(LATENCIES, 1).await;
 }
 
 #[tokio::test]

@@ -15,8 +15,8 @@ use strum::IntoStaticStr;
 
 pub(crate) use self::schema::tls_rules;
 use self::schema::{
-    are_matchers, at_most, between, create_schema, is_headroom, is_not_reserved, is_target, rule,
-    service_time_rule, signal_names,
+    are_matchers, at_most, between, create_schema, has_demand, is_headroom, is_not_reserved, is_target,
+    is_target_of_signal, names_differ, rule, service_time_rule, signal_names,
 };
 use super::{
     keda::{FallbackBehavior, MetricType},
@@ -50,7 +50,7 @@ use crate::domain::{
     "rule": "size(self.signals) > 0 || (has(self.customSignals) && size(self.customSignals) > 0)",
     "fieldPath": ".signals",
     "message": "must have at least one signal if customSignals is empty",
-}]))]
+}, has_demand(), names_differ()]))]
 pub struct AutoscalingProfileSpec {
     /// Namespaces whose ModelServings may use the profile, such as team-a or team-b-*. By default all may.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -106,7 +106,7 @@ impl Default for AutoscalingProfileSpec {
             prometheus: None,
             router: None,
             replicas: ReplicasSpec::default(),
-            signals: vec![SignalSpec::from(Signal::Demand(Demand::ActiveRequests))],
+            signals: vec![SignalSpec::from(Demand::ActiveRequests)],
             custom_signals: Vec::new(),
             backlog: BacklogSpec::default(),
             polling_interval: "15s".to_owned(),
@@ -303,20 +303,21 @@ impl Default for ReplicasSpec {
 
 /// A built-in signal and its target.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[schemars(extend("x-kubernetes-validations" = is_target_of_signal()))]
 pub struct SignalSpec {
     /// Name of a built-in signal.
     #[schemars(extend("enum" = signal_names()))]
     pub name: String,
-    /// Amount of the signal that one ServingGroup carries, as a quoted number >= 0.001.
-    #[schemars(regex(pattern = r"^[0-9]+(\.[0-9]{1,3})?$"), length(max = 14))]
-    #[schemars(extend("x-kubernetes-validations" = is_target()))]
+    /// Amount of the signal that one ServingGroup carries, as a quoted number >= 0.001. For ttft-p90 and itl-p90, the
+    /// latency that nine of ten requests are not to exceed, such as 2s or 50ms.
+    #[schemars(regex(pattern = r"^[0-9]+(\.[0-9]{1,3}|ms|s|m)?$"), length(max = 14))]
     pub target: String,
 }
 
-impl From<Signal> for SignalSpec {
+impl From<Demand> for SignalSpec {
     /// The signal with its default target.
-    fn from(signal: Signal) -> Self {
-        Self { name: signal.name().to_owned(), target: signal.default_target().to_string() }
+    fn from(demand: Demand) -> Self {
+        Self { name: Signal::Demand(demand).name().to_owned(), target: demand.default_target().to_string() }
     }
 }
 

@@ -54,6 +54,11 @@ impl ScrapeInterval {
     const MAX: i32 = 30;
     /// The longest interval.
     pub const LONGEST: Duration = Duration::from_secs(Self::MAX as u64);
+
+    /// The interval in seconds.
+    pub const fn seconds(self) -> u32 {
+        self.0.unsigned_abs()
+    }
 }
 
 impl Default for ScrapeInterval {

@@ -16,6 +16,8 @@ pub enum Signal {
     Demand(Demand),
     /// Measured at the engines; unavailable with zero ServingGroups.
     Saturation(Saturation),
+    /// Measured at the engines, against an objective; unavailable with zero ServingGroups.
+    Latency(Latency),
 }
 
 /// The requests for a model, measured at the router.
@@ -50,11 +52,25 @@ pub enum Saturation {
     KvCache,
 }
 
+/// A latency of a model's requests: the time that nine of ten take at most, measured at the engines.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EnumString, IntoStaticStr, VariantArray,
+)]
+pub enum Latency {
+    /// From the arrival of a request at an engine to its first token.
+    #[strum(serialize = "ttft-p90")]
+    FirstToken,
+    /// Between two tokens of a request.
+    #[strum(serialize = "itl-p90")]
+    InterToken,
+}
+
 impl Signal {
     /// Every signal, in the order of the documentation.
     pub fn all() -> impl Iterator<Item = Self> {
         let saturation = Saturation::VARIANTS.iter().copied().map(Self::Saturation);
-        Demand::VARIANTS.iter().copied().map(Self::Demand).chain(saturation)
+        let latency = Latency::VARIANTS.iter().copied().map(Self::Latency);
+        Demand::VARIANTS.iter().copied().map(Self::Demand).chain(saturation).chain(latency)
     }
 
     /// The name in annotations and profiles.
@@ -62,29 +78,49 @@ impl Signal {
         match self {
             Self::Demand(demand) => demand.into(),
             Self::Saturation(saturation) => saturation.into(),
+            Self::Latency(latency) => latency.into(),
         }
     }
 
     /// The signal with this name in annotations and profiles.
     pub fn from_name(name: &str) -> Option<Self> {
-        let saturation = || Saturation::from_str(name).map(Self::Saturation);
-        Demand::from_str(name).map(Self::Demand).or_else(|_| saturation()).ok()
+        let saturation = |_| Saturation::from_str(name).map(Self::Saturation);
+        let latency = |_| Latency::from_str(name).map(Self::Latency);
+        Demand::from_str(name).map(Self::Demand).or_else(saturation).or_else(latency).ok()
     }
 
-    /// Amount of the signal that one ServingGroup carries by default.
-    pub const fn default_target(self) -> Target {
+    /// `true` if no custom signal may have its name. The names of latencies were free in 0.1.
+    pub const fn is_reserved(self) -> bool {
         match self {
-            Self::Demand(Demand::ActiveRequests) => Target::of(10),
-            Self::Demand(Demand::QueuedRequests) | Self::Saturation(Saturation::Queue) => Target::of(5),
-            Self::Demand(Demand::RequestRate) => Target::of(1),
-            Self::Demand(Demand::OutputTokens) => Target::of(2000),
-            Self::Saturation(Saturation::Running) => Target::of(32),
-            Self::Saturation(Saturation::KvCache) => Target::thousandths(800),
+            Self::Demand(_) | Self::Saturation(_) => true,
+            Self::Latency(_) => false,
+        }
+    }
+
+    /// Amount of the signal that one ServingGroup carries by default; `None` for a latency, whose objective each user
+    /// has to set.
+    pub const fn default_target(self) -> Option<Target> {
+        match self {
+            Self::Demand(demand) => Some(demand.default_target()),
+            Self::Saturation(Saturation::Queue) => Some(Target::of(5)),
+            Self::Saturation(Saturation::Running) => Some(Target::of(32)),
+            Self::Saturation(Saturation::KvCache) => Some(Target::thousandths(800)),
+            Self::Latency(_) => None,
         }
     }
 }
 
 impl Demand {
+    /// Amount of the signal that one ServingGroup carries by default.
+    pub const fn default_target(self) -> Target {
+        match self {
+            Self::ActiveRequests => Target::of(10),
+            Self::QueuedRequests => Target::of(5),
+            Self::RequestRate => Target::of(1),
+            Self::OutputTokens => Target::of(2000),
+        }
+    }
+
     /// `true` if the router counts it for each ModelServer, and not only for each model name.
     pub const fn is_counted_by_server(self) -> bool {
         match self {
@@ -116,7 +152,9 @@ mod tests {
                 "output-tokens",
                 "engine-queue",
                 "engine-running",
-                "kv-cache"
+                "kv-cache",
+                "ttft-p90",
+                "itl-p90"
             ]
         );
         assert!(Signal::all().all(|signal| Signal::from_name(signal.name()) == Some(signal)));

@@ -4,11 +4,11 @@ use std::{collections::BTreeMap, fmt};
 
 use strum::VariantArray as _;
 
-use super::profile::{CustomSignal, SignalSource, SignalTarget};
+use super::profile::{CustomSignal, SignalSource, SignalTarget, check_demand};
 use crate::{
     api::annotations::{AnnotationKey, MAX_BYTES, MODEL_NAME, PREFIX, are_too_large},
     domain::{
-        Engine, InvalidValue, ModelNames, Pause, ServiceTimeSetting, Signal, Target, ValueError, nearest,
+        Engine, InvalidValue, ModelNames, Pause, ServiceTimeSetting, Signal, ValueError, nearest, number,
         quoted,
     },
 };
@@ -236,7 +236,7 @@ fn parse_replicas(text: &str, min: i32) -> Result<i32, ValueError> {
 
 fn parse_signals(text: &str, custom: Option<&[CustomSignal]>) -> Result<Vec<SignalTarget>, ValueError> {
     let mut signals: Vec<SignalTarget> = Vec::new();
-    let mut names = Vec::new();
+    let (mut names, mut has_unknown) = (Vec::new(), false);
     for (i, pair) in text.split(',').enumerate() {
         if i == SIGNALS_MAX {
             return Err(ValueError::expected(format!("at most {SIGNALS_MAX} signals")));
@@ -245,23 +245,37 @@ fn parse_signals(text: &str, custom: Option<&[CustomSignal]>) -> Result<Vec<Sign
             ValueError::expected("name=target pairs separated by commas, such as active-requests=12")
         })?;
         let name = name.trim();
-        let target: Target = target.trim().parse().map_err(|error: ValueError| error.within(pair))?;
+        let read = read_signal(name, target.trim(), custom.unwrap_or_default());
+        let read = read.map_err(|error| error.within(pair))?;
         if names.contains(&name) {
             return Err(ValueError::expected(format!("each signal once, but {} is repeated", quoted(name))));
         }
         names.push(name);
-        match (find_signal(name, custom.unwrap_or_default()), custom) {
-            (Some(source), _) => signals.push(SignalTarget { source, target }),
+        match (read, custom) {
+            (Some(signal), _) => signals.push(signal),
             (None, Some(custom)) => return Err(unknown_signal(name, custom)),
-            (None, None) => {}
+            (None, None) => has_unknown = true,
         }
+    }
+    if !has_unknown {
+        check_demand(signals.iter().map(|signal| &signal.source))?;
     }
     Ok(signals)
 }
 
-fn find_signal(name: &str, custom: &[CustomSignal]) -> Option<SignalSource> {
-    let custom = || custom.iter().find(|custom| custom.name == name).cloned().map(SignalSource::Custom);
-    Signal::from_name(name).map(SignalSource::BuiltIn).or_else(custom)
+/// The signal of this name with this target; `None` if there is no signal of the name. A custom signal may have the name
+/// of a latency, since both names were free before the latencies existed.
+fn read_signal(
+    name: &str,
+    target: &str,
+    custom: &[CustomSignal],
+) -> Result<Option<SignalTarget>, ValueError> {
+    if let Some(custom) = custom.iter().find(|custom| custom.name == name) {
+        let source = SignalSource::Custom(custom.clone());
+        return Ok(Some(SignalTarget { source, target: number(target)? }));
+    }
+    let Some(signal) = Signal::from_name(name) else { return number(target).map(|_| None) };
+    SignalTarget::built_in(signal, target).map(Some)
 }
 
 fn unknown_signal(name: &str, custom: &[CustomSignal]) -> ValueError {
@@ -378,6 +392,16 @@ mod tests {
         "active-requests=1,active-requests=2",
         Some(r#"each signal once, but "active-requests" is repeated"#)
     )]
+    #[case("active-requests=12,ttft-p90=2s", None)]
+    #[case("ttft-p90=2s,kv-cache=0.8", Some("expected a signal of the router beside ttft-p90 and itl-p90"))]
+    #[case(
+        "active-requests=12,ttft-p90=2",
+        Some(r#"expected a duration such as 2s, from 10ms to 10m in "ttft-p90=2""#)
+    )]
+    #[case(
+        "active-requests=12s",
+        Some(r#"expected a number, because only ttft-p90 and itl-p90 have a duration in "active-requests=12s""#)
+    )]
     #[case(&(0..33).map(|i| format!("s{i}=1")).collect::<Vec<_>>().join(","), Some("is unknown"))]
     #[case("latency=1", Some("the signals are active-requests, "))]
     #[case(
@@ -390,6 +414,17 @@ mod tests {
             None => assert_eq!(read.unwrap().len(), 2),
             Some(expected) => assert!(read.clone().unwrap_err().to_string().contains(expected), "{read:?}"),
         }
+    }
+
+    /// A custom signal of 0.1 may have the name of a latency.
+    #[test]
+    fn prefers_a_custom_signal_to_a_latency() {
+        let profile = "customSignals: [{name: ttft-p90, query: sum(a), target: '3'}]";
+        let profile = crate::intent::Profile::read(&serde_saphyr::from_str(profile).unwrap()).unwrap();
+        let read =
+            |text: &str| parse_signals(text, Some(&profile.custom_signals)).map(|signals| signals.len());
+        assert_eq!(read("ttft-p90=5"), Ok(1));
+        assert!(read("active-requests=1,ttft-p90=2s").unwrap_err().to_string().contains("expected a number"));
     }
 
     #[test]

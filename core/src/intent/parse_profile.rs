@@ -6,7 +6,7 @@ use super::{
     annotations::suggest_signal,
     profile::{
         Behavior, CreateMonitors, CustomSignal, Direction, MonitorSettings, Policy, Profile,
-        PrometheusSettings, RouterEndpoint, Select, SignalTarget,
+        PrometheusSettings, RouterEndpoint, Select, SignalSource, SignalTarget, check_demand,
     },
 };
 use crate::{
@@ -84,13 +84,16 @@ impl Parser {
     fn profile(&mut self, spec: &AutoscalingProfileSpec) -> Profile {
         let (up, down, to_zero) = (&spec.scale_up, &spec.scale_down, &spec.scale_to_zero);
         self.text("spec.scaleToZero.activation", &to_zero.activation, QUANTITY_MAX);
+        let signals = self.signals(&spec.signals, spec.custom_signals.is_empty());
+        let custom_signals = self.custom_signals(&spec.custom_signals);
+        self.signals_together(&signals, &custom_signals);
         Profile {
             allowed_namespaces: spec.allowed_namespaces.as_deref().map(|allowed| self.namespaces(allowed)),
             prometheus: spec.prometheus.as_ref().and_then(|prometheus| self.prometheus(prometheus)),
             router: spec.router.as_ref().map(|router| self.router(router)).unwrap_or_default(),
             replicas: self.replicas(&spec.replicas),
-            signals: self.signals(&spec.signals, spec.custom_signals.is_empty()),
-            custom_signals: self.custom_signals(&spec.custom_signals),
+            signals,
+            custom_signals,
             backlog: self.backlog(&spec.backlog),
             polling_interval: self.seconds("spec.pollingInterval", &spec.polling_interval, POLLING_INTERVAL),
             behavior: Behavior {
@@ -338,13 +341,31 @@ impl Parser {
             .collect()
     }
 
+    /// Reports signals that need another one beside them, and custom signals with the name of a built-in one.
+    fn signals_together(&mut self, signals: &[SignalTarget], custom: &[CustomSignal]) {
+        let custom_sources = custom.iter().cloned().map(SignalSource::Custom);
+        let sources: Vec<SignalSource> =
+            signals.iter().map(|signal| signal.source.clone()).chain(custom_sources).collect();
+        if let Err(expected) = check_demand(&sources) {
+            let names: Vec<&str> = sources.iter().map(SignalSource::name).collect();
+            self.reject("spec.signals", &names.join(", "), expected);
+        }
+        for (i, custom) in custom.iter().enumerate() {
+            if signals.iter().any(|signal| signal.source.name() == custom.name) {
+                let expected = ValueError::expected("a name that none of spec.signals has");
+                self.reject(format!("spec.customSignals[{i}].name"), &custom.name, expected);
+            }
+        }
+    }
+
     fn signal(&mut self, path: &str, spec: &SignalSpec) -> Option<SignalTarget> {
-        let target = self.target(path, &spec.target);
+        self.text(format!("{path}.target"), &spec.target, QUANTITY_MAX);
         let signal = Signal::from_name(&spec.name).ok_or_else(|| {
             ValueError::expected(format!("a built-in signal; {}", suggest_signal(&spec.name, &[])))
         });
         let signal = self.parse(format!("{path}.name"), &spec.name, signal)?;
-        Some(SignalTarget::built_in(signal, target?))
+        let target = SignalTarget::built_in(signal, &spec.target);
+        self.parse(format!("{path}.target"), &spec.target, target)
     }
 
     fn custom_signals(&mut self, specs: &[CustomSignalSpec]) -> Vec<CustomSignal> {
@@ -356,7 +377,7 @@ impl Parser {
 
     fn custom_signal(&mut self, path: &str, spec: &CustomSignalSpec) -> Option<CustomSignal> {
         let CustomSignalSpec { name, query, target, metric_type } = spec;
-        if Signal::from_name(name).is_some() || name == ACTIVATION {
+        if Signal::from_name(name).is_some_and(Signal::is_reserved) || name == ACTIVATION {
             let expected = ValueError::expected("a name that no built-in signal has");
             self.reject(format!("{path}.name"), name, expected);
         }

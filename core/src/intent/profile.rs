@@ -11,8 +11,8 @@ use crate::{
         profile::{AuthMode, AuthenticationRef},
     },
     domain::{
-        Activation, Backlog, NamespacePattern, PrometheusUrl, ReplicaBounds, ScrapeInterval, SeriesMatchers,
-        Signal, Target,
+        Activation, Backlog, Demand, NamespacePattern, Objective, PrometheusUrl, ReplicaBounds, Saturation,
+        ScrapeInterval, SeriesMatchers, Signal, Target, ValueError, number,
     },
     promql::Template,
     signals::{RouterSeries, RouterSettings},
@@ -160,8 +160,12 @@ pub struct SignalTarget {
 /// A built-in or custom signal.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SignalSource {
-    /// A built-in signal.
-    BuiltIn(Signal),
+    /// A signal of the router.
+    Demand(Demand),
+    /// A load of the engines.
+    Saturation(Saturation),
+    /// A latency of the engines, and its objective.
+    Latency(Objective),
     /// A signal with a query of the platform team.
     Custom(CustomSignal),
 }
@@ -183,17 +187,62 @@ impl SignalSource {
     /// The name in annotations and profiles.
     pub fn name(&self) -> &str {
         match self {
-            Self::BuiltIn(signal) => signal.name(),
+            Self::Demand(demand) => Signal::Demand(*demand).name(),
+            Self::Saturation(saturation) => Signal::Saturation(*saturation).name(),
+            Self::Latency(objective) => Signal::Latency(objective.latency()).name(),
             Self::Custom(custom) => &custom.name,
+        }
+    }
+
+    /// `true` if it is measured at the engines.
+    pub const fn is_of_engines(&self) -> bool {
+        match self {
+            Self::Saturation(_) | Self::Latency(_) => true,
+            Self::Demand(_) | Self::Custom(_) => false,
         }
     }
 }
 
 impl SignalTarget {
-    /// A built-in signal and its target.
-    pub const fn built_in(signal: Signal, target: Target) -> Self {
-        Self { source: SignalSource::BuiltIn(signal), target }
+    /// Parses the target of a built-in signal: a number, or the objective of a latency.
+    ///
+    /// # Errors
+    /// If the text is not what the signal needs.
+    pub(super) fn built_in(signal: Signal, target: &str) -> Result<Self, ValueError> {
+        let source = match signal {
+            Signal::Demand(demand) => SignalSource::Demand(demand),
+            Signal::Saturation(saturation) => SignalSource::Saturation(saturation),
+            Signal::Latency(latency) => {
+                let source = SignalSource::Latency(Objective::parse(latency, target)?);
+                return Ok(Self { source, target: Objective::TARGET });
+            }
+        };
+        Ok(Self { source, target: number(target)? })
     }
+}
+
+/// Checks that a latency is not the only kind of signal: it is flat until the engines are full, and says nothing
+/// without requests.
+///
+/// # Errors
+/// If latencies have neither a demand signal nor a custom one beside them.
+pub(super) fn check_demand<'a>(
+    signals: impl IntoIterator<Item = &'a SignalSource>,
+) -> Result<(), ValueError> {
+    let (mut has_latency, mut has_demand) = (false, false);
+    for signal in signals {
+        match signal {
+            SignalSource::Latency(_) => has_latency = true,
+            SignalSource::Demand(_) | SignalSource::Custom(_) => has_demand = true,
+            SignalSource::Saturation(_) => {}
+        }
+    }
+    if !has_latency || has_demand {
+        return Ok(());
+    }
+    Err(ValueError::expected(
+        "a signal of the router beside ttft-p90 and itl-p90, which say nothing without requests; add active-requests",
+    ))
 }
 
 /// The HPA's behavior. It is always complete: KEDA rewrites the HPA on every reconcile if a part is left to

@@ -8,7 +8,7 @@ use crate::{
         Backend, Destination, NAMES_MAX, NameOrigin, Observed, Ownership, RoutedName, Routing, ServerBackend,
         Usage,
     },
-    signals::{DemandScope, Signal},
+    signals::DemandScope,
 };
 
 /// Demand that counts for one ModelServing.
@@ -36,8 +36,8 @@ pub(super) struct DemandShare {
 pub(super) fn depends_on_names(intent: &Intent) -> bool {
     intent.replicas.min() == 0
         || intent.signals.iter().any(|signal| match &signal.source {
-            SignalSource::BuiltIn(Signal::Demand(_)) => true,
-            SignalSource::BuiltIn(Signal::Saturation(_)) => false,
+            SignalSource::Demand(_) => true,
+            SignalSource::Saturation(_) | SignalSource::Latency(_) => false,
             SignalSource::Custom(custom) => custom.query.uses_model(),
         })
 }
@@ -111,8 +111,8 @@ impl DemandShare {
 fn is_measurable(share: &DemandShare, intent: &Intent) -> bool {
     let is_split = share.whole.is_none() && share.receives;
     let counted_by_server = intent.signals.iter().all(|signal| match &signal.source {
-        SignalSource::BuiltIn(Signal::Demand(demand)) => demand.is_counted_by_server(),
-        SignalSource::BuiltIn(Signal::Saturation(_)) | SignalSource::Custom(_) => true,
+        SignalSource::Demand(demand) => demand.is_counted_by_server(),
+        SignalSource::Saturation(_) | SignalSource::Latency(_) | SignalSource::Custom(_) => true,
     });
     !is_split || (intent.replicas.min() > 0 && counted_by_server)
 }

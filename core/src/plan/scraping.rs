@@ -8,7 +8,6 @@ use crate::{
     domain::{Engine, Reason, listed, names::ROUTER_SERVICE_MONITOR},
     intent::{Intent, SignalSource, SignalTarget},
     observed::{EngineScrape, Observed, ProbeResult, RouterProblem, RouterScrape},
-    signals::Signal,
 };
 
 /// Namespaces of other routers in one message.
@@ -16,7 +15,7 @@ const LISTED_MAX: usize = 3;
 
 /// `true` if the model depends on series of the router.
 fn needs_router(intent: &Intent) -> bool {
-    let is_demand = |signal: &SignalTarget| matches!(signal.source, SignalSource::BuiltIn(Signal::Demand(_)));
+    let is_demand = |signal: &SignalTarget| matches!(signal.source, SignalSource::Demand(_));
     intent.replicas.min() == 0 || intent.signals.iter().any(is_demand)
 }
 

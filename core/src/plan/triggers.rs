@@ -10,12 +10,12 @@ use super::{
 };
 use crate::{
     api::{annotations::AnnotationKey, keda::MetricType},
-    domain::{ModelNames, ServiceTime, ServiceTimeSetting, Target},
+    domain::{ModelNames, Objective, ServiceTime, ServiceTimeSetting, Target},
     intent::{Intent, SignalSource, SignalTarget},
     observed::Observed,
     promql::{Expr, Subject},
     signals::{
-        ACTIVATION, BoundedBacklog, Demand, DemandScope, Engine, EngineSeries, RouterSeries,
+        ACTIVATION, BoundedBacklog, Demand, DemandScope, Engine, EngineSeries, LatencySignal, RouterSeries,
         ServiceTimeHistory, Signal, activation, bounded_requests,
     },
 };
@@ -55,6 +55,8 @@ pub struct Triggers {
     pub backlog: Option<BoundedBacklog>,
     /// Queries of the history of the service time, if one is set or to be measured.
     pub history: Option<ServiceTimeQueries>,
+    /// Measurements of the latency signals, in the order of the triggers.
+    pub latencies: Vec<LatencySignal>,
     /// Requests that the queries do not count, and why.
     pub warnings: Vec<String>,
 }
@@ -104,6 +106,7 @@ pub(super) fn triggers(observed: &Observed, intent: &Intent) -> Result<Triggers,
     if !findings.is_empty() {
         return Err(findings);
     }
+    let latencies = builder.latencies();
     let mut warnings = warnings(intent, &share);
     let (service_time, history) = (builder.service_time, builder.history());
     let backlog = match builder.bounded {
@@ -118,11 +121,11 @@ pub(super) fn triggers(observed: &Observed, intent: &Intent) -> Result<Triggers,
         DemandScope::Models(names) => Some(names),
         DemandScope::Servers(_) => None,
     };
-    Ok(Triggers { triggers, engines, router, names, service_time, backlog, history, warnings })
+    Ok(Triggers { triggers, engines, router, names, service_time, backlog, history, latencies, warnings })
 }
 
 const fn needs_engines(signal: &SignalTarget) -> bool {
-    matches!(signal.source, SignalSource::BuiltIn(Signal::Saturation(_)))
+    signal.source.is_of_engines()
 }
 
 /// Problems that keep a model at zero from being woken.
@@ -151,7 +154,7 @@ fn warnings(intent: &Intent, share: &DemandShare) -> Vec<String> {
     let further: Vec<&str> = share.further.iter().map(String::as_str).collect();
     let custom = intent.signals.iter().filter_map(|signal| match &signal.source {
         SignalSource::Custom(custom) if custom.query.uses_one_model() => Some(&custom.name),
-        SignalSource::Custom(_) | SignalSource::BuiltIn(_) => None,
+        _ => None,
     });
     warnings.extend(custom.filter(|_| !further.is_empty()).map(|name| {
         format!(
@@ -218,15 +221,16 @@ impl<'a> QueryBuilder<'a> {
         let mut target = *target;
         let mut metric_type = MetricType::AverageValue;
         let query = match source {
-            SignalSource::BuiltIn(Signal::Demand(demand)) => {
+            SignalSource::Demand(demand) => {
                 if self.share.counts_twice && demand.is_counted_by_server() {
                     target = target.doubled();
                 }
                 self.demand(*demand)?.to_string()
             }
-            SignalSource::BuiltIn(Signal::Saturation(saturation)) => {
+            SignalSource::Saturation(saturation) => {
                 saturation.query(&self.engine_series(self.engines()?.engine)).to_string()
             }
+            SignalSource::Latency(objective) => self.latency(*objective)?.total.to_string(),
             SignalSource::Custom(custom) => {
                 metric_type = custom.metric_type;
                 let names: Vec<&str> = self.intent.models.iter().collect();
@@ -272,9 +276,8 @@ impl<'a> QueryBuilder<'a> {
 
     /// Target of the signal whose backlog can be bounded.
     fn active_requests(&self) -> Option<Target> {
-        let is_active_requests = |signal: &&SignalTarget| {
-            signal.source == SignalSource::BuiltIn(Signal::Demand(Demand::ActiveRequests))
-        };
+        let is_active_requests =
+            |signal: &&SignalTarget| signal.source == SignalSource::Demand(Demand::ActiveRequests);
         self.intent.signals.iter().find(is_active_requests).map(|signal| signal.target)
     }
 
@@ -327,6 +330,19 @@ impl<'a> QueryBuilder<'a> {
     fn key(&self) -> (&str, &str) {
         let metadata = &self.observed.model_serving.metadata;
         (metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref().unwrap_or_default())
+    }
+
+    fn latencies(&self) -> Vec<LatencySignal> {
+        let objectives = self.intent.signals.iter().filter_map(|signal| match signal.source {
+            SignalSource::Latency(objective) => Some(objective),
+            _ => None,
+        });
+        objectives.filter_map(|objective| self.latency(objective).ok()).collect()
+    }
+
+    fn latency(&self, objective: Objective) -> Result<LatencySignal, Finding> {
+        let engines = self.engine_series(self.engines()?.engine);
+        Ok(LatencySignal::of(&engines, objective, self.intent.profile.monitors.interval))
     }
 
     fn engines(&self) -> Result<Engines, Finding> {

@@ -2,9 +2,8 @@
 
 use super::{Finding, ResolvedIntent, pod_monitor};
 use crate::{
-    intent::{Intent, SignalSource},
+    intent::Intent,
     observed::{Observed, Ownership, Readable},
-    signals::Signal,
 };
 
 /// Kinds that keep every plan for the model from being applied. Those that only show conflicts keep its
@@ -43,9 +42,7 @@ pub(super) fn routing(observed: &Observed, intent: &Intent) -> Vec<Finding> {
 
 /// `true` if a ModelServer could change the plan: a route carries a name of the model, or it may set the engine.
 fn depends_on_servers(observed: &Observed, intent: &Intent) -> bool {
-    let is_saturation =
-        |source: &SignalSource| matches!(source, SignalSource::BuiltIn(Signal::Saturation(_)));
-    let needs_engine = intent.signals.iter().any(|signal| is_saturation(&signal.source))
+    let needs_engine = intent.signals.iter().any(|signal| signal.source.is_of_engines())
         && (intent.engine.is_none() || intent.engine_port.is_none());
     let routing = &observed.routing;
     let is_routed = routing.is_known && routing.listed().any(|name| !name.carried_by.is_empty());

@@ -14,9 +14,12 @@ use crate::{
         keda::{MetricType, ScaledObject},
         monitoring::PodMonitor,
     },
-    domain::{Capabilities, Keda, field_path, listed, quoted},
+    domain::{Capabilities, Keda, Signal, field_path, listed, quoted},
     observed::Observed,
 };
+
+/// Least window of scaling down by a latency, in seconds: twice the five minutes that a large model takes to load.
+const TWO_LOADING_TIMES: i32 = 600;
 
 /// Fields of one object that a warning lists at most.
 const LISTED_FIELDS: usize = 4;
@@ -54,6 +57,7 @@ pub(super) fn of(
     warnings.extend(external_status::ambiguous_series(observed, resolved));
     warnings.extend(external_status::slow_prometheus(observed, resolved));
     warnings.extend(unsigned_queries(resolved));
+    warnings.extend(fast_scale_down(resolved));
     warnings.extend(pod_labels::overwritten(observed, resolved));
     let values = triggers.triggers.iter().filter(|trigger| trigger.metric_type == MetricType::Value);
     warnings.extend(values.map(|trigger| {
@@ -63,6 +67,22 @@ pub(super) fn of(
         )
     }));
     warnings
+}
+
+/// A latency that scales down faster than a removed ServingGroup comes back.
+///
+/// The latency is flat until the engines are full. So the model shrinks until they are, asks for up to four times the
+/// count, and begins again.
+fn fast_scale_down(ResolvedIntent { intent, triggers }: &ResolvedIntent) -> Option<String> {
+    let signal = triggers.latencies.first()?;
+    let window = intent.profile.behavior.scale_down.stabilization_window;
+    (window < TWO_LOADING_TIMES).then(|| {
+        format!(
+            "scaleDown.stabilizationWindow is shorter than {} minutes, so {} may remove ServingGroups and add them again all the time; raise it in the AutoscalingProfile to twice the time that a ServingGroup takes to load",
+            TWO_LOADING_TIMES / 60,
+            Signal::Latency(signal.objective.latency())
+        )
+    })
 }
 
 /// Signals that the operator does not check, since only KEDA signs queries for AWS.

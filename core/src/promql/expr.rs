@@ -95,6 +95,8 @@ pub enum Aggregation {
     Sum,
     /// The maximum; merges the copies of a series that several monitors scrape.
     Max,
+    /// The number of samples.
+    Count,
 }
 
 /// A function of a range of samples.
@@ -209,6 +211,18 @@ pub enum Expr {
     Positive(Box<Expr>),
     /// 0 for each sample with a negative value; the other samples stay.
     NotNegative(Box<Expr>),
+    /// The value that nine of ten observations do not exceed, of the cumulative buckets of a histogram by their bound
+    /// `le`; not a number without observations.
+    Quantile90(Box<Expr>),
+    /// This number for each sample with a greater value; the other samples stay.
+    CappedAt(Box<Expr>, u8),
+    /// The value of a single sample without labels for each sample with a smaller value; the other samples stay, and all
+    /// do if that one is negative or missing.
+    RaisedTo(Box<Expr>, Box<Expr>),
+    /// Samples of the first whose value is above that of the second with the same labels.
+    Above(Box<Expr>, Box<Expr>),
+    /// The first times the second with the same labels.
+    Product(Box<Expr>, Box<Expr>),
     /// Samples of the first whose value is that of the second with the same labels.
     Equal(Box<Expr>, Box<Expr>),
     /// The first minus the second with the same labels.
@@ -281,6 +295,11 @@ impl Expr {
     /// Maximum of each group of samples.
     pub fn max_by(by: impl Into<Cow<'static, [&'static str]>>, of: Expr) -> Self {
         Self::Aggregate { op: Aggregation::Max, by: by.into(), of: Box::new(of) }
+    }
+
+    /// Number of samples.
+    pub fn count(of: Expr) -> Self {
+        Self::Aggregate { op: Aggregation::Count, by: (&[]).into(), of: Box::new(of) }
     }
 
     /// 0 for each sample.
@@ -372,6 +391,13 @@ impl fmt::Display for Expr {
             Self::AtMost(of, other) => write!(f, "{} <= {}", Operand(of), Operand(other)),
             Self::Positive(of) => write!(f, "{} > 0", Operand(of)),
             Self::NotNegative(of) => write!(f, "clamp_min({of}, 0)"),
+            Self::Quantile90(of) => write!(f, "histogram_quantile(0.9, {of})"),
+            Self::CappedAt(of, most) => write!(f, "clamp_max({of}, {most})"),
+            Self::RaisedTo(of, least) => {
+                write!(f, "clamp_min({of}, scalar({} or vector(0)))", Operand(least))
+            }
+            Self::Above(of, other) => write!(f, "{} > {}", Operand(of), Operand(other)),
+            Self::Product(of, other) => write!(f, "{} * {}", Operand(of), Operand(other)),
             Self::Equal(of, other) => write!(f, "{} == {}", Operand(of), Operand(other)),
             Self::Minus(of, other) => write!(f, "{} - {}", Operand(of), Operand(other)),
             Self::DividedBy(of, by) => write!(f, "{} / {}", Operand(of), Operand(by)),
@@ -403,6 +429,9 @@ impl fmt::Display for Operand<'_> {
             | Expr::Range(..)
             | Expr::Subquery { .. }
             | Expr::NotNegative(_)
+            | Expr::Quantile90(_)
+            | Expr::CappedAt(..)
+            | Expr::RaisedTo(..)
             | Expr::Greatest(_)
             | Expr::Aggregate { .. }
             | Expr::Top(..)
@@ -413,6 +442,8 @@ impl fmt::Display for Operand<'_> {
             | Expr::AtMost(..)
             | Expr::Positive(_)
             | Expr::Equal(..)
+            | Expr::Above(..)
+            | Expr::Product(..)
             | Expr::Minus(..)
             | Expr::DividedBy(..)
             | Expr::Times(..)
@@ -430,6 +461,7 @@ fn write_aggregation(f: &mut fmt::Formatter<'_>, op: Aggregation, by: &[&str], o
     f.write_str(match op {
         Aggregation::Sum => "sum",
         Aggregation::Max => "max",
+        Aggregation::Count => "count",
     })?;
     if !by.is_empty() {
         write!(f, " by ({}) ", by.join(", "))?;

@@ -45,14 +45,14 @@ pub(super) const GAUGES: &[&str] = &[
 impl Engine {
     /// Like the others, with the colon of the engine's own name, and with the underscore that OpenTelemetry
     /// collectors and stores with the legacy name validation put in its place.
-    const fn waiting(self) -> &'static [&'static str] {
+    pub(super) const fn waiting(self) -> &'static [&'static str] {
         match self {
             Self::Vllm => &["vllm:num_requests_waiting", "vllm_num_requests_waiting"],
             Self::Sglang => &["sglang:num_queue_reqs", "sglang_num_queue_reqs"],
         }
     }
 
-    const fn running(self) -> &'static [&'static str] {
+    pub(super) const fn running(self) -> &'static [&'static str] {
         match self {
             Self::Vllm => &["vllm:num_requests_running", "vllm_num_requests_running"],
             Self::Sglang => &["sglang:num_running_reqs", "sglang_num_running_reqs"],
@@ -117,12 +117,17 @@ impl EngineSeries {
     /// from the pod's name (`<name>-<group>-<role>-<instance>-<pod>`), since a pod template can overwrite the
     /// label.
     pub(super) fn kv_cache(&self) -> Expr {
+        self.total(self.by_group(self.own(self.engine.cache_use())))
+    }
+
+    /// The maximum of each ServingGroup.
+    pub(super) fn by_group(&self, of: Expr) -> Expr {
         let by_pod = Expr::FromPod {
             label: SERVING_GROUP,
             pattern: format!("{}-([0-9]+)-.+", re2_quote(&self.model_serving)),
-            of: Box::new(self.own(self.engine.cache_use())),
+            of: Box::new(of),
         };
-        self.total(Expr::max_by(&["namespace", SERVING_GROUP], by_pod))
+        Expr::max_by(&["namespace", SERVING_GROUP], by_pod)
     }
 
     fn own(&self, metrics: &[&'static str]) -> Expr {
@@ -131,15 +136,16 @@ impl EngineSeries {
 
     /// The model's series of several metrics, each as an expression.
     pub(super) fn own_with(&self, metrics: &[&'static str], series: impl Fn(Selector) -> Expr) -> Expr {
-        let select = |selector: Selector| {
-            let selector =
-                selector.with("namespace", &self.namespace).with(MODEL_SERVING, &self.model_serving);
-            located(selector, &self.matchers).with_some("pod")
-        };
-        Expr::any_metric(metrics, select, series)
+        Expr::any_metric(metrics, |selector| self.select(selector), series)
     }
 
-    fn total(&self, load: Expr) -> Expr {
+    /// Keeps the series of the ModelServing's engines.
+    pub(super) fn select(&self, selector: Selector) -> Selector {
+        let selector = selector.with("namespace", &self.namespace).with(MODEL_SERVING, &self.model_serving);
+        located(selector, &self.matchers).with_some("pod")
+    }
+
+    pub(super) fn total(&self, load: Expr) -> Expr {
         match &self.at_zero {
             Some(router) => router.total_or_idle(load),
             None => Expr::sum(load),

@@ -4,6 +4,7 @@
 
 mod backlog;
 mod engine;
+mod latency;
 mod probe_queries;
 mod router;
 mod service_time;
@@ -11,6 +12,7 @@ mod service_time;
 pub use backlog::BoundedBacklog;
 pub(crate) use backlog::WINDOW as ARRIVALS_WINDOW;
 pub use engine::EngineSeries;
+pub use latency::LatencySignal;
 pub use probe_queries::{
     ENGINE_OF, MODEL, STATUS_CODE, engine_gauges, engine_targets, model_names, other_shards,
     requests_elsewhere, router_labels, router_presence, router_scrapes, router_targets,
@@ -18,7 +20,7 @@ pub use probe_queries::{
 pub use router::{DemandScope, RouterSeries, RouterSettings, ScrapeSource, activation};
 pub use service_time::{ServiceTimeHistory, WINDOWS_MIN, usual_duration};
 
-pub use crate::domain::{ACTIVATION, Demand, Engine, Saturation, Signal};
+pub use crate::domain::{ACTIVATION, Demand, Engine, Latency, Saturation, Signal};
 use crate::{
     domain::{Backlog, ModelNames, ServiceTime},
     promql::Expr,

@@ -2,6 +2,7 @@
 //! permissions.
 
 mod comparison;
+mod latency;
 mod operator;
 mod output;
 mod signals;

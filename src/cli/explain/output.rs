@@ -8,6 +8,7 @@ use std::{
 use clap::ValueEnum;
 use serde::Serialize;
 
+use super::latency::Latency;
 use kthena_keda_core::{
     domain::{Status, printable},
     signals::WINDOWS_MIN,
@@ -85,6 +86,9 @@ pub(super) struct Signal {
     /// Reason for which there is no value.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) problem: Option<String>,
+    /// Measurements of a latency signal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) latency: Option<Latency>,
     /// Measurements of a signal with a bounded backlog.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) backlog: Option<Backlog>,
@@ -196,6 +200,9 @@ fn print_one(out: &mut impl io::Write, found: &Explained, paint: Paint) -> io::R
         );
         let wanted = signal.wanted.map(|wanted| format!(" → {wanted} ServingGroups")).unwrap_or_default();
         writeln!(out, "  {:<18} {value}{wanted}", signal.name)?;
+        for line in signal.latency.iter().flat_map(Latency::describe) {
+            writeln!(out, "  {:<18} {line}", "")?;
+        }
         if let (Some(backlog), Some(value)) = (&signal.backlog, signal.value) {
             writeln!(out, "  {:<18} {}", "", backlog.describe(value))?;
         }

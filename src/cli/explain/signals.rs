@@ -4,6 +4,7 @@ use kube::ResourceExt as _;
 
 use super::{
     PrometheusRoute,
+    latency::Latency,
     output::{Backlog, Signal},
 };
 use crate::prometheus::external_metric;
@@ -51,6 +52,7 @@ pub(super) async fn current(
             value,
             wanted: value.and_then(|value| wanted(trigger, &resolved.intent, value, replicas)),
             problem,
+            latency: Latency::measure(trigger, resolved, &settings, route).await,
             backlog: backlog(trigger, resolved, &settings, route).await,
             usual_duration: duration(trigger, resolved, &settings, route).await,
             service_time_windows: windows(trigger, resolved, &settings, route).await,
@@ -114,7 +116,11 @@ fn counts_requests(trigger: &TriggerSpec) -> bool {
     trigger.name == signals::Signal::Demand(Demand::ActiveRequests).name()
 }
 
-async fn value(query: &Expr, settings: &PrometheusSettings, route: &PrometheusRoute) -> Option<f64> {
+pub(super) async fn value(
+    query: &Expr,
+    settings: &PrometheusSettings,
+    route: &PrometheusRoute,
+) -> Option<f64> {
     route.querier.query(settings, query).await.ok()?.first().map(|found| found.value)
 }
 

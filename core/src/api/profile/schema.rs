@@ -2,9 +2,10 @@
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
+use strum::VariantArray as _;
 
 use super::CreateWord;
-use crate::domain::{ACTIVATION, SeriesMatchers, Signal};
+use crate::domain::{ACTIVATION, Demand, Latency, SeriesMatchers, Signal};
 
 pub(super) fn signal_names() -> Vec<&'static str> {
     Signal::all().map(Signal::name).collect()
@@ -12,9 +13,65 @@ pub(super) fn signal_names() -> Vec<&'static str> {
 
 /// Reserves the names of the built-in signals and of the activation trigger.
 pub(super) fn is_not_reserved() -> Value {
-    let names: Vec<String> =
-        signal_names().into_iter().chain([ACTIVATION]).map(|name| format!("'{name}'")).collect();
-    rule(&format!("!(self in [{}])", names.join(", ")), "must not be the name of a built-in signal")
+    let reserved = Signal::all().filter(|signal| signal.is_reserved()).map(Signal::name);
+    let names = quoted_names(reserved.chain([ACTIVATION]));
+    rule(&format!("!(self in [{names}])"), "must not be the name of a built-in signal")
+}
+
+/// Names as the elements of a list in CEL.
+fn quoted_names<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    names.map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ")
+}
+
+fn latency_names() -> String {
+    quoted_names(Latency::VARIANTS.iter().map(|latency| Signal::Latency(*latency).name()))
+}
+
+/// Requires a number as the target of a signal, and a duration as that of a latency.
+pub(super) fn is_target_of_signal() -> [Value; 5] {
+    let latencies = latency_names();
+    let number = format!("self.name in [{latencies}] || self.target.matches('^[0-9]+([.][0-9]+)?$')");
+    let is_number = "self.target.matches('^[0-9]+([.][0-9]+)?$')";
+    let bound =
+        |cel: &str| format!("self.name in [{latencies}] || !{is_number} || double(self.target) {cel}");
+    let between = |name: &str, min: &str, max: &str| {
+        format!(
+            "self.name != '{name}' || (self.target.matches('^[0-9]{{1,5}}(ms|s|m)$') && duration(self.target) >= duration('{min}') && duration(self.target) <= duration('{max}'))"
+        )
+    };
+    [
+        target_rule(&number, "must be a number, because only ttft-p90 and itl-p90 have a duration"),
+        target_rule(&bound(">= 0.001"), "must be at least 0.001"),
+        target_rule(&bound("<= 1000000000.0"), "must be at most 1000000000"),
+        target_rule(&between("ttft-p90", "10ms", "10m"), "must be a duration such as 2s, from 10ms to 10m"),
+        target_rule(&between("itl-p90", "20ms", "10s"), "must be a duration such as 50ms, from 20ms to 10s"),
+    ]
+}
+
+fn target_rule(cel: &str, message: &str) -> Value {
+    json!({"rule": cel, "fieldPath": ".target", "message": message})
+}
+
+/// Requires a signal of the router, or a custom one, beside latencies.
+pub(super) fn has_demand() -> Value {
+    let latencies = latency_names();
+    let of_router = quoted_names(Demand::VARIANTS.iter().map(|demand| Signal::Demand(*demand).name()));
+    json!({
+        "rule": format!(
+            "!self.signals.exists(signal, signal.name in [{latencies}]) || self.signals.exists(signal, signal.name in [{of_router}]) || (has(self.customSignals) && size(self.customSignals) > 0)"
+        ),
+        "fieldPath": ".signals",
+        "message": "must have a signal of the router beside ttft-p90 and itl-p90, such as active-requests",
+    })
+}
+
+/// Keeps the names of both lists apart.
+pub(super) fn names_differ() -> Value {
+    json!({
+        "rule": "!has(self.customSignals) || !self.customSignals.exists(custom, self.signals.exists(signal, signal.name == custom.name))",
+        "fieldPath": ".customSignals",
+        "message": "must not contain a name of signals",
+    })
 }
 
 /// Restricts the names of label matchers.

@@ -218,6 +218,26 @@ fn reads_label_matchers() {
     r#""kv-cache" for spec.signals[1].name: expected each signal once, but it is repeated"#
 )]
 #[case(
+    "signals: [{name: ttft-p90, target: 2s}, {name: engine-queue, target: '5'}]",
+    r#""ttft-p90, engine-queue" for spec.signals: expected a signal of the router beside ttft-p90 and itl-p90, which say nothing without requests; add active-requests"#
+)]
+#[case(
+    "signals: [{name: request-rate, target: '1'}, {name: ttft-p90, target: '2'}]",
+    r#""2" for spec.signals[1].target: expected a duration such as 2s, from 10ms to 10m"#
+)]
+#[case(
+    "signals: [{name: request-rate, target: '1'}, {name: itl-p90, target: 19ms}]",
+    r#""19ms" for spec.signals[1].target: expected a duration such as 50ms, from 20ms to 10s"#
+)]
+#[case(
+    "signals: [{name: engine-queue, target: 5s}]",
+    r#""5s" for spec.signals[0].target: expected a number, because only ttft-p90 and itl-p90 have a duration"#
+)]
+#[case(
+    "{signals: [{name: ttft-p90, target: 2s}], customSignals: [{name: ttft-p90, query: sum(a), target: '1'}]}",
+    r#""ttft-p90" for spec.customSignals[0].name: expected a name that none of spec.signals has"#
+)]
+#[case(
     "customSignals: [{name: kv-cache, query: sum(a), target: '1'}]",
     r#""kv-cache" for spec.customSignals[0].name: expected a name that no built-in signal has"#
 )]
@@ -268,6 +288,28 @@ fn reads_label_matchers() {
 )]
 fn reports_invalid_fields(#[case] yaml: &str, #[case] message: &str) {
     assert_eq!(read(yaml), Err(format!("invalid value {message}")));
+}
+
+#[test]
+fn reads_latency_objectives() {
+    let signals = "signals: [{name: request-rate, target: '1'}, {name: ttft-p90, target: 2s}, {name: itl-p90, target: 50ms}]";
+    let signals = read(signals).unwrap().signals;
+    let read: Vec<String> = signals
+        .iter()
+        .map(|signal| match signal.source {
+            SignalSource::Latency(objective) => format!("{} {objective}", signal.target),
+            _ => signal.target.to_string(),
+        })
+        .collect();
+    assert_eq!(read, ["1", "0.5 2s", "0.5 50ms"]);
+}
+
+/// The names of the latencies were free in 0.1.
+#[test]
+fn a_custom_signal_may_have_the_name_of_a_latency() {
+    let profile = read("customSignals: [{name: ttft-p90, query: sum(a), target: '3'}]").unwrap();
+    let custom: Vec<&str> = profile.custom_signals.iter().map(|custom| custom.name.as_str()).collect();
+    assert_eq!(custom, ["ttft-p90"]);
 }
 
 #[test]

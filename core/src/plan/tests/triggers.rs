@@ -39,6 +39,7 @@ fn engines(fixture: Fixture) -> Fixture {
 #[case::engine_queue("engine-queue=4", &["engine-queue 4"])]
 #[case::engine_running("engine-running=4", &["engine-running 4"])]
 #[case::kv_cache("kv-cache=0.8", &["kv-cache 0.8"])]
+#[case::latencies("active-requests=3,ttft-p90=2s,itl-p90=50ms", &["active-requests 3", "ttft-p90 0.5", "itl-p90 0.5"])]
 #[case::several("engine-running=4,active-requests=3", &["engine-running 4", "active-requests 3"])]
 fn has_one_trigger_per_signal(#[case] signals: &str, #[case] expected: &[&str]) {
     let fixture = engines(Fixture::model("llama"));
@@ -51,6 +52,33 @@ fn has_one_trigger_per_signal(#[case] signals: &str, #[case] expected: &[&str]) 
         assert_eq!(setting(trigger, "serverAddress"), "http://prometheus:9090");
         assert_eq!(setting(trigger, "ignoreNullValues"), "false");
     }
+}
+
+/// Four scrapes, and at least 45 s.
+#[rstest]
+#[case("5s", "[45s]")]
+#[case("15s", "[60s]")]
+#[case("30s", "[120s]")]
+fn the_window_of_a_latency_follows_the_scrapes(#[case] interval: &str, #[case] window: &str) {
+    let fixture = engines(Fixture::model("llama"))
+        .annotated("signals", "active-requests=3,ttft-p90=2s")
+        .profile(&json!({"monitors": {"interval": interval}}));
+    let query = &queries(&fixture)[1];
+    assert!(
+        query.contains(&format!(
+            "_bucket{{namespace=\"models\",modelserving_volcano_sh_name=\"chat\",pod!=\"\"}}{window}"
+        )),
+        "{query}"
+    );
+}
+
+/// Latencies never wake a model.
+#[test]
+fn a_latency_is_no_trigger_at_zero() {
+    let fixture = engines(Fixture::model("llama"))
+        .annotated("signals", "active-requests=3,ttft-p90=2s")
+        .annotated("min-replicas", "0");
+    assert_eq!(thresholds(&fixture), ["active-requests 3", "ttft-p90 0.5", "activation 1000000000 0"]);
 }
 
 /// Engines vanish at zero, so that the router's presence has to stand in for them: without engines the load

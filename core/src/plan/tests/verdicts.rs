@@ -290,6 +290,10 @@ fn with_flag_defaults() -> Fixture {
     overwriting("entry", "false").annotated("signals", "kv-cache=0.8"),
     r#"the entryTemplate of role "engine" overwrites the pod label modelserving.volcano.sh/entry, so Prometheus does not find its engines and the engine signals have no data; remove the label from the template"#
 )]
+#[case::latency_that_scales_down_fast(
+    Fixture::healthy().profile(&json!({"scaleDown": {"stabilizationWindow": "5m"}})).annotated("signals", "active-requests=10,ttft-p90=2s").annotated("engine", "vllm").with("/status/availableReplicas", &json!(0)),
+    "scaleDown.stabilizationWindow is shorter than 10 minutes, so ttft-p90 may remove ServingGroups and add them again all the time; raise it in the AutoscalingProfile to twice the time that a ServingGroup takes to load"
+)]
 fn warns(#[case] fixture: Fixture, #[case] warning: &str) {
     let plan = planned(&fixture);
     assert_eq!(plan.warnings, [warning]);
