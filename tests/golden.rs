@@ -4,10 +4,12 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "tests report failures by panicking"
+    clippy::print_stdout,
+    reason = "tests report failures by panicking, and skipped parts on standard output"
 )]
 
 mod golden {
+    mod backtest;
     mod direction;
     mod docs;
     mod kinds;

@@ -22,7 +22,7 @@ use kthena_keda_core::{
         fleet::{Clients, FleetSpec, Queue},
         law::{BoundedBacklog, Law},
         load::{Load, Slice},
-        report::{Case, Figures, StepLoad},
+        sizing::{Case, Figures, StepLoad},
         time::Time,
     },
     intent::{Policy, PolicyKind, Profile},

@@ -1,11 +1,15 @@
 //! The command line: the only folder that knows flags, environment variables and standard output.
 
+mod backtest;
 mod completion;
 mod crds;
+mod documents;
 mod explain;
 mod man;
+mod operator;
 mod plan_args;
 mod print;
+mod prometheus_route;
 mod render;
 mod run;
 
@@ -18,7 +22,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 #[command(
     name = "kthena-keda",
     version,
-    after_help = "Exit codes: 0 success, 1 invalid input or failure, 2 invalid arguments. explain also exits with 3 if a model is not scaled, and with 4 if that is not known yet."
+    after_help = "Exit codes: 0 success, 1 invalid input or failure, 2 invalid arguments. explain also exits with 3 if a model is not scaled, and with 4 if that is not known yet. backtest has exit codes of its own."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -33,6 +37,8 @@ enum Command {
     Render(render::Render),
     /// Explain why a model scales, or why not and what to do, from the live cluster and its Prometheus.
     Explain(explain::Explain),
+    /// Simulate the autoscaling of a model on its past or on a file of arrivals, and compare settings.
+    Backtest(Box<backtest::Backtest>),
     /// Print the CRD of AutoscalingProfile: `kthena-keda crds | kubectl apply --server-side --force-conflicts
     /// -f -`.
     Crds,
@@ -44,12 +50,29 @@ enum Command {
 
 /// Runs the command of the arguments.
 pub fn main() -> ExitCode {
-    match Cli::parse().command {
+    let command = match Cli::try_parse() {
+        Ok(cli) => cli.command,
+        Err(error) => return usage_error(&error),
+    };
+    match command {
         Command::Run(run) => run.run(),
         Command::Render(render) => render.run(),
         Command::Explain(explain) => explain.run(),
+        Command::Backtest(backtest) => backtest.run(),
         Command::Crds => crds::run(),
         Command::Completion(completion) => completion.run(Cli::command()),
         Command::Man(man) => man.run(Cli::command()),
+    }
+}
+
+/// Prints help, or an error about the arguments. `backtest` exits with 1 for it, since 2 is an error of Prometheus there.
+fn usage_error(error: &clap::Error) -> ExitCode {
+    // A closed standard error leaves no place to report its own error.
+    let _ = error.print();
+    let is_backtest = std::env::args_os().nth(1).is_some_and(|command| command == "backtest");
+    match error.exit_code() {
+        0 => ExitCode::SUCCESS,
+        _ if is_backtest => ExitCode::FAILURE,
+        code => ExitCode::from(u8::try_from(code).unwrap_or(1)),
     }
 }

@@ -56,6 +56,26 @@ pub(super) fn namespace(text: &str) -> Result<String, ValueError> {
     text.parse().map(Namespace::into_string)
 }
 
+/// Namespace and name of a model that is given as `NAMESPACE/NAME`, or by its name beside a namespace.
+///
+/// # Errors
+/// If the namespace is missing, or there are two.
+pub(super) fn model_name<'a>(
+    model: &'a str,
+    namespace: Option<&'a str>,
+) -> Result<(&'a str, &'a str), String> {
+    match (model.split_once('/'), namespace) {
+        (Some((namespace, _)), Some(other)) if namespace != other => {
+            Err(format!("{model:?} is not in the namespace {other}; pass only one namespace"))
+        }
+        (Some(both), _) => Ok(both),
+        (None, Some(namespace)) => Ok((namespace, model)),
+        (None, None) => {
+            Err(format!("invalid value {model:?}: expected NAMESPACE/NAME, or -n NAMESPACE NAME"))
+        }
+    }
+}
+
 fn label(text: &str) -> Result<(String, String), ValueError> {
     text.parse().map(Label::into_pair)
 }

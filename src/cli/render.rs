@@ -2,8 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
-    io::{self, Read as _, Write as _},
+    io::{self, Write as _},
     path::PathBuf,
     process::ExitCode,
 };
@@ -11,7 +10,10 @@ use std::{
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use super::plan_args::{PlanArgs, namespace};
+use super::{
+    documents::{Document, read},
+    plan_args::{PlanArgs, namespace},
+};
 use crate::{settings::Settings, sources::Manifests};
 use kthena_keda_core::{
     api::{annotations::MODEL_NAME, kthena::ModelServing},
@@ -40,12 +42,6 @@ pub(super) struct Render {
 enum Format {
     Yaml,
     Json,
-}
-
-/// A document and its place in the input, for error messages.
-struct Document {
-    place: String,
-    object: Value,
 }
 
 /// Objects for standard output, notes and errors for standard error.
@@ -106,34 +102,6 @@ impl Render {
                 write!(out, "---\n{text}")
             }),
         }
-    }
-}
-
-/// The documents of a file that are not empty.
-fn read(file: &PathBuf) -> Result<Vec<Document>, String> {
-    let name = file.display();
-    let mut text = String::new();
-    let result = if file.as_os_str() == "-" {
-        io::stdin().read_to_string(&mut text).map(drop)
-    } else {
-        fs::read_to_string(file).map(|content| text = content)
-    };
-    result.map_err(|error| format!("{name}: {error}"))?;
-    let values: Vec<Value> =
-        serde_saphyr::from_multiple(&text).map_err(|error| format!("{name}: {error}"))?;
-    let documents = values.into_iter().enumerate().filter(|(_, object)| !object.is_null());
-    Ok(documents.flat_map(|(i, object)| items(format!("{name}, document {}", i + 1), object)).collect())
-}
-
-/// The objects of a `List`, or the object itself.
-fn items(place: String, mut object: Value) -> Vec<Document> {
-    match object.get_mut("items").map(Value::take) {
-        Some(Value::Array(items)) => items
-            .into_iter()
-            .enumerate()
-            .map(|(i, object)| Document { place: format!("{place}, item {}", i + 1), object })
-            .collect(),
-        _ => vec![Document { place, object }],
     }
 }
 

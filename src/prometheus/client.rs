@@ -1,6 +1,6 @@
 //! Client for every Prometheus that models are scaled by.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, time::Duration};
 
 use reqwest::{
     Certificate, Response, StatusCode, Url,
@@ -73,10 +73,36 @@ impl Prometheus {
         settings: &PrometheusSettings,
         query: &str,
     ) -> Result<Vec<Sample>, String> {
+        let url = url(settings, "query", &[("query", query), ("timeout", &evaluation_limit(settings))])?;
+        let (status, body) = self.get(settings, url, settings.query_limit()).await?;
+        match response::decode(&body) {
+            Ok(result) => result,
+            Err(_) if !status.is_success() => Err(status_message(status)),
+            Err(error) => Err(response::unexpected(&error)),
+        }
+    }
+
+    /// Requests a path of the API with these parameters within a time, and returns the status and the body.
+    pub(super) async fn api(
+        &self,
+        settings: &PrometheusSettings,
+        path: &str,
+        parameters: &[(&str, &str)],
+        limit: Duration,
+    ) -> Result<(StatusCode, Vec<u8>), String> {
+        self.get(settings, url(settings, path, parameters)?, Some(limit)).await
+    }
+
+    async fn get(
+        &self,
+        settings: &PrometheusSettings,
+        url: Url,
+        limit: Option<Duration>,
+    ) -> Result<(StatusCode, Vec<u8>), String> {
         let http = if settings.unsafe_ssl { &self.lenient } else { &self.http };
-        let mut request = http.get(query_url(settings, query)?);
+        let mut request = http.get(url);
         // Includes the response.
-        if let Some(limit) = settings.query_limit() {
+        if let Some(limit) = limit {
             request = request.timeout(limit);
         }
         if let Some(token) = self.token()? {
@@ -88,13 +114,7 @@ impl Prometheus {
             }
         }
         let response = request.send().await.map_err(|error| innermost_cause(&error))?;
-        let status = response.status();
-        let body = read_body(response).await?;
-        match response::decode(&body) {
-            Ok(result) => result,
-            Err(_) if !status.is_success() => Err(status_message(status)),
-            Err(error) => Err(response::unexpected(&error)),
-        }
+        Ok((response.status(), read_body(response).await?))
     }
 
     fn token(&self) -> Result<Option<HeaderValue>, String> {
@@ -110,17 +130,21 @@ impl Prometheus {
     }
 }
 
-/// Address of an instant query. The limit of its evaluation is shorter than that of the request, so that Prometheus itself
-/// reports the timeout.
-fn query_url(settings: &PrometheusSettings, query: &str) -> Result<Url, String> {
+/// Limit of the evaluation of an instant query. It is shorter than that of the request, so that Prometheus itself reports
+/// the timeout.
+fn evaluation_limit(settings: &PrometheusSettings) -> String {
     let evaluation = match settings.timeout {
         Some(seconds) => i64::from(seconds) * 800,
         None => PROMETHEUS_EVALUATION_MILLIS,
     };
-    let timeout = format!("{evaluation}ms");
-    let parameters = settings.query_parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    let parameters = [("query", query), ("timeout", &timeout)].into_iter().chain(parameters);
-    Url::parse_with_params(&format!("{}/api/v1/query", settings.url), parameters)
+    format!("{evaluation}ms")
+}
+
+/// Address of a path of the API, with the parameters of the profile.
+fn url(settings: &PrometheusSettings, path: &str, parameters: &[(&str, &str)]) -> Result<Url, String> {
+    let of_profile = settings.query_parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let parameters = parameters.iter().copied().chain(of_profile);
+    Url::parse_with_params(&format!("{}/api/v1/{path}", settings.url), parameters)
         .map_err(|error| error.to_string())
 }
 
@@ -155,7 +179,7 @@ fn innermost_cause(error: &dyn std::error::Error) -> String {
 }
 
 /// The text for a response with an error status, with a remedy if the status implies one.
-fn status_message(status: StatusCode) -> String {
+pub(super) fn status_message(status: StatusCode) -> String {
     let remedy = match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
             "; give the operator a token for its own queries with --prometheus-bearer-token-file"
@@ -188,6 +212,9 @@ mod tests {
     fn carries_the_parameters_and_the_limit_of_a_profile() {
         let url: PrometheusUrl = "http://thanos:9090/prefix".parse().unwrap();
         let mut settings = PrometheusSettings::from(url);
+        let query_url = |settings: &PrometheusSettings, query: &str| {
+            super::url(settings, "query", &[("query", query), ("timeout", &evaluation_limit(settings))])
+        };
         let address = query_url(&settings, "a{b=\"c\"}").unwrap();
         assert_eq!(
             address.as_str(),

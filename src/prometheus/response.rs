@@ -11,9 +11,9 @@ use serde::{Deserialize, de::IgnoredAny};
 
 #[derive(Deserialize)]
 #[serde(tag = "status", rename_all = "lowercase")]
-enum Envelope {
+enum Envelope<D> {
     Success {
-        data: Data,
+        data: D,
     },
     Error {
         #[serde(default, rename = "errorType")]
@@ -31,6 +31,23 @@ enum Data {
     Scalar(IgnoredAny),
     String(IgnoredAny),
 }
+
+/// The result of a range query.
+#[derive(Deserialize)]
+#[serde(tag = "resultType", content = "result", rename_all = "lowercase")]
+enum RangeData {
+    Matrix(Vec<WireSeries>),
+}
+
+/// One series of a matrix; native histograms have no values.
+#[derive(Deserialize)]
+struct WireSeries {
+    #[serde(default)]
+    values: Vec<(f64, String)>,
+}
+
+/// A series of a range query: times in seconds since 1970, and values.
+pub(super) type Points = Vec<(f64, f64)>;
 
 /// One element of a vector; a native histogram has no value.
 #[derive(Deserialize)]
@@ -56,6 +73,20 @@ pub(super) fn decode(body: &[u8]) -> Result<Result<Vec<Sample>, String>, serde_j
         Envelope::Success { data: Data::Matrix(_) | Data::Scalar(_) | Data::String(_) } => {
             Err("the result is not a vector; change the query".to_owned())
         }
+        Envelope::Error { kind, error } => Err(format!("{kind}: {error}")),
+    })
+}
+
+/// The series of a response body to a range query; a value that is not a number is kept as such.
+///
+/// # Errors
+/// Prometheus' own error, or that the response is not one of Prometheus.
+pub(super) fn decode_range(body: &[u8]) -> Result<Result<Vec<Points>, String>, serde_json::Error> {
+    let points = |series: WireSeries| {
+        series.values.into_iter().map(|(at, value)| (at, value.parse().unwrap_or(f64::NAN))).collect()
+    };
+    Ok(match serde_json::from_slice(body)? {
+        Envelope::Success { data: RangeData::Matrix(series) } => Ok(series.into_iter().map(points).collect()),
         Envelope::Error { kind, error } => Err(format!("{kind}: {error}")),
     })
 }

@@ -1,7 +1,9 @@
 //! Queries of a Prometheus in the cluster from outside of it, through the API server's service proxy.
 
+use std::time::Duration;
+
 use kube::Client;
-use reqwest::Url;
+use reqwest::{StatusCode, Url};
 
 use super::response;
 use kthena_keda_core::{intent::PrometheusSettings, observed::Sample};
@@ -15,18 +17,49 @@ pub(super) async fn query(
     settings: &PrometheusSettings,
     query: &str,
 ) -> Result<Vec<Sample>, String> {
+    let request = api_request(settings, "query", &[("query", query)])?;
+    let body = client.request_text(request).await.map_err(|error| error.to_string())?;
+    response::read(body.as_bytes())
+}
+
+/// Requests a path of the API with these parameters within a time, and returns the status and the body.
+///
+/// # Errors
+/// A text for users; also if the address is not that of a Service in the cluster.
+pub(super) async fn api(
+    client: &Client,
+    settings: &PrometheusSettings,
+    path: &str,
+    parameters: &[(&str, &str)],
+    limit: Duration,
+) -> Result<(StatusCode, Vec<u8>), String> {
+    let request = api_request(settings, path, parameters)?;
+    let response = tokio::time::timeout(limit, client.request_text(request)).await;
+    match response.map_err(|_| format!("no response within {} s", limit.as_secs()))? {
+        Ok(body) => Ok((StatusCode::OK, body.into_bytes())),
+        Err(kube::Error::Api(status)) => {
+            let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::BAD_GATEWAY);
+            Ok((code, status.message.clone().into_bytes()))
+        }
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn api_request(
+    settings: &PrometheusSettings,
+    path: &str,
+    parameters: &[(&str, &str)],
+) -> Result<http::Request<Vec<u8>>, String> {
     let url = settings.url.to_string();
-    let path = proxy_path(&url).ok_or_else(|| {
+    let proxy = proxy_path(&url).ok_or_else(|| {
         format!("{url} is not a Service of the cluster; pass --prometheus-url with an address that is reachable from here")
     })?;
     // The host is a placeholder: only the path and the query are used.
-    let parameters = settings.query_parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    let parameters = [("query", query)].into_iter().chain(parameters);
-    let address = Url::parse_with_params(&format!("http://api{path}/api/v1/query"), parameters)
+    let of_profile = settings.query_parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let parameters = parameters.iter().copied().chain(of_profile);
+    let address = Url::parse_with_params(&format!("http://api{proxy}/api/v1/{path}"), parameters)
         .map_err(|error| error.to_string())?;
-    let request = request(settings, &format!("{}?{}", address.path(), address.query().unwrap_or_default()));
-    let body = client.request_text(request?).await.map_err(|error| error.to_string())?;
-    response::read(body.as_bytes())
+    request(settings, &format!("{}?{}", address.path(), address.query().unwrap_or_default()))
 }
 
 /// Headers that the API server reads itself, in lower case: with a profile's values it would authenticate or impersonate

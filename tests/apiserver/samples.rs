@@ -13,6 +13,7 @@ use super::shared::BINARY;
 fn samples() -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> =
         fs::read_dir("config/samples").unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
     files.sort();
     files
 }

@@ -65,6 +65,8 @@ pub struct Decision {
     pub replicas: i32,
     /// Replicas that the metrics ask for, before stabilization and limits; `None` if no metric was read.
     pub proposal: Option<i32>,
+    /// The same after the stabilization windows.
+    pub stabilized: Option<i32>,
     /// Rule that set the result.
     pub reason: DecisionReason,
 }
@@ -108,7 +110,7 @@ impl Hpa {
     }
 
     fn decide(&mut self, spec: &HpaSpec, input: Sync<'_>) -> Decision {
-        let at_once = |replicas, reason| Decision { replicas, proposal: None, reason };
+        let at_once = |replicas, reason| Decision { replicas, proposal: None, stabilized: None, reason };
         if input.spec == 0 {
             return at_once(0, DecisionReason::ScalingDisabled);
         }
@@ -129,7 +131,7 @@ impl Hpa {
             None if proposal >= input.spec => DecisionReason::ScaleUpStabilized,
             None => DecisionReason::ScaleDownStabilized,
         };
-        Decision { replicas, proposal: Some(proposal), reason }
+        Decision { replicas, proposal: Some(proposal), stabilized: Some(stabilized), reason }
     }
 
     /// Brings the current number between the lowest recommendation of the scale-up window and the highest of the
@@ -261,6 +263,13 @@ fn proposal(spec: &HpaSpec, input: Sync<'_>) -> Option<i32> {
     }
     let is_failure = failed >= spec.metrics().len() || (failed > 0 && replicas < input.spec);
     (!is_failure).then_some(replicas.max(0))
+}
+
+/// Replicas that each metric asks for, in the order of the metrics.
+pub fn proposals(spec: &HpaSpec, input: Sync<'_>) -> Vec<Option<i32>> {
+    let value = |index: usize| input.values.get(index).copied().flatten();
+    let metrics = spec.metrics().iter().enumerate();
+    metrics.map(|(index, metric)| metric_proposal(spec, metric, value(index)?, input)).collect()
 }
 
 /// Replicas that one metric asks for; `None` if a `Value` metric finds no pods.

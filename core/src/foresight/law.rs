@@ -151,7 +151,7 @@ mod tests {
         for number in 0_u32..120 {
             let ended = f64::from(number) * 15.0 * per_second;
             let (at, refused) = (Time::from_seconds(u64::from(number) * 15), ended);
-            samples.push(Sample { at, in_flight, ended, refused, running: 40.0 });
+            samples.push(Sample { at, in_flight, ended, refused, running: 40.0, ..Sample::default() });
         }
         samples
     }
@@ -216,6 +216,7 @@ mod tests {
                     ended: last.ended + f64::from(ended),
                     refused: last.refused + f64::from(refused),
                     running: f64::from(running),
+                    ..Sample::default()
                 };
                 samples.push(last);
             }

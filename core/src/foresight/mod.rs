@@ -6,17 +6,36 @@
 //! | [`spec`] | settings of the HPA and of KEDA's scale loop, read from the ScaledObject of a plan |
 //! | [`hpa`], [`keda`] | decisions of the HPA controller and of KEDA's scale loop |
 //! | [`prometheus`], [`law`] | samples of the router's series, and the demand signals computed from them |
+//! | [`random`] | seeded pseudo-random numbers |
 //! | [`load`], [`fleet`] | requests; the router, the engines and the clients |
-//! | [`simulation`] | all of them on one clock |
+//! | [`simulation`] | all of them on one clock, request by request |
+//! | [`sizing`] | cases and figures by which demand signals are compared |
+//! | [`history`] | recorded series of a model, and their file |
+//! | [`load_file`] | arrivals in a CSV file |
+//! | [`settings`], [`overrides`] | settings of a model, read back from its ScaledObject, and changes to try |
+//! | [`fluid`], [`waits`] | a fleet that is simulated for weeks, and its waiting times |
+//! | [`workload`] | requests of a history or of a file |
+//! | [`backtest`] | the settings on recorded values and on other requests, on one clock |
+//! | [`report`] | results as a table, as JSON and as CSV |
 
+pub mod backtest;
 pub mod fleet;
+pub mod fluid;
+pub mod gpus;
+pub mod history;
 pub mod hpa;
 pub mod keda;
 pub mod law;
 pub mod load;
+pub mod load_file;
+pub mod overrides;
 pub mod prometheus;
-mod random;
+pub mod random;
 pub mod report;
+pub mod settings;
 pub mod simulation;
+pub mod sizing;
 pub mod spec;
 pub mod time;
+pub mod waits;
+pub mod workload;

@@ -22,6 +22,10 @@ pub struct Sample {
     pub refused: f64,
     /// Requests that run in the engines: `vllm:num_requests_running`.
     pub running: f64,
+    /// Requests that wait in the router or in the engines.
+    pub waiting: f64,
+    /// Tokens that were generated: `kthena_router_tokens_total`.
+    pub tokens: f64,
 }
 
 /// Samples that Prometheus has of one model, oldest first.

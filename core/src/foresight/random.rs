@@ -2,10 +2,11 @@
 
 /// Generator of 64-bit numbers (the algorithm is called `SplitMix64`).
 #[derive(Clone, Debug)]
-pub(super) struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
-    pub(super) const fn new(seed: u64) -> Self {
+    /// A generator whose numbers follow from the seed.
+    pub const fn new(seed: u64) -> Self {
         Self(seed)
     }
 
@@ -18,17 +19,17 @@ impl Random {
 
     /// Uniform in (0, 1].
     #[allow(clippy::cast_precision_loss, reason = "53 bits are exact")]
-    pub(super) fn uniform(&mut self) -> f64 {
+    pub fn uniform(&mut self) -> f64 {
         ((self.next() >> 11) + 1) as f64 / (1_u64 << 53) as f64
     }
 
     /// Exponential with mean 1.
-    pub(super) fn exponential(&mut self) -> f64 {
+    pub fn exponential(&mut self) -> f64 {
         -self.uniform().ln()
     }
 
     /// Log-normal with mean 1 and this coefficient of variation.
-    pub(super) fn log_normal(&mut self, variation: f64) -> f64 {
+    pub fn log_normal(&mut self, variation: f64) -> f64 {
         let variance = variation.mul_add(variation, 1.0).ln();
         let normal = (-2.0 * self.uniform().ln()).sqrt() * (std::f64::consts::TAU * self.uniform()).cos();
         variance.sqrt().mul_add(normal, -variance / 2.0).exp()

@@ -150,6 +150,8 @@ impl Simulation<'_> {
             ended: ended as f64,
             refused: refused as f64,
             running: self.fleet.running() as f64,
+            waiting: self.fleet.waiting() as f64,
+            tokens: 0.0,
         });
     }
 

@@ -208,7 +208,7 @@ impl SignalTarget {
     ///
     /// # Errors
     /// If the text is not what the signal needs.
-    pub(super) fn built_in(signal: Signal, target: &str) -> Result<Self, ValueError> {
+    pub(crate) fn built_in(signal: Signal, target: &str) -> Result<Self, ValueError> {
         let source = match signal {
             Signal::Demand(demand) => SignalSource::Demand(demand),
             Signal::Saturation(saturation) => SignalSource::Saturation(saturation),

@@ -13,7 +13,7 @@ use crate::{
 /// spells it.
 pub(super) const MODEL_SERVING: &str = "modelserving_volcano_sh_name";
 /// The same for `modelserving.volcano.sh/group-name`.
-const SERVING_GROUP: &str = "modelserving_volcano_sh_group_name";
+pub(super) const SERVING_GROUP: &str = "modelserving_volcano_sh_group_name";
 
 /// Labels of the pod, and of the parts of an engine that have a queue of their own.
 ///

@@ -4,6 +4,7 @@
 
 mod backlog;
 mod engine;
+mod history;
 mod latency;
 mod probe_queries;
 mod router;
@@ -12,6 +13,7 @@ mod service_time;
 pub use backlog::BoundedBacklog;
 pub(crate) use backlog::WINDOW as ARRIVALS_WINDOW;
 pub use engine::EngineSeries;
+pub use history::{ReplicaSource, SAMPLE_WINDOW, arrival_rate, replica_sources, samples_in_window};
 pub use latency::LatencySignal;
 pub use probe_queries::{
     ENGINE_OF, MODEL, STATUS_CODE, engine_gauges, engine_targets, model_names, other_shards,

@@ -3,7 +3,6 @@
 
 mod comparison;
 mod latency;
-mod operator;
 mod output;
 mod signals;
 
@@ -15,17 +14,17 @@ use std::{
 };
 
 use clap::Args;
-use kube::{Client, ResourceExt as _};
+use kube::ResourceExt as _;
 
-use self::{
+use self::output::{Explained, Format, LinkReport, Replicas, RouteReport, Signal, rank};
+use super::{
     operator::Operator,
-    output::{Explained, Format, LinkReport, Replicas, RouteReport, Signal, rank},
+    plan_args::{model_name, namespace},
+    prometheus_route::{PrometheusRoute, ROUTER_NAMESPACE, is_unknown, prometheus_url},
 };
-use super::plan_args::namespace;
 use crate::{
     cluster::{self, discovery},
     controllers::{service_times, signal_probe},
-    prometheus::{ClientConfig, Prometheus, Querier},
     sources::{
         kinds::optional_apis,
         live::{self, Live},
@@ -34,7 +33,7 @@ use crate::{
 };
 use kthena_keda_core::{
     api::{annotations::MODEL_NAME, kthena::ModelServing},
-    domain::{Capabilities, PrometheusUrl, Reason, printable},
+    domain::{Capabilities, PrometheusUrl, printable},
     intent::{Profile, PrometheusSettings},
     observed::{
         Backend, Destination, Observed, ProbeTarget, RoutedName, Routing, Usage, WaitingPods, find_condition,
@@ -45,10 +44,6 @@ use kthena_keda_core::{
     },
 };
 
-/// Namespace of kthena-router where neither a flag nor the operator names one.
-const ROUTER_NAMESPACE: &str = "kthena-system";
-/// Stands in for an address that is not known here.
-const UNKNOWN_PROMETHEUS: &str = "http://not-known-here.invalid";
 /// Period of `--watch`.
 const WATCH_PERIOD: Duration = Duration::from_secs(5);
 
@@ -169,18 +164,7 @@ impl Explain {
     fn selection(&self) -> Result<Selection<'_>, String> {
         let namespace = self.namespace.as_deref();
         let Some(model) = self.model.as_deref() else { return Ok(Selection { namespace, name: None }) };
-        let (namespace, name) = match (model.split_once('/'), namespace) {
-            (Some((namespace, _)), Some(other)) if namespace != other => {
-                return Err(format!("{model:?} is not in the namespace {other}; pass only one namespace"));
-            }
-            (Some(both), _) => both,
-            (None, Some(namespace)) => (namespace, model),
-            (None, None) => {
-                return Err(format!(
-                    "invalid value {model:?}: expected NAMESPACE/NAME, or -n NAMESPACE NAME"
-                ));
-            }
-        };
+        let (namespace, name) = model_name(model, namespace)?;
         Ok(Selection { namespace: Some(namespace), name: Some(name) })
     }
 }
@@ -199,44 +183,6 @@ impl Selection<'_> {
     fn names(&self, model: &ModelServing) -> bool {
         self.namespace.is_none_or(|namespace| model.namespace().as_deref() == Some(namespace))
             && self.name.is_none_or(|name| model.name_any() == name)
-    }
-}
-
-/// Route of the caller's queries to Prometheus.
-struct PrometheusRoute {
-    client: Client,
-    querier: Querier,
-    /// Address to use in place of KEDA's.
-    url: Option<PrometheusUrl>,
-}
-
-impl PrometheusRoute {
-    /// A direct route to `url`, or one through the API server without it.
-    fn new(client: Client, url: Option<PrometheusUrl>) -> Result<Self, String> {
-        let querier = match url {
-            Some(_) => {
-                let prometheus = Prometheus::new(ClientConfig::default());
-                Querier::Direct(prometheus.map_err(|error| error.to_string())?)
-            }
-            None => Querier::Proxied(client.clone()),
-        };
-        Ok(Self { client, querier, url })
-    }
-
-    /// KEDA's settings with the address of this route.
-    fn settings(&self, settings: &PrometheusSettings) -> PrometheusSettings {
-        let mut settings = settings.clone();
-        if let Some(url) = &self.url {
-            settings.url = url.clone();
-            // The address of the caller may be that of a proxy that signs.
-            settings.aws_region = None;
-        }
-        settings
-    }
-
-    /// KEDA's probe target with the address of this route.
-    fn target(&self, target: &ProbeTarget) -> ProbeTarget {
-        ProbeTarget { prometheus: self.settings(&target.prometheus), router: target.router.clone() }
     }
 }
 
@@ -273,42 +219,13 @@ impl SignalCheck {
         let observed = live.objects.observe(model, router);
         let plan = plan::plan(&observed, capabilities, &defaults);
         let resolved = plan.explanation.as_ref().and_then(|found| found.resolved.as_ref());
-        let is_unknown =
-            defaults.prometheus.as_ref().is_some_and(|found| found.url.to_string() == UNKNOWN_PROMETHEUS);
+        let is_unknown = defaults.prometheus.as_ref().is_some_and(is_unknown);
         let target = resolved.and_then(probe_target);
         let target =
             target.filter(|target| !is_unknown || Some(&target.prometheus) != defaults.prometheus.as_ref());
         let history = resolved.and_then(|resolved| resolved.triggers.history.clone());
         Self { observed, defaults, target, history, source }
     }
-}
-
-/// The address of Prometheus that the operator was started with, and where it was found.
-///
-/// It is not known where neither the Deployment nor a ScaledObject tells it. That is no problem of the model, unless
-/// the operator itself reports that it has none.
-fn prometheus_url(
-    live: &Live,
-    model: &ModelServing,
-    operator: Option<&Operator>,
-    route: &PrometheusRoute,
-) -> (Option<PrometheusUrl>, String) {
-    if let Some(Operator { place, prometheus_url: Some(url), .. }) = operator {
-        return (Some(url.clone()), format!("the arguments of the Deployment {place}"));
-    }
-    let namespace = model.namespace().unwrap_or_default();
-    let applied = live.objects.scaled_object(&namespace, &model.scaled_object_name());
-    if let Some(url) = applied.and_then(|found| found.server_address()?.parse().ok()) {
-        return (Some(url), "the ScaledObject".to_owned());
-    }
-    if let Some(url) = &route.url {
-        return (Some(url.clone()), "--prometheus-url".to_owned());
-    }
-    let lacks_it = Reason::PrometheusNotConfigured.as_str();
-    if operator.is_some() || model.condition().is_some_and(|condition| condition.reason == lacks_it) {
-        return (None, "nowhere: the operator has none".to_owned());
-    }
-    (UNKNOWN_PROMETHEUS.parse().ok(), "nowhere; pass --prometheus-url to have the signals checked".to_owned())
 }
 
 fn probe_target(resolved: &ResolvedIntent) -> Option<ProbeTarget> {

@@ -412,6 +412,16 @@ impl ModelServing {
         self.has_oversized_annotations || self.inherited().is_some_and(|found| found.are_oversized)
     }
 
+    /// Sets one of the operator's annotations on the ModelServing itself.
+    pub fn annotate(&mut self, key: &str, value: &str) {
+        let mut annotations = std::mem::take(&mut self.annotations).into_vec();
+        annotations.retain(|(found, _)| found != key);
+        annotations.push((key.to_owned(), value.to_owned()));
+        // Lookups expect them sorted by key.
+        annotations.sort();
+        self.annotations = annotations.into_boxed_slice();
+    }
+
     /// Its annotations over those of the ModelBooster that controls it, key by key.
     pub fn effective_annotations(&self) -> BTreeMap<String, String> {
         self.inherited_annotations().iter().chain(&self.annotations).cloned().collect()

@@ -1,0 +1,340 @@
+//! Backtest: settings on recorded values, and candidates on the same requests.
+//!
+//! In: settings read back from planned ScaledObjects, and a history or a load. Out: a [`Report`]. The replay of the
+//! settings in force on the recorded values of their own queries is exact and comes first: its agreement with the
+//! recorded replicas shows how far the rest can be trusted.
+
+mod clock;
+mod replay;
+#[cfg(test)]
+mod tests;
+mod what_if;
+
+pub use clock::Pass;
+pub use replay::{Fidelity, PHASES, PhaseResult};
+pub use what_if::{Outcome, StepState};
+
+use super::{
+    fluid::FluidSpec,
+    history::{History, MISSING_MAX, MISSING_WARNING},
+    report::{Assumptions, Costs, Data, Explained, Finding, Report, RunReport, RunSettings, Slo},
+    settings::{Settings, TriggerModel},
+    time::Time,
+    workload::{Workload, WorkloadError},
+};
+use k8s_openapi::jiff::Timestamp;
+
+use crate::domain::listed;
+use what_if::Setup;
+
+/// Most ServingGroups of a static run that are tried.
+const STATIC_MAX: u32 = 4096;
+/// Requests that one ServingGroup serves at once, as a multiple of the target, where they are not given.
+const SLOTS_PER_TARGET: f64 = 1.25;
+
+/// Source of the requests.
+#[derive(Clone, Copy, Debug)]
+pub enum Source<'a> {
+    /// Recorded values.
+    History(&'a History),
+    /// Given requests.
+    Load(&'a Workload),
+}
+
+/// Settings with a name.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// Name in the report.
+    pub name: String,
+    /// Settings.
+    pub settings: Settings,
+}
+
+/// A backtest.
+#[derive(Clone, Debug)]
+pub struct Backtest<'a> {
+    /// Name of the model in the report.
+    pub model: String,
+    /// Requests.
+    pub source: Source<'a>,
+    /// Settings in force.
+    pub current: &'a Settings,
+    /// Settings to compare them with.
+    pub candidates: &'a [Candidate],
+    /// Fixed numbers of ServingGroups; `None` is the least number that meets the objective.
+    pub fixed: &'a [Option<u32>],
+    /// Objective for the waiting time.
+    pub slo: Slo,
+    /// The fleet.
+    pub plant: PlantOptions,
+    /// Prices.
+    pub costs: Costs,
+    /// Time since the start whose sync is explained.
+    pub explain: Option<Time>,
+    /// Custom signals may be taken as recorded although the fleet of a candidate differs.
+    pub assume_independent: bool,
+}
+
+/// Properties of the fleet, as far as they are given.
+#[derive(Clone, Copy, Debug)]
+pub struct PlantOptions {
+    /// Requests that one ServingGroup serves at once; `None` is 1.25 times the target of requests.
+    pub slots: Option<f64>,
+    /// Time until a new ServingGroup is ready, in seconds.
+    pub cold_start: f64,
+    /// Place where requests wait.
+    pub queue: super::fleet::Queue,
+    /// Time that one request takes without waiting, in seconds; `None` is measured.
+    pub service_time: Option<f64>,
+}
+
+/// Cause for which there is no result.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Unfit {
+    /// Too many steps without an answer.
+    #[error(
+        "{:.0} % of the steps have no value of a trigger, and at most {:.0} % may; choose a time in which Prometheus scraped the router{}",
+        share * 100.0,
+        MISSING_MAX * 100.0,
+        first.as_ref().map(|first| format!("; the first value is of {first}")).unwrap_or_default()
+    )]
+    Missing {
+        /// Share of the steps, 0 to 1.
+        share: f64,
+        /// Time of the first value.
+        first: Option<String>,
+    },
+    /// The recorded values are those of another query.
+    #[error(
+        "the recorded values of the trigger {0} are of another query than the settings have; leave out the model and -f to replay the settings of the file, or record the history again"
+    )]
+    Query(String),
+    /// The requests are not known.
+    #[error(transparent)]
+    Requests(#[from] WorkloadError),
+    /// The capacity of a ServingGroup is not known.
+    #[error(
+        "the requests that one ServingGroup serves at once are not known, since no signal counts requests; pass --capacity"
+    )]
+    Capacity,
+    /// Values of triggers do not follow from requests.
+    #[error(
+        "values of {0} do not follow from requests, so they would differ with another fleet; set other signals with --set signals=..., or pass --assume-independent to take them as recorded"
+    )]
+    Signals(String),
+    /// Values of triggers do not follow from requests, and none are recorded.
+    #[error("values of {0} do not follow from requests; set other signals with --set signals=...")]
+    SignalsOfLoad(String),
+    /// No number of ServingGroups meets the objective.
+    #[error("no number of ServingGroups up to {STATIC_MAX} meets the objective {0}; pass --compare static=N")]
+    Static(String),
+}
+
+impl Backtest<'_> {
+    /// Simulates everything.
+    ///
+    /// # Errors
+    /// If the data does not suffice.
+    pub fn report(&self) -> Result<Report, Unfit> {
+        match self.source {
+            Source::History(history) => self.of_history(history),
+            Source::Load(workload) => self.of_load(workload),
+        }
+    }
+
+    fn of_history(&self, history: &History) -> Result<Report, Unfit> {
+        let missing = history.missing(self.current.triggers.iter().map(|trigger| trigger.name.as_str()));
+        if missing > MISSING_MAX {
+            let first = history.first_value().and_then(|first| Timestamp::from_second(first).ok());
+            return Err(Unfit::Missing { share: missing, first: first.map(|first| first.to_string()) });
+        }
+        let is_other = |trigger: &&TriggerModel| history.query(&trigger.name) != Some(&trigger.query);
+        if let Some(trigger) = self.current.triggers.iter().find(is_other) {
+            return Err(Unfit::Query(listed(&[&trigger.name], 1)));
+        }
+        let fidelity = replay::fidelity(history, self.current);
+        let phase = fidelity.as_ref().map_or(0, Fidelity::best_phase);
+        let mut findings = self.data_findings(history, missing, fidelity.as_ref());
+        let slots = self.slots()?;
+        let wants_more = !self.candidates.is_empty() || !self.fixed.is_empty();
+        let workload = match Workload::of_history(history, slots, self.plant.service_time) {
+            Ok(workload) => Some(workload),
+            Err(error) if wants_more => return Err(error.into()),
+            Err(error) => {
+                findings.push(Finding::new("RequestsUnknown", error.to_string()));
+                None
+            }
+        };
+        let mut runs = Vec::new();
+        if let Some(workload) = &workload {
+            let setup = self.setup(workload, Some(history), slots, phase);
+            runs.extend(what_if::recorded(&setup).map(|outcome| self.run("actual", None, outcome)));
+            let first = replay::first_replicas(history);
+            self.autoscaled(&setup, first, &mut runs)?;
+            self.fixed(&setup, &mut runs)?;
+        }
+        let explained = self.explain.and_then(|time| {
+            let (_, pass) = replay::replay(history, self.current, phase, Some(time));
+            pass.map(|pass| Explained::new(&pass, self.current, history.grid().start()))
+        });
+        let data = Data { steps: history.grid().steps(), missing, phases: PHASES.to_vec() };
+        let need = workload.as_ref().map(|workload| self.need(workload)).unwrap_or_default();
+        let assumptions = self.assumptions(slots, workload.as_ref());
+        Ok(Report::new(&self.model, history.grid(), data, assumptions, self.slo)
+            .with_runs(fidelity, runs, findings, need)
+            .with_explanation(explained))
+    }
+
+    fn of_load(&self, workload: &Workload) -> Result<Report, Unfit> {
+        let slots = self.slots()?;
+        let setup = self.setup(workload, None, slots, 0);
+        let mut runs = Vec::new();
+        self.autoscaled(&setup, None, &mut runs)?;
+        self.fixed(&setup, &mut runs)?;
+        let explained = self.explain.and_then(|time| {
+            let outcome = what_if::autoscaled(&Setup { explain: Some(time), ..setup }, self.current, None);
+            outcome.pass.map(|pass| Explained::new(&pass, self.current, workload.grid().start()))
+        });
+        let steps = workload.grid().steps();
+        let gaps = (0..steps).filter(|step| workload.inflow(*step).is_none()).count();
+        #[allow(clippy::cast_precision_loss, reason = "bounded")]
+        let missing = gaps as f64 / steps as f64;
+        let findings = self.fallback_finding().into_iter().collect();
+        let data = Data { steps, missing, phases: vec![0] };
+        Ok(Report::new(&self.model, workload.grid(), data, self.assumptions(slots, Some(workload)), self.slo)
+            .with_runs(None, runs, findings, self.need(workload))
+            .with_explanation(explained))
+    }
+
+    fn slots(&self) -> Result<f64, Unfit> {
+        let by_target = self.current.requests_per_group().map(|target| target * SLOTS_PER_TARGET);
+        self.plant.slots.or(by_target).ok_or(Unfit::Capacity)
+    }
+
+    fn setup<'a>(
+        &self,
+        workload: &'a Workload,
+        history: Option<&'a History>,
+        slots: f64,
+        phase: u64,
+    ) -> Setup<'a> {
+        let fleet = FluidSpec { slots, cold_start: self.plant.cold_start, queue: self.plant.queue };
+        Setup { workload, history, fleet, limit: self.slo.seconds, phase, explain: None }
+    }
+
+    /// Runs the settings in force and the candidates.
+    fn autoscaled(
+        &self,
+        setup: &Setup<'_>,
+        first: Option<i32>,
+        runs: &mut Vec<RunReport>,
+    ) -> Result<(), Unfit> {
+        let current = Candidate { name: "now".to_owned(), settings: self.current.clone() };
+        for candidate in std::iter::once(&current).chain(self.candidates) {
+            let unknown: Vec<&str> = candidate.settings.unknown_signals().collect();
+            let has_unknown = !unknown.is_empty();
+            let is_recorded = |name: &&str| setup.history.is_some_and(|it| what_if::is_recorded(it, name));
+            if !unknown.iter().all(is_recorded) {
+                return Err(Unfit::SignalsOfLoad(listed(&unknown, 4)));
+            }
+            let outcome = what_if::autoscaled(setup, &candidate.settings, first);
+            let is_in_doubt = has_unknown && outcome.modelled > 0.0 && !self.assume_independent;
+            if is_in_doubt && !self.candidates.is_empty() {
+                return Err(Unfit::Signals(listed(&unknown, 4)));
+            }
+            runs.push(self.run(&candidate.name, Some(&candidate.settings), outcome));
+        }
+        Ok(())
+    }
+
+    fn fixed(&self, setup: &Setup<'_>, runs: &mut Vec<RunReport>) -> Result<(), Unfit> {
+        for groups in self.fixed {
+            let groups = match groups {
+                Some(groups) => *groups,
+                None => self.least_fixed(setup).ok_or_else(|| Unfit::Static(self.slo.to_string()))?,
+            };
+            runs.push(self.run(&format!("static {groups}"), None, what_if::fixed(setup, groups)));
+        }
+        Ok(())
+    }
+
+    /// Least fixed number of ServingGroups that meets the objective.
+    fn least_fixed(&self, setup: &Setup<'_>) -> Option<u32> {
+        let meets = |groups: u32| self.slo.is_met(&what_if::fixed(setup, groups).waits);
+        let (mut above, mut below) = (1, 0);
+        while !meets(above) {
+            below = above;
+            above = above.checked_mul(2).filter(|groups| *groups <= STATIC_MAX)?;
+        }
+        while above - below > 1 {
+            let middle = below.midpoint(above);
+            if meets(middle) {
+                above = middle;
+            } else {
+                below = middle;
+            }
+        }
+        Some(above)
+    }
+
+    fn run(&self, name: &str, settings: Option<&Settings>, outcome: Outcome) -> RunReport {
+        RunReport::new(name, settings.map(RunSettings::of), outcome, self.costs)
+    }
+
+    fn need(&self, workload: &Workload) -> Vec<Option<f64>> {
+        let per_group = self.current.requests_per_group().or(self.plant.slots).unwrap_or(1.0);
+        workload.need(per_group).collect()
+    }
+
+    fn assumptions(&self, slots: f64, workload: Option<&Workload>) -> Assumptions {
+        Assumptions {
+            requests_per_group: slots,
+            service_time: workload.map(|workload| workload.service_time),
+            cold_start: self.plant.cold_start,
+        }
+    }
+
+    fn fallback_finding(&self) -> Option<Finding> {
+        self.current.has_fallback.then(|| {
+            Finding::new(
+                "FallbackNotSimulated",
+                "the fallback of the profile is not simulated: where data is missing, the number of ServingGroups stays as it is".to_owned(),
+            )
+        })
+    }
+
+    fn data_findings(&self, history: &History, missing: f64, fidelity: Option<&Fidelity>) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        if missing > MISSING_WARNING {
+            let message = format!(
+                "{:.1} % of the steps have no value of a trigger; the HPA changes nothing in them",
+                missing * 100.0
+            );
+            findings.push(Finding::new("DataMissing", message));
+        }
+        let rejected = history.rejected;
+        if rejected.invalid + rejected.conflicting > 0 {
+            let message = format!(
+                "{} values were negative, infinite or not a number and count as missing; {} steps had two values, of which the first counts",
+                rejected.invalid, rejected.conflicting
+            );
+            findings.push(Finding::new("DataInvalid", message));
+        }
+        match fidelity {
+            None => findings.push(Finding::new(
+                "ReplicasUnknown",
+                "the recorded number of ServingGroups is not known, so the replay is compared with nothing; have Prometheus scrape the operator, or kube-state-metrics".to_owned(),
+            )),
+            Some(fidelity) if fidelity.equal < 0.95 => findings.push(Finding::new(
+                "ReplayDiffers",
+                format!(
+                    "the replay equals the record in only {:.1} % of the steps; the settings may have changed within this time, so choose a later --from",
+                    fidelity.equal * 100.0
+                ),
+            )),
+            Some(_) => {}
+        }
+        findings.extend(self.fallback_finding());
+        findings
+    }
+}

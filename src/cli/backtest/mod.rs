@@ -1,0 +1,406 @@
+//! `backtest`: plays the autoscaling of one model on its past, or on a file of arrivals, and compares settings.
+
+mod cluster;
+mod failure;
+mod fetch;
+mod flags;
+mod subject;
+mod times;
+
+use std::{
+    fs,
+    io::{self, BufReader, IsTerminal as _, Write as _},
+    path::Path,
+    process::ExitCode,
+    time::Instant,
+};
+
+use k8s_openapi::jiff::Timestamp;
+
+pub(super) use self::flags::Backtest;
+use self::{
+    cluster::{InCluster, Location, callers_settings},
+    failure::Failure,
+    fetch::{Span, Store},
+    flags::{Compare, Format},
+    subject::{Planned, Subject},
+};
+use super::{documents::read, plan_args::model_name};
+use crate::{
+    prometheus::{Prometheus, Querier},
+    settings::Settings as PlanSettings,
+    sources::Manifests,
+};
+use kthena_keda_core::{
+    domain::printable,
+    foresight::{
+        backtest::{self, Candidate, PlantOptions, Source},
+        history::{self, History},
+        load_file::{self, LoadFile, LoadOptions},
+        report::{Costs, Finding, Report},
+        settings::Settings,
+        time::Time,
+        workload::Workload,
+    },
+    intent::Profile,
+};
+use serde_json::Value;
+
+/// Time that is read unless flags set another, in seconds: seven days.
+const SINCE: i64 = 604_800;
+
+/// Requests of a backtest.
+enum Data {
+    Load { workload: Workload, findings: Vec<Finding> },
+    History(Box<History>),
+}
+
+/// Settings to compare.
+struct Compared {
+    name: String,
+    current: Settings,
+    candidates: Vec<Candidate>,
+    gpus: Option<u32>,
+}
+
+impl Backtest {
+    pub(super) fn run(&self) -> ExitCode {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let result = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(Failure::input)
+            .and_then(|runtime| runtime.block_on(self.backtest()));
+        match result {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => {
+                // A closed standard error leaves no place to report its own error.
+                let _ = writeln!(io::stderr(), "error: {}", printable(&failure.to_string()));
+                failure.code()
+            }
+        }
+    }
+
+    async fn backtest(&self) -> Result<(), Failure> {
+        self.check_flags()?;
+        let (data, compared) = self.read().await?;
+        let started = Instant::now();
+        let report = self.simulate(&data, &compared)?;
+        let elapsed = started.elapsed().as_millis();
+        self.print(&report, elapsed)?;
+        let checked = self.fail_if.iter().map(|check| check.failure(&report));
+        let failed: Vec<Option<String>> = checked.collect::<Result<_, _>>().map_err(Failure::Input)?;
+        let failed: Vec<String> = failed.into_iter().flatten().collect();
+        if failed.is_empty() { Ok(()) } else { Err(Failure::Check(failed.join("; "))) }
+    }
+
+    /// The requests and the settings, from the source that the flags name.
+    async fn read(&self) -> Result<(Data, Compared), Failure> {
+        let name = self.model.as_deref().map(|model| model_name(model, self.namespace.as_deref()));
+        let name = name.transpose().map_err(Failure::Input)?;
+        if let Some(file) = &self.load {
+            let data = self.read_load(file)?;
+            let mut subject = self.subject_without_data(name)?;
+            if let Data::Load { workload, .. } = &data {
+                subject.measure(workload.service_time);
+            }
+            return Ok((data, self.compare(&subject, None)?));
+        }
+        if let Some(file) = &self.history {
+            let history = read_history(file)?;
+            let compared = if self.files.is_empty() && name.is_none() {
+                self.compare_history(&history)?
+            } else {
+                let mut subject = self.subject_for_history(name).await?;
+                check_model(&history, &subject)?;
+                measure(&history, &mut subject);
+                self.compare(&subject, Some(&history))?
+            };
+            return Ok((Data::History(Box::new(history)), compared));
+        }
+        self.read_prometheus(name).await
+    }
+
+    async fn read_prometheus(&self, name: Option<(&str, &str)>) -> Result<(Data, Compared), Failure> {
+        let span = self.span()?;
+        let InCluster { subject, querier } = self.subject_with_route(name).await?;
+        let planned = subject.plan(None, &[])?;
+        let Some(prometheus) = &planned.resolved.intent.profile.prometheus else {
+            return Err(Failure::Input(
+                "the address of Prometheus is not known; pass --prometheus-url".to_owned(),
+            ));
+        };
+        let settings = callers_settings(prometheus, self.prometheus_url.as_ref())?;
+        let store = Store { querier: &querier, settings: &settings };
+        let history = store.history(&subject.observed, &planned, span).await?;
+        if let Some(file) = &self.save {
+            save(&history, file)?;
+        }
+        let compared = self.compare(&subject, Some(&history))?;
+        Ok((Data::History(Box::new(history)), compared))
+    }
+
+    /// The model of `-f` or the cluster, with a route to Prometheus.
+    async fn subject_with_route(&self, name: Option<(&str, &str)>) -> Result<InCluster, Failure> {
+        if self.files.is_empty() {
+            let Some((namespace, name)) = name else {
+                return Err(Failure::Input(
+                    "pass the NAMESPACE/NAME of a ModelServing, -f with its manifest, or a file with --load or --history"
+                        .to_owned(),
+                ));
+            };
+            return self.location(namespace, name).read().await;
+        }
+        let subject = Subject::of_files(&self.files, name, self.namespace.as_deref(), self.plan_settings())?;
+        let prometheus = Prometheus::new(self.client_config()).map_err(Failure::input)?;
+        Ok(InCluster { subject, querier: Querier::Direct(prometheus) })
+    }
+
+    async fn subject_for_history(&self, name: Option<(&str, &str)>) -> Result<Subject, Failure> {
+        match name {
+            Some((namespace, name)) if self.files.is_empty() => {
+                Ok(self.location(namespace, name).read().await?.subject)
+            }
+            _ => Subject::of_files(&self.files, name, self.namespace.as_deref(), self.plan_settings()),
+        }
+    }
+
+    fn subject_without_data(&self, name: Option<(&str, &str)>) -> Result<Subject, Failure> {
+        if self.files.is_empty() {
+            return Subject::built_in();
+        }
+        Subject::of_files(&self.files, name, self.namespace.as_deref(), self.plan_settings())
+    }
+
+    fn location<'a>(&'a self, namespace: &'a str, name: &'a str) -> Location<'a> {
+        Location {
+            namespace,
+            name,
+            context: self.context.as_deref(),
+            router_namespace: self.router_namespace.as_deref(),
+            prometheus_url: self.prometheus_url.as_ref(),
+            client: self.client_config(),
+        }
+    }
+
+    fn plan_settings(&self) -> PlanSettings {
+        let mut defaults = Profile::built_in();
+        defaults.prometheus = self.prometheus_url.clone().map(Into::into);
+        let router_namespace = self.router_namespace.clone().unwrap_or_else(|| "kthena-system".to_owned());
+        PlanSettings { defaults, router_namespace }
+    }
+
+    /// The settings in force, and those of `--set` and `--with-profile`.
+    fn compare(&self, subject: &Subject, history: Option<&History>) -> Result<Compared, Failure> {
+        let recorded = |planned: Planned| match history {
+            Some(history) => planned.with_recorded_queries(history).settings,
+            None => planned.settings,
+        };
+        let current = subject.plan(None, &[])?.settings;
+        let candidates = match self.candidate_name() {
+            Some(name) => {
+                let profile = self.with_profile.as_deref().map(read_profile).transpose()?;
+                let planned = subject.plan(profile.as_ref(), &self.set)?;
+                vec![Candidate { name, settings: recorded(planned) }]
+            }
+            None => Vec::new(),
+        };
+        let name = if subject.is_built_in { "built-in settings".to_owned() } else { subject.name() };
+        Ok(Compared { name, current, candidates, gpus: subject.gpus })
+    }
+
+    /// The settings in a history, and changes of them.
+    fn compare_history(&self, history: &History) -> Result<Compared, Failure> {
+        let current =
+            Settings::from_scaled_object(&history.scaled_object, history.backlog).map_err(|error| {
+                Failure::Unfit(format!("the settings in the history are not usable: {error}"))
+            })?;
+        let name = format!("{}/{}", history.namespace, history.name);
+        let candidates = match self.candidate_name() {
+            Some(_) => {
+                let mut subject = Subject::of_history(history)?;
+                measure(history, &mut subject);
+                self.compare(&subject, Some(history))?.candidates
+            }
+            None => Vec::new(),
+        };
+        Ok(Compared { name, current, candidates, gpus: None })
+    }
+
+    fn candidate_name(&self) -> Option<String> {
+        let profile = self.with_profile.as_ref().and_then(|file| file.file_stem());
+        let profile = profile.map(|stem| format!("profile {}", stem.to_string_lossy()));
+        let names: Vec<String> =
+            profile.into_iter().chain(self.set.iter().map(ToString::to_string)).collect();
+        (!names.is_empty()).then(|| names.join(" "))
+    }
+
+    fn simulate(&self, data: &Data, compared: &Compared) -> Result<Report, Failure> {
+        let (source, start, length, findings) = match data {
+            Data::Load { workload, findings } => {
+                let grid = workload.grid();
+                (Source::Load(workload), grid.start(), grid.end() - grid.start(), findings.as_slice())
+            }
+            Data::History(history) => {
+                let grid = history.grid();
+                (Source::History(history), grid.start(), grid.end() - grid.start(), [].as_slice())
+            }
+        };
+        let fixed: Vec<Option<u32>> = self.compare.iter().map(|Compare::Static(groups)| *groups).collect();
+        let mut report = backtest::Backtest {
+            model: compared.name.clone(),
+            source,
+            current: &compared.current,
+            candidates: &compared.candidates,
+            fixed: &fixed,
+            slo: self.slo,
+            plant: PlantOptions {
+                slots: self.capacity,
+                cold_start: self.cold_start,
+                queue: self.queue.into(),
+                service_time: self.service_time,
+            },
+            costs: Costs { gpus_per_group: self.gpus_per_group.or(compared.gpus), gpu_hour: self.gpu_cost },
+            explain: self.explain_time(start, length)?,
+            assume_independent: self.assume_independent,
+        }
+        .report()?;
+        report.findings.extend_from_slice(findings);
+        if self.gpu_cost.is_some() && self.gpus_per_group.or(compared.gpus).is_none() {
+            report.findings.push(Finding::new(
+                "GpusUnknown",
+                "the GPUs of a ServingGroup are not known, so there are no costs; pass --gpus-per-group"
+                    .to_owned(),
+            ));
+        }
+        Ok(report)
+    }
+
+    /// The time of `--explain` since the start.
+    fn explain_time(&self, start: i64, length: i64) -> Result<Option<Time>, Failure> {
+        let Some(time) = self.explain else { return Ok(None) };
+        let since = u64::try_from(time - start).ok().filter(|_| (0..length).contains(&(time - start)));
+        let since = since.ok_or_else(|| {
+            let shown =
+                |time: i64| Timestamp::from_second(time).map(|time| time.to_string()).unwrap_or_default();
+            Failure::Input(format!(
+                "--explain {} is not within the data, which is from {} to {}",
+                shown(time),
+                shown(start),
+                shown(start + length)
+            ))
+        })?;
+        Ok(Some(Time::from_seconds(since)))
+    }
+
+    fn print(&self, report: &Report, elapsed: u128) -> Result<(), Failure> {
+        let text = match self.output {
+            Format::Table => report.table(io::stdout().is_terminal().then_some(elapsed)),
+            Format::Json => report.json().map_err(Failure::input)? + "\n",
+            Format::Csv => report.csv(),
+        };
+        let result = io::stdout().lock().write_all(text.as_bytes());
+        result.map_err(|error| Failure::Input(format!("cannot write to standard output: {error}")))
+    }
+
+    fn span(&self) -> Result<Span, Failure> {
+        let now = Timestamp::now().as_second();
+        let to = self.to.unwrap_or(now);
+        let since = self.since.unwrap_or(SINCE);
+        let from = self.from.unwrap_or(to - since);
+        if to > now || from >= now {
+            return Err(Failure::Input("the time is in the future; correct --from and --to".to_owned()));
+        }
+        if from >= to || from < 0 {
+            return Err(Failure::Input("--from is not before --to; correct them".to_owned()));
+        }
+        Ok(Span { from, to, step: self.step })
+    }
+
+    fn read_load(&self, file: &Path) -> Result<Data, Failure> {
+        let text = fs::read_to_string(file).map_err(|error| cannot_read(file, &error))?;
+        let of_name = file.file_stem().and_then(|stem| load_file::row_of_name(&stem.to_string_lossy()));
+        let options = LoadOptions {
+            row: self.load_row.or(of_name),
+            column: self.load_column.clone(),
+            service_time: self.service_time,
+        };
+        let LoadFile { workload, service_time_from, gaps } = load_file::read(&text, &options)
+            .map_err(|error| Failure::Input(format!("{}: {error}", file.display())))?;
+        let mut findings = vec![Finding::new(
+            "ServiceTime",
+            format!("the time that a request takes without waiting comes from {service_time_from}"),
+        )];
+        if gaps > 0 {
+            findings.push(Finding::new(
+                "DataMissing",
+                format!("{gaps} rows have a rate of 0 and count as gaps: nothing changes in them"),
+            ));
+        }
+        Ok(Data::Load { workload, findings })
+    }
+}
+
+/// Sets the service time that the operator would measure.
+fn measure(history: &History, subject: &mut Subject) {
+    if let Ok(workload) = Workload::of_history(history, f64::INFINITY, None) {
+        subject.measure(workload.service_time);
+    }
+}
+
+fn cannot_read(file: &Path, error: &io::Error) -> Failure {
+    Failure::Input(format!("{}: {error}", file.display()))
+}
+
+fn read_history(file: &Path) -> Result<History, Failure> {
+    let opened = fs::File::open(file).map_err(|error| cannot_read(file, &error))?;
+    history::read(BufReader::new(opened))
+        .map_err(|error| Failure::Input(format!("{}: {error}", file.display())))
+}
+
+fn save(history: &History, file: &Path) -> Result<(), Failure> {
+    let failed = |error: io::Error| Failure::Input(format!("cannot write {}: {error}", file.display()));
+    let mut out = io::BufWriter::new(fs::File::create(file).map_err(failed)?);
+    history::write(history, &mut out).map_err(failed)?;
+    out.flush().map_err(failed)
+}
+
+/// Refuses the history of another model: its values say nothing about this one.
+fn check_model(history: &History, subject: &Subject) -> Result<(), Failure> {
+    let recorded = format!("{}/{}", history.namespace, history.name);
+    if recorded == subject.name() {
+        return Ok(());
+    }
+    Err(Failure::Input(format!(
+        "the history is of the model {}, not of {}; pass the history of this model, or leave out the model and -f",
+        printable(&recorded),
+        subject.name()
+    )))
+}
+
+/// The settings of the AutoscalingProfile in a file.
+fn read_profile(file: &Path) -> Result<Profile, Failure> {
+    let mut profiles = Vec::new();
+    for mut document in read(file).map_err(Failure::Input)? {
+        if document.object.get("kind").and_then(Value::as_str) == Some("AutoscalingProfile") {
+            if let Some(metadata) = document.object.get_mut("metadata") {
+                *metadata = serde_json::json!({"name": "default"});
+            }
+            profiles.push(document);
+        }
+    }
+    let [profile] = <[_; 1]>::try_from(profiles).map_err(|profiles| {
+        let count = profiles.len();
+        Failure::Input(format!(
+            "--with-profile {}: expected one AutoscalingProfile, found {count}",
+            file.display()
+        ))
+    })?;
+    let mut manifests = Manifests::default();
+    manifests.add(&profile.place, profile.object).map_err(Failure::Input)?;
+    match manifests.default_profile() {
+        Some(Ok(profile)) => Ok(profile),
+        Some(Err(error)) => Err(Failure::Input(format!("--with-profile {}: {error}", file.display()))),
+        None => Err(Failure::Input(format!("--with-profile {}: it cannot be read", file.display()))),
+    }
+}

@@ -1,0 +1,91 @@
+//! Route of a command's queries to Prometheus, and the address that KEDA uses.
+
+use kube::{Client, ResourceExt as _};
+
+use super::operator::Operator;
+use crate::{
+    prometheus::{ClientConfig, Prometheus, Querier},
+    sources::live::Live,
+};
+use kthena_keda_core::{
+    api::kthena::ModelServing,
+    domain::{PrometheusUrl, Reason},
+    intent::PrometheusSettings,
+    observed::ProbeTarget,
+};
+
+/// Namespace of kthena-router where neither a flag nor the operator names one.
+pub(super) const ROUTER_NAMESPACE: &str = "kthena-system";
+/// Stands in for an address that is not known here.
+const UNKNOWN_PROMETHEUS: &str = "http://not-known-here.invalid";
+
+/// `true` if the settings have no address that is known here.
+pub(super) fn is_unknown(settings: &PrometheusSettings) -> bool {
+    settings.url.to_string() == UNKNOWN_PROMETHEUS
+}
+
+/// Route of the caller's queries to Prometheus.
+pub(super) struct PrometheusRoute {
+    pub(super) client: Client,
+    pub(super) querier: Querier,
+    /// Address to use in place of KEDA's.
+    pub(super) url: Option<PrometheusUrl>,
+}
+
+impl PrometheusRoute {
+    /// A direct route to `url`, or one through the API server without it.
+    pub(super) fn new(client: Client, url: Option<PrometheusUrl>) -> Result<Self, String> {
+        let querier = match url {
+            Some(_) => {
+                let prometheus = Prometheus::new(ClientConfig::default());
+                Querier::Direct(prometheus.map_err(|error| error.to_string())?)
+            }
+            None => Querier::Proxied(client.clone()),
+        };
+        Ok(Self { client, querier, url })
+    }
+
+    /// KEDA's settings with the address of this route.
+    pub(super) fn settings(&self, settings: &PrometheusSettings) -> PrometheusSettings {
+        let mut settings = settings.clone();
+        if let Some(url) = &self.url {
+            settings.url = url.clone();
+            // The address of the caller may be that of a proxy that signs.
+            settings.aws_region = None;
+        }
+        settings
+    }
+
+    /// KEDA's probe target with the address of this route.
+    pub(super) fn target(&self, target: &ProbeTarget) -> ProbeTarget {
+        ProbeTarget { prometheus: self.settings(&target.prometheus), router: target.router.clone() }
+    }
+}
+
+/// The address of Prometheus that the operator was started with, and where it was found.
+///
+/// It is not known where neither the Deployment nor a ScaledObject tells it. That is no problem of the model, unless
+/// the operator itself reports that it has none.
+pub(super) fn prometheus_url(
+    live: &Live,
+    model: &ModelServing,
+    operator: Option<&Operator>,
+    route: &PrometheusRoute,
+) -> (Option<PrometheusUrl>, String) {
+    if let Some(Operator { place, prometheus_url: Some(url), .. }) = operator {
+        return (Some(url.clone()), format!("the arguments of the Deployment {place}"));
+    }
+    let namespace = model.namespace().unwrap_or_default();
+    let applied = live.objects.scaled_object(&namespace, &model.scaled_object_name());
+    if let Some(url) = applied.and_then(|found| found.server_address()?.parse().ok()) {
+        return (Some(url), "the ScaledObject".to_owned());
+    }
+    if let Some(url) = &route.url {
+        return (Some(url.clone()), "--prometheus-url".to_owned());
+    }
+    let lacks_it = Reason::PrometheusNotConfigured.as_str();
+    if operator.is_some() || model.condition().is_some_and(|condition| condition.reason == lacks_it) {
+        return (None, "nowhere: the operator has none".to_owned());
+    }
+    (UNKNOWN_PROMETHEUS.parse().ok(), "nowhere; pass --prometheus-url to have the signals checked".to_owned())
+}
