@@ -190,6 +190,11 @@ impl Fleet {
         self.queued + self.engines.iter().map(|engine| engine.waiting_count).sum::<usize>()
     }
 
+    /// Waits that have ended, in the order of their ends.
+    pub(super) fn waits(&self) -> &[Wait] {
+        &self.waits
+    }
+
     /// Waits of all requests so far; those that still wait have waited until `now`.
     pub(super) fn into_waits(self, now: Time) -> Vec<Wait> {
         let still =

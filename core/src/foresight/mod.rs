@@ -6,6 +6,7 @@
 //! | [`spec`] | settings of the HPA and of KEDA's scale loop, read from the ScaledObject of a plan |
 //! | [`hpa`], [`keda`] | decisions of the HPA controller and of KEDA's scale loop |
 //! | [`prometheus`], [`law`] | samples of the router's series, and the demand signals computed from them |
+//! | [`latency`] | samples of the engines' latencies, and the signal computed from them |
 //! | [`random`] | seeded pseudo-random numbers |
 //! | [`load`], [`fleet`] | requests; the router, the engines and the clients |
 //! | [`simulation`] | all of them on one clock, request by request |
@@ -25,6 +26,7 @@ pub mod gpus;
 pub mod history;
 pub mod hpa;
 pub mod keda;
+pub mod latency;
 pub mod law;
 pub mod load;
 pub mod load_file;

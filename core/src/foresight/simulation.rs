@@ -1,11 +1,12 @@
 //! One model under load: requests, scrapes, KEDA and the HPA on one clock.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, iter};
 
 use super::{
     fleet::{Counts, Fleet, FleetSpec, Wait},
     hpa::{Hpa, Sync},
     keda::ScaleLoop,
+    latency::{FirstToken, FirstTokens},
     law::Law,
     load::Load,
     prometheus::{Sample, Samples},
@@ -67,6 +68,8 @@ struct Simulation<'a> {
     setup: &'a Setup,
     fleet: Fleet,
     samples: Samples,
+    /// Times to the first token, if they are the second metric of the HPA.
+    first_tokens: Option<FirstTokens>,
     hpa: Hpa,
     scale_loop: ScaleLoop,
     replicas: i32,
@@ -78,11 +81,22 @@ struct Simulation<'a> {
 
 /// Simulates a load from its start to its end. The seed sets the arrivals and the phases of all intervals.
 pub fn simulate(setup: &Setup, load: &Load, seed: u64) -> Outcome {
+    simulate_signals(setup, None, load, seed)
+}
+
+/// [`simulate`] with the time to the first token as the second metric of the HPA. Clients must not give up, since the time
+/// that they waited would count.
+pub fn simulate_with_latency(setup: &Setup, latency: FirstToken, load: &Load, seed: u64) -> Outcome {
+    simulate_signals(setup, Some(latency), load, seed)
+}
+
+fn simulate_signals(setup: &Setup, latency: Option<FirstToken>, load: &Load, seed: u64) -> Outcome {
     let replicas = setup.hpa.min().min(setup.keda.min.max(0));
     let mut simulation = Simulation {
         setup,
         fleet: Fleet::new(setup.fleet, count(replicas)),
         samples: Samples::default(),
+        first_tokens: latency.map(FirstTokens::new),
         hpa: Hpa::default(),
         scale_loop: ScaleLoop::new(Time::default()),
         replicas,
@@ -153,6 +167,9 @@ impl Simulation<'_> {
             waiting: self.fleet.waiting() as f64,
             tokens: 0.0,
         });
+        if let Some(first_tokens) = &mut self.first_tokens {
+            first_tokens.scrape(now, &self.fleet);
+        }
     }
 
     fn poll(&mut self, now: Time) {
@@ -167,8 +184,10 @@ impl Simulation<'_> {
             self.status = replicas;
         }
         let value = self.setup.law.value(&self.samples, now).and_then(quantity);
+        let latency = self.first_tokens.as_ref().map(|latency| latency.value().and_then(quantity));
+        let values: Vec<Option<i64>> = iter::once(value).chain(latency).collect();
         let ready = i32::try_from(self.fleet.ready()).ok();
-        let input = Sync { now, spec: self.replicas, status: self.status, ready, values: &[value] };
+        let input = Sync { now, spec: self.replicas, status: self.status, ready, values: &values };
         let decision = self.hpa.sync(&self.setup.hpa, input);
         self.scale(now, decision.replicas);
     }

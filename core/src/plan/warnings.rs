@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     api::{
-        annotations::PREFIX,
+        annotations::{AnnotationKey, PREFIX},
         keda::{MetricType, ScaledObject},
         monitoring::PodMonitor,
     },
@@ -58,6 +58,7 @@ pub(super) fn of(
     warnings.extend(external_status::slow_prometheus(observed, resolved));
     warnings.extend(unsigned_queries(resolved));
     warnings.extend(fast_scale_down(resolved));
+    warnings.extend(unbounded_by_latency(resolved));
     warnings.extend(pod_labels::overwritten(observed, resolved));
     let values = triggers.triggers.iter().filter(|trigger| trigger.metric_type == MetricType::Value);
     warnings.extend(values.map(|trigger| {
@@ -83,6 +84,17 @@ fn fast_scale_down(ResolvedIntent { intent, triggers }: &ResolvedIntent) -> Opti
             Signal::Latency(signal.objective.latency())
         )
     })
+}
+
+/// A latency beside a bounded backlog. Requests stay with the engine that they wait in, and each has a high latency once it
+/// is served, long after the further ServingGroups are ready.
+fn unbounded_by_latency(ResolvedIntent { triggers, .. }: &ResolvedIntent) -> Option<String> {
+    triggers.backlog.as_ref()?;
+    let signal = Signal::Latency(triggers.latencies.first()?.objective.latency());
+    Some(format!(
+        "the requests that wait in the engines after a burst keep {signal} high until they are served, so the model may grow to its maximum although the service time bounds the backlog; remove {signal}, or set {} to off",
+        AnnotationKey::ServiceTime
+    ))
 }
 
 /// Signals that the operator does not check, since only KEDA signs queries for AWS.

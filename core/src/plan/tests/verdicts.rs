@@ -294,6 +294,10 @@ fn with_flag_defaults() -> Fixture {
     Fixture::healthy().profile(&json!({"scaleDown": {"stabilizationWindow": "5m"}})).annotated("signals", "active-requests=10,ttft-p90=2s").annotated("engine", "vllm").with("/status/availableReplicas", &json!(0)),
     "scaleDown.stabilizationWindow is shorter than 10 minutes, so ttft-p90 may remove ServingGroups and add them again all the time; raise it in the AutoscalingProfile to twice the time that a ServingGroup takes to load"
 )]
+#[case::latency_beside_a_bounded_backlog(
+    Fixture::healthy().annotated("service-time", "5s").annotated("signals", "active-requests=10,ttft-p90=2s").annotated("engine", "vllm").with("/status/availableReplicas", &json!(0)),
+    "the requests that wait in the engines after a burst keep ttft-p90 high until they are served, so the model may grow to its maximum although the service time bounds the backlog; remove ttft-p90, or set autoscaling.kthena.io/service-time to off"
+)]
 fn warns(#[case] fixture: Fixture, #[case] warning: &str) {
     let plan = planned(&fixture);
     assert_eq!(plan.warnings, [warning]);
