@@ -22,11 +22,11 @@ use crate::{
         events,
     },
     controllers::{
-        Context,
+        Context, measurements,
         model_serving::{self, History, ModelServingContext},
         profile,
         router_monitor::{self, RouterMonitor},
-        service_times, signal_probe,
+        signal_probe,
     },
     prometheus::Querier,
     runtime::{
@@ -116,7 +116,7 @@ impl<F: Future<Output = ()>> Manager<F> {
                 || requeuer.requeue_opted_in(),
             )
             .boxed_local(),
-            service_times::run(
+            measurements::run(
                 context.clone(),
                 router.clone(),
                 prometheus,

@@ -2,10 +2,10 @@
 
 mod foreign_fields;
 mod lagging_models;
+pub mod measurements;
 pub mod model_serving;
 pub mod profile;
 pub mod router_monitor;
-pub mod service_times;
 pub mod signal_probe;
 mod throttle;
 

@@ -28,8 +28,8 @@ use kthena_keda_core::{
         annotations::DEFAULT_PROFILE,
         kthena::{Booster, Inherited, ModelServing, Unread},
     },
-    domain::{Key, ServiceTimeSetting, key, names::ROUTER_SERVICE_MONITOR},
-    intent::Profile,
+    domain::{Key, ServiceTimeSetting, Signal, key, names::ROUTER_SERVICE_MONITOR},
+    intent::{Profile, SignalSource},
     observed::{
         Autoscalers, CompetingAutoscaler, LiveBinding, LiveHpa, LiveModelRoute, LiveModelServer,
         LivePodMonitor, LivePolicy, LiveProfile, LiveScaledObject, LiveServiceMonitor, LocatedRouter,
@@ -277,20 +277,31 @@ impl Caches {
         digest.is_some_and(|digest| digest.settings.as_ref().is_ok_and(has_value_metric))
     }
 
-    /// The opted-in models whose backlog may be bounded.
-    pub fn models_with_service_time(&self, defaults: &Profile) -> Vec<Arc<ModelServing>> {
-        self.model_servings
-            .state_filter(|found| found.is_opted_in() && self.has_service_time(found, defaults))
+    /// The opted-in models with a service time or a latency signal.
+    pub fn models_to_measure(&self, defaults: &Profile) -> Vec<Arc<ModelServing>> {
+        self.model_servings.state_filter(|found| found.is_opted_in() && self.is_measured(found, defaults))
     }
 
-    fn has_service_time(&self, model: &ModelServing, defaults: &Profile) -> bool {
-        if let Some(setting) = model.service_time() {
-            return setting != "off";
-        }
+    fn is_measured(&self, model: &ModelServing, defaults: &Profile) -> bool {
         let found = self.stores.profiles.get("", model.profile()).map(|digest| digest.settings);
         let namespace = model.metadata.namespace.as_deref().unwrap_or_default();
-        Profile::resolve(model.profile(), namespace, found.as_ref(), defaults)
-            .is_ok_and(|profile| profile.backlog.service_time != ServiceTimeSetting::Off)
+        let Ok(profile) = Profile::resolve(model.profile(), namespace, found.as_ref(), defaults) else {
+            return false;
+        };
+        let has_service_time = match model.service_time() {
+            Some(setting) => setting != "off",
+            None => profile.backlog.service_time != ServiceTimeSetting::Off,
+        };
+        let is_latency = |signal: &Signal| matches!(signal, Signal::Latency(_));
+        has_service_time
+            || match model.signals() {
+                Some(signals) => {
+                    Signal::all().filter(is_latency).any(|signal| signals.contains(signal.name()))
+                }
+                None => {
+                    profile.signals.iter().any(|signal| matches!(signal.source, SignalSource::Latency(_)))
+                }
+            }
     }
 
     /// Number of opted-in models in the cluster that use this profile and may do so; `None` before it is known.

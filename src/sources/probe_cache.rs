@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use kthena_keda_core::{
     domain::Key,
-    observed::{MeasuredServiceTime, ProbeResults, SelectorMismatch, WaitingPods},
+    observed::{Measurements, ProbeResults, SelectorMismatch, WaitingPods},
 };
 use parking_lot::RwLock;
 
@@ -20,7 +20,7 @@ pub struct ProbeCache {
     results: RwLock<Arc<ProbeResults>>,
     mismatches: RwLock<SelectorMismatches>,
     waiting: RwLock<WaitingModels>,
-    measured: RwLock<BTreeMap<Key, MeasuredServiceTime>>,
+    measured: RwLock<BTreeMap<Key, Measurements>>,
 }
 
 impl ProbeCache {
@@ -60,19 +60,23 @@ impl ProbeCache {
         has_changed
     }
 
-    /// The service time in the history of a model, as last measured.
-    pub fn measured(&self, key: &Key) -> MeasuredServiceTime {
-        self.measured.read().get(key).copied().unwrap_or_default()
+    /// Measurements in the history of a model, as last taken.
+    pub fn measured(&self, key: &Key) -> Measurements {
+        self.measured.read().get(key).cloned().unwrap_or_default()
     }
 
-    /// Records the service time of a model. Returns `true` if it differs from the last one.
-    pub fn record_measured(&self, key: &Key, measured: MeasuredServiceTime) -> bool {
-        self.measured.write().insert(key.clone(), measured).unwrap_or_default() != measured
+    /// Records the measurements of a model. Returns `true` if they differ from the last ones.
+    pub fn record_measured(&self, key: &Key, measured: Measurements) -> bool {
+        let mut all = self.measured.write();
+        let last = all.entry(key.clone()).or_default();
+        let has_changed = *last != measured;
+        *last = measured;
+        has_changed
     }
 
-    /// Drops the service times of models for which `has_service_time` is `false`.
-    pub fn retain_measured(&self, has_service_time: impl Fn(&Key) -> bool) {
-        self.measured.write().retain(|key, _| has_service_time(key));
+    /// Drops the measurements of models for which `is_measured` is `false`.
+    pub fn retain_measured(&self, is_measured: impl Fn(&Key) -> bool) {
+        self.measured.write().retain(|key, _| is_measured(key));
     }
 
     /// Records the results of all targets. Returns `true` if they differ from the last ones.

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use super::{
     ValueError,
-    duration::{seconds, with_unit},
+    duration::{rounded_up_millis, seconds, with_unit},
     quantity::{thousandths, write_thousandths},
 };
 
@@ -27,15 +27,9 @@ impl ServiceTime {
     /// A measured time in seconds, rounded up to two digits, so that it does not change with each measurement; `None` if it is out of
     /// range.
     pub fn from_measured(seconds: f64) -> Option<Self> {
-        let range = f64::from(*SERVICE_TIME.start())..=f64::from(*SERVICE_TIME.end());
-        let millis = seconds * 1000.0;
-        if !range.contains(&millis) {
-            return None;
-        }
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is in range")]
-        let millis = millis.ceil() as u32;
-        let step = 10_u32.pow(millis.ilog10().saturating_sub(1));
-        Self::from_millis(millis.div_ceil(step) * step)
+        let is_in_range = seconds * 1000.0 >= f64::from(*SERVICE_TIME.start())
+            && seconds * 1000.0 <= f64::from(*SERVICE_TIME.end());
+        is_in_range.then(|| rounded_up_millis(seconds))?.and_then(Self::from_millis)
     }
 
     /// `true` if it differs from another time by more than this part of the other, in percent.

@@ -82,6 +82,19 @@ impl fmt::Display for ScrapeInterval {
     }
 }
 
+/// A measured time in milliseconds, rounded up to two digits, so that it does not change with each measurement; `None` if it is negative, or
+/// longer than a day.
+pub fn rounded_up_millis(seconds: f64) -> Option<u32> {
+    let millis = seconds * 1000.0;
+    if !(0.0..=86_400_000.0).contains(&millis) {
+        return None;
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is in range")]
+    let millis = millis.ceil() as u32;
+    let step = 10_u32.pow(millis.checked_ilog10().unwrap_or_default().saturating_sub(1));
+    Some(millis.div_ceil(step) * step)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

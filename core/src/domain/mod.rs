@@ -25,8 +25,8 @@ mod suggestions;
 
 pub use backlog::{Backlog, DrainTime, Headroom, ServiceTime, ServiceTimeSetting};
 pub use capabilities::{Capabilities, Keda};
-pub use duration::ScrapeInterval;
 pub(crate) use duration::seconds;
+pub use duration::{ScrapeInterval, rounded_up_millis};
 pub use engine::Engine;
 pub use error::{InvalidValue, ValueError};
 pub use foreign_text::shortened;

@@ -9,6 +9,7 @@ mod condition;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod hpa;
+mod measured;
 mod monitor;
 mod own_fields;
 mod owned_object;
@@ -19,7 +20,6 @@ mod readable;
 mod router;
 mod routing;
 mod scaled_object;
-mod service_time;
 mod spec;
 mod waiting_pods;
 
@@ -27,6 +27,7 @@ pub use booster::{BoosterDigest, LiveBooster};
 pub use competing_autoscalers::{Autoscalers, CompetingAutoscaler};
 pub use condition::{ConditionDigest, find_condition, normalize_message};
 pub use hpa::{HpaDigest, LiveHpa, ScaleTarget};
+pub use measured::Measurements;
 pub use monitor::{LivePodMonitor, LiveServiceMonitor, MonitorDigest, Scrapes};
 pub use own_fields::with_pause;
 pub use owned_object::{Fingerprint, OwnedObject, Ownership};
@@ -46,7 +47,6 @@ pub use routing::{
     further_names, targets,
 };
 pub use scaled_object::{KedaPause, LiveScaledObject, ScaledObjectDigest};
-pub use service_time::MeasuredServiceTime;
 pub use spec::{LiveObject, LiveSpec, SpecDifference, desired_spec};
 pub use waiting_pods::WaitingPods;
 
@@ -90,8 +90,8 @@ pub struct Observed {
     pub mismatch: Option<SelectorMismatch>,
     /// Cause for which its ServingGroups have not become ready for some time; `None` if they are, or were not checked.
     pub waiting: Option<WaitingPods>,
-    /// Service time in its history.
-    pub measured: MeasuredServiceTime,
+    /// Measurements in its history.
+    pub measured: Measurements,
     /// Routes from its model names to its pods.
     pub routing: Routing,
     /// Profile that it names, by default the one named `default`: its settings or its errors; `None` if it
@@ -131,7 +131,7 @@ impl Observed {
             probes: Arc::default(),
             mismatch: None,
             waiting: None,
-            measured: MeasuredServiceTime::default(),
+            measured: Measurements::default(),
             routing: Routing::default(),
             profile: None,
             readable: Readability::default(),

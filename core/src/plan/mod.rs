@@ -12,6 +12,7 @@ mod engine;
 mod external_status;
 mod finding;
 mod label_selector;
+mod latency;
 mod pause;
 mod pod_labels;
 mod pod_monitor;

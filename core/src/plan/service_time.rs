@@ -26,7 +26,7 @@ pub(super) fn in_force(observed: &Observed, intent: &Intent) -> Option<ServiceTi
 }
 
 fn measured(observed: &Observed) -> Option<ServiceTime> {
-    let measured = observed.measured.time;
+    let measured = observed.measured.service_time;
     let is_own = observed.scaled_object_ownership() == Ownership::Owned;
     let Some(kept) = observed.scaled_object.as_ref().filter(|_| is_own).and_then(|found| found.service_time)
     else {
@@ -46,7 +46,8 @@ pub(super) fn warnings(
 
 fn drift(observed: &Observed, intent: &Intent) -> Option<String> {
     let ServiceTimeSetting::Fixed(time) = intent.backlog.service_time else { return None };
-    let measured = observed.measured.time.filter(|measured| measured.differs_by_more_than(DRIFT, time))?;
+    let measured =
+        observed.measured.service_time.filter(|measured| measured.differs_by_more_than(DRIFT, time))?;
     let effect =
         if measured > time { "requests wait longer" } else { "more ServingGroups run than are needed" };
     Some(format!(

@@ -5,21 +5,18 @@ use std::collections::BTreeSet;
 use kube_core::Resource as _;
 
 use super::{
-    ResolvedIntent, booster, external_status, pod_labels, pod_monitor, query_length, scaled_object, scraping,
-    service_time, unread,
+    ResolvedIntent, booster, external_status, latency, pod_labels, pod_monitor, query_length, scaled_object,
+    scraping, service_time, unread,
 };
 use crate::{
     api::{
-        annotations::{AnnotationKey, PREFIX},
+        annotations::PREFIX,
         keda::{MetricType, ScaledObject},
         monitoring::PodMonitor,
     },
-    domain::{Capabilities, Keda, Signal, field_path, listed, quoted},
+    domain::{Capabilities, Keda, field_path, listed, quoted},
     observed::Observed,
 };
-
-/// Least window of scaling down by a latency, in seconds: twice the five minutes that a large model takes to load.
-const TWO_LOADING_TIMES: i32 = 600;
 
 /// Fields of one object that a warning lists at most.
 const LISTED_FIELDS: usize = 4;
@@ -57,8 +54,7 @@ pub(super) fn of(
     warnings.extend(external_status::ambiguous_series(observed, resolved));
     warnings.extend(external_status::slow_prometheus(observed, resolved));
     warnings.extend(unsigned_queries(resolved));
-    warnings.extend(fast_scale_down(resolved));
-    warnings.extend(unbounded_by_latency(resolved));
+    warnings.extend(latency::warnings(observed, resolved));
     warnings.extend(pod_labels::overwritten(observed, resolved));
     let values = triggers.triggers.iter().filter(|trigger| trigger.metric_type == MetricType::Value);
     warnings.extend(values.map(|trigger| {
@@ -68,33 +64,6 @@ pub(super) fn of(
         )
     }));
     warnings
-}
-
-/// A latency that scales down faster than a removed ServingGroup comes back.
-///
-/// The latency is flat until the engines are full. So the model shrinks until they are, asks for up to four times the
-/// count, and begins again.
-fn fast_scale_down(ResolvedIntent { intent, triggers }: &ResolvedIntent) -> Option<String> {
-    let signal = triggers.latencies.first()?;
-    let window = intent.profile.behavior.scale_down.stabilization_window;
-    (window < TWO_LOADING_TIMES).then(|| {
-        format!(
-            "scaleDown.stabilizationWindow is shorter than {} minutes, so {} may remove ServingGroups and add them again all the time; raise it in the AutoscalingProfile to twice the time that a ServingGroup takes to load",
-            TWO_LOADING_TIMES / 60,
-            Signal::Latency(signal.objective.latency())
-        )
-    })
-}
-
-/// A latency beside a bounded backlog. Requests stay with the engine that they wait in, and each has a high latency once it
-/// is served, long after the further ServingGroups are ready.
-fn unbounded_by_latency(ResolvedIntent { triggers, .. }: &ResolvedIntent) -> Option<String> {
-    triggers.backlog.as_ref()?;
-    let signal = Signal::Latency(triggers.latencies.first()?.objective.latency());
-    Some(format!(
-        "the requests that wait in the engines after a burst keep {signal} high until they are served, so the model may grow to its maximum although the service time bounds the backlog; remove {signal}, or set {} to off",
-        AnnotationKey::ServiceTime
-    ))
 }
 
 /// Signals that the operator does not check, since only KEDA signs queries for AWS.

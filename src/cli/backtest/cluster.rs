@@ -15,7 +15,7 @@ use crate::{
         prometheus_route::{PrometheusRoute, ROUTER_NAMESPACE, is_unknown, prometheus_url},
     },
     cluster::{self, discovery},
-    controllers::service_times,
+    controllers::measurements,
     prometheus::{ClientConfig, Prometheus, Querier},
     sources::{kinds::optional_apis, live},
 };
@@ -78,11 +78,11 @@ impl Location<'_> {
         let plan = plan::plan(&observed, served.capabilities, &defaults);
         let resolved = plan.explanation.and_then(|explanation| explanation.resolved);
         if let Some(ResolvedIntent { intent, triggers }) = &resolved
-            && let (Some(prometheus), Some(queries)) = (&intent.profile.prometheus, &triggers.history)
+            && let Some(prometheus) = &intent.profile.prometheus
             && let Ok(settings) = callers_settings(prometheus, self.prometheus_url)
         {
             observed.measured =
-                service_times::measure(&querier, &settings, queries).await.unwrap_or_default();
+                measurements::measure(&querier, &settings, triggers).await.unwrap_or_default();
         }
         let api: Api<DynamicObject> =
             Api::namespaced_with(client, self.namespace, &ApiResource::erase::<ModelServing>(&()));

@@ -134,7 +134,7 @@ impl Subject {
     /// Sets the time that the operator would measure, in seconds, unless it is known.
     pub(super) fn measure(&mut self, service_time: f64) {
         let measured = &mut self.observed.measured;
-        measured.time = measured.time.or_else(|| ServiceTime::from_measured(service_time));
+        measured.service_time = measured.service_time.or_else(|| ServiceTime::from_measured(service_time));
     }
 
     /// `<namespace>/<name>`.

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     cluster::{self, discovery},
-    controllers::{service_times, signal_probe},
+    controllers::{measurements, signal_probe},
     sources::{
         kinds::optional_apis,
         live::{self, Live},
@@ -39,8 +39,7 @@ use kthena_keda_core::{
         Backend, Destination, Observed, ProbeTarget, RoutedName, Routing, Usage, WaitingPods, find_condition,
     },
     plan::{
-        self, Desired, Explanation, Link, LinkState, Plan, ResolvedIntent, ServiceTimeQueries, Verdict,
-        plan_router,
+        self, Desired, Explanation, Link, LinkState, Plan, ResolvedIntent, Triggers, Verdict, plan_router,
     },
 };
 
@@ -191,7 +190,7 @@ struct SignalCheck {
     observed: Observed,
     defaults: Profile,
     target: Option<ProbeTarget>,
-    history: Option<ServiceTimeQueries>,
+    triggers: Option<Triggers>,
     /// Source of the operator's own address of Prometheus.
     source: String,
 }
@@ -223,8 +222,8 @@ impl SignalCheck {
         let target = resolved.and_then(probe_target);
         let target =
             target.filter(|target| !is_unknown || Some(&target.prometheus) != defaults.prometheus.as_ref());
-        let history = resolved.and_then(|resolved| resolved.triggers.history.clone());
-        Self { observed, defaults, target, history, source }
+        let triggers = resolved.map(|resolved| resolved.triggers.clone());
+        Self { observed, defaults, target, triggers, source }
     }
 }
 
@@ -239,16 +238,16 @@ fn probe_target(resolved: &ResolvedIntent) -> Option<ProbeTarget> {
 async fn probe(checks: &mut [SignalCheck], route: &PrometheusRoute) {
     let targets = checks.iter().filter_map(|check| check.target.as_ref()).map(|target| route.target(target));
     let results = signal_probe::probe(&route.querier, targets).await;
-    for SignalCheck { observed, target, history, .. } in checks {
+    for SignalCheck { observed, target, triggers, .. } in checks {
         let result = target.as_ref().and_then(|target| {
             let result = results.get(&route.target(target))?;
             Some((target.clone(), result.clone()))
         });
         observed.probes = Arc::new(result.into_iter().collect());
-        if let (Some(target), Some(history)) = (target, history) {
+        if let (Some(target), Some(triggers)) = (target, triggers) {
             let settings = route.settings(&target.prometheus);
             observed.measured =
-                service_times::measure(&route.querier, &settings, history).await.unwrap_or_default();
+                measurements::measure(&route.querier, &settings, triggers).await.unwrap_or_default();
         }
     }
 }

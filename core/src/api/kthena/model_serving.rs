@@ -486,6 +486,11 @@ impl ModelServing {
         self.annotation(PROFILE).unwrap_or(DEFAULT_PROFILE)
     }
 
+    /// Signals that it sets, valid or not.
+    pub fn signals(&self) -> Option<&str> {
+        self.annotation(&AnnotationKey::Signals.to_string())
+    }
+
     /// Service time that it sets, valid or not.
     pub fn service_time(&self) -> Option<&str> {
         self.annotation(&AnnotationKey::ServiceTime.to_string())

@@ -2,6 +2,7 @@
 
 mod booster;
 mod hostile;
+mod latency;
 mod objects;
 mod pause;
 mod reasons;

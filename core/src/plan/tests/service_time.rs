@@ -7,7 +7,7 @@ use super::{Desired, plan};
 use crate::{
     api::keda::ScaledObject,
     observed::{
-        LiveScaledObject, MeasuredServiceTime, ScaledObjectDigest,
+        LiveScaledObject, Measurements, ScaledObjectDigest,
         fixture::{Fixture, applied, applied_scaled_object, decode},
     },
 };
@@ -25,7 +25,7 @@ fn model(setting: &str) -> Fixture {
 fn next(fixture: &Fixture, found: Option<ScaledObjectDigest>, measured: Option<&str>) -> Box<ScaledObject> {
     let mut observed = fixture.observed();
     observed.scaled_object = found;
-    observed.measured.time = measured.map(|time| time.parse().unwrap());
+    observed.measured.service_time = measured.map(|time| time.parse().unwrap());
     match plan(&observed, fixture.capabilities, &fixture.defaults).scaled_object {
         Desired::Apply(object) => object,
         Desired::Keep | Desired::Remove => panic!("no ScaledObject is applied"),
@@ -97,7 +97,7 @@ fn drops_the_measured_time_with_the_setting() {
     assert_eq!((kept(&off), &off.spec), (None, &next(&model("off"), None, None).spec));
 }
 
-fn warnings(setting: &str, measured: MeasuredServiceTime) -> String {
+fn warnings(setting: &str, measured: Measurements) -> String {
     let fixture = model(setting);
     let mut observed = fixture.observed();
     observed.measured = measured;
@@ -118,8 +118,8 @@ fn warnings(setting: &str, measured: MeasuredServiceTime) -> String {
     Some("so more ServingGroups run than are needed; set autoscaling.kthena.io/service-time to 3s or auto")
 )]
 fn warns_of_a_wrong_time(#[case] measured: &str, #[case] expected: Option<&str>) {
-    let measured = MeasuredServiceTime { time: measured.parse().ok(), has_standing_queue: false };
-    let found = warnings("5s", measured);
+    let measured = Measurements { service_time: measured.parse().ok(), ..Measurements::default() };
+    let found = warnings("5s", measured.clone());
     assert_eq!(found.contains("service time"), expected.is_some(), "{found}");
     assert!(expected.is_none_or(|expected| found.contains(expected)), "{found}");
     assert!(!warnings("auto", measured).contains("service time"));
@@ -130,7 +130,8 @@ fn warns_of_a_wrong_time(#[case] measured: &str, #[case] expected: Option<&str>)
 #[case::auto("auto", true)]
 #[case::off("off", false)]
 fn warns_of_a_standing_queue(#[case] setting: &str, #[case] expected: bool) {
-    let measured = MeasuredServiceTime { time: "5s".parse().ok(), has_standing_queue: true };
+    let measured =
+        Measurements { service_time: "5s".parse().ok(), has_standing_queue: true, ..Measurements::default() };
     let found = warnings(setting, measured);
     let text = "requests waited for most of the last day although more ServingGroups were allowed, so the service time 5s is probably too short; set autoscaling.kthena.io/service-time to a longer time or off, or add an engine signal";
     assert_eq!(found.contains(text), expected, "{found}");

@@ -1,4 +1,4 @@
-//! Service times: the slow look at the history of each model whose backlog is bounded.
+//! Measurements: the slow look at the history of each model with a service time or a latency signal.
 //!
 //! A few models at a time; no reconcile waits for it.
 
@@ -14,14 +14,16 @@ use super::{Context, model_serving::RouterReceiver};
 use crate::{prometheus::Querier, runtime::backoff};
 use kthena_keda_core::{
     api::kthena::ModelServing,
-    domain::{Key, ServiceTime, key},
+    domain::{Key, ServiceTime, key, rounded_up_millis},
     intent::PrometheusSettings,
-    observed::MeasuredServiceTime,
-    plan::{ServiceTimeQueries, plan},
+    observed::Measurements,
+    plan::{Triggers, plan},
+    promql::Expr,
 };
 
-/// Models of one round, those that were not looked at for the longest time first.
-const MODELS: usize = 20;
+/// Models of one round, those that were not looked at for the longest time first. Those of a usual fleet are looked at before a condition
+/// that was written before a restart may change.
+const MODELS: usize = 100;
 /// Time between two looks at a model whose time is known.
 const REFRESH: Duration = Duration::from_hours(24);
 /// Time between two looks at a model whose time is not known yet.
@@ -39,13 +41,12 @@ pub async fn run(
     let mut schedule = Schedule::default();
     loop {
         sleep(backoff::jitter(period)).await;
-        let due =
-            schedule.due(context.caches.models_with_service_time(&context.settings.defaults), Instant::now());
+        let due = schedule.due(context.caches.models_to_measure(&context.settings.defaults), Instant::now());
         context.caches.probe_cache.retain_measured(|key| schedule.0.contains_key(key));
         for model in due {
             let key = key(&*model);
             let Some(measured) = look(&context, &router, &prometheus, &model).await else { continue };
-            schedule.record(&key, measured, Instant::now());
+            schedule.record(&key, &measured, Instant::now());
             if context.caches.probe_cache.record_measured(&key, measured) {
                 changed(key);
             }
@@ -59,40 +60,55 @@ async fn look(
     router: &RouterReceiver,
     prometheus: &Querier,
     model: &ModelServing,
-) -> Option<MeasuredServiceTime> {
+) -> Option<Measurements> {
     let served = context.served.borrow().clone()?;
     let router = router.borrow().clone()?;
     let observed = context.caches.observe(model, &served, router);
     let plan = plan(&observed, served.capabilities, &context.settings.defaults);
     let resolved = plan.explanation?.resolved?;
     let settings = resolved.intent.profile.prometheus.filter(|prometheus| prometheus.aws_region.is_none())?;
-    let measured = measure(prometheus, &settings, &resolved.triggers.history?).await;
+    let measured = measure(prometheus, &settings, &resolved.triggers).await;
     measured
         .inspect_err(|error| {
             let (namespace, name) = (model.metadata.namespace.as_deref(), model.name());
-            tracing::debug!(namespace, name, error, "cannot measure the service time");
+            tracing::debug!(namespace, name, error, "cannot read the history");
         })
         .ok()
 }
 
-/// Queries the history of one model, with three queries at most.
+/// Queries the history of one model, with five queries at most.
 ///
 /// # Errors
 /// A text for users with the reason for which there is no answer.
 pub async fn measure(
     prometheus: &Querier,
     settings: &PrometheusSettings,
-    queries: &ServiceTimeQueries,
-) -> Result<MeasuredServiceTime, String> {
-    let mut time = None;
-    for query in queries.by_engines.iter().chain([&queries.by_router]) {
-        if time.is_none() {
-            let samples = prometheus.query(settings, query).await?;
-            time = samples.first().and_then(|seconds| ServiceTime::from_measured(seconds.value));
+    triggers: &Triggers,
+) -> Result<Measurements, String> {
+    let mut measured = Measurements::default();
+    if let Some(history) = &triggers.history {
+        for query in history.by_engines.iter().chain([&history.by_router]) {
+            if measured.service_time.is_none() {
+                let seconds = single(prometheus, settings, query).await?;
+                measured.service_time = seconds.and_then(ServiceTime::from_measured);
+            }
         }
+        measured.has_standing_queue = single(prometheus, settings, &history.standing_queue).await?.is_some();
     }
-    let standing_queue = prometheus.query(settings, &queries.standing_queue).await?;
-    Ok(MeasuredServiceTime { time, has_standing_queue: !standing_queue.is_empty() })
+    for signal in &triggers.latencies {
+        let seconds = single(prometheus, settings, &signal.lowest).await?;
+        let latency = signal.objective.latency();
+        measured.idle_latencies.extend(seconds.and_then(rounded_up_millis).map(|millis| (latency, millis)));
+    }
+    Ok(measured)
+}
+
+async fn single(
+    prometheus: &Querier,
+    settings: &PrometheusSettings,
+    query: &Expr,
+) -> Result<Option<f64>, String> {
+    Ok(prometheus.query(settings, query).await?.first().map(|sample| sample.value))
 }
 
 /// Last look at each model; `None` before the first.
@@ -133,9 +149,9 @@ impl Schedule {
         due
     }
 
-    fn record(&mut self, key: &Key, measured: MeasuredServiceTime, now: Instant) {
+    fn record(&mut self, key: &Key, measured: &Measurements, now: Instant) {
         if let Some(look) = self.0.get_mut(key) {
-            *look = Look { begun: Some(now), found_time: measured.time.is_some() };
+            *look = Look { begun: Some(now), found_time: measured.service_time.is_some() };
         }
     }
 }
@@ -165,25 +181,33 @@ mod tests {
             for model in schedule.due(models.clone(), now) {
                 let key = key(&*model);
                 *looks.entry(key.clone()).or_default() += 1;
-                schedule.record(&key, MeasuredServiceTime { time, has_standing_queue: false }, now);
+                schedule.record(&key, &Measurements { service_time: time, ..Measurements::default() }, now);
             }
         }
         (looks.values().min().copied().unwrap_or_default(), looks.values().sum())
     }
 
-    /// Each look is three queries at most.
+    /// Each look is three queries at most, and one more for each latency signal.
     #[rstest]
     #[case::known(10, Some("5s"), (1, 10))]
     #[case::not_known(10, None, (24, 240))]
     #[case::many_known(1000, Some("5s"), (1, 1000))]
     #[case::many_not_known(1000, None, (24, 24_000))]
-    #[case::more_than_there_is_time_for(1500, None, (19, 28_800))]
     fn looks_at_a_bounded_number_of_models_a_day(
         #[case] count: usize,
         #[case] time: Option<&str>,
         #[case] expected: (usize, usize),
     ) {
         assert_eq!(looks(count, time.map(|time| time.parse().unwrap())), expected);
+    }
+
+    #[test]
+    fn looks_at_those_that_wait_for_the_longest_time_first() {
+        let (mut schedule, now) = (Schedule::default(), Instant::now());
+        let first = schedule.due(models(MODELS + 1), now);
+        assert_eq!(first.len(), MODELS);
+        let then = schedule.due(models(MODELS + 1), now + RETRY);
+        assert!(!first.iter().any(|seen| key(&**seen) == key(&*then[0])), "the last one waited");
     }
 
     #[test]
