@@ -33,6 +33,17 @@ pub struct RunSettings {
     pub election: Option<Candidate>,
     /// The ModelServings of this instance.
     pub shard: Shard,
+    /// Dry runs.
+    pub shadow: ShadowSettings,
+}
+
+/// Settings of dry runs.
+#[derive(Clone, Copy, Debug)]
+pub struct ShadowSettings {
+    /// Models that are observed at most.
+    pub max: usize,
+    /// Period of the HPA controller of the cluster.
+    pub hpa_sync_period: Duration,
 }
 
 /// The ModelServings and duties of one instance, where several share the work.

@@ -25,5 +25,6 @@ mod apiserver {
     mod samples;
     mod scaled_object;
     mod service_time;
+    mod shadow;
     mod shared;
 }

@@ -23,8 +23,8 @@ use crate::{
     telemetry::{
         self,
         metrics::{
-            CPU, FILES, LOADING_TIME, MEMORY, MODELS, MetricSpec, NOT_READY, REPLICAS, SERVED, STARTED,
-            WAITING,
+            CPU, FILES, LOADING_TIME, MEMORY, MODELS, MetricSpec, NOT_READY, REPLICAS, SERVED,
+            SHADOW_REPLICAS, STARTED, WAITING,
         },
     },
 };
@@ -73,6 +73,11 @@ impl Collector for Cluster {
                 .set(1);
         }
         show(&mut encoder, &WAITING, &waiting)?;
+        let shadows = Family::<Labels<2>, Gauge>::default();
+        for ((namespace, name), replicas) in self.caches.shadows.replicas() {
+            shadows.get_or_create(&[("namespace", namespace), ("model_serving", name)]).set(replicas.into());
+        }
+        show(&mut encoder, &SHADOW_REPLICAS, &shadows)?;
         let served = Family::<Labels<1>, Gauge>::default();
         for (neighbour, is_served) in
             self.served.borrow().iter().flat_map(super::super::cluster::discovery::ServedApis::optional_apis)

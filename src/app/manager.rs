@@ -26,7 +26,7 @@ use crate::{
         model_serving::{self, History, ModelServingContext},
         profile,
         router_monitor::{self, RouterMonitor},
-        signal_probe,
+        shadow, signal_probe,
     },
     prometheus::Querier,
     runtime::{
@@ -119,10 +119,14 @@ impl<F: Future<Output = ()>> Manager<F> {
             measurements::run(
                 context.clone(),
                 router.clone(),
-                prometheus,
+                prometheus.clone(),
                 run_settings.probe_interval,
                 |key| queue.push(key),
             )
+            .boxed_local(),
+            shadow::run(context.clone(), router.clone(), prometheus, run_settings.shadow, |key| {
+                queue.push(key);
+            })
             .boxed_local(),
             publisher.run(client.clone()).boxed_local(),
             discovery::rediscover(client, optional_apis(), run_settings.discovery, &rediscover, &served)

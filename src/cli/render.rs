@@ -16,7 +16,10 @@ use super::{
 };
 use crate::{settings::Settings, sources::Manifests};
 use kthena_keda_core::{
-    api::{annotations::MODEL_NAME, kthena::ModelServing},
+    api::{
+        annotations::{AnnotationKey, MODEL_NAME},
+        kthena::ModelServing,
+    },
     domain::{Capabilities, Reason, names::ROUTER_SERVICE_MONITOR, printable},
     observed::{LocatedRouter, ScrapeEvidence},
     plan::{self, Finding, Plan, RouterPlan, plan_router},
@@ -168,6 +171,12 @@ fn render_model(place: &str, plan: &Plan, output: &mut Output) {
     let reported = plan.explanation.iter().flat_map(|found| &found.runtime_findings);
     let of_routes = reported.filter(|finding| finding.reason == Reason::ModelNotSeen);
     output.notes.extend(of_routes.map(|finding| located(place, finding)));
+    if plan.shadow.is_some() {
+        output.notes.push(format!(
+            "{place}: in shadow, so there is no ScaledObject; remove the annotation {} to start scaling",
+            AnnotationKey::Shadow
+        ));
+    }
     push(plan.objects(), place, output);
 }
 

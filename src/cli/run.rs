@@ -16,7 +16,7 @@ use crate::{
     app,
     prometheus::ClientConfig,
     runtime::lease::Candidate,
-    settings::{RunSettings, Shard},
+    settings::{RunSettings, ShadowSettings, Shard},
     telemetry::{
         logs::{self, Format},
         server::Listen,
@@ -53,6 +53,14 @@ pub(super) struct Run {
     /// recommend and serviceTime: auto read them.
     #[arg(long, env = "KTHENA_KEDA_MODEL_METRICS", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     model_metrics: bool,
+    /// Models in shadow that are observed at most, the oldest first. Each takes one query per signal and sync period of the
+    /// HPA.
+    #[arg(long, env = "KTHENA_KEDA_SHADOW_MAX", value_name = "MODELS", default_value_t = 50, value_parser = clap::value_parser!(u16).range(0..=1000))]
+    shadow_max: u16,
+    /// Seconds between two decisions of a model in shadow: --horizontal-pod-autoscaler-sync-period of your
+    /// kube-controller-manager.
+    #[arg(long, env = "KTHENA_KEDA_HPA_SYNC_PERIOD", value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=600))]
+    hpa_sync_period: u64,
     /// Address of /metrics, /healthz and /readyz; :PORT listens on all addresses.
     #[arg(long, env = "KTHENA_KEDA_LISTEN", value_name = "[ADDRESS]:PORT", default_value_t = Listen::Everywhere(8080))]
     listen: Listen,
@@ -196,6 +204,10 @@ impl Run {
             listen: self.listen,
             election: self.election.candidate(),
             shard: self.shard.shard(),
+            shadow: ShadowSettings {
+                max: self.shadow_max.into(),
+                hpa_sync_period: Duration::from_secs(self.hpa_sync_period),
+            },
             prometheus_client: ClientConfig {
                 bearer_token_file: self.prometheus_bearer_token_file.clone(),
                 ca_file: self.prometheus_ca_file.clone(),

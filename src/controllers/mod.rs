@@ -1,4 +1,4 @@
-//! The controllers of ModelServings, the router's ServiceMonitor and profiles, and the signal probe.
+//! The controllers of ModelServings, the router's ServiceMonitor and profiles, the signal probe, and dry runs.
 
 mod foreign_fields;
 mod lagging_models;
@@ -6,6 +6,7 @@ pub mod measurements;
 pub mod model_serving;
 pub mod profile;
 pub mod router_monitor;
+pub mod shadow;
 pub mod signal_probe;
 mod throttle;
 

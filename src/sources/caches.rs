@@ -11,7 +11,7 @@ use kube::{
 };
 
 use super::{
-    LastReported, LastReports, LoadingTimes, ModelServingDigest, OptIn, ProbeCache, index_keys,
+    LastReported, LastReports, LoadingTimes, ModelServingDigest, OptIn, ProbeCache, ShadowCache, index_keys,
     kinds::{Area, KindVisitor, Stores, WatchedKind, visit_all},
     model_digest::ResolvedProfile,
     related::borrowed,
@@ -33,7 +33,8 @@ use kthena_keda_core::{
     observed::{
         Autoscalers, CompetingAutoscaler, LiveBinding, LiveHpa, LiveModelRoute, LiveModelServer,
         LivePodMonitor, LivePolicy, LiveProfile, LiveScaledObject, LiveServiceMonitor, LocatedRouter,
-        Observed, ObservedRouter, Readability, Readable, ScrapeEvidence, UnreadKind, WaitingPods,
+        Observed, ObservedRouter, Readability, Readable, ScrapeEvidence, ShadowState, UnreadKind,
+        WaitingPods,
     },
 };
 
@@ -55,6 +56,8 @@ pub struct Caches {
     pub loading_times: LoadingTimes,
     /// The results of the last signal probe.
     pub probe_cache: ProbeCache,
+    /// Numbers of the models in shadow.
+    pub shadows: ShadowCache,
 }
 
 impl Caches {
@@ -83,6 +86,7 @@ impl Caches {
             last_reports: LastReports::default(),
             loading_times: LoadingTimes::default(),
             probe_cache: ProbeCache::default(),
+            shadows: ShadowCache::default(),
         }
     }
 
@@ -107,6 +111,7 @@ impl Caches {
             profile: stores.profiles.get("", model_serving.profile()).map(|digest| digest.settings),
             waiting: self.waiting(model_serving),
             measured: self.probe_cache.measured(&key(model_serving)),
+            shadow: self.shadow(model_serving),
             mismatch: self.probe_cache.mismatch(&(namespace, model_serving.name_any())),
             probes: self.probe_cache.last(),
             readable: self.readability(model_serving, served),
@@ -117,6 +122,22 @@ impl Caches {
     /// The cause for which ServingGroups of a model do not become ready; `None` once they are, although the next check is due later.
     fn waiting(&self, model_serving: &ModelServing) -> Option<WaitingPods> {
         self.probe_cache.waiting_of(&key(model_serving)).filter(|_| model_serving.lags())
+    }
+
+    /// State of the dry run of a model. What its condition says counts until this process has looked at it, so that a restart writes
+    /// nothing.
+    fn shadow(&self, model_serving: &ModelServing) -> ShadowState {
+        if !model_serving.is_in_shadow() {
+            return ShadowState::default();
+        }
+        let known = self.shadows.state(&key(model_serving));
+        known.or_else(|| ShadowState::reported(model_serving)).unwrap_or_default()
+    }
+
+    /// The models in shadow.
+    pub fn models_in_shadow(&self) -> Vec<Arc<ModelServing>> {
+        let keys = self.model_digests.keys(index_keys::in_shadow(), usize::MAX, |_, _| true);
+        keys.iter().filter_map(|key| self.model_serving(key)).collect()
     }
 
     /// The opted-in models with fewer available ServingGroups than they ask for.

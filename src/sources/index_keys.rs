@@ -16,6 +16,7 @@ const POLICY: u8 = 11;
 const BOOSTER: u8 = 8;
 const BOOSTED: u8 = 9;
 const UNREAD_BOOSTER: u8 = 10;
+const IN_SHADOW: u8 = 12;
 
 /// A model name that clients send.
 pub fn model_name(name: &str) -> IndexKey {
@@ -50,6 +51,11 @@ pub fn namespace(namespace: &str) -> IndexKey {
 /// Every opted-in ModelServing.
 pub fn opted_in() -> IndexKey {
     IndexKey::of(OPTED_IN, &[])
+}
+
+/// Every ModelServing in shadow.
+pub fn in_shadow() -> IndexKey {
+    IndexKey::of(IN_SHADOW, &[])
 }
 
 /// The opted-in ModelServings that use a profile.

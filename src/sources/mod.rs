@@ -12,6 +12,7 @@ mod probe_cache;
 mod related;
 mod reported;
 mod selector_check;
+mod shadow_cache;
 
 pub use caches::Caches;
 pub use loading_times::LoadingTimes;
@@ -21,3 +22,4 @@ pub use pod_check::waiting_pods;
 pub use probe_cache::{ProbeCache, SelectorMismatches, WaitingModels};
 pub use reported::{LastReported, LastReports};
 pub use selector_check::selector_mismatch;
+pub use shadow_cache::ShadowCache;

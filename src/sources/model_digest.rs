@@ -99,6 +99,7 @@ pub struct ModelServingDigest {
     roles: Arc<[Role]>,
     /// Name of the ModelBooster that controls it.
     booster: Option<Box<str>>,
+    is_in_shadow: bool,
 }
 
 impl ModelServingDigest {
@@ -122,6 +123,7 @@ impl Digest for ModelServingDigest {
                     .iter()
                     .flat_map(|booster| [index_keys::booster(namespace, booster), index_keys::boosted()]),
             )
+            .chain((self.is_in_shadow && !self.is_deleting()).then(index_keys::in_shadow))
             .chain(selecting(namespace, name, &self.roles))
             .collect()
     }
@@ -143,6 +145,7 @@ impl From<&ModelServing> for ModelServingDigest {
             names: found.model_names().map(str::to_owned).collect(),
             roles: found.spec.template.roles.clone(),
             booster: found.booster.as_deref().map(|booster| booster.name.as_str().into()),
+            is_in_shadow: found.is_in_shadow(),
         }
     }
 }

@@ -44,11 +44,12 @@ pub struct MetricSpec {
 
 impl MetricSpec {
     /// All metrics, in the order of the documentation.
-    pub const ALL: [&'static Self; 23] = [
+    pub const ALL: [&'static Self; 24] = [
         &MODELS,
         &NOT_READY,
         &WAITING,
         &REPLICAS,
+        &SHADOW_REPLICAS,
         &LOADING_TIME,
         &WRITES,
         &ERRORS,
@@ -125,6 +126,13 @@ pub const REPLICAS: MetricSpec = MetricSpec::new(
     Kind::Gauge,
     &["namespace", "model_serving", "state"],
     "ServingGroups of each opted-in ModelServing, by state: spec (requested), total (existing) or ready (available). Only on the leader, and not with --model-metrics=false.",
+);
+/// Numbers of the models in shadow; read from the caches at each scrape.
+pub const SHADOW_REPLICAS: MetricSpec = MetricSpec::new(
+    "kthena_keda_shadow_replicas",
+    Kind::Gauge,
+    &["namespace", "model_serving"],
+    "ServingGroups that a model in shadow would hold; no series for models that are not observed. Only on the leader.",
 );
 /// Loading times of ServingGroups; read from the caches at each scrape.
 pub const LOADING_TIME: MetricSpec = MetricSpec::new(

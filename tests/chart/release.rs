@@ -98,6 +98,7 @@ async fn a_release_is_installed_fails_over_is_upgraded_and_uninstalled() {
     chain.apply_profile(&settings.profile).await;
     let chat = chain.model("chat").await;
     chat.hpa().await;
+    chain.model_with("in-shadow", |model| model.annotated("autoscaling.kthena.io/shadow", "true")).await;
     // Panels of rates need requests that end.
     let load = chain.load_of(&chat.name, 3000);
     load.hold(25);

@@ -63,8 +63,10 @@ fn every_signal_has_a_row() {
 fn every_reason_has_an_entry() {
     let text = read("docs/troubleshooting.md");
     let entries: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("### ")).collect();
-    for reason in
-        Reason::VARIANTS.iter().map(|reason| reason.as_str()).chain(["Scaling", "Idle", "Paused", "Pending"])
+    for reason in Reason::VARIANTS
+        .iter()
+        .map(|reason| reason.as_str())
+        .chain(["Scaling", "Idle", "Paused", "Shadow", "Pending"])
     {
         assert!(entries.contains(&reason), "{reason} has no entry");
     }

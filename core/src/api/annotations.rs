@@ -52,6 +52,8 @@ pub enum AnnotationKey {
     Signals,
     /// Directions in which autoscaling is paused.
     Paused,
+    /// Dry run: decide, and scale nothing.
+    Shadow,
     /// Time for one request, which bounds the backlog.
     ServiceTime,
     /// Inference engine of the pods.

@@ -161,6 +161,8 @@ pub enum VerdictReason {
     Idle,
     /// An annotation pauses all scaling.
     Paused,
+    /// An annotation asks for a dry run: the operator decides, and nothing is scaled.
+    Shadow,
 }
 
 impl From<Reason> for VerdictReason {
@@ -181,6 +183,7 @@ impl VerdictReason {
             Self::Scaling => "Scaling",
             Self::Idle => "Idle",
             Self::Paused => "Paused",
+            Self::Shadow => "Shadow",
         }
     }
 }

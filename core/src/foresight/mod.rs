@@ -5,6 +5,7 @@
 //! | [`time`] | points in simulated time |
 //! | [`spec`] | settings of the HPA and of KEDA's scale loop, read from the ScaledObject of a plan |
 //! | [`hpa`], [`keda`] | decisions of the HPA controller and of KEDA's scale loop |
+//! | [`autoscaler`] | both of them for one model, on values as they come |
 //! | [`prometheus`], [`law`] | samples of the router's series, and the demand signals computed from them |
 //! | [`latency`] | samples of the engines' latencies, and the signal computed from them |
 //! | [`random`] | seeded pseudo-random numbers |
@@ -19,6 +20,7 @@
 //! | [`backtest`] | the settings on recorded values and on other requests, on one clock |
 //! | [`report`] | results as a table, as JSON and as CSV |
 
+pub mod autoscaler;
 pub mod backtest;
 pub mod fleet;
 pub mod fluid;

@@ -80,6 +80,8 @@ pub struct Annotations {
     pub signals: Option<Vec<SignalTarget>>,
     /// Directions in which autoscaling is paused.
     pub pause: Option<Pause>,
+    /// Dry run: decide, and scale nothing.
+    pub shadow: bool,
     /// Time for one request.
     pub service_time: Option<ServiceTimeSetting>,
     /// Inference engine of the pods.
@@ -112,6 +114,7 @@ impl Annotations {
         let max_replicas = parser.parse(AnnotationKey::MaxReplicas, |text| parse_replicas(text, 1));
         let signals = parser.parse(AnnotationKey::Signals, |text| parse_signals(text, custom));
         let pause = parser.parse(AnnotationKey::Paused, parse_pause).flatten();
+        let shadow = parser.parse(AnnotationKey::Shadow, parse_bool).unwrap_or_default();
         let service_time = parser.parse(AnnotationKey::ServiceTime, str::parse);
         let engine = parser.parse(AnnotationKey::Engine, parse_engine);
         let engine_port = parser.parse(AnnotationKey::EnginePort, parse_port);
@@ -128,6 +131,7 @@ impl Annotations {
                 max_replicas,
                 signals,
                 pause,
+                shadow,
                 service_time,
                 engine,
                 engine_port,
@@ -303,6 +307,10 @@ fn parse_pause(text: &str) -> Result<Option<Pause>, ValueError> {
     text.parse().map(Some).map_err(|_| ValueError::one_of(&["true", "false", "scale-in", "scale-out"]))
 }
 
+fn parse_bool(text: &str) -> Result<bool, ValueError> {
+    text.parse().map_err(|_| ValueError::one_of(&["true", "false"]))
+}
+
 fn parse_engine(text: &str) -> Result<Engine, ValueError> {
     Engine::VARIANTS.iter().copied().find(|engine| engine.name() == text).ok_or_else(|| {
         let names: Vec<&str> = Engine::VARIANTS.iter().map(|engine| engine.name()).collect();
@@ -360,6 +368,7 @@ mod tests {
             ("autoscaling.kthena.io/min-replicas", "-1"),
             ("autoscaling.kthena.io/paused", "yes"),
             ("autoscaling.kthena.io/profile", "Gold!"),
+            ("autoscaling.kthena.io/shadow", "scale-in"),
             ("autoscaling.kthena.io/signals", "active-request=3"),
         ]);
         insta::assert_snapshot!(errors.join("\n"));

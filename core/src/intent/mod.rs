@@ -30,8 +30,10 @@ pub struct Intent {
     pub min_is_explicit: bool,
     /// Signals, in the order of the triggers.
     pub signals: Vec<SignalTarget>,
-    /// Directions in which autoscaling is paused.
+    /// Directions in which autoscaling is paused; `None` in shadow.
     pub pause: Option<Pause>,
+    /// Dry run: decide, and scale nothing.
+    pub shadow: bool,
     /// Bound on the waiting requests that count.
     pub backlog: Backlog,
     /// Inference engine of the pods; `None` leaves it to the ModelServer.
@@ -53,7 +55,8 @@ pub fn merge(annotations: Annotations, profile: &Profile) -> Result<Intent, Anno
         min_is_explicit: annotations.min_replicas.is_some(),
         models: annotations.models,
         signals: annotations.signals.unwrap_or_else(|| profile.all_signals()),
-        pause: annotations.pause,
+        pause: annotations.pause.filter(|_| !annotations.shadow),
+        shadow: annotations.shadow,
         backlog: Backlog {
             service_time: annotations.service_time.unwrap_or(profile.backlog.service_time),
             ..profile.backlog
@@ -86,6 +89,7 @@ mod tests {
             max_replicas,
             signals: None,
             pause: None,
+            shadow: false,
             service_time: None,
             engine: None,
             engine_port: None,

@@ -12,7 +12,7 @@ use super::{
     LiveModelServer, LivePodMonitor, LivePolicy, LiveProfile, LiveScaledObject, LocatedRouter, MonitorDigest,
     Network, Observed, PersistentFields, PolicyDigest, ProbeResult, ProbeTarget, ProfileDigest, Readability,
     RouteDigest, RouterProblem, RouterScrape, ScaledObjectDigest, SelectorMismatch, ServerDigest,
-    WaitingPods,
+    ShadowState, WaitingPods,
 };
 use crate::{
     api::{
@@ -57,6 +57,7 @@ pub(crate) struct Fixture {
     keda_is_silent: bool,
     pause_is_outdated: bool,
     bounds: Option<(i32, i32)>,
+    shadow: ShadowState,
 }
 
 impl Fixture {
@@ -99,6 +100,7 @@ impl Fixture {
             keda_is_silent: false,
             pause_is_outdated: false,
             bounds: None,
+            shadow: ShadowState::default(),
         }
     }
 
@@ -343,6 +345,18 @@ impl Fixture {
         self
     }
 
+    /// Asks for a dry run, whose state is this.
+    pub(crate) fn in_shadow(mut self, state: ShadowState) -> Self {
+        self.shadow = state;
+        self.annotated("shadow", "true")
+    }
+
+    /// Removes the ScaledObject and its HPA.
+    pub(crate) fn without_scaled_object(mut self) -> Self {
+        self.scaled_object = None;
+        self.without_hpa()
+    }
+
     /// Sets the bounds of the ScaledObject.
     pub(crate) fn applied_bounds(mut self, min: i32, max: i32) -> Self {
         self.bounds = Some((min, max));
@@ -413,6 +427,7 @@ impl Fixture {
                 .as_ref()
                 .map(|found| MonitorDigest::from(&decode::<LivePodMonitor>(found)).owned),
             second_writer: self.second_writer.clone(),
+            shadow: self.shadow,
             persistent_fields: PersistentFields {
                 scaled_object: self.persistent_fields.clone(),
                 ..PersistentFields::default()

@@ -20,6 +20,7 @@ mod readable;
 mod router;
 mod routing;
 mod scaled_object;
+mod shadow;
 mod spec;
 mod waiting_pods;
 
@@ -47,6 +48,7 @@ pub use routing::{
     further_names, targets,
 };
 pub use scaled_object::{KedaPause, LiveScaledObject, ScaledObjectDigest};
+pub use shadow::{ShadowRange, ShadowState};
 pub use spec::{LiveObject, LiveSpec, SpecDifference, desired_spec};
 pub use waiting_pods::WaitingPods;
 
@@ -92,6 +94,8 @@ pub struct Observed {
     pub waiting: Option<WaitingPods>,
     /// Measurements in its history.
     pub measured: Measurements,
+    /// State of its dry run, if an annotation asks for one.
+    pub shadow: ShadowState,
     /// Routes from its model names to its pods.
     pub routing: Routing,
     /// Profile that it names, by default the one named `default`: its settings or its errors; `None` if it
@@ -132,6 +136,7 @@ impl Observed {
             mismatch: None,
             waiting: None,
             measured: Measurements::default(),
+            shadow: ShadowState::default(),
             routing: Routing::default(),
             profile: None,
             readable: Readability::default(),

@@ -45,6 +45,7 @@ pub(super) fn undecided(
         findings,
         warnings: Vec::new(),
         explanation,
+        shadow: None,
     }
 }
 
@@ -100,9 +101,11 @@ pub fn not_opted_in(model_serving: &ModelServing) -> Option<String> {
 pub fn erasable_annotations(observed: &Observed) -> Option<String> {
     let keys = observed.model_serving.erasable_annotations();
     let booster = observed.model_serving.booster.as_deref().filter(|_| !keys.is_empty())?;
-    let paused = AnnotationKey::Paused.to_string();
+    let [paused, shadow] = [AnnotationKey::Paused, AnnotationKey::Shadow].map(|key| key.to_string());
     let effect = if keys.contains(&MODEL_NAME) && !opts_in(booster) {
         "which ends autoscaling"
+    } else if keys.contains(&shadow.as_str()) {
+        "which ends or begins the dry run"
     } else if keys.contains(&paused.as_str()) {
         "which ends the pause"
     } else {

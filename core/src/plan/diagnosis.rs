@@ -5,11 +5,13 @@
 
 use strum::VariantArray as _;
 
-use super::{Explanation, Finding, Plan, ResolvedIntent, booster, demand::depends_on_names, finding::listed};
+use super::{
+    Explanation, Finding, Plan, ResolvedIntent, booster, demand::depends_on_names, finding::listed, shadow,
+};
 use crate::{
     api::annotations::MODEL_NAME,
     domain::{ChainLink, VerdictReason, cut, printable, shortened},
-    observed::{ConditionDigest, Observed, find_condition},
+    observed::{ConditionDigest, Observed, ShadowState, find_condition},
 };
 
 /// Longest evidence of one link, in bytes.
@@ -69,7 +71,10 @@ fn broken(link: ChainLink, finding: &Finding, explanation: &Explanation) -> Link
 
 /// The evidence that a link without a finding holds.
 fn describe_healthy(link: ChainLink, observed: &Observed, explanation: &Explanation) -> Link {
+    let is_shadowed = observed.model_serving.is_in_shadow();
     let (state, detail) = match link {
+        ChainLink::ScaledObject if is_shadowed => holds("none on purpose, in shadow"),
+        ChainLink::Hpa if is_shadowed => in_shadow(observed),
         ChainLink::Annotations => annotations(observed),
         ChainLink::Profile => profile(observed, explanation.resolved.as_ref()),
         ChainLink::Demand => demand(explanation.resolved.as_ref()),
@@ -130,6 +135,12 @@ fn demand(resolved: Option<&ResolvedIntent>) -> (LinkState, String) {
 fn other_autoscalers(observed: &Observed) -> (LinkState, String) {
     let unread: Vec<String> =
         observed.readable.unread_conflicts().map(|unread| unread.plural.into_owned()).collect();
+    if observed.model_serving.is_in_shadow()
+        && let scaling = shadow::scaled_by(observed)
+        && !scaling.is_empty()
+    {
+        return holds(format!("in shadow beside {}", shadow::names(&scaling)));
+    }
     if unread.is_empty() {
         return holds("no other autoscaler");
     }
@@ -142,6 +153,17 @@ fn selector(observed: &Observed) -> (LinkState, String) {
         None => {
             unknown("status.labelSelector is empty; the operator fills it before it applies the ScaledObject")
         }
+    }
+}
+
+/// The simulation in place of an HPA.
+fn in_shadow(observed: &Observed) -> (LinkState, String) {
+    match observed.shadow {
+        ShadowState::Observed(range) => {
+            holds(format!("the operator decides in its place: would have held {range}"))
+        }
+        state @ ShadowState::BeyondLimit(_) => unknown(state.to_string()),
+        ShadowState::Starting => unknown("the operator has decided nothing in its place yet"),
     }
 }
 

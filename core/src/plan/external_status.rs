@@ -85,9 +85,13 @@ pub(super) fn sort_causes_first(runtime_findings: &mut [Finding]) {
     }
 }
 
-/// Rejections by the API server, and bad conditions of the ScaledObject and the HPA.
-pub(super) fn runtime_findings(observed: &Observed) -> Vec<Finding> {
+/// Rejections by the API server, and bad conditions of the ScaledObject and the HPA. In shadow those objects, if there are
+/// any, are not the operator's.
+pub(super) fn runtime_findings(observed: &Observed, is_shadowed: bool) -> Vec<Finding> {
     let rejection = observed.rejection.as_deref().map(Finding::rejected);
+    if is_shadowed {
+        return rejection.into_iter().collect();
+    }
     rejection.into_iter().chain(scaled_object_trouble(observed)).chain(hpa_troubles(observed)).collect()
 }
 
@@ -201,8 +205,13 @@ pub(super) fn signals(
             ProbeFindings { runtime_findings: routed(observed, intent).into_iter().collect(), error: None }
         }
         Some(Err(error)) => {
+            let effect = if intent.shadow {
+                "its number in shadow does not change meanwhile"
+            } else {
+                "the model is still scaled"
+            };
             let error = format!(
-                "the operator could not query Prometheus ({}), so it cannot detect missing signals; the model is still scaled; see {HELP}#prometheus-unreachable",
+                "the operator could not query Prometheus ({}), so it cannot detect missing signals; {effect}; see {HELP}#prometheus-unreachable",
                 normalize_message(error)
             );
             ProbeFindings {
@@ -294,7 +303,7 @@ fn routed(observed: &Observed, intent: &Intent) -> Option<Finding> {
     }
     let is_reported =
         observed.model_serving.condition().is_some_and(|found| found.reason == Reason::ModelNotSeen.as_str());
-    let is_due = is_reported || !has_reported(observed);
+    let is_due = is_reported || (!has_reported(observed) && !intent.shadow);
     match unreached(observed, None) {
         Some(unreached) => (is_due || unreached.is_certain).then(|| unreached.finding()),
         None if is_due => not_routed(observed, None),

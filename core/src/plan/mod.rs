@@ -21,6 +21,7 @@ mod router;
 mod scaled_object;
 mod scraping;
 mod service_time;
+mod shadow;
 #[cfg(test)]
 mod tests;
 mod triggers;
@@ -34,6 +35,7 @@ pub use finding::Finding;
 pub use label_selector::canonical_selector;
 pub use pause::PauseChange;
 pub use router::{RouterPlan, assumed_service, plan_router};
+pub use shadow::scaled_by;
 pub use triggers::{ServiceTimeQueries, TriggerSpec, Triggers};
 pub use verdict::{Verdict, is_load_reason};
 
@@ -97,6 +99,8 @@ pub struct Plan {
     pub warnings: Vec<String>,
     /// Verdict and its causes; `None` if the ModelServing is not opted in.
     pub explanation: Option<Explanation>,
+    /// The ScaledObject whose decisions are simulated and which is not applied, for a model in shadow without findings.
+    pub shadow: Option<Box<ScaledObject>>,
 }
 
 impl Plan {
@@ -114,6 +118,7 @@ impl Plan {
             findings: _,
             warnings: _,
             explanation: _,
+            shadow: _,
         } = self;
         [pod_monitor.object(), scaled_object.object()].into_iter().filter_map(Result::transpose).collect()
     }
@@ -151,7 +156,7 @@ pub struct ResolvedIntent {
 ///    [`Triggers`]. All errors become findings; so do missing APIs, competing autoscalers and foreign objects
 ///    with a generated name.
 /// 5. With a finding no generated object is applied, and existing objects keep their last valid state. A
-///    competing autoscaler is the exception: the owned ScaledObject is removed.
+///    competing autoscaler and a dry run are the exceptions: the owned ScaledObject is removed.
 /// 6. A kind that could not be read is not taken as absent: one that could change the plan is a finding, one
 ///    that only shows conflicts keeps a ScaledObject from being created, and every other is a warning.
 /// 7. The verdict combines findings, a pause, and the problems that KEDA, the HPA and Prometheus report.
@@ -200,6 +205,7 @@ fn opted_out(observed: &Observed, selector: Desired<String>) -> Plan {
         findings: Vec::new(),
         warnings: Vec::new(),
         explanation: None,
+        shadow: None,
     }
 }
 
@@ -241,7 +247,14 @@ fn opted_in(
     warnings.extend(booster::erasable_annotations(observed));
     let explanation = explain(observed, resolved, capabilities, &findings, &warnings);
     let condition = verdict::condition(observed, &explanation.verdict);
+    let is_shadowed = observed.model_serving.is_in_shadow();
     let (scaled_object, pod_monitor) = match (&explanation.resolved, capabilities.keda) {
+        (Some(resolved), Some(_)) if is_shadowed && findings.is_empty() => (
+            removal(observed, observed.scaled_object_digest()),
+            pod_monitor::desired(observed, resolved, capabilities),
+        ),
+        // Carried out like a pause, also where other annotations are invalid.
+        _ if is_shadowed => (removal(observed, observed.scaled_object_digest()), Desired::Keep),
         // Two autoscalers would revert each other's changes, so the owned ScaledObject is removed. The other
         // one is never touched.
         _ if !observed.competing_autoscalers.is_empty() => {
@@ -253,14 +266,16 @@ fn opted_in(
         ),
         _ => (Desired::Keep, Desired::Keep),
     };
+    let is_simulated = is_shadowed && findings.is_empty();
     Plan {
-        pause: pause::change(observed, &scaled_object, capabilities.keda),
+        pause: pause::change(observed, &scaled_object, capabilities.keda).filter(|_| !is_shadowed),
         scaled_object,
         pod_monitor,
         selector,
         condition,
         findings,
         warnings,
+        shadow: is_simulated.then(|| shadow::object(observed, &explanation, capabilities.keda)).flatten(),
         explanation: Some(explanation),
     }
 }
@@ -306,7 +321,8 @@ fn explain(
     findings: &[Finding],
     warnings: &[String],
 ) -> Explanation {
-    let mut runtime_findings = external_status::runtime_findings(observed);
+    let is_shadowed = observed.model_serving.is_in_shadow();
+    let mut runtime_findings = external_status::runtime_findings(observed, is_shadowed);
     let mut probe_error = None;
     if let Some(resolved) = &resolved {
         runtime_findings.splice(0..0, external_status::selector(observed, &resolved.triggers));
@@ -325,6 +341,7 @@ fn explain(
             probe_error: probe_error.as_deref(),
             waiting: observed.waiting.as_ref().filter(|_| findings.is_empty()),
             intent,
+            is_shadowed,
             pause: capabilities.keda.and_then(|keda| pause::requested(observed, keda)?.0),
         },
     );
@@ -380,14 +397,21 @@ fn merge_profile(
     intent::merge(annotations, &profile).map_err(|error| Finding::invalid(&[error]))
 }
 
+/// Other autoscalers and foreign objects that a ScaledObject would conflict with.
+fn conflicts(observed: &Observed) -> impl Iterator<Item = Finding> {
+    let competing = &observed.competing_autoscalers;
+    let competing = (!competing.is_empty()).then(|| Finding::conflicting(competing));
+    let name = observed.model_serving.scaled_object_name();
+    let ownership = Finding::ownership::<ScaledObject>(observed.scaled_object_ownership(), &name);
+    competing.into_iter().chain(ownership)
+}
+
 /// Problems that keep any ScaledObject from being applied, independent of the settings.
 fn preconditions(observed: &Observed, capabilities: Capabilities) -> Vec<Finding> {
     let mut findings = Vec::new();
-    if !observed.competing_autoscalers.is_empty() {
-        findings.push(Finding::conflicting(&observed.competing_autoscalers));
+    if !observed.model_serving.is_in_shadow() {
+        findings.extend(conflicts(observed));
     }
-    let name = observed.model_serving.scaled_object_name();
-    findings.extend(Finding::ownership::<ScaledObject>(observed.scaled_object_ownership(), &name));
     // Without ScaledObjects in discovery nothing is known of KEDA's fields either.
     if capabilities.keda.is_none() && observed.readable.scaled_objects != Readable::NotYet {
         findings.push(Finding::keda_not_installed());
@@ -420,7 +444,7 @@ fn unsupported(observed: &Observed, capabilities: Capabilities, intent: &Intent)
     let current = observed.model_serving.replicas();
     let is_opting_in = observed.scaled_object_ownership() == Ownership::Absent
         && observed.readable.scaled_objects == Readable::Yes;
-    if is_opting_in && current > intent.replicas.max() && !intent.max_is_explicit {
+    if is_opting_in && !intent.shadow && current > intent.replicas.max() && !intent.max_is_explicit {
         findings.push(Finding::would_remove_running_groups(current, intent.replicas.max()));
     }
     findings.extend(bounds_without_default(observed, intent));

@@ -7,7 +7,7 @@ use crate::{
 };
 
 /// Kinds that keep every plan for the model from being applied. Those that only show conflicts keep its
-/// ScaledObject from being created.
+/// ScaledObject from being created, and a model in shadow from nothing.
 pub(super) fn inputs(observed: &Observed) -> Vec<Finding> {
     let readable = &observed.readable;
     let profiles = readable.unread_profiles();
@@ -15,7 +15,9 @@ pub(super) fn inputs(observed: &Observed) -> Vec<Finding> {
     let scaled_objects = readable
         .unread_scaled_objects()
         .map(|unread| Finding::unread(&unread, "it is unknown which ScaledObjects scale this model"));
-    let is_creation = observed.scaled_object_ownership() == Ownership::Absent && scaled_objects.is_none();
+    let is_creation = observed.scaled_object_ownership() == Ownership::Absent
+        && scaled_objects.is_none()
+        && !observed.model_serving.is_in_shadow();
     let conflicts = readable.unread_conflicts().filter(|_| is_creation);
     let conflicts = conflicts
         .map(|unread| Finding::unread(&unread, "it is unknown whether another autoscaler scales this model"));
@@ -51,10 +53,12 @@ fn depends_on_servers(observed: &Observed, intent: &Intent) -> bool {
 
 /// Warnings about kinds that do not change the plan.
 pub(super) fn warnings(observed: &Observed, resolved: &ResolvedIntent) -> Vec<String> {
-    let conflicts = observed
-        .readable
-        .unread_conflicts()
-        .map(|unread| unread.message("a conflict with another autoscaler is not detected"));
+    let effect = if resolved.intent.shadow {
+        "another autoscaler of this model may not be named"
+    } else {
+        "a conflict with another autoscaler is not detected"
+    };
+    let conflicts = observed.readable.unread_conflicts().map(|unread| unread.message(effect));
     let monitors = observed.readable.unread_pod_monitors().filter(|_| pod_monitor::is_needed(resolved));
     let monitors = monitors.map(|unread| unread.message("the PodMonitor of this model stays as it is"));
     conflicts.chain(monitors).collect()

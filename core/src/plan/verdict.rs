@@ -2,12 +2,14 @@
 
 use std::fmt::Write as _;
 
-use super::{Desired, Finding};
+use super::{Desired, Finding, shadow};
 use crate::{
-    api::annotations::PREFIX,
+    api::annotations::{AnnotationKey, PREFIX},
     domain::{Pause, Reason, Status, VerdictReason, cut, printable},
     intent::Intent,
-    observed::{ConditionDigest, KedaPause, Observed, Ownership, Readable, WaitingPods, find_condition},
+    observed::{
+        ConditionDigest, KedaPause, Observed, Ownership, Readable, ShadowState, WaitingPods, find_condition,
+    },
 };
 
 /// Page with a section for each reason.
@@ -59,6 +61,8 @@ pub(super) struct VerdictInputs<'a> {
     pub(super) intent: Option<&'a Intent>,
     /// Pause that the annotation asks for.
     pub(super) pause: Option<Pause>,
+    /// An annotation asks for a dry run.
+    pub(super) is_shadowed: bool,
 }
 
 /// `true` for the reasons of a written condition that depend on the load alone: Scaling and Idle.
@@ -79,8 +83,11 @@ pub(super) fn condition(observed: &Observed, verdict: &Verdict) -> Desired<Verdi
 /// Judges in the order findings, pause, reported problems, state.
 pub(super) fn verdict(observed: &Observed, inputs: &VerdictInputs<'_>) -> Verdict {
     if let [first, others @ ..] = inputs.findings {
-        let message = not_applied(observed, first, others, inputs.pause);
+        let message = not_applied(observed, first, others, inputs);
         return problem(first, &message, inputs.runtime_findings, inputs);
+    }
+    if inputs.is_shadowed {
+        return in_shadow(observed, inputs);
     }
     if let Some(message) = pause(observed, inputs.intent) {
         return good(VerdictReason::Paused, message, inputs);
@@ -104,6 +111,19 @@ pub(super) fn verdict(observed: &Observed, inputs: &VerdictInputs<'_>) -> Verdic
     }
 }
 
+/// A dry run depends on no report of KEDA and the HPA.
+fn in_shadow(observed: &Observed, inputs: &VerdictInputs<'_>) -> Verdict {
+    if let [first, others @ ..] = inputs.runtime_findings {
+        return problem(first, &first.message, others, inputs);
+    }
+    if observed.shadow == ShadowState::Starting {
+        let message = "in shadow, so nothing is scaled on purpose: waiting for the first values of the signals; if this lasts, check that the operator leads";
+        let message = with_notices(message.to_owned(), &[], inputs);
+        return Verdict::new(Status::Unknown, VerdictReason::Pending, &message);
+    }
+    good(VerdictReason::Shadow, shadow::message(observed, inputs.intent), inputs)
+}
+
 /// `true` once KEDA has reported on the ScaledObject and created its HPA.
 pub(super) fn has_reported(observed: &Observed) -> bool {
     let has_hpa = observed.hpa.is_some() || observed.readable.hpas != Readable::Yes;
@@ -115,11 +135,21 @@ fn keda_condition<'a>(observed: &'a Observed, kind: &str) -> Option<&'a Conditio
 }
 
 /// All findings, and the state of the ScaledObject until they are resolved.
-fn not_applied(observed: &Observed, first: &Finding, others: &[Finding], pause: Option<Pause>) -> String {
+fn not_applied(
+    observed: &Observed,
+    first: &Finding,
+    others: &[Finding],
+    inputs: &VerdictInputs<'_>,
+) -> String {
     let mut message = first.message.clone();
     for other in others {
         // Writing to a String cannot fail.
         let _ = write!(message, "; also {}: {}", other.reason.as_str(), other.message);
+    }
+    if inputs.is_shadowed {
+        // Writing to a String cannot fail.
+        let _ = write!(message, "; {} is set, so nothing is scaled either way", AnnotationKey::Shadow);
+        return message;
     }
     if !observed.competing_autoscalers.is_empty() {
         return message;
@@ -127,7 +157,7 @@ fn not_applied(observed: &Observed, first: &Finding, others: &[Finding], pause: 
     match observed.scaled_object_ownership() {
         Ownership::Owned => {
             message.push_str("; until then the ScaledObject keeps its last valid settings");
-            if let Some(pause) = pause {
+            if let Some(pause) = inputs.pause {
                 let _ = write!(message, ", and is paused by {PREFIX}paused: {}", <&str>::from(pause));
             }
         }
@@ -140,12 +170,16 @@ fn not_applied(observed: &Observed, first: &Finding, others: &[Finding], pause: 
     message
 }
 
-/// Signals and bounds.
+/// Signals and bounds, as a predicate.
 fn scales_on(intent: Option<&Intent>) -> String {
-    let Some(intent) = intent else { return "scales".to_owned() };
+    intent.map_or_else(|| "scales".to_owned(), |intent| format!("scales on {}", basis(intent)))
+}
+
+/// Signals and bounds of settings.
+pub(super) fn basis(intent: &Intent) -> String {
     let names: Vec<&str> = intent.signals.iter().map(|signal| signal.source.name()).collect();
     let (min, max) = (intent.replicas.min(), intent.replicas.max());
-    format!("scales on {}, from {min} to {max} ServingGroups", joined(&names))
+    format!("{}, from {min} to {max} ServingGroups", joined(&names))
 }
 
 /// Names as a sentence lists them: `a`, `a and b`, `a, b and c`.

@@ -6,7 +6,7 @@ use kube_core::Resource as _;
 
 use super::{
     ResolvedIntent, booster, external_status, latency, pod_labels, pod_monitor, query_length, scaled_object,
-    scraping, service_time, unread,
+    scraping, service_time, shadow, unread,
 };
 use crate::{
     api::{
@@ -38,8 +38,13 @@ pub(super) fn of(
     warnings.extend(observed.model_serving.misplaced_pause().map(|key| {
         format!("the annotation {} pauses nothing on a ModelServing; use {PREFIX}paused", quoted(key))
     }));
-    warnings.extend(external_status::outdated_pause(observed, intent));
-    warnings.extend(observed.second_writer.iter().map(|manager| booster::second_writer(observed, manager)));
+    if intent.shadow {
+        warnings.extend(shadow::warnings(observed, intent));
+    } else {
+        warnings.extend(external_status::outdated_pause(observed, intent));
+        warnings
+            .extend(observed.second_writer.iter().map(|manager| booster::second_writer(observed, manager)));
+    }
     warnings.extend(unread::warnings(observed, resolved));
     warnings.extend(scraping::warnings(observed, resolved));
     warnings.extend(persistent_fields(observed));

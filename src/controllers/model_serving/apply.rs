@@ -94,6 +94,7 @@ pub(super) async fn apply(
         findings,
         warnings: _,
         explanation: _,
+        shadow: _,
     } = plan;
     for finding in findings {
         let (namespace, name) = (observed.model_serving.namespace(), observed.model_serving.name());
@@ -192,6 +193,7 @@ pub(super) fn has_pending_write(observed: &Observed, plan: &Plan) -> bool {
         findings: _,
         warnings: _,
         explanation: _,
+        shadow: _,
     } = plan;
     is_pending(scaled_object, observed.scaled_object_digest())
         || is_pending(pod_monitor, observed.pod_monitor.as_ref())

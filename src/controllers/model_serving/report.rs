@@ -36,6 +36,28 @@ pub(super) fn report_condition_write(
     }
 }
 
+/// Publishes the beginning of a dry run, and its end. The end of a problem in between is an event of its own.
+fn publish_shadow(
+    events: &Events,
+    model_serving: &ModelServing,
+    before: Option<&ReportedCondition>,
+    verdict: &Verdict,
+) {
+    let shadow = VerdictReason::Shadow.as_str();
+    let was_in_shadow = before.is_some_and(|before| before.reason == shadow);
+    let was_problem = before.is_some_and(|before| is_problem(before.is_good, &before.reason));
+    if was_in_shadow && !model_serving.is_in_shadow() {
+        events.normal(
+            model_serving,
+            "ShadowEnded",
+            "the dry run has ended; the operator scales this model unless the condition reports a problem",
+        );
+    } else if verdict.reason == VerdictReason::Shadow && !was_in_shadow && !was_problem {
+        let publish = if model_serving.replicas() == 0 { Events::warning } else { Events::normal };
+        publish(events, model_serving, shadow, &verdict.message);
+    }
+}
+
 fn reported(condition: &Condition) -> ReportedCondition {
     ReportedCondition { is_good: condition.status == Status::True.as_str(), reason: condition.reason.clone() }
 }
@@ -98,6 +120,7 @@ pub(super) fn publish_transition(
     verdict: &Verdict,
 ) {
     context.history.record_report(&uid(model_serving), verdict);
+    publish_shadow(&context.events, model_serving, before.as_ref(), verdict);
     let problem_before = before.filter(|before| is_problem(before.is_good, &before.reason));
     if is_problem(verdict.is_good(), verdict.reason.as_str()) {
         if problem_before.is_none_or(|before| before.reason != verdict.reason.as_str()) {

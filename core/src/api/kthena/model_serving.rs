@@ -496,6 +496,11 @@ impl ModelServing {
         self.annotation(&AnnotationKey::ServiceTime.to_string())
     }
 
+    /// `true` if it asks for a dry run, whether or not its other annotations are valid.
+    pub fn is_in_shadow(&self) -> bool {
+        self.is_opted_in() && self.annotation(&AnnotationKey::Shadow.to_string()) == Some("true")
+    }
+
     /// Different model names in the annotation, at most 16; invalid ones too, unless they are empty or too
     /// long.
     pub fn model_names(&self) -> impl Iterator<Item = &str> {

@@ -9,6 +9,7 @@ mod reasons;
 mod routing;
 mod scaled_object;
 mod service_time;
+mod shadow;
 mod triggers;
 mod unread;
 mod verdicts;

@@ -1,0 +1,257 @@
+//! The dry run of one model: when its queries are due, and the simulation that decides on their values.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, timeout};
+
+use crate::prometheus::Querier;
+use kthena_keda_core::{
+    api::keda::ScaledObject,
+    foresight::{
+        autoscaler::{Autoscaler, AutoscalerSpec},
+        spec::UnsupportedSpec,
+        time::Time,
+    },
+    intent::PrometheusSettings,
+};
+
+/// Settings of a dry run, as a planned ScaledObject states them.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Target {
+    spec: AutoscalerSpec,
+    queries: Queries,
+}
+
+/// The query of each trigger, and the Prometheus that answers.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Queries {
+    prometheus: Arc<PrometheusSettings>,
+    texts: Arc<[String]>,
+}
+
+/// Value of each trigger; `None` is an error, as KEDA sees it.
+pub(super) type Values = Vec<Option<f64>>;
+
+/// The part of a round that its values are for.
+#[derive(Clone, Copy, Debug)]
+struct Steps {
+    at: Time,
+    polls: bool,
+    syncs: bool,
+}
+
+/// The dry run of one model.
+#[derive(Debug)]
+pub(super) struct Player {
+    uid: String,
+    /// Simulation and queries; `None` before the first complete plan.
+    simulation: Option<(Autoscaler, Queries)>,
+    next_sync: Instant,
+    next_poll: Instant,
+    in_flight: Option<Steps>,
+}
+
+impl Target {
+    pub(super) fn new(
+        object: &ScaledObject,
+        prometheus: PrometheusSettings,
+    ) -> Result<Self, UnsupportedSpec> {
+        let query = |metadata: &std::collections::BTreeMap<String, String>| {
+            metadata.get("query").cloned().unwrap_or_default()
+        };
+        let texts = object.spec.triggers.iter().map(|trigger| query(&trigger.metadata)).collect();
+        let queries = Queries { prometheus: Arc::new(prometheus), texts };
+        Ok(Self { spec: AutoscalerSpec::from_scaled_object(object)?, queries })
+    }
+}
+
+impl Queries {
+    /// Runs one query after the other, each within the time that KEDA waits for it.
+    pub(super) async fn run(&self, prometheus: &Querier) -> Values {
+        let mut values = Values::new();
+        for text in &*self.texts {
+            let answer =
+                timeout(self.prometheus.kedas_limit(), prometheus.query_text(&self.prometheus, text));
+            let value = match answer.await {
+                Ok(Ok(samples)) => match samples.as_slice() {
+                    [sample] => Some(sample.value).filter(|value| value.is_finite()),
+                    _ => None,
+                },
+                Ok(Err(_)) | Err(_) => None,
+            };
+            values.push(value);
+        }
+        values
+    }
+}
+
+impl Player {
+    /// A dry run whose first queries are due at `start`.
+    pub(super) fn new(uid: String, start: Instant) -> Self {
+        Self { uid, simulation: None, next_sync: start, next_poll: start, in_flight: None }
+    }
+
+    pub(super) fn is_of(&self, uid: &str) -> bool {
+        self.uid == uid
+    }
+
+    /// `true` if queries are due and none are in flight.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.in_flight.is_none() && (self.next_sync <= now || (self.next_poll <= now && self.polls_alone()))
+    }
+
+    /// `true` if the model may be at zero. Polls of any other change nothing that a sync does not, so they share its values.
+    fn polls_alone(&self) -> bool {
+        let simulation = self.simulation.as_ref();
+        simulation.is_some_and(|(it, _)| it.spec().keda.min == 0 || it.replicas() == 0)
+    }
+
+    /// Begins the simulation with `replicas`, or changes its settings, on which KEDA polls at once.
+    pub(super) fn set_target(&mut self, target: Target, replicas: i32, now: Time, period: Duration) {
+        let Target { spec, queries } = target;
+        match &mut self.simulation {
+            None => {
+                let period = Time::from_seconds_f64(period.as_secs_f64());
+                self.simulation = Some((Autoscaler::new(spec, replicas, now, period), queries));
+            }
+            Some((autoscaler, known)) => {
+                if *autoscaler.spec() != spec {
+                    autoscaler.set_spec(spec);
+                    self.next_poll = Instant::now();
+                }
+                *known = queries;
+            }
+        }
+    }
+
+    /// Begins the round that is due; `None` before the first complete plan.
+    pub(super) fn begin(&mut self, now: Instant, at: Time, period: Duration) -> Option<Queries> {
+        let Some((_, queries)) = &self.simulation else {
+            (self.next_sync, self.next_poll) = (now + period, now + period);
+            return None;
+        };
+        let queries = queries.clone();
+        let polls = self.next_poll <= now;
+        let syncs = self.next_sync <= now;
+        if polls {
+            self.next_poll = following(self.next_poll, self.polling_interval(), now);
+        }
+        if syncs {
+            self.next_sync = following(self.next_sync, period, now);
+        }
+        self.in_flight = Some(Steps { at, polls, syncs });
+        Some(queries)
+    }
+
+    fn polling_interval(&self) -> Duration {
+        let seconds = self.simulation.as_ref().map(|(autoscaler, _)| autoscaler.spec().keda.polling_interval);
+        Duration::from_secs(seconds.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(1).max(1))
+    }
+
+    /// Decides on the values of the round. Returns the number that the model would hold.
+    pub(super) fn end(&mut self, values: &Values) -> Option<i32> {
+        let Steps { at, polls, syncs } = self.in_flight.take()?;
+        let (autoscaler, _) = self.simulation.as_mut()?;
+        if polls {
+            autoscaler.poll(at, values);
+        }
+        if syncs {
+            autoscaler.sync(at, values);
+        }
+        Some(autoscaler.replicas())
+    }
+}
+
+/// The step after one that was due: a period later, so that polls and syncs of one period stay together; a period from now
+/// if that has passed.
+fn following(due: Instant, period: Duration, now: Instant) -> Instant {
+    let next = due + period;
+    if next > now { next } else { now + period }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::json;
+
+    use super::*;
+    use kthena_keda_core::{
+        domain::PrometheusUrl,
+        foresight::spec::{HpaSpec, KedaSpec, Metric},
+        intent::Profile,
+    };
+
+    const PERIOD: Duration = Duration::from_secs(15);
+
+    fn target(min: i32, polling_interval: i32, max: i32) -> Target {
+        let mut profile = Profile::built_in();
+        profile.polling_interval = polling_interval;
+        let replicas = kthena_keda_core::domain::ReplicaBounds::new(min, max).unwrap();
+        let metrics =
+            vec![Metric { kind: serde_json::from_value(json!("AverageValue")).unwrap(), target: 10_000 }];
+        let hpa = HpaSpec::from_intent(replicas, &profile.behavior, metrics).unwrap();
+        let url: PrometheusUrl = "http://prometheus:9090".parse().unwrap();
+        let queries = Queries {
+            prometheus: Arc::new(PrometheusSettings::from(url)),
+            texts: Arc::new(["q".to_owned()]),
+        };
+        Target { spec: AutoscalerSpec { hpa, keda: KedaSpec::from_intent(replicas, &profile) }, queries }
+    }
+
+    /// Rounds of one hour whose queries take no time.
+    fn rounds(min: i32, polling_interval: i32) -> usize {
+        let start = Instant::now();
+        let mut player = Player::new("u".to_owned(), start);
+        player.set_target(target(min, polling_interval, 10), 2, Time::default(), PERIOD);
+        let mut rounds = 0;
+        for second in 0..3600 {
+            let now = start + Duration::from_secs(second);
+            if player.is_due(now) {
+                player.begin(now, Time::from_seconds(second), PERIOD).unwrap();
+                player.end(&vec![Some(15.0)]);
+                rounds += 1;
+            }
+        }
+        rounds
+    }
+
+    #[rstest]
+    #[case::usual(1, 15, 240)]
+    #[case::may_be_at_zero(0, 15, 240)]
+    #[case::frequent_polls_of_a_model_that_never_sleeps(1, 5, 240)]
+    #[case::frequent_polls(0, 5, 720)]
+    #[case::rare_polls(0, 60, 240)]
+    fn queries_once_in_a_period(#[case] min: i32, #[case] polling_interval: i32, #[case] expected: usize) {
+        assert_eq!(rounds(min, polling_interval), expected);
+    }
+
+    #[test]
+    fn has_one_round_in_flight() {
+        let start = Instant::now();
+        let mut player = Player::new("u".to_owned(), start);
+        assert!(player.is_due(start) && player.begin(start, Time::default(), PERIOD).is_none());
+        let later = start + PERIOD;
+        player.set_target(target(1, 15, 10), 2, Time::default(), PERIOD);
+        assert!(player.begin(later, Time::default(), PERIOD).is_some());
+        assert!(!player.is_due(later + 10 * PERIOD), "a slow Prometheus gets no second query");
+        assert_eq!(player.end(&vec![None]), Some(2));
+        assert!(player.is_due(later + 10 * PERIOD));
+    }
+
+    /// The real ones keep the number and the recommendations of the last ten minutes, too.
+    #[test]
+    fn new_settings_keep_the_simulation() {
+        let start = Instant::now();
+        let mut player = Player::new("u".to_owned(), start);
+        let mut step = |settings: Target, seconds: u64, value: f64| {
+            let now = start + Duration::from_secs(seconds);
+            // The number of ServingGroups that others set counts at the beginning alone.
+            player.set_target(settings, 9, Time::from_seconds(seconds), PERIOD);
+            player.begin(now, Time::from_seconds(seconds), PERIOD).unwrap();
+            player.end(&vec![Some(value)])
+        };
+        assert_eq!(step(target(1, 15, 6), 0, 60.0), Some(6));
+        assert_eq!(step(target(1, 15, 20), 15, 10.0), Some(6));
+        assert_eq!(step(target(1, 15, 4), 30, 10.0), Some(4));
+    }
+}
