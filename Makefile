@@ -166,6 +166,10 @@ bench: ## Measure the cost of BENCH_MODELS models against a bare client, and wri
 bench-plan: ## Measure the number of plans per second on one core
 	cargo bench --locked -p benches --bench plan
 
+.PHONY: bench-foresight
+bench-foresight: ## Measure the time for the simulation of a week on one core
+	cargo bench --locked -p benches --bench foresight
+
 .PHONY: bench-reaction
 bench-reaction: ## Measure the time from a load step to the scale-up, through the complete chain
 	@tests/stack/build $(CHAIN)

@@ -10,6 +10,7 @@
 
 mod apiserver {
     mod annotations;
+    mod backtest;
     mod booster;
     mod conflicts;
     mod engines;

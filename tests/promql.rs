@@ -22,6 +22,7 @@ use strum::VariantArray as _;
 mod promql {
     mod activation;
     mod backlog;
+    mod backtest;
     mod clusters;
     mod engines;
     mod evidence;

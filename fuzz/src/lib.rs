@@ -5,6 +5,7 @@
 #![allow(clippy::missing_panics_doc, reason = "a check fails by panicking")]
 
 mod annotations;
+mod history;
 mod lines;
 mod model_serving;
 mod prometheus;
@@ -12,6 +13,7 @@ mod promql;
 mod schema;
 
 pub use annotations::annotations;
+pub use history::history;
 pub use model_serving::model_serving;
 pub use prometheus::prometheus;
 pub use promql::promql;

@@ -342,6 +342,19 @@ fn an_unusable_history_is_refused(
     fails(&["--history", history.to_str().unwrap()], code, expected);
 }
 
+/// Numbers that no cluster has do not take time or memory.
+#[test]
+fn a_hostile_history_is_read_quickly() {
+    let huge = history("huge.jsonl", |text| {
+        text.replace("\"maxReplicaCount\":10", "\"maxReplicaCount\":2147483647")
+            .replace("4,4,4", "4e9,1,4")
+            .replace("36,36", "1e300,36")
+    });
+    let started = std::time::Instant::now();
+    done(&["--history", huge.to_str().unwrap(), "--compare=static=100000", "--service-time=6s"]);
+    assert!(started.elapsed() < std::time::Duration::from_secs(10), "{:?}", started.elapsed());
+}
+
 #[test]
 fn an_unreachable_prometheus_exits_with_2() {
     let args = ["-f", MODEL, "--prometheus-url", "http://127.0.0.1:9", "--since", "1h"];

@@ -72,8 +72,8 @@ pub struct Fluid {
     spec: FluidSpec,
     /// Ready groups, the fewest waiting requests per group first.
     pools: Vec<Pool>,
-    /// Times at which the other groups become ready, the earliest first.
-    starting: VecDeque<f64>,
+    /// The other groups: the time at which they become ready, and their number; the earliest first.
+    starting: VecDeque<(f64, u32)>,
     /// Requests that no group was ready for, with the time of their arrival.
     refused: Vec<(f64, f64)>,
     totals: Totals,
@@ -95,7 +95,7 @@ impl Fluid {
             service_time: 1.0,
         };
         if groups > 0 {
-            fluid.add_ready(0.0, groups.into());
+            fluid.add_ready(0.0, groups);
         }
         fluid
     }
@@ -117,7 +117,7 @@ impl Fluid {
 
     /// ServingGroups, those that load included.
     pub fn groups(&self) -> u32 {
-        self.ready().saturating_add(u32::try_from(self.starting.len()).unwrap_or(u32::MAX))
+        self.starting.iter().fold(self.ready(), |sum, (_, groups)| sum.saturating_add(*groups))
     }
 
     /// Requests that run.
@@ -142,25 +142,40 @@ impl Fluid {
     /// Creates or removes ServingGroups. Kthena removes those that are not ready first, then the newest.
     pub fn scale(&mut self, now: f64, groups: u32) {
         let existing = self.groups();
-        for _ in existing..groups {
-            self.starting.push_back(now + CREATION + self.spec.cold_start);
+        if groups > existing {
+            self.starting.push_back((now + CREATION + self.spec.cold_start, groups - existing));
         }
-        for _ in groups..existing {
-            if self.starting.pop_back().is_none() {
-                self.remove_ready(now, 1.0);
+        let mut surplus = existing.saturating_sub(groups);
+        while surplus > 0
+            && let Some((at, starting)) = self.starting.pop_back()
+        {
+            let removed = surplus.min(starting);
+            surplus -= removed;
+            if starting > removed {
+                self.starting.push_back((at, starting - removed));
             }
         }
+        self.remove_ready(now, surplus);
     }
 
     /// Makes this many of the existing groups ready at once, as a record shows it.
     pub fn set_ready(&mut self, now: f64, ready: u32) {
         let ready = ready.min(self.groups());
-        while self.ready() < ready && self.starting.pop_front().is_some() {
-            self.add_ready(now, 1.0);
+        let surplus = self.ready().saturating_sub(ready);
+        if surplus > 0 {
+            self.remove_ready(now, surplus);
+            self.starting.push_back((f64::INFINITY, surplus));
         }
-        while self.ready() > ready {
-            self.remove_ready(now, 1.0);
-            self.starting.push_back(f64::INFINITY);
+        let mut missing = ready.saturating_sub(self.ready());
+        while missing > 0
+            && let Some((at, starting)) = self.starting.pop_front()
+        {
+            let added = missing.min(starting);
+            missing -= added;
+            if starting > added {
+                self.starting.push_front((at, starting - added));
+            }
+            self.add_ready(now, added);
         }
     }
 
@@ -169,15 +184,15 @@ impl Fluid {
     pub fn advance(&mut self, now: f64, until: f64, inflow: Option<Inflow>) {
         let mut now = now;
         while now < until {
-            let end = self.starting.front().copied().unwrap_or(f64::INFINITY).clamp(now, until);
+            let next = self.starting.front().map_or(f64::INFINITY, |(ready, _)| *ready);
+            let end = next.clamp(now, until);
             self.totals.group_seconds += (end - now) * f64::from(self.groups());
             if let Some(inflow) = inflow {
                 self.flow(now, end, inflow);
             }
             now = end;
-            while self.starting.front().is_some_and(|ready| *ready <= now) {
-                self.starting.pop_front();
-                self.add_ready(now, 1.0);
+            while let Some((_, groups)) = self.starting.pop_front_if(|(ready, _)| *ready <= now) {
+                self.add_ready(now, groups);
             }
         }
     }
@@ -256,8 +271,8 @@ impl Fluid {
         }
     }
 
-    fn add_ready(&mut self, now: f64, groups: f64) {
-        self.pools.push(Pool { groups, running: 0.0, waiting: 0.0 });
+    fn add_ready(&mut self, now: f64, groups: u32) {
+        self.pools.push(Pool { groups: groups.into(), running: 0.0, waiting: 0.0 });
         self.merge();
         for (at, requests) in std::mem::take(&mut self.refused) {
             self.arrive(requests, now - at);
@@ -265,15 +280,22 @@ impl Fluid {
     }
 
     /// Removes groups that are ready. Their requests are sent again.
-    fn remove_ready(&mut self, now: f64, groups: f64) {
-        let Some(pool) = self.pools.first_mut() else { return };
-        let share = (groups / pool.groups).min(1.0);
-        let (running, waiting) = (pool.running * share, pool.waiting * share);
-        pool.groups -= groups;
-        pool.running -= running;
-        pool.waiting -= waiting;
-        if pool.groups < 0.5 {
-            self.pools.remove(0);
+    fn remove_ready(&mut self, now: f64, groups: u32) {
+        let (mut surplus, mut running, mut waiting) = (f64::from(groups), 0.0, 0.0);
+        while surplus > 0.5
+            && let Some(pool) = self.pools.first_mut()
+        {
+            let removed = surplus.min(pool.groups);
+            let share = removed / pool.groups;
+            running += pool.running * share;
+            waiting += pool.waiting * share;
+            pool.running *= 1.0 - share;
+            pool.waiting *= 1.0 - share;
+            pool.groups -= removed;
+            surplus -= removed;
+            if pool.groups < 0.5 {
+                self.pools.remove(0);
+            }
         }
         self.totals.cut += running;
         self.totals.ended += running + waiting;

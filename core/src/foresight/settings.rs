@@ -10,6 +10,10 @@ use crate::{
     domain::{ACTIVATION, Backlog, Demand, Saturation, Signal},
 };
 
+/// Ranges that the HPA accepts (Kubernetes `pkg/apis/autoscaling/validation`), in seconds.
+const WINDOW: std::ops::RangeInclusive<i32> = 0..=3600;
+const PERIOD: std::ops::RangeInclusive<i32> = 1..=1800;
+
 /// Settings of the HPA, of KEDA's scale loop and of the signals.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -60,8 +64,10 @@ impl Settings {
     /// If the object has settings that the simulation does not support.
     pub fn from_scaled_object(object: &ScaledObject, backlog: Backlog) -> Result<Self, UnsupportedSpec> {
         let law = Law::from_backlog(backlog);
+        let hpa = HpaSpec::from_scaled_object(object)?;
+        check_times(&hpa)?;
         Ok(Self {
-            hpa: HpaSpec::from_scaled_object(object)?,
+            hpa,
             keda: KedaSpec::from_scaled_object(object),
             triggers: object.spec.triggers.iter().map(|trigger| TriggerModel::of(trigger, law)).collect(),
             has_fallback: object.spec.fallback.is_some(),
@@ -87,6 +93,17 @@ impl Settings {
     /// Minimum number of ServingGroups, which may be 0.
     pub const fn min(&self) -> i32 {
         self.keda.min
+    }
+}
+
+/// Checks windows and periods as the API server does, so that the memory of the HPA is bounded.
+fn check_times(hpa: &HpaSpec) -> Result<(), UnsupportedSpec> {
+    let rules = [&hpa.scale_up, &hpa.scale_down];
+    let windows = rules.iter().map(|rules| (rules.window, WINDOW));
+    let periods = rules.iter().flat_map(|rules| &rules.policies).map(|policy| (policy.period, PERIOD));
+    match windows.chain(periods).find(|(time, range)| !range.contains(time)) {
+        Some((time, _)) => Err(UnsupportedSpec::Value(time.to_string())),
+        None => Ok(()),
     }
 }
 

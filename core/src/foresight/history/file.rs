@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Grid, History, STEPS_MAX, SeriesName};
 use crate::{
-    api::keda::{ScaledObject, ScaledObjectSpec, Trigger},
-    domain::{Backlog, printable, quoted},
+    api::keda::{ScaledObject, ScaledObjectSpec, Trigger, pause_annotation},
+    domain::{Backlog, Pause, printable, quoted},
 };
 
 /// `apiVersion` of histories and reports.
@@ -114,7 +114,13 @@ pub(super) fn without_secrets(object: &ScaledObject) -> ScaledObject {
             ..object.spec.clone()
         },
     );
-    kept.metadata.annotations.clone_from(&object.metadata.annotations);
+    let pauses = [Pause::All, Pause::ScaleIn, Pause::ScaleOut].map(pause_annotation);
+    let annotations = object.metadata.annotations.iter().flatten();
+    let annotations: BTreeMap<String, String> = annotations
+        .filter(|(key, _)| pauses.contains(&key.as_str()))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    kept.metadata.annotations = (!annotations.is_empty()).then_some(annotations);
     kept
 }
 
@@ -259,7 +265,7 @@ fn header(line: &str) -> Result<History, String> {
     }
     let grid = Grid::new(header.start.as_second(), header.step, header.steps).ok_or_else(|| {
         format!(
-            "invalid grid: expected 1 to {STEPS_MAX} steps of 1 to 3600 s, found {} of {} s from {}",
+            "invalid grid: expected 1 to {STEPS_MAX} steps of 1 to 3600 s and a year at most, found {} of {} s from {}",
             header.steps, header.step, header.start
         )
     })?;

@@ -15,6 +15,8 @@ use crate::{api::keda::ScaledObject, domain::Backlog};
 pub const STEPS_MAX: usize = 250_000;
 /// Values of one history in total, which bounds its memory to 64 MiB.
 pub const VALUES_MAX: usize = 8_000_000;
+/// Longest time of one history, in seconds: a year.
+pub const SECONDS_MAX: u64 = 31_622_400;
 /// Length of a step, in seconds.
 pub const STEP: std::ops::RangeInclusive<u32> = 1..=3600;
 
@@ -32,10 +34,11 @@ pub struct Grid {
 }
 
 impl Grid {
-    /// A grid from a time in seconds since 1970; `None` without a step, with more than [`STEPS_MAX`], or with a
+    /// A grid from a time in seconds since 1970; `None` without a step, with more than [`STEPS_MAX`] or [`SECONDS_MAX`], or with a
     /// length outside of [`STEP`].
     pub fn new(start: i64, step: u32, steps: usize) -> Option<Self> {
         let is_valid = STEP.contains(&step) && (1..=STEPS_MAX).contains(&steps);
+        let is_valid = is_valid && steps as u64 * u64::from(step) <= SECONDS_MAX;
         // Dates of more than four digits have no RFC 3339 form.
         (is_valid && (0..=250_000_000_000).contains(&start)).then_some(Self { start, step, steps })
     }
@@ -297,6 +300,7 @@ mod tests {
     #[case::no_step(0, 15, 0)]
     #[case::too_many(0, 15, STEPS_MAX + 1)]
     #[case::no_length(0, 0, 10)]
+    #[case::too_long(0, 3600, 8785)]
     #[case::before_1970(-1, 15, 10)]
     #[case::far_future(i64::MAX, 15, 10)]
     fn refuses_grids(#[case] start: i64, #[case] step: u32, #[case] steps: usize) {

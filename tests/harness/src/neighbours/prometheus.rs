@@ -136,6 +136,14 @@ impl Prometheus {
     /// # Panics
     /// If promtool does not accept the history.
     pub async fn with_history(folder: &Path, history: &str) -> Bare {
+        Self::with_history_and(folder, history, &[]).await
+    }
+
+    /// The same with arguments of its own.
+    ///
+    /// # Panics
+    /// If promtool does not accept the history.
+    pub async fn with_history_and(folder: &Path, history: &str, arguments: &[&str]) -> Bare {
         let folder = folder.join("prometheus-history");
         fs::create_dir_all(&folder).expect("a folder");
         let file = write(folder.join("history.txt"), history);
@@ -143,14 +151,19 @@ impl Prometheus {
         promtool.args(["tsdb", "create-blocks-from", "openmetrics"]).arg(file);
         let output = promtool.arg(folder.join("prometheus-bare/data")).output().expect("promtool");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        Self::with_configuration(&folder, free_port(), "").await
+        Self::start_bare(&folder, free_port(), "", arguments).await
     }
 
     async fn with_configuration(folder: &Path, port: u16, configuration: &str) -> Bare {
+        Self::start_bare(folder, port, configuration, &[]).await
+    }
+
+    async fn start_bare(folder: &Path, port: u16, configuration: &str, arguments: &[&str]) -> Bare {
         let folder = folder.join("prometheus-bare");
         fs::create_dir_all(&folder).expect("a folder");
         let file = write(folder.join("prometheus.yaml"), configuration);
-        let command = command(&file, &folder.join("data"), port);
+        let mut command = command(&file, &folder.join("data"), port);
+        command.args(arguments);
         let server = Program::new("prometheus-bare", &folder, command);
         until_listening("Prometheus", port).await;
         Bare { url: format!("http://127.0.0.1:{port}"), _server: server }
