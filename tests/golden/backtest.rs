@@ -231,6 +231,19 @@ fn a_model_without_a_scaled_object_is_invalid_input() {
     );
 }
 
+/// A model in shadow has no ScaledObject, and would have one: the way to look at a migration.
+#[test]
+fn a_model_in_shadow_is_simulated() {
+    let manifest = fs::read_to_string(MODEL).unwrap();
+    let shadow = manifest.replace(
+        "kthena.io/model-name: ",
+        "autoscaling.kthena.io/shadow: \"true\"\n    kthena.io/model-name: ",
+    );
+    let shadow = file("shadow.yaml", &shadow);
+    let table = done(&["--load", WEEK, "-f", shadow.to_str().unwrap()]);
+    assert_eq!(table, done(&["--load", WEEK, "-f", MODEL]));
+}
+
 #[test]
 fn a_load_for_a_custom_signal_is_unfit() {
     let custom = "config/samples/autoscaling-profile-custom-signals.yaml";

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::{
-    hpa::{Decision, Hpa, Sync},
+    hpa::{Decision, Hpa, Sync, proposals},
     keda::ScaleLoop,
     spec::{HpaSpec, KedaSpec, UnsupportedSpec, quantity},
     time::Time,
@@ -84,16 +84,37 @@ impl Autoscaler {
 
     /// One sync of the HPA, with one value for each trigger; `None` is an error. All replicas count as ready.
     pub fn sync(&mut self, now: Time, values: &[Option<f64>]) -> Decision {
+        self.sync_with_ready(now, values, Some(self.replicas))
+    }
+
+    /// The same with the number of pods that are ready; `None` if it is not known.
+    pub fn sync_with_ready(&mut self, now: Time, values: &[Option<f64>], ready: Option<i32>) -> Decision {
+        self.follow_status(now);
+        let values = quantities(values);
+        let (spec, status) = (self.replicas, self.status);
+        let decision = self.hpa.sync(&self.spec.hpa, Sync { now, spec, status, ready, values: &values });
+        self.scale(now, decision.replicas);
+        decision
+    }
+
+    /// `status.replicas` of a sync at this time, and the replicas that each trigger asks for in it.
+    pub fn proposals(
+        &mut self,
+        now: Time,
+        values: &[Option<f64>],
+        ready: Option<i32>,
+    ) -> (i32, Vec<Option<i32>>) {
+        self.follow_status(now);
+        let values = quantities(values);
+        let (spec, status) = (self.replicas, self.status);
+        (status, proposals(&self.spec.hpa, Sync { now, spec, status, ready, values: &values }))
+    }
+
+    fn follow_status(&mut self, now: Time) {
         while let Some((_, replicas)) = self.changes.pop_front_if(|(at, _)| now.since(*at) >= self.status_lag)
         {
             self.status = replicas;
         }
-        let values: Vec<Option<i64>> = values.iter().map(|value| value.and_then(quantity)).collect();
-        let (spec, status) = (self.replicas, self.status);
-        let input = Sync { now, spec, status, ready: Some(spec), values: &values };
-        let decision = self.hpa.sync(&self.spec.hpa, input);
-        self.scale(now, decision.replicas);
-        decision
     }
 
     fn scale(&mut self, now: Time, replicas: i32) {
@@ -102,6 +123,10 @@ impl Autoscaler {
             self.changes.push_back((now, replicas));
         }
     }
+}
+
+fn quantities(values: &[Option<f64>]) -> Vec<Option<i64>> {
+    values.iter().map(|value| value.and_then(quantity)).collect()
 }
 
 #[cfg(test)]

@@ -156,7 +156,12 @@ impl Subject {
         }
         let plan = plan::plan(&observed, self.capabilities, &self.defaults);
         let resolved = plan.explanation.and_then(|explanation| explanation.resolved);
-        let (Desired::Apply(object), Some(resolved)) = (plan.scaled_object, resolved) else {
+        let object = match plan.scaled_object {
+            Desired::Apply(object) => Some(object),
+            // A model in shadow is planned in full, and not scaled.
+            Desired::Keep | Desired::Remove => plan.shadow,
+        };
+        let (Some(object), Some(resolved)) = (object, resolved) else {
             let reasons: Vec<String> = plan
                 .findings
                 .iter()

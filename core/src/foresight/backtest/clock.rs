@@ -1,19 +1,14 @@
 //! The HPA and KEDA's scale loop on one clock.
 
-use std::collections::VecDeque;
-
 use crate::foresight::{
-    hpa::{Decision, Hpa, Sync, proposals},
-    keda::ScaleLoop,
+    autoscaler::{Autoscaler, AutoscalerSpec},
+    hpa::Decision,
     settings::Settings,
-    spec::quantity,
     time::Time,
 };
 
 /// Interval between two syncs of the HPA: its period, and the time of a query.
 const SYNC_PERIOD: Time = Time::from_millis(15_050);
-/// Time after which Kthena's `status.replicas` follows a change; measured as 3 to 6 s.
-const STATUS_LAG: Time = Time::from_seconds(5);
 
 /// A model that is scaled.
 pub(super) trait Plant {
@@ -64,20 +59,6 @@ pub(super) struct Driven {
     pub(super) pass: Option<Pass>,
 }
 
-struct Clock<'a> {
-    settings: &'a Settings,
-    hpa: Hpa,
-    scale_loop: ScaleLoop,
-    replicas: i32,
-    /// Changes of `spec.replicas` that `status.replicas` has yet to follow.
-    changes: VecDeque<(Time, i32)>,
-    status: i32,
-    values: Vec<Option<f64>>,
-    quantities: Vec<Option<i64>>,
-    explain: Option<Time>,
-    driven: Driven,
-}
-
 /// Scales a model with these settings, from this number of replicas on.
 pub(super) fn drive(
     settings: &Settings,
@@ -85,70 +66,46 @@ pub(super) fn drive(
     replicas: i32,
     plant: &mut impl Plant,
 ) -> Driven {
-    let mut clock = Clock {
-        settings,
-        hpa: Hpa::default(),
-        scale_loop: ScaleLoop::new(Time::default()),
-        replicas,
-        changes: VecDeque::new(),
-        status: replicas,
-        values: Vec::new(),
-        quantities: Vec::new(),
-        explain: schedule.explain,
-        driven: Driven::default(),
+    let spec = AutoscalerSpec { hpa: settings.hpa.clone(), keda: settings.keda.clone() };
+    let polling = Time::from_seconds(u64::try_from(settings.keda.polling_interval).unwrap_or(1).max(1));
+    let mut autoscaler = Autoscaler::new(spec, replicas, Time::default(), SYNC_PERIOD);
+    let mut driven = Driven::default();
+    let mut values = Vec::new();
+    let mut held = replicas;
+    let mut follow = |now: Time, autoscaler: &Autoscaler, plant: &mut _, changes: &mut u32| {
+        if autoscaler.replicas() != held {
+            held = autoscaler.replicas();
+            *changes += 1;
+            Plant::scale(plant, now, held);
+        }
     };
-    let polling = u64::try_from(settings.keda.polling_interval).unwrap_or(1).max(1);
-    let polling = Time::from_seconds(polling);
+    follow(Time::default(), &autoscaler, plant, &mut 0);
     let (mut poll, mut sync) = (schedule.phase, schedule.phase);
     loop {
         let now = poll.min(sync);
         if now >= schedule.end {
             plant.advance(schedule.end);
-            return clock.driven;
+            return driven;
         }
         plant.advance(now);
-        plant.values(now, &mut clock.values);
+        plant.values(now, &mut values);
         if now == poll {
-            clock.poll(now, plant);
+            autoscaler.poll(now, &values);
+            follow(now, &autoscaler, plant, &mut driven.changes);
             poll = poll.after(polling);
         }
         if now == sync {
-            clock.sync(now, plant);
+            let ready = plant.ready(now);
+            let spec = autoscaler.replicas();
+            let explained = schedule.explain.filter(|time| now <= *time);
+            let before = explained.map(|_| autoscaler.proposals(now, &values, ready));
+            let decision = autoscaler.sync_with_ready(now, &values, ready);
+            if let Some((status, proposals)) = before {
+                let values = values.clone();
+                driven.pass = Some(Pass { at: now, values, proposals, spec, status, decision });
+            }
+            follow(now, &autoscaler, plant, &mut driven.changes);
             sync = sync.after(SYNC_PERIOD);
-        }
-    }
-}
-
-impl Clock<'_> {
-    fn poll(&mut self, now: Time, plant: &mut impl Plant) {
-        let replicas = self.scale_loop.poll(&self.settings.keda, now, self.replicas, &self.values);
-        self.scale(now, replicas, plant);
-    }
-
-    fn sync(&mut self, now: Time, plant: &mut impl Plant) {
-        while let Some((_, replicas)) = self.changes.pop_front_if(|(at, _)| now.since(*at) >= STATUS_LAG) {
-            self.status = replicas;
-        }
-        self.quantities.clear();
-        self.quantities.extend(self.values.iter().map(|value| value.and_then(quantity)));
-        let ready = plant.ready(now);
-        let (spec, status, values) = (self.replicas, self.status, self.quantities.as_slice());
-        let input = Sync { now, spec, status, ready, values };
-        let decision = self.hpa.sync(&self.settings.hpa, input);
-        if self.explain.is_some_and(|time| now <= time) {
-            let proposals = proposals(&self.settings.hpa, input);
-            self.driven.pass =
-                Some(Pass { at: now, values: self.values.clone(), proposals, spec, status, decision });
-        }
-        self.scale(now, decision.replicas, plant);
-    }
-
-    fn scale(&mut self, now: Time, replicas: i32, plant: &mut impl Plant) {
-        if replicas != self.replicas {
-            self.replicas = replicas;
-            self.changes.push_back((now, replicas));
-            self.driven.changes += 1;
-            plant.scale(now, replicas);
         }
     }
 }
