@@ -13,6 +13,7 @@ mod golden {
     mod direction;
     mod docs;
     mod kinds;
+    mod page;
     mod queries;
     mod render;
 }

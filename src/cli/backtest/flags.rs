@@ -136,6 +136,10 @@ pub(super) enum Format {
     Json,
     /// One row for each step.
     Csv,
+    /// Picture of the ServingGroups and of the waiting requests.
+    Svg,
+    /// Page with picture and tables; one file, without script.
+    Html,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

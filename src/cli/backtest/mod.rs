@@ -298,6 +298,8 @@ impl Backtest {
             Format::Table => report.table(io::stdout().is_terminal().then_some(elapsed)),
             Format::Json => report.json().map_err(Failure::input)? + "\n",
             Format::Csv => report.csv(),
+            Format::Svg => report.svg() + "\n",
+            Format::Html => report.html(),
         };
         let result = io::stdout().lock().write_all(text.as_bytes());
         result.map_err(|error| Failure::Input(format!("cannot write to standard output: {error}")))

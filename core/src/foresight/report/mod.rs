@@ -1,8 +1,11 @@
-//! Results of a backtest: JSON here, and as a table or CSV.
+//! Results of a backtest: JSON here, and as a table, CSV, a picture or a page.
 
 mod check;
 mod csv;
+mod escape;
 mod explained;
+mod page;
+mod picture;
 mod sparkline;
 mod table;
 

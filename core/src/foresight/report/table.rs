@@ -18,7 +18,7 @@ impl Report {
         }
         if !self.runs.is_empty() {
             let _ = writeln!(text, "{}\n", self.assumptions_line());
-            text.push_str(&self.runs_table());
+            text.push_str(&aligned(&self.rows()));
             let need = sparkline(&self.need, WIDTH);
             if !need.trim().is_empty() {
                 let peak = self.need.iter().flatten().copied().fold(0.0, f64::max);
@@ -70,7 +70,14 @@ impl Report {
         )
     }
 
-    fn runs_table(&self) -> String {
+    /// Title, extent of the data, agreement of the replay, and assumptions.
+    pub(super) fn head_lines(&self) -> Vec<String> {
+        let assumptions = (!self.runs.is_empty()).then(|| self.assumptions_line());
+        [Some(self.head(None)), self.replay_line(), assumptions].into_iter().flatten().collect()
+    }
+
+    /// Cells of the table of runs, with its head.
+    pub(super) fn rows(&self) -> Vec<Vec<String>> {
         let has_gpus = self.runs.iter().any(|run| run.gpu_hours.is_some());
         let has_cost = self.runs.iter().any(|run| run.cost.is_some());
         let over = format!("waiting>{}s", self.slo.seconds);
@@ -80,7 +87,7 @@ impl Report {
             head.extend(["mean", "peak", "changes", &over, "p95 wait", "saturated", ""].map(str::to_owned));
         }
         rows.extend(self.runs.iter().map(|run| self.row(run, has_cost)));
-        aligned(&rows)
+        rows
     }
 
     fn row(&self, run: &RunReport, has_cost: bool) -> Vec<String> {
