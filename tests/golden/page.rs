@@ -75,6 +75,25 @@ fn the_picture_is_a_valid_svg() {
     assert!(tree.size().width() > 900.0 && tree.size().height() > 300.0);
 }
 
+#[test]
+fn the_picture_in_the_readme_is_that_of_the_command() {
+    let arguments = [
+        "backtest",
+        "--load",
+        "config/samples/week.csv",
+        "--set",
+        "max=20",
+        "--compare",
+        "static",
+        "-o",
+        "svg",
+    ];
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_kthena-keda")).args(arguments).env_clear().output().unwrap();
+    let picture = fs::read("docs/images/backtest.svg").unwrap();
+    assert!(output.stdout == picture, "write the output of kthena-keda {} to it", arguments.join(" "));
+}
+
 /// Lightness of a color as a browser writes it, such as `rgb(255, 0, 0)`: 0 to 255.
 fn lightness(color: &Value) -> u32 {
     let color = color.as_str().unwrap();
