@@ -188,16 +188,16 @@ impl Picture<'_> {
             let _ = write!(self.text, "<path class=\"run c{}\" d=\"", index % COLORS);
             let mut last = None;
             for (x, next, value) in self.steps(values) {
-                let y = value.map(|value| panel.at(value));
-                match (last, y) {
-                    (_, None) => {}
-                    (Some(before), Some(y)) if f64::total_cmp(&before, &y).is_eq() => {
-                        drop(write!(self.text, "H{next:.1}"))
-                    }
-                    (Some(_), Some(y)) => drop(write!(self.text, "V{y:.1}H{next:.1}")),
-                    (None, Some(y)) => drop(write!(self.text, "M{x:.1} {y:.1}H{next:.1}")),
-                }
-                last = y;
+                let Some(y) = value.map(|value| panel.at(value)) else {
+                    last = None;
+                    continue;
+                };
+                let _ = match last {
+                    Some(before) if f64::total_cmp(&before, &y).is_eq() => write!(self.text, "H{next:.1}"),
+                    Some(_) => write!(self.text, "V{y:.1}H{next:.1}"),
+                    None => write!(self.text, "M{x:.1} {y:.1}H{next:.1}"),
+                };
+                last = Some(y);
             }
             self.text.push_str("\"/>");
         }
