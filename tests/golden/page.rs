@@ -113,7 +113,7 @@ fn lightness(color: &Value) -> u32 {
 #[case::desktop_at_night(1280, true)]
 fn a_browser_shows_the_page(#[case] width: u32, #[case] is_dark: bool) {
     if !Path::new(BROWSER).exists() {
-        eprintln!("SKIPPED: this needs {BROWSER}; run apt-get install chromium");
+        println!("SKIPPED: this needs {BROWSER}; run apt-get install chromium");
         return;
     }
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("page-{width}-{is_dark}"));
