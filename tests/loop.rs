@@ -18,6 +18,7 @@ mod closed_loop {
     mod outages;
     mod reasons;
     mod scaling;
+    mod shadow;
     mod shared;
     mod sharing;
     mod signals;

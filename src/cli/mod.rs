@@ -12,6 +12,7 @@ mod print;
 mod prometheus_route;
 mod render;
 mod run;
+mod shadow;
 
 use std::process::ExitCode;
 
@@ -39,6 +40,8 @@ enum Command {
     Explain(explain::Explain),
     /// Simulate the autoscaling of a model on its past or on a file of arrivals, and compare settings.
     Backtest(Box<backtest::Backtest>),
+    /// Show the number of ServingGroups that each model in shadow would hold, beside the number that it holds.
+    Shadow(Box<shadow::Shadow>),
     /// Print the CRD of AutoscalingProfile: `kthena-keda crds | kubectl apply --server-side --force-conflicts
     /// -f -`.
     Crds,
@@ -59,6 +62,7 @@ pub fn main() -> ExitCode {
         Command::Render(render) => render.run(),
         Command::Explain(explain) => explain.run(),
         Command::Backtest(backtest) => backtest.run(),
+        Command::Shadow(shadow) => shadow.run(),
         Command::Crds => crds::run(),
         Command::Completion(completion) => completion.run(Cli::command()),
         Command::Man(man) => man.run(Cli::command()),

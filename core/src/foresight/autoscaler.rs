@@ -46,14 +46,14 @@ pub struct Autoscaler {
 }
 
 impl Autoscaler {
-    /// A new ScaledObject and HPA of a model that has this number of replicas, which is brought within the bounds.
+    /// A ScaledObject and HPA that were created at this time, of a model that has this number of replicas, which is brought within the bounds.
     /// `sync_period` is that of the HPA controller.
-    pub fn new(spec: AutoscalerSpec, replicas: i32, now: Time, sync_period: Time) -> Self {
+    pub fn new(spec: AutoscalerSpec, replicas: i32, created: Time, sync_period: Time) -> Self {
         let replicas = replicas.clamp(spec.keda.min.min(spec.hpa.max()), spec.hpa.max());
         Self {
             spec,
             hpa: Hpa::default(),
-            scale_loop: ScaleLoop::new(now),
+            scale_loop: ScaleLoop::new(created),
             replicas,
             changes: VecDeque::new(),
             status: replicas,
@@ -74,6 +74,14 @@ impl Autoscaler {
     /// Changes the settings. As in a cluster, the number and the memory of both stay; new bounds act at the next step.
     pub fn set_spec(&mut self, spec: AutoscalerSpec) {
         self.spec = spec;
+    }
+
+    /// Corrects the number of replicas after a sync whose result is known. From and to 0 it is KEDA's, else the HPA's.
+    pub fn correct(&mut self, now: Time, replicas: i32) {
+        if self.replicas != 0 && replicas != 0 {
+            self.hpa.record_change(&self.spec.hpa, now, self.replicas, replicas);
+        }
+        self.scale(now, replicas);
     }
 
     /// One poll of KEDA, with one value for each trigger; `None` is an error.

@@ -105,7 +105,7 @@ impl Hpa {
         self.recommendations
             .get_or_insert_with(|| vec![Recommendation { replicas: input.spec, at: input.now }]);
         let decision = self.decide(spec, input);
-        self.record_event(spec, input, decision.replicas);
+        self.record_change(spec, input.now, input.spec, decision.replicas);
         decision
     }
 
@@ -222,11 +222,12 @@ impl Hpa {
         input.spec.saturating_sub(added).saturating_add(removed)
     }
 
-    fn record_event(&mut self, spec: &HpaSpec, input: Sync<'_>, replicas: i32) {
-        if replicas > input.spec {
-            self.added.record(&spec.scale_up, replicas.saturating_sub(input.spec), input.now);
-        } else if replicas < input.spec {
-            self.removed.record(&spec.scale_down, input.spec.saturating_sub(replicas), input.now);
+    /// Records a change of the number of replicas that the controller made.
+    pub(super) fn record_change(&mut self, spec: &HpaSpec, now: Time, before: i32, after: i32) {
+        if after > before {
+            self.added.record(&spec.scale_up, after.saturating_sub(before), now);
+        } else if after < before {
+            self.removed.record(&spec.scale_down, before.saturating_sub(after), now);
         }
     }
 }

@@ -5,7 +5,7 @@
 //! | [`time`] | points in simulated time |
 //! | [`spec`] | settings of the HPA and of KEDA's scale loop, read from the ScaledObject of a plan |
 //! | [`hpa`], [`keda`] | decisions of the HPA controller and of KEDA's scale loop |
-//! | [`autoscaler`] | both of them for one model, on values as they come |
+//! | [`autoscaler`], [`resume`] | both of them for one model, on values as they come; the same after a restart |
 //! | [`prometheus`], [`law`] | samples of the router's series, and the demand signals computed from them |
 //! | [`latency`] | samples of the engines' latencies, and the signal computed from them |
 //! | [`random`] | seeded pseudo-random numbers |
@@ -36,6 +36,7 @@ pub mod overrides;
 pub mod prometheus;
 pub mod random;
 pub mod report;
+pub mod resume;
 pub mod settings;
 pub mod simulation;
 pub mod sizing;

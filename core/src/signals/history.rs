@@ -25,6 +25,13 @@ pub fn samples_in_window(router: &RouterSeries) -> Expr {
     Expr::max(Expr::Range(RangeFunction::CountOverTime, router.active(), "10m".into()))
 }
 
+/// ServingGroups that the operator found that a model in shadow would hold.
+pub fn shadow_replicas(namespace: &str, name: &str, matchers: &SeriesMatchers) -> Expr {
+    let series = Selector::metric("kthena_keda_shadow_replicas");
+    let series = series.with("namespace", namespace).with("model_serving", name);
+    Expr::max(Expr::Series(located(series, matchers)))
+}
+
 /// A metric with the number of ServingGroups of one ModelServing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplicaSource {

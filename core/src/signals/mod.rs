@@ -13,7 +13,9 @@ mod service_time;
 pub use backlog::BoundedBacklog;
 pub(crate) use backlog::WINDOW as ARRIVALS_WINDOW;
 pub use engine::EngineSeries;
-pub use history::{ReplicaSource, SAMPLE_WINDOW, arrival_rate, replica_sources, samples_in_window};
+pub use history::{
+    ReplicaSource, SAMPLE_WINDOW, arrival_rate, replica_sources, samples_in_window, shadow_replicas,
+};
 pub use latency::LatencySignal;
 pub use probe_queries::{
     ENGINE_OF, MODEL, STATUS_CODE, engine_gauges, engine_targets, model_names, other_shards,

@@ -3,6 +3,7 @@
 //! Each observed model has at most one query in flight, and none waits for that of another model: a slow Prometheus
 //! delays only its own models. No reconcile waits for any of them, and nothing is written.
 
+mod history;
 mod player;
 
 use std::{
@@ -17,20 +18,30 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{Context, model_serving::RouterReceiver};
 use crate::{prometheus::Querier, settings::ShadowSettings, telemetry::unix_time};
+pub use history::{Past, Resumed};
 use kthena_keda_core::{
     api::kthena::ModelServing,
     domain::{Key, key},
-    foresight::time::Time,
+    foresight::{autoscaler::Autoscaler, time::Time},
     observed::ShadowState,
     plan::{Plan, plan},
 };
-use player::{Player, Target, Values};
+pub use player::Target;
+use player::{Player, Values};
 
 /// Time between two looks at the models in shadow.
 const TICK: Duration = Duration::from_secs(1);
 
 /// A query round of one model.
-type Round = LocalBoxFuture<'static, (Key, Values)>;
+type Round = LocalBoxFuture<'static, (Key, Answer)>;
+
+/// Result of a query round.
+enum Answer {
+    /// Present value of each trigger.
+    Values(Values),
+    /// The simulation of these settings after the last minutes.
+    Resumed(Box<(Autoscaler, Target)>),
+}
 
 /// Runs for the life of the process, and calls `changed` with each model whose state differs from the last one.
 pub async fn run(
@@ -51,8 +62,8 @@ pub async fn run(
                 shadows.follow().into_iter().for_each(&changed);
                 rounds.extend(shadows.begin_rounds(Instant::now()));
             }
-            Some((key, values)) = rounds.next(), if !rounds.is_empty() => {
-                shadows.end_round(&key, &values).into_iter().for_each(&changed);
+            Some((key, answer)) = rounds.next(), if !rounds.is_empty() => {
+                shadows.end_round(&key, answer).into_iter().for_each(&changed);
             }
         }
     }
@@ -102,14 +113,23 @@ impl Shadows {
 
     fn begin_round(&mut self, key: Key, now: Instant) -> Option<Round> {
         let planned = self.planned(&key);
-        let period = self.settings.hpa_sync_period;
+        let (period, prometheus) = (self.settings.hpa_sync_period, self.prometheus.clone());
         let player = self.players.get_mut(&key)?;
         if let Some((model, target)) = planned {
+            if let Some(ShadowState::Observed(range)) =
+                ShadowState::reported(&model).filter(|_| player.is_new())
+            {
+                player.await_history();
+                let past =
+                    Past { key: key.clone(), replicas: model.replicas(), since: Some(range.since), period };
+                let resumed =
+                    async move { (key, Answer::Resumed(Box::new(past.resumed(&prometheus, target).await))) };
+                return Some(resumed.boxed_local());
+            }
             player.set_target(target, model.replicas(), simulated_now(), period);
         }
         let queries = player.begin(now, simulated_now(), period)?;
-        let prometheus = self.prometheus.clone();
-        Some(async move { (key, queries.run(&prometheus).await) }.boxed_local())
+        Some(async move { (key, Answer::Values(queries.run(&prometheus).await)) }.boxed_local())
     }
 
     /// The settings in force; `None` while there is no complete plan, so that the last ones stay, as they do in a cluster.
@@ -129,8 +149,12 @@ impl Shadows {
     }
 
     /// Decides on the values of a round. Returns the model if its state has changed.
-    fn end_round(&mut self, key: &Key, values: &Values) -> Option<Key> {
-        let replicas = self.players.get_mut(key)?.end(values)?;
+    fn end_round(&mut self, key: &Key, answer: Answer) -> Option<Key> {
+        let player = self.players.get_mut(key)?;
+        let replicas = match answer {
+            Answer::Values(values) => player.end(&values)?,
+            Answer::Resumed(resumed) => player.resume(resumed.0, resumed.1)?,
+        };
         let model = self.context.caches.model_serving(key)?;
         let reported = ShadowState::reported(&model);
         let caches = &self.context.caches;

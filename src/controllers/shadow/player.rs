@@ -17,16 +17,16 @@ use kthena_keda_core::{
 
 /// Settings of a dry run, as a planned ScaledObject states them.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Target {
-    spec: AutoscalerSpec,
-    queries: Queries,
+pub struct Target {
+    pub(super) spec: AutoscalerSpec,
+    pub(super) queries: Queries,
 }
 
 /// The query of each trigger, and the Prometheus that answers.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Queries {
-    prometheus: Arc<PrometheusSettings>,
-    texts: Arc<[String]>,
+    pub(super) prometheus: Arc<PrometheusSettings>,
+    pub(super) texts: Arc<[String]>,
 }
 
 /// Value of each trigger; `None` is an error, as KEDA sees it.
@@ -48,14 +48,24 @@ pub(super) struct Player {
     simulation: Option<(Autoscaler, Queries)>,
     next_sync: Instant,
     next_poll: Instant,
-    in_flight: Option<Steps>,
+    in_flight: Option<InFlight>,
+}
+
+/// Queries that have not been answered.
+#[derive(Clone, Copy, Debug)]
+enum InFlight {
+    /// Values for these steps.
+    Values(Steps),
+    /// The values of the last minutes, after a restart.
+    History,
 }
 
 impl Target {
-    pub(super) fn new(
-        object: &ScaledObject,
-        prometheus: PrometheusSettings,
-    ) -> Result<Self, UnsupportedSpec> {
+    /// Settings of a ScaledObject, whose queries go to this Prometheus.
+    ///
+    /// # Errors
+    /// If the object has settings that the simulation does not support.
+    pub fn new(object: &ScaledObject, prometheus: PrometheusSettings) -> Result<Self, UnsupportedSpec> {
         let query = |metadata: &std::collections::BTreeMap<String, String>| {
             metadata.get("query").cloned().unwrap_or_default()
         };
@@ -139,7 +149,7 @@ impl Player {
         if syncs {
             self.next_sync = following(self.next_sync, period, now);
         }
-        self.in_flight = Some(Steps { at, polls, syncs });
+        self.in_flight = Some(InFlight::Values(Steps { at, polls, syncs }));
         Some(queries)
     }
 
@@ -148,9 +158,29 @@ impl Player {
         Duration::from_secs(seconds.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(1).max(1))
     }
 
+    /// `true` before the simulation begins.
+    pub(super) const fn is_new(&self) -> bool {
+        self.simulation.is_none()
+    }
+
+    /// Waits for the values of the last minutes.
+    pub(super) const fn await_history(&mut self) {
+        self.in_flight = Some(InFlight::History);
+    }
+
+    /// Continues a simulation that a restart interrupted, with a query round at once. Returns the number that the model would hold.
+    pub(super) fn resume(&mut self, autoscaler: Autoscaler, target: Target) -> Option<i32> {
+        let Some(InFlight::History) = self.in_flight else { return None };
+        self.in_flight = None;
+        let replicas = autoscaler.replicas();
+        self.simulation = Some((autoscaler, target.queries));
+        Some(replicas)
+    }
+
     /// Decides on the values of the round. Returns the number that the model would hold.
     pub(super) fn end(&mut self, values: &Values) -> Option<i32> {
-        let Steps { at, polls, syncs } = self.in_flight.take()?;
+        let InFlight::Values(Steps { at, polls, syncs }) = self.in_flight? else { return None };
+        self.in_flight = None;
         let (autoscaler, _) = self.simulation.as_mut()?;
         if polls {
             autoscaler.poll(at, values);

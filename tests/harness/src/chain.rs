@@ -141,7 +141,8 @@ impl Chain {
         let router = Router::start_with(control_plane, &client, "kthena-router-0", router).await;
         let operator_settings = Settings::new(&settings.operator)
             .without("--prometheus-url")
-            .with(&format!("--prometheus-url={}", prometheus.url));
+            .with(&format!("--prometheus-url={}", prometheus.url))
+            .with(&format!("--hpa-sync-period={}", settings.hpa_sync_seconds));
         let engine = Engine::start(settings.engine.clone());
         Self {
             operator: None,

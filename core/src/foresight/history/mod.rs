@@ -71,7 +71,7 @@ impl Grid {
         clippy::cast_precision_loss,
         reason = "bounded"
     )]
-    fn index(self, at: f64) -> Option<usize> {
+    pub(super) fn index(self, at: f64) -> Option<usize> {
         let position = (at - self.start as f64) / f64::from(self.step);
         let index = position.round();
         let is_on_grid = (position - index).abs() * f64::from(self.step) <= 0.5;

@@ -1,0 +1,244 @@
+//! `shadow`: the numbers of the models in shadow, with the caller's RBAC permissions.
+//!
+//! Each number is simulated here, on the values that Prometheus has of the last minutes, and so needs neither the operator nor a
+//! write. If Prometheus scrapes the operator, its own numbers are among those values.
+
+mod output;
+
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::Args;
+use futures::{StreamExt as _, stream};
+use kube::ResourceExt as _;
+
+use self::output::{Format, Range, Row};
+use super::{
+    operator::Operator,
+    plan_args::{model_name, namespace},
+    prometheus_route::{PrometheusRoute, ROUTER_NAMESPACE, is_unknown, prometheus_url},
+};
+use crate::{
+    cluster::{self, discovery},
+    controllers::shadow::{Past, Resumed, Target},
+    sources::{
+        kinds::optional_apis,
+        live::{self, Live},
+    },
+};
+use kthena_keda_core::{
+    api::{annotations::AnnotationKey, kthena::ModelServing},
+    domain::{Capabilities, PrometheusUrl, key, printable},
+    intent::{Profile, PrometheusSettings},
+    observed::{Observed, ShadowState},
+    plan::{self, plan_router},
+};
+
+/// Period of `--watch`.
+const WATCH_PERIOD: Duration = Duration::from_secs(5);
+/// Models whose values are read at a time.
+const CONCURRENCY: usize = 4;
+
+#[derive(Args)]
+pub(super) struct Shadow {
+    /// ModelServing to show; without it, all that are in shadow.
+    #[arg(value_name = "NAMESPACE/NAME")]
+    model: Option<String>,
+    /// Namespace of the ModelServings; by default all namespaces.
+    #[arg(short, long, value_parser = namespace)]
+    namespace: Option<String>,
+    /// All namespaces, which is the default.
+    #[arg(short = 'A', long, conflicts_with_all = ["namespace", "model"])]
+    all_namespaces: bool,
+    /// Context of the kubeconfig; the current context by default.
+    #[arg(long)]
+    context: Option<String>,
+    /// Output format.
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    output: Format,
+    /// Repeat every five seconds until interrupted.
+    #[arg(short, long)]
+    watch: bool,
+    /// Address of Prometheus as reached from here, such as <http://localhost:9090>; by default queries go
+    /// through the API server.
+    #[arg(long, value_name = "URL")]
+    prometheus_url: Option<PrometheusUrl>,
+    /// Namespace of kthena-router; by default that of the operator's Deployment, else kthena-system.
+    #[arg(long, env = "KTHENA_KEDA_ROUTER_NAMESPACE", value_name = "NAMESPACE", value_parser = namespace)]
+    router_namespace: Option<String>,
+    /// Seconds between two decisions: --horizontal-pod-autoscaler-sync-period of your kube-controller-manager.
+    #[arg(long, env = "KTHENA_KEDA_HPA_SYNC_PERIOD", value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=600))]
+    hpa_sync_period: u64,
+}
+
+impl Shadow {
+    pub(super) fn run(&self) -> ExitCode {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let result = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| error.to_string())
+            .and_then(|runtime| runtime.block_on(self.show()));
+        match result {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                // A closed standard error leaves no place to report its own error.
+                let _ = writeln!(io::stderr(), "error: {}", printable(&error));
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    async fn show(&self) -> Result<(), String> {
+        loop {
+            let rows = Box::pin(self.rows()).await?;
+            output::print(&rows, self.output)
+                .map_err(|error| format!("cannot write to standard output: {error}"))?;
+            if !self.watch {
+                return Ok(());
+            }
+            tokio::time::sleep(WATCH_PERIOD).await;
+        }
+    }
+
+    /// The models in shadow, by namespace and name.
+    async fn rows(&self) -> Result<Vec<Row>, String> {
+        let named =
+            self.model.as_deref().map(|model| model_name(model, self.namespace.as_deref())).transpose()?;
+        let namespace = named.map(|(namespace, _)| namespace).or(self.namespace.as_deref());
+        let client = cluster::connect(self.context.clone()).await.map_err(|error| error.to_string())?;
+        let served = discovery::discover(&client, &optional_apis())
+            .await
+            .map_err(|error| format!("discovery of the cluster's APIs failed: {error}"))?;
+        let operator = Operator::find(&client).await.ok().flatten();
+        let of_operator = operator.as_ref().and_then(|found| found.router_namespace.clone());
+        let router_namespace =
+            self.router_namespace.clone().or(of_operator).unwrap_or_else(|| ROUTER_NAMESPACE.to_owned());
+        let live = live::read(&client, &served, namespace, &router_namespace).await;
+        let route = PrometheusRoute::new(client, self.prometheus_url.clone())?;
+        let view = View {
+            live: &live,
+            capabilities: served.capabilities,
+            operator: operator.as_ref(),
+            router_namespace: &router_namespace,
+            route: &route,
+            period: Duration::from_secs(self.hpa_sync_period),
+        };
+        let models = live.objects.model_servings.iter().map(|(_, model)| model);
+        let selected = models.filter(|model| {
+            let is_named = named.is_none_or(|(namespace, name)| {
+                model.namespace().as_deref() == Some(namespace) && model.name_any() == name
+            });
+            is_named
+                && model.is_in_shadow()
+                && namespace.is_none_or(|namespace| model.namespace().as_deref() == Some(namespace))
+        });
+        let mut rows: Vec<Row> =
+            stream::iter(selected).map(|model| view.row(model)).buffer_unordered(CONCURRENCY).collect().await;
+        if rows.is_empty() {
+            return Err([self.no_model()].into_iter().chain(live.missing).collect::<Vec<_>>().join("; "));
+        }
+        rows.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+        Ok(rows)
+    }
+
+    fn no_model(&self) -> String {
+        let annotation = AnnotationKey::Shadow;
+        match (&self.model, &self.namespace) {
+            (Some(model), _) => format!(
+                "the ModelServing {model} does not exist or is not in shadow; correct the name, or opt in and set {annotation} to true"
+            ),
+            (None, Some(namespace)) => format!(
+                "no ModelServing in namespace {namespace} is in shadow; opt in and set {annotation} to true"
+            ),
+            (None, None) => format!("no ModelServing is in shadow; opt in and set {annotation} to true"),
+        }
+    }
+}
+
+/// The cluster, as the caller may read it.
+struct View<'a> {
+    live: &'a Live,
+    capabilities: Capabilities,
+    operator: Option<&'a Operator>,
+    router_namespace: &'a str,
+    route: &'a PrometheusRoute,
+    period: Duration,
+}
+
+impl View<'_> {
+    async fn row(&self, model: &ModelServing) -> Row {
+        let (observed, defaults) = self.observe(model);
+        let plan = plan::plan(&observed, self.capabilities, &defaults);
+        let resolved = plan.explanation.as_ref().and_then(|found| found.resolved.as_ref());
+        let prometheus = resolved.and_then(|found| found.intent.profile.prometheus.as_ref());
+        let finding = plan.findings.first();
+        let problem = finding.map(|finding| format!("{}: {}", finding.reason.as_str(), finding.message));
+        let simulated = match (plan.shadow, prometheus) {
+            (Some(object), Some(prometheus)) if self.is_known(prometheus) => {
+                let target = Target::new(&object, self.route.settings(prometheus));
+                let target = target.map_err(|error| error.to_string());
+                match target {
+                    Ok(target) => self.past(model).read(&self.route.querier, &target).await,
+                    Err(error) => Err(error),
+                }
+            }
+            (Some(_), _) => {
+                Err("the address of Prometheus is not known here; pass --prometheus-url".to_owned())
+            }
+            (None, _) => Err(problem.unwrap_or_default()),
+        };
+        let range = match ShadowState::reported(model) {
+            Some(ShadowState::Observed(range)) => Some(range),
+            _ => None,
+        };
+        let (resumed, problem) = match simulated {
+            Ok(Resumed { has_values: false, .. }) => (
+                None,
+                Some("Prometheus has no value of a signal in the time that a decision depends on".to_owned()),
+            ),
+            Ok(resumed) => (Some(resumed), None),
+            Err(error) => (None, Some(error)),
+        };
+        let would_hold = resumed.as_ref().map(|resumed| resumed.autoscaler.replicas());
+        Row {
+            namespace: observed.namespace().to_owned(),
+            name: model.name_any(),
+            holds: model.replicas(),
+            would_hold,
+            range: range.map(|range| Range::of(range, would_hold)),
+            scaled_by: plan::scaled_by(&observed)
+                .into_iter()
+                .map(|found| format!("{} {}", found.kind, printable(&found.name)))
+                .collect(),
+            decision: resumed.and_then(|resumed| resumed.reason),
+            problem: problem.map(|problem| printable(&problem).into_owned()),
+        }
+    }
+
+    fn observe(&self, model: &ModelServing) -> (Observed, Profile) {
+        let mut defaults = Profile::built_in();
+        let (url, _) = prometheus_url(self.live, model, self.operator, self.route);
+        defaults.prometheus = url.map(PrometheusSettings::from);
+        let (router, _) = self.live.objects.observe_router(self.router_namespace);
+        let profile = self.live.objects.default_profile();
+        let router = plan_router(&router, profile.as_ref(), &defaults, true).router;
+        (self.live.objects.observe(model, router), defaults)
+    }
+
+    /// `true` if the address of Prometheus is known here.
+    fn is_known(&self, prometheus: &PrometheusSettings) -> bool {
+        self.route.url.is_some() || !is_unknown(prometheus)
+    }
+
+    fn past(&self, model: &ModelServing) -> Past {
+        let since = match ShadowState::reported(model) {
+            Some(ShadowState::Observed(range)) => Some(range.since),
+            _ => None,
+        };
+        Past { key: key(model), replicas: model.replicas(), since, period: self.period }
+    }
+}
