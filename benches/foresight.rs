@@ -94,6 +94,7 @@ fn weeks(criterion: &mut Criterion) {
             slo: Slo::default(),
             plant: PlantOptions { slots: None, cold_start: 300.0, queue: Queue::Engine, service_time: None },
             costs: Costs::default(),
+            sync_period: kthena_keda_core::foresight::time::Time::from_seconds(15),
             explain: None,
             assume_independent: false,
         };

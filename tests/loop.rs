@@ -13,6 +13,7 @@
 #[path = "loop"]
 mod closed_loop {
     mod arrivals;
+    mod backtest;
     mod booster;
     mod lifecycle;
     mod outages;

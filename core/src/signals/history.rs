@@ -20,9 +20,11 @@ pub fn arrival_rate(models: &ModelNames, router: &RouterSeries) -> Option<Expr> 
     bounded_requests(models, router, bound, None).map(|bounded| bounded.arrival_rate)
 }
 
-/// Samples of the router within [`SAMPLE_WINDOW`], from which the resolution of a store follows.
+/// Samples of the router within [`SAMPLE_WINDOW`], from which the resolution of a store follows; no value for a window that begins before
+/// the first sample.
 pub fn samples_in_window(router: &RouterSeries) -> Expr {
     Expr::max(Expr::Range(RangeFunction::CountOverTime, router.active(), "10m".into()))
+        .if_any(Expr::Series(router.active().offset("10m")))
 }
 
 /// ServingGroups that the operator found that a model in shadow would hold.

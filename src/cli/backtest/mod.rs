@@ -260,6 +260,7 @@ impl Backtest {
                 queue: self.queue.into(),
                 service_time: self.service_time,
             },
+            sync_period: Time::from_seconds(self.hpa_sync_period),
             costs: Costs { gpus_per_group: self.gpus_per_group.or(compared.gpus), gpu_hour: self.gpu_cost },
             explain: self.explain_time(start, length)?,
             assume_independent: self.assume_independent,

@@ -19,11 +19,13 @@ use serde_json::json;
 
 use crate::{
     Crds, ModelServing, ModelServingBuilder, Process, Settings, Stack,
+    control_plane::free_port,
     neighbours::{
         ControllerManager, Keda, Kthena, Kwok, MAX_WAITING, Prometheus, PrometheusSettings, Router,
         RouterSettings,
     },
     objects::apply,
+    scraped_operator,
     stack::{kinds, resource},
     wait::{until, until_asked, until_within},
 };
@@ -59,6 +61,8 @@ pub struct ChainSettings {
     pub router_max_waiting: u32,
     /// Settings of the mock engines.
     pub engine: EngineSettings,
+    /// Interval at which Prometheus scrapes the operator; `None` if it does not.
+    pub operator_interval: Option<&'static str>,
 }
 
 impl ChainSettings {
@@ -71,6 +75,7 @@ impl ChainSettings {
             prometheus: PrometheusSettings { lookback_seconds: 10 },
             router_max_waiting: MAX_WAITING,
             engine: EngineSettings { concurrency: 100, ..EngineSettings::default() },
+            operator_interval: None,
         }
     }
 }
@@ -143,6 +148,14 @@ impl Chain {
             .without("--prometheus-url")
             .with(&format!("--prometheus-url={}", prometheus.url))
             .with(&format!("--hpa-sync-period={}", settings.hpa_sync_seconds));
+        let operator_settings = match settings.operator_interval {
+            Some(interval) => {
+                let port = free_port();
+                scraped_operator::scrape(&client, port, interval).await;
+                operator_settings.without("--listen").with(&format!("--listen=:{port}"))
+            }
+            None => operator_settings,
+        };
         let engine = Engine::start(settings.engine.clone());
         Self {
             operator: None,

@@ -27,6 +27,7 @@ pub mod process;
 pub mod proxy;
 pub mod random;
 pub mod release;
+mod scraped_operator;
 pub mod stack;
 pub mod wait;
 pub mod web;

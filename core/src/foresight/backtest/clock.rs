@@ -7,8 +7,8 @@ use crate::foresight::{
     time::Time,
 };
 
-/// Interval between two syncs of the HPA: its period, and the time of a query.
-const SYNC_PERIOD: Time = Time::from_millis(15_050);
+/// Time of a query, by which the interval between two syncs of the HPA is longer than its period, in milliseconds.
+const QUERY_TIME: u64 = 50;
 
 /// A model that is scaled.
 pub(super) trait Plant {
@@ -27,6 +27,8 @@ pub(super) trait Plant {
 pub(super) struct Schedule {
     /// Time of the first sync.
     pub(super) phase: Time,
+    /// Period of the HPA's syncs.
+    pub(super) period: Time,
     /// End.
     pub(super) end: Time,
     /// Time whose sync is explained: the last one that is not after it.
@@ -68,7 +70,8 @@ pub(super) fn drive(
 ) -> Driven {
     let spec = AutoscalerSpec { hpa: settings.hpa.clone(), keda: settings.keda.clone() };
     let polling = Time::from_seconds(u64::try_from(settings.keda.polling_interval).unwrap_or(1).max(1));
-    let mut autoscaler = Autoscaler::new(spec, replicas, Time::default(), SYNC_PERIOD);
+    let interval = Time::from_millis(schedule.period.millis() + QUERY_TIME);
+    let mut autoscaler = Autoscaler::new(spec, replicas, Time::default(), interval);
     let mut driven = Driven::default();
     let mut values = Vec::new();
     let mut held = replicas;
@@ -105,7 +108,7 @@ pub(super) fn drive(
                 driven.pass = Some(Pass { at: now, values, proposals, spec, status, decision });
             }
             follow(now, &autoscaler, plant, &mut driven.changes);
-            sync = sync.after(SYNC_PERIOD);
+            sync = sync.after(interval);
         }
     }
 }

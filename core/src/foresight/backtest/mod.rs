@@ -11,7 +11,7 @@ mod tests;
 mod what_if;
 
 pub use clock::Pass;
-pub use replay::{Fidelity, PHASES, PhaseResult};
+pub use replay::{Fidelity, PhaseResult};
 pub use what_if::{Outcome, StepState};
 
 use super::{
@@ -69,6 +69,8 @@ pub struct Backtest<'a> {
     pub plant: PlantOptions,
     /// Prices.
     pub costs: Costs,
+    /// Period of the HPA's syncs, `--horizontal-pod-autoscaler-sync-period` of the cluster.
+    pub sync_period: Time,
     /// Time since the start whose sync is explained.
     pub explain: Option<Time>,
     /// Custom signals may be taken as recorded although the fleet of a candidate differs.
@@ -152,8 +154,8 @@ impl Backtest<'_> {
         if let Some(trigger) = self.current.triggers.iter().find(is_other) {
             return Err(Unfit::Query(listed(&[&trigger.name], 1)));
         }
-        let fidelity = replay::fidelity(history, self.current);
-        let phase = fidelity.as_ref().map_or(0, Fidelity::best_phase);
+        let fidelity = replay::fidelity(history, self.current, self.sync_period);
+        let phase = fidelity.as_ref().map(Fidelity::best_phase).unwrap_or_default();
         let mut findings = self.data_findings(history, missing, fidelity.as_ref());
         let slots = self.slots()?;
         let wants_more = !self.candidates.is_empty() || !self.fixed.is_empty();
@@ -174,10 +176,10 @@ impl Backtest<'_> {
             self.fixed(&setup, &mut runs)?;
         }
         let explained = self.explain.and_then(|time| {
-            let (_, pass) = replay::replay(history, self.current, phase, Some(time));
+            let (_, pass) = replay::replay(history, self.current, (self.sync_period, phase), Some(time));
             pass.map(|pass| Explained::new(&pass, self.current, history.grid().start()))
         });
-        let data = Data { steps: history.grid().steps(), missing, phases: PHASES.to_vec() };
+        let data = Data { steps: history.grid().steps(), missing, phases: self.phases() };
         let need = workload.as_ref().map(|workload| self.need(workload)).unwrap_or_default();
         let assumptions = self.assumptions(slots, workload.as_ref());
         Ok(Report::new(&self.model, history.grid(), data, assumptions, self.slo)
@@ -187,7 +189,7 @@ impl Backtest<'_> {
 
     fn of_load(&self, workload: &Workload) -> Result<Report, Unfit> {
         let slots = self.slots()?;
-        let setup = self.setup(workload, None, slots, 0);
+        let setup = self.setup(workload, None, slots, Time::default());
         let mut runs = Vec::new();
         self.autoscaled(&setup, None, &mut runs)?;
         self.fixed(&setup, &mut runs)?;
@@ -200,10 +202,15 @@ impl Backtest<'_> {
         #[allow(clippy::cast_precision_loss, reason = "bounded")]
         let missing = gaps as f64 / steps as f64;
         let findings = self.fallback_finding().into_iter().collect();
-        let data = Data { steps, missing, phases: vec![0] };
+        let data = Data { steps, missing, phases: vec![0.0] };
         Ok(Report::new(&self.model, workload.grid(), data, self.assumptions(slots, Some(workload)), self.slo)
             .with_runs(None, runs, findings, self.need(workload))
             .with_explanation(explained))
+    }
+
+    /// Phases that were tried, in seconds.
+    fn phases(&self) -> Vec<f64> {
+        replay::phases(self.sync_period).map(Time::seconds).collect()
     }
 
     fn slots(&self) -> Result<f64, Unfit> {
@@ -216,10 +223,18 @@ impl Backtest<'_> {
         workload: &'a Workload,
         history: Option<&'a History>,
         slots: f64,
-        phase: u64,
+        phase: Time,
     ) -> Setup<'a> {
         let fleet = FluidSpec { slots, cold_start: self.plant.cold_start, queue: self.plant.queue };
-        Setup { workload, history, fleet, limit: self.slo.seconds, phase, explain: None }
+        Setup {
+            workload,
+            history,
+            fleet,
+            limit: self.slo.seconds,
+            phase,
+            period: self.sync_period,
+            explain: None,
+        }
     }
 
     /// Runs the settings in force and the candidates.

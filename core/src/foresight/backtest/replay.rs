@@ -9,8 +9,13 @@ use crate::foresight::{
     time::Time,
 };
 
-/// Phases of the HPA's syncs that are tried, in seconds: the real one is not known.
-pub const PHASES: [u64; 5] = [0, 3, 6, 9, 12];
+/// Phases of the HPA's syncs that are tried: the real one is not known.
+const PHASES: u64 = 5;
+
+/// The phases of a period, evenly spaced.
+pub(super) fn phases(period: Time) -> impl Iterator<Item = Time> {
+    (0..PHASES).map(move |phase| Time::from_millis(period.millis() * phase / PHASES))
+}
 
 /// Agreement of a replay with the recorded replicas.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -35,7 +40,7 @@ pub struct Fidelity {
 #[serde(rename_all = "camelCase")]
 pub struct PhaseResult {
     /// Seconds after a step.
-    pub phase: u64,
+    pub phase: f64,
     /// Share of the steps in which the numbers are equal, 0 to 1.
     pub equal: f64,
     /// Greatest difference.
@@ -50,9 +55,9 @@ impl Fidelity {
     }
 
     /// Phase of the best agreement.
-    pub fn best_phase(&self) -> u64 {
+    pub fn best_phase(&self) -> Time {
         let best = self.phases.iter().rev().max_by(|a, b| a.equal.total_cmp(&b.equal));
-        best.map_or(0, |phase| phase.phase)
+        best.map(|phase| Time::from_seconds_f64(phase.phase)).unwrap_or_default()
     }
 }
 
@@ -101,7 +106,7 @@ impl Plant for Record<'_> {
 pub(super) fn replay(
     history: &History,
     settings: &Settings,
-    phase: u64,
+    (period, phase): (Time, Time),
     explain: Option<Time>,
 ) -> (Vec<i32>, Option<Pass>) {
     let grid = history.grid();
@@ -116,7 +121,7 @@ pub(super) fn replay(
         steps: grid.steps(),
     };
     let end = Time::from_seconds(u64::from(grid.step()) * grid.steps() as u64);
-    let schedule = Schedule { phase: Time::from_seconds(phase), end, explain };
+    let schedule = Schedule { phase, period, end, explain };
     let Driven { pass, .. } = drive(settings, schedule, replicas, &mut record);
     (record.course, pass)
 }
@@ -133,15 +138,16 @@ pub(super) fn first_replicas(history: &History) -> Option<i32> {
 }
 
 /// Compares the replay in each phase with the record; `None` without recorded replicas.
-pub(super) fn fidelity(history: &History, settings: &Settings) -> Option<Fidelity> {
+pub(super) fn fidelity(history: &History, settings: &Settings, period: Time) -> Option<Fidelity> {
     let recorded = recorded_replicas(history)?;
     let hours = |sum: f64| sum * f64::from(history.grid().step()) / 3600.0;
     let mut best: Option<Fidelity> = None;
-    let mut phases = Vec::new();
-    for phase in PHASES {
-        let (course, _) = replay(history, settings, phase, None);
+    let mut results = Vec::new();
+    for phase in phases(period) {
+        let (course, _) = replay(history, settings, (period, phase), None);
         let found = compare(&course, recorded);
-        phases.push(PhaseResult { phase, equal: found.equal, max_difference: found.max_difference });
+        let (equal, max_difference) = (found.equal, found.max_difference);
+        results.push(PhaseResult { phase: phase.seconds(), equal, max_difference });
         if best.as_ref().is_none_or(|best| found.equal > best.equal) {
             best = Some(Fidelity {
                 simulated_hours: hours(found.simulated_hours),
@@ -150,7 +156,7 @@ pub(super) fn fidelity(history: &History, settings: &Settings) -> Option<Fidelit
             });
         }
     }
-    best.filter(|best| best.compared > 0).map(|best| Fidelity { phases, ..best })
+    best.filter(|best| best.compared > 0).map(|best| Fidelity { phases: results, ..best })
 }
 
 /// Agreement of one course, with sums of replicas in place of hours.

@@ -69,6 +69,7 @@ fn backtest<'a>(source: Source<'a>, current: &'a Settings, candidates: &'a [Cand
         slo: Slo::default(),
         plant: PLANT,
         costs: Costs::default(),
+        sync_period: Time::from_seconds(15),
         explain: None,
         assume_independent: false,
     }
@@ -77,7 +78,15 @@ fn backtest<'a>(source: Source<'a>, current: &'a Settings, candidates: &'a [Cand
 /// The history that Prometheus would have of a simulated model.
 fn recorded(planned: &Planned, workload: &Workload, phase: u64) -> History {
     let fleet = FluidSpec { slots: 10.0, cold_start: 60.0, queue: Queue::Engine };
-    let setup = Setup { workload, history: None, fleet, limit: 10.0, phase, explain: None };
+    let setup = Setup {
+        workload,
+        history: None,
+        fleet,
+        limit: 10.0,
+        phase: Time::from_seconds(phase),
+        period: Time::from_seconds(15),
+        explain: None,
+    };
     let outcome = what_if::autoscaled(&setup, &planned.settings, Some(2));
     let mut history = History::new(workload.grid(), "models", "chat", &planned.object, planned.backlog);
     let trigger = SeriesName::Trigger("active-requests".to_owned());

@@ -34,8 +34,10 @@ pub struct Setup<'a> {
     pub fleet: FluidSpec,
     /// Time above which a request waits for long, in seconds.
     pub limit: f64,
-    /// Phase of the HPA's syncs, in seconds.
-    pub phase: u64,
+    /// Phase of the HPA's syncs.
+    pub phase: Time,
+    /// Period of the HPA's syncs.
+    pub period: Time,
     /// Time whose sync is explained.
     pub explain: Option<Time>,
 }
@@ -238,7 +240,7 @@ pub(super) fn autoscaled(setup: &Setup<'_>, settings: &Settings, first: Option<i
         modelled: vec![false; grid.steps()],
     };
     let end = Time::from_seconds(u64::from(grid.step()) * grid.steps() as u64);
-    let schedule = Schedule { phase: Time::from_seconds(setup.phase), end, explain: setup.explain };
+    let schedule = Schedule { phase: setup.phase, period: setup.period, end, explain: setup.explain };
     let driven = drive(settings, schedule, replicas, &mut scaled);
     let modelled = scaled.modelled.iter().filter(|modelled| **modelled).count() as f64 / grid.steps() as f64;
     Outcome { modelled, pass: driven.pass, ..scaled.course.finish(driven.changes) }

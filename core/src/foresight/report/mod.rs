@@ -156,7 +156,7 @@ pub struct Data {
     /// Share of the steps without data, 0 to 1.
     pub missing: f64,
     /// Phases of the HPA's syncs that were tried, in seconds.
-    pub phases: Vec<u64>,
+    pub phases: Vec<f64>,
 }
 
 /// Assumptions on the fleet.
