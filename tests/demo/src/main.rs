@@ -40,7 +40,10 @@ async fn show(operator: PathBuf) {
     print_heading(
         "Starting a Kubernetes control plane, KEDA, Prometheus, the Prometheus Operator, Kthena, and kthena-keda with the RBAC permissions in config/install/rbac.yaml.",
     );
-    let mut settings = ChainSettings::quick(operator);
+    let operator = std::path::absolute(operator).expect("a path");
+    let mut settings = ChainSettings::quick(&operator);
+    // For the backtest.
+    settings.operator_interval = Some("1s");
     // Slow enough to follow on the screen.
     settings.profile = settings.profile.replace("stabilizationWindow: 2s", "stabilizationWindow: 5s");
     settings.engine = EngineSettings { concurrency: 10, ..EngineSettings::default() };
@@ -49,9 +52,11 @@ async fn show(operator: PathBuf) {
     chat.serves(&chain).await;
     chat.hpa().await;
     chat.keda_says("Ready", "True").await;
-    show_objects(&Shell::new(&chain.stack), &chat).await;
+    let shell = Shell::new(&chain.stack, operator);
+    show_objects(&shell, &chat).await;
     let mut scenario = Scenario {
         load: chain.load(&chat),
+        shell,
         chain,
         chat,
         recorder: Recorder::default(),
@@ -150,6 +155,7 @@ async fn show_objects(shell: &Shell, chat: &Model) {
 
 /// The part of the demo that runs under load.
 struct Scenario {
+    shell: Shell,
     chain: Chain,
     chat: Model,
     load: Load,
@@ -189,13 +195,38 @@ impl Scenario {
         self.until("one ServingGroup", |sample| sample.wanted == 1 && sample.ready == 1).await;
         self.for_a_while(Duration::from_secs(3), |sample| sample.wanted == 1).await;
 
+        self.step(
+            "What would other settings have done? backtest replays the run from Prometheus, first as it was.",
+            "",
+        );
+        self.backtest();
+
         self.step("Opting out deletes the generated objects. The model keeps running with its replicas.", "");
-        let shell = Shell::new(&self.chain.stack);
         let namespace = self.chat.serving.namespace.name.clone();
-        shell.kubectl(&["annotate", "modelserving", "chat", "-n", &namespace, "kthena.io/model-name-"]);
+        self.shell.kubectl(&["annotate", "modelserving", "chat", "-n", &namespace, "kthena.io/model-name-"]);
         self.chat.serving.scaled_object_gone().await;
-        shell.kubectl(&["get", "scaledobjects,servicemonitors", "-A"]);
-        shell.kubectl(&["get", "modelserving", "chat", "-n", &namespace, "--subresource=scale"]);
+        self.shell.kubectl(&["get", "scaledobjects,servicemonitors", "-A"]);
+        self.shell.kubectl(&["get", "modelserving", "chat", "-n", &namespace, "--subresource=scale"]);
+    }
+
+    /// Compares the run with a higher target.
+    fn backtest(&self) {
+        let model = format!("{}/chat", self.chat.serving.namespace.name);
+        let since = format!("--since={}s", self.recorder.elapsed().as_secs());
+        let prometheus = format!("--prometheus-url={}", self.chain.prometheus.url);
+        self.shell.kthena_keda(&[
+            "backtest",
+            &model,
+            &since,
+            "--step=1s",
+            "--hpa-sync-period=2",
+            "--cold-start=3s",
+            // No response of the demo ends by itself.
+            "--service-time=10m",
+            "--capacity=10",
+            "--set=target=20",
+            &prometheus,
+        ]);
     }
 
     /// Starts a step; a `mark` that is not empty labels it in the chart.

@@ -42,6 +42,11 @@ impl Default for Recorder {
 }
 
 impl Recorder {
+    /// Time since the start.
+    pub fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
     /// Records an action at the present time.
     pub fn mark(&mut self, label: &str) {
         self.marks.push((self.started.elapsed(), label.to_owned()));

@@ -1,6 +1,10 @@
 //! Commands as a user types them, with their output.
 
-use std::{io::IsTerminal as _, path::PathBuf, process::Command};
+use std::{
+    io::IsTerminal as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use harness::{Identity, Stack, control_plane::binary, stack::root};
 
@@ -13,13 +17,15 @@ pub fn print_heading(text: &str) {
 #[derive(Debug)]
 pub struct Shell {
     kubectl: PathBuf,
+    operator: PathBuf,
     kubeconfig: PathBuf,
 }
 
 impl Shell {
-    /// Shell with all permissions.
-    pub fn new(stack: &Stack) -> Self {
-        Self { kubectl: binary("kubectl"), kubeconfig: stack.control_plane.kubeconfig(&Identity::Admin) }
+    /// Shell with all permissions, and with this binary of the operator.
+    pub fn new(stack: &Stack, operator: PathBuf) -> Self {
+        let kubeconfig = stack.control_plane.kubeconfig(&Identity::Admin);
+        Self { kubectl: binary("kubectl"), operator, kubeconfig }
     }
 
     /// Prints and runs a kubectl command; its output goes to the terminal.
@@ -27,17 +33,29 @@ impl Shell {
     /// # Panics
     /// If it fails.
     pub fn kubectl(&self, arguments: &[&str]) {
+        self.run("kubectl", &self.kubectl, arguments);
+    }
+
+    /// The same with a command of kthena-keda.
+    ///
+    /// # Panics
+    /// If it fails.
+    pub fn kthena_keda(&self, arguments: &[&str]) {
+        self.run("kthena-keda", &self.operator, arguments);
+    }
+
+    fn run(&self, name: &str, program: &Path, arguments: &[&str]) {
         println!(
-            "\n$ kubectl {}",
+            "\n$ {name} {}",
             arguments.iter().map(|argument| quoted(argument)).collect::<Vec<_>>().join(" ")
         );
-        let status = Command::new(&self.kubectl)
+        let status = Command::new(program)
             .args(arguments)
             .env("KUBECONFIG", &self.kubeconfig)
             .current_dir(root())
             .status();
-        let status = status.expect("kubectl starts");
-        assert!(status.success(), "kubectl {} failed: {status}", arguments.join(" "));
+        let status = status.unwrap_or_else(|error| panic!("{name} starts: {error}"));
+        assert!(status.success(), "{name} {} failed: {status}", arguments.join(" "));
     }
 }
 
