@@ -15,5 +15,6 @@ mod golden {
     mod kinds;
     mod page;
     mod queries;
+    mod recommend;
     mod render;
 }

@@ -10,6 +10,7 @@ mod operator;
 mod plan_args;
 mod print;
 mod prometheus_route;
+mod recommend;
 mod render;
 mod run;
 mod shadow;
@@ -23,7 +24,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 #[command(
     name = "kthena-keda",
     version,
-    after_help = "Exit codes: 0 success, 1 invalid input or failure, 2 invalid arguments. explain also exits with 3 if a model is not scaled, and with 4 if that is not known yet. backtest has exit codes of its own."
+    after_help = "Exit codes: 0 success, 1 invalid input or failure, 2 invalid arguments. explain also exits with 3 if a model is not scaled, and with 4 if that is not known yet. backtest, recommend and cost have exit codes of their own."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -42,6 +43,8 @@ enum Command {
     Backtest(Box<backtest::Backtest>),
     /// Show the number of ServingGroups that each model in shadow would hold, beside the number that it holds.
     Shadow(Box<shadow::Shadow>),
+    /// Derive target, bounds and speeds of a model from its past, with the evidence for each.
+    Recommend(Box<recommend::Recommend>),
     /// Print the CRD of AutoscalingProfile: `kthena-keda crds | kubectl apply --server-side --force-conflicts
     /// -f -`.
     Crds,
@@ -63,20 +66,24 @@ pub fn main() -> ExitCode {
         Command::Explain(explain) => explain.run(),
         Command::Backtest(backtest) => backtest.run(),
         Command::Shadow(shadow) => shadow.run(),
+        Command::Recommend(recommend) => recommend.run(),
         Command::Crds => crds::run(),
         Command::Completion(completion) => completion.run(Cli::command()),
         Command::Man(man) => man.run(Cli::command()),
     }
 }
 
-/// Prints help, or an error about the arguments. `backtest` exits with 1 for it, since 2 is an error of Prometheus there.
+/// Prints help, or an error about the arguments. The commands that read Prometheus' history exit with 1 for it, since 2 is an error
+/// of Prometheus there.
 fn usage_error(error: &clap::Error) -> ExitCode {
     // A closed standard error leaves no place to report its own error.
     let _ = error.print();
-    let is_backtest = std::env::args_os().nth(1).is_some_and(|command| command == "backtest");
+    let reads_history = std::env::args_os()
+        .nth(1)
+        .is_some_and(|command| ["backtest", "recommend", "cost"].iter().any(|name| command == *name));
     match error.exit_code() {
         0 => ExitCode::SUCCESS,
-        _ if is_backtest => ExitCode::FAILURE,
+        _ if reads_history => ExitCode::FAILURE,
         code => ExitCode::from(u8::try_from(code).unwrap_or(1)),
     }
 }

@@ -4,7 +4,7 @@ use kthena_keda_core::{
     domain::{ModelNames, Objective, ScrapeInterval, SeriesMatchers},
     signals::{
         Demand, DemandScope, Engine, EngineSeries, Latency, LatencySignal, RouterSeries, Saturation,
-        activation,
+        activation, duration_quantile, mean_duration, start_quantile, starts,
     },
 };
 use promql_parser::parser::{self, Expr};
@@ -22,6 +22,8 @@ fn queries(names: &ModelNames) -> Vec<String> {
     let mut queries: Vec<String> =
         DEMANDS.iter().map(|demand| demand.query(&demanded, &router()).unwrap().to_string()).collect();
     queries.push(activation(names, &router()).to_string());
+    queries.push(mean_duration(&router(), names).to_string());
+    queries.push(duration_quantile(&router(), names, 95).to_string());
     queries
 }
 
@@ -41,6 +43,9 @@ fn queries_without_names() -> Vec<String> {
             [Saturation::Queue, Saturation::Running, Saturation::KvCache]
                 .map(|signal| signal.query(&series).to_string()),
         );
+        queries.push(series.first_token(95).to_string());
+        queries.push(starts("team-a", "chat", "604800s", &series.matchers).to_string());
+        queries.push(start_quantile("team-a", "chat", "604800s", &series.matchers, 95).to_string());
         let objective = |latency, text| Objective::parse(latency, text).unwrap();
         queries.extend(
             [objective(Latency::FirstToken, "2s"), objective(Latency::InterToken, "50ms")]

@@ -70,6 +70,8 @@ pub struct Counts {
 pub(super) struct Wait {
     pub(super) arrived: Time,
     pub(super) waited: Time,
+    /// Time in the engine; `None` if it was not served.
+    pub(super) served: Option<Time>,
 }
 
 #[derive(Debug)]
@@ -199,8 +201,11 @@ impl Fleet {
     pub(super) fn into_waits(self, now: Time) -> Vec<Wait> {
         let still =
             self.requests.iter().filter(|request| matches!(request.state, State::Waiting(_) | State::Queued));
-        let still =
-            still.map(|request| Wait { arrived: request.arrived, waited: now.since(request.arrived) });
+        let still = still.map(|request| Wait {
+            arrived: request.arrived,
+            waited: now.since(request.arrived),
+            served: None,
+        });
         let mut waits = self.waits;
         waits.extend(still);
         waits
@@ -373,7 +378,8 @@ impl Fleet {
         let Some(ticket) = self.enter(id, State::Running(ordinal)) else { return };
         let Some(request) = self.requests.get(id) else { return };
         self.events.push(Reverse((now.after(request.service), Event::Served(ticket))));
-        self.waits.push(Wait { arrived: request.arrived, waited: now.since(request.arrived) });
+        let (arrived, served) = (request.arrived, Some(request.service));
+        self.waits.push(Wait { arrived, waited: now.since(arrived), served });
     }
 
     /// Moves waiting requests into the free slots of an engine.
@@ -457,7 +463,11 @@ impl Fleet {
     fn lose(&mut self, now: Time, id: Id) {
         self.counts.lost += 1;
         if let Some(request) = self.requests.get(id) {
-            self.waits.push(Wait { arrived: request.arrived, waited: now.since(request.arrived) });
+            self.waits.push(Wait {
+                arrived: request.arrived,
+                waited: now.since(request.arrived),
+                served: None,
+            });
         }
         self.enter(id, State::Away);
         self.free.push(id);

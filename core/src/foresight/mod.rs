@@ -19,6 +19,7 @@
 //! | [`workload`] | requests of a history or of a file |
 //! | [`backtest`] | the settings on recorded values and on other requests, on one clock |
 //! | [`report`] | results as a table, as JSON and as CSV |
+//! | [`recommend`] | settings that the past of a model speaks for, with their evidence |
 
 pub mod autoscaler;
 pub mod backtest;
@@ -35,6 +36,7 @@ pub mod load_file;
 pub mod overrides;
 pub mod prometheus;
 pub mod random;
+pub mod recommend;
 pub mod report;
 pub mod resume;
 pub mod settings;

@@ -45,6 +45,8 @@ pub struct Outcome {
     pub ready: Vec<u32>,
     /// Requests that wait, at each second.
     pub waiting: Vec<u32>,
+    /// Requests in flight, at each second.
+    pub in_flight: Vec<u32>,
     /// Number of changes of `spec.replicas`.
     pub changes: u32,
     /// Events of requests.
@@ -153,6 +155,7 @@ impl Simulation<'_> {
         self.outcome.groups.push(to_u32(self.fleet.groups()));
         self.outcome.ready.push(to_u32(self.fleet.ready()));
         self.outcome.waiting.push(to_u32(self.fleet.waiting()));
+        self.outcome.in_flight.push(u32::try_from(self.fleet.in_flight()).unwrap_or(u32::MAX));
     }
 
     #[allow(clippy::cast_precision_loss, reason = "exact below 2^53")]
@@ -211,6 +214,14 @@ impl Outcome {
     /// Sum over time, in group-hours.
     pub fn group_hours(&self) -> f64 {
         self.groups.iter().map(|groups| f64::from(*groups)).sum::<f64>() / 3600.0
+    }
+
+    /// Arrival and duration of each request that was served, in seconds.
+    pub fn durations(&self) -> impl Iterator<Item = (f64, f64)> {
+        self.waits.iter().filter_map(|wait| {
+            let served = wait.served?;
+            Some((wait.arrived.seconds(), wait.waited.after(served).seconds()))
+        })
     }
 
     /// Waits of the requests that arrived from `from` until before `to`.

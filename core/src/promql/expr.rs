@@ -211,9 +211,9 @@ pub enum Expr {
     Positive(Box<Expr>),
     /// 0 for each sample with a negative value; the other samples stay.
     NotNegative(Box<Expr>),
-    /// The value that nine of ten observations do not exceed, of the cumulative buckets of a histogram by their bound
-    /// `le`; not a number without observations.
-    Quantile90(Box<Expr>),
+    /// The value that this percentage of the observations does not exceed, of the cumulative buckets of a histogram by their
+    /// bound `le`; not a number without observations.
+    Quantile(u8, Box<Expr>),
     /// This number for each sample with a greater value; the other samples stay.
     CappedAt(Box<Expr>, u8),
     /// The value of a single sample without labels for each sample with a smaller value; the other samples stay, and all
@@ -391,7 +391,9 @@ impl fmt::Display for Expr {
             Self::AtMost(of, other) => write!(f, "{} <= {}", Operand(of), Operand(other)),
             Self::Positive(of) => write!(f, "{} > 0", Operand(of)),
             Self::NotNegative(of) => write!(f, "clamp_min({of}, 0)"),
-            Self::Quantile90(of) => write!(f, "histogram_quantile(0.9, {of})"),
+            Self::Quantile(percent, of) => {
+                write!(f, "histogram_quantile({}, {of})", f64::from(*percent) / 100.0)
+            }
             Self::CappedAt(of, most) => write!(f, "clamp_max({of}, {most})"),
             Self::RaisedTo(of, least) => {
                 write!(f, "clamp_min({of}, scalar({} or vector(0)))", Operand(least))
@@ -429,7 +431,7 @@ impl fmt::Display for Operand<'_> {
             | Expr::Range(..)
             | Expr::Subquery { .. }
             | Expr::NotNegative(_)
-            | Expr::Quantile90(_)
+            | Expr::Quantile(..)
             | Expr::CappedAt(..)
             | Expr::RaisedTo(..)
             | Expr::Greatest(_)

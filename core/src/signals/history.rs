@@ -34,6 +34,31 @@ pub fn shadow_replicas(namespace: &str, name: &str, matchers: &SeriesMatchers) -
     Expr::max(Expr::Series(located(series, matchers)))
 }
 
+/// ServingGroups of one ModelServing that became ready within a window, by the operator.
+pub fn starts(namespace: &str, name: &str, window: &str, matchers: &SeriesMatchers) -> Expr {
+    let count = start_series("kthena_keda_start_seconds_count", namespace, name, matchers);
+    Expr::sum(Expr::Range(RangeFunction::Increase, count, window.to_owned().into()))
+}
+
+/// Time from the creation of a ServingGroup until it is ready that this percentage of those within a window does not
+/// exceed, in seconds.
+pub fn start_quantile(
+    namespace: &str,
+    name: &str,
+    window: &str,
+    matchers: &SeriesMatchers,
+    percent: u8,
+) -> Expr {
+    let buckets = start_series("kthena_keda_start_seconds_bucket", namespace, name, matchers);
+    let increase = Expr::Range(RangeFunction::Increase, buckets, window.to_owned().into());
+    Expr::Quantile(percent, Box::new(Expr::sum_by(&["le"], increase)))
+}
+
+fn start_series(metric: &'static str, namespace: &str, name: &str, matchers: &SeriesMatchers) -> Selector {
+    let series = Selector::metric(metric).with("namespace", namespace).with("model_serving", name);
+    located(series, matchers)
+}
+
 /// A metric with the number of ServingGroups of one ModelServing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplicaSource {

@@ -59,6 +59,15 @@ impl LatencySignal {
     }
 }
 
+impl EngineSeries {
+    /// Seconds until the first token that this percentage of the requests of five minutes does not exceed; no value without
+    /// any.
+    pub fn first_token(&self, percent: u8) -> Expr {
+        let engines = Engines { series: self, latency: Latency::FirstToken, window: "300s".to_owned() };
+        engines.quantile(percent)
+    }
+}
+
 /// The engines of a model, and a latency of theirs within a window.
 struct Engines<'a> {
     series: &'a EngineSeries,
@@ -125,14 +134,18 @@ impl Engines<'_> {
         }
     }
 
-    /// The quantile over all engines; no value without observations.
     fn p90(&self) -> Expr {
+        self.quantile(90)
+    }
+
+    /// The value that this percentage of the observations of all engines does not exceed; no value without observations.
+    fn quantile(&self, percent: u8) -> Expr {
         let rate = |selector| Expr::Range(RangeFunction::Rate, self.series.select(selector), self.window());
         let rates = Expr::any_metric(self.buckets(), |selector| selector, rate);
         // Each request is observed once, under all labels that the engine adds.
         let of_targets = Expr::sum_by([TARGET_LABELS, &["le"]].concat(), rates);
         let of_pods = Expr::max_by(&["namespace", "pod", "le"], of_targets);
-        Expr::Quantile90(Box::new(Expr::sum_by(&["le"], of_pods))).positive()
+        Expr::Quantile(percent, Box::new(Expr::sum_by(&["le"], of_pods))).positive()
     }
 
     /// 0 if no request waited or ran within the window.

@@ -15,6 +15,7 @@ pub(crate) use backlog::WINDOW as ARRIVALS_WINDOW;
 pub use engine::EngineSeries;
 pub use history::{
     ReplicaSource, SAMPLE_WINDOW, arrival_rate, replica_sources, samples_in_window, shadow_replicas,
+    start_quantile, starts,
 };
 pub use latency::LatencySignal;
 pub use probe_queries::{
@@ -22,7 +23,7 @@ pub use probe_queries::{
     requests_elsewhere, router_labels, router_presence, router_scrapes, router_targets,
 };
 pub use router::{DemandScope, RouterSeries, RouterSettings, ScrapeSource, activation};
-pub use service_time::{ServiceTimeHistory, WINDOWS_MIN, usual_duration};
+pub use service_time::{ServiceTimeHistory, WINDOWS_MIN, duration_quantile, mean_duration, usual_duration};
 
 pub use crate::domain::{ACTIVATION, Demand, Engine, Latency, Saturation, Signal};
 use crate::{

@@ -13,6 +13,7 @@ use crate::{
 /// Time from the arrival of a request to the end of its response, in seconds.
 const DURATION_SUM: &str = "kthena_router_request_duration_seconds_sum";
 const DURATION_COUNT: &str = "kthena_router_request_duration_seconds_count";
+const DURATION_BUCKET: &str = "kthena_router_request_duration_seconds_bucket";
 
 /// Numbers of ServingGroups, which the operator exports itself.
 const REPLICAS: &str = "kthena_keda_replicas";
@@ -40,10 +41,18 @@ pub fn usual_duration(router: &RouterSeries, models: &ModelNames) -> Expr {
     over_history(RangeFunction::UpperQuartileOverTime, mean_duration(router, models).positive())
 }
 
-fn mean_duration(router: &RouterSeries, models: &ModelNames) -> Expr {
+/// Mean duration of the requests of five minutes, in seconds; not a number without requests.
+pub fn mean_duration(router: &RouterSeries, models: &ModelNames) -> Expr {
     let rate =
         |metric| Expr::sum(Expr::Range(RangeFunction::Rate, served(metric, router, models), WINDOW.into()));
     Expr::DividedBy(Box::new(rate(DURATION_SUM)), Box::new(rate(DURATION_COUNT)))
+}
+
+/// Duration that this percentage of the requests of five minutes does not exceed, in seconds; not a number without
+/// requests.
+pub fn duration_quantile(router: &RouterSeries, models: &ModelNames, percent: u8) -> Expr {
+    let buckets = Expr::Range(RangeFunction::Rate, served(DURATION_BUCKET, router, models), WINDOW.into());
+    Expr::Quantile(percent, Box::new(Expr::sum_by(&["le"], buckets)))
 }
 
 fn served(metric: &'static str, router: &RouterSeries, models: &ModelNames) -> Selector {

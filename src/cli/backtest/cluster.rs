@@ -28,24 +28,24 @@ use kthena_keda_core::{
 };
 
 /// A model in a cluster.
-pub(super) struct InCluster {
-    pub(super) subject: Subject,
-    pub(super) querier: Querier,
+pub(in crate::cli) struct InCluster {
+    pub(in crate::cli) subject: Subject,
+    pub(in crate::cli) querier: Querier,
 }
 
 /// Flags that lead to the model.
-pub(super) struct Location<'a> {
-    pub(super) namespace: &'a str,
-    pub(super) name: &'a str,
-    pub(super) context: Option<&'a str>,
-    pub(super) router_namespace: Option<&'a str>,
-    pub(super) prometheus_url: Option<&'a PrometheusUrl>,
-    pub(super) client: ClientConfig,
+pub(in crate::cli) struct Location<'a> {
+    pub(in crate::cli) namespace: &'a str,
+    pub(in crate::cli) name: &'a str,
+    pub(in crate::cli) context: Option<&'a str>,
+    pub(in crate::cli) router_namespace: Option<&'a str>,
+    pub(in crate::cli) prometheus_url: Option<&'a PrometheusUrl>,
+    pub(in crate::cli) client: ClientConfig,
 }
 
 impl Location<'_> {
     /// Reads the model and everything that its plan depends on.
-    pub(super) async fn read(&self) -> Result<InCluster, Failure> {
+    pub(in crate::cli) async fn read(&self) -> Result<InCluster, Failure> {
         let client = cluster::connect(self.context.map(str::to_owned)).await.map_err(Failure::input)?;
         let served = discovery::discover(&client, &optional_apis())
             .await
@@ -97,7 +97,7 @@ impl Location<'_> {
 }
 
 /// Settings of Prometheus for the caller: those of KEDA, at the address of `--prometheus-url` if it is set.
-pub(super) fn callers_settings(
+pub(in crate::cli) fn callers_settings(
     settings: &PrometheusSettings,
     url: Option<&PrometheusUrl>,
 ) -> Result<PrometheusSettings, Failure> {

@@ -7,7 +7,7 @@ use kthena_keda_core::foresight::backtest::Unfit;
 
 /// Failure of a backtest, with a text for users.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Failure {
+pub(in crate::cli) enum Failure {
     /// Flags, files, annotations or the model.
     #[error("{0}")]
     Input(String),
@@ -25,11 +25,11 @@ pub(super) enum Failure {
 impl Failure {
     /// Invalid input, from any error.
     #[allow(clippy::needless_pass_by_value, reason = "for map_err")]
-    pub(super) fn input(error: impl ToString) -> Self {
+    pub(in crate::cli) fn input(error: impl ToString) -> Self {
         Self::Input(error.to_string())
     }
 
-    pub(super) fn code(&self) -> ExitCode {
+    pub(in crate::cli) fn code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Input(_) => 1,
             Self::Prometheus(_) => 2,

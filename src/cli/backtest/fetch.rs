@@ -24,22 +24,22 @@ const TOLERANCE: f64 = 1.2;
 
 /// Time to read, in seconds since 1970.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Span {
-    pub(super) from: i64,
-    pub(super) to: i64,
+pub(in crate::cli) struct Span {
+    pub(in crate::cli) from: i64,
+    pub(in crate::cli) to: i64,
     /// Length of a step, if a flag sets it, in seconds.
-    pub(super) step: Option<u32>,
+    pub(in crate::cli) step: Option<u32>,
 }
 
 /// Route to one Prometheus.
-pub(super) struct Store<'a> {
-    pub(super) querier: &'a Querier,
-    pub(super) settings: &'a PrometheusSettings,
+pub(in crate::cli) struct Store<'a> {
+    pub(in crate::cli) querier: &'a Querier,
+    pub(in crate::cli) settings: &'a PrometheusSettings,
 }
 
 impl Store<'_> {
     /// The values of all series of a model.
-    pub(super) async fn history(
+    pub(in crate::cli) async fn history(
         &self,
         observed: &Observed,
         planned: &Planned,
@@ -49,7 +49,7 @@ impl Store<'_> {
         let model = &observed.model_serving;
         let (namespace, name) = (model.namespace().unwrap_or_default(), model.name_any());
         let mut history = History::new(grid, &namespace, &name, &planned.scaled_object, planned.backlog);
-        self.record(&mut history, &queries(planned), "signals").await?;
+        self.record(&mut history, &queries(planned), grid, "signals").await?;
         let matchers = &self.settings.matchers;
         for source in replica_sources(&namespace, &name, &model.hpa_name(), matchers) {
             let of = |name, expr: Option<_>| {
@@ -64,7 +64,7 @@ impl Store<'_> {
                 of(SeriesName::Ready, source.ready),
             ];
             let queries: Vec<_> = queries.into_iter().flatten().collect();
-            self.record(&mut history, &queries, "replicas").await?;
+            self.record(&mut history, &queries, grid, "replicas").await?;
             if queries.iter().any(|query| history.series(&query.key).is_some()) {
                 history.replicas_from = Some(source.name.to_owned());
                 break;
@@ -73,10 +73,11 @@ impl Store<'_> {
         Ok(history)
     }
 
-    async fn record(
+    pub(in crate::cli) async fn record(
         &self,
         history: &mut History,
         queries: &[RangeQuery<SeriesName>],
+        grid: Grid,
         what: &str,
     ) -> Result<(), Failure> {
         let is_terminal = io::stderr().is_terminal();
@@ -87,7 +88,6 @@ impl Store<'_> {
                 let _ = io::stderr().flush();
             }
         };
-        let grid = history.grid();
         let record = |name: &SeriesName, at, value| history.record(name, at, value);
         let result = query_ranges(self.querier, self.settings, queries, grid, progress, record).await;
         if is_terminal {

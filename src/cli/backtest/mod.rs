@@ -1,11 +1,12 @@
 //! `backtest`: plays the autoscaling of one model on its past, or on a file of arrivals, and compares settings.
 
-mod cluster;
-mod failure;
-mod fetch;
-mod flags;
-mod subject;
-mod times;
+pub(super) mod cluster;
+pub(super) mod failure;
+pub(super) mod fetch;
+pub(super) mod flags;
+pub(super) mod source;
+pub(super) mod subject;
+pub(super) mod times;
 
 use std::{
     fs,
@@ -19,24 +20,19 @@ use k8s_openapi::jiff::Timestamp;
 
 pub(super) use self::flags::Backtest;
 use self::{
-    cluster::{InCluster, Location, callers_settings},
+    cluster::{InCluster, callers_settings},
     failure::Failure,
-    fetch::{Span, Store},
+    fetch::Store,
     flags::{Compare, Format},
     subject::{Planned, Subject},
 };
 use super::{documents::read, plan_args::model_name};
-use crate::{
-    prometheus::{Prometheus, Querier},
-    settings::Settings as PlanSettings,
-    sources::Manifests,
-};
+use crate::sources::Manifests;
 use kthena_keda_core::{
     domain::printable,
     foresight::{
         backtest::{self, Candidate, PlantOptions, Source},
         history::{self, History},
-        load_file::{self, LoadFile, LoadOptions},
         report::{Costs, Finding, Report},
         settings::Settings,
         time::Time,
@@ -50,7 +46,7 @@ use serde_json::Value;
 const SINCE: i64 = 604_800;
 
 /// Requests of a backtest.
-enum Data {
+pub(super) enum Data {
     Load { workload: Workload, findings: Vec<Finding> },
     History(Box<History>),
 }
@@ -65,24 +61,11 @@ struct Compared {
 
 impl Backtest {
     pub(super) fn run(&self) -> ExitCode {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let result = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(Failure::input)
-            .and_then(|runtime| runtime.block_on(self.backtest()));
-        match result {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(failure) => {
-                // A closed standard error leaves no place to report its own error.
-                let _ = writeln!(io::stderr(), "error: {}", printable(&failure.to_string()));
-                failure.code()
-            }
-        }
+        run_async(self.backtest())
     }
 
     async fn backtest(&self) -> Result<(), Failure> {
-        self.check_flags()?;
+        self.source.check_flags()?;
         let (data, compared) = self.read().await?;
         let started = Instant::now();
         let report = self.simulate(&data, &compared)?;
@@ -96,22 +79,23 @@ impl Backtest {
 
     /// The requests and the settings, from the source that the flags name.
     async fn read(&self) -> Result<(Data, Compared), Failure> {
-        let name = self.model.as_deref().map(|model| model_name(model, self.namespace.as_deref()));
+        let name =
+            self.source.model.as_deref().map(|model| model_name(model, self.source.namespace.as_deref()));
         let name = name.transpose().map_err(Failure::Input)?;
-        if let Some(file) = &self.load {
-            let data = self.read_load(file)?;
-            let mut subject = self.subject_without_data(name)?;
+        if let Some(file) = &self.source.load {
+            let data = self.source.read_load(file, self.service_time)?;
+            let mut subject = self.source.subject_without_data(name)?;
             if let Data::Load { workload, .. } = &data {
                 subject.measure(workload.service_time);
             }
             return Ok((data, self.compare(&subject, None)?));
         }
-        if let Some(file) = &self.history {
+        if let Some(file) = &self.source.history {
             let history = read_history(file)?;
-            let compared = if self.files.is_empty() && name.is_none() {
+            let compared = if self.source.files.is_empty() && name.is_none() {
                 self.compare_history(&history)?
             } else {
-                let mut subject = self.subject_for_history(name).await?;
+                let mut subject = self.source.subject_for_history(name).await?;
                 check_model(&history, &subject)?;
                 measure(&history, &mut subject);
                 self.compare(&subject, Some(&history))?
@@ -122,72 +106,22 @@ impl Backtest {
     }
 
     async fn read_prometheus(&self, name: Option<(&str, &str)>) -> Result<(Data, Compared), Failure> {
-        let span = self.span()?;
-        let InCluster { subject, querier } = self.subject_with_route(name).await?;
+        let span = self.source.span(SINCE)?;
+        let InCluster { subject, querier } = self.source.subject_with_route(name).await?;
         let planned = subject.plan(None, &[])?;
         let Some(prometheus) = &planned.resolved.intent.profile.prometheus else {
             return Err(Failure::Input(
                 "the address of Prometheus is not known; pass --prometheus-url".to_owned(),
             ));
         };
-        let settings = callers_settings(prometheus, self.prometheus_url.as_ref())?;
+        let settings = callers_settings(prometheus, self.source.prometheus_url.as_ref())?;
         let store = Store { querier: &querier, settings: &settings };
         let history = store.history(&subject.observed, &planned, span).await?;
-        if let Some(file) = &self.save {
+        if let Some(file) = &self.source.save {
             save(&history, file)?;
         }
         let compared = self.compare(&subject, Some(&history))?;
         Ok((Data::History(Box::new(history)), compared))
-    }
-
-    /// The model of `-f` or the cluster, with a route to Prometheus.
-    async fn subject_with_route(&self, name: Option<(&str, &str)>) -> Result<InCluster, Failure> {
-        if self.files.is_empty() {
-            let Some((namespace, name)) = name else {
-                return Err(Failure::Input(
-                    "pass the NAMESPACE/NAME of a ModelServing, -f with its manifest, or a file with --load or --history"
-                        .to_owned(),
-                ));
-            };
-            return self.location(namespace, name).read().await;
-        }
-        let subject = Subject::of_files(&self.files, name, self.namespace.as_deref(), self.plan_settings())?;
-        let prometheus = Prometheus::new(self.client_config()).map_err(Failure::input)?;
-        Ok(InCluster { subject, querier: Querier::Direct(prometheus) })
-    }
-
-    async fn subject_for_history(&self, name: Option<(&str, &str)>) -> Result<Subject, Failure> {
-        match name {
-            Some((namespace, name)) if self.files.is_empty() => {
-                Ok(self.location(namespace, name).read().await?.subject)
-            }
-            _ => Subject::of_files(&self.files, name, self.namespace.as_deref(), self.plan_settings()),
-        }
-    }
-
-    fn subject_without_data(&self, name: Option<(&str, &str)>) -> Result<Subject, Failure> {
-        if self.files.is_empty() {
-            return Subject::built_in();
-        }
-        Subject::of_files(&self.files, name, self.namespace.as_deref(), self.plan_settings())
-    }
-
-    fn location<'a>(&'a self, namespace: &'a str, name: &'a str) -> Location<'a> {
-        Location {
-            namespace,
-            name,
-            context: self.context.as_deref(),
-            router_namespace: self.router_namespace.as_deref(),
-            prometheus_url: self.prometheus_url.as_ref(),
-            client: self.client_config(),
-        }
-    }
-
-    fn plan_settings(&self) -> PlanSettings {
-        let mut defaults = Profile::built_in();
-        defaults.prometheus = self.prometheus_url.clone().map(Into::into);
-        let router_namespace = self.router_namespace.clone().unwrap_or_else(|| "kthena-system".to_owned());
-        PlanSettings { defaults, router_namespace }
     }
 
     /// The settings in force, and those of `--set` and `--with-profile`.
@@ -305,47 +239,28 @@ impl Backtest {
         let result = io::stdout().lock().write_all(text.as_bytes());
         result.map_err(|error| Failure::Input(format!("cannot write to standard output: {error}")))
     }
+}
 
-    fn span(&self) -> Result<Span, Failure> {
-        let now = Timestamp::now().as_second();
-        let to = self.to.unwrap_or(now);
-        let since = self.since.unwrap_or(SINCE);
-        let from = self.from.unwrap_or(to - since);
-        if to > now || from >= now {
-            return Err(Failure::Input("the time is in the future; correct --from and --to".to_owned()));
+/// Runs a command to its end, and prints its failure.
+pub(super) fn run_async(command: impl Future<Output = Result<(), Failure>>) -> ExitCode {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let result = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::input)
+        .and_then(|runtime| runtime.block_on(command));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // A closed standard error leaves no place to report its own error.
+            let _ = writeln!(io::stderr(), "error: {}", printable(&failure.to_string()));
+            failure.code()
         }
-        if from >= to || from < 0 {
-            return Err(Failure::Input("--from is not before --to; correct them".to_owned()));
-        }
-        Ok(Span { from, to, step: self.step })
-    }
-
-    fn read_load(&self, file: &Path) -> Result<Data, Failure> {
-        let text = fs::read_to_string(file).map_err(|error| cannot_read(file, &error))?;
-        let of_name = file.file_stem().and_then(|stem| load_file::row_of_name(&stem.to_string_lossy()));
-        let options = LoadOptions {
-            row: self.load_row.or(of_name),
-            column: self.load_column.clone(),
-            service_time: self.service_time,
-        };
-        let LoadFile { workload, service_time_from, gaps } = load_file::read(&text, &options)
-            .map_err(|error| Failure::Input(format!("{}: {error}", file.display())))?;
-        let mut findings = vec![Finding::new(
-            "ServiceTime",
-            format!("the time that a request takes without waiting comes from {service_time_from}"),
-        )];
-        if gaps > 0 {
-            findings.push(Finding::new(
-                "DataMissing",
-                format!("{gaps} rows have a rate of 0 and count as gaps: nothing changes in them"),
-            ));
-        }
-        Ok(Data::Load { workload, findings })
     }
 }
 
 /// Sets the service time that the operator would measure.
-fn measure(history: &History, subject: &mut Subject) {
+pub(super) fn measure(history: &History, subject: &mut Subject) {
     if let Ok(workload) = Workload::of_history(history, f64::INFINITY, None) {
         subject.measure(workload.service_time);
     }
@@ -355,13 +270,13 @@ fn cannot_read(file: &Path, error: &io::Error) -> Failure {
     Failure::Input(format!("{}: {error}", file.display()))
 }
 
-fn read_history(file: &Path) -> Result<History, Failure> {
+pub(super) fn read_history(file: &Path) -> Result<History, Failure> {
     let opened = fs::File::open(file).map_err(|error| cannot_read(file, &error))?;
     history::read(BufReader::new(opened))
         .map_err(|error| Failure::Input(format!("{}: {error}", file.display())))
 }
 
-fn save(history: &History, file: &Path) -> Result<(), Failure> {
+pub(super) fn save(history: &History, file: &Path) -> Result<(), Failure> {
     let failed = |error: io::Error| Failure::Input(format!("cannot write {}: {error}", file.display()));
     let mut out = io::BufWriter::new(fs::File::create(file).map_err(failed)?);
     history::write(history, &mut out).map_err(failed)?;
@@ -369,7 +284,7 @@ fn save(history: &History, file: &Path) -> Result<(), Failure> {
 }
 
 /// Refuses the history of another model: its values say nothing about this one.
-fn check_model(history: &History, subject: &Subject) -> Result<(), Failure> {
+pub(super) fn check_model(history: &History, subject: &Subject) -> Result<(), Failure> {
     let recorded = format!("{}/{}", history.namespace, history.name);
     if recorded == subject.name() {
         return Ok(());

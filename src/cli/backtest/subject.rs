@@ -30,28 +30,28 @@ const PLACEHOLDER: &str = "http://prometheus.invalid";
 
 /// The inputs of plans for one model.
 #[derive(Clone, Debug)]
-pub(super) struct Subject {
-    pub(super) observed: Observed,
-    pub(super) capabilities: Capabilities,
-    pub(super) defaults: Profile,
+pub(in crate::cli) struct Subject {
+    pub(in crate::cli) observed: Observed,
+    pub(in crate::cli) capabilities: Capabilities,
+    pub(in crate::cli) defaults: Profile,
     /// GPUs of one ServingGroup, by the limits of its pods.
-    pub(super) gpus: Option<u32>,
+    pub(in crate::cli) gpus: Option<u32>,
     /// `true` for the built-in settings.
-    pub(super) is_built_in: bool,
+    pub(in crate::cli) is_built_in: bool,
 }
 
 /// A plan of the operator, and the settings that are simulated.
 #[derive(Clone, Debug)]
-pub(super) struct Planned {
-    pub(super) scaled_object: ScaledObject,
-    pub(super) backlog: Backlog,
-    pub(super) resolved: ResolvedIntent,
-    pub(super) settings: Settings,
+pub(in crate::cli) struct Planned {
+    pub(in crate::cli) scaled_object: ScaledObject,
+    pub(in crate::cli) backlog: Backlog,
+    pub(in crate::cli) resolved: ResolvedIntent,
+    pub(in crate::cli) settings: Settings,
 }
 
 impl Subject {
     /// The model with the built-in settings.
-    pub(super) fn built_in() -> Result<Self, Failure> {
+    pub(in crate::cli) fn built_in() -> Result<Self, Failure> {
         let mut manifests = Manifests::default();
         manifests.add("built-in model", built_in_model("default", "model")).map_err(Failure::Input)?;
         let mut defaults = Profile::built_in();
@@ -62,7 +62,7 @@ impl Subject {
     }
 
     /// The model of a history, with the settings that it holds as far as changes of them are planned.
-    pub(super) fn of_history(history: &History) -> Result<Self, Failure> {
+    pub(in crate::cli) fn of_history(history: &History) -> Result<Self, Failure> {
         let mut manifests = Manifests::default();
         let model = built_in_model(&history.namespace, &history.name);
         manifests.add("model of the history", model).map_err(Failure::Input)?;
@@ -75,7 +75,7 @@ impl Subject {
     }
 
     /// The model of files with this name, or the only one that is opted in.
-    pub(super) fn of_files(
+    pub(in crate::cli) fn of_files(
         files: &[PathBuf],
         name: Option<(&str, &str)>,
         namespace: Option<&str>,
@@ -132,19 +132,23 @@ impl Subject {
     }
 
     /// Sets the time that the operator would measure, in seconds, unless it is known.
-    pub(super) fn measure(&mut self, service_time: f64) {
+    pub(in crate::cli) fn measure(&mut self, service_time: f64) {
         let measured = &mut self.observed.measured;
         measured.service_time = measured.service_time.or_else(|| ServiceTime::from_measured(service_time));
     }
 
     /// `<namespace>/<name>`.
-    pub(super) fn name(&self) -> String {
+    pub(in crate::cli) fn name(&self) -> String {
         let model = &self.observed.model_serving;
         format!("{}/{}", model.namespace().unwrap_or_default(), model.name_any())
     }
 
     /// The plan, with another profile and changes.
-    pub(super) fn plan(&self, profile: Option<&Profile>, changes: &[Override]) -> Result<Planned, Failure> {
+    pub(in crate::cli) fn plan(
+        &self,
+        profile: Option<&Profile>,
+        changes: &[Override],
+    ) -> Result<Planned, Failure> {
         let mut observed = self.observed.clone();
         if let Some(profile) = profile {
             let mut profile = profile.clone().with_flag_defaults(&self.defaults);
@@ -188,7 +192,7 @@ impl Subject {
 impl Planned {
     /// These settings, with the recorded queries of triggers that differ in nothing else: the model of a history is
     /// planned without its routes.
-    pub(super) fn with_recorded_queries(mut self, history: &History) -> Self {
+    pub(in crate::cli) fn with_recorded_queries(mut self, history: &History) -> Self {
         let same_backlog = self.backlog == history.backlog;
         for trigger in &mut self.settings.triggers {
             let is_same = same_backlog || !matches!(trigger.signal, SignalModel::ActiveRequests(_));
@@ -201,7 +205,7 @@ impl Planned {
 }
 
 /// The opted-in model with this name, or the only one.
-pub(super) fn select<'a>(
+pub(in crate::cli) fn select<'a>(
     models: impl Iterator<Item = &'a ModelServing>,
     name: Option<(&str, &str)>,
 ) -> Result<&'a ModelServing, Failure> {
@@ -252,6 +256,6 @@ fn placeholder() -> Option<PrometheusSettings> {
 }
 
 /// `true` if no address of Prometheus is known.
-pub(super) fn is_placeholder(settings: &PrometheusSettings) -> bool {
+pub(in crate::cli) fn is_placeholder(settings: &PrometheusSettings) -> bool {
     settings.url.to_string() == PLACEHOLDER
 }

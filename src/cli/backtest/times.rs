@@ -8,7 +8,7 @@ const UNITS: [(&str, f64); 5] = [("ms", 0.001), ("d", 86_400.0), ("h", 3600.0), 
 const SECONDS_MAX: f64 = 31_622_400.0;
 
 /// Parses a duration such as `15s`, `1.5h` or `7d`, into seconds above 0.
-pub(super) fn duration(text: &str) -> Result<f64, String> {
+pub(in crate::cli) fn duration(text: &str) -> Result<f64, String> {
     let unit = UNITS.into_iter().find_map(|(unit, size)| Some((text.strip_suffix(unit)?, size)));
     let number = unit.filter(|(number, _)| number.starts_with(|c: char| c.is_ascii_digit()));
     let seconds = number.and_then(|(number, size)| Some(number.parse::<f64>().ok()? * size));
@@ -19,21 +19,21 @@ pub(super) fn duration(text: &str) -> Result<f64, String> {
 
 /// Parses a duration of whole seconds.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded by the parser")]
-pub(super) fn whole_seconds(text: &str) -> Result<u32, String> {
+pub(in crate::cli) fn whole_seconds(text: &str) -> Result<u32, String> {
     let seconds = duration(text)?;
     let is_whole = seconds.fract() == 0.0 && (1.0..=3600.0).contains(&seconds);
     if is_whole { Ok(seconds as u32) } else { Err("expected whole seconds from 1s to 1h".to_owned()) }
 }
 
 /// Parses a time: RFC 3339, or seconds since 1970.
-pub(super) fn time(text: &str) -> Result<i64, String> {
+pub(in crate::cli) fn time(text: &str) -> Result<i64, String> {
     let seconds = text.parse::<i64>().ok().filter(|seconds| (0..=250_000_000_000).contains(seconds));
     let seconds = seconds.or_else(|| text.parse::<Timestamp>().ok().map(Timestamp::as_second));
     seconds.ok_or_else(|| "expected a time such as 2026-11-26T05:00:00Z, or seconds since 1970".to_owned())
 }
 
 /// Parses a finite number above 0.
-pub(super) fn positive(text: &str) -> Result<f64, String> {
+pub(in crate::cli) fn positive(text: &str) -> Result<f64, String> {
     text.parse::<f64>()
         .ok()
         .filter(|number| number.is_finite() && *number > 0.0)

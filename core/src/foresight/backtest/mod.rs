@@ -11,8 +11,10 @@ mod tests;
 mod what_if;
 
 pub use clock::Pass;
+pub(super) use replay::first_replicas;
 pub use replay::{Fidelity, PhaseResult};
 pub use what_if::{Outcome, StepState};
+pub(super) use what_if::{Setup, autoscaled};
 
 use super::{
     fluid::FluidSpec,
@@ -25,7 +27,6 @@ use super::{
 use k8s_openapi::jiff::Timestamp;
 
 use crate::domain::listed;
-use what_if::Setup;
 
 /// Most ServingGroups of a static run that are tried.
 const STATIC_MAX: u32 = 4096;

@@ -133,7 +133,7 @@ pub(super) fn recorded_replicas(history: &History) -> Option<&Series> {
 }
 
 #[allow(clippy::cast_possible_truncation, reason = "the cast saturates")]
-pub(super) fn first_replicas(history: &History) -> Option<i32> {
+pub(in crate::foresight) fn first_replicas(history: &History) -> Option<i32> {
     recorded_replicas(history)?.iter().flatten().next().map(|replicas| replicas as i32)
 }
 

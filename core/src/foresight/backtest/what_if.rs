@@ -225,7 +225,11 @@ impl Plant for Scaled<'_> {
 
 /// The settings on the requests, from the recorded number of replicas or that of the first step on.
 #[allow(clippy::cast_precision_loss, reason = "bounded")]
-pub(super) fn autoscaled(setup: &Setup<'_>, settings: &Settings, first: Option<i32>) -> Outcome {
+pub(in crate::foresight) fn autoscaled(
+    setup: &Setup<'_>,
+    settings: &Settings,
+    first: Option<i32>,
+) -> Outcome {
     let grid = setup.workload.grid();
     let replicas = first.unwrap_or_else(|| first_need(setup.workload, settings));
     let replicas = replicas.clamp(settings.min(), settings.hpa.max());

@@ -128,6 +128,16 @@ pub enum SeriesName {
     Total,
     /// ServingGroups that are ready.
     Ready,
+    /// Mean duration of the requests with status 200 that ended within five minutes, in seconds.
+    MeanDuration,
+    /// Duration that this percentage of these requests does not exceed, in seconds.
+    Duration(u8),
+    /// Time to the first token that this percentage of the requests does not exceed, in seconds.
+    FirstToken(u8),
+    /// Number of ServingGroups that became ready within the history.
+    Starts,
+    /// Time from the creation of a ServingGroup until it is ready that this percentage does not exceed, in seconds.
+    Start(u8),
 }
 
 impl fmt::Display for SeriesName {
@@ -140,6 +150,11 @@ impl fmt::Display for SeriesName {
             Self::Spec => "replicas/spec",
             Self::Total => "replicas/total",
             Self::Ready => "replicas/ready",
+            Self::MeanDuration => "duration/mean",
+            Self::Duration(percent) => return write!(f, "duration/p{percent}"),
+            Self::FirstToken(percent) => return write!(f, "ttft/p{percent}"),
+            Self::Starts => "start/count",
+            Self::Start(percent) => return write!(f, "start/p{percent}"),
         })
     }
 }
@@ -159,9 +174,23 @@ impl FromStr for SeriesName {
             "replicas/spec" => Self::Spec,
             "replicas/total" => Self::Total,
             "replicas/ready" => Self::Ready,
-            _ => Self::Trigger(text.strip_prefix("trigger/").ok_or(UnknownSeries)?.to_owned()),
+            "duration/mean" => Self::MeanDuration,
+            "start/count" => Self::Starts,
+            _ => match text.split_once('/') {
+                Some(("trigger", name)) => Self::Trigger(name.to_owned()),
+                Some(("duration", share)) => Self::Duration(percent(share)?),
+                Some(("ttft", share)) => Self::FirstToken(percent(share)?),
+                Some(("start", share)) => Self::Start(percent(share)?),
+                _ => return Err(UnknownSeries),
+            },
         })
     }
+}
+
+/// A percentage such as `p95`.
+fn percent(text: &str) -> Result<u8, UnknownSeries> {
+    let percent = text.strip_prefix('p').and_then(|percent| percent.parse().ok());
+    percent.filter(|percent| (1..100).contains(percent)).ok_or(UnknownSeries)
 }
 
 /// Points that a history does not keep, and why.

@@ -12,6 +12,7 @@ mod table;
 pub use check::{Check, Figure};
 pub use explained::Explained;
 pub use sparkline::sparkline;
+pub(super) use table::aligned;
 
 use std::{fmt, str::FromStr};
 

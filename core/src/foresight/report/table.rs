@@ -155,7 +155,7 @@ fn thousands(value: usize) -> String {
 }
 
 /// Columns aligned to the right, except for the first and the last.
-fn aligned(rows: &[Vec<String>]) -> String {
+pub(in crate::foresight) fn aligned(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
