@@ -14,7 +14,7 @@ use std::{
 
 use futures::{FutureExt as _, StreamExt as _, future::LocalBoxFuture, stream::FuturesUnordered};
 use k8s_openapi::jiff::Timestamp;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::{Context, model_serving::RouterReceiver};
 use crate::{prometheus::Querier, settings::ShadowSettings, telemetry::unix_time};
@@ -57,15 +57,15 @@ pub async fn run(
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        let due = shadows.due();
         tokio::select! {
-            _ = ticks.tick() => {
-                shadows.follow().into_iter().for_each(&changed);
-                rounds.extend(shadows.begin_rounds(Instant::now()));
-            }
+            _ = ticks.tick() => shadows.follow().into_iter().for_each(&changed),
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
             Some((key, answer)) = rounds.next(), if !rounds.is_empty() => {
                 shadows.end_round(&key, answer).into_iter().for_each(&changed);
             }
         }
+        rounds.extend(shadows.begin_rounds(Instant::now()));
     }
 }
 
@@ -104,10 +104,16 @@ impl Shadows {
             .collect()
     }
 
+    /// Time of the next query round.
+    fn due(&self) -> Option<Instant> {
+        self.players.values().filter_map(Player::due).min()
+    }
+
     /// Begins the query rounds that are due.
     fn begin_rounds(&mut self, now: Instant) -> Vec<Round> {
+        let is_due = |player: &Player| player.due().is_some_and(|due| due <= now);
         let due: Vec<Key> =
-            self.players.iter().filter(|(_, it)| it.is_due(now)).map(|(key, _)| key.clone()).collect();
+            self.players.iter().filter(|(_, player)| is_due(player)).map(|(key, _)| key.clone()).collect();
         due.into_iter().filter_map(|key| self.begin_round(key, now)).collect()
     }
 

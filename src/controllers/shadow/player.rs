@@ -15,6 +15,12 @@ use kthena_keda_core::{
     intent::PrometheusSettings,
 };
 
+/// Time by which a sync of the HPA controller is later than its period: that of a query. Without it a policy whose period is a
+/// multiple of that of the syncs would take one more sync in half of the cases.
+const QUERY: Duration = Duration::from_millis(50);
+/// Distance of a poll and a sync up to which they share their queries.
+const SHARED: Duration = Duration::from_millis(500);
+
 /// Settings of a dry run, as a planned ScaledObject states them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Target {
@@ -105,9 +111,13 @@ impl Player {
         self.uid == uid
     }
 
-    /// `true` if queries are due and none are in flight.
-    pub(super) fn is_due(&self, now: Instant) -> bool {
-        self.in_flight.is_none() && (self.next_sync <= now || (self.next_poll <= now && self.polls_alone()))
+    /// Time of the next round; `None` while queries are in flight.
+    pub(super) fn due(&self) -> Option<Instant> {
+        if self.in_flight.is_some() {
+            return None;
+        }
+        let polls_before = self.polls_alone() && self.next_poll + SHARED < self.next_sync;
+        Some(if polls_before { self.next_poll } else { self.next_sync })
     }
 
     /// `true` if the model may be at zero. Polls of any other change nothing that a sync does not, so they share its values.
@@ -141,13 +151,13 @@ impl Player {
             return None;
         };
         let queries = queries.clone();
-        let polls = self.next_poll <= now;
+        let polls = self.next_poll <= now + SHARED;
         let syncs = self.next_sync <= now;
         if polls {
-            self.next_poll = following(self.next_poll, self.polling_interval(), now);
+            self.next_poll = now + self.polling_interval();
         }
         if syncs {
-            self.next_sync = following(self.next_sync, period, now);
+            self.next_sync = now + period + QUERY;
         }
         self.in_flight = Some(InFlight::Values(Steps { at, polls, syncs }));
         Some(queries)
@@ -192,13 +202,6 @@ impl Player {
     }
 }
 
-/// The step after one that was due: a period later, so that polls and syncs of one period stay together; a period from now
-/// if that has passed.
-fn following(due: Instant, period: Duration, now: Instant) -> Instant {
-    let next = due + period;
-    if next > now { next } else { now + period }
-}
-
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
@@ -234,38 +237,74 @@ mod tests {
         let mut player = Player::new("u".to_owned(), start);
         player.set_target(target(min, polling_interval, 10), 2, Time::default(), PERIOD);
         let mut rounds = 0;
-        for second in 0..3600 {
-            let now = start + Duration::from_secs(second);
-            if player.is_due(now) {
-                player.begin(now, Time::from_seconds(second), PERIOD).unwrap();
-                player.end(&vec![Some(15.0)]);
-                rounds += 1;
+        loop {
+            let now = player.due().unwrap();
+            if now >= start + Duration::from_hours(1) {
+                return rounds;
             }
+            player.begin(now, Time::default(), PERIOD).unwrap();
+            player.end(&vec![Some(15.0)]);
+            rounds += 1;
         }
-        rounds
     }
 
     #[rstest]
     #[case::usual(1, 15, 240)]
     #[case::may_be_at_zero(0, 15, 240)]
     #[case::frequent_polls_of_a_model_that_never_sleeps(1, 5, 240)]
-    #[case::frequent_polls(0, 5, 720)]
+    #[case::frequent_polls(0, 5, 718)]
     #[case::rare_polls(0, 60, 240)]
     fn queries_once_in_a_period(#[case] min: i32, #[case] polling_interval: i32, #[case] expected: usize) {
         assert_eq!(rounds(min, polling_interval), expected);
+    }
+
+    /// A Prometheus behind the API server's service proxy that responds with these samples after this time.
+    fn prometheus(delay: Duration, samples: &'static str) -> Querier {
+        let api_server = move |_: http::Request<kube::client::Body>| async move {
+            tokio::time::sleep(delay).await;
+            let body =
+                format!(r#"{{"status":"success","data":{{"resultType":"vector","result":[{samples}]}}}}"#);
+            Ok::<_, kube::Error>(http::Response::new(kube::client::Body::from(body.into_bytes())))
+        };
+        Querier::Proxied(kube::Client::new(tower::service_fn(api_server), "models"))
+    }
+
+    /// KEDA takes each of these for an error, too.
+    #[rstest]
+    #[case::value(0, r#"{"metric":{},"value":[1,"2.5"]}"#, Some(2.5))]
+    #[case::no_series(0, "", None)]
+    #[case::two_series(0, r#"{"metric":{"a":"1"},"value":[1,"1"]},{"metric":{},"value":[1,"1"]}"#, None)]
+    #[case::not_a_number(0, r#"{"metric":{},"value":[1,"NaN"]}"#, None)]
+    #[case::too_late(3100, r#"{"metric":{},"value":[1,"2.5"]}"#, None)]
+    #[tokio::test(start_paused = true)]
+    async fn reads_a_value_as_keda_does(
+        #[case] delay: u64,
+        #[case] samples: &'static str,
+        #[case] expected: Option<f64>,
+    ) {
+        let url: PrometheusUrl = "http://prometheus.monitoring.svc:9090".parse().unwrap();
+        let queries = Queries {
+            prometheus: Arc::new(PrometheusSettings::from(url)),
+            texts: Arc::new(["q".to_owned()]),
+        };
+        let begun = Instant::now();
+        let values = queries.run(&prometheus(Duration::from_millis(delay), samples)).await;
+        assert_eq!(values, [expected]);
+        assert!(begun.elapsed() <= Duration::from_millis(3001), "the time that KEDA waits bounds a round");
     }
 
     #[test]
     fn has_one_round_in_flight() {
         let start = Instant::now();
         let mut player = Player::new("u".to_owned(), start);
-        assert!(player.is_due(start) && player.begin(start, Time::default(), PERIOD).is_none());
+        assert_eq!(player.due(), Some(start));
+        assert!(player.begin(start, Time::default(), PERIOD).is_none());
         let later = start + PERIOD;
         player.set_target(target(1, 15, 10), 2, Time::default(), PERIOD);
         assert!(player.begin(later, Time::default(), PERIOD).is_some());
-        assert!(!player.is_due(later + 10 * PERIOD), "a slow Prometheus gets no second query");
+        assert_eq!(player.due(), None, "a slow Prometheus gets no second query");
         assert_eq!(player.end(&vec![None]), Some(2));
-        assert!(player.is_due(later + 10 * PERIOD));
+        assert_eq!(player.due(), Some(later + PERIOD + QUERY));
     }
 
     /// The real ones keep the number and the recommendations of the last ten minutes, too.
