@@ -117,7 +117,7 @@ impl Chain {
     /// If a component does not become ready.
     pub async fn start(settings: &ChainSettings) -> Self {
         let stack = Stack::start(&[Crds::kthena(), Crds::keda(), Crds::prometheus_operator()]).await;
-        let mut chain = Self::around(stack, settings).await;
+        let mut chain = Box::pin(Self::around(stack, settings)).await;
         chain.apply_profile(&settings.profile).await;
         chain.start_operator();
         chain
