@@ -54,7 +54,7 @@ impl Shell {
             .env("KUBECONFIG", &self.kubeconfig)
             .current_dir(root())
             .status();
-        let status = status.unwrap_or_else(|error| panic!("{name} starts: {error}"));
+        let status = status.expect("the program starts");
         assert!(status.success(), "{name} {} failed: {status}", arguments.join(" "));
     }
 }
