@@ -40,7 +40,7 @@ async fn show(operator: PathBuf) {
     print_heading(
         "Starting a Kubernetes control plane, KEDA, Prometheus, the Prometheus Operator, Kthena, and kthena-keda with the RBAC permissions in config/install/rbac.yaml.",
     );
-    let operator = std::path::absolute(operator).expect("a path");
+    let operator = root().join(operator);
     let mut settings = ChainSettings::quick(&operator);
     // For the backtest.
     settings.operator_interval = Some("1s");
