@@ -10,6 +10,7 @@
 
 mod golden {
     mod backtest;
+    mod cost;
     mod direction;
     mod docs;
     mod kinds;

@@ -2,6 +2,7 @@
 
 mod backtest;
 mod completion;
+mod cost;
 mod crds;
 mod documents;
 mod explain;
@@ -45,6 +46,8 @@ enum Command {
     Shadow(Box<shadow::Shadow>),
     /// Derive target, bounds and speeds of a model from its past, with the evidence for each.
     Recommend(Box<recommend::Recommend>),
+    /// Show the GPU-hours of models: recorded, with the settings in force, and at a fixed number.
+    Cost(Box<cost::Cost>),
     /// Print the CRD of AutoscalingProfile: `kthena-keda crds | kubectl apply --server-side --force-conflicts
     /// -f -`.
     Crds,
@@ -67,6 +70,7 @@ pub fn main() -> ExitCode {
         Command::Backtest(backtest) => backtest.run(),
         Command::Shadow(shadow) => shadow.run(),
         Command::Recommend(recommend) => recommend.run(),
+        Command::Cost(cost) => cost.run(),
         Command::Crds => crds::run(),
         Command::Completion(completion) => completion.run(Cli::command()),
         Command::Man(man) => man.run(Cli::command()),

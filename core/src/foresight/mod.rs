@@ -19,10 +19,12 @@
 //! | [`workload`] | requests of a history or of a file |
 //! | [`backtest`] | the settings on recorded values and on other requests, on one clock |
 //! | [`report`] | results as a table, as JSON and as CSV |
+//! | [`cost`] | GPU-hours of models |
 //! | [`recommend`] | settings that the past of a model speaks for, with their evidence |
 
 pub mod autoscaler;
 pub mod backtest;
+pub mod cost;
 pub mod fleet;
 pub mod fluid;
 pub mod gpus;

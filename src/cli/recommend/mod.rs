@@ -19,7 +19,7 @@ use super::{
         failure::Failure,
         fetch::Store,
         measure, read_history, run_async, save,
-        subject::Subject,
+        subject::{Planned, Subject},
     },
     plan_args::model_name,
 };
@@ -34,6 +34,7 @@ use kthena_keda_core::{
         settings::Settings,
         time::Time,
     },
+    observed::Observed,
 };
 
 /// Time that is read unless flags set another, in seconds: 14 days.
@@ -137,8 +138,26 @@ impl Recommend {
     }
 }
 
+impl Given {
+    /// Without an objective.
+    pub(super) const fn new(plant: PlantOptions, cold_start: Option<f64>, costs: Costs) -> Self {
+        let sync_period = Time::from_seconds(15);
+        Self { objective: None, cold_start, plant, costs, assume_independent: false, sync_period }
+    }
+}
+
+/// Adds the evidence of the default objective to a history.
+pub(super) async fn add_evidence(
+    store: &Store<'_>,
+    history: &mut History,
+    observed: &Observed,
+    planned: &Planned,
+) -> Result<(), Failure> {
+    evidence::add(store, history, observed, planned, Objective::Duration(Slo::default()).series()).await
+}
+
 impl Subjected {
-    fn new(data: Data, subject: Subject) -> Result<Self, Failure> {
+    pub(super) fn new(data: Data, subject: Subject) -> Result<Self, Failure> {
         let planned = subject.plan(None, &[])?;
         Ok(Self { data, subject, current: planned.settings, backlog: planned.backlog })
     }

@@ -1,0 +1,218 @@
+//! `cost`: GPU-hours of the models of a cluster, or of histories in files.
+
+mod models;
+
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Args, ValueEnum};
+
+use self::models::Target;
+use super::{
+    backtest::{
+        Data,
+        cluster::callers_settings,
+        failure::Failure,
+        fetch::{Span, Store},
+        read_history, run_async,
+        times::{duration, positive},
+    },
+    plan_args::namespace,
+    recommend::{Given, Subjected},
+};
+use k8s_openapi::jiff::Timestamp;
+use kthena_keda_core::{
+    domain::PrometheusUrl,
+    foresight::{
+        backtest::{Backtest, PlantOptions, Source},
+        cost::{CostReport, ModelCost},
+        fleet::Queue,
+        report::{Costs, Slo},
+        time::Time,
+    },
+};
+
+/// Cold start in seconds where none is given.
+const COLD_START: f64 = 300.0;
+
+#[derive(Args)]
+#[command(
+    after_help = "Exit codes: 0 done, also with unknown costs; 1 invalid input, 2 Prometheus is not reachable or refuses, 3 the costs of no model are known. See docs/cost.md."
+)]
+pub(crate) struct Cost {
+    /// ModelServing; by default all that are opted in.
+    #[arg(value_name = "NAMESPACE/NAME", conflicts_with = "history")]
+    model: Option<String>,
+    /// All namespaces.
+    #[arg(short = 'A', long, conflicts_with_all = ["model", "namespace", "history"])]
+    all_namespaces: bool,
+    /// Namespace of the models, or of the one that is given by its name alone.
+    #[arg(short, long, value_parser = namespace, conflicts_with = "history")]
+    namespace: Option<String>,
+    /// Context of the kubeconfig; the current context by default.
+    #[arg(long)]
+    context: Option<String>,
+    /// Length of the time up to now.
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "30d")]
+    since: f64,
+    /// Address of Prometheus as reached from here, such as <http://localhost:9090>; by default queries go
+    /// through the API server.
+    #[arg(long, value_name = "URL")]
+    prometheus_url: Option<PrometheusUrl>,
+    /// File with a bearer token for Prometheus at --prometheus-url.
+    #[arg(long, value_name = "FILE")]
+    prometheus_bearer_token_file: Option<PathBuf>,
+    /// PEM file of certificate authorities to trust for Prometheus at --prometheus-url.
+    #[arg(long, value_name = "FILE")]
+    prometheus_ca_file: Option<PathBuf>,
+    /// Namespace of kthena-router; by default that of the operator's Deployment, else kthena-system.
+    #[arg(long, env = "KTHENA_KEDA_ROUTER_NAMESPACE", value_name = "NAMESPACE", value_parser = namespace)]
+    router_namespace: Option<String>,
+    /// Read a file that backtest or recommend has saved, instead of Prometheus; repeatable.
+    #[arg(long, value_name = "FILE")]
+    history: Vec<PathBuf>,
+    /// Also search recommended settings for each model, which takes seconds for each; see `recommend`.
+    #[arg(long)]
+    recommend: bool,
+    /// Time from the start of a ServingGroup until it is ready; with --recommend measured by default, else 5 minutes.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    cold_start: Option<f64>,
+    /// Price of a GPU for an hour.
+    #[arg(long = "gpu-cost", value_name = "PRICE", value_parser = positive)]
+    gpu_price: Option<f64>,
+    /// GPUs of one ServingGroup; by default the limits of its pods.
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
+    gpus_per_group: Option<u32>,
+    /// Output format.
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    output: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Table for a terminal.
+    Table,
+    /// JSON (foresight.kthena.io/v1).
+    Json,
+    /// One row for each model, in group-hours.
+    Csv,
+}
+
+impl Cost {
+    pub(super) fn run(&self) -> ExitCode {
+        run_async(self.cost())
+    }
+
+    async fn cost(&self) -> Result<(), Failure> {
+        let models = if self.history.is_empty() {
+            Box::pin(self.of_cluster()).await?
+        } else {
+            let of_file =
+                |file: &PathBuf| Ok(self.of_subject(&Subjected::of_history(read_history(file)?)?, None));
+            self.history.iter().map(of_file).collect::<Result<Vec<_>, Failure>>()?
+        };
+        if models.iter().all(|cost| cost.actual.is_none() && cost.now.is_none()) {
+            let reasons: Vec<String> = models
+                .iter()
+                .flat_map(|cost| {
+                    cost.unknown
+                        .iter()
+                        .map(move |reason| format!("{}/{}: {reason}", cost.namespace, cost.name))
+                })
+                .collect();
+            return Err(Failure::Unfit(reasons.join("; ")));
+        }
+        let report =
+            CostReport::new(models, Costs { gpus_per_group: self.gpus_per_group, gpu_hour: self.gpu_price });
+        let text = match self.output {
+            Format::Table => report.table(),
+            Format::Json => report.json().map_err(Failure::input)? + "\n",
+            Format::Csv => report.csv(),
+        };
+        let result = io::stdout().lock().write_all(text.as_bytes());
+        result.map_err(|error| Failure::Input(format!("cannot write to standard output: {error}")))
+    }
+
+    async fn of_cluster(&self) -> Result<Vec<ModelCost>, Failure> {
+        let mut models = Vec::new();
+        for target in self.targets().await? {
+            models.push(self.of_model(&target).await?);
+        }
+        Ok(models)
+    }
+
+    /// A model that cannot be planned has unknown costs; an error of Prometheus ends the command.
+    async fn of_model(&self, target: &Target) -> Result<ModelCost, Failure> {
+        match Box::pin(self.read(target)).await {
+            Ok((subjected, gpus)) => Ok(self.of_subject(&subjected, gpus)),
+            Err(Failure::Input(reason) | Failure::Unfit(reason)) if self.model.is_none() => Ok(ModelCost {
+                namespace: target.namespace.clone(),
+                name: target.name.clone(),
+                unknown: vec![reason],
+                ..ModelCost::default()
+            }),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    async fn read(&self, target: &Target) -> Result<(Subjected, Option<u32>), Failure> {
+        let found = self.location(target).read().await?;
+        let planned = found.subject.plan(None, &[])?;
+        let settings = planned.resolved.intent.profile.prometheus.clone().ok_or_else(|| {
+            Failure::Input("the address of Prometheus is not known; pass --prometheus-url".to_owned())
+        })?;
+        let settings = callers_settings(&settings, self.prometheus_url.as_ref())?;
+        let store = Store { querier: &found.querier, settings: &settings };
+        let to = Timestamp::now().as_second();
+        #[allow(clippy::cast_possible_truncation, reason = "bounded by the parser")]
+        let span = Span { from: to - self.since as i64, to, step: None };
+        let mut history = store.history(&found.subject.observed, &planned, span).await?;
+        if self.recommend {
+            super::recommend::add_evidence(&store, &mut history, &found.subject.observed, &planned).await?;
+        }
+        let gpus = found.subject.gpus;
+        Ok((Subjected::new(Data::History(Box::new(history)), found.subject)?, gpus))
+    }
+
+    fn of_subject(&self, subjected: &Subjected, gpus: Option<u32>) -> ModelCost {
+        let Data::History(history) = &subjected.data else { return ModelCost::default() };
+        let plant = PlantOptions {
+            slots: None,
+            cold_start: self.cold_start.unwrap_or(COLD_START),
+            queue: Queue::Engine,
+            service_time: None,
+        };
+        let gpus = self.gpus_per_group.or(gpus);
+        let costs = Costs { gpus_per_group: gpus, gpu_hour: self.gpu_price };
+        let report = Backtest {
+            model: format!("{}/{}", history.namespace, history.name),
+            source: Source::History(history),
+            current: &subjected.current,
+            candidates: &[],
+            fixed: &[],
+            slo: Slo::default(),
+            plant,
+            costs,
+            sync_period: Time::from_seconds(15),
+            explain: None,
+            assume_independent: false,
+        }
+        .report()
+        .map_err(|error| error.to_string());
+        let mut cost = ModelCost::of(history, report.as_ref().map_err(String::as_str));
+        cost.gpus_per_group = gpus;
+        if self.recommend {
+            match subjected.recommend(&Given::new(plant, self.cold_start, costs)) {
+                // Without changes the settings in force are the recommended ones.
+                Ok(found) => cost.recommended = found.backtest.runs.last().map(|run| run.group_hours),
+                Err(failure) => cost.unknown.push(format!(
+                    "there is no recommendation; run kthena-keda recommend on this model: {failure}"
+                )),
+            }
+        }
+        cost
+    }
+}
