@@ -21,7 +21,7 @@ fn model(setting: &str) -> Fixture {
         .annotated("service-time", setting)
 }
 
-/// What the operator applies where it measured this time, and the ScaledObject has that digest.
+/// The object that is applied after this time was measured, beside a ScaledObject with this digest.
 fn next(fixture: &Fixture, found: Option<ScaledObjectDigest>, measured: Option<&str>) -> Box<ScaledObject> {
     let mut observed = fixture.observed();
     observed.scaled_object = found;
