@@ -41,7 +41,7 @@ pub async fn run(
     let mut schedule = Schedule::default();
     loop {
         sleep(backoff::jitter(period)).await;
-        let due = schedule.due(context.caches.models_to_measure(&context.settings.defaults), Instant::now());
+        let due = schedule.due(context.caches.models_to_measure(), Instant::now());
         context.caches.probe_cache.retain_measured(|key| schedule.0.contains_key(key));
         for model in due {
             let key = key(&*model);

@@ -38,6 +38,37 @@ use kthena_keda_core::{
     },
 };
 
+/// Settings whose history is measured. The built-in defaults have none.
+#[derive(Clone, Copy, Debug, Default)]
+struct Measured {
+    service_time: bool,
+    latency: bool,
+}
+
+impl Measured {
+    fn of(profile: &Profile) -> Self {
+        Self {
+            service_time: profile.backlog.service_time != ServiceTimeSetting::Off,
+            latency: profile.signals.iter().any(|signal| matches!(signal.source, SignalSource::Latency(_))),
+        }
+    }
+
+    /// With the annotations of a model, valid or not.
+    fn overridden_by(self, model: &ModelServing) -> Self {
+        let is_latency = |signal: &Signal| matches!(signal, Signal::Latency(_));
+        let has_latency =
+            |signals: &str| Signal::all().filter(is_latency).any(|signal| signals.contains(signal.name()));
+        Self {
+            service_time: model.service_time().map_or(self.service_time, |setting| setting != "off"),
+            latency: model.signals().map_or(self.latency, has_latency),
+        }
+    }
+
+    const fn is_any(self) -> bool {
+        self.service_time || self.latency
+    }
+}
+
 /// Everything that the operator knows of the cluster and of Prometheus.
 #[derive(Debug)]
 pub struct Caches {
@@ -299,30 +330,18 @@ impl Caches {
     }
 
     /// The opted-in models with a service time or a latency signal.
-    pub fn models_to_measure(&self, defaults: &Profile) -> Vec<Arc<ModelServing>> {
-        self.model_servings.state_filter(|found| found.is_opted_in() && self.is_measured(found, defaults))
-    }
-
-    fn is_measured(&self, model: &ModelServing, defaults: &Profile) -> bool {
-        let found = self.stores.profiles.get("", model.profile()).map(|digest| digest.settings);
-        let namespace = model.metadata.namespace.as_deref().unwrap_or_default();
-        let Ok(profile) = Profile::resolve(model.profile(), namespace, found.as_ref(), defaults) else {
-            return false;
-        };
-        let has_service_time = match model.service_time() {
-            Some(setting) => setting != "off",
-            None => profile.backlog.service_time != ServiceTimeSetting::Off,
-        };
-        let is_latency = |signal: &Signal| matches!(signal, Signal::Latency(_));
-        has_service_time
-            || match model.signals() {
-                Some(signals) => {
-                    Signal::all().filter(is_latency).any(|signal| signals.contains(signal.name()))
-                }
-                None => {
-                    profile.signals.iter().any(|signal| matches!(signal.source, SignalSource::Latency(_)))
-                }
-            }
+    pub fn models_to_measure(&self) -> Vec<Arc<ModelServing>> {
+        let profiles: BTreeMap<String, Measured> = self
+            .stores
+            .profiles
+            .all()
+            .into_iter()
+            .filter_map(|((_, name), digest)| Some((name, Measured::of(&digest.settings.ok()?))))
+            .collect();
+        self.model_servings.state_filter(|found| {
+            let of_profile = profiles.get(found.profile()).copied().unwrap_or_default();
+            found.is_opted_in() && of_profile.overridden_by(found).is_any()
+        })
     }
 
     /// Number of opted-in models in the cluster that use this profile and may do so; `None` before it is known.
