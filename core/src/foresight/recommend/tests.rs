@@ -392,6 +392,7 @@ proptest! {
         ),
         objective in prop_oneof![Just(None), Just(Some("p95=10s")), Just(Some("ttft=2s"))],
         given in any::<bool>(),
+        is_complete in any::<bool>(),
     ) {
         let model = model(&["max=12"]);
         let mut history = History::new(Grid::new(START.into(), step, steps).unwrap(), "n", "m", &model.object, model.backlog);
@@ -402,6 +403,12 @@ proptest! {
         for (name, from, value, count) in values {
             for index in from..from + count {
                 history.record(&names[name], f64::from(START) + f64::from(step) * index as f64, value);
+            }
+        }
+        // The first value of a step counts, so the odd ones stay.
+        for name in names.iter().filter(|_| is_complete) {
+            for index in 0..steps {
+                history.record(name, f64::from(START) + f64::from(step) * index as f64, 1.0 + (index % 9) as f64);
             }
         }
         let mut ask = ask(Source::History(&history), &model);
