@@ -16,6 +16,7 @@ mod stats;
 mod tests;
 mod text;
 mod value;
+mod values;
 mod windows;
 
 use serde::Serialize;
