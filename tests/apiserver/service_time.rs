@@ -3,6 +3,7 @@
 use std::{
     fmt::Write as _,
     path::Path,
+    process::Command,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -13,10 +14,10 @@ use super::shared::BINARY;
 
 const KEY: &str = "autoscaling.kthena.io/measured-service-time";
 
-/// Length of the history, in minutes.
-const MINUTES: u64 = 26 * 60;
+/// Scrapes of the history: one each 15 s for 26 hours.
+const SCRAPES: u64 = 26 * 240;
 
-/// 26 hours in which a ServingGroup of each model served 30 requests a minute, each in 4.9 s.
+/// 26 hours in which a ServingGroup of each model served 8 requests in each 15 s, each in 4.9 s.
 fn history(namespace: &str, models: &[&str]) -> String {
     let router = |model: &str| {
         format!(r#"model="{model}",namespace="kthena-system",pod="router-0",status_code="200""#)
@@ -24,7 +25,7 @@ fn history(namespace: &str, models: &[&str]) -> String {
     let groups = |model: &str, state: &str| {
         format!(r#"namespace="{namespace}",model_serving="{model}",state="{state}""#)
     };
-    let tenths_of_seconds = |minute| format!("{}e-1", 30 * 49 * minute);
+    let tenths_of_seconds = |scrape| format!("{}e-1", 8 * 49 * scrape);
     let families = [
         family(
             "kthena_router_request_duration_seconds_sum",
@@ -34,7 +35,20 @@ fn history(namespace: &str, models: &[&str]) -> String {
         family(
             "kthena_router_request_duration_seconds_count",
             models.iter().map(|model| router(model)),
-            |minute| (30 * minute).to_string(),
+            |scrape| (8 * scrape).to_string(),
+        ),
+        family("kthena_router_requests_total", models.iter().map(|model| router(model)), |scrape| {
+            (8 * scrape).to_string()
+        }),
+        family(
+            "kthena_router_request_duration_seconds_bucket",
+            models.iter().flat_map(|model| ["6", "+Inf"].map(|le| format!("{},le={le:?}", router(model)))),
+            |scrape| (8 * scrape).to_string(),
+        ),
+        family(
+            "kthena_router_active_requests",
+            ["router-0"].map(|pod| format!(r#"namespace="kthena-system",pod="{pod}""#)).into_iter(),
+            |_| "3".to_owned(),
         ),
         family("kthena_router_active_downstream_requests", models.iter().map(|model| router(model)), |_| {
             "3".to_owned()
@@ -48,14 +62,14 @@ fn history(namespace: &str, models: &[&str]) -> String {
     families.concat() + "# EOF\n"
 }
 
-/// Samples of one metric, one a minute until now.
+/// Samples of one metric until now.
 fn family(name: &str, series: impl Iterator<Item = String>, value: impl Fn(u64) -> String) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let mut text = format!("# TYPE {name} unknown\n");
     for labels in series {
-        for minute in 0..=MINUTES {
-            let at = now - (MINUTES - minute) * 60;
-            writeln!(text, "{name}{{{labels}}} {} {at}", value(minute)).unwrap();
+        for scrape in 0..=SCRAPES {
+            let at = now - (SCRAPES - scrape) * 15;
+            writeln!(text, "{name}{{{labels}}} {} {at}", value(scrape)).unwrap();
         }
     }
     text
@@ -106,4 +120,44 @@ async fn measures_the_service_time_once_and_writes_nothing_after_a_restart() {
     let of_models = writes.iter().filter(|write| write.object_ref.name != "sentinel");
     assert_eq!(of_models.count(), 0, "{:?}", harness::audit::summary(&writes));
     assert_eq!(measured.scaled_object().await.metadata.resource_version, found.metadata.resource_version);
+}
+
+fn run(stack: &Stack, arguments: &[&str]) -> Value {
+    let mut command = Command::new(BINARY);
+    command.args(arguments).args(["-o", "json"]);
+    let output =
+        command.env("KUBECONFIG", stack.control_plane.kubeconfig(&Identity::Admin)).output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Every request took as long, with three in flight at all times: no load was too much.
+#[tokio::test]
+async fn recommend_and_cost_read_the_history() {
+    let stack = Stack::start(&[Crds::kthena(), Crds::keda(), Crds::prometheus_operator()]).await;
+    let models = stack.namespace().await;
+    let prometheus =
+        Prometheus::with_history(&stack.control_plane.folder, &history(&models.name, &["chat"])).await;
+    models.model_serving("chat").opted_in("chat").create().await;
+    let (model, url) = (format!("{}/chat", models.name), format!("--prometheus-url={}", prometheus.url));
+    let report = run(&stack, &["recommend", &model, "--since=25h", "--step=60s", &url]);
+    let backtest = &report["backtest"];
+    assert_eq!(
+        (&backtest["fidelity"]["equal"], &backtest["assumptions"]["serviceTime"]),
+        (&1.0.into(), &4.9.into())
+    );
+    let value = |name: &str| {
+        let values = report["values"].as_array().unwrap();
+        let found = values.iter().find(|value| value["name"] == name).unwrap();
+        (found["evident"].clone(), found["confidence"].clone())
+    };
+    assert_eq!(value("serviceTime"), ("4900ms".into(), "low".into()), "a day is little evidence");
+    assert_eq!(value("capacity"), ("at least 3".into(), "low".into()));
+    assert_eq!(value("target"), (Value::Null, Value::Null), "the target stays");
+    let costs = run(&stack, &["cost", &model, "--since=25h", "--gpus-per-group=8", &url]);
+    let cost = &costs["models"][0];
+    assert_eq!(
+        (&cost["actual"], &cost["now"], &cost["gpusPerGroup"]),
+        (&25.0.into(), &25.0.into(), &8.into())
+    );
 }

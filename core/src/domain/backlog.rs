@@ -204,6 +204,7 @@ mod tests {
 
     #[rstest]
     #[case(4.9, Some("4900ms"))]
+    #[case(4.900_000_1, Some("4900ms"))]
     #[case(4.91, Some("5s"))]
     #[case(0.1, Some("100ms"))]
     #[case(0.123, Some("130ms"))]

@@ -90,7 +90,7 @@ pub fn rounded_up_millis(seconds: f64) -> Option<u32> {
         return None;
     }
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is in range")]
-    let millis = millis.ceil() as u32;
+    let millis = millis.round() as u32;
     let step = 10_u32.pow(millis.checked_ilog10().unwrap_or_default().saturating_sub(1));
     Some(millis.div_ceil(step) * step)
 }

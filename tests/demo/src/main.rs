@@ -209,7 +209,7 @@ impl Scenario {
         self.shell.kubectl(&["get", "modelserving", "chat", "-n", &namespace, "--subresource=scale"]);
     }
 
-    /// Compares the run with a higher target.
+    /// Compares the run with a higher target, and shows its cost.
     fn backtest(&self) {
         let model = format!("{}/chat", self.chat.serving.namespace.name);
         let since = format!("--since={}s", self.recorder.elapsed().as_secs());
@@ -225,6 +225,14 @@ impl Scenario {
             "--service-time=10m",
             "--capacity=10",
             "--set=target=20",
+            &prometheus,
+        ]);
+        self.shell.kthena_keda(&[
+            "cost",
+            &model,
+            &since,
+            "--gpus-per-group=8",
+            "--gpu-cost=2.5",
             &prometheus,
         ]);
     }

@@ -60,8 +60,12 @@ impl Evidence {
             Some(requests) => Ok(given(requests, ask.objective)),
             None => measured_capacity(ask, &windows, wanted),
         };
-        let load_max =
-            capacity.as_ref().map(|it| TARGET * it.requests).ok().or(ask.current.requests_per_group());
+        let load_max = match &capacity {
+            // No load was too much.
+            Ok(capacity) if capacity.is_bound => Some(capacity.requests),
+            Ok(capacity) => Some(TARGET * capacity.requests),
+            Err(_) => ask.current.requests_per_group(),
+        };
         let measured = match ask.plant.service_time {
             Some(seconds) => Ok(MeasuredTime { seconds, interval: None, windows: 0, is_recorded: false }),
             None => service_time(&windows, load_max),
