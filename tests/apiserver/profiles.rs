@@ -60,7 +60,7 @@ fn ready_condition(profile: &DynamicObject) -> Option<(&str, &str)> {
 #[case(json!({"signals": [{"name": "active-requests", "target": "1"}, {"name": "itl-p90", "target": "19ms"}]}), "must be a duration such as 50ms")]
 #[case(json!({"signals": [{"name": "engine-queue", "target": "5s"}]}), "must be a number, because only ttft-p90")]
 #[case(json!({"signals": [{"name": "active-requests", "target": "1"}, {"name": "ttft-p90", "target": "2s"}], "customSignals": [{"name": "ttft-p90", "query": "sum(a)", "target": "1"}]}), "must not contain a name of signals")]
-#[case(json!({"backlog": {"serviceTime": "50ms"}}), "must be off, or from 100ms to 1h")]
+#[case(json!({"backlog": {"serviceTime": "50ms"}}), "must be off, auto, or from 100ms to 1h")]
 #[case(json!({"backlog": {"headroom": "0.5"}}), "must be from 1 to 3")]
 #[case(json!({"backlog": {"drainTime": "30s"}}), "must be from 1m to 1h")]
 #[case(json!({"pollingInterval": "0s"}), "must be from 1s to 1h")]
