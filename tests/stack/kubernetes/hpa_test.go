@@ -42,8 +42,8 @@ import (
 
 const (
 	seed          = 1
-	scenarioCount = 120
-	syncsEach     = 120
+	scenarioCount = 200
+	syncsEach     = 300
 	syncPeriod    = 15 * time.Second
 	downWindow    = 300 * time.Second // --horizontal-pod-autoscaler-downscale-stabilization
 	tolerance     = 0.1               // --horizontal-pod-autoscaler-tolerance
