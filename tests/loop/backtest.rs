@@ -18,6 +18,8 @@ fn backtest(chain: &Chain, chat: &Model, seconds: u64, arguments: &[&str]) -> Va
         .arg(format!("--since={seconds}s"))
         .arg(format!("--prometheus-url={}", chain.prometheus.url))
         .arg(format!("--hpa-sync-period={SYNC_PERIOD}"))
+        // No response of the load ends by itself.
+        .args(["--service-time=10m", "--cold-start=1s"])
         .args(arguments)
         .env("KUBECONFIG", chain.stack.control_plane.kubeconfig(&harness::Identity::Admin))
         .output()
