@@ -13,6 +13,13 @@ use crate::api::keda::ScaledObject;
 /// Time after which Kthena's `status.replicas` follows a change; measured as 3 to 6 s.
 const STATUS_LAG: Time = Time::from_seconds(5);
 
+/// Interval between two syncs of the HPA with this period: the controller queues the next one after the queries of this one, which take some
+/// 50 ms. Without them a policy whose period is a multiple of that of the syncs would take one more sync in half of the cases.
+#[must_use]
+pub const fn sync_interval(period: Time) -> Time {
+    period.after(Time::from_millis(50))
+}
+
 /// Settings of both.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AutoscalerSpec {

@@ -1,27 +1,24 @@
 //! One model under load: requests, scrapes, KEDA and the HPA on one clock.
 
-use std::{collections::VecDeque, iter};
+use std::iter;
 
 use super::{
+    autoscaler::{Autoscaler, AutoscalerSpec, sync_interval},
     fleet::{Counts, Fleet, FleetSpec, Wait},
-    hpa::{Hpa, Sync},
-    keda::ScaleLoop,
     latency::{FirstToken, FirstTokens},
     law::Law,
     load::Load,
     prometheus::{Sample, Samples},
-    spec::{HpaSpec, KedaSpec, quantity},
+    spec::{HpaSpec, KedaSpec},
     time::Time,
 };
 
 /// Interval between scrapes of the router.
 const SCRAPE_INTERVAL: Time = Time::from_seconds(15);
-/// Interval between two syncs of the HPA: its period, and the time of a query.
-const SYNC_PERIOD: Time = Time::from_millis(15_050);
+/// Period of the HPA's syncs.
+const SYNC_PERIOD: Time = Time::from_seconds(15);
 /// Interval at which engines report to the router, and at which results are measured.
 const TICK: Time = Time::from_seconds(1);
-/// Time after which Kthena's `status.replicas` follows a change; measured as 3 to 6 s.
-const STATUS_LAG: Time = Time::from_seconds(5);
 
 /// Settings of a simulation.
 #[derive(Clone, Debug, PartialEq)]
@@ -72,12 +69,7 @@ struct Simulation<'a> {
     samples: Samples,
     /// Times to the first token, if they are the second metric of the HPA.
     first_tokens: Option<FirstTokens>,
-    hpa: Hpa,
-    scale_loop: ScaleLoop,
-    replicas: i32,
-    /// Changes of `spec.replicas` that `status.replicas` has yet to follow.
-    changes: VecDeque<(Time, i32)>,
-    status: i32,
+    autoscaler: Autoscaler,
     outcome: Outcome,
 }
 
@@ -94,16 +86,13 @@ pub fn simulate_with_latency(setup: &Setup, latency: FirstToken, load: &Load, se
 
 fn simulate_signals(setup: &Setup, latency: Option<FirstToken>, load: &Load, seed: u64) -> Outcome {
     let replicas = setup.hpa.min().min(setup.keda.min.max(0));
+    let spec = AutoscalerSpec { hpa: setup.hpa.clone(), keda: setup.keda.clone() };
     let mut simulation = Simulation {
         setup,
         fleet: Fleet::new(setup.fleet, count(replicas)),
         samples: Samples::default(),
         first_tokens: latency.map(FirstTokens::new),
-        hpa: Hpa::default(),
-        scale_loop: ScaleLoop::new(Time::default()),
-        replicas,
-        changes: VecDeque::new(),
-        status: replicas,
+        autoscaler: Autoscaler::new(spec, replicas, Time::default(), SYNC_PERIOD),
         outcome: Outcome::default(),
     };
     simulation.run(load, seed);
@@ -123,7 +112,8 @@ impl Simulation<'_> {
         let mut tick = Time::default();
         let mut scrape = phase(4_337, SCRAPE_INTERVAL);
         let mut poll = phase(7_919, polling);
-        let mut sync = phase(2_711, SYNC_PERIOD);
+        let interval = sync_interval(SYNC_PERIOD);
+        let mut sync = phase(2_711, interval);
         let end = load.length();
         loop {
             let now = tick.min(scrape).min(poll).min(sync);
@@ -145,7 +135,7 @@ impl Simulation<'_> {
             }
             if now == sync {
                 self.sync(now);
-                sync = sync.after(SYNC_PERIOD);
+                sync = sync.after(interval);
             }
         }
     }
@@ -178,27 +168,24 @@ impl Simulation<'_> {
     fn poll(&mut self, now: Time) {
         let value = self.setup.law.value(&self.samples, now);
         let values: Vec<Option<f64>> = self.setup.keda.activation.iter().map(|_| value).collect();
-        let replicas = self.scale_loop.poll(&self.setup.keda, now, self.replicas, &values);
-        self.scale(now, replicas);
+        let before = self.autoscaler.replicas();
+        self.autoscaler.poll(now, &values);
+        self.scale(now, before);
     }
 
     fn sync(&mut self, now: Time) {
-        while let Some((_, replicas)) = self.changes.pop_front_if(|(at, _)| now.since(*at) >= STATUS_LAG) {
-            self.status = replicas;
-        }
-        let value = self.setup.law.value(&self.samples, now).and_then(quantity);
-        let latency = self.first_tokens.as_ref().map(|latency| latency.value().and_then(quantity));
-        let values: Vec<Option<i64>> = iter::once(value).chain(latency).collect();
-        let ready = i32::try_from(self.fleet.ready()).ok();
-        let input = Sync { now, spec: self.replicas, status: self.status, ready, values: &values };
-        let decision = self.hpa.sync(&self.setup.hpa, input);
-        self.scale(now, decision.replicas);
+        let value = self.setup.law.value(&self.samples, now);
+        let latency = self.first_tokens.as_ref().map(FirstTokens::value);
+        let values: Vec<Option<f64>> = iter::once(value).chain(latency).collect();
+        let before = self.autoscaler.replicas();
+        self.autoscaler.sync_with_ready(now, &values, i32::try_from(self.fleet.ready()).ok());
+        self.scale(now, before);
     }
 
-    fn scale(&mut self, now: Time, replicas: i32) {
-        if replicas != self.replicas {
-            self.replicas = replicas;
-            self.changes.push_back((now, replicas));
+    /// Has the fleet follow the autoscaler, which held `before` until now.
+    fn scale(&mut self, now: Time, before: i32) {
+        let replicas = self.autoscaler.replicas();
+        if replicas != before {
             self.outcome.changes += 1;
             self.fleet.scale(now, count(replicas));
         }

@@ -124,8 +124,7 @@ impl Engines<'_> {
     }
 
     fn lowest(&self, p90: &Expr) -> Expr {
-        let has_little_to_do =
-            Expr::AtMost(Box::new(self.series.running_requests()), Box::new(Expr::sum(self.groups())));
+        let has_little_to_do = self.series.running_requests().at_most(Expr::sum(self.groups()));
         Expr::Subquery {
             function: RangeFunction::MinOverTime,
             of: Box::new(p90.clone().if_any(has_little_to_do)),
@@ -204,8 +203,5 @@ fn p90_by_objective(p90: &Expr, objective: Objective) -> Expr {
 }
 
 fn half(of: Expr) -> Expr {
-    match Factor::ratio(1, 2) {
-        Some(half) => of.times(half),
-        None => of,
-    }
+    of.times(Factor::thousandths(500))
 }

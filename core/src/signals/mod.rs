@@ -23,7 +23,9 @@ pub use probe_queries::{
     requests_elsewhere, router_labels, router_presence, router_scrapes, router_targets,
 };
 pub use router::{DemandScope, RouterSeries, RouterSettings, ScrapeSource, activation};
-pub use service_time::{ServiceTimeHistory, WINDOWS_MIN, duration_quantile, mean_duration, usual_duration};
+pub use service_time::{
+    REQUESTS_MIN, ServiceTimeHistory, WINDOWS_MIN, duration_quantile, mean_duration, usual_duration,
+};
 
 pub use crate::domain::{ACTIVATION, Demand, Engine, Latency, Saturation, Signal};
 use crate::{

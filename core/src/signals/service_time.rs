@@ -28,7 +28,7 @@ const AFTER_WAKE: &str = "20m:1m";
 const HISTORY: &str = "1d:5m";
 
 /// Requests that a window needs for its mean to count.
-const REQUESTS_MIN: u32 = 20;
+pub const REQUESTS_MIN: u32 = 20;
 /// Windows that a service time needs.
 pub const WINDOWS_MIN: u32 = 50;
 

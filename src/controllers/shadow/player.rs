@@ -8,16 +8,13 @@ use crate::prometheus::Querier;
 use kthena_keda_core::{
     api::keda::ScaledObject,
     foresight::{
-        autoscaler::{Autoscaler, AutoscalerSpec},
+        autoscaler::{Autoscaler, AutoscalerSpec, sync_interval},
         spec::UnsupportedSpec,
         time::Time,
     },
     intent::PrometheusSettings,
 };
 
-/// Time by which a sync of the HPA controller is later than its period: that of a query. Without it a policy whose period is a
-/// multiple of that of the syncs would take one more sync in half of the cases.
-const QUERY: Duration = Duration::from_millis(50);
 /// Distance of a poll and a sync up to which they share their queries.
 const SHARED: Duration = Duration::from_millis(500);
 
@@ -64,6 +61,11 @@ enum InFlight {
     Values(Steps),
     /// The values of the last minutes, after a restart.
     History,
+}
+
+/// Time between two syncs of the HPA.
+fn interval(period: Duration) -> Duration {
+    Duration::from_millis(sync_interval(Time::from_seconds_f64(period.as_secs_f64())).millis())
 }
 
 impl Target {
@@ -157,7 +159,7 @@ impl Player {
             self.next_poll = now + self.polling_interval();
         }
         if syncs {
-            self.next_sync = now + period + QUERY;
+            self.next_sync = now + interval(period);
         }
         self.in_flight = Some(InFlight::Values(Steps { at, polls, syncs }));
         Some(queries)
@@ -304,7 +306,7 @@ mod tests {
         assert!(player.begin(later, Time::default(), PERIOD).is_some());
         assert_eq!(player.due(), None, "a slow Prometheus gets no second query");
         assert_eq!(player.end(&vec![None]), Some(2));
-        assert_eq!(player.due(), Some(later + PERIOD + QUERY));
+        assert_eq!(player.due(), Some(later + interval(PERIOD)));
     }
 
     /// The real ones keep the number and the recommendations of the last ten minutes, too.

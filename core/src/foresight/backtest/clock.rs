@@ -1,14 +1,11 @@
 //! The HPA and KEDA's scale loop on one clock.
 
 use crate::foresight::{
-    autoscaler::{Autoscaler, AutoscalerSpec},
+    autoscaler::{Autoscaler, AutoscalerSpec, sync_interval},
     hpa::Decision,
     settings::Settings,
     time::Time,
 };
-
-/// Time of a query, by which the interval between two syncs of the HPA is longer than its period, in milliseconds.
-const QUERY_TIME: u64 = 50;
 
 /// A model that is scaled.
 pub(super) trait Plant {
@@ -70,7 +67,7 @@ pub(super) fn drive(
 ) -> Driven {
     let spec = AutoscalerSpec { hpa: settings.hpa.clone(), keda: settings.keda.clone() };
     let polling = Time::from_seconds(u64::try_from(settings.keda.polling_interval).unwrap_or(1).max(1));
-    let interval = Time::from_millis(schedule.period.millis() + QUERY_TIME);
+    let interval = sync_interval(schedule.period);
     let mut autoscaler = Autoscaler::new(spec, replicas, Time::default(), interval);
     let mut driven = Driven::default();
     let mut values = Vec::new();

@@ -4,13 +4,13 @@ use super::{
     stats::{interval, quantile, resampled},
     windows::{Window, Windows},
 };
-use crate::foresight::history::{History, SeriesName};
+use crate::{
+    foresight::history::{History, SeriesName},
+    signals::{REQUESTS_MIN, WINDOWS_MIN},
+};
 
 /// Time with requests that a service time needs, in hours.
 const HOURS_MIN: f64 = 24.0;
-/// Windows that a service time needs, and requests of each.
-const WINDOWS_MIN: usize = 50;
-const REQUESTS_MIN: f64 = 20.0;
 /// Starts that a cold start needs.
 const STARTS_MIN: usize = 3;
 /// Cold start where none is known, in seconds.
@@ -54,11 +54,12 @@ pub(super) fn service_time(windows: &Windows, load_max: Option<f64>) -> Result<M
     let is_recorded = windows.all.iter().any(|window| window.duration.is_some());
     let blocks = windows.blocks(|window| {
         let is_calm = window.per_group().zip(load_max).is_none_or(|(load, max)| load <= max);
-        let counts = window.requests >= REQUESTS_MIN && is_calm && window.duration.is_some() == is_recorded;
+        let counts =
+            window.requests >= f64::from(REQUESTS_MIN) && is_calm && window.duration.is_some() == is_recorded;
         window.service_time(windows.seconds).filter(|seconds| counts && *seconds > 0.0)
     });
     let mut means: Vec<f64> = blocks.iter().flatten().copied().collect();
-    let found = quantile(&mut means, 0.75).filter(|_| means.len() >= WINDOWS_MIN);
+    let found = quantile(&mut means, 0.75).filter(|_| means.len() >= WINDOWS_MIN as usize);
     let seconds = found.ok_or(NoServiceTime::Windows(means.len()))?;
     let mut resamples = resampled(&blocks, |means| quantile(means, 0.75));
     Ok(MeasuredTime { seconds, interval: interval(&mut resamples), windows: means.len(), is_recorded })
