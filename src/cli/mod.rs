@@ -1,6 +1,7 @@
 //! The command line: the only folder that knows flags, environment variables and standard output.
 
 mod backtest;
+mod cluster_view;
 mod completion;
 mod cost;
 mod crds;

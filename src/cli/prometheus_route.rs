@@ -14,8 +14,6 @@ use kthena_keda_core::{
     observed::ProbeTarget,
 };
 
-/// Namespace of kthena-router where neither a flag nor the operator names one.
-pub(super) const ROUTER_NAMESPACE: &str = "kthena-system";
 /// Stands in for an address that is not known here.
 const UNKNOWN_PROMETHEUS: &str = "http://not-known-here.invalid";
 
@@ -33,11 +31,18 @@ pub(super) struct PrometheusRoute {
 }
 
 impl PrometheusRoute {
-    /// A direct route to `url`, or one through the API server without it.
-    pub(super) fn new(client: Client, url: Option<PrometheusUrl>) -> Result<Self, String> {
+    /// A direct route to `url` with these credentials, or one through the API server without it.
+    ///
+    /// # Errors
+    /// A text for users if the credentials cannot be read.
+    pub(super) fn new(
+        client: Client,
+        url: Option<PrometheusUrl>,
+        credentials: ClientConfig,
+    ) -> Result<Self, String> {
         let querier = match url {
             Some(_) => {
-                let prometheus = Prometheus::new(ClientConfig::default());
+                let prometheus = Prometheus::new(credentials);
                 Querier::Direct(prometheus.map_err(|error| error.to_string())?)
             }
             None => Querier::Proxied(client.clone()),
@@ -47,18 +52,22 @@ impl PrometheusRoute {
 
     /// KEDA's settings with the address of this route.
     pub(super) fn settings(&self, settings: &PrometheusSettings) -> PrometheusSettings {
-        let mut settings = settings.clone();
-        if let Some(url) = &self.url {
-            settings.url = url.clone();
-            // The address of the caller may be that of a proxy that signs.
-            settings.aws_region = None;
-        }
-        settings
+        settings_at(settings, self.url.as_ref())
     }
 
     /// KEDA's probe target with the address of this route.
     pub(super) fn target(&self, target: &ProbeTarget) -> ProbeTarget {
         ProbeTarget { prometheus: self.settings(&target.prometheus), router: target.router.clone() }
+    }
+}
+
+/// KEDA's settings with another address, if one is given.
+pub(super) fn settings_at(settings: &PrometheusSettings, url: Option<&PrometheusUrl>) -> PrometheusSettings {
+    let settings = settings.clone();
+    match url {
+        // It may be that of a proxy that signs.
+        Some(url) => PrometheusSettings { url: url.clone(), aws_region: None, ..settings },
+        None => settings,
     }
 }
 

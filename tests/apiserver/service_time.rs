@@ -7,7 +7,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use harness::{Crds, Identity, Settings, Stack, neighbours::Prometheus};
+use harness::{Crds, Identity, ModelServing, Settings, Stack, neighbours::Prometheus};
 use serde_json::Value;
 
 use super::shared::BINARY;
@@ -101,16 +101,22 @@ async fn measures_the_service_time_once_and_writes_nothing_after_a_restart() {
     assert_eq!(found.metadata.annotations.as_ref().unwrap()[KEY], "4900ms");
     let as_fixed = queries(&fixed.scaled_object().await.data).replace("fixed", "measured");
     assert_eq!(queries(&found.data), as_fixed, "the query is that of the same time in an annotation");
-    let admin = stack.control_plane.kubeconfig(&Identity::Admin);
-    let arguments =
-        [format!("{}/wrong", wrong.namespace.name), format!("--prometheus-url={}", prometheus.url)];
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let (report, _) = harness::explain(Path::new(BINARY), &admin, &arguments);
-    let warnings = report.unwrap()["warnings"].to_string();
+    let explained = |model: &ModelServing| {
+        let admin = stack.control_plane.kubeconfig(&Identity::Admin);
+        let model = format!("{}/{}", model.namespace.name, model.name);
+        let prometheus = format!("--prometheus-url={}", prometheus.url);
+        harness::explain(Path::new(BINARY), &admin, &[&model, &prometheus]).0.unwrap()
+    };
+    let warnings = explained(&wrong)["warnings"].to_string();
     assert!(warnings.contains("requests of the last day took 4900ms without waiting"), "{warnings}");
     assert!(!queries(&off.scaled_object().await.data).contains("requests_total"));
 
     assert!(operator.terminate(), "the operator exits with 0 on SIGTERM");
+    // Only the operator adopts a time, so for explain nothing differs although it could measure one.
+    off.annotate(&[("autoscaling.kthena.io/service-time", Some("auto"))]).await;
+    let report = explained(&off);
+    assert!(!report["warnings"].to_string().contains("differs"), "{report}");
+    assert_eq!(report["signals"][0]["serviceTimeWindows"], 288.0, "{report}");
     let before = stack.writes().len();
     // It has no history any more.
     drop(prometheus);
@@ -155,6 +161,15 @@ async fn recommend_and_cost_read_the_history() {
     assert_eq!(value("capacity"), ("at least 3".into(), "low".into()));
     assert_eq!(value("target"), (Value::Null, Value::Null), "the target stays");
     let costs = run(&stack, &["cost", &model, "--since=25h", "--gpus-per-group=8", &url]);
+    let elsewhere = stack.namespace().await;
+    elsewhere.model_serving("chat").opted_in("other").create().await;
+    let of_all = |scope: &[&str]| {
+        let arguments = [&["cost", "--since=25h", "--gpus-per-group=8", &url], scope].concat();
+        let namespaces = run(&stack, &arguments)["models"].as_array().unwrap().clone();
+        namespaces.iter().map(|model| model["namespace"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(of_all(&["-n", &models.name]), [models.name.clone()], "one namespace alone");
+    assert_eq!(of_all(&["-A"]), [models.name.clone(), elsewhere.name.clone()]);
     let cost = &costs["models"][0];
     assert_eq!(
         (&cost["actual"], &cost["now"], &cost["gpusPerGroup"]),

@@ -1,7 +1,7 @@
 //! The model of a backtest in a cluster, and the route to its Prometheus.
 
 use kube::{
-    Api,
+    Api, ResourceExt as _,
     api::{ApiResource, DynamicObject},
 };
 
@@ -11,20 +11,19 @@ use super::{
 };
 use crate::{
     cli::{
-        operator::Operator,
-        prometheus_route::{PrometheusRoute, ROUTER_NAMESPACE, is_unknown, prometheus_url},
+        cluster_view::{Access, ClusterView, Seen},
+        prometheus_route::{is_unknown, settings_at},
     },
-    cluster::{self, discovery},
     controllers::measurements,
-    prometheus::{ClientConfig, Prometheus, Querier},
-    sources::{kinds::optional_apis, live},
+    prometheus::Querier,
 };
 use kthena_keda_core::{
     api::kthena::ModelServing,
     domain::PrometheusUrl,
     foresight::gpus::gpus_per_group,
-    intent::{Profile, PrometheusSettings},
-    plan::{self, ResolvedIntent, plan_router},
+    intent::PrometheusSettings,
+    observed::Measurements,
+    plan::{self, ResolvedIntent},
 };
 
 /// A model in a cluster.
@@ -33,66 +32,57 @@ pub(in crate::cli) struct InCluster {
     pub(in crate::cli) querier: Querier,
 }
 
-/// Flags that lead to the model.
-pub(in crate::cli) struct Location<'a> {
-    pub(in crate::cli) namespace: &'a str,
-    pub(in crate::cli) name: &'a str,
-    pub(in crate::cli) context: Option<&'a str>,
-    pub(in crate::cli) router_namespace: Option<&'a str>,
-    pub(in crate::cli) prometheus_url: Option<&'a PrometheusUrl>,
-    pub(in crate::cli) client: ClientConfig,
-}
-
-impl Location<'_> {
-    /// Reads the model and everything that its plan depends on.
-    pub(in crate::cli) async fn read(&self) -> Result<InCluster, Failure> {
-        let client = cluster::connect(self.context.map(str::to_owned)).await.map_err(Failure::input)?;
-        let served = discovery::discover(&client, &optional_apis())
-            .await
-            .map_err(|error| Failure::Input(format!("discovery of the cluster's APIs failed: {error}")))?;
-        let operator = Operator::find(&client).await.map_err(Failure::Input)?;
-        let of_operator = operator.as_ref().and_then(|found| found.router_namespace.clone());
-        let router_namespace = self.router_namespace.map(str::to_owned).or(of_operator);
-        let router_namespace = router_namespace.unwrap_or_else(|| ROUTER_NAMESPACE.to_owned());
-        let live = live::read(&client, &served, Some(self.namespace), &router_namespace).await;
-        let models = live.objects.model_servings.iter().map(|(_, model)| model.as_ref());
-        let model = select(models, Some((self.namespace, self.name))).map_err(|failure| match failure {
-            Failure::Input(error) if !live.missing.is_empty() => {
-                Failure::Input(format!("{error}; {}", live.missing.join("; ")))
+impl InCluster {
+    /// Reads one model and everything that its plan depends on.
+    pub(in crate::cli) async fn read(
+        access: Access<'_>,
+        (namespace, name): (&str, &str),
+    ) -> Result<Self, Failure> {
+        let view = view(access, Some(namespace)).await?;
+        let model = select(view.models(), Some((namespace, name))).map_err(|failure| match failure {
+            Failure::Input(error) if !view.live.missing.is_empty() => {
+                Failure::Input(format!("{error}; {}", view.live.missing.join("; ")))
             }
             failure => failure,
         })?;
-        let route =
-            PrometheusRoute::new(client.clone(), self.prometheus_url.cloned()).map_err(Failure::Input)?;
-        let mut defaults = Profile::built_in();
-        let (url, _) = prometheus_url(&live, model, operator.as_ref(), &route);
-        defaults.prometheus = url.map(PrometheusSettings::from);
-        let (router, _) = live.objects.observe_router(&router_namespace);
-        let profile = live.objects.default_profile();
-        let router = plan_router(&router, profile.as_ref(), &defaults, true).router;
-        let mut observed = live.objects.observe(model, router);
-        let querier = match self.prometheus_url {
-            Some(_) => Querier::Direct(Prometheus::new(self.client.clone()).map_err(Failure::input)?),
-            None => Querier::Proxied(client.clone()),
-        };
-        let plan = plan::plan(&observed, served.capabilities, &defaults);
+        Ok(Self::of(&view, model).await)
+    }
+
+    /// A model of a cluster that was read.
+    pub(in crate::cli) async fn of(view: &ClusterView, model: &ModelServing) -> Self {
+        let Seen { mut observed, defaults, .. } = view.observe(model);
+        let querier = view.route.querier.clone();
+        let capabilities = view.served.capabilities;
+        let plan = plan::plan(&observed, capabilities, &defaults);
         let resolved = plan.explanation.and_then(|explanation| explanation.resolved);
         if let Some(ResolvedIntent { intent, triggers }) = &resolved
             && let Some(prometheus) = &intent.profile.prometheus
-            && let Ok(settings) = callers_settings(prometheus, self.prometheus_url)
+            && let Ok(settings) = callers_settings(prometheus, view.route.url.as_ref())
         {
-            observed.measured =
-                measurements::measure(&querier, &settings, triggers).await.unwrap_or_default();
+            let measured = measurements::measure(&querier, &settings, triggers).await.unwrap_or_default();
+            let is_kept = observed.scaled_object.as_ref().is_some_and(|found| found.service_time.is_some());
+            // The time in force stays until the operator adopts another.
+            let service_time = measured.service_time.filter(|_| !is_kept);
+            observed.measured = Measurements { service_time, ..measured };
         }
-        let api: Api<DynamicObject> =
-            Api::namespaced_with(client, self.namespace, &ApiResource::erase::<ModelServing>(&()));
-        let object = api.get(self.name).await.ok().and_then(|object| serde_json::to_value(object).ok());
+        let resource = ApiResource::erase::<ModelServing>(&());
+        let namespace = model.namespace().unwrap_or_default();
+        let api: Api<DynamicObject> = Api::namespaced_with(view.route.client.clone(), &namespace, &resource);
+        let object = api.get(model.name()).await.ok().and_then(|object| serde_json::to_value(object).ok());
         let gpus = object.as_ref().and_then(gpus_per_group);
-        let capabilities = served.capabilities;
-        Ok(InCluster {
-            subject: Subject { observed, capabilities, defaults, gpus, is_built_in: false },
-            querier,
-        })
+        Self { subject: Subject { observed, capabilities, defaults, gpus, is_built_in: false }, querier }
+    }
+}
+
+/// Reads a cluster whose operator is known, if there is one.
+pub(in crate::cli) async fn view(
+    access: Access<'_>,
+    namespace: Option<&str>,
+) -> Result<ClusterView, Failure> {
+    let view = ClusterView::read(access, namespace).await.map_err(Failure::Input)?;
+    match &view.operator {
+        Ok(_) => Ok(view),
+        Err(ambiguity) => Err(Failure::Input(ambiguity.clone())),
     }
 }
 
@@ -101,20 +91,11 @@ pub(in crate::cli) fn callers_settings(
     settings: &PrometheusSettings,
     url: Option<&PrometheusUrl>,
 ) -> Result<PrometheusSettings, Failure> {
-    let mut settings = settings.clone();
-    match url {
-        Some(url) => {
-            settings.url = url.clone();
-            // The address of the caller may be that of a proxy that signs.
-            settings.aws_region = None;
-        }
-        None if is_unknown(&settings) || super::subject::is_placeholder(&settings) => {
-            return Err(Failure::Input(
-                "the address of Prometheus is not known; pass --prometheus-url, or a file with --history or --load"
-                    .to_owned(),
-            ));
-        }
-        None => {}
+    if url.is_none() && (is_unknown(settings) || super::subject::is_placeholder(settings)) {
+        return Err(Failure::Input(
+            "the address of Prometheus is not known; pass --prometheus-url, or a file with --history or --load"
+                .to_owned(),
+        ));
     }
-    Ok(settings)
+    Ok(settings_at(settings, url))
 }

@@ -10,14 +10,17 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::{
     Data, cannot_read,
-    cluster::{InCluster, Location},
+    cluster::InCluster,
     failure::Failure,
     fetch::Span,
     subject::Subject,
     times::{duration, time, whole_seconds},
 };
 use crate::{
-    cli::plan_args::namespace,
+    cli::{
+        cluster_view::{Access, ROUTER_NAMESPACE},
+        plan_args::namespace,
+    },
     prometheus::{ClientConfig, Prometheus, Querier},
     settings::Settings as PlanSettings,
 };
@@ -149,7 +152,7 @@ impl SourceFlags {
                         .to_owned(),
                 ));
             };
-            return self.location(namespace, name).read().await;
+            return InCluster::read(self.access(), (namespace, name)).await;
         }
         let subject = Subject::of_files(&self.files, name, self.namespace.as_deref(), self.plan_settings())?;
         let prometheus = Prometheus::new(self.client_config()).map_err(Failure::input)?;
@@ -161,9 +164,7 @@ impl SourceFlags {
         name: Option<(&str, &str)>,
     ) -> Result<Subject, Failure> {
         match name {
-            Some((namespace, name)) if self.files.is_empty() => {
-                Ok(self.location(namespace, name).read().await?.subject)
-            }
+            Some(name) if self.files.is_empty() => Ok(InCluster::read(self.access(), name).await?.subject),
             _ => Subject::of_files(&self.files, name, self.namespace.as_deref(), self.plan_settings()),
         }
     }
@@ -178,21 +179,19 @@ impl SourceFlags {
         Subject::of_files(&self.files, name, self.namespace.as_deref(), self.plan_settings())
     }
 
-    fn location<'a>(&'a self, namespace: &'a str, name: &'a str) -> Location<'a> {
-        Location {
-            namespace,
-            name,
+    fn access(&self) -> Access<'_> {
+        Access {
             context: self.context.as_deref(),
             router_namespace: self.router_namespace.as_deref(),
             prometheus_url: self.prometheus_url.as_ref(),
-            client: self.client_config(),
+            prometheus_client: self.client_config(),
         }
     }
 
     pub(in crate::cli) fn plan_settings(&self) -> PlanSettings {
         let mut defaults = Profile::built_in();
         defaults.prometheus = self.prometheus_url.clone().map(Into::into);
-        let router_namespace = self.router_namespace.clone().unwrap_or_else(|| "kthena-system".to_owned());
+        let router_namespace = self.router_namespace.clone().unwrap_or_else(|| ROUTER_NAMESPACE.to_owned());
         PlanSettings { defaults, router_namespace }
     }
 

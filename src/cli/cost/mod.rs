@@ -9,22 +9,24 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
+use kube::ResourceExt as _;
 
-use self::models::Target;
 use super::{
     backtest::{
         Data,
-        cluster::callers_settings,
+        cluster::{InCluster, callers_settings},
         failure::Failure,
         fetch::{Span, Store},
         read_history, run_async,
         times::{duration, positive},
     },
+    cluster_view::ClusterView,
     plan_args::namespace,
     recommend::{Given, Subjected},
 };
 use k8s_openapi::jiff::Timestamp;
 use kthena_keda_core::{
+    api::kthena::ModelServing,
     domain::PrometheusUrl,
     foresight::{
         backtest::{Backtest, PlantOptions, Source},
@@ -138,19 +140,20 @@ impl Cost {
 
     async fn of_cluster(&self) -> Result<Vec<ModelCost>, Failure> {
         let mut models = Vec::new();
-        for target in self.targets().await? {
-            models.push(self.of_model(&target).await?);
+        let view = self.view().await?;
+        for model in self.selected(&view)? {
+            models.push(self.of_model(&view, model).await?);
         }
         Ok(models)
     }
 
     /// A model that cannot be planned has unknown costs; an error of Prometheus ends the command.
-    async fn of_model(&self, target: &Target) -> Result<ModelCost, Failure> {
-        match Box::pin(self.read(target)).await {
+    async fn of_model(&self, view: &ClusterView, model: &ModelServing) -> Result<ModelCost, Failure> {
+        match Box::pin(self.read(view, model)).await {
             Ok((subjected, gpus)) => Ok(self.of_subject(&subjected, gpus)),
             Err(Failure::Input(reason) | Failure::Unfit(reason)) if self.model.is_none() => Ok(ModelCost {
-                namespace: target.namespace.clone(),
-                name: target.name.clone(),
+                namespace: model.namespace().unwrap_or_default(),
+                name: model.name_any(),
                 unknown: vec![reason],
                 ..ModelCost::default()
             }),
@@ -158,8 +161,12 @@ impl Cost {
         }
     }
 
-    async fn read(&self, target: &Target) -> Result<(Subjected, Option<u32>), Failure> {
-        let found = self.location(target).read().await?;
+    async fn read(
+        &self,
+        view: &ClusterView,
+        model: &ModelServing,
+    ) -> Result<(Subjected, Option<u32>), Failure> {
+        let found = InCluster::of(view, model).await;
         let planned = found.subject.plan(None, &[])?;
         let settings = planned.resolved.intent.profile.prometheus.clone().ok_or_else(|| {
             Failure::Input("the address of Prometheus is not known; pass --prometheus-url".to_owned())

@@ -5,74 +5,62 @@ use kube::ResourceExt as _;
 use super::Cost;
 use crate::{
     cli::{
-        backtest::{cluster::Location, failure::Failure},
-        operator::Operator,
+        backtest::{cluster::view, failure::Failure, subject::select},
+        cluster_view::{Access, ClusterView},
         plan_args::model_name,
-        prometheus_route::ROUTER_NAMESPACE,
     },
-    cluster::{self, discovery},
     prometheus::ClientConfig,
-    sources::{kinds::optional_apis, live},
 };
-
-/// A model of the cluster.
-pub(super) struct Target {
-    pub(super) namespace: String,
-    pub(super) name: String,
-}
+use kthena_keda_core::api::kthena::ModelServing;
 
 impl Cost {
-    /// The model of the flags, or all that are opted in.
-    pub(super) async fn targets(&self) -> Result<Vec<Target>, Failure> {
-        if let Some(model) = &self.model {
-            let (namespace, name) = model_name(model, self.namespace.as_deref()).map_err(Failure::Input)?;
-            return Ok(vec![Target { namespace: namespace.to_owned(), name: name.to_owned() }]);
-        }
-        if !self.all_namespaces && self.namespace.is_none() {
-            return Err(Failure::Input(
-                "pass the NAMESPACE/NAME of a ModelServing, -n NAMESPACE, -A, or files with --history"
-                    .to_owned(),
-            ));
-        }
-        let client = cluster::connect(self.context.clone()).await.map_err(Failure::input)?;
-        let served = discovery::discover(&client, &optional_apis())
-            .await
-            .map_err(|error| Failure::Input(format!("discovery of the cluster's APIs failed: {error}")))?;
-        let router = if let Some(router) = &self.router_namespace {
-            router.clone()
-        } else {
-            let operator = Operator::find(&client).await.map_err(Failure::Input)?;
-            operator.and_then(|found| found.router_namespace).unwrap_or_else(|| ROUTER_NAMESPACE.to_owned())
+    /// The cluster, read once for all models.
+    pub(super) async fn view(&self) -> Result<ClusterView, Failure> {
+        let namespace = match self.named()? {
+            Some((namespace, _)) => Some(namespace),
+            None if !self.all_namespaces && self.namespace.is_none() => {
+                return Err(Failure::Input(
+                    "pass the NAMESPACE/NAME of a ModelServing, -n NAMESPACE, -A, or files with --history"
+                        .to_owned(),
+                ));
+            }
+            None => self.namespace.as_deref(),
         };
-        let live = live::read(&client, &served, self.namespace.as_deref(), &router).await;
-        let models = live.objects.model_servings.iter().filter(|(_, model)| model.is_opted_in());
-        let targets: Vec<Target> = models
-            .map(|(_, model)| Target {
-                namespace: model.namespace().unwrap_or_default(),
-                name: model.name_any(),
-            })
-            .collect();
-        if targets.is_empty() {
-            let missing = live.missing.join("; ");
+        let access = Access {
+            context: self.context.as_deref(),
+            router_namespace: self.router_namespace.as_deref(),
+            prometheus_url: self.prometheus_url.as_ref(),
+            prometheus_client: ClientConfig {
+                bearer_token_file: self.prometheus_bearer_token_file.clone(),
+                ca_file: self.prometheus_ca_file.clone(),
+            },
+        };
+        view(access, namespace).await
+    }
+
+    /// The model of the flags, or all that are opted in.
+    pub(super) fn selected<'a>(&self, view: &'a ClusterView) -> Result<Vec<&'a ModelServing>, Failure> {
+        if let Some(name) = self.named()? {
+            return Ok(vec![select(view.models(), Some(name))?]);
+        }
+        // The caller may be allowed to read more than the namespace of the flag.
+        let is_selected = |model: &&ModelServing| {
+            model.is_opted_in()
+                && self.namespace.as_ref().is_none_or(|of| model.namespace().as_ref() == Some(of))
+        };
+        let models: Vec<&ModelServing> = view.models().filter(is_selected).collect();
+        if models.is_empty() {
+            let missing = view.live.missing.join("; ");
             let missing = if missing.is_empty() { String::new() } else { format!(": {missing}") };
             return Err(Failure::Input(format!(
                 "no ModelServing is opted in{missing}; see docs/annotations.md"
             )));
         }
-        Ok(targets)
+        Ok(models)
     }
 
-    pub(super) fn location<'a>(&'a self, target: &'a Target) -> Location<'a> {
-        Location {
-            namespace: &target.namespace,
-            name: &target.name,
-            context: self.context.as_deref(),
-            router_namespace: self.router_namespace.as_deref(),
-            prometheus_url: self.prometheus_url.as_ref(),
-            client: ClientConfig {
-                bearer_token_file: self.prometheus_bearer_token_file.clone(),
-                ca_file: self.prometheus_ca_file.clone(),
-            },
-        }
+    fn named(&self) -> Result<Option<(&str, &str)>, Failure> {
+        let name = self.model.as_deref().map(|model| model_name(model, self.namespace.as_deref()));
+        name.transpose().map_err(Failure::Input)
     }
 }

@@ -18,29 +18,22 @@ use kube::ResourceExt as _;
 
 use self::output::{Explained, Format, LinkReport, Replicas, RouteReport, Signal, rank};
 use super::{
-    operator::Operator,
+    cluster_view::{Access, ClusterView, Seen},
     plan_args::{model_name, namespace},
-    prometheus_route::{PrometheusRoute, ROUTER_NAMESPACE, is_unknown, prometheus_url},
+    prometheus_route::{PrometheusRoute, is_unknown},
 };
 use crate::{
-    cluster::{self, discovery},
     controllers::{measurements, signal_probe},
-    sources::{
-        kinds::optional_apis,
-        live::{self, Live},
-        selector_mismatch, waiting_pods,
-    },
+    sources::{live::Live, selector_mismatch, waiting_pods},
 };
 use kthena_keda_core::{
     api::{annotations::MODEL_NAME, kthena::ModelServing},
-    domain::{Capabilities, PrometheusUrl, printable},
-    intent::{Profile, PrometheusSettings},
+    domain::{Capabilities, PrometheusUrl, ServiceTimeSetting, printable},
+    intent::Profile,
     observed::{
         Backend, Destination, Observed, ProbeTarget, RoutedName, Routing, Usage, WaitingPods, find_condition,
     },
-    plan::{
-        self, Desired, Explanation, Link, LinkState, Plan, ResolvedIntent, Triggers, Verdict, plan_router,
-    },
+    plan::{self, Desired, Explanation, Link, LinkState, Plan, ResolvedIntent, Verdict},
 };
 
 /// Period of `--watch`.
@@ -120,44 +113,40 @@ impl Explain {
     /// Explanations of the selected models, broken ones first, and the checks that were skipped.
     async fn explain_all(&self) -> Result<(Vec<Explained>, Vec<String>), String> {
         let selection = self.selection()?;
-        let client = cluster::connect(self.context.clone()).await.map_err(|error| error.to_string())?;
-        let served = discovery::discover(&client, &optional_apis())
-            .await
-            .map_err(|error| format!("discovery of the cluster's APIs failed: {error}"))?;
-        let found = Operator::find(&client).await;
-        let operator = found.as_ref().ok().and_then(Option::as_ref);
-        let of_operator = operator.and_then(|found| found.router_namespace.clone());
-        let router_namespace =
-            self.router_namespace.clone().or(of_operator).unwrap_or_else(|| ROUTER_NAMESPACE.to_owned());
-        let mut live = live::read(&client, &served, selection.namespace, &router_namespace).await;
-        let leader = match operator {
-            Some(operator) => operator.leader(&client).await,
-            None => None,
+        let access = Access {
+            context: self.context.as_deref(),
+            router_namespace: self.router_namespace.as_deref(),
+            prometheus_url: self.prometheus_url.as_ref(),
+            ..Access::default()
         };
-        let route = PrometheusRoute::new(client, self.prometheus_url.clone())?;
-        let models = live.objects.model_servings.iter().map(|(_, model)| model);
-        let mut checks: Vec<SignalCheck> = models
-            .filter(|model| selection.includes(model))
-            .map(|model| {
-                SignalCheck::of(&live, model, served.capabilities, &router_namespace, &found, &route)
-            })
-            .collect();
-        probe(&mut checks, &route).await;
-        let mut all = Vec::new();
+        let mut view = ClusterView::read(access, selection.namespace).await?;
+        let leader = match &view.operator {
+            Ok(Some(operator)) => operator.leader(&view.route.client).await,
+            Ok(None) | Err(_) => None,
+        };
         let in_full = selection.name.is_some();
-        for check in checks {
-            let planned =
-                Planned { live: &live, leader: leader.as_deref(), capabilities: served.capabilities };
-            all.extend(explain_model(check, &planned, &route, in_full).await);
+        let selected = view.models().filter(|model| selection.includes(model));
+        let mut checks: Vec<SignalCheck> = selected.map(|model| SignalCheck::of(&view, model)).collect();
+        probe(&mut checks, &view.route).await;
+        let mut all = Vec::new();
+        for mut check in checks {
+            if in_full {
+                measure(&mut check, &view.route).await;
+            }
+            let planned = Planned {
+                live: &view.live,
+                leader: leader.as_deref(),
+                capabilities: view.served.capabilities,
+            };
+            all.extend(explain_model(check, &planned, &view.route, in_full).await);
         }
         if in_full && all.is_empty() {
-            let named = live.objects.model_servings.iter().map(|(_, model)| model);
-            live.missing.extend(
-                named.filter(|model| selection.names(model)).filter_map(|model| plan::not_opted_in(model)),
-            );
+            let named = view.models().filter(|model| selection.names(model));
+            let not_opted_in: Vec<String> = named.filter_map(plan::not_opted_in).collect();
+            view.live.missing.extend(not_opted_in);
         }
         all.sort_by_key(|found| (rank(found.status), found.namespace.clone(), found.name.clone()));
-        Ok((all, live.missing))
+        Ok((all, view.live.missing))
     }
 
     fn selection(&self) -> Result<Selection<'_>, String> {
@@ -190,40 +179,27 @@ struct SignalCheck {
     observed: Observed,
     defaults: Profile,
     target: Option<ProbeTarget>,
-    triggers: Option<Triggers>,
+    /// Settings and triggers, before anything was measured.
+    resolved: Option<ResolvedIntent>,
     /// Source of the operator's own address of Prometheus.
     source: String,
 }
 
 impl SignalCheck {
-    fn of(
-        live: &Live,
-        model: &ModelServing,
-        capabilities: Capabilities,
-        router_namespace: &str,
-        operator: &Result<Option<Operator>, String>,
-        route: &PrometheusRoute,
-    ) -> Self {
-        let mut defaults = Profile::built_in();
-        let of_operator = operator.as_ref().ok().and_then(Option::as_ref);
-        let (url, mut source) = prometheus_url(live, model, of_operator, route);
-        if let Err(ambiguity) = operator
-            && route.url.is_none()
+    fn of(view: &ClusterView, model: &ModelServing) -> Self {
+        let Seen { observed, defaults, prometheus_from: mut source } = view.observe(model);
+        if let Err(ambiguity) = &view.operator
+            && view.route.url.is_none()
         {
             source = format!("{source}; {ambiguity}");
         }
-        defaults.prometheus = url.map(PrometheusSettings::from);
-        let (router, _) = live.objects.observe_router(router_namespace);
-        let router = plan_router(&router, live.objects.default_profile().as_ref(), &defaults, true).router;
-        let observed = live.objects.observe(model, router);
-        let plan = plan::plan(&observed, capabilities, &defaults);
-        let resolved = plan.explanation.as_ref().and_then(|found| found.resolved.as_ref());
+        let plan = plan::plan(&observed, view.served.capabilities, &defaults);
+        let resolved = plan.explanation.and_then(|found| found.resolved);
         let is_unknown = defaults.prometheus.as_ref().is_some_and(is_unknown);
-        let target = resolved.and_then(probe_target);
+        let target = resolved.as_ref().and_then(probe_target);
         let target =
             target.filter(|target| !is_unknown || Some(&target.prometheus) != defaults.prometheus.as_ref());
-        let triggers = resolved.map(|resolved| resolved.triggers.clone());
-        Self { observed, defaults, target, triggers, source }
+        Self { observed, defaults, target, resolved, source }
     }
 }
 
@@ -238,18 +214,27 @@ fn probe_target(resolved: &ResolvedIntent) -> Option<ProbeTarget> {
 async fn probe(checks: &mut [SignalCheck], route: &PrometheusRoute) {
     let targets = checks.iter().filter_map(|check| check.target.as_ref()).map(|target| route.target(target));
     let results = signal_probe::probe(&route.querier, targets).await;
-    for SignalCheck { observed, target, triggers, .. } in checks {
+    for SignalCheck { observed, target, .. } in checks {
         let result = target.as_ref().and_then(|target| {
             let result = results.get(&route.target(target))?;
             Some((target.clone(), result.clone()))
         });
         observed.probes = Arc::new(result.into_iter().collect());
-        if let (Some(target), Some(triggers)) = (target, triggers) {
-            let settings = route.settings(&target.prometheus);
-            observed.measured =
-                measurements::measure(&route.querier, &settings, triggers).await.unwrap_or_default();
-        }
     }
+}
+
+/// Reads the history of one model for the doubts about its settings. A service time that the operator measures stays as it is: only the operator
+/// adopts another, at its daily look.
+async fn measure(check: &mut SignalCheck, route: &PrometheusRoute) {
+    let (Some(target), Some(ResolvedIntent { intent, triggers })) = (&check.target, &check.resolved) else {
+        return;
+    };
+    let settings = route.settings(&target.prometheus);
+    let mut measured = measurements::measure(&route.querier, &settings, triggers).await.unwrap_or_default();
+    if intent.backlog.service_time == ServiceTimeSetting::Auto {
+        measured.service_time = None;
+    }
+    check.observed.measured = measured;
 }
 
 /// State of the cluster that every model is compared with.

@@ -17,24 +17,16 @@ use kube::ResourceExt as _;
 
 use self::output::{Format, Range, Row};
 use super::{
-    operator::Operator,
+    cluster_view::{Access, ClusterView, Seen, is_named},
     plan_args::{model_name, namespace},
-    prometheus_route::{PrometheusRoute, ROUTER_NAMESPACE, is_unknown, prometheus_url},
+    prometheus_route::is_unknown,
 };
-use crate::{
-    cluster::{self, discovery},
-    controllers::shadow::{Past, Resumed, Target},
-    sources::{
-        kinds::optional_apis,
-        live::{self, Live},
-    },
-};
+use crate::controllers::shadow::{Past, Resumed, Target};
 use kthena_keda_core::{
     api::{annotations::AnnotationKey, kthena::ModelServing},
-    domain::{Capabilities, PrometheusUrl, key, printable},
-    intent::{Profile, PrometheusSettings},
-    observed::{Observed, ShadowState},
-    plan::{self, plan_router},
+    domain::{PrometheusUrl, key, printable},
+    observed::ShadowState,
+    plan,
 };
 
 /// Period of `--watch`.
@@ -109,37 +101,26 @@ impl Shadow {
         let named =
             self.model.as_deref().map(|model| model_name(model, self.namespace.as_deref())).transpose()?;
         let namespace = named.map(|(namespace, _)| namespace).or(self.namespace.as_deref());
-        let client = cluster::connect(self.context.clone()).await.map_err(|error| error.to_string())?;
-        let served = discovery::discover(&client, &optional_apis())
-            .await
-            .map_err(|error| format!("discovery of the cluster's APIs failed: {error}"))?;
-        let operator = Operator::find(&client).await.ok().flatten();
-        let of_operator = operator.as_ref().and_then(|found| found.router_namespace.clone());
-        let router_namespace =
-            self.router_namespace.clone().or(of_operator).unwrap_or_else(|| ROUTER_NAMESPACE.to_owned());
-        let live = live::read(&client, &served, namespace, &router_namespace).await;
-        let route = PrometheusRoute::new(client, self.prometheus_url.clone())?;
-        let view = View {
-            live: &live,
-            capabilities: served.capabilities,
-            operator: operator.as_ref(),
-            router_namespace: &router_namespace,
-            route: &route,
-            period: Duration::from_secs(self.hpa_sync_period),
+        let access = Access {
+            context: self.context.as_deref(),
+            router_namespace: self.router_namespace.as_deref(),
+            prometheus_url: self.prometheus_url.as_ref(),
+            ..Access::default()
         };
-        let models = live.objects.model_servings.iter().map(|(_, model)| model);
-        let selected = models.filter(|model| {
-            let is_named = named.is_none_or(|(namespace, name)| {
-                model.namespace().as_deref() == Some(namespace) && model.name_any() == name
-            });
-            is_named
-                && model.is_in_shadow()
+        let view = ClusterView::read(access, namespace).await?;
+        let selected = view.models().filter(|model| {
+            model.is_in_shadow()
+                && named.is_none_or(|named| is_named(model, named))
                 && namespace.is_none_or(|namespace| model.namespace().as_deref() == Some(namespace))
         });
-        let mut rows: Vec<Row> =
-            stream::iter(selected).map(|model| view.row(model)).buffer_unordered(CONCURRENCY).collect().await;
+        let rows = stream::iter(selected).map(|model| self.row(&view, model));
+        let mut rows: Vec<Row> = rows.buffer_unordered(CONCURRENCY).collect().await;
         if rows.is_empty() {
-            return Err([self.no_model()].into_iter().chain(live.missing).collect::<Vec<_>>().join("; "));
+            return Err([self.no_model()]
+                .into_iter()
+                .chain(view.live.missing)
+                .collect::<Vec<_>>()
+                .join("; "));
         }
         rows.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
         Ok(rows)
@@ -157,32 +138,20 @@ impl Shadow {
             (None, None) => format!("no ModelServing is in shadow; opt in and set {annotation} to true"),
         }
     }
-}
 
-/// The cluster, as the caller may read it.
-struct View<'a> {
-    live: &'a Live,
-    capabilities: Capabilities,
-    operator: Option<&'a Operator>,
-    router_namespace: &'a str,
-    route: &'a PrometheusRoute,
-    period: Duration,
-}
-
-impl View<'_> {
-    async fn row(&self, model: &ModelServing) -> Row {
-        let (observed, defaults) = self.observe(model);
-        let plan = plan::plan(&observed, self.capabilities, &defaults);
+    async fn row(&self, view: &ClusterView, model: &ModelServing) -> Row {
+        let Seen { observed, defaults, .. } = view.observe(model);
+        let plan = plan::plan(&observed, view.served.capabilities, &defaults);
         let resolved = plan.explanation.as_ref().and_then(|found| found.resolved.as_ref());
         let prometheus = resolved.and_then(|found| found.intent.profile.prometheus.as_ref());
         let finding = plan.findings.first();
         let problem = finding.map(|finding| format!("{}: {}", finding.reason.as_str(), finding.message));
         let simulated = match (plan.shadow, prometheus) {
-            (Some(object), Some(prometheus)) if self.is_known(prometheus) => {
-                let target = Target::new(&object, self.route.settings(prometheus));
+            (Some(object), Some(prometheus)) if view.route.url.is_some() || !is_unknown(prometheus) => {
+                let target = Target::new(&object, view.route.settings(prometheus));
                 let target = target.map_err(|error| error.to_string());
                 match target {
-                    Ok(target) => self.past(model).read(&self.route.querier, &target).await,
+                    Ok(target) => self.past(model).read(&view.route.querier, &target).await,
                     Err(error) => Err(error),
                 }
             }
@@ -219,26 +188,16 @@ impl View<'_> {
         }
     }
 
-    fn observe(&self, model: &ModelServing) -> (Observed, Profile) {
-        let mut defaults = Profile::built_in();
-        let (url, _) = prometheus_url(self.live, model, self.operator, self.route);
-        defaults.prometheus = url.map(PrometheusSettings::from);
-        let (router, _) = self.live.objects.observe_router(self.router_namespace);
-        let profile = self.live.objects.default_profile();
-        let router = plan_router(&router, profile.as_ref(), &defaults, true).router;
-        (self.live.objects.observe(model, router), defaults)
-    }
-
-    /// `true` if the address of Prometheus is known here.
-    fn is_known(&self, prometheus: &PrometheusSettings) -> bool {
-        self.route.url.is_some() || !is_unknown(prometheus)
-    }
-
     fn past(&self, model: &ModelServing) -> Past {
         let since = match ShadowState::reported(model) {
             Some(ShadowState::Observed(range)) => Some(range.since),
             _ => None,
         };
-        Past { key: key(model), replicas: model.replicas(), since, period: self.period }
+        Past {
+            key: key(model),
+            replicas: model.replicas(),
+            since,
+            period: Duration::from_secs(self.hpa_sync_period),
+        }
     }
 }
