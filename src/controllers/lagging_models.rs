@@ -10,7 +10,10 @@ use futures::{StreamExt as _, stream};
 use tokio::time::Instant;
 
 use super::Context;
-use crate::sources::{WaitingModels, waiting_pods};
+use crate::{
+    runtime::round_robin::longest_waiting,
+    sources::{WaitingModels, waiting_pods},
+};
 use kthena_keda_core::{
     api::kthena::ModelServing,
     domain::{Key, key},
@@ -23,7 +26,7 @@ const LAG: Duration = Duration::from_mins(2);
 const LONG_LAG: Duration = Duration::from_mins(15);
 /// Least time between two lists for one model.
 const INTERVAL: Duration = Duration::from_mins(1);
-/// Models whose pods are listed in one check, those that were not checked for the longest time first.
+/// Models whose pods are listed in one check, those that were not checked for the longest time first, with namespaces in turn.
 const MODELS: usize = 20;
 /// Lists in flight at a time.
 const CONCURRENCY: usize = 2;
@@ -69,8 +72,7 @@ impl LaggingModels {
                 due.push((lag.checked, model));
             }
         }
-        due.sort_by_key(|(checked, _)| *checked);
-        due.into_iter().take(MODELS).map(|(_, model)| model).collect()
+        longest_waiting(due, |model| key(&**model).0, MODELS)
     }
 
     fn record(&mut self, key: &Key, found: Option<WaitingPods>, now: Instant) {

@@ -8,10 +8,14 @@ use std::{
     time::Duration,
 };
 
+use futures::{StreamExt as _, stream};
 use tokio::time::{Instant, sleep};
 
 use super::{Context, model_serving::RouterReceiver};
-use crate::{prometheus::Querier, runtime::backoff};
+use crate::{
+    prometheus::Querier,
+    runtime::{backoff, round_robin::longest_waiting},
+};
 use kthena_keda_core::{
     api::kthena::ModelServing,
     domain::{Key, ServiceTime, key, rounded_up_millis},
@@ -21,9 +25,11 @@ use kthena_keda_core::{
     promql::Expr,
 };
 
-/// Models of one round, those that were not looked at for the longest time first. Those of a usual fleet are looked at before a condition
+/// Models of one round, those that were not looked at for the longest time first, with namespaces in turn. Those of a usual fleet are looked at before a condition
 /// that was written before a restart may change.
 const MODELS: usize = 100;
+/// Models that are looked at at a time: a slow Prometheus delays those of another one less.
+const CONCURRENCY: usize = 4;
 /// Time between two looks at a model whose time is known.
 const REFRESH: Duration = Duration::from_hours(24);
 /// Time between two looks at a model whose time is not known yet.
@@ -43,9 +49,11 @@ pub async fn run(
         sleep(backoff::jitter(period)).await;
         let due = schedule.due(context.caches.models_to_measure(), Instant::now());
         context.caches.probe_cache.retain_measured(|key| schedule.0.contains_key(key));
-        for model in due {
-            let key = key(&*model);
-            let Some(measured) = look(&context, &router, &prometheus, &model).await else { continue };
+        let mut looks = stream::iter(due)
+            .map(async |model| (key(&*model), look(&context, &router, &prometheus, &model).await))
+            .buffer_unordered(CONCURRENCY);
+        while let Some((key, measured)) = looks.next().await {
+            let Some(measured) = measured else { continue };
             schedule.record(&key, &measured, Instant::now());
             if context.caches.probe_cache.record_measured(&key, measured) {
                 changed(key);
@@ -140,8 +148,7 @@ impl Schedule {
                 due.push((look.begun, model));
             }
         }
-        due.sort_by_key(|(begun, _)| *begun);
-        let due: Vec<_> = due.into_iter().take(MODELS).map(|(_, model)| model).collect();
+        let due = longest_waiting(due, |model| key(&**model).0, MODELS);
         for model in &due {
             // One that cannot be measured is not looked at in each round.
             self.0.insert(key(&**model), Look { begun: Some(now), found_time: false });

@@ -2,6 +2,8 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use tokio::time::Instant;
+
 /// Items by group, such as a namespace: first in, first out within a group, and round robin between groups.
 #[derive(Debug)]
 pub struct RoundRobin<T> {
@@ -67,9 +69,24 @@ impl<T> RoundRobin<T> {
     }
 }
 
+/// The items that were served the longest ago, or never, with groups in turn: one with many new items does not keep the others waiting.
+pub fn longest_waiting<T>(
+    mut served: Vec<(Option<Instant>, T)>,
+    group: impl Fn(&T) -> String,
+    most: usize,
+) -> Vec<T> {
+    served.sort_by_key(|(last, _)| *last);
+    let mut waiting = RoundRobin::default();
+    for (_, item) in served {
+        waiting.push(&group(&item), item);
+    }
+    std::iter::from_fn(|| waiting.pop()).take(most).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn groups_take_turns_and_keep_their_own_order() {
@@ -81,6 +98,18 @@ mod tests {
         let served: Vec<i32> = std::iter::from_fn(|| queue.pop()).collect();
         assert_eq!(served, [1, 4, 6, 2, 5, 3]);
         assert_eq!((queue.len(), queue.waiting.len(), queue.turns.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn the_longest_wait_comes_first_with_groups_in_turn() {
+        let start = Instant::now();
+        let ago = |seconds| Some(start + Duration::from_secs(seconds));
+        let new: Vec<_> = (0..9).map(|item| (None, ("churning", item))).collect();
+        let old = vec![(ago(9), ("quiet", 20)), (ago(5), ("quiet", 21)), (ago(7), ("other", 30))];
+        let group = |(group, _): &(&str, i32)| (*group).to_owned();
+        let served = longest_waiting([old, new].concat(), group, 6);
+        let served: Vec<i32> = served.into_iter().map(|(_, item)| item).collect();
+        assert_eq!(served, [0, 21, 30, 1, 20, 2]);
     }
 
     #[test]

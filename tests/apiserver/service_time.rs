@@ -168,7 +168,7 @@ async fn recommend_and_cost_read_the_history() {
         let namespaces = run(&stack, &arguments)["models"].as_array().unwrap().clone();
         namespaces.iter().map(|model| model["namespace"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
-    assert_eq!(of_all(&["-n", &models.name]), [models.name.clone()], "one namespace alone");
+    assert_eq!(of_all(&["-n", &models.name]), [models.name.as_str()], "one namespace alone");
     assert_eq!(of_all(&["-A"]), [models.name.clone(), elsewhere.name.clone()]);
     let cost = &costs["models"][0];
     assert_eq!(

@@ -138,7 +138,7 @@ impl Explain {
                 leader: leader.as_deref(),
                 capabilities: view.served.capabilities,
             };
-            all.extend(explain_model(check, &planned, &view.route, in_full).await);
+            all.extend(Box::pin(explain_model(check, &planned, &view.route, in_full)).await);
         }
         if in_full && all.is_empty() {
             let named = view.models().filter(|model| selection.names(model));
