@@ -194,8 +194,13 @@ where
         .reflect(writer)
         .inspect(move |event| {
             let Ok(event) = event else { return };
-            if let watcher::Event::Delete(gone) = event {
-                models.forget(gone);
+            match event {
+                watcher::Event::Delete(gone) => models.forget(gone),
+                // Here and not in the reconcile, which sees only the last of several changes.
+                watcher::Event::Apply(changed) | watcher::Event::InitApply(changed) => {
+                    models.shared.caches.loading_times.record(changed);
+                }
+                watcher::Event::Init | watcher::Event::InitDone => {}
             }
             for change in models.shared.caches.model_digests.apply_event(event, &mut listed) {
                 requeuer.workers.notify_all();

@@ -111,6 +111,7 @@ async fn would_hold_what_the_real_autoscaler_holds() {
         course(&simulated)
     );
     assert!(course(&held).len() > 8, "the load has to move the number: {:?}", course(&held));
+    assert_eq!(course(&simulated), course(&held), "the same numbers, one after the other");
     let apart: Vec<_> = simulated
         .iter()
         .filter(|(at, number)| {

@@ -40,7 +40,6 @@ pub(super) async fn reconcile(
     let Some((mut observed, mut capabilities)) = observe(&context, &model_serving) else {
         return Ok(Action::await_change());
     };
-    context.shared.caches.loading_times.record(&model_serving);
     for _ in 0..STATUS_ATTEMPTS {
         let plan = plan(&observed, capabilities, &context.shared.settings.defaults);
         match write_status(&context, &observed, &plan, Phase::BeforeApply).await? {
