@@ -10,7 +10,7 @@ help: ## List the targets
 # Components of the test stack; see tests/stack/build.
 CONTROL_PLANE := etcd kubernetes manifests
 CHAIN := $(CONTROL_PLANE) controller-manager kthena prometheus prometheus-operator kwok keda
-STACK := cargo-deny cargo-fuzz helm hadolint $(CHAIN)
+STACK := actionlint cargo-deny cargo-fuzz helm hadolint $(CHAIN)
 # Runners of the test binaries. Tests of the complete chain run in a network namespace, where each pod has its own address.
 TIMED := --config 'target."cfg(target_os=\"linux\")".runner="tests/stack/timed"'
 IN_NAMESPACE := --config 'target."cfg(target_os=\"linux\")".runner="tests/stack/namespace"'
@@ -32,6 +32,9 @@ stack: ## Build the real components that the tests run against; built ones are r
 
 .PHONY: check
 check: ## Run the fast checks: formatting, lints and tests without a cluster
+	.github/check-version
+	@tests/stack/build actionlint
+	target/stack/bin/actionlint -shellcheck= .github/workflows/*.yaml
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings

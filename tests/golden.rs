@@ -17,5 +17,6 @@ mod golden {
     mod page;
     mod queries;
     mod recommend;
+    mod release;
     mod render;
 }

@@ -1,6 +1,10 @@
 //! Tables and entries of the documentation, compared with the code.
 
-use std::{collections::BTreeSet, env, fs};
+use std::{
+    collections::BTreeSet,
+    env, fs,
+    path::{Path, PathBuf},
+};
 
 use kthena_keda::telemetry::metrics::MetricSpec;
 use kthena_keda_core::{
@@ -139,27 +143,42 @@ fn fields(path: &str, schema: &Value, default: Option<&Value>, rows: &mut Vec<St
     }
 }
 
-/// Relative links, to pages and to samples, have a target in the tree.
+/// Relative links have a target in the tree, and those with a fragment lead to a heading.
 #[test]
 fn relative_links_have_a_target() {
-    let pages = fs::read_dir("docs")
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|e| e == "md"));
-    for page in pages.chain(["README.md".into()]) {
-        let text = fs::read_to_string(&page).unwrap();
-        for target in
-            text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target)
-        {
-            let local = target.split('#').next().unwrap_or_default();
-            let path = page.parent().unwrap().join(local);
-            assert!(
-                target.starts_with("http") || local.is_empty() || path.exists(),
-                "{}: {target}",
-                page.display()
-            );
-        }
-    }
+    let docs = fs::read_dir("docs").unwrap().map(|entry| entry.unwrap().path());
+    let pages: Vec<PathBuf> = docs
+        .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
+        .chain(["README", "CHANGELOG", "CONTRIBUTING", "SECURITY"].map(|name| format!("{name}.md").into()))
+        .chain(["charts/kthena-keda/README.md".into()])
+        .collect();
+    assert!(pages.len() > 20, "{pages:?}");
+    let dead: Vec<String> = pages.iter().flat_map(|page| dead_links(page)).collect();
+    assert!(dead.is_empty(), "{dead:#?}");
+}
+
+fn dead_links(page: &Path) -> Vec<String> {
+    let text = fs::read_to_string(page).unwrap();
+    let links = text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link);
+    let relative = links.filter(|link| !link.starts_with("http") && !link.starts_with("mailto:"));
+    let is_dead = |link: &&str| {
+        let (file, fragment) = link.split_once('#').map_or((*link, None), |(file, name)| (file, Some(name)));
+        let target = if file.is_empty() { page.to_owned() } else { page.parent().unwrap().join(file) };
+        !target.exists() || fragment.is_some_and(|name| !anchors(&target).contains(name))
+    };
+    relative.filter(is_dead).map(|link| format!("{}: {link}", page.display())).collect()
+}
+
+/// Fragments of the headings of a page, as GitHub forms them.
+fn anchors(page: &Path) -> BTreeSet<String> {
+    let text = fs::read_to_string(page).unwrap();
+    let headings =
+        text.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
+    let fragment = |heading: &str| {
+        let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+        kept.collect::<String>().to_lowercase().replace(' ', "-")
+    };
+    headings.map(fragment).collect()
 }
 
 /// Messages and alerts link to sections of the troubleshooting page.
