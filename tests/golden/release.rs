@@ -12,7 +12,10 @@ fn a_tag_of_another_version_is_refused() {
     assert!(!refused.status.success());
     let errors = String::from_utf8(refused.stderr).unwrap();
     let version = env!("CARGO_PKG_VERSION");
-    assert!(errors.contains(&format!("the tag has version 99.0.0, but Cargo.toml has {version}")), "{errors}");
+    assert!(
+        errors.contains(&format!("the tag has version 99.0.0, but Cargo.toml has {version}")),
+        "{errors}"
+    );
 }
 
 #[test]
