@@ -17,9 +17,9 @@ mod chart {
     mod operator_policy;
     mod permissions;
     mod policy;
-    mod promises;
     mod release;
     mod shards;
     mod templates;
     mod tenants;
+    mod upgrade;
 }

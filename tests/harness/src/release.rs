@@ -54,7 +54,14 @@ impl Release {
     /// # Errors
     /// Standard error of helm, if it fails.
     pub fn upgrade(&self, values: &[String]) -> Result<String, String> {
-        let chart = root().join("charts/kthena-keda");
+        self.install(&root().join("charts/kthena-keda"), values)
+    }
+
+    /// Installs another chart, such as that of an earlier release, or upgrades to it; returns helm's output.
+    ///
+    /// # Errors
+    /// Standard error of helm, if it fails.
+    pub fn install(&self, chart: &Path, values: &[String]) -> Result<String, String> {
         let mut arguments =
             vec!["upgrade", "--install", RELEASE, chart.to_str().expect("a path"), "--create-namespace"];
         arguments.extend(values.iter().flat_map(|value| ["--set", value.as_str()]));
