@@ -64,16 +64,19 @@ TRACES ?=
 sizing: ## Simulate load steps, and the recorded loads in the folder TRACES, and write docs/benchmarks/sizing.md; 10 minutes
 	cargo run --locked --quiet --profile sizing -p kthena-keda-core --example sizing -- docs/benchmarks/sizing.md $(TRACES)
 
-.PHONY: verify
-verify: ## Check that all generated files are up to date
+.PHONY: verify verify-files
+verify: verify-files ## Check that all generated files are up to date
+	cargo test --locked --quiet --test golden
+
+# Without the tests in tests/golden, which `make check` runs.
+verify-files:
 	cargo run --locked --quiet -- crds | diff - crds/autoscaling.kthena.io_autoscalingprofiles.yaml
 	diff -r crds charts/kthena-keda/crds
 	@tests/stack/build helm
 	@charts/generate target/config && diff -r --exclude samples target/config config && echo "config/ is up to date with the chart"
-	cargo test --locked --quiet --test golden
 
 .PHONY: test
-test: doctor check stack verify image-check ## Run all checks and tests, as CI does
+test: doctor check stack verify-files image-check ## Run all checks and tests, as CI does
 	target/stack/bin/cargo-deny --log-level error check --hide-inclusion-graph licenses bans sources
 	cargo test --locked $(TIMED) --test promql --test apiserver $(TIMES) | tee $(LOG)
 	cargo test --locked $(TIMED) --test faults $(TIMES) --test-threads=4 | tee -a $(LOG)
