@@ -9,7 +9,7 @@ help: ## List the targets
 
 # Components of the test stack; see tests/stack/build.
 CONTROL_PLANE := etcd kubernetes manifests
-CHAIN := $(CONTROL_PLANE) controller-manager kthena prometheus prometheus-operator kwok keda
+CHAIN := $(CONTROL_PLANE) controller-manager kthena prometheus prometheus-operator kwok coredns keda
 STACK := actionlint cargo-deny cargo-fuzz helm hadolint $(CHAIN)
 # Runners of the test binaries. Tests of the complete chain run in a network namespace, where each pod has its own address.
 TIMED := --config 'target."cfg(target_os=\"linux\")".runner="tests/stack/timed"'
@@ -80,7 +80,7 @@ test: doctor check stack verify-files image-check ## Run all checks and tests, a
 	target/stack/bin/cargo-deny --log-level error check --hide-inclusion-graph licenses bans sources
 	cargo test --locked $(TIMED) --test promql --test apiserver $(TIMES) | tee $(LOG)
 	cargo test --locked $(TIMED) --test faults $(TIMES) --test-threads=4 | tee -a $(LOG)
-	cargo test --locked $(TIMED_IN_NAMESPACE) --test chart $(TIMES) --test-threads=4 | tee -a $(LOG)
+	cargo test --locked $(TIMED_IN_NAMESPACE) --test chart --test hold $(TIMES) --test-threads=4 | tee -a $(LOG)
 	cargo test --locked $(TIMED_IN_NAMESPACE) --test loop $(TIMES) --test-threads=8 | tee -a $(LOG)
 	@tests/stack/slowest $(LOG)
 	@$(MAKE) --no-print-directory fuzz

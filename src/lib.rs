@@ -10,17 +10,18 @@
 //! The crate `kthena-keda-core` decides; this crate watches, writes and serves:
 //!
 //! ```text
-//! telemetry, cache, runtime ← watch, cluster, prometheus ← settings ← sources ← controllers ← app ← cli
+//! telemetry, cache, runtime ← watch, cluster, prometheus ← hold ← settings ← sources ← controllers ← app ← cli
 //! ```
 //!
 //! No folder imports one to its right; `tests/golden/direction.rs` checks that. `cli` is the only folder that
-//! knows flags, environment variables and standard output.
+//! knows flags, environment variables and standard output. [`hold`] is a program of its own, which uses only `telemetry`.
 
 pub mod app;
 pub mod cache;
 pub mod cli;
 pub mod cluster;
 pub mod controllers;
+pub mod hold;
 pub mod prometheus;
 pub mod runtime;
 pub mod settings;

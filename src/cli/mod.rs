@@ -7,6 +7,7 @@ mod cost;
 mod crds;
 mod documents;
 mod explain;
+mod hold;
 mod man;
 mod operator;
 mod plan_args;
@@ -49,6 +50,8 @@ enum Command {
     Recommend(Box<recommend::Recommend>),
     /// Show the GPU-hours of models: recorded, with the settings in force, and at a fixed number.
     Cost(Box<cost::Cost>),
+    /// Hold the requests of a model that sleeps until an engine is ready; the operator runs it in stand-in pods.
+    Hold(Box<hold::Hold>),
     /// Print the CRD of AutoscalingProfile: `kthena-keda crds | kubectl apply --server-side --force-conflicts
     /// -f -`.
     Crds,
@@ -72,6 +75,7 @@ pub fn main() -> ExitCode {
         Command::Shadow(shadow) => shadow.run(),
         Command::Recommend(recommend) => recommend.run(),
         Command::Cost(cost) => cost.run(),
+        Command::Hold(hold) => hold.run(),
         Command::Crds => crds::run(),
         Command::Completion(completion) => completion.run(Cli::command()),
         Command::Man(man) => man.run(Cli::command()),

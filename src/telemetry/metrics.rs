@@ -71,6 +71,9 @@ impl MetricSpec {
         &STARTED,
     ];
 
+    /// The metrics of `hold`, which a stand-in serves instead.
+    pub const HOLD: [&'static Self; 5] = [&HELD, &HELD_TOTAL, &HOLD_WAIT, &HOLD_REFUSED, &HANDED_OVER];
+
     const fn new(
         name: &'static str,
         kind: Kind,
@@ -249,6 +252,42 @@ pub const STARTED: MetricSpec = MetricSpec::new(
     "Start time of the process, as Unix time in seconds.",
 );
 
+/// Requests that a stand-in holds.
+pub const HELD: MetricSpec = MetricSpec::new(
+    "kthena_keda_hold_requests",
+    Kind::Gauge,
+    &[],
+    "Requests that the stand-in holds: they wait for an engine, or their bodies are still being received.",
+);
+/// Requests that a stand-in has held.
+pub const HELD_TOTAL: MetricSpec = MetricSpec::new(
+    "kthena_keda_hold_received",
+    Kind::Counter,
+    &[],
+    "Requests that the stand-in accepted to hold; those that an engine received at once are included.",
+);
+/// Time until the hand-over.
+pub const HOLD_WAIT: MetricSpec = MetricSpec::new(
+    "kthena_keda_hold_wait_seconds",
+    Kind::Histogram,
+    &[],
+    "Time from the arrival of a request until an engine accepted its connection, in seconds.",
+);
+/// Requests without an answer of an engine.
+pub const HOLD_REFUSED: MetricSpec = MetricSpec::new(
+    "kthena_keda_hold_refused",
+    Kind::Counter,
+    &["cause"],
+    "Requests that got no complete answer of an engine, by cause: requests, body or bodies (a limit), timeout, stopping, model (another model's), invalid, or engine (it ended the connection).",
+);
+/// Requests that engines have received.
+pub const HANDED_OVER: MetricSpec = MetricSpec::new(
+    "kthena_keda_hold_handed_over",
+    Kind::Counter,
+    &[],
+    "Requests for which an engine accepted a connection. Each is sent once, whatever its answer.",
+);
+
 /// Labels of one series.
 type Labels<const N: usize> = [(&'static str, String); N];
 type Counters<const N: usize> = Family<Labels<N>, Counter>;
@@ -373,7 +412,8 @@ impl Metrics {
     }
 }
 
-fn add(registry: &mut Registry, spec: &MetricSpec, metric: impl Metric) {
+/// Registers a metric under its declaration.
+pub(crate) fn add(registry: &mut Registry, spec: &MetricSpec, metric: impl Metric) {
     registry.register(spec.name, spec.bare_help(), metric);
 }
 

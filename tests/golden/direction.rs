@@ -23,6 +23,7 @@ const CORE: &[&[&str]] = &[
 const OPERATOR: &[&[&str]] = &[
     &["telemetry", "cache", "runtime"],
     &["watch", "cluster", "prometheus"],
+    &["hold"],
     &["settings"],
     &["sources"],
     &["controllers"],

@@ -14,7 +14,7 @@ const DIGITS_MAX: usize = 5;
 ///
 /// # Errors
 /// If the text is no such duration, or it is out of `range` (in seconds).
-pub(crate) fn seconds(text: &str, range: RangeInclusive<i32>) -> Result<i32, ValueError> {
+pub fn seconds(text: &str, range: RangeInclusive<i32>) -> Result<i32, ValueError> {
     with_unit(text, &UNITS).filter(|seconds| range.contains(seconds)).ok_or_else(|| {
         ValueError::expected(format!(
             "a duration from {} to {}",

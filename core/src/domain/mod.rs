@@ -25,7 +25,7 @@ mod suggestions;
 
 pub use backlog::{Backlog, DrainTime, Headroom, ServiceTime, ServiceTimeSetting};
 pub use capabilities::{Capabilities, Keda};
-pub(crate) use duration::seconds;
+pub use duration::seconds;
 pub use duration::{ScrapeInterval, rounded_up_millis};
 pub use engine::Engine;
 pub use error::{InvalidValue, ValueError};
