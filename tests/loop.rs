@@ -15,6 +15,8 @@ mod closed_loop {
     mod arrivals;
     mod backtest;
     mod booster;
+    mod client;
+    mod hold;
     mod lifecycle;
     mod outages;
     mod reasons;

@@ -6,7 +6,7 @@
 use std::{
     collections::HashMap,
     convert::Infallible,
-    net::{IpAddr, TcpListener},
+    net::{IpAddr, SocketAddr, TcpListener},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -93,7 +93,12 @@ pub struct Engine {
 impl Engine {
     /// Starts the engines on a free port.
     pub fn start(settings: EngineSettings) -> Self {
-        let listener = TcpListener::bind("0.0.0.0:0").expect("a free port");
+        Self::start_at((IpAddr::from([0, 0, 0, 0]), 0).into(), settings)
+    }
+
+    /// Starts one engine at the address of a pod. Other processes may listen on the same port of other addresses.
+    pub fn start_at(address: SocketAddr, settings: EngineSettings) -> Self {
+        let listener = TcpListener::bind(address).expect("a free port");
         listener.set_nonblocking(true).expect("a listener");
         let port = listener.local_addr().expect("an address").port();
         Self { port, dialect: settings.dialect, _background: Background::run(serve(listener, settings)) }

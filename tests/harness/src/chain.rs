@@ -207,11 +207,23 @@ impl Chain {
         name: &str,
         change: impl FnOnce(ModelServingBuilder) -> ModelServingBuilder,
     ) -> Model {
-        let namespace = self.stack.namespace().await;
-        namespace.model_server("chat", "chat", engine.port).await;
+        let chat = self.model_at(engine.port, name, change).await;
         if engine.dialect == Dialect::Sglang {
+            let namespace = &chat.serving.namespace;
             namespace.edit_model_server("chat", json!({"inferenceEngine": "SGLang"})).await;
         }
+        chat
+    }
+
+    /// [`Self::model_with`] on engines that listen on this port.
+    pub async fn model_at(
+        &self,
+        port: u16,
+        name: &str,
+        change: impl FnOnce(ModelServingBuilder) -> ModelServingBuilder,
+    ) -> Model {
+        let namespace = self.stack.namespace().await;
+        namespace.model_server("chat", "chat", port).await;
         for (i, name) in name.split(',').enumerate() {
             namespace.model_route(&format!("chat-{i}"), name, &[("chat", 100)]).await;
         }

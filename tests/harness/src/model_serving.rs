@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::{
     neighbours::{
-        LOADING, NODE,
+        LOADING, MOCK, NODE,
         vllm::{PORT, RUNTIME},
     },
     stack::{Namespace, kinds},
@@ -36,6 +36,7 @@ struct Role {
     labels: BTreeMap<String, String>,
     crowded: bool,
     real: Option<RealEngine>,
+    mocked: bool,
 }
 
 /// Settings of pods with a real engine.
@@ -71,6 +72,7 @@ impl Role {
             labels: BTreeMap::new(),
             crowded: false,
             real: None,
+            mocked: false,
         }
     }
 
@@ -91,8 +93,11 @@ impl Role {
     }
 
     fn to_json(&self) -> Value {
-        let annotations =
-            if self.real.is_some() { json!({RUNTIME: "vllm"}) } else { json!({LOADING: self.loading}) };
+        let annotations = match (&self.real, self.mocked) {
+            (Some(_), _) => json!({RUNTIME: "vllm"}),
+            (None, true) => json!({RUNTIME: MOCK, LOADING: self.loading}),
+            (None, false) => json!({LOADING: self.loading}),
+        };
         let template = json!({
             "metadata": {"annotations": annotations, "labels": self.labels},
             "spec": self.pod(),
@@ -125,6 +130,12 @@ impl ModelServingBuilder {
     /// Opts in with these model names, separated by commas.
     pub fn opted_in(self, models: &str) -> Self {
         self.annotated("kthena.io/model-name", models)
+    }
+
+    /// Does not opt in.
+    pub fn opted_out(mut self) -> Self {
+        self.object.annotations_mut().remove("kthena.io/model-name");
+        self
     }
 
     /// Sets an annotation.
@@ -187,6 +198,14 @@ impl ModelServingBuilder {
     pub fn real(mut self, engine: &RealEngine) -> Self {
         for role in &mut self.roles {
             role.real = Some(engine.clone());
+        }
+        self
+    }
+
+    /// Gives each of its pods a mock engine of its own at its address, which [`Kubelet`](crate::neighbours::Kubelet) starts.
+    pub fn mocked(mut self) -> Self {
+        for role in &mut self.roles {
+            role.mocked = true;
         }
         self
     }

@@ -1,5 +1,5 @@
-//! kwok, a simulated kubelet: pods get an address, load for a while, become ready and are deleted. Pods with a real
-//! engine only get an address.
+//! kwok, a simulated kubelet: pods get an address, load for a while, become ready and are deleted. Pods whose containers
+//! really run only get an address.
 
 use std::process::Command;
 
@@ -24,7 +24,7 @@ const POD_NETWORK: &str = "192.0.2.0/24";
 const NODE_ADDRESS: &str = "192.0.2.10";
 
 /// Lifecycle of nodes and pods: a node is ready at once, a new pod after its loading time, and a terminating
-/// pod is deleted. Pods with [`RUNTIME`](super::vllm::RUNTIME) run at once and are not ready.
+/// pod is deleted. Pods with [`RUNTIME`](super::vllm::RUNTIME) or a readiness gate run at once and are not ready.
 const STAGES: &str = r#"
 apiVersion: kwok.x-k8s.io/v1alpha1
 kind: Stage
@@ -49,6 +49,7 @@ spec:
       - {key: .metadata.deletionTimestamp, operator: DoesNotExist}
       - {key: .status.podIP, operator: DoesNotExist}
       - {key: '.metadata.annotations["stack.test/runtime"]', operator: DoesNotExist}
+      - {key: '.spec.readinessGates', operator: DoesNotExist}
   delay:
     durationMilliseconds: 200
     durationFrom: {expressionFrom: '.metadata.annotations["stack.test/loading"]'}
@@ -95,6 +96,30 @@ spec:
 ---
 apiVersion: kwok.x-k8s.io/v1alpha1
 kind: Stage
+metadata: {name: gated}
+spec:
+  resourceRef: {apiGroup: v1, kind: Pod}
+  selector:
+    matchExpressions:
+      - {key: .metadata.deletionTimestamp, operator: DoesNotExist}
+      - {key: .status.podIP, operator: DoesNotExist}
+      - {key: '.spec.readinessGates', operator: Exists}
+  next:
+    statusTemplate: |
+      phase: Running
+      startTime: {{ Now | Quote }}
+      {{ with PodIPsWith .spec.nodeName false .metadata.uid .metadata.name .metadata.namespace }}
+      podIP: {{ index . 0 | Quote }}
+      podIPs: [{ip: {{ index . 0 | Quote }}}]
+      {{ end }}
+      conditions:
+      - {type: Initialized, status: "True", lastTransitionTime: {{ Now | Quote }}}
+      {{ range list "ContainersReady" "Ready" }}
+      - {type: {{ . }}, status: "False", reason: ContainersNotReady, lastTransitionTime: {{ Now | Quote }}}
+      {{ end }}
+---
+apiVersion: kwok.x-k8s.io/v1alpha1
+kind: Stage
 metadata: {name: gone}
 spec:
   resourceRef: {apiGroup: v1, kind: Pod}
@@ -102,6 +127,7 @@ spec:
     matchExpressions:
       - {key: .metadata.deletionTimestamp, operator: Exists}
       - {key: '.metadata.annotations["stack.test/runtime"]', operator: DoesNotExist}
+      - {key: '.spec.readinessGates', operator: DoesNotExist}
   next: {delete: true}
 "#;
 

@@ -2,8 +2,10 @@
 //! ports.
 
 mod controller_manager;
+mod dns;
 mod keda;
 mod kthena;
+mod kubelet;
 mod kwok;
 mod prometheus;
 pub mod vllm;
@@ -14,8 +16,11 @@ use std::{
 };
 
 pub use controller_manager::ControllerManager;
+pub use dns::Dns;
 pub use keda::Keda;
 pub use kthena::{Kthena, MAX_WAITING, Router, RouterSettings};
+pub(crate) use kubelet::MOCK;
+pub use kubelet::{Kubelet, STAND_IN};
 pub use kwok::{Kwok, LOADING, NODE};
 pub use prometheus::{Bare, Guarded, Prometheus, PrometheusSettings};
 
