@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf, time::Duration};
 
 use reqwest::{
     Certificate, Response, StatusCode, Url,
-    header::{AUTHORIZATION, HeaderName, HeaderValue},
+    header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue},
 };
 
 use super::response;
@@ -14,6 +14,10 @@ use kthena_keda_core::{intent::PrometheusSettings, observed::Sample};
 /// Longest response body, in bytes: tens of thousands of samples. Another server at the address may respond
 /// without end.
 const BODY_MAX: usize = 8 << 20;
+
+/// Longest address of a query, in bytes. Proxies in front of a Prometheus accept 4 to 8 kB of address and headers; a longer query goes into
+/// the body of a POST, which Prometheus accepts for every query.
+const URL_MAX: usize = 3000;
 
 /// Credentials of the operator's own queries.
 #[derive(Clone, Debug, Default)]
@@ -73,8 +77,9 @@ impl Prometheus {
         settings: &PrometheusSettings,
         query: &str,
     ) -> Result<Vec<Sample>, String> {
-        let url = url(settings, "query", &[("query", query), ("timeout", &evaluation_limit(settings))])?;
-        let (status, body) = self.get(settings, url, settings.query_limit()).await?;
+        let limit = evaluation_limit(settings);
+        let request = Request::new(settings, "query", &[("query", query), ("timeout", &limit)])?;
+        let (status, body) = self.send(settings, request, settings.query_limit()).await?;
         match response::decode(&body) {
             Ok(result) => result,
             Err(_) if !status.is_success() => Err(status_message(status)),
@@ -90,17 +95,20 @@ impl Prometheus {
         parameters: &[(&str, &str)],
         limit: Duration,
     ) -> Result<(StatusCode, Vec<u8>), String> {
-        self.get(settings, url(settings, path, parameters)?, Some(limit)).await
+        self.send(settings, Request::new(settings, path, parameters)?, Some(limit)).await
     }
 
-    async fn get(
+    async fn send(
         &self,
         settings: &PrometheusSettings,
-        url: Url,
+        Request { url, form }: Request,
         limit: Option<Duration>,
     ) -> Result<(StatusCode, Vec<u8>), String> {
         let http = if settings.unsafe_ssl { &self.lenient } else { &self.http };
-        let mut request = http.get(url);
+        let mut request = match form {
+            Some(form) => http.post(url).header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form),
+            None => http.get(url),
+        };
         // Includes the response.
         if let Some(limit) = limit {
             request = request.timeout(limit);
@@ -127,6 +135,27 @@ impl Prometheus {
             .map_err(|_| format!("{} does not hold a bearer token; correct the file", file.display()))?;
         value.set_sensitive(true);
         Ok(Some(value))
+    }
+}
+
+/// A request for a path of the API.
+#[derive(Debug, PartialEq, Eq)]
+struct Request {
+    url: Url,
+    /// Body of a POST; `None` for a GET.
+    form: Option<String>,
+}
+
+impl Request {
+    /// The request with these parameters. Those of the profile stay in the address, since they may be for a proxy.
+    fn new(settings: &PrometheusSettings, path: &str, parameters: &[(&str, &str)]) -> Result<Self, String> {
+        let whole = url(settings, path, parameters)?;
+        if whole.as_str().len() <= URL_MAX {
+            return Ok(Self { url: whole, form: None });
+        }
+        let form = Url::parse_with_params("http://form", parameters).map_err(|error| error.to_string())?;
+        let form = form.query().unwrap_or_default().to_owned();
+        Ok(Self { url: url(settings, path, &[])?, form: Some(form) })
     }
 }
 
@@ -226,5 +255,18 @@ mod tests {
         let address = query_url(&settings, "up").unwrap();
         assert_eq!(address.query(), Some("query=up&timeout=24000ms&dedup=true"));
         assert_eq!(settings.query_limit(), Some(std::time::Duration::from_secs(30)));
+    }
+    #[test]
+    fn a_long_query_is_the_body_of_a_post() {
+        let url: PrometheusUrl = "http://thanos:9090".parse().unwrap();
+        let mut settings = PrometheusSettings::from(url);
+        settings.query_parameters.insert("dedup".to_owned(), "true".to_owned());
+        let request = |query: &str| Request::new(&settings, "query_range", &[("query", query)]).unwrap();
+        let short = request("up");
+        assert_eq!((short.url.query(), short.form), (Some("query=up&dedup=true"), None));
+        let long = request(&"up + ".repeat(700));
+        assert_eq!(long.url.as_str(), "http://thanos:9090/api/v1/query_range?dedup=true");
+        let form = long.form.unwrap();
+        assert!(form.starts_with("query=up+%2B+up") && !form.contains("dedup"), "{form}");
     }
 }

@@ -165,8 +165,11 @@ impl Prometheus {
         let mut command = command(&file, &folder.join("data"), port);
         command.args(arguments);
         let server = Program::new("prometheus-bare", &folder, command);
-        until_listening("Prometheus", port).await;
-        Bare { url: format!("http://127.0.0.1:{port}"), _server: server }
+        let url = format!("http://127.0.0.1:{port}");
+        // It listens before it has opened its data, and answers 503 until then.
+        let is_ready = async || self::query(&url, "vector(1)").await;
+        until_asked("Prometheus responds", is_ready, Option::is_some).await;
+        Bare { url, _server: server }
     }
 
     /// Starts a second Prometheus with the same configuration, once that scrapes the router.
