@@ -13,7 +13,7 @@ use kthena_keda::sources::Manifests;
 use kthena_keda_core::{
     domain::{Backlog, Capabilities, PrometheusUrl},
     foresight::{
-        backtest::{Backtest, PlantOptions, Source},
+        backtest::{Backtest, Periods, PlantOptions, Source},
         fleet::Queue,
         fluid::Inflow,
         history::{Grid, History, SeriesName},
@@ -94,7 +94,7 @@ fn weeks(criterion: &mut Criterion) {
             slo: Slo::default(),
             plant: PlantOptions { slots: None, cold_start: 300.0, queue: Queue::Engine, service_time: None },
             costs: Costs::default(),
-            sync_period: kthena_keda_core::foresight::time::Time::from_seconds(15),
+            periods: Periods::default(),
             explain: None,
             assume_independent: false,
         };

@@ -2,7 +2,7 @@
 //! read again, and replayed.
 
 use kthena_keda_core::foresight::{
-    backtest::{Backtest, PlantOptions, Source},
+    backtest::{Backtest, Periods, PlantOptions, Source},
     fleet::Queue,
     history::{self, History},
     load_file::{self, LoadOptions},
@@ -45,6 +45,7 @@ pub fn history(data: &[u8]) {
             service_time: Some(5.0),
         },
         costs: Costs::default(),
+        periods: Periods::default(),
         explain: None,
         assume_independent: true,
     };

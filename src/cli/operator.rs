@@ -20,6 +20,8 @@ pub(super) struct Operator {
     pub(super) prometheus_url: Option<PrometheusUrl>,
     /// `--router-namespace`.
     pub(super) router_namespace: Option<String>,
+    /// `--hpa-sync-period`, in seconds.
+    pub(super) hpa_sync_period: Option<u64>,
     lease: String,
     lease_namespace: String,
 }
@@ -58,6 +60,7 @@ impl Operator {
             place: format!("{namespace}/{name}"),
             prometheus_url: value("--prometheus-url=").and_then(|url| url.parse().ok()),
             router_namespace: value("--router-namespace=").map(str::to_owned),
+            hpa_sync_period: value("--hpa-sync-period=").and_then(|seconds| seconds.parse().ok()),
             lease: value("--lease-name=").unwrap_or("kthena-keda").to_owned(),
             lease_namespace: value("--lease-namespace=").map_or(namespace, str::to_owned),
         })
@@ -101,13 +104,19 @@ mod tests {
 
     #[test]
     fn reads_the_flags_of_the_deployment() {
-        let args =
-            ["run", "--prometheus-url=http://p:9090", "--router-namespace=routers", "--lease-name=one"];
+        let args = [
+            "run",
+            "--prometheus-url=http://p:9090",
+            "--router-namespace=routers",
+            "--lease-name=one",
+            "--hpa-sync-period=30",
+        ];
         let found = Operator::of(&deployment(&args)).unwrap();
         let expected = Operator {
             place: "ops/keda".to_owned(),
             prometheus_url: Some("http://p:9090".parse().unwrap()),
             router_namespace: Some("routers".to_owned()),
+            hpa_sync_period: Some(30),
             lease: "one".to_owned(),
             lease_namespace: "ops".to_owned(),
         };

@@ -51,9 +51,26 @@ fn costs_of_histories() {
     assert_eq!((&json["kind"], &json["models"][0]["actual"]), (&"Cost".into(), &Value::Null));
 }
 
+/// The period of the syncs and the objective are those of the flags.
+#[test]
+fn flags_set_the_period_and_the_objective() {
+    let chat = history("periods.jsonl", "chat", 6);
+    let now = |args: &[&str]| {
+        let json: Value =
+            serde_json::from_str(&done(&[&["--history", &chat, "-o", "json"], args].concat())).unwrap();
+        json["models"][0].clone()
+    };
+    // The first ServingGroup more comes with the second sync.
+    let (usual, slow) = (now(&[]), now(&["--hpa-sync-period=300"]));
+    assert_ne!(slow["now"], usual["now"]);
+    let slo = now(&["--recommend", "--slo=ttft=2s"]);
+    assert!(slo["unknown"][0].as_str().unwrap().contains("ttft/p95"), "{slo}");
+}
+
 #[rstest]
 #[case::nothing(&[], "pass the NAMESPACE/NAME of a ModelServing, -n NAMESPACE, -A, or files with --history")]
 #[case::all_and_one(&["-A", "models/chat"], "cannot be used with")]
+#[case::slo(&["--history", "no.jsonl", "--slo=p95=30s"], "required arguments were not provided")]
 #[case::file(&["--history", "no.jsonl"], "no.jsonl: No such file")]
 fn invalid_input_exits_with_1(#[case] args: &[&str], #[case] expected: &str) {
     let output = cost(args);

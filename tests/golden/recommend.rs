@@ -119,6 +119,40 @@ fn thin_data_exits_with_3() {
     fails(&args, 3, &["the objective p95=4s leaves no time to wait", "choose a longer --slo"]);
 }
 
+/// Two hours with 36 requests in flight on four ServingGroups, which is too short.
+fn two_hours(name: &str) -> PathBuf {
+    let header = r#"{"apiVersion":"foresight.kthena.io/v1","kind":"History","namespace":"models","name":"chat","start":"2026-11-19T05:00:00Z","step":15,"steps":480,"scaledObject":{"spec":{"scaleTargetRef":{},"pollingInterval":15,"minReplicaCount":1,"maxReplicaCount":10,"advanced":{"horizontalPodAutoscalerConfig":{"behavior":{"scaleUp":{"stabilizationWindowSeconds":0,"selectPolicy":"Max","policies":[{"type":"Pods","value":2,"periodSeconds":60}]},"scaleDown":{"stabilizationWindowSeconds":600,"selectPolicy":"Max","policies":[{"type":"Pods","value":1,"periodSeconds":120}]}}}},"triggers":[{"type":"prometheus","name":"active-requests","metricType":"AverageValue","metadata":{"query":"q","threshold":"10"}}]}}}"#;
+    let series = [
+        ("trigger/active-requests", "36"),
+        ("in-flight", "36"),
+        ("arrivals", "6"),
+        ("replicas/spec", "4"),
+        ("replicas/ready", "4"),
+        ("duration/p95", "8"),
+    ];
+    let line = |(series, value): (&str, &str)| {
+        let values = vec![value; 480].join(",");
+        format!("\n{{\"series\":\"{series}\",\"at\":\"2026-11-19T05:00:00Z\",\"values\":[{values}]}}")
+    };
+    file(name, &(header.to_owned() + &series.map(line).concat()))
+}
+
+/// A refusal has what is known so far, and its exit code stays.
+#[test]
+fn a_refusal_prints_what_is_known() {
+    let history = two_hours("two-hours.jsonl");
+    let args = ["--history", history.to_str().unwrap()];
+    fails(&args, 3, &["requests were recorded in 2.0 hours, and 24 are needed"]);
+    let output = run("recommend", &args);
+    insta::assert_snapshot!(text(&output.stdout));
+    let output = run("recommend", &[args.as_slice(), &["-o", "json", "--capacity=12"]].concat());
+    let json: Value = serde_json::from_str(text(&output.stdout)).unwrap();
+    assert_eq!((output.status.code(), &json["kind"]), (Some(3), &"Recommendation".into()));
+    assert_eq!(json["refused"].as_array().unwrap().len(), 1);
+    let target = json["known"].as_array().unwrap().iter().find(|known| known["name"] == "target").unwrap();
+    assert_eq!(target["value"], "9.6");
+}
+
 /// Examples of the documentation and their output; `make docs` writes it.
 #[test]
 fn the_documentation_shows_the_output() {

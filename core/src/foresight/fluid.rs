@@ -9,8 +9,6 @@ use super::{fleet::Queue, waits::Waits};
 
 /// Longest time that is simulated at once while requests wait, in seconds.
 const SLICE: f64 = 1.0;
-/// Time after which Kthena creates the pods of a new ServingGroup, in seconds; 3 to 6 s were measured.
-const CREATION: f64 = 5.0;
 /// Amount of requests that counts as none.
 const NONE: f64 = 1e-6;
 /// Amount of waiting requests from which the fleet counts as saturated.
@@ -21,7 +19,7 @@ const SATURATED: f64 = 0.5;
 pub struct FluidSpec {
     /// Requests that one ServingGroup serves at the same time, above 0.
     pub slots: f64,
-    /// Time from the creation of a ServingGroup until it is ready, in seconds.
+    /// Time from the change of the number of ServingGroups until the new ones are ready, in seconds.
     pub cold_start: f64,
     /// Place where requests wait.
     pub queue: Queue,
@@ -143,7 +141,7 @@ impl Fluid {
     pub fn scale(&mut self, now: f64, groups: u32) {
         let existing = self.groups();
         if groups > existing {
-            self.starting.push_back((now + CREATION + self.spec.cold_start, groups - existing));
+            self.starting.push_back((now + self.spec.cold_start, groups - existing));
         }
         let mut surplus = existing.saturating_sub(groups);
         while surplus > 0
@@ -447,10 +445,10 @@ mod tests {
     fn requests_wait_for_the_first_group() {
         let mut fluid = fluid(0, Queue::Engine);
         fluid.scale(0.0, 1);
-        fluid.advance(0.0, 65.0, inflow(0.1, 1.0));
-        near(fluid.totals().refused, 6.5);
-        fluid.advance(65.0, 66.0, inflow(0.1, 1.0));
-        assert!(fluid.waits().quantile(0.95) > 4.0 && fluid.waits().total() > 6.0);
+        fluid.advance(0.0, 60.0, inflow(0.1, 1.0));
+        near(fluid.totals().refused, 6.0);
+        fluid.advance(60.0, 61.0, inflow(0.1, 1.0));
+        assert!(fluid.waits().quantile(0.95) > 4.0 && fluid.waits().total() > 5.5);
     }
 
     #[test]

@@ -54,7 +54,10 @@ pub enum SignalModel {
     /// Requests that arrived within two minutes.
     Activation,
     /// The value does not follow from requests: a custom query, the use of the KV cache, or a latency.
-    Unknown,
+    Unknown {
+        /// `true` if it is that of the fleet that runs, whether requests wait or not: a latency multiplies the ready ServingGroups.
+        is_of_fleet: bool,
+    },
 }
 
 impl Settings {
@@ -76,8 +79,14 @@ impl Settings {
 
     /// Names of the triggers whose values do not follow from requests.
     pub fn unknown_signals(&self) -> impl Iterator<Item = &str> {
-        let unknown = self.triggers.iter().filter(|trigger| trigger.signal == SignalModel::Unknown);
+        let unknown =
+            self.triggers.iter().filter(|trigger| matches!(trigger.signal, SignalModel::Unknown { .. }));
         unknown.map(|trigger| trigger.name.as_str())
+    }
+
+    /// `true` if a value is that of the fleet that runs.
+    pub fn has_signal_of_fleet(&self) -> bool {
+        self.triggers.iter().any(|trigger| trigger.signal == SignalModel::Unknown { is_of_fleet: true })
     }
 
     /// Requests in flight that one ServingGroup is to carry: the target of `active-requests` or of `engine-running`;
@@ -118,7 +127,10 @@ impl TriggerModel {
             Some(Signal::Saturation(Saturation::Queue)) => SignalModel::Waiting(Queue::Engine),
             Some(Signal::Saturation(Saturation::Running)) => SignalModel::Running,
             None if name == ACTIVATION => SignalModel::Activation,
-            Some(Signal::Saturation(Saturation::KvCache) | Signal::Latency(_)) | None => SignalModel::Unknown,
+            Some(Signal::Latency(_)) => SignalModel::Unknown { is_of_fleet: true },
+            Some(Signal::Saturation(Saturation::KvCache)) | None => {
+                SignalModel::Unknown { is_of_fleet: false }
+            }
         };
         Self { query: trigger.metadata.get("query").cloned().unwrap_or_default(), name, signal }
     }

@@ -20,7 +20,7 @@ use crate::{
 
 /// Shortest window of the arrival rate, in seconds: the longest interval between scrapes. A difference of two samples needs no more, and a
 /// longer window shows a burst later.
-pub(crate) const WINDOW: u32 = 30;
+pub const WINDOW: u32 = 30;
 
 /// A bounded backlog, and the measurements that it consists of.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@ mod router;
 mod service_time;
 
 pub use backlog::BoundedBacklog;
-pub(crate) use backlog::WINDOW as ARRIVALS_WINDOW;
+pub use backlog::WINDOW as ARRIVALS_WINDOW;
 pub use engine::EngineSeries;
 pub use history::{
     ReplicaSource, SAMPLE_WINDOW, arrival_rate, replica_sources, samples_in_window, shadow_replicas,

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use crate::prometheus::RangeError;
-use kthena_keda_core::foresight::backtest::Unfit;
+use kthena_keda_core::foresight::{backtest::Unfit, recommend::Refused};
 
 /// Failure of a backtest, with a text for users.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,6 +42,12 @@ impl Failure {
 impl From<RangeError> for Failure {
     fn from(error: RangeError) -> Self {
         Self::Prometheus(error.to_string())
+    }
+}
+
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Self {
+        Self::Unfit(refused.to_string())
     }
 }
 

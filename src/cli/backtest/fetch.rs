@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 
+use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 
 use super::{failure::Failure, subject::Planned};
@@ -10,13 +11,18 @@ use kthena_keda_core::{
     foresight::history::{Grid, History, STEPS_MAX, SeriesName},
     intent::PrometheusSettings,
     observed::Observed,
-    signals::{Demand, DemandScope, SAMPLE_WINDOW, arrival_rate, replica_sources, samples_in_window},
+    signals::{
+        ARRIVALS_WINDOW, Demand, DemandScope, SAMPLE_WINDOW, arrival_rate, replica_sources, samples_in_window,
+    },
 };
 
 /// Length of a step where neither a flag nor the store sets another, in seconds.
 const STEP: u32 = 15;
 /// Longest step that is chosen instead, in seconds: Prometheus' lookback.
 const STEP_MAX: u32 = 300;
+/// Longest interval of scrapes, in seconds. Between raw samples a query of the past has the value that KEDA got; a downsampled store has
+/// fewer samples than KEDA saw.
+const SCRAPE_INTERVAL_MAX: f64 = 60.0;
 /// Steps at which the resolution of a store is measured.
 const RESOLUTION_STEPS: usize = 100;
 /// Part by which samples may be missing before a resolution counts as coarser.
@@ -50,6 +56,7 @@ impl Store<'_> {
         let (namespace, name) = (model.namespace().unwrap_or_default(), model.name_any());
         let mut history = History::new(grid, &namespace, &name, &planned.scaled_object, planned.backlog);
         self.record(&mut history, &queries(planned), grid, "signals").await?;
+        self.arrivals(&mut history, planned, grid).await?;
         let matchers = &self.settings.matchers;
         for source in replica_sources(&namespace, &name, &model.hpa_name(), matchers) {
             let of = |name, expr: Option<_>| {
@@ -73,6 +80,35 @@ impl Store<'_> {
         Ok(history)
     }
 
+    /// The arrivals of each step. The query has the mean of a window that ends at a sample of the past, so it is read later by half the
+    /// window and half an interval of scrapes. Up to now the last value holds.
+    async fn arrivals(&self, history: &mut History, planned: &Planned, grid: Grid) -> Result<(), Failure> {
+        let router = &planned.resolved.triggers.router;
+        let Some(query) =
+            planned.resolved.triggers.names.as_ref().and_then(|names| arrival_rate(names, router))
+        else {
+            return Ok(());
+        };
+        let queries = [RangeQuery { key: SeriesName::Arrivals, query: query.to_string() }];
+        let interval = planned.resolved.intent.profile.monitors.interval.seconds();
+        let delay = i64::from(ARRIVALS_WINDOW / 2 + interval / 2);
+        let now = Timestamp::now().as_second();
+        let known = usize::try_from((now - delay - grid.start()) / i64::from(grid.step())).unwrap_or(0) + 1;
+        let known = known.min(grid.steps());
+        if let Some(later) = Grid::new(grid.start() + delay, grid.step(), known) {
+            self.record_later(history, &queries, later, "arrivals", delay).await?;
+        }
+        let last =
+            history.series(&SeriesName::Arrivals).and_then(|series| series.get(known.saturating_sub(1)));
+        let Some(last) = last else { return Ok(()) };
+        for step in known..grid.steps() {
+            let at = grid.start() + i64::from(grid.step()) * i64::try_from(step).unwrap_or(0);
+            #[allow(clippy::cast_precision_loss, reason = "a time of this millennium")]
+            history.record(&SeriesName::Arrivals, at as f64, last);
+        }
+        Ok(())
+    }
+
     pub(in crate::cli) async fn record(
         &self,
         history: &mut History,
@@ -80,6 +116,20 @@ impl Store<'_> {
         grid: Grid,
         what: &str,
     ) -> Result<(), Failure> {
+        self.record_later(history, queries, grid, what, 0).await
+    }
+
+    /// Records values of queries at times that are earlier than those of the evaluation, in seconds.
+    async fn record_later(
+        &self,
+        history: &mut History,
+        queries: &[RangeQuery<SeriesName>],
+        grid: Grid,
+        what: &str,
+        delay: i64,
+    ) -> Result<(), Failure> {
+        #[allow(clippy::cast_precision_loss, reason = "less than a minute")]
+        let delay = delay as f64;
         let is_terminal = io::stderr().is_terminal();
         let progress = |done: usize, total: usize| {
             if is_terminal {
@@ -88,7 +138,7 @@ impl Store<'_> {
                 let _ = io::stderr().flush();
             }
         };
-        let record = |name: &SeriesName, at, value| history.record(name, at, value);
+        let record = |name: &SeriesName, at: f64, value| history.record(name, at - delay, value);
         let result = query_ranges(self.querier, self.settings, queries, grid, progress, record).await;
         if is_terminal {
             let _ = write!(io::stderr(), "\r\u{1b}[K");
@@ -101,7 +151,9 @@ impl Store<'_> {
     async fn grid(&self, planned: &Planned, span: Span) -> Result<Grid, Failure> {
         let resolution = self.resolution(planned, span).await?;
         let step = match (span.step, resolution) {
-            (Some(step), Some(resolution)) if resolution > f64::from(step) * TOLERANCE => {
+            (Some(step), Some(resolution))
+                if resolution > f64::from(step).max(SCRAPE_INTERVAL_MAX) * TOLERANCE =>
+            {
                 return Err(coarse(resolution, step));
             }
             (Some(step), _) => step,
@@ -135,7 +187,7 @@ impl Store<'_> {
     }
 }
 
-/// Every series but the replicas.
+/// Every series but the arrivals and the replicas.
 fn queries(planned: &Planned) -> Vec<RangeQuery<SeriesName>> {
     let triggers = planned.settings.triggers.iter().map(|trigger| RangeQuery {
         key: SeriesName::Trigger(trigger.name.clone()),
@@ -147,7 +199,6 @@ fn queries(planned: &Planned) -> Vec<RangeQuery<SeriesName>> {
         let scope = DemandScope::Models(names.clone());
         let found = [
             (SeriesName::InFlight, Demand::ActiveRequests.query(&scope, router)),
-            (SeriesName::Arrivals, arrival_rate(names, router)),
             (SeriesName::OutputTokens, Demand::OutputTokens.query(&scope, router)),
         ];
         let found =

@@ -49,9 +49,10 @@ pub(crate) struct Backtest {
     /// Place where requests wait: the engine that the router chose, or the router with fairness scheduling.
     #[arg(long, value_enum, default_value_t = Queue::Engine, help_heading = "Assumptions")]
     pub(in crate::cli) queue: Queue,
-    /// Seconds between two decisions of the HPA: --horizontal-pod-autoscaler-sync-period of the cluster.
-    #[arg(long, env = "KTHENA_KEDA_HPA_SYNC_PERIOD", value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=600), help_heading = "Assumptions")]
-    pub(in crate::cli) hpa_sync_period: u64,
+    /// Seconds between two decisions of the HPA: --horizontal-pod-autoscaler-sync-period of the cluster; by default that of
+    /// the operator's Deployment, else 15.
+    #[arg(long, env = "KTHENA_KEDA_HPA_SYNC_PERIOD", value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=600), help_heading = "Assumptions")]
+    pub(in crate::cli) hpa_sync_period: Option<u64>,
     /// Price of a GPU for an hour.
     #[arg(long, value_name = "PRICE", value_parser = positive, help_heading = "Assumptions")]
     pub(in crate::cli) gpu_cost: Option<f64>,

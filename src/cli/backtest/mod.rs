@@ -31,7 +31,7 @@ use crate::sources::Manifests;
 use kthena_keda_core::{
     domain::printable,
     foresight::{
-        backtest::{self, Candidate, PlantOptions, Source},
+        backtest::{self, Candidate, Periods, PlantOptions, Source},
         history::{self, History},
         report::{Costs, Finding, Report},
         settings::Settings,
@@ -57,6 +57,7 @@ struct Compared {
     current: Settings,
     candidates: Vec<Candidate>,
     gpus: Option<u32>,
+    periods: Periods,
 }
 
 impl Backtest {
@@ -130,7 +131,9 @@ impl Backtest {
             Some(history) => planned.with_recorded_queries(history).settings,
             None => planned.settings,
         };
-        let current = subject.plan(None, &[])?.settings;
+        let planned = subject.plan(None, &[])?;
+        let periods = subject.periods(&planned, self.hpa_sync_period);
+        let current = planned.settings;
         let candidates = match self.candidate_name() {
             Some(name) => {
                 let profile = self.with_profile.as_deref().map(read_profile).transpose()?;
@@ -140,7 +143,7 @@ impl Backtest {
             None => Vec::new(),
         };
         let name = if subject.is_built_in { "built-in settings".to_owned() } else { subject.name() };
-        Ok(Compared { name, current, candidates, gpus: subject.gpus })
+        Ok(Compared { name, current, candidates, gpus: subject.gpus, periods })
     }
 
     /// The settings in a history, and changes of them.
@@ -158,7 +161,9 @@ impl Backtest {
             }
             None => Vec::new(),
         };
-        Ok(Compared { name, current, candidates, gpus: None })
+        let sync = self.hpa_sync_period.map_or(Periods::default().sync, Time::from_seconds);
+        let periods = Periods { sync, ..Periods::default() };
+        Ok(Compared { name, current, candidates, gpus: None, periods })
     }
 
     fn candidate_name(&self) -> Option<String> {
@@ -194,7 +199,7 @@ impl Backtest {
                 queue: self.queue.into(),
                 service_time: self.service_time,
             },
-            sync_period: Time::from_seconds(self.hpa_sync_period),
+            periods: compared.periods,
             costs: Costs { gpus_per_group: self.gpus_per_group.or(compared.gpus), gpu_hour: self.gpu_cost },
             explain: self.explain_time(start, length)?,
             assume_independent: self.assume_independent,

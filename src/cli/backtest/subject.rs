@@ -15,10 +15,12 @@ use kthena_keda_core::{
     api::{annotations::MODEL_NAME, keda::ScaledObject, kthena::ModelServing},
     domain::{Backlog, Capabilities, PrometheusUrl, ServiceTime, ServiceTimeSetting, quoted},
     foresight::{
+        backtest::Periods,
         gpus::gpus_per_group,
         history::History,
         overrides::{self, Override},
         settings::{Settings, SignalModel},
+        time::Time,
     },
     intent::{Profile, PrometheusSettings},
     observed::{Observed, ScrapeEvidence},
@@ -36,6 +38,8 @@ pub(in crate::cli) struct Subject {
     pub(in crate::cli) defaults: Profile,
     /// GPUs of one ServingGroup, by the limits of its pods.
     pub(in crate::cli) gpus: Option<u32>,
+    /// Period of the HPA's syncs that the operator is started with, in seconds.
+    pub(in crate::cli) sync_period: Option<u64>,
     /// `true` for the built-in settings.
     pub(in crate::cli) is_built_in: bool,
 }
@@ -127,6 +131,7 @@ impl Subject {
             capabilities: Capabilities::NEWEST,
             defaults,
             gpus: None,
+            sync_period: None,
             is_built_in: false,
         })
     }
@@ -141,6 +146,15 @@ impl Subject {
     pub(in crate::cli) fn name(&self) -> String {
         let model = &self.observed.model_serving;
         format!("{}/{}", model.namespace().unwrap_or_default(), model.name_any())
+    }
+
+    /// Periods of the cluster: the scrapes are those of the profile, and the syncs those of a flag or of the operator.
+    pub(in crate::cli) fn periods(&self, planned: &Planned, sync_period: Option<u64>) -> Periods {
+        let interval = planned.resolved.intent.profile.monitors.interval.seconds();
+        Periods {
+            sync: sync_period.or(self.sync_period).map_or(Periods::default().sync, Time::from_seconds),
+            scrape: Time::from_seconds(interval.into()),
+        }
     }
 
     /// The plan, with another profile and changes.

@@ -22,7 +22,7 @@ use super::{
     },
     cluster_view::ClusterView,
     plan_args::namespace,
-    recommend::{Given, Subjected},
+    recommend::{Given, Subjected, add_evidence},
 };
 use k8s_openapi::jiff::Timestamp;
 use kthena_keda_core::{
@@ -32,8 +32,8 @@ use kthena_keda_core::{
         backtest::{Backtest, PlantOptions, Source},
         cost::{CostReport, ModelCost},
         fleet::Queue,
+        recommend::Objective,
         report::{Costs, Slo},
-        time::Time,
     },
 };
 
@@ -79,6 +79,14 @@ pub(crate) struct Cost {
     /// Also search recommended settings for each model, which takes seconds for each; see `recommend`.
     #[arg(long)]
     recommend: bool,
+    /// Objective of the recommended settings, such as p95=30s or ttft=2s; by default 1.5 times the p95 while few requests
+    /// are in flight.
+    #[arg(long, value_name = "OBJECTIVE", requires = "recommend")]
+    slo: Option<Objective>,
+    /// Seconds between two decisions of the HPA: --horizontal-pod-autoscaler-sync-period of the cluster; by default that of
+    /// the operator's Deployment, else 15.
+    #[arg(long, env = "KTHENA_KEDA_HPA_SYNC_PERIOD", value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=600))]
+    hpa_sync_period: Option<u64>,
     /// Time from the start of a ServingGroup until it is ready; with --recommend measured by default, else 5 minutes.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     cold_start: Option<f64>,
@@ -178,7 +186,8 @@ impl Cost {
         let span = Span { from: to - self.since as i64, to, step: None };
         let mut history = store.history(&found.subject.observed, &planned, span).await?;
         if self.recommend {
-            super::recommend::add_evidence(&store, &mut history, &found.subject.observed, &planned).await?;
+            let observed = &found.subject.observed;
+            add_evidence(&store, &mut history, observed, &planned, self.slo).await?;
         }
         let gpus = found.subject.gpus;
         Ok((Subjected::new(Data::History(Box::new(history)), found.subject)?, gpus))
@@ -203,7 +212,7 @@ impl Cost {
             slo: Slo::default(),
             plant,
             costs,
-            sync_period: Time::from_seconds(15),
+            periods: subjected.periods(self.hpa_sync_period),
             explain: None,
             assume_independent: false,
         }
@@ -212,11 +221,19 @@ impl Cost {
         let mut cost = ModelCost::of(history, report.as_ref().map_err(String::as_str));
         cost.gpus_per_group = gpus;
         if self.recommend {
-            match subjected.recommend(&Given::new(plant, self.cold_start, costs)) {
+            let given = Given {
+                objective: self.slo,
+                cold_start: self.cold_start,
+                plant,
+                costs,
+                assume_independent: false,
+                sync_period: self.hpa_sync_period,
+            };
+            match subjected.recommend(&given) {
                 // Without changes the settings in force are the recommended ones.
                 Ok(found) => cost.recommended = found.backtest.runs.last().map(|run| run.group_hours),
-                Err(failure) => cost.unknown.push(format!(
-                    "there is no recommendation; run kthena-keda recommend on this model: {failure}"
+                Err(refused) => cost.unknown.push(format!(
+                    "there is no recommendation; run kthena-keda recommend on this model: {refused}"
                 )),
             }
         }

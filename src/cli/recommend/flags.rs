@@ -34,9 +34,10 @@ pub(crate) struct Recommend {
     /// Place where requests wait: the engine that the router chose, or the router with fairness scheduling.
     #[arg(long, value_enum, default_value_t = Queue::Engine, help_heading = "Assumptions")]
     pub(super) queue: Queue,
-    /// Seconds between two decisions of the HPA: --horizontal-pod-autoscaler-sync-period of the cluster.
-    #[arg(long, env = "KTHENA_KEDA_HPA_SYNC_PERIOD", value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=600), help_heading = "Assumptions")]
-    pub(super) hpa_sync_period: u64,
+    /// Seconds between two decisions of the HPA: --horizontal-pod-autoscaler-sync-period of the cluster; by default that of
+    /// the operator's Deployment, else 15.
+    #[arg(long, env = "KTHENA_KEDA_HPA_SYNC_PERIOD", value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=600), help_heading = "Assumptions")]
+    pub(super) hpa_sync_period: Option<u64>,
     /// Take recorded values of custom signals although other settings would have changed them.
     #[arg(long, help_heading = "Assumptions")]
     pub(super) assume_independent: bool,

@@ -26,7 +26,7 @@ use super::{
 use kthena_keda_core::{
     domain::Backlog,
     foresight::{
-        backtest::{PlantOptions, Source},
+        backtest::{Periods, PlantOptions, Source},
         history::History,
         overrides::Override,
         recommend::{self, Objective, Recommendation, Refused, lines},
@@ -48,6 +48,8 @@ pub(super) struct Subjected {
     pub(super) subject: Subject,
     pub(super) current: Settings,
     pub(super) backlog: Backlog,
+    /// Periods of the cluster, without flags.
+    periods: Periods,
 }
 
 /// What the user states on the fleet and its costs.
@@ -57,7 +59,8 @@ pub(super) struct Given {
     pub(super) plant: PlantOptions,
     pub(super) costs: Costs,
     pub(super) assume_independent: bool,
-    pub(super) sync_period: Time,
+    /// Period of the HPA's syncs, if it is given, in seconds.
+    pub(super) sync_period: Option<u64>,
 }
 
 impl Recommend {
@@ -82,10 +85,16 @@ impl Recommend {
                 gpu_hour: self.gpu_cost,
             },
             assume_independent: self.assume_independent,
-            sync_period: Time::from_seconds(self.hpa_sync_period),
+            sync_period: self.hpa_sync_period,
         };
         let started = Instant::now();
-        let found = subjected.recommend(&given)?;
+        let found = match subjected.recommend(&given) {
+            Ok(found) => found,
+            Err(refused) => {
+                print(&self.refusal(&subjected.name(), &refused)?)?;
+                return Err(refused.into());
+            }
+        };
         let elapsed = started.elapsed().as_millis();
         let text = match self.output {
             Format::Json => found.json().map_err(Failure::input)? + "\n",
@@ -95,8 +104,16 @@ impl Recommend {
                 if lines.is_empty() { table } else { format!("{table}\n{lines}") }
             }
         };
-        let result = io::stdout().lock().write_all(text.as_bytes());
-        result.map_err(|error| Failure::Input(format!("cannot write to standard output: {error}")))
+        print(&text)
+    }
+
+    /// What is known without a recommendation; empty if that is nothing.
+    fn refusal(&self, model: &str, refused: &Refused) -> Result<String, Failure> {
+        match self.output {
+            Format::Json => refused.json(model).map_err(Failure::input).map(|text| text + "\n"),
+            Format::Table if refused.known.is_empty() => Ok(String::new()),
+            Format::Table => Ok(refused.table(model)),
+        }
     }
 
     /// The model and its past, from the source that the flags name.
@@ -120,8 +137,7 @@ impl Recommend {
             let settings = callers_settings(prometheus, source.prometheus_url.as_ref())?;
             let store = Store { querier: &querier, settings: &settings };
             let mut history = store.history(&subject.observed, &planned, span).await?;
-            let tail = self.slo.unwrap_or(Objective::Duration(Slo::default())).series();
-            evidence::add(&store, &mut history, &subject.observed, &planned, tail).await?;
+            add_evidence(&store, &mut history, &subject.observed, &planned, self.slo).await?;
             if let Some(file) = &source.save {
                 save(&history, file)?;
             }
@@ -138,28 +154,28 @@ impl Recommend {
     }
 }
 
-impl Given {
-    /// Without an objective.
-    pub(super) const fn new(plant: PlantOptions, cold_start: Option<f64>, costs: Costs) -> Self {
-        let sync_period = Time::from_seconds(15);
-        Self { objective: None, cold_start, plant, costs, assume_independent: false, sync_period }
-    }
+fn print(text: &str) -> Result<(), Failure> {
+    let result = io::stdout().lock().write_all(text.as_bytes());
+    result.map_err(|error| Failure::Input(format!("cannot write to standard output: {error}")))
 }
 
-/// Adds the evidence of the default objective to a history.
+/// Adds the evidence of an objective, or of the default one, to a history.
 pub(super) async fn add_evidence(
     store: &Store<'_>,
     history: &mut History,
     observed: &Observed,
     planned: &Planned,
+    objective: Option<Objective>,
 ) -> Result<(), Failure> {
-    evidence::add(store, history, observed, planned, Objective::Duration(Slo::default()).series()).await
+    let tail = objective.unwrap_or(Objective::Duration(Slo::default())).series();
+    evidence::add(store, history, observed, planned, tail).await
 }
 
 impl Subjected {
     pub(super) fn new(data: Data, subject: Subject) -> Result<Self, Failure> {
         let planned = subject.plan(None, &[])?;
-        Ok(Self { data, subject, current: planned.settings, backlog: planned.backlog })
+        let periods = subject.periods(&planned, None);
+        Ok(Self { data, subject, current: planned.settings, backlog: planned.backlog, periods })
     }
 
     /// A history with its own settings.
@@ -170,19 +186,27 @@ impl Subjected {
             })?;
         let mut subject = Subject::of_history(&history)?;
         measure(&history, &mut subject);
-        let backlog = history.backlog;
-        Ok(Self { data: Data::History(Box::new(history)), subject, current, backlog })
+        let (backlog, periods) = (history.backlog, Periods::default());
+        Ok(Self { data: Data::History(Box::new(history)), subject, current, backlog, periods })
     }
 
-    pub(super) fn recommend(&self, given: &Given) -> Result<Recommendation, Failure> {
+    /// Periods of the cluster. A flag sets that of the syncs, in seconds.
+    pub(super) fn periods(&self, sync_period: Option<u64>) -> Periods {
+        Periods { sync: sync_period.map_or(self.periods.sync, Time::from_seconds), ..self.periods }
+    }
+
+    /// Name of the model in reports.
+    fn name(&self) -> String {
+        if self.subject.is_built_in { "built-in settings".to_owned() } else { self.subject.name() }
+    }
+
+    pub(super) fn recommend(&self, given: &Given) -> Result<Recommendation, Refused> {
         let (source, findings) = match &self.data {
             Data::Load { workload, findings } => (Source::Load(workload), findings.as_slice()),
             Data::History(history) => (Source::History(history), [].as_slice()),
         };
-        let model =
-            if self.subject.is_built_in { "built-in settings".to_owned() } else { self.subject.name() };
         let ask = recommend::Recommend {
-            model,
+            model: self.name(),
             source,
             current: &self.current,
             backlog: self.backlog,
@@ -191,12 +215,11 @@ impl Subjected {
             plant: given.plant,
             costs: given.costs,
             assume_independent: given.assume_independent,
-            sync_period: given.sync_period,
+            periods: self.periods(given.sync_period),
             threads: thread::available_parallelism().map_or(1, Into::into),
         };
         let plan = |changes: &[Override]| self.plan(changes).map_err(|failure| failure.to_string());
-        let mut found =
-            ask.recommend(&plan).map_err(|Refused(reasons)| Failure::Unfit(reasons.join("; ")))?;
+        let mut found = ask.recommend(&plan)?;
         found.findings.extend_from_slice(findings);
         if given.costs.gpu_hour.is_some() && given.costs.gpus_per_group.is_none() {
             found.findings.push(Finding::new(

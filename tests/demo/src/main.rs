@@ -209,7 +209,7 @@ impl Scenario {
         self.shell.kubectl(&["get", "modelserving", "chat", "-n", &namespace, "--subresource=scale"]);
     }
 
-    /// Compares the run with a higher target, and shows its cost.
+    /// Compares the run with a higher target, and shows what a recommendation knows and the cost.
     fn backtest(&self) {
         let model = format!("{}/chat", self.chat.serving.namespace.name);
         let since = format!("--since={}s", self.recorder.elapsed().as_secs());
@@ -225,6 +225,18 @@ impl Scenario {
             "--service-time=10m",
             "--capacity=10",
             "--set=target=20",
+            &prometheus,
+        ]);
+        print_heading(
+            "A recommendation needs a day of requests. After a minute recommend says what it knows so far, and exits with 3.",
+        );
+        self.shell.kthena_keda_unfit(&[
+            "recommend",
+            &model,
+            &since,
+            "--step=1s",
+            "--hpa-sync-period=2",
+            "--capacity=10",
             &prometheus,
         ]);
         self.shell.kthena_keda(&[

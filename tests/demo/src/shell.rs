@@ -3,7 +3,7 @@
 use std::{
     io::IsTerminal as _,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, ExitStatus},
 };
 
 use harness::{Identity, Stack, control_plane::binary, stack::root};
@@ -44,7 +44,21 @@ impl Shell {
         self.run("kthena-keda", &self.operator, arguments);
     }
 
+    /// The same with a command that the data does not suffice for.
+    ///
+    /// # Panics
+    /// If it ends otherwise.
+    pub fn kthena_keda_unfit(&self, arguments: &[&str]) {
+        let code = self.status("kthena-keda", &self.operator, arguments).code();
+        assert_eq!(code, Some(3), "kthena-keda {}", arguments.join(" "));
+    }
+
     fn run(&self, name: &str, program: &Path, arguments: &[&str]) {
+        let status = self.status(name, program, arguments);
+        assert!(status.success(), "{name} {} failed: {status}", arguments.join(" "));
+    }
+
+    fn status(&self, name: &str, program: &Path, arguments: &[&str]) -> ExitStatus {
         println!(
             "\n$ {name} {}",
             arguments.iter().map(|argument| quoted(argument)).collect::<Vec<_>>().join(" ")
@@ -54,8 +68,7 @@ impl Shell {
             .env("KUBECONFIG", &self.kubeconfig)
             .current_dir(root())
             .status();
-        let status = status.expect("the program starts");
-        assert!(status.success(), "{name} {} failed: {status}", arguments.join(" "));
+        status.expect("the program starts")
     }
 }
 

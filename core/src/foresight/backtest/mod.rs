@@ -14,7 +14,7 @@ pub use clock::Pass;
 pub(super) use replay::first_replicas;
 pub use replay::{Fidelity, PhaseResult};
 pub use what_if::{Outcome, StepState};
-pub(super) use what_if::{Setup, autoscaled};
+pub(super) use what_if::{Setup, autoscaled, scrape_phase};
 
 use super::{
     fluid::FluidSpec,
@@ -32,6 +32,9 @@ use crate::domain::listed;
 const STATIC_MAX: u32 = 4096;
 /// Requests that one ServingGroup serves at once, as a multiple of the target, where they are not given.
 const SLOTS_PER_TARGET: f64 = 1.25;
+
+/// Share of the steps that a replay is to have in common with the record.
+const EQUAL_MIN: f64 = 0.95;
 
 /// Source of the requests.
 #[derive(Clone, Copy, Debug)]
@@ -70,12 +73,28 @@ pub struct Backtest<'a> {
     pub plant: PlantOptions,
     /// Prices.
     pub costs: Costs,
-    /// Period of the HPA's syncs, `--horizontal-pod-autoscaler-sync-period` of the cluster.
-    pub sync_period: Time,
+    /// Periods of the cluster.
+    pub periods: Periods,
     /// Time since the start whose sync is explained.
     pub explain: Option<Time>,
     /// Custom signals may be taken as recorded although the fleet of a candidate differs.
     pub assume_independent: bool,
+}
+
+/// Periods of a cluster, which no ScaledObject states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Periods {
+    /// Period of the HPA's syncs, `--horizontal-pod-autoscaler-sync-period` of the cluster.
+    pub sync: Time,
+    /// Interval between scrapes of the router.
+    pub scrape: Time,
+}
+
+impl Default for Periods {
+    /// Those of Kubernetes and of the built-in profile.
+    fn default() -> Self {
+        Self { sync: Time::from_seconds(15), scrape: Time::from_seconds(15) }
+    }
 }
 
 /// Properties of the fleet, as far as they are given.
@@ -155,7 +174,7 @@ impl Backtest<'_> {
         if let Some(trigger) = self.current.triggers.iter().find(is_other) {
             return Err(Unfit::Query(listed(&[&trigger.name], 1)));
         }
-        let fidelity = replay::fidelity(history, self.current, self.sync_period);
+        let fidelity = replay::fidelity(history, self.current, self.periods.sync);
         let phase = fidelity.as_ref().map(Fidelity::best_phase).unwrap_or_default();
         let mut findings = self.data_findings(history, missing, fidelity.as_ref());
         let slots = self.slots()?;
@@ -177,7 +196,7 @@ impl Backtest<'_> {
             self.fixed(&setup, &mut runs)?;
         }
         let explained = self.explain.and_then(|time| {
-            let (_, pass) = replay::replay(history, self.current, (self.sync_period, phase), Some(time));
+            let (_, pass) = replay::replay(history, self.current, (self.periods.sync, phase), Some(time));
             pass.map(|pass| Explained::new(&pass, self.current, history.grid().start()))
         });
         let data = Data { steps: history.grid().steps(), missing, phases: self.phases() };
@@ -211,7 +230,7 @@ impl Backtest<'_> {
 
     /// Phases that were tried, in seconds.
     fn phases(&self) -> Vec<f64> {
-        replay::phases(self.sync_period).map(Time::seconds).collect()
+        replay::phases(self.periods.sync).map(Time::seconds).collect()
     }
 
     fn slots(&self) -> Result<f64, Unfit> {
@@ -233,7 +252,9 @@ impl Backtest<'_> {
             fleet,
             limit: self.slo.seconds,
             phase,
-            period: self.sync_period,
+            scrape_phase: history
+                .map_or_else(Time::default, |history| what_if::scrape_phase(history, self.periods.scrape)),
+            periods: self.periods,
             explain: None,
         }
     }
@@ -254,8 +275,11 @@ impl Backtest<'_> {
                 return Err(Unfit::SignalsOfLoad(listed(&unknown, 4)));
             }
             let outcome = what_if::autoscaled(setup, &candidate.settings, first);
-            let is_in_doubt = has_unknown && outcome.modelled > 0.0 && !self.assume_independent;
-            if is_in_doubt && !self.candidates.is_empty() {
+            let is_of_other_fleet = candidate.name != current.name
+                && candidate.settings.has_signal_of_fleet()
+                && setup.history.is_some_and(|history| what_if::has_other_fleet(history, &outcome));
+            let is_in_doubt = has_unknown && outcome.modelled > 0.0 || is_of_other_fleet;
+            if is_in_doubt && !self.assume_independent && !self.candidates.is_empty() {
                 return Err(Unfit::Signals(listed(&unknown, 4)));
             }
             runs.push(self.run(&candidate.name, Some(&candidate.settings), outcome));
@@ -341,7 +365,7 @@ impl Backtest<'_> {
                 "ReplicasUnknown",
                 "the recorded number of ServingGroups is not known, so the replay is compared with nothing; have Prometheus scrape the operator, or kube-state-metrics".to_owned(),
             )),
-            Some(fidelity) if fidelity.equal < 0.95 => findings.push(Finding::new(
+            Some(fidelity) if fidelity.equal < EQUAL_MIN => findings.push(Finding::new(
                 "ReplayDiffers",
                 format!(
                     "the replay equals the record in only {:.1} % of the steps; the settings may have changed within this time, so choose a later --from",

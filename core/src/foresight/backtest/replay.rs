@@ -25,6 +25,13 @@ pub struct Fidelity {
     pub equal: f64,
     /// Greatest difference in the best phase.
     pub max_difference: u32,
+    /// Longest time without a break in which the numbers differ in the best phase, in seconds: a change of one is
+    /// that much later than in the other.
+    pub longest_difference: u64,
+    /// Greatest number of the replay.
+    pub simulated_peak: u32,
+    /// Greatest recorded number.
+    pub recorded_peak: u32,
     /// Steps that were compared.
     pub compared: usize,
     /// Replica-hours of the replay.
@@ -145,7 +152,7 @@ pub(super) fn fidelity(history: &History, settings: &Settings, period: Time) -> 
     let mut results = Vec::new();
     for phase in phases(period) {
         let (course, _) = replay(history, settings, (period, phase), None);
-        let found = compare(&course, recorded);
+        let found = compare(&course, recorded, history.grid().step());
         let (equal, max_difference) = (found.equal, found.max_difference);
         results.push(PhaseResult { phase: phase.seconds(), equal, max_difference });
         if best.as_ref().is_none_or(|best| found.equal > best.equal) {
@@ -166,19 +173,59 @@ pub(super) fn fidelity(history: &History, settings: &Settings, period: Time) -> 
     clippy::cast_precision_loss,
     reason = "bounded"
 )]
-fn compare(course: &[i32], recorded: &Series) -> Fidelity {
+fn compare(course: &[i32], recorded: &Series, step: u32) -> Fidelity {
     let (mut equal, mut compared, mut max_difference) = (0_usize, 0_usize, 0.0_f64);
+    let (mut differing, mut longest) = (0_u64, 0_u64);
+    let (mut simulated_peak, mut recorded_peak) = (0.0_f64, 0.0_f64);
     let (mut simulated_hours, mut recorded_hours) = (0.0, 0.0);
     for (simulated, recorded) in course.iter().zip(recorded.iter()) {
         let Some(recorded) = recorded else { continue };
-        let difference = (f64::from(*simulated) - recorded).abs();
+        let simulated = f64::from(*simulated);
+        let difference = (simulated - recorded).abs();
+        let is_equal = difference < 0.5;
         compared += 1;
-        equal += usize::from(difference < 0.5);
+        equal += usize::from(is_equal);
+        differing = if is_equal { 0 } else { differing + u64::from(step) };
+        longest = longest.max(differing);
         max_difference = max_difference.max(difference);
-        simulated_hours += f64::from(*simulated);
+        simulated_peak = simulated_peak.max(simulated);
+        recorded_peak = recorded_peak.max(recorded);
+        simulated_hours += simulated;
         recorded_hours += recorded;
     }
-    let equal = if compared > 0 { equal as f64 / compared as f64 } else { 0.0 };
-    let max_difference = max_difference.round() as u32;
-    Fidelity { equal, max_difference, compared, simulated_hours, recorded_hours, phases: Vec::new() }
+    Fidelity {
+        equal: if compared > 0 { equal as f64 / compared as f64 } else { 0.0 },
+        max_difference: max_difference.round() as u32,
+        longest_difference: longest,
+        simulated_peak: simulated_peak.round() as u32,
+        recorded_peak: recorded_peak.round() as u32,
+        compared,
+        simulated_hours,
+        recorded_hours,
+        phases: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        api::keda::{ScaledObject, ScaledObjectSpec},
+        domain::Backlog,
+        foresight::history::Grid,
+    };
+
+    /// A change that is two steps late, one that is one step early, and a gap.
+    #[test]
+    fn a_comparison_has_the_longest_difference_and_both_peaks() {
+        let object = ScaledObject::new("", ScaledObjectSpec::default());
+        let mut history = History::new(Grid::new(0, 15, 8).unwrap(), "n", "m", &object, Backlog::default());
+        for (step, value) in [1.0, 3.0, 3.0, 3.0, 3.0, f64::NAN, 5.0, 1.0].into_iter().enumerate() {
+            history.record(&SeriesName::Spec, f64::from(u32::try_from(step).unwrap() * 15), value);
+        }
+        let found = compare(&[1, 1, 1, 3, 3, 9, 1, 1], recorded_replicas(&history).unwrap(), 15);
+        assert_eq!((found.compared, found.max_difference, found.longest_difference), (7, 4, 30));
+        assert_eq!((found.simulated_peak, found.recorded_peak), (3, 5));
+        assert!((found.equal - 4.0 / 7.0).abs() < 1e-9);
+    }
 }

@@ -69,7 +69,7 @@ fn backtest<'a>(source: Source<'a>, current: &'a Settings, candidates: &'a [Cand
         slo: Slo::default(),
         plant: PLANT,
         costs: Costs::default(),
-        sync_period: Time::from_seconds(15),
+        periods: Periods::default(),
         explain: None,
         assume_independent: false,
     }
@@ -84,7 +84,8 @@ fn recorded(planned: &Planned, workload: &Workload, phase: u64) -> History {
         fleet,
         limit: 10.0,
         phase: Time::from_seconds(phase),
-        period: Time::from_seconds(15),
+        scrape_phase: Time::default(),
+        periods: Periods::default(),
         explain: None,
     };
     let outcome = what_if::autoscaled(&setup, &planned.settings, Some(2));
@@ -254,6 +255,73 @@ fn custom_signals_are_only_replayed() {
     let base = backtest(Source::History(&history), &settings, &candidates);
     assert_eq!(base.report().unwrap_err(), Unfit::Signals("gpu".to_owned()));
     assert!(Backtest { assume_independent: true, ..base }.report().is_ok());
+}
+
+/// Values of the KV cache are those of the requests that run, and hold with another fleet in which none waits. A latency is that of the
+/// fleet that ran.
+#[rstest]
+#[case::kv_cache("kv-cache=0.8", 1000.0, None)]
+#[case::kv_cache_of_a_saturated_fleet("kv-cache=0.8", 6.0, Some("kv-cache"))]
+#[case::latency("ttft-p90=2s", 1000.0, Some("ttft-p90"))]
+fn signals_of_engines_are_refused_under_another_fleet(
+    #[case] signal: &str,
+    #[case] slots: f64,
+    #[case] refused: Option<&str>,
+) {
+    let requests = workload(&rates(24));
+    let signals = format!("signals=active-requests=10,{signal}");
+    let (plain, planned) = (planned(&["max=40"]), planned(&["max=40", "engine=vllm", &signals]));
+    let mut history = recorded(&plain, &requests, 0);
+    history.scaled_object = planned.object.clone();
+    let spec: Vec<Option<f64>> = history.series(&SeriesName::Spec).unwrap().iter().collect();
+    let names = ["active-requests", signal.split_once('=').unwrap().0];
+    let in_flight: Vec<Option<f64>> = history.series(&SeriesName::InFlight).unwrap().iter().collect();
+    for (index, (groups, in_flight)) in spec.into_iter().zip(in_flight).enumerate() {
+        let at =
+            f64::from(u32::try_from(index).unwrap()).mul_add(15.0, f64::from(u32::try_from(START).unwrap()));
+        history.record(&SeriesName::Trigger(names[0].to_owned()), at, in_flight.unwrap());
+        history.record(&SeriesName::Trigger(names[1].to_owned()), at, groups.unwrap() * 0.01);
+    }
+    let other = self::planned(&["max=40", "engine=vllm", &signals.replace("=10", "=5")]);
+    let candidates = [Candidate { name: "more".to_owned(), settings: other.settings }];
+    let plant = PlantOptions { slots: Some(slots), ..PLANT };
+    let base = Backtest { plant, ..backtest(Source::History(&history), &planned.settings, &candidates) };
+    let report = base.report();
+    assert_eq!(report.as_ref().err(), refused.map(|name| Unfit::Signals(name.to_owned())).as_ref());
+    if let Some(error) = report.err() {
+        assert!(error.to_string().contains("do not follow from requests, so they would differ"), "{error}");
+    }
+    assert!(Backtest { assume_independent: true, ..base }.report().is_ok());
+}
+
+/// The requests in flight of a record change with the scrapes.
+#[rstest]
+#[case::seconds(1, 7)]
+#[case::whole_intervals(15, 0)]
+fn the_phase_of_the_scrapes_is_that_of_the_changes(#[case] step: u32, #[case] phase: u64) {
+    let planned = planned(&[]);
+    let grid = Grid::new(START, step, 600).unwrap();
+    let mut history = History::new(grid, "models", "chat", &planned.object, planned.backlog);
+    for index in 0..600_u32 {
+        let at = f64::from(index * step) + f64::from(u32::try_from(START).unwrap());
+        // A request more with each scrape.
+        let scrapes = (index * step + 15 - u32::try_from(phase).unwrap()) / 15;
+        history.record(&SeriesName::InFlight, at, scrapes.into());
+    }
+    let found = what_if::scrape_phase(&history, Time::from_seconds(15));
+    assert_eq!(found, Time::from_seconds(phase));
+}
+
+/// With a bounded backlog the first requests after a quiet time count by their arrivals, as in Prometheus, which has the quiet time.
+#[test]
+fn a_run_begins_with_the_past_of_the_first_step() {
+    let current = planned(&["max=40", "serviceTime=6s", "scaleUp.policies=100/15s"]);
+    let inflow =
+        |step: u32| Some(Inflow { rate: if step < 3 { 0.0 } else { 20.0 }, service_time: 6.0, tokens: 1.0 });
+    let requests = Workload::new(Grid::new(START, 1, 25).unwrap(), (0..25).map(inflow).collect());
+    let report = backtest(Source::Load(&requests), &current.settings, &[]).report().unwrap();
+    // After 15 s 240 are in flight, of which 1.2 x 240 / 30 x 6 s count, and a hundredth of the others.
+    assert_eq!(run(&report, "now").peak, 6);
 }
 
 #[test]

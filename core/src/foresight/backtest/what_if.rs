@@ -1,6 +1,7 @@
 //! What-if: settings on the requests of a workload, with a fleet of their own.
 
 use super::{
+    EQUAL_MIN, Periods,
     clock::{Pass, Plant, Schedule, drive},
     replay::recorded_replicas,
 };
@@ -16,10 +17,10 @@ use crate::foresight::{
     workload::Workload,
 };
 
-/// Interval between scrapes of the router.
-const SCRAPE_INTERVAL: Time = Time::from_seconds(15);
 /// Window of rates, in seconds, as the queries have it.
 const RATE_WINDOW: u64 = 120;
+/// Time before the start for which Prometheus has samples: the longest window of a law, and a lookback.
+const PAST: Time = Time::from_seconds(3900);
 /// Waiting requests from which recorded values no longer hold.
 const WAITING: f64 = 0.5;
 
@@ -36,8 +37,10 @@ pub struct Setup<'a> {
     pub limit: f64,
     /// Phase of the HPA's syncs.
     pub phase: Time,
-    /// Period of the HPA's syncs.
-    pub period: Time,
+    /// Time of the first scrape.
+    pub scrape_phase: Time,
+    /// Periods of the cluster.
+    pub periods: Periods,
     /// Time whose sync is explained.
     pub explain: Option<Time>,
 }
@@ -139,15 +142,21 @@ struct Scaled<'a> {
     recorded: Vec<Option<&'a Series>>,
     samples: Samples,
     next_scrape: Time,
+    scrape_interval: Time,
+    /// For each step so far, `true` if a value was modelled.
     modelled: Vec<bool>,
 }
 
 impl Scaled<'_> {
+    const fn workload_steps(&self) -> usize {
+        self.course.workload.grid().steps()
+    }
+
     fn scrape(&mut self, at: Time) {
         let fluid = &self.course.fluid;
         let totals = fluid.totals();
         self.samples.push(Sample {
-            at,
+            at: PAST.after(at),
             in_flight: fluid.in_flight(),
             ended: totals.ended,
             refused: totals.refused,
@@ -157,8 +166,23 @@ impl Scaled<'_> {
         });
     }
 
+    /// Samples before the start: requests came as in the first step, and all were served.
+    fn scrape_past(&mut self) {
+        let first = self.course.workload.inflow(0);
+        let (rate, tokens) = first.map_or((0.0, 0.0), |inflow| (inflow.rate, inflow.rate * inflow.tokens));
+        let mut at = Time::default();
+        while at < PAST {
+            let before = PAST.since(at).seconds();
+            let (ended, tokens) = (-rate * before, -tokens * before);
+            self.samples.push(Sample { at, ended, tokens, ..Sample::default() });
+            at = at.after(self.scrape_interval);
+        }
+        self.scrape(Time::default());
+    }
+
     /// Value that follows from the requests of this run.
     fn model(&self, signal: SignalModel, now: Time) -> Option<f64> {
+        let now = PAST.after(now);
         let newest = self.samples.at(now)?;
         let growth = |of: fn(&Sample) -> f64| {
             let window = RATE_WINDOW * 1000;
@@ -176,7 +200,7 @@ impl Scaled<'_> {
             SignalModel::Waiting(_) => Some(0.0),
             SignalModel::Running => Some(newest.running),
             SignalModel::Activation => growth(|it| it.ended + it.refused + it.in_flight),
-            SignalModel::Unknown => None,
+            SignalModel::Unknown { .. } => None,
         }
     }
 }
@@ -186,7 +210,7 @@ impl Plant for Scaled<'_> {
         while self.next_scrape <= until {
             self.course.advance(self.next_scrape.seconds());
             self.scrape(self.next_scrape);
-            self.next_scrape = self.next_scrape.after(SCRAPE_INTERVAL);
+            self.next_scrape = self.next_scrape.after(self.scrape_interval);
         }
         self.course.advance(until.seconds());
     }
@@ -201,7 +225,9 @@ impl Plant for Scaled<'_> {
             let value = match recorded.map(|series| series.get(step)) {
                 // Prometheus had no answer, with any fleet.
                 Some(None) => None,
-                Some(Some(value)) if holds || trigger.signal == SignalModel::Unknown => Some(value),
+                Some(Some(value)) if holds || matches!(trigger.signal, SignalModel::Unknown { .. }) => {
+                    Some(value)
+                }
                 Some(Some(_)) | None => {
                     is_modelled = true;
                     self.model(trigger.signal, now).filter(|_| is_known)
@@ -209,8 +235,10 @@ impl Plant for Scaled<'_> {
             };
             values.push(value);
         }
-        if is_modelled && let Some(modelled) = self.modelled.get_mut(step) {
-            *modelled = true;
+        // A value holds for the steps since the one before.
+        let until = (step + 1).min(self.workload_steps());
+        if self.modelled.len() < until {
+            self.modelled.resize(until, is_modelled);
         }
     }
 
@@ -240,14 +268,39 @@ pub(in crate::foresight) fn autoscaled(
         queue: setup.fleet.queue,
         recorded,
         samples: Samples::default(),
-        next_scrape: Time::default(),
-        modelled: vec![false; grid.steps()],
+        next_scrape: setup.scrape_phase,
+        // At least a second, so that a run ends.
+        scrape_interval: setup.periods.scrape.max(Time::from_seconds(1)),
+        modelled: Vec::with_capacity(grid.steps()),
     };
+    scaled.scrape_past();
     let end = Time::from_seconds(u64::from(grid.step()) * grid.steps() as u64);
-    let schedule = Schedule { phase: setup.phase, period: setup.period, end, explain: setup.explain };
+    let schedule = Schedule { phase: setup.phase, period: setup.periods.sync, end, explain: setup.explain };
     let driven = drive(settings, schedule, replicas, &mut scaled);
     let modelled = scaled.modelled.iter().filter(|modelled| **modelled).count() as f64 / grid.steps() as f64;
     Outcome { modelled, pass: driven.pass, ..scaled.course.finish(driven.changes) }
+}
+
+/// Time of the first scrape of a record: the point of the interval at which most requests in flight change. With steps that are no shorter
+/// than the interval it does not show, and is 0.
+pub(in crate::foresight) fn scrape_phase(history: &History, interval: Time) -> Time {
+    let step = u64::from(history.grid().step());
+    let steps = usize::try_from(interval.millis() / 1000 / step).unwrap_or(0);
+    let Some(series) = history.series(&SeriesName::InFlight).filter(|_| steps > 1) else {
+        return Time::default();
+    };
+    let values: Vec<Option<f64>> = series.iter().collect();
+    let mut changes = vec![0_u32; steps];
+    for (index, pair) in values.windows(2).enumerate() {
+        if let [Some(before), Some(after)] = pair
+            && (before - after).abs() > 1e-9
+            && let Some(count) = changes.get_mut((index + 1) % steps)
+        {
+            *count += 1;
+        }
+    }
+    let most = changes.iter().enumerate().rev().max_by_key(|(_, count)| **count);
+    Time::from_seconds(most.map_or(0, |(phase, _)| phase as u64) * step)
 }
 
 /// Values that were recorded for the query of a trigger.
@@ -257,9 +310,20 @@ fn recorded_values<'a>(history: &'a History, trigger: &TriggerModel) -> Option<&
     {
         return history.series(&SeriesName::InFlight);
     }
-    let is_same =
-        trigger.signal == SignalModel::Unknown || history.query(&trigger.name) == Some(&trigger.query);
+    let is_same = matches!(trigger.signal, SignalModel::Unknown { .. })
+        || history.query(&trigger.name) == Some(&trigger.query);
     history.series(&SeriesName::Trigger(trigger.name.clone())).filter(|_| is_same)
+}
+
+/// `true` if a run has another number of ServingGroups than the record in more steps than a replay may have, or the record has none.
+pub(super) fn has_other_fleet(history: &History, outcome: &Outcome) -> bool {
+    let Some(recorded) = recorded_replicas(history) else { return true };
+    let steps = outcome.steps.iter().zip(recorded.iter());
+    let steps = steps.filter_map(|(step, recorded)| Some((f64::from(step.groups), recorded?)));
+    let (differing, all) = steps.fold((0_u32, 0_u32), |(differing, all), (simulated, recorded)| {
+        (differing + u32::from((simulated - recorded).abs() >= 0.5), all + 1)
+    });
+    f64::from(differing) > (1.0 - EQUAL_MIN) * f64::from(all)
 }
 
 /// `true` if values of a custom signal are recorded.

@@ -4,6 +4,7 @@ use super::{
     Recommend, Refused,
     bounds::room,
     capacity::{Capacity, NoCapacity, capacity},
+    known::known,
     measure::{ColdStart, MeasuredTime, cold_start, served_at_once, service_time},
     objective::Objective,
     value::short,
@@ -76,12 +77,12 @@ impl Evidence {
             other => {
                 reasons.extend(other.err().map(|error| error.to_string()));
                 reasons.extend(capacity.err().map(|error| error.to_string()));
-                return Err(Refused(reasons));
+                return Err(Refused { reasons, known: known(ask, &windows) });
             }
         };
         let (target, target_kept) = target(ask.current, &capacity);
         let slots = slots(ask, &windows, &capacity, target, service_time.seconds)
-            .ok_or_else(|| Refused(vec![crate::foresight::backtest::Unfit::Capacity.to_string()]))?;
+            .ok_or_else(|| Refused::because(vec![crate::foresight::backtest::Unfit::Capacity.to_string()]))?;
         let (slo, objective) = objective(ask.objective, &capacity, service_time.seconds)?;
         let history = if let Source::History(history) = ask.source { Some(history) } else { None };
         let cold_start = cold_start(history, ask.cold_start);
@@ -236,7 +237,7 @@ fn objective(
         (Objective::FirstToken(_), None) => 0.0,
     };
     if set.seconds() <= without_waiting {
-        return Err(Refused(vec![format!(
+        return Err(Refused::because(vec![format!(
             "the objective {set} leaves no time to wait: a request takes {without_waiting:.1} s without waiting; choose a longer --slo"
         )]));
     }

@@ -8,6 +8,7 @@ mod apply;
 mod bounds;
 mod capacity;
 mod evidence;
+mod known;
 mod measure;
 mod objective;
 mod search;
@@ -24,6 +25,7 @@ use serde::Serialize;
 pub use self::{
     apply::{ApplyAs, lines},
     capacity::NoCapacity,
+    known::Known,
     measure::NoServiceTime,
     objective::Objective,
     value::{Confidence, Value},
@@ -36,7 +38,10 @@ use self::{
     search::{Tried, eager, search, with_up},
 };
 use super::{
-    backtest::{Backtest, Candidate, Fidelity, PlantOptions, Setup, Source, Unfit, first_replicas},
+    backtest::{
+        Backtest, Candidate, Fidelity, Periods, PlantOptions, Setup, Source, Unfit, first_replicas,
+        scrape_phase,
+    },
     fluid::FluidSpec,
     history::HISTORY_API_VERSION,
     overrides::Override,
@@ -71,20 +76,31 @@ pub struct Recommend<'a> {
     pub costs: Costs,
     /// Custom signals may be taken as recorded although the fleet of a candidate differs.
     pub assume_independent: bool,
-    /// Period of the HPA's syncs.
-    pub sync_period: Time,
+    /// Periods of the cluster.
+    pub periods: Periods,
     /// Threads of the search.
     pub threads: usize,
 }
 
 /// Reasons for which there is no recommendation.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}", .0.join("; "))]
-pub struct Refused(pub Vec<String>);
+#[derive(Clone, Debug, Default, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .reasons.join("; "))]
+pub struct Refused {
+    /// Reasons with their remedies.
+    pub reasons: Vec<String>,
+    /// Measurements that the record has all the same.
+    pub known: Vec<Known>,
+}
+
+impl Refused {
+    fn because(reasons: Vec<String>) -> Self {
+        Self { reasons, ..Self::default() }
+    }
+}
 
 impl From<Unfit> for Refused {
     fn from(error: Unfit) -> Self {
-        Self(vec![error.to_string()])
+        Self::because(vec![error.to_string()])
     }
 }
 
@@ -149,7 +165,9 @@ impl Recommend<'_> {
             },
             limit: evidence.slo.seconds,
             phase: before.fidelity.as_ref().map(Fidelity::best_phase).unwrap_or_default(),
-            period: self.sync_period,
+            scrape_phase: history
+                .map_or_else(Time::default, |history| scrape_phase(history, self.periods.scrape)),
+            periods: self.periods,
             explain: None,
         };
         let (tried, found) =
@@ -189,7 +207,7 @@ impl Recommend<'_> {
         match self.source {
             Source::History(history) => {
                 Workload::of_history(history, evidence.slots, Some(evidence.service_time.seconds))
-                    .map_err(|error| Refused(vec![error.to_string()]))
+                    .map_err(|error| Refused::because(vec![error.to_string()]))
             }
             Source::Load(workload) => Ok(workload.clone()),
         }
@@ -215,7 +233,7 @@ impl Recommend<'_> {
                 service_time: Some(evidence.service_time.seconds),
             },
             costs: self.costs,
-            sync_period: self.sync_period,
+            periods: self.periods,
             explain: None,
             assume_independent: self.assume_independent,
         }
@@ -283,8 +301,8 @@ fn candidates(changes: &[String], plan: Planner<'_>) -> Result<Vec<Candidate>, R
 
 fn planned(changes: &[String], plan: Planner<'_>) -> Result<Settings, Refused> {
     let changes: Result<Vec<Override>, _> = changes.iter().map(|change| change.parse()).collect();
-    let changes = changes.map_err(|error| Refused(vec![error.to_string()]))?;
-    plan(&changes).map_err(|error| Refused(vec![error]))
+    let changes = changes.map_err(|error| Refused::because(vec![error.to_string()]))?;
+    plan(&changes).map_err(|error| Refused::because(vec![error]))
 }
 
 impl Recommendation {

@@ -171,7 +171,7 @@ fn ask<'a>(source: Source<'a>, model: &'a Model) -> Recommend<'a> {
         plant: PlantOptions { slots: None, cold_start: 300.0, queue: Queue::Engine, service_time: None },
         costs: Costs::default(),
         assume_independent: false,
-        sync_period: Time::from_seconds(15),
+        periods: Periods::default(),
         threads: 2,
     }
 }
@@ -304,6 +304,38 @@ fn refuses_thin_data(#[case] change: fn(&SeriesName, usize, f64) -> Option<f64>,
     for reason in reasons {
         assert!(refused.contains(reason), "{refused}");
     }
+}
+
+/// A short record has measurements, and each is of the hidden fleet.
+#[test]
+fn a_refusal_has_what_is_known() {
+    let model = model(&["max=12", "target=20"]);
+    let full = Hidden { days: 2, ..HIDDEN }.recorded(&model);
+    let history = copied(&full, &model, few_hours);
+    let refused = Evidence::of(&ask(Source::History(&history), &model)).unwrap_err();
+    let number = |name: &str, before: &str| -> f64 {
+        let value = &refused.known.iter().find(|known| known.name == name).unwrap().value;
+        let rest = value.strip_prefix(before).unwrap_or_else(|| panic!("{value}"));
+        rest.split(' ').next().unwrap().parse().unwrap()
+    };
+    assert_near(number("serviceTime", "about "), HIDDEN.service_time, 0.1);
+    let slots = f64::from(u32::try_from(HIDDEN.slots).unwrap());
+    let target = number("target", "at least ");
+    assert!(target > 0.4 * slots && target <= 0.9 * slots, "{target}");
+    let most = number("load", "up to ");
+    assert_near(number("need", "up to "), (most / 20.0).ceil(), 1e-9);
+    let table = refused.table("models/\u{1b}chat");
+    assert!(table.lines().count() == 5 && !table.contains('\u{1b}'), "{table}");
+}
+
+/// Nothing is known of a record without requests, and nothing is made up.
+#[test]
+fn a_refusal_of_nothing_knows_nothing() {
+    let model = model(&["max=12", "target=20"]);
+    let full = Hidden { days: 2, ..HIDDEN }.recorded(&model);
+    let history = copied(&full, &model, |_, _, _| None);
+    let refused = Evidence::of(&ask(Source::History(&history), &model)).unwrap_err();
+    assert!(refused.known.is_empty(), "{:?}", refused.known);
 }
 
 /// A copy of a history with other values.
