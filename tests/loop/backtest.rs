@@ -55,6 +55,9 @@ async fn the_replay_equals_the_real_autoscaling() {
         ["simulatedHours", "recordedHours"].map(|hours| fidelity[hours].as_f64().unwrap());
     // A second's difference at a change of five ServingGroups is one percent of the short run.
     assert!((simulated / recorded - 1.0).abs() <= 0.03, "{fidelity}");
+    // A period of the syncs, a scrape of the router and one of the operator.
+    assert!(fidelity["longestDifference"].as_u64().unwrap() <= u64::from(SYNC_PERIOD) + 2, "{fidelity}");
+    assert_eq!(fidelity["simulatedPeak"], fidelity["recordedPeak"], "{fidelity}");
     let run = |name: &str| report["runs"].as_array().unwrap().iter().find(|run| run["name"] == name).unwrap();
     assert_eq!(run("actual")["peak"], 6, "{report}");
     assert_eq!(run("now")["peak"], 6, "{report}");

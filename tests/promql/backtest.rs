@@ -140,7 +140,8 @@ async fn refuses_what_the_store_does_not_have() {
     let folder = folder("refused");
     let rows: Vec<[f64; 2]> = simulated(&folder).into_iter().take(480).collect();
     let start = start();
-    let prometheus = Prometheus::with_history(&folder, &open_metrics(&rows, start)).await;
+    let series = open_metrics(&rows, start);
+    let prometheus = Prometheus::with_history(&folder, &series).await;
     let fails = |args: &[&str], expected: (i32, &str)| {
         let common = ["-f", MODEL, "--prometheus-url", &prometheus.url];
         let (code, _, error) = backtest(&[common.as_slice(), args].concat());
@@ -149,16 +150,43 @@ async fn refuses_what_the_store_does_not_have() {
     let at = |seconds: u64| (start + seconds).to_string();
     let (from, to, late) = (at(0), at(7200), at(6 * 3600));
     fails(
-        &["--from", &from, "--to", &to, "--step", "5s"],
-        (3, "the store has one sample in 15 s, which is too coarse for steps of 5 s; pass --step 15s"),
-    );
-    fails(
         &["--from", &from, "--to", &late],
         (3, "% of the steps have no value of a trigger, and at most 30 % may"),
     );
     let none = at(36 * 3600);
     let end = at(37 * 3600);
     fails(&["--from", &none, "--to", &end], (3, "100 % of the steps have no value of a trigger"));
+
+    // One sample in five minutes, as a downsampled store has them.
+    let is_kept = |line: &&str| {
+        let time = line.rsplit(' ').next().and_then(|time| time.parse::<u64>().ok());
+        time.is_none_or(|time| time % 300 == 0)
+    };
+    let few: Vec<&str> = series.lines().filter(is_kept).collect();
+    let folder = self::folder("downsampled");
+    let prometheus = Prometheus::with_history(&folder, &(few.join("\n") + "\n")).await;
+    let step = ["--from", &from, "--to", &to, "--step", "15s"];
+    let (code, _, error) =
+        backtest(&[["-f", MODEL, "--prometheus-url", &prometheus.url].as_slice(), &step].concat());
+    let expected =
+        "the store has one sample in 300 s, which is too coarse for steps of 15 s; pass --step 300s";
+    assert!(code == Some(3) && error.contains(expected), "{code:?} {error}");
+}
+
+/// A query between two scrapes has the value that KEDA got.
+#[tokio::test]
+async fn steps_may_be_shorter_than_the_interval_of_scrapes() {
+    let folder = folder("seconds");
+    let rows: Vec<[f64; 2]> = simulated(&folder).into_iter().take(240).collect();
+    let start = start();
+    let prometheus = Prometheus::with_history(&folder, &open_metrics(&rows, start)).await;
+    let (from, to) = ((start + 600).to_string(), (start + 3600).to_string());
+    let time = ["--from", &from, "--to", &to, "--step", "1s", "-o", "json"];
+    let (code, json, error) =
+        backtest(&[["-f", MODEL, "--prometheus-url", &prometheus.url].as_slice(), &time].concat());
+    assert_eq!(code, Some(0), "{error}");
+    let report: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(report["data"]["steps"], 3000);
 }
 
 /// A server that is no Prometheus, and an address without a server.
@@ -174,4 +202,66 @@ async fn tells_a_missing_prometheus_from_one_that_refuses() {
     );
     let (code, _, error) = backtest(&["-f", MODEL, "--prometheus-url", &prometheus.url, "--since", "1h"]);
     assert!(code == Some(3) && error.contains("100 % of the steps have no value"), "{error}");
+}
+
+/// Sixteen names with adapters make queries that are too long for an address.
+#[tokio::test]
+async fn long_queries_are_sent_in_the_body() {
+    let folder = folder("long");
+    let rows: Vec<[f64; 2]> = simulated(&folder).into_iter().take(240).collect();
+    let start = start();
+    let prometheus = Prometheus::with_history(&folder, &open_metrics(&rows, start)).await;
+    let names: Vec<String> = (0..15).map(|name| format!("adapter-{name}-{}", "x".repeat(60))).collect();
+    let names = format!("llama-3,{}", names.join(","));
+    let manifest = fs::read_to_string(MODEL).unwrap();
+    let long = manifest.replace("kthena.io/model-name: llama-3", &format!("kthena.io/model-name: {names}"));
+    assert_ne!(long, manifest);
+    let model = folder.join("model.yaml");
+    fs::write(&model, long).unwrap();
+    let (from, to) = ((start + 600).to_string(), (start + 3600).to_string());
+    let time = ["--from", &from, "--to", &to, "-o", "json"];
+    let target = ["-f", model.to_str().unwrap(), "--prometheus-url", &prometheus.url];
+    let (code, json, error) = backtest(&[target.as_slice(), &time].concat());
+    assert_eq!(code, Some(0), "{error}");
+    let report: Value = serde_json::from_str(&json).unwrap();
+    assert!(report["data"]["missing"].as_f64().unwrap() < 0.01, "{}", report["data"]);
+}
+
+/// The arrivals of a record are those of each step, although their query looks back.
+#[tokio::test]
+async fn arrivals_are_recorded_at_their_time() {
+    let folder = folder("arrivals");
+    let start = start();
+    let target = r#"namespace="kthena-system",service="kthena-router",job="kthena-router",pod="r-0",instance="10.0.0.1:8080""#;
+    let mut text = String::new();
+    let mut family = |name: &str, labels: &str, value: &dyn Fn(u64) -> u64| {
+        let _ = writeln!(text, "# TYPE {name} unknown");
+        for scrape in 0..240 {
+            let _ = writeln!(text, "{name}{{{labels}}} {} {}", value(scrape), start + scrape * 15);
+        }
+    };
+    let model = format!(r#"{target},model="llama-3""#);
+    family("kthena_router_active_downstream_requests", &model, &|_| 2);
+    family("kthena_router_active_requests", target, &|_| 2);
+    family("up", target, &|_| 1);
+    let counter = format!(r#"{model},path="/v1/chat/completions",status_code="200""#);
+    // Four a second from the middle on.
+    family("kthena_router_requests_total", &counter, &|scrape| 100 + 60 * scrape.saturating_sub(120));
+    text += "# EOF\n";
+    let prometheus = Prometheus::with_history(&folder, &text).await;
+    let save = folder.join("saved.jsonl");
+    let (from, to) = ((start + 1500).to_string(), (start + 2100).to_string());
+    let time = ["--from", &from, "--to", &to, "--step=1s", "--save", save.to_str().unwrap()];
+    let (code, _, error) =
+        backtest(&[["-f", MODEL, "--prometheus-url", &prometheus.url].as_slice(), &time].concat());
+    assert_eq!(code, Some(0), "{error}");
+    let saved = fs::read_to_string(&save).unwrap();
+    let lines = saved.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let rates: Vec<f64> = lines
+        .filter(|line| line["series"] == "arrivals")
+        .flat_map(|line| line["values"].as_array().unwrap().clone())
+        .map(|value| value.as_f64().unwrap())
+        .collect();
+    let half = rates.iter().position(|rate| *rate >= 2.0).unwrap();
+    assert!(half.abs_diff(300) <= 10, "half of the step after {half} s instead of 300");
 }

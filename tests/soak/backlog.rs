@@ -1,6 +1,6 @@
 //! A step of load while models load, with and without a bounded backlog, at the shipped intervals.
 
-use std::time::Duration;
+use std::{process::Command, time::Duration};
 
 use demo::{Picture, Recorder, Sample, draw_beside};
 use engine::{Engine, EngineSettings, Load, LoadSettings};
@@ -9,12 +9,15 @@ use harness::{
     wait::until_asked_within,
 };
 use rstest::rstest;
+use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use crate::{MAX, NEED, PER_SECOND, shipped_profile};
 
 /// Time for one request, in tokens and seconds.
-const TOKENS: u32 = 50;
+const TOKENS: u32 = 10;
+/// Few tokens, so that this machine serves all requests without delay.
+const TOKEN_TIME: Duration = Duration::from_millis(500);
 const SERVICE_TIME: &str = "5s";
 /// Time that a ServingGroup takes to load.
 const LOADING: &str = "60s";
@@ -108,9 +111,67 @@ impl Run {
         );
     }
 
+    /// Time that 95 % of the requests waited at most, in seconds.
+    fn p95_wait(&self) -> f64 {
+        let mut waits = self.load.waits();
+        waits.sort();
+        waits[waits.len() * 95 / 100].as_secs_f64()
+    }
+
+    /// `backtest` over the run and a minute before it, which also tries another service time.
+    fn backtest(&self, chain: &Chain, service_time: &str) -> Value {
+        let seconds = self.recorder.samples.last().unwrap().at.as_secs() + 60;
+        let output = Command::new(env!("CARGO_BIN_EXE_kthena-keda"))
+            .args(["backtest", &format!("{}/chat", self.chat.serving.namespace.name), "--step=1s"])
+            .args(["-o", "json", "--capacity=10", "--service-time=5s"])
+            .args([format!("--cold-start={LOADING}"), format!("--since={seconds}s")])
+            .arg(format!("--set=serviceTime={service_time}"))
+            .arg(format!("--prometheus-url={}", chain.prometheus.url))
+            .arg(format!(
+                "--save={}",
+                root().join("target/demo").join(format!("{}.jsonl", self.name)).display()
+            ))
+            .env("KUBECONFIG", chain.stack.control_plane.kubeconfig(&harness::Identity::Admin))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
     const fn picture(&self) -> (&Recorder, Picture<'_>) {
         (&self.recorder, Picture { title: self.title, level: Some((NEED as f64, "need")) })
     }
+}
+
+/// Asserts that a replay equals what the real autoscaler did: each change within a sync and a scrape.
+fn assert_replay(name: &str, report: &Value) {
+    let fidelity = &report["fidelity"];
+    println!("{name}: replay {fidelity}");
+    let number = |field: &str| fidelity[field].as_f64().unwrap();
+    assert!(number("equal") >= 0.95, "{fidelity}");
+    assert!(number("longestDifference") <= 30.0, "{fidelity}");
+    assert_eq!(fidelity["simulatedPeak"], fidelity["recordedPeak"]);
+    assert!((number("simulatedHours") / number("recordedHours") - 1.0).abs() <= 0.01, "{fidelity}");
+}
+
+/// Compares settings that were predicted on the record of one model with the real run of the other, and its record.
+fn assert_prediction(report: &Value, real: &Run, record: &Value) {
+    let predicted = report["runs"].as_array().unwrap().last().unwrap();
+    let real_hours = record["fidelity"]["recordedHours"].as_f64().unwrap();
+    let number = |field: &str| predicted[field].as_f64().unwrap();
+    let (peak, hours, wait) =
+        (number("peak"), number("groupHours"), predicted["waiting"]["p95"].as_f64().unwrap());
+    println!(
+        "{}: predicted peak {peak}, {hours:.2} group-hours, p95 wait {wait:.1} s; real {}, {:.2}, {:.1} s",
+        real.name,
+        real.peak(),
+        real_hours,
+        real.p95_wait()
+    );
+    let real_peak = real.peak() as f64;
+    assert!((peak - real_peak).abs() <= (real_peak * 0.1).max(1.0), "{predicted}");
+    assert!((hours / real_hours - 1.0).abs() <= 0.05, "{predicted}");
+    assert!((wait / real.p95_wait() - 1.0).abs() <= 0.2, "{predicted}");
 }
 
 /// Both models at once, so that everything else is equal. Requests arrive at the same pace however many wait.
@@ -131,13 +192,10 @@ async fn a_bounded_backlog_adds_no_more_groups_than_are_needed(
     settings.hpa_sync_seconds = 15;
     settings.router_max_waiting = router_max_waiting;
     settings.prometheus.lookback_seconds = 300;
+    settings.operator_interval = Some("1s");
     let chain = Chain::start(&settings).await;
     let engine = || {
-        Engine::start(EngineSettings {
-            concurrency: 10,
-            token_time: Duration::from_millis(100),
-            ..EngineSettings::default()
-        })
+        Engine::start(EngineSettings { concurrency: 10, token_time: TOKEN_TIME, ..EngineSettings::default() })
     };
     let engines = [engine(), engine()];
     let mut runs = [
@@ -187,4 +245,13 @@ async fn a_bounded_backlog_adds_no_more_groups_than_are_needed(
         slow <= 1.1 * fast + PERIOD.as_secs_f64(),
         "cleared after {slow} s, without a bound after {fast} s"
     );
+    let reports = [all.backtest(&chain, SERVICE_TIME), bounded.backtest(&chain, "off")];
+    for (run, report) in runs.iter().zip(&reports) {
+        assert_replay(run.name, report);
+    }
+    // Clients that are refused and ask again are not simulated.
+    if router_max_waiting > MAX_WAITING {
+        assert_prediction(&reports[0], bounded, &reports[1]);
+        assert_prediction(&reports[1], all, &reports[0]);
+    }
 }
