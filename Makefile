@@ -59,6 +59,11 @@ docs: ## Generate the tables in the documentation from the code
 hpa-scenarios: ## Record decisions of the real HPA controller, with which the tests compare the simulated ones; needs Go
 	cd tests/stack/kubernetes && HPA_SCENARIOS=$(CURDIR)/core/src/foresight/scenarios/hpa.jsonl go test -count=1 -run TestRecordScenarios .
 
+SEED ?=
+.PHONY: hpa-differential
+hpa-differential: ## Compare the simulated HPA with the real controller in new random scenarios, or in those of SEED; needs Go
+	@tests/stack/hpa-differential $(SEED)
+
 TRACES ?=
 .PHONY: sizing
 sizing: ## Simulate load steps, and the recorded loads in the folder TRACES, and write docs/benchmarks/sizing.md; 10 minutes
@@ -78,6 +83,7 @@ verify-files:
 .PHONY: test
 test: doctor check stack verify-files image-check ## Run all checks and tests, as CI does
 	target/stack/bin/cargo-deny --log-level error check --hide-inclusion-graph licenses bans sources
+	@tests/stack/hpa-differential
 	cargo test --locked $(TIMED) --test promql --test apiserver $(TIMES) | tee $(LOG)
 	cargo test --locked $(TIMED) --test faults $(TIMES) --test-threads=4 | tee -a $(LOG)
 	cargo test --locked $(TIMED_IN_NAMESPACE) --test chart --test hold $(TIMES) --test-threads=4 | tee -a $(LOG)

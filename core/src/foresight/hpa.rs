@@ -370,8 +370,25 @@ mod tests {
     /// The same answer as the real controller's in every recorded sync; `make hpa-scenarios` records them.
     #[test]
     fn decides_as_the_controller_does() {
+        let (count, reasons) = compare(include_str!("scenarios/hpa.jsonl"));
+        assert_eq!(count, 60_000);
+        let all: BTreeSet<&str> = DecisionReason::VARIANTS.iter().map(Into::into).collect();
+        assert_eq!(reasons, all, "every rule sets a result");
+    }
+
+    /// The same in the file that `HPA_SCENARIOS` names, if it does; `make hpa-differential` records new ones each time.
+    #[test]
+    fn decides_as_the_controller_does_in_new_scenarios() {
+        let Some(file) = std::env::var_os("HPA_SCENARIOS") else { return };
+        let (count, _) = compare(&std::fs::read_to_string(file).unwrap());
+        assert!(count > 0);
+        println!("equal in {count} decisions");
+    }
+
+    /// Compares all decisions; their number, and the reasons that occur.
+    fn compare(scenarios: &str) -> (usize, BTreeSet<&'static str>) {
         let (mut count, mut reasons) = (0, BTreeSet::new());
-        for (number, line) in include_str!("scenarios/hpa.jsonl").lines().enumerate() {
+        for (number, line) in scenarios.lines().enumerate() {
             let scenario: Scenario = serde_json::from_str(line).unwrap();
             let (spec, mut hpa) = (spec(&scenario), Hpa::default());
             for (at, replicas, status, ready, values, answer) in &scenario.syncs {
@@ -388,9 +405,7 @@ mod tests {
                 count += 1;
             }
         }
-        assert_eq!(count, 60_000);
-        let all: BTreeSet<&str> = DecisionReason::VARIANTS.iter().map(Into::into).collect();
-        assert_eq!(reasons, all, "every rule sets a result");
+        (count, reasons)
     }
 
     fn any_rules() -> impl Strategy<Value = Rules> {
