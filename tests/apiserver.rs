@@ -28,4 +28,5 @@ mod apiserver {
     mod service_time;
     mod shadow;
     mod shared;
+    mod slow_prometheus;
 }

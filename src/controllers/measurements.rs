@@ -9,6 +9,7 @@ use std::{
 };
 
 use futures::{StreamExt as _, stream};
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 
 use super::{Context, model_serving::RouterReceiver};
@@ -49,8 +50,10 @@ pub async fn run(
         sleep(backoff::jitter(period)).await;
         let due = schedule.due(context.caches.models_to_measure(), Instant::now());
         context.caches.probe_cache.retain_measured(|key| schedule.0.contains_key(key));
+        // A Prometheus that did not answer is not asked again in this round, in which the models of others would wait for its time limits.
+        let silent = Mutex::default();
         let mut looks = stream::iter(due)
-            .map(async |model| (key(&*model), look(&context, &router, &prometheus, &model).await))
+            .map(async |model| (key(&*model), look(&context, &router, &prometheus, &silent, &model).await))
             .buffer_unordered(CONCURRENCY);
         while let Some((key, measured)) = looks.next().await {
             let Some(measured) = measured else { continue };
@@ -62,11 +65,12 @@ pub async fn run(
     }
 }
 
-/// Reads the history of one model; `None` if it has no complete plan now, or Prometheus does not answer.
+/// Reads the history of one model; `None` if it has no complete plan now, or its Prometheus does not answer or is `silent`.
 async fn look(
     context: &Context,
     router: &RouterReceiver,
     prometheus: &Querier,
+    silent: &Mutex<HashSet<String>>,
     model: &ModelServing,
 ) -> Option<Measurements> {
     let served = context.served.borrow().clone()?;
@@ -75,9 +79,14 @@ async fn look(
     let plan = plan(&observed, served.capabilities, &context.settings.defaults);
     let resolved = plan.explanation?.resolved?;
     let settings = resolved.intent.profile.prometheus.filter(|prometheus| prometheus.aws_region.is_none())?;
+    let url = settings.url.to_string();
+    if silent.lock().contains(&url) {
+        return None;
+    }
     let measured = measure(prometheus, &settings, &resolved.triggers).await;
     measured
         .inspect_err(|error| {
+            silent.lock().insert(url);
             let (namespace, name) = (model.metadata.namespace.as_deref(), model.name());
             tracing::debug!(namespace, name, error, "cannot read the history");
         })

@@ -12,13 +12,13 @@ use serde_json::Value;
 
 use super::shared::BINARY;
 
-const KEY: &str = "autoscaling.kthena.io/measured-service-time";
+pub(super) const KEY: &str = "autoscaling.kthena.io/measured-service-time";
 
 /// Scrapes of the history: one each 15 s for 26 hours.
 const SCRAPES: u64 = 26 * 240;
 
 /// 26 hours in which a ServingGroup of each model served 8 requests in each 15 s, each in 4.9 s.
-fn history(namespace: &str, models: &[&str]) -> String {
+pub(super) fn history(namespace: &str, models: &[&str]) -> String {
     let router = |model: &str| {
         format!(r#"model="{model}",namespace="kthena-system",pod="router-0",status_code="200""#)
     };

@@ -144,6 +144,19 @@ impl FaultProxy {
     /// Starts a proxy that connects to the API server with this identity.
     pub async fn start(control_plane: &ControlPlane, identity: &Identity, fault: Fault) -> Self {
         let client = control_plane.client(identity).await;
+        Self::before(client, control_plane.folder.clone(), fault).await
+    }
+
+    /// Starts a proxy in front of another server, such as a Prometheus.
+    ///
+    /// # Panics
+    /// If this is no address.
+    pub async fn before_url(url: &str, fault: Fault) -> Self {
+        let config = kube::Config::new(url.parse().expect("an address"));
+        Self::before(Client::try_from(config).expect("a client"), PathBuf::new(), fault).await
+    }
+
+    async fn before(client: Client, folder: PathBuf, fault: Fault) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("an address").port();
         let state = Arc::new(State {
@@ -157,7 +170,12 @@ impl FaultProxy {
             too_old: Mutex::default(),
         });
         let accepting = tokio::spawn(accept(listener, state.clone()));
-        Self { state, port, accepting, folder: control_plane.folder.clone() }
+        Self { state, port, accepting, folder }
+    }
+
+    /// Its address.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
     }
 
     /// Sets the fault, also for open connections; returns the counts since the last call.
