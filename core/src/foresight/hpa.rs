@@ -382,7 +382,6 @@ mod tests {
         let Some(file) = std::env::var_os("HPA_SCENARIOS") else { return };
         let (count, _) = compare(&std::fs::read_to_string(file).unwrap());
         assert!(count > 0);
-        println!("equal in {count} decisions");
     }
 
     /// Compares all decisions; their number, and the reasons that occur.
