@@ -41,7 +41,7 @@ pub(super) struct Access<'a> {
 /// What was read of a cluster, and the way to its Prometheus.
 pub(super) struct ClusterView {
     pub(super) served: ServedApis,
-    /// The operator, or why it cannot be told which of several Deployments it is.
+    /// The operator, or the ambiguity among several Deployments.
     pub(super) operator: Result<Option<Operator>, String>,
     pub(super) live: Live,
     pub(super) route: PrometheusRoute,

@@ -10,7 +10,7 @@ use kthena_keda_core::{
 
 #[derive(Args)]
 pub(super) struct PlanArgs {
-    /// Address of Prometheus as KEDA reaches it, such as <http://prometheus-operated.monitoring.svc:9090>,
+    /// Address of Prometheus as KEDA reaches it, such as `http://prometheus-operated.monitoring.svc:9090`,
     /// without a trailing slash. Used unless the profile sets prometheus.url.
     #[arg(long, env = "KTHENA_KEDA_PROMETHEUS_URL", value_name = "URL")]
     prometheus_url: Option<PrometheusUrl>,

@@ -74,7 +74,7 @@ pub(super) struct Run {
     /// Log format.
     #[arg(long, env = "KTHENA_KEDA_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
-    /// OTLP endpoint for traces over HTTP, such as <http://collector.tracing.svc:4318>; no traces by default.
+    /// OTLP endpoint for traces over HTTP, such as `http://collector.tracing.svc:4318`; no traces by default.
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
     otlp_endpoint: Option<String>,
 }

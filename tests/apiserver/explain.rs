@@ -151,6 +151,18 @@ async fn lists_the_worst_model_first_and_reports_errors_of_the_caller() {
     let (report, code) = harness::explain(Path::new(BINARY), &unprivileged, &[&model]);
     let error = report.unwrap_err();
     assert!(code == Some(1) && error.contains("no permission to list modelservings"), "{error}");
+    models.model_serving("typo").annotated("kthena.io/model-nam", "llama").create().await;
+    models.model_serving("plain").create().await;
+    for (name, expected) in [
+        ("typo", "the annotation \"kthena.io/model-nam\" has no effect without kthena.io/model-name"),
+        ("plain", "has no annotation kthena.io/model-name, so it is not scaled"),
+        ("absent", "was not found; correct the namespace and the name"),
+    ] {
+        let model = format!("{}/{name}", models.name);
+        let (report, code) = harness::explain(Path::new(BINARY), &admin, &[&model]);
+        let error = report.unwrap_err();
+        assert!(code == Some(1) && error.contains(expected), "{name}: {error}");
+    }
     let (report, code) = harness::explain(Path::new(BINARY), &admin, &["bad"]);
     let error = report.unwrap_err();
     assert!(code == Some(1) && error.contains("expected NAMESPACE/NAME"), "{error}");

@@ -331,10 +331,7 @@ async fn scales_with_a_prometheus_that_requires_credentials() {
     load.hold(27);
     chat.has_replicas(3).await;
     // The operator has no credentials for its own signal check; the condition stays Scaling and reports that.
-    chat.serving
-        .within(Duration::from_secs(90))
-        .says("Scaling", "the operator could not query Prometheus")
-        .await;
+    chat.serving.within(Duration::from_secs(90)).says("Scaling", "Prometheus could not be queried").await;
     // Without credentials KEDA gets no data, and the count stays.
     chat.serving
         .annotate(&[(

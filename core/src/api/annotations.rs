@@ -4,6 +4,8 @@ use std::fmt;
 
 use strum::{IntoStaticStr, VariantArray};
 
+use crate::domain::is_misspelling;
+
 /// Opts a ModelServing in to autoscaling; the value is one or more model names.
 pub const MODEL_NAME: &str = "kthena.io/model-name";
 /// Prefix of every other annotation.
@@ -29,7 +31,7 @@ pub fn resembles_model_name(key: &str) -> bool {
     let Some(name) = key.strip_prefix("kthena.io/").filter(|_| key != MODEL_NAME) else { return false };
     let letters: String =
         name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).take(16).collect();
-    matches!(letters.as_str(), "model" | "models" | "modelname" | "modelnames")
+    matches!(letters.as_str(), "model" | "models") || is_misspelling(&letters, "modelname")
 }
 
 /// `true` if the operator's annotations among these hold more than [`MAX_BYTES`].
@@ -85,7 +87,10 @@ mod tests {
     #[case("kthena.io/model", true)]
     #[case("kthena.io/Model-Names", true)]
     #[case("kthena.io/model-name", false)]
+    #[case("kthena.io/model-nam", true)]
+    #[case("kthena.io/modle-name", true)]
     #[case("kthena.io/model-uid", false)]
+    #[case("kthena.io/mode", false)]
     #[case("example.com/model-name", false)]
     fn finds_mistyped_opt_ins(#[case] key: &str, #[case] resembles: bool) {
         assert_eq!(resembles_model_name(key), resembles);

@@ -47,5 +47,5 @@ pub use reason::{ChainLink, Reason, Status, VerdictReason};
 pub use replica_bounds::ReplicaBounds;
 pub use series_matchers::SeriesMatchers;
 pub use signal::{ACTIVATION, Demand, Latency, Saturation, Signal};
-pub(crate) use suggestions::SUGGESTIONS_MAX;
 pub use suggestions::nearest;
+pub(crate) use suggestions::{SUGGESTIONS_MAX, is_misspelling};

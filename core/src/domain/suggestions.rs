@@ -21,6 +21,11 @@ pub fn nearest<'a>(typed: &str, candidates: impl IntoIterator<Item = &'a str>) -
         .map(|(_, candidate)| candidate)
 }
 
+/// `true` if at most two letters of a short name were mistyped.
+pub(crate) fn is_misspelling(typed: &str, name: &str) -> bool {
+    typed.len() <= LENGTH_MAX && strsim::levenshtein(typed, name) <= 2
+}
+
 /// The candidates that could be similar, as long as the comparisons take less than [`WORK_MAX`] in total.
 fn affordable<'a>(
     typed: &str,

@@ -4,7 +4,7 @@
 //! `spec.replicas` is reset. Source: Kthena `pkg/model-booster-controller/controller/model_serving_handler.go`.
 
 use super::{
-    Desired, Finding, Plan, pause,
+    Desired, Finding, Plan, mistyped_opt_in, pause,
     verdict::{self, HELP},
 };
 use crate::{
@@ -85,9 +85,12 @@ pub(super) fn unread(model_serving: &ModelServing) -> Option<Finding> {
     Some(Finding::unread(&unread, &effect))
 }
 
-/// Explains why a ModelServing that a ModelBooster controls is not opted in; `None` for any other.
+/// Explains why a ModelServing is not opted in: a mistyped annotation, or one that its ModelBooster lacks;
+/// `None` if neither is the case.
 pub fn not_opted_in(model_serving: &ModelServing) -> Option<String> {
-    let booster = model_serving.booster.as_deref().filter(|_| !model_serving.is_opted_in())?;
+    let Some(booster) = model_serving.booster.as_deref().filter(|_| !model_serving.is_opted_in()) else {
+        return mistyped_opt_in(model_serving);
+    };
     Some(match &booster.annotations {
         Err(_) => unread(model_serving)?.message,
         Ok(_) => format!(

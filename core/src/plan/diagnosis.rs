@@ -7,10 +7,12 @@ use strum::VariantArray as _;
 
 use super::{
     Explanation, Finding, Plan, ResolvedIntent, booster, demand::depends_on_names, finding::listed, shadow,
+    verdict,
 };
 use crate::{
     api::annotations::MODEL_NAME,
     domain::{ChainLink, VerdictReason, cut, printable, shortened},
+    intent::Intent,
     observed::{ConditionDigest, Observed, ShadowState, find_condition},
 };
 
@@ -82,7 +84,7 @@ fn describe_healthy(link: ChainLink, observed: &Observed, explanation: &Explanat
         ChainLink::Cluster => holds("the cluster serves ScaledObjects and modelservings/scale"),
         ChainLink::Selector => selector(observed),
         ChainLink::ScaledObject => scaled_object(observed),
-        ChainLink::Hpa => hpa(observed),
+        ChainLink::Hpa => hpa(observed, explanation.resolved.as_ref().map(|resolved| &resolved.intent)),
         ChainLink::Scraping => scraping(explanation),
         ChainLink::Model => model(observed, explanation),
     };
@@ -180,7 +182,11 @@ fn scaled_object(observed: &Observed) -> (LinkState, String) {
     }
 }
 
-fn hpa(observed: &Observed) -> (LinkState, String) {
+fn hpa(observed: &Observed, intent: Option<&Intent>) -> (LinkState, String) {
+    // KEDA deletes the HPA of a paused ScaledObject.
+    if let Some(pause) = verdict::pause(observed, intent) {
+        return holds(pause);
+    }
     let Some(hpa) = &observed.hpa else {
         return match observed.readable.unread_hpas() {
             Some(unread) => unknown(format!("not known: {} could not be read", unread.plural)),

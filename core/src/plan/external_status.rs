@@ -211,7 +211,7 @@ pub(super) fn signals(
                 "the model is still scaled"
             };
             let error = format!(
-                "the operator could not query Prometheus ({}), so it cannot detect missing signals; {effect}; see {HELP}#prometheus-unreachable",
+                "Prometheus could not be queried ({}), so missing signals are not detected; {effect}; see {HELP}#prometheus-unreachable",
                 normalize_message(error)
             );
             ProbeFindings {

@@ -191,7 +191,7 @@ fn joined(names: &[&str]) -> String {
 }
 
 /// Cause and effect of a pause of all scaling; a pause of one direction leaves the model scaled.
-fn pause(observed: &Observed, intent: Option<&Intent>) -> Option<String> {
+pub(super) fn pause(observed: &Observed, intent: Option<&Intent>) -> Option<String> {
     if intent.is_some_and(|intent| intent.pause == Some(Pause::All)) {
         return Some(format!(
             "paused by the annotation {PREFIX}paused, so replicas do not change; remove it to resume"

@@ -63,7 +63,7 @@ pub(in crate::cli) struct SourceFlags {
     #[arg(long, value_name = "DURATION", value_parser = whole_seconds, help_heading = "Time")]
     pub(in crate::cli) step: Option<u32>,
 
-    /// Address of Prometheus as reached from here, such as <http://localhost:9090>; by default queries go
+    /// Address of Prometheus as reached from here, such as `http://localhost:9090`; by default queries go
     /// through the API server.
     #[arg(long, value_name = "URL", help_heading = "Data")]
     pub(in crate::cli) prometheus_url: Option<PrometheusUrl>,

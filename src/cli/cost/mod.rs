@@ -60,7 +60,7 @@ pub(crate) struct Cost {
     /// Length of the time up to now.
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "30d")]
     since: f64,
-    /// Address of Prometheus as reached from here, such as <http://localhost:9090>; by default queries go
+    /// Address of Prometheus as reached from here, such as `http://localhost:9090`; by default queries go
     /// through the API server.
     #[arg(long, value_name = "URL")]
     prometheus_url: Option<PrometheusUrl>,

@@ -7,7 +7,7 @@ use kthena_keda_core::{
     api::keda::ScaledObject,
     domain::{field_path, shortened},
     observed::{LiveObject as _, LiveScaledObject, desired_spec},
-    plan::Verdict,
+    plan::is_load_reason,
 };
 
 /// Most fields in one message.
@@ -40,9 +40,10 @@ pub(super) fn differs(fields: &[String], operator: Option<&str>) -> String {
 }
 
 /// The condition that the operator wrote, where it has another reason than `explain` finds: it knows its flags and
-/// rejections by the API server and webhooks.
-pub(super) fn other_condition(condition: Option<&Condition>, verdict: &Verdict) -> Option<String> {
-    let condition = condition.filter(|condition| condition.reason != verdict.reason.as_str())?;
+/// rejections by the API server and webhooks. `Scaling` and `Idle` count as one, since the operator throttles changes between them.
+pub(super) fn other_condition(condition: Option<&Condition>, planned: &str) -> Option<String> {
+    let is_same = |reason: &str| reason == planned || (is_load_reason(reason) && is_load_reason(planned));
+    let condition = condition.filter(|condition| !is_same(&condition.reason))?;
     let Condition { status, reason, message, .. } = condition;
     Some(format!("the operator's condition AutoscalingReady is {status}, {reason}: {message}"))
 }
@@ -51,6 +52,24 @@ pub(super) fn other_condition(condition: Option<&Condition>, verdict: &Verdict) 
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[rstest::rstest]
+    #[case::the_same("Idle", "Idle", false)]
+    #[case::load_alone("Scaling", "Idle", false)]
+    #[case::a_problem("NameConflict", "Idle", true)]
+    #[case::a_problem_that_is_over("Idle", "NameConflict", true)]
+    fn reports_a_condition_of_another_reason(
+        #[case] planned: &str,
+        #[case] written: &str,
+        #[case] is_reported: bool,
+    ) {
+        let condition = serde_json::from_value(json!({
+            "type": "AutoscalingReady", "status": "True", "reason": written, "message": "m",
+            "lastTransitionTime": "2026-11-26T05:00:00Z",
+        }));
+        let found = other_condition(Some(&condition.unwrap()), planned);
+        assert_eq!(found.is_some(), is_reported, "{found:?}");
+    }
 
     #[test]
     fn names_each_differing_field_with_both_values() {

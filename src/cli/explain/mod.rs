@@ -58,7 +58,7 @@ pub(super) struct Explain {
     /// Repeat every five seconds until interrupted.
     #[arg(short, long)]
     watch: bool,
-    /// Address of Prometheus as reached from here, such as <http://localhost:9090>; by default queries go
+    /// Address of Prometheus as reached from here, such as `http://localhost:9090`; by default queries go
     /// through the API server.
     #[arg(long, value_name = "URL")]
     prometheus_url: Option<PrometheusUrl>,
@@ -84,12 +84,13 @@ impl Explain {
 
     async fn explain(&self) -> Result<ExitCode, String> {
         loop {
-            let (all, skipped) = Box::pin(self.explain_all()).await?;
-            if all.is_empty() {
-                return Err([self.no_model()].into_iter().chain(skipped).collect::<Vec<_>>().join("; "));
-            }
+            let (all, notes) = Box::pin(self.explain_all()).await?;
             output::print(&all, self.output, self.model.is_some())
                 .map_err(|error| format!("cannot write to standard output: {error}"))?;
+            // A closed standard error leaves no place for notes.
+            for note in &notes {
+                let _ = writeln!(io::stderr(), "note: {}", printable(note));
+            }
             if !self.watch {
                 return Ok(output::code(&all));
             }
@@ -97,11 +98,17 @@ impl Explain {
         }
     }
 
-    fn no_model(&self) -> String {
-        if let Some(model) = &self.model {
-            return format!(
-                "the ModelServing {model} does not exist or has no annotation {MODEL_NAME}; correct the name, or set the annotation"
-            );
+    /// Reason for which none of the selected models, opted in or not, can be explained.
+    fn no_model(&self, selected: &[&ModelServing]) -> String {
+        if let Some(name) = &self.model {
+            let Some(model) = selected.first() else {
+                return format!("the ModelServing {name} was not found; correct the namespace and the name");
+            };
+            return plan::not_opted_in(model).unwrap_or_else(|| {
+                format!(
+                    "the ModelServing {name} has no annotation {MODEL_NAME}, so it is not scaled; set it to the name that clients send"
+                )
+            });
         }
         let scope = self.namespace.as_deref().map_or_else(
             || "no ModelServing".to_owned(),
@@ -110,7 +117,7 @@ impl Explain {
         format!("{scope} has the annotation {MODEL_NAME}; set it to opt in")
     }
 
-    /// Explanations of the selected models, broken ones first, and the checks that were skipped.
+    /// Explanations of the selected models, broken ones first, and a note for each mistyped opt-in among them.
     async fn explain_all(&self) -> Result<(Vec<Explained>, Vec<String>), String> {
         let selection = self.selection()?;
         let access = Access {
@@ -119,7 +126,7 @@ impl Explain {
             prometheus_url: self.prometheus_url.as_ref(),
             ..Access::default()
         };
-        let mut view = ClusterView::read(access, selection.namespace).await?;
+        let view = ClusterView::read(access, selection.namespace).await?;
         let leader = match &view.operator {
             Ok(Some(operator)) => operator.leader(&view.route.client).await,
             Ok(None) | Err(_) => None,
@@ -140,13 +147,15 @@ impl Explain {
             };
             all.extend(Box::pin(explain_model(check, &planned, &view.route, in_full)).await);
         }
-        if in_full && all.is_empty() {
-            let named = view.models().filter(|model| selection.names(model));
-            let not_opted_in: Vec<String> = named.filter_map(plan::not_opted_in).collect();
-            view.live.missing.extend(not_opted_in);
+        let named: Vec<&ModelServing> = view.models().filter(|model| selection.names(model)).collect();
+        let notes: Vec<String> =
+            if in_full { Vec::new() } else { named.iter().copied().filter_map(mistyped).collect() };
+        if all.is_empty() {
+            let reasons = [self.no_model(&named)].into_iter().chain(view.live.missing.clone()).chain(notes);
+            return Err(reasons.collect::<Vec<_>>().join("; "));
         }
         all.sort_by_key(|found| (rank(found.status), found.namespace.clone(), found.name.clone()));
-        Ok((all, view.live.missing))
+        Ok((all, notes))
     }
 
     fn selection(&self) -> Result<Selection<'_>, String> {
@@ -172,6 +181,12 @@ impl Selection<'_> {
         self.namespace.is_none_or(|namespace| model.namespace().as_deref() == Some(namespace))
             && self.name.is_none_or(|name| model.name_any() == name)
     }
+}
+
+/// A mistyped opt-in, with the ModelServing.
+fn mistyped(model: &ModelServing) -> Option<String> {
+    let problem = plan::mistyped_opt_in(model)?;
+    Some(format!("{}/{}: {problem}", model.namespace().unwrap_or_default(), model.name_any()))
 }
 
 /// Observed state of one model, and the target of its signal probe.
@@ -256,7 +271,10 @@ impl Planned<'_> {
             _ => Vec::new(),
         };
         let differs = (!fields.is_empty()).then(|| comparison::differs(&fields, self.leader));
-        differs.into_iter().chain(comparison::other_condition(model.condition(), verdict)).collect()
+        differs
+            .into_iter()
+            .chain(comparison::other_condition(model.condition(), verdict.reason.as_str()))
+            .collect()
     }
 }
 

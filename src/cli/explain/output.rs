@@ -186,6 +186,7 @@ fn print_one(out: &mut impl io::Write, found: &Explained, paint: Paint) -> io::R
             "affected" => ("Unknown", "!"),
             _ => ("Unknown", "?"),
         };
+        let detail = if *state == "holds" { detail.clone() } else { one_clause_per_line(detail) };
         writeln!(out, "{} {name:<18} {detail}", paint.mark(status, mark))?;
     }
     for RouteReport { model, model_route, model_server, receiver, usage } in &found.routes {
@@ -198,7 +199,7 @@ fn print_one(out: &mut impl io::Write, found: &Explained, paint: Paint) -> io::R
             || signal.problem.clone().unwrap_or_default(),
             |value| format!("{value}, target {}", signal.target),
         );
-        let wanted = signal.wanted.map(|wanted| format!(" → {wanted} ServingGroups")).unwrap_or_default();
+        let wanted = signal.wanted.map(|wanted| format!(" → {}", serving_groups(wanted))).unwrap_or_default();
         writeln!(out, "  {:<18} {value}{wanted}", signal.name)?;
         for line in signal.latency.iter().flat_map(Latency::describe) {
             writeln!(out, "  {:<18} {line}", "")?;
@@ -266,6 +267,16 @@ impl Paint {
     }
 }
 
+/// Problem, effect and remedy below each other, in the column of the details.
+fn one_clause_per_line(detail: &str) -> String {
+    detail.replace("; ", &format!("\n{:21}", ""))
+}
+
+fn serving_groups(number: f64) -> String {
+    let unit = if number <= 1.0 && number > 0.0 { "ServingGroup" } else { "ServingGroups" };
+    format!("{number} {unit}")
+}
+
 /// The message up to the first "; ".
 fn first_sentence(message: &str) -> &str {
     message.split("; ").next().unwrap_or_default()
@@ -296,5 +307,38 @@ mod tests {
     #[test]
     fn marks_what_is_not_known_as_no_failure() {
         assert_eq!(["True", "False", "Unknown"].map(mark_of), ["✓", "✗", "?"]);
+    }
+
+    #[test]
+    fn puts_the_remedy_on_a_line_of_its_own() {
+        let found = Explained {
+            namespace: "models".to_owned(),
+            name: "chat".to_owned(),
+            status: "False",
+            reason: "ProfileNotFound",
+            message: String::new(),
+            links: vec![
+                LinkReport { name: "annotations", state: "holds", detail: "a; b".to_owned() },
+                LinkReport { name: "profile", state: "broken", detail: "no profile; create it".to_owned() },
+            ],
+            routes: Vec::new(),
+            signals: Vec::new(),
+            replicas: None,
+            prometheus_from: None,
+            warnings: Vec::new(),
+            skipped: Vec::new(),
+        };
+        let mut out = Vec::new();
+        print_one(&mut out, &found, Paint { is_enabled: false }).unwrap();
+        let expected = "models/chat: ProfileNotFound\n✓ annotations        a; b\n✗ profile            no profile\n                     create it\n";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    #[test]
+    fn counts_a_single_serving_group() {
+        assert_eq!(
+            [0.0, 1.0, 1.5].map(serving_groups),
+            ["0 ServingGroups", "1 ServingGroup", "1.5 ServingGroups"]
+        );
     }
 }

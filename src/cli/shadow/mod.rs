@@ -54,7 +54,7 @@ pub(super) struct Shadow {
     /// Repeat every five seconds until interrupted.
     #[arg(short, long)]
     watch: bool,
-    /// Address of Prometheus as reached from here, such as <http://localhost:9090>; by default queries go
+    /// Address of Prometheus as reached from here, such as `http://localhost:9090`; by default queries go
     /// through the API server.
     #[arg(long, value_name = "URL")]
     prometheus_url: Option<PrometheusUrl>,

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{action, explained, planned, verdict};
 use crate::{
-    domain::{Capabilities, Keda, Status, VerdictReason},
+    domain::{Capabilities, ChainLink, Keda, Status, VerdictReason},
     observed::{
         NameTraffic, ProbeResult, Readability, Readable, RouterProblem, RouterSamples, RouterScrape, Sample,
         ServerSamples, WaitingPods,
@@ -205,7 +205,7 @@ fn stays_ready_if_the_operator_cannot_query_prometheus() {
     let found = verdict(&Fixture::healthy().probe_error("connection refused after 3.2s"));
     assert_eq!(found.reason, VerdictReason::Idle);
     assert!(
-        found.message.contains("; also reported: PrometheusUnreachable: the operator could not query Prometheus (connection refused after …s), so"),
+        found.message.contains("; also reported: PrometheusUnreachable: Prometheus could not be queried (connection refused after …s), so"),
         "{}",
         found.message
     );
@@ -489,4 +489,14 @@ fn warns_of_serving_groups_that_do_not_become_ready(
     let verdict = verdict(&Fixture::healthy().waiting(waiting));
     assert!(verdict.is_good(), "{verdict:?}");
     assert!(verdict.message.contains(warning) && verdict.message.ends_with(end), "{}", verdict.message);
+}
+
+#[test]
+fn a_pause_explains_the_missing_hpa() {
+    let fixture = Fixture::healthy().annotated("paused", "true").without_hpa();
+    let (plan, explanation) = explained(&fixture);
+    let links = diagnose(&fixture.observed(), &plan, &explanation);
+    let hpa = links.iter().find(|link| link.link == ChainLink::Hpa).unwrap();
+    assert_eq!(hpa.state, LinkState::Holds);
+    assert!(hpa.detail.starts_with("paused by the annotation autoscaling.kthena.io/paused, so"), "{hpa:?}");
 }
