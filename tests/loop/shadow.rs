@@ -148,22 +148,27 @@ async fn runs_beside_another_hpa() {
     chat.serving.says("Shadow", &note).await;
 }
 
-/// Kthena's own autoscaler has no value of its metric, so it keeps the number.
+/// Kthena's own autoscaler counts the requests that run in the engines, and so both come to the same number; each by its own data.
 #[tokio::test]
-async fn runs_beside_an_autoscaling_policy() {
+async fn compares_with_an_autoscaling_policy() {
     let Some(chain) = chain().await else { return };
-    let chat = in_shadow(chain, "beside-a-policy", None).await;
+    let chat = in_shadow(chain, "beside-a-metric", None).await;
     let models = &chat.serving.namespace;
     let kind =
         resource("workload.serving.volcano.sh", "v1alpha1", "AutoscalingPolicy", "autoscalingpolicies");
-    let target = json!({"target": {"targetRef": {"kind": "ModelServing", "name": "chat"}}, "minReplicas": 2, "maxReplicas": 3});
-    let spec = json!({"metrics": [{"name": "m", "targetValue": "1"}], "homogeneousTarget": target});
+    chat.serves(chain).await;
+    let source = json!({"pod": {"name": "vllm:num_requests_running", "port": chain.engine.port}});
+    let target =
+        json!({"targetRef": {"kind": "ModelServing", "name": "chat"}, "metricSources": {"running": source}});
+    let scaled = json!({"target": target, "minReplicas": 1, "maxReplicas": 8});
+    let spec = json!({"metrics": [{"name": "running", "targetValue": "10"}], "homogeneousTarget": scaled});
     models.create(&kind, json!({"metadata": {"name": "theirs"}, "spec": spec})).await;
     let load = chain.load(&chat);
     load.hold(47);
     would_come_to_hold(chain, &chat, 5).await;
-    let number = replicas(&chat).await;
-    chat.keeps_replicas(number, SETTLED).await;
+    chat.wants_replicas_within(Duration::from_mins(2), 5).await;
+    let shown = shown(chain, &chat);
+    assert_eq!((&shown["holds"], &shown["wouldHold"]), (&json!(5), &json!(5)), "{shown}");
     let note = format!("AutoscalingPolicy {}/theirs scales it now", models.name);
     chat.serving.says("Shadow", &note).await;
 }

@@ -46,7 +46,7 @@ impl Kthena {
             .arg(format!("--debug-port={}", free_port()))
             .args([
                 "--enable-webhook=false",
-                "--controllers=modelserving,modelbooster",
+                "--controllers=modelserving,modelbooster,autoscaler",
                 "--leader-elect=false",
             ])
             .args(["--kube-api-qps=200", "--kube-api-burst=400"]);
