@@ -1,21 +1,26 @@
 //! Stand-in pods on the real router: it takes them for engines, and what they hold reaches the engines.
 
+use std::time::{Duration, Instant};
+
 use engine::EngineSettings;
+use futures::future::join_all;
 use harness::{
     Chain, Model, kinds,
     neighbours::{Dns, Kubelet, Router, STAND_IN},
     wait::{until, until_asked},
 };
 use http::StatusCode;
-use kube::api::{Patch, PatchParams};
+use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams};
 use serde_json::{Value, json};
-use tokio::sync::OnceCell;
+use tokio::{sync::OnceCell, task::JoinHandle};
 
 use super::{
     client::{Answer, ask, body},
     shared::{BINARY, chain},
+    signals::queueing_router,
 };
 
+const HANDED_OVER: &str = "kthena_keda_hold_handed_over_total";
 /// Condition of the readiness gate.
 const GATE: &str = "autoscaling.kthena.io/takes-requests";
 
@@ -109,9 +114,22 @@ impl Asleep {
     }
 
     /// Sends this number of requests, every second of which streams.
-    fn send(&self, router: &Router, count: usize) -> Vec<tokio::task::JoinHandle<Answer>> {
+    fn send(&self, router: &Router, count: usize) -> Requests {
+        self.send_of(router, count, 3)
+    }
+
+    /// [`Self::send`] with answers that take a minute.
+    fn send_long(&self, router: &Router, count: usize) -> Requests {
+        self.send_of(router, count, 6000)
+    }
+
+    fn send_of(&self, router: &Router, count: usize, tokens: u32) -> Requests {
         let (url, model) = (router.url.clone(), self.chat.name.clone());
-        (0..count).map(|i| tokio::spawn(ask(url.clone(), body(&model, i % 2 == 0, 3)))).collect()
+        (0..count).map(|i| tokio::spawn(ask(url.clone(), body(&model, i % 2 == 0, tokens)))).collect()
+    }
+
+    fn pod(&self, name: &str) -> String {
+        format!("{}/{name}", self.chat.serving.namespace.name)
     }
 }
 
@@ -128,15 +146,25 @@ async fn in_flight(router: &Router, model: &str) -> f64 {
     text.lines().find_map(|line| line.strip_prefix(&series)?.parse().ok()).unwrap_or_default()
 }
 
-/// Waits for all answers; returns the number of complete ones.
-async fn complete(requests: Vec<tokio::task::JoinHandle<Answer>>) -> usize {
-    let mut complete = 0;
-    for request in requests {
-        let answer = request.await.expect("an answer");
-        assert_eq!(answer.status, Some(StatusCode::OK), "{answer:?}");
-        complete += usize::from(answer.is_complete());
+type Requests = Vec<JoinHandle<Answer>>;
+
+/// Waits for all answers.
+async fn answers(requests: Requests) -> Vec<Answer> {
+    join_all(requests).await.into_iter().map(|answer| answer.expect("an answer")).collect()
+}
+
+/// Waits for all answers, each of which must be complete; returns their number.
+async fn complete(requests: Requests) -> usize {
+    let answers = answers(requests).await;
+    for answer in &answers {
+        assert!(answer.status == Some(StatusCode::OK) && answer.is_complete(), "{answer:?}");
     }
-    complete
+    answers.len()
+}
+
+fn is_ready(pod: &DynamicObject) -> bool {
+    let conditions = pod.data["status"]["conditions"].as_array();
+    conditions.into_iter().flatten().any(|found| found["type"] == "Ready" && found["status"] == "True")
 }
 
 #[tokio::test]
@@ -147,6 +175,180 @@ async fn the_router_sends_a_sleeping_models_requests_to_its_stand_in() {
     asleep.holds("stand-in", 50).await;
     assert_eq!(in_flight(&chain.router, &asleep.chat.name).await, 50.0);
     asleep.scale(1).await;
-    assert_eq!(complete(requests).await, 50);
-    assert_eq!(asleep.metric("stand-in", "kthena_keda_hold_handed_over_total").await, Some(50.0));
+    let pods = asleep.chat.serving.namespace.api(&kinds::pod());
+    until(&pods, "chat-0-engine-0-0", "is ready", |found| found.is_some_and(is_ready)).await;
+    let ready = Instant::now();
+    let answers = answers(requests).await;
+    assert_eq!(answers.iter().filter(|answer| answer.is_complete()).count(), 50);
+    assert_eq!(asleep.metric("stand-in", HANDED_OVER).await, Some(50.0));
+    let last = answers.iter().filter_map(|answer| answer.first_token).max().expect("a token");
+    eprintln!("last first token {:?} after readiness", last.saturating_duration_since(ready));
+}
+
+/// Trap of the router: any answer but 2xx leads to the next pod of a list that it made at arrival, and then to 404.
+#[tokio::test]
+async fn a_refusal_of_the_stand_in_is_404_for_the_client() {
+    let Some(chain) = chain().await else { return };
+    let asleep = Asleep::start(chain, "full", &["--max-requests=1"]).await;
+    let held = asleep.send(&chain.router, 1);
+    asleep.holds("stand-in", 1).await;
+    let [refused] = answers(asleep.send(&chain.router, 1)).await.try_into().expect("one answer");
+    assert_eq!(refused.status, Some(StatusCode::NOT_FOUND), "{refused:?}");
+    assert!(refused.text.contains("request to all pods failed"), "{refused:?}");
+    let series = r#"kthena_keda_hold_refused_total{cause="requests"}"#;
+    assert_eq!(asleep.metric("stand-in", series).await, Some(1.0));
+    asleep.scale(1).await;
+    assert_eq!(complete(held).await, 1);
+}
+
+/// Trap of the router: beside an engine, a stand-in that is ready gets its share.
+#[tokio::test]
+async fn a_stand_in_beside_a_ready_engine_forwards_and_then_gets_nothing() {
+    let Some(chain) = chain().await else { return };
+    let asleep = Asleep::start(chain, "beside", &[]).await;
+    let first = asleep.send(&chain.router, 1);
+    asleep.holds("stand-in", 1).await;
+    asleep.scale(1).await;
+    assert_eq!(complete(first).await, 1);
+    let handed_over = async || asleep.metric("stand-in", HANDED_OVER).await.unwrap_or_default();
+    // The router learns of the engine a moment later than the stand-in.
+    let shared = async || {
+        assert_eq!(complete(asleep.send(&chain.router, 10)).await, 10);
+        handed_over().await
+    };
+    until_asked("the stand-in has forwarded a share", shared, |count| *count > 3.0).await;
+    asleep.open("stand-in", false).await;
+    let engine_only = async || {
+        let before = handed_over().await;
+        assert_eq!(complete(asleep.send(&chain.router, 20)).await, 20);
+        handed_over().await - before
+    };
+    until_asked("requests go straight to the engine", engine_only, |count| *count < 0.5).await;
+    assert!(engine_only().await < 0.5);
+}
+
+/// Trap of the router: separate pods for prefill and decode.
+#[tokio::test]
+async fn a_stand_in_is_no_endpoint_of_separate_prefill_and_decode() {
+    let Some(chain) = chain().await else { return };
+    let asleep = Asleep::start(chain, "separate", &[]).await;
+    let group = json!({
+        "groupKey": "modelserving.volcano.sh/group-name",
+        "prefillLabels": {"modelserving.volcano.sh/role": "prefill"},
+        "decodeLabels": {"modelserving.volcano.sh/role": "decode"},
+    });
+    let namespace = &asleep.chat.serving.namespace;
+    namespace.edit_model_server("chat", json!({"workloadSelector": {"pdGroup": group}})).await;
+    let refused = async || answers(asleep.send(&chain.router, 1)).await.remove(0).status;
+    until_asked("the router finds no decode pod", refused, |status| *status == Some(StatusCode::BAD_REQUEST))
+        .await;
+}
+
+#[tokio::test]
+async fn requests_of_two_routers_are_held_and_one_router_may_restart() {
+    let Some(chain) = chain().await else { return };
+    let asleep = Asleep::start(chain, "two-routers", &[]).await;
+    let client = asleep.chat.client().clone();
+    let mut second = Router::start(&chain.stack.control_plane, &client, "kthena-router-held").await;
+    let route = async || in_flight(&second, &asleep.chat.name).await;
+    let first_requests = asleep.send(&chain.router, 10);
+    asleep.holds("stand-in", 10).await;
+    let lost = loop {
+        // A router that has just started does not know the stand-in yet, and answers 404.
+        let requests = asleep.send(&second, 5);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if route().await == 5.0 {
+            break requests;
+        }
+        answers(requests).await;
+    };
+    asleep.holds("stand-in", 15).await;
+    second.program.kill();
+    // Its clients have left, and so have their requests.
+    assert!(answers(lost).await.iter().all(|answer| !answer.is_complete()));
+    asleep.holds("stand-in", 10).await;
+    second.program.start();
+    second.ready().await;
+    asleep.scale(1).await;
+    assert_eq!(complete(first_requests).await, 10);
+    assert_eq!(asleep.metric("stand-in", HANDED_OVER).await, Some(10.0));
+    second.remove(&client).await;
+}
+
+#[tokio::test]
+async fn a_bounded_queue_of_the_router_does_not_block_the_hand_over() {
+    let Some(chain) = chain().await else { return };
+    let asleep = Asleep::start(chain, "fair", &[]).await;
+    let router = queueing_router(chain, &asleep.chat).await;
+    let probe = async || {
+        let requests = asleep.send(&router, 17);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        (in_flight(&router, &asleep.chat.name).await, requests)
+    };
+    let requests = loop {
+        let (count, requests) = probe().await;
+        if count == 17.0 {
+            break requests;
+        }
+        answers(requests).await;
+    };
+    // The router forwards five at a time; the others wait in its queue.
+    asleep.holds("stand-in", 5).await;
+    asleep.scale(1).await;
+    assert_eq!(complete(requests).await, 17);
+}
+
+#[tokio::test]
+async fn an_engine_that_dies_during_the_hand_over_gets_no_request_twice() {
+    let Some(chain) = chain().await else { return };
+    let asleep = Asleep::start(chain, "dies", &[]).await;
+    let requests = asleep.send_long(&chain.router, 20);
+    asleep.holds("stand-in", 20).await;
+    asleep.scale(1).await;
+    let handed_over = async || asleep.metric("stand-in", HANDED_OVER).await;
+    until_asked("all are handed over", handed_over, |count| *count == Some(20.0)).await;
+    assert_eq!(asleep.kubelet.kill_engines(&asleep.pod("chat-")), 1);
+    assert!(answers(requests).await.iter().all(|answer| !answer.is_complete()));
+    // What comes later waits for the next engine.
+    let later = asleep.send(&chain.router, 5);
+    asleep.holds("stand-in", 5).await;
+    asleep.scale(2).await;
+    assert_eq!(complete(later).await, 5);
+    assert_eq!(asleep.metric("stand-in", HANDED_OVER).await, Some(25.0));
+}
+
+#[tokio::test]
+async fn a_stand_in_that_is_killed_loses_what_it_holds_and_holds_again() {
+    let Some(chain) = chain().await else { return };
+    let asleep = Asleep::start(chain, "killed", &[]).await;
+    let lost = asleep.send(&chain.router, 10);
+    asleep.holds("stand-in", 10).await;
+    asleep.kubelet.signal(&asleep.pod("stand-in"), "KILL");
+    assert!(answers(lost).await.iter().all(|answer| !answer.is_complete()));
+    asleep.holds("stand-in", 0).await;
+    let again = loop {
+        let requests = asleep.send(&chain.router, 10);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if in_flight(&chain.router, &asleep.chat.name).await == 10.0 {
+            break requests;
+        }
+        answers(requests).await;
+    };
+    asleep.scale(1).await;
+    assert_eq!(complete(again).await, 10);
+    assert_eq!(asleep.metric("stand-in", HANDED_OVER).await, Some(10.0));
+}
+
+#[tokio::test]
+async fn a_stand_in_that_is_deleted_hands_over_what_it_holds() {
+    let Some(chain) = chain().await else { return };
+    let asleep = Asleep::start(chain, "deleted", &[]).await;
+    let requests = asleep.send(&chain.router, 30);
+    asleep.holds("stand-in", 30).await;
+    asleep.scale(1).await;
+    let (pods, namespace) = (kinds::pod(), &asleep.chat.serving.namespace);
+    until(&namespace.api(&pods), "chat-0-engine-0-0", "is ready", |found| found.is_some_and(is_ready)).await;
+    namespace.api(&pods).delete("stand-in", &DeleteParams::default()).await.expect("a deletion");
+    assert_eq!(complete(requests).await, 30);
+    until(&namespace.api(&pods), "stand-in", "is gone", |found| found.is_none()).await;
 }

@@ -200,7 +200,7 @@ async fn keeps_series_of_engines_that_no_query_reads_out_of_prometheus() {
 }
 
 /// A router that forwards five requests of a model at a time and queues the others.
-async fn queueing_router(chain: &Chain, chat: &Model) -> Router {
+pub async fn queueing_router(chain: &Chain, chat: &Model) -> Router {
     let fairness = [
         ("ENABLE_FAIRNESS_SCHEDULING", "true"),
         ("FAIRNESS_MAX_CONCURRENT", "5"),
