@@ -1,6 +1,6 @@
 //! A client that reads responses piece by piece.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
@@ -10,10 +10,13 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use serde_json::json;
-use tokio::{net::TcpStream, task::JoinHandle};
+use tokio::{net::TcpStream, task::JoinHandle, time::timeout};
 
 /// Port of the stand-in and of every engine.
 pub const PORT: u16 = 8000;
+
+/// Longest wait for a response or a piece of it; a test that takes longer has failed.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// A response whose body is read on demand. Its drop ends the connection.
 pub struct Response {
@@ -32,7 +35,7 @@ impl Drop for Response {
 impl Response {
     /// The next piece of the body; `None` at its end.
     pub async fn next(&mut self) -> Option<Result<Bytes, hyper::Error>> {
-        let frame = self.body.frame().await?;
+        let frame = timeout(LIMIT, self.body.frame()).await.expect("a piece of the body in time")?;
         Some(frame.map(|frame| frame.into_data().expect("data")))
     }
 
@@ -62,7 +65,8 @@ pub async fn send(to: IpAddr, request: Request<Full<Bytes>>) -> Result<Response,
     let stream = TcpStream::connect((to, PORT)).await.expect("a connection");
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let mut closing = Closing(Some(tokio::spawn(async move { drop(connection.await) })));
-    let (head, body) = sender.send_request(request).await?.into_parts();
+    let (head, body) =
+        timeout(LIMIT, sender.send_request(request)).await.expect("a response in time")?.into_parts();
     let connection = closing.0.take().expect("a connection");
     Ok(Response { status: head.status, headers: head.headers, body, connection })
 }

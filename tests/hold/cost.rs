@@ -25,7 +25,7 @@ async fn at_rest_a_stand_in_takes_little_memory_and_no_time() {
     ask(stand_in.address, "a", false).await.unwrap();
     let before = stand_in.process.cpu().unwrap();
     sleep(Duration::from_secs(10)).await;
-    let used = stand_in.process.cpu().unwrap() - before;
+    let used = stand_in.process.cpu().unwrap().saturating_sub(before);
     let (memory, _) = stand_in.process.memory().unwrap();
     eprintln!(
         "at rest: {} KiB, {memory} KiB with the binary; {used:?} of CPU in 10 s",

@@ -27,7 +27,7 @@ async fn a_request_that_an_engine_received_is_never_sent_again() {
     let mut ids = [engines[0].ids(), engines[1].ids()].concat();
     ids.sort();
     assert_eq!(ids, ["a", "b", "c"]);
-    assert_eq!(stand_in.metric(r#"kthena_keda_hold_refused_total{cause="engine"}"#).await as u32, 3);
+    assert_eq!(stand_in.metric(r#"kthena_keda_hold_refused_total{cause="engine"}"#).await, 3);
 }
 
 #[tokio::test]

@@ -1,8 +1,12 @@
 //! Requests that are refused.
 
+use std::time::Duration;
+
+use harness::wait::until_asked;
 use http::{Request, StatusCode};
 use http_body_util::Full;
 use serde_json::json;
+use tokio::time::timeout;
 
 use super::{
     client::{Response, ask, request, send},
@@ -21,7 +25,7 @@ fn sized(bytes: usize) -> Request<Full<hyper::body::Bytes>> {
 
 #[tokio::test]
 async fn requests_beyond_the_most_are_refused_until_one_leaves() {
-    let Some(stand_in) = StandIn::start(&["--max-requests=2"]).await else { return };
+    let Some(stand_in) = StandIn::start(&["--max-requests=2", "--timeout=15s"]).await else { return };
     let to = stand_in.address;
     let held = [tokio::spawn(ask(to, "a", false)), tokio::spawn(ask(to, "b", true))];
     stand_in.holds(2).await;
@@ -30,31 +34,30 @@ async fn requests_beyond_the_most_are_refused_until_one_leaves() {
     stand_in.holds(1).await;
     let _third = tokio::spawn(ask(to, "d", false));
     stand_in.holds(2).await;
-    assert_eq!(stand_in.metric(r#"kthena_keda_hold_refused_total{cause="requests"}"#).await as u32, 1);
+    assert_eq!(stand_in.metric(r#"kthena_keda_hold_refused_total{cause="requests"}"#).await, 1);
 }
 
 #[tokio::test]
 async fn long_bodies_are_refused_alone_and_together() {
-    let Some(stand_in) = StandIn::start(&["--max-body=100KiB", "--max-bodies=150KiB"]).await else { return };
+    let Some(stand_in) = StandIn::start(&["--max-body=100KiB", "--max-bodies=150KiB", "--timeout=15s"]).await
+    else {
+        return;
+    };
     let to = stand_in.address;
     is_refused_for_now(&send(to, sized(120_000)).await.unwrap());
     let held = tokio::spawn(send(to, sized(90_000)));
     stand_in.holds(1).await;
+    // The first body may still be on its way, and then two fit.
+    let third = [send(to, sized(90_000)), send(to, sized(90_000))].map(tokio::spawn);
     let refused = async || stand_in.metric(r#"kthena_keda_hold_refused_total{cause="bodies"}"#).await;
-    // The first body may still be on its way.
-    while refused().await < 1.0 {
-        let response = tokio::spawn(send(to, sized(90_000)));
-        if let Ok(response) = tokio::time::timeout(std::time::Duration::from_secs(2), response).await {
-            is_refused_for_now(&response.unwrap().unwrap());
-        }
-    }
-    assert_eq!(stand_in.metric(r#"kthena_keda_hold_refused_total{cause="body"}"#).await as u32, 1);
-    held.abort();
+    until_asked("one is refused", refused, |refused| *refused > 0).await;
+    assert_eq!(stand_in.metric(r#"kthena_keda_hold_refused_total{cause="body"}"#).await, 1);
+    drop((held, third));
 }
 
 #[tokio::test]
 async fn only_requests_for_the_model_are_held() {
-    let Some(stand_in) = StandIn::start(&[]).await else { return };
+    let Some(stand_in) = StandIn::start(&["--timeout=5s"]).await else { return };
     let to = stand_in.address;
     for (body, status) in [
         (r#"{"model": "other"}"#, StatusCode::NOT_FOUND),
@@ -73,7 +76,10 @@ async fn only_requests_for_the_model_are_held() {
 #[tokio::test]
 async fn a_request_is_held_until_the_timeout() {
     let Some(stand_in) = StandIn::start(&["--timeout=2s"]).await else { return };
-    is_refused_for_now(&ask(stand_in.address, "a", false).await.unwrap());
-    assert_eq!(stand_in.metric(r#"kthena_keda_hold_refused_total{cause="timeout"}"#).await as u32, 1);
+    let held = tokio::spawn(ask(stand_in.address, "a", false));
+    stand_in.holds(1).await;
+    let answer = timeout(Duration::from_secs(15), held).await.expect("an answer after the timeout");
+    is_refused_for_now(&answer.unwrap().unwrap());
+    assert_eq!(stand_in.metric(r#"kthena_keda_hold_refused_total{cause="timeout"}"#).await, 1);
     stand_in.holds(0).await;
 }

@@ -82,23 +82,20 @@ impl StandIn {
 
     /// Sets the ready engines.
     pub fn engines(&self, ready: &[IpAddr]) {
-        let lines: String = ready.iter().map(|address| format!("{address} {ENGINES}\n")).collect();
-        fs::write(&self.hosts, lines).unwrap();
+        let lines: Vec<String> = ready.iter().map(|address| format!("{address} {ENGINES}\n")).collect();
+        fs::write(&self.hosts, lines.concat()).unwrap();
     }
 
     /// Value of a metric; zero without such a series.
-    pub async fn metric(&self, series: &str) -> f64 {
+    pub async fn metric(&self, series: &str) -> u64 {
         let (_, text) = web::get(&self.probe_url("metrics")).await.expect("metrics");
         let line = text.lines().find_map(|line| line.strip_prefix(&format!("{series} ")));
-        line.map_or(0.0, |value| value.parse().expect("a number"))
+        line.map_or(0, |value| value.parse().expect("a number"))
     }
 
     /// Waits until this number of requests is held.
-    pub async fn holds(&self, requests: u32) {
+    pub async fn holds(&self, requests: u64) {
         let held = async || self.metric("kthena_keda_hold_requests").await;
-        until_asked(&format!("{requests} requests are held"), held, |held| {
-            (*held - f64::from(requests)).abs() < 0.5
-        })
-        .await;
+        until_asked(&format!("{requests} requests are held"), held, |held| *held == requests).await;
     }
 }

@@ -98,14 +98,14 @@ impl Asleep {
     }
 
     /// Waits until the stand-in of this name holds this number of requests.
-    async fn holds(&self, name: &str, requests: u32) {
+    async fn holds(&self, name: &str, requests: u64) {
         let series = "kthena_keda_hold_requests";
         let found = async || self.metric(name, series).await;
-        let expected = Some(f64::from(requests));
+        let expected = Some(requests);
         until_asked(&format!("{name} holds {requests} requests"), found, |held| *held == expected).await;
     }
 
-    async fn metric(&self, name: &str, series: &str) -> Option<f64> {
+    async fn metric(&self, name: &str, series: &str) -> Option<u64> {
         let api = self.chat.serving.namespace.api(&kinds::pod());
         let pod = api.get(name).await.ok()?;
         let address = pod.data["status"]["podIP"].as_str()?.to_owned();
@@ -140,7 +140,7 @@ fn selector() -> Value {
 }
 
 /// Requests of a model in flight, as the router counts them.
-async fn in_flight(router: &Router, model: &str) -> f64 {
+async fn in_flight(router: &Router, model: &str) -> u64 {
     let (_, text) = harness::web::get(&format!("{}/metrics", router.url)).await.expect("metrics");
     let series = format!("kthena_router_active_downstream_requests{{model=\"{model}\"}} ");
     text.lines().find_map(|line| line.strip_prefix(&series)?.parse().ok()).unwrap_or_default()
@@ -173,14 +173,14 @@ async fn the_router_sends_a_sleeping_models_requests_to_its_stand_in() {
     let asleep = Asleep::start(chain, "asleep", &[]).await;
     let requests = asleep.send(&chain.router, 50);
     asleep.holds("stand-in", 50).await;
-    assert_eq!(in_flight(&chain.router, &asleep.chat.name).await, 50.0);
+    assert_eq!(in_flight(&chain.router, &asleep.chat.name).await, 50);
     asleep.scale(1).await;
     let pods = asleep.chat.serving.namespace.api(&kinds::pod());
     until(&pods, "chat-0-engine-0-0", "is ready", |found| found.is_some_and(is_ready)).await;
     let ready = Instant::now();
     let answers = answers(requests).await;
     assert_eq!(answers.iter().filter(|answer| answer.is_complete()).count(), 50);
-    assert_eq!(asleep.metric("stand-in", HANDED_OVER).await, Some(50.0));
+    assert_eq!(asleep.metric("stand-in", HANDED_OVER).await, Some(50));
     let last = answers.iter().filter_map(|answer| answer.first_token).max().expect("a token");
     eprintln!("last first token {:?} after readiness", last.saturating_duration_since(ready));
 }
@@ -196,7 +196,7 @@ async fn a_refusal_of_the_stand_in_is_404_for_the_client() {
     assert_eq!(refused.status, Some(StatusCode::NOT_FOUND), "{refused:?}");
     assert!(refused.text.contains("request to all pods failed"), "{refused:?}");
     let series = r#"kthena_keda_hold_refused_total{cause="requests"}"#;
-    assert_eq!(asleep.metric("stand-in", series).await, Some(1.0));
+    assert_eq!(asleep.metric("stand-in", series).await, Some(1));
     asleep.scale(1).await;
     assert_eq!(complete(held).await, 1);
 }
@@ -216,15 +216,15 @@ async fn a_stand_in_beside_a_ready_engine_forwards_and_then_gets_nothing() {
         assert_eq!(complete(asleep.send(&chain.router, 10)).await, 10);
         handed_over().await
     };
-    until_asked("the stand-in has forwarded a share", shared, |count| *count > 3.0).await;
+    until_asked("the stand-in has forwarded a share", shared, |count| *count > 3).await;
     asleep.open("stand-in", false).await;
     let engine_only = async || {
         let before = handed_over().await;
         assert_eq!(complete(asleep.send(&chain.router, 20)).await, 20);
         handed_over().await - before
     };
-    until_asked("requests go straight to the engine", engine_only, |count| *count < 0.5).await;
-    assert!(engine_only().await < 0.5);
+    until_asked("requests go straight to the engine", engine_only, |count| *count == 0).await;
+    assert_eq!(engine_only().await, 0);
 }
 
 /// Trap of the router: separate pods for prefill and decode.
@@ -257,7 +257,7 @@ async fn requests_of_two_routers_are_held_and_one_router_may_restart() {
         // A router that has just started does not know the stand-in yet, and answers 404.
         let requests = asleep.send(&second, 5);
         tokio::time::sleep(Duration::from_secs(1)).await;
-        if route().await == 5.0 {
+        if route().await == 5 {
             break requests;
         }
         answers(requests).await;
@@ -271,7 +271,7 @@ async fn requests_of_two_routers_are_held_and_one_router_may_restart() {
     second.ready().await;
     asleep.scale(1).await;
     assert_eq!(complete(first_requests).await, 10);
-    assert_eq!(asleep.metric("stand-in", HANDED_OVER).await, Some(10.0));
+    assert_eq!(asleep.metric("stand-in", HANDED_OVER).await, Some(10));
     second.remove(&client).await;
 }
 
@@ -287,7 +287,7 @@ async fn a_bounded_queue_of_the_router_does_not_block_the_hand_over() {
     };
     let requests = loop {
         let (count, requests) = probe().await;
-        if count == 17.0 {
+        if count == 17 {
             break requests;
         }
         answers(requests).await;
@@ -306,7 +306,7 @@ async fn an_engine_that_dies_during_the_hand_over_gets_no_request_twice() {
     asleep.holds("stand-in", 20).await;
     asleep.scale(1).await;
     let handed_over = async || asleep.metric("stand-in", HANDED_OVER).await;
-    until_asked("all are handed over", handed_over, |count| *count == Some(20.0)).await;
+    until_asked("all are handed over", handed_over, |count| *count == Some(20)).await;
     assert_eq!(asleep.kubelet.kill_engines(&asleep.pod("chat-")), 1);
     assert!(answers(requests).await.iter().all(|answer| !answer.is_complete()));
     // What comes later waits for the next engine.
@@ -314,7 +314,7 @@ async fn an_engine_that_dies_during_the_hand_over_gets_no_request_twice() {
     asleep.holds("stand-in", 5).await;
     asleep.scale(2).await;
     assert_eq!(complete(later).await, 5);
-    assert_eq!(asleep.metric("stand-in", HANDED_OVER).await, Some(25.0));
+    assert_eq!(asleep.metric("stand-in", HANDED_OVER).await, Some(25));
 }
 
 #[tokio::test]
@@ -329,14 +329,14 @@ async fn a_stand_in_that_is_killed_loses_what_it_holds_and_holds_again() {
     let again = loop {
         let requests = asleep.send(&chain.router, 10);
         tokio::time::sleep(Duration::from_secs(1)).await;
-        if in_flight(&chain.router, &asleep.chat.name).await == 10.0 {
+        if in_flight(&chain.router, &asleep.chat.name).await == 10 {
             break requests;
         }
         answers(requests).await;
     };
     asleep.scale(1).await;
     assert_eq!(complete(again).await, 10);
-    assert_eq!(asleep.metric("stand-in", HANDED_OVER).await, Some(10.0));
+    assert_eq!(asleep.metric("stand-in", HANDED_OVER).await, Some(10));
 }
 
 #[tokio::test]
