@@ -231,7 +231,8 @@ async fn a_stand_in_beside_a_ready_engine_forwards_and_then_gets_nothing() {
 #[tokio::test]
 async fn a_stand_in_is_no_endpoint_of_separate_prefill_and_decode() {
     let Some(chain) = chain().await else { return };
-    let asleep = Asleep::start(chain, "separate", &[]).await;
+    // A request that is sent before the router sees the change is held.
+    let asleep = Asleep::start(chain, "separate", &["--timeout=2s"]).await;
     let group = json!({
         "groupKey": "modelserving.volcano.sh/group-name",
         "prefillLabels": {"modelserving.volcano.sh/role": "prefill"},
