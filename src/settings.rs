@@ -55,6 +55,8 @@ pub struct Shard {
     pub namespaces: Vec<String>,
     /// This instance writes the objects that exist once for all models.
     pub cluster_duties: bool,
+    /// Image of the stand-in pods that this instance makes; without it, it makes none.
+    pub stand_in_image: Option<String>,
 }
 
 impl Shard {
@@ -84,6 +86,11 @@ impl Shard {
     /// models of the whole cluster.
     pub fn booster_scopes(&self) -> Vec<Scope> {
         if self.cluster_duties { vec![None] } else { self.scopes() }
+    }
+
+    /// The watches of stand-ins and their Services; none where this instance makes none.
+    pub fn stand_in_scopes(&self) -> Vec<Scope> {
+        if self.stand_in_image.is_some() { self.scopes() } else { Vec::new() }
     }
 
     /// The watch that counts the opted-in models of the whole cluster; none where this instance has all models, or no cluster duties.

@@ -29,4 +29,5 @@ mod apiserver {
     mod shadow;
     mod shared;
     mod slow_prometheus;
+    mod stand_in;
 }

@@ -157,7 +157,7 @@ impl KindVisitor for Reflectors<'_> {
         let store = K::store(&context.caches.stores);
         let withdrawal = if K::ROW.outlives_its_api { Withdrawal::Keep } else { Withdrawal::Forget };
         self.tasks.push(
-            reflect(api, gate::<K>(context), store, withdrawal, &context.metrics, |change| {
+            reflect(api, K::ROW.label, gate::<K>(context), store, withdrawal, &context.metrics, |change| {
                 requeuer.requeue_dependents::<K>(&change);
             })
             .boxed_local(),

@@ -58,6 +58,7 @@ pub async fn run(
         client: clients.all,
         settings,
         cluster_duties: run_settings.shard.cluster_duties,
+        stand_in_image: run_settings.shard.stand_in_image.clone(),
         served,
         rediscover: Arc::default(),
         caches,

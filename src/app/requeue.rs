@@ -250,7 +250,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_burst_of_routes_requeues_the_models_of_their_name_once() {
         let (store, mut writer) = reflector::store::<ModelServing>();
-        let shard = Shard { selector: None, namespaces: Vec::new(), cluster_duties: true };
+        let shard =
+            Shard { selector: None, namespaces: Vec::new(), cluster_duties: true, stand_in_image: None };
         let caches = Arc::new(Caches::of_shard(store, &shard, "kthena-system"));
         let metadata =
             json!({"namespace": "models", "name": "chat", "annotations": {"kthena.io/model-name": "llama"}});

@@ -90,7 +90,9 @@ impl ClusterView {
         defaults.prometheus = url.map(PrometheusSettings::from);
         let (router, _) = objects.observe_router(&self.router_namespace);
         let router = plan_router(&router, objects.default_profile().as_ref(), &defaults, true).router;
-        Seen { observed: objects.observe(model, router), defaults, prometheus_from }
+        let mut observed = objects.observe(model, router);
+        observed.stand_in.image = operator.and_then(|operator| operator.stand_in_image.clone());
+        Seen { observed, defaults, prometheus_from }
     }
 }
 

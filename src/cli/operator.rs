@@ -22,6 +22,8 @@ pub(super) struct Operator {
     pub(super) router_namespace: Option<String>,
     /// `--hpa-sync-period`, in seconds.
     pub(super) hpa_sync_period: Option<u64>,
+    /// `--stand-in-image`.
+    pub(super) stand_in_image: Option<String>,
     lease: String,
     lease_namespace: String,
 }
@@ -61,6 +63,7 @@ impl Operator {
             prometheus_url: value("--prometheus-url=").and_then(|url| url.parse().ok()),
             router_namespace: value("--router-namespace=").map(str::to_owned),
             hpa_sync_period: value("--hpa-sync-period=").and_then(|seconds| seconds.parse().ok()),
+            stand_in_image: value("--stand-in-image=").map(str::to_owned),
             lease: value("--lease-name=").unwrap_or("kthena-keda").to_owned(),
             lease_namespace: value("--lease-namespace=").map_or(namespace, str::to_owned),
         })
@@ -110,6 +113,7 @@ mod tests {
             "--router-namespace=routers",
             "--lease-name=one",
             "--hpa-sync-period=30",
+            "--stand-in-image=registry/kthena-keda:1",
         ];
         let found = Operator::of(&deployment(&args)).unwrap();
         let expected = Operator {
@@ -117,6 +121,7 @@ mod tests {
             prometheus_url: Some("http://p:9090".parse().unwrap()),
             router_namespace: Some("routers".to_owned()),
             hpa_sync_period: Some(30),
+            stand_in_image: Some("registry/kthena-keda:1".to_owned()),
             lease: "one".to_owned(),
             lease_namespace: "ops".to_owned(),
         };

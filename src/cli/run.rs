@@ -129,6 +129,10 @@ struct ShardArgs {
     /// cluster. True for exactly one of several instances.
     #[arg(long, env = "KTHENA_KEDA_CLUSTER_DUTIES", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     cluster_duties: bool,
+    /// Image of the stand-in pods that hold requests for models at zero, where a profile sets scaleToZero.hold; without
+    /// it the operator makes none. It needs permissions for pods and Services.
+    #[arg(long, env = "KTHENA_KEDA_STAND_IN_IMAGE", value_name = "IMAGE", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    stand_in_image: Option<String>,
 }
 
 impl ShardArgs {
@@ -136,7 +140,12 @@ impl ShardArgs {
         let mut namespaces = self.watch_namespaces.clone();
         namespaces.sort();
         namespaces.dedup();
-        Shard { selector: self.selector.clone(), namespaces, cluster_duties: self.cluster_duties }
+        Shard {
+            selector: self.selector.clone(),
+            namespaces,
+            cluster_duties: self.cluster_duties,
+            stand_in_image: self.stand_in_image.clone(),
+        }
     }
 }
 

@@ -32,6 +32,9 @@ pub enum Error {
     /// Another writer changed the object during every attempt.
     #[error("another writer changed the object during every attempt")]
     Contended,
+    /// The name of an object to create is taken.
+    #[error("it exists and has another owner, so the operator does not change it; rename or delete it")]
+    Occupied,
     /// A response of the API server lacks something that every such object has.
     #[error("unexpected response of the API server: {0} is missing")]
     Malformed(&'static str),
@@ -97,6 +100,8 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::Contended => Class::Transient,
+            // The owner of the other object may delete it at any time.
+            Self::Occupied => Class::Denied,
             Self::Config(_)
             | Self::Kubeconfig(_)
             | Self::Prometheus(_)

@@ -4,6 +4,11 @@ use std::fmt::Debug;
 
 use http::header::{ACCEPT, HeaderValue};
 use json_patch::{PatchOperation, RemoveOperation, TestOperation, jsonptr::PointerBuf};
+use k8s_openapi::{
+    api::core::v1::{Pod, PodCondition, PodStatus},
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
+    jiff::Timestamp,
+};
 use kube::{
     Api, Client, Resource,
     api::{
@@ -17,7 +22,7 @@ use serde_json::Value;
 
 use super::Error;
 use kthena_keda_core::{
-    api::metadata::OPERATOR,
+    api::{metadata::OPERATOR, stand_in::TAKES_REQUESTS},
     domain::Pause,
     observed::{Fingerprint, LiveObject, OwnedObject, Ownership, SpecDifference, with_pause},
 };
@@ -140,7 +145,10 @@ fn by_operator() -> PatchParams {
 /// Creates an object.
 ///
 /// Not forced: where another field manager holds a field with another value, the API server returns a conflict.
-async fn create<L, K>(api: &Api<L>, name: &str, object: &K) -> Result<L, Error>
+///
+/// # Errors
+/// A conflict, or any other rejection by the API server.
+pub async fn create<L, K>(api: &Api<L>, name: &str, object: &K) -> Result<L, Error>
 where
     L: Clone + DeserializeOwned + Debug,
     K: Serialize + Debug,
@@ -158,6 +166,53 @@ where
 {
     object.meta_mut().uid = Some(uid.to_owned());
     Ok(api.patch(name, &PatchParams::apply(OPERATOR).force(), &Patch::Apply(&object)).await?)
+}
+
+/// Checks that no object has a name, with the permissions of a watch.
+///
+/// # Errors
+/// [`Error::Occupied`] if one has it, or any rejection by the API server.
+pub async fn is_free<L>(api: &Api<L>, name: &str) -> Result<(), Error>
+where
+    L: Clone + DeserializeOwned + Debug,
+{
+    let found = api.list_metadata(&ListParams::default().fields(&format!("metadata.name={name}"))).await?;
+    if found.items.is_empty() { Ok(()) } else { Err(Error::Occupied) }
+}
+
+/// Sets the condition of a pod's readiness gate; other conditions stay. Returns `None` if the pod is gone.
+///
+/// # Errors
+/// A conflict if another pod has the name by now, or any other rejection by the API server.
+pub async fn set_readiness_gate<L>(
+    api: &Api<L>,
+    name: &str,
+    uid: &str,
+    is_open: bool,
+    now: Timestamp,
+) -> Result<Option<L>, Error>
+where
+    L: Clone + DeserializeOwned + Debug,
+{
+    let (status, reason) =
+        if is_open { ("True", "NoReadyServingGroup") } else { ("False", "ServingGroupsReady") };
+    let condition = PodCondition {
+        type_: TAKES_REQUESTS.to_owned(),
+        status: status.to_owned(),
+        reason: Some(reason.to_owned()),
+        last_transition_time: Some(Time(now)),
+        ..PodCondition::default()
+    };
+    let pod = Pod {
+        metadata: ObjectMeta { uid: Some(uid.to_owned()), ..ObjectMeta::default() },
+        status: Some(PodStatus { conditions: Some(vec![condition]), ..PodStatus::default() }),
+        spec: None,
+    };
+    match api.patch_status(name, &by_operator(), &Patch::Strategic(pod)).await.map_err(Error::from) {
+        Ok(live) => Ok(Some(live)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// A merge patch of the status, rejected by the API server if the resource version differs.

@@ -28,6 +28,8 @@ pub struct Context {
     pub settings: Settings,
     /// This instance writes the objects that exist once for all models.
     pub cluster_duties: bool,
+    /// Image of the stand-ins that this instance makes, if it makes any.
+    pub stand_in_image: Option<String>,
     /// APIs that the cluster serves; `None` before the first discovery.
     pub served: watch::Receiver<Option<ServedApis>>,
     /// Asks for discovery at once.

@@ -32,9 +32,9 @@ use kthena_keda_core::{
     intent::{Profile, SignalSource},
     observed::{
         Autoscalers, CompetingAutoscaler, LiveBinding, LiveHpa, LiveModelRoute, LiveModelServer,
-        LivePodMonitor, LivePolicy, LiveProfile, LiveScaledObject, LiveServiceMonitor, LocatedRouter,
-        Observed, ObservedRouter, Readability, Readable, ScrapeEvidence, ShadowState, UnreadKind,
-        WaitingPods,
+        LivePodMonitor, LivePolicy, LiveProfile, LiveScaledObject, LiveServiceMonitor, LiveStandIn,
+        LiveStandInService, LocatedRouter, Observed, ObservedRouter, ObservedStandIn, Readability, Readable,
+        ScrapeEvidence, ShadowState, UnreadKind, WaitingPods,
     },
 };
 
@@ -100,13 +100,21 @@ impl Caches {
             Area::ModelsOrClusterDuties => shard.booster_scopes(),
             Area::Router => vec![Some(router_namespace.to_owned())],
             Area::Cluster => vec![None],
+            Area::StandIns => shard.stand_in_scopes(),
             Area::ClusterDuties => shard.cluster_opt_ins(),
         })
     }
 
     /// Empty caches that take every object of every namespace.
     pub(super) fn of_everything(model_servings: Store<ModelServing>) -> Self {
-        Self::new(model_servings, |area| if area == Area::ClusterDuties { Vec::new() } else { vec![None] })
+        Self::new(model_servings, |area| match area {
+            Area::ClusterDuties | Area::StandIns => Vec::new(),
+            Area::Models
+            | Area::ModelsAndRouter
+            | Area::ModelsOrClusterDuties
+            | Area::Router
+            | Area::Cluster => vec![None],
+        })
     }
 
     fn new(model_servings: Store<ModelServing>, scopes: impl Fn(Area) -> Vec<Scope>) -> Self {
@@ -143,6 +151,7 @@ impl Caches {
             waiting: self.waiting(model_serving),
             measured: self.probe_cache.measured(&key(model_serving)),
             shadow: self.shadow(model_serving),
+            stand_in: self.stand_in(model_serving),
             mismatch: self.probe_cache.mismatch(&(namespace, model_serving.name_any())),
             probes: self.probe_cache.last(),
             readable: self.readability(model_serving, served),
@@ -153,6 +162,20 @@ impl Caches {
     /// The cause for which ServingGroups of a model do not become ready; `None` once they are, although the next check is due later.
     fn waiting(&self, model_serving: &ModelServing) -> Option<WaitingPods> {
         self.probe_cache.waiting_of(&key(model_serving)).filter(|_| model_serving.lags())
+    }
+
+    /// The stand-in of a model, without what only the controller knows.
+    fn stand_in(&self, model_serving: &ModelServing) -> ObservedStandIn {
+        let (namespace, name) =
+            (model_serving.namespace().unwrap_or_default(), model_serving.stand_in_name());
+        let pod = self.stores.stand_ins.get(&namespace, &name);
+        let time_to_go = pod.as_ref().and_then(|pod| pod.time_to_go(Timestamp::now()));
+        ObservedStandIn {
+            is_over: time_to_go.is_some_and(|left| left.is_zero()),
+            pod,
+            service: self.stores.stand_in_services.get(&namespace, &name).map(|found| found.0),
+            ..ObservedStandIn::default()
+        }
     }
 
     /// State of the dry run of a model. What its condition says counts until this process has looked at it, so that a restart writes
@@ -188,6 +211,8 @@ impl Caches {
             policies: LivePolicy::readable(stores, served, local),
             bindings: LiveBinding::readable(stores, served, local),
             pod_monitors: LivePodMonitor::readable(stores, served, local),
+            stand_ins: LiveStandIn::readable(stores, served, local),
+            stand_in_services: LiveStandInService::readable(stores, served, local),
         }
     }
 
@@ -437,7 +462,8 @@ mod tests {
     /// Two models that name the profile `gold`, which allows the namespace of one.
     fn caches() -> Caches {
         let (store, mut writer) = reflector::store::<ModelServing>();
-        let shard = Shard { selector: None, namespaces: Vec::new(), cluster_duties: true };
+        let shard =
+            Shard { selector: None, namespaces: Vec::new(), cluster_duties: true, stand_in_image: None };
         let caches = Caches::of_shard(store, &shard, "kthena-system");
         for namespace in ["team-a", "team-b"] {
             let annotations = json!({"kthena.io/model-name": "m", "autoscaling.kthena.io/profile": "gold"});

@@ -13,6 +13,7 @@ mod related;
 mod reported;
 mod selector_check;
 mod shadow_cache;
+mod stand_in_check;
 
 pub use caches::Caches;
 pub use loading_times::LoadingTimes;
@@ -23,3 +24,4 @@ pub use probe_cache::{ProbeCache, SelectorMismatches, WaitingModels};
 pub use reported::{LastReported, LastReports};
 pub use selector_check::selector_mismatch;
 pub use shadow_cache::ShadowCache;
+pub use stand_in_check::stand_in;

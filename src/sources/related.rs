@@ -255,7 +255,8 @@ mod tests {
 
     fn caches(world: &World) -> Caches {
         let (store, mut writer) = reflector::store::<ModelServing>();
-        let shard = Shard { selector: None, namespaces: Vec::new(), cluster_duties: true };
+        let shard =
+            Shard { selector: None, namespaces: Vec::new(), cluster_duties: true, stand_in_image: None };
         let caches = Caches::of_shard(store, &shard, "kthena-system");
         for object in &world.model_servings {
             let event = Event::Apply(serde_json::from_value::<ModelServing>(object.clone()).unwrap());

@@ -49,9 +49,11 @@ pub enum Withdrawal {
 }
 
 /// Reflects the kind into `digests` while `gate` is open, until the process ends, and calls `changed` for
-/// each change. `api` gives the API of each scope; a store without scopes is left alone.
+/// each change. `api` gives the API of each scope; a store without scopes is left alone. With a `label`, only objects
+/// that have it are watched.
 pub async fn reflect<K, D, S>(
     api: impl Fn(&Scope) -> Api<K>,
+    label: Option<&str>,
     mut gate: Gate<S>,
     digests: &DigestStore<D>,
     withdrawal: Withdrawal,
@@ -68,7 +70,7 @@ pub async fn reflect<K, D, S>(
         let mut closing = gate.clone();
         let scopes = digests.scoped();
         tokio::select! {
-            _ = join_all(scopes.map(|(scope, store)| reflect_scope(api(scope), store, withdrawal, metrics, &changed))) => {}
+            _ = join_all(scopes.map(|(scope, store)| reflect_scope(api(scope), label, store, withdrawal, metrics, &changed))) => {}
             () = closing.closed() => {}
         }
         tracing::info!(kind = %K::kind(&()), "the cluster no longer serves the kind; stopped the watch");
@@ -82,6 +84,7 @@ pub async fn reflect<K, D, S>(
 
 async fn reflect_scope<K, D>(
     api: Api<K>,
+    label: Option<&str>,
     store: &ScopedStore<D>,
     withdrawal: Withdrawal,
     metrics: &Metrics,
@@ -90,7 +93,9 @@ async fn reflect_scope<K, D>(
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
     D: Digest + for<'a> From<&'a K>,
 {
-    while reflect_until_withdrawn(&api, store, withdrawal, metrics, changed).await == ControlFlow::Break(()) {
+    while reflect_until_withdrawn(&api, label, store, withdrawal, metrics, changed).await
+        == ControlFlow::Break(())
+    {
         tracing::warn!(kind = %K::kind(&()), "the API of the kind was removed together with its objects");
         store.withdraw();
         changed(Change::Resync);
@@ -100,6 +105,7 @@ async fn reflect_scope<K, D>(
 /// Ends with [`ControlFlow::Break`] when an object was deleted because its API was.
 async fn reflect_until_withdrawn<K, D>(
     api: &Api<K>,
+    label: Option<&str>,
     store: &ScopedStore<D>,
     withdrawal: Withdrawal,
     metrics: &Metrics,
@@ -110,7 +116,8 @@ where
     D: Digest + for<'a> From<&'a K>,
 {
     let mut failures = FailuresInARow::default();
-    let events = resilient_watch(api.clone(), watch_config()).inspect(|event| {
+    let config = watcher::Config { label_selector: label.map(str::to_owned), ..watch_config() };
+    let events = resilient_watch(api.clone(), config).inspect(|event| {
         count_forbidden(event, metrics);
         if failures.count(event).is_some_and(|state| advance(store, state)) {
             changed(Change::Resync);

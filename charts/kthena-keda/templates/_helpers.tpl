@@ -46,6 +46,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end }}
 {{- end }}
 
+{{/* Image of the stand-in pods. */}}
+{{- define "kthena-keda.standInImage" -}}
+{{- default (include "kthena-keda.image" .) .Values.standIns.image }}
+{{- end }}
+
 {{/* Port of a URL. */}}
 {{- define "kthena-keda.port" -}}
 {{- $url := urlParse . }}

@@ -10,5 +10,6 @@ pub(crate) mod lenient;
 pub mod metadata;
 pub mod monitoring;
 pub mod profile;
+pub mod stand_in;
 
 pub(crate) use lenient::{BestEffort, Exists, Lenient, LenientDe, fields, lenient};

@@ -16,7 +16,7 @@ use strum::IntoStaticStr;
 pub(crate) use self::schema::tls_rules;
 use self::schema::{
     are_matchers, at_most, between, create_schema, has_demand, is_headroom, is_not_reserved, is_target,
-    is_target_of_signal, names_differ, rule, service_time_rule, signal_names,
+    is_target_of_signal, kibibytes, names_differ, rule, service_time_rule, signal_names, size_up_to,
 };
 use super::{
     keda::{FallbackBehavior, MetricType},
@@ -474,6 +474,11 @@ pub struct ScaleToZeroSpec {
     #[schemars(regex(pattern = r"^[0-9]+(\.[0-9]{1,3})?$"), length(max = 14))]
     #[schemars(extend("x-kubernetes-validations" = [rule("double(self) < 1000000000.0", "must be less than 1000000000")]))]
     pub activation: String,
+    /// Holds requests while no ServingGroup is ready, and hands them over to the engines afterwards. Set it to {} for
+    /// the defaults; without it, requests fail until the model is loaded. The operator makes a small stand-in pod for
+    /// each sleeping model, which requires the chart value standIns.enabled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hold: Option<HoldSpec>,
 }
 
 impl Default for ScaleToZeroSpec {
@@ -482,6 +487,56 @@ impl Default for ScaleToZeroSpec {
             cooldown: "30m".to_owned(),
             initial_cooldown: "15m".to_owned(),
             activation: Activation::default().to_string(),
+            hold: None,
+        }
+    }
+}
+
+/// Limits of the requests that a stand-in pod holds.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[schemars(extend("x-kubernetes-validations" = [rule(
+    &format!("{} <= {}", kibibytes("maxBody"), kibibytes("maxBodies")),
+    "maxBody must be less than or equal to maxBodies",
+)]))]
+#[serde(rename_all = "camelCase", default)]
+pub struct HoldSpec {
+    /// Time for which a request is held, from 10s to 1h; longer than the model takes to load. After it, the request
+    /// is answered with 503.
+    #[schemars(regex(pattern = "^[0-9]{1,5}[smh]$"), length(max = 6))]
+    #[schemars(extend("x-kubernetes-validations" = between("10s", "1h")))]
+    pub timeout: String,
+    /// Number of requests that are held at a time, from 1 to 10000. Further ones are answered with 503.
+    #[schemars(range(min = 1, max = 10000))]
+    pub max_requests: i32,
+    /// Size of a request's body, such as 512Ki or 1Mi, up to 64Mi. A larger one is answered with 503.
+    #[schemars(regex(pattern = "^[1-9][0-9]{0,3}(Ki|Mi)$"), length(max = 6))]
+    #[schemars(extend("x-kubernetes-validations" = size_up_to(MAX_BODY_KIB, "64Mi")))]
+    pub max_body: String,
+    /// Size of the bodies of all requests that are held at a time, up to 1024Mi. It counts towards the memory limit of
+    /// the stand-in pod.
+    #[schemars(regex(pattern = "^[1-9][0-9]{0,3}(Ki|Mi)$"), length(max = 6))]
+    #[schemars(extend("x-kubernetes-validations" = size_up_to(MAX_BODIES_KIB, "1024Mi")))]
+    pub max_bodies: String,
+    /// Time after which a held request that asks for a stream gets the first keep-alive comment, from 1s to 1h. The
+    /// comment commits the status 200, so a later failure is an error event in the stream.
+    #[schemars(regex(pattern = "^[0-9]{1,5}[smh]$"), length(max = 6))]
+    #[schemars(extend("x-kubernetes-validations" = between("1s", "1h")))]
+    pub keep_alive_after: String,
+}
+
+/// Largest [`HoldSpec::max_body`], in KiB.
+pub(crate) const MAX_BODY_KIB: i32 = 64 * 1024;
+/// Largest [`HoldSpec::max_bodies`], in KiB.
+pub(crate) const MAX_BODIES_KIB: i32 = 1024 * 1024;
+
+impl Default for HoldSpec {
+    fn default() -> Self {
+        Self {
+            timeout: "10m".to_owned(),
+            max_requests: 100,
+            max_body: "1Mi".to_owned(),
+            max_bodies: "64Mi".to_owned(),
+            keep_alive_after: "15s".to_owned(),
         }
     }
 }

@@ -32,13 +32,19 @@ pub fn pod_monitor(model_serving: &str) -> String {
     format!("kthena-keda-{}", scaled_object(model_serving))
 }
 
+/// The stand-in pod and its Service, at most 63 bytes, as a Service requires.
+pub fn stand_in(model_serving: &str) -> String {
+    // Names of Services have no dots.
+    format!("{}-stand-in", scaled_object(model_serving).replace('.', "-"))
+}
+
 /// Names of all generated objects and of KEDA's HPA.
 pub fn generated(model_serving: &str) -> [String; 3] {
     [hpa(model_serving), pod_monitor(model_serving), scaled_object(model_serving)]
 }
 
 /// FNV-1a, 64 bits: the same in every release of this program, unlike the standard library's hasher.
-fn fnv1a(bytes: &[u8]) -> u64 {
+pub(crate) fn fnv1a(bytes: &[u8]) -> u64 {
     let mut hasher = FnvHasher::default();
     hasher.write(bytes);
     hasher.finish()
@@ -51,6 +57,12 @@ mod tests {
     #[test]
     fn keeps_short_names() {
         assert_eq!(scaled_object(&"a".repeat(54)), "a".repeat(54));
+    }
+
+    #[test]
+    fn stand_ins_fit_the_name_of_a_service() {
+        assert_eq!(stand_in(&"a".repeat(63)).len(), 63);
+        assert_eq!(stand_in("llama-3.1"), "llama-3-1-stand-in");
     }
 
     #[test]

@@ -70,6 +70,8 @@ pub enum ChainLink {
     Scraping,
     /// The model name in routes and requests.
     Model,
+    /// The pod that holds requests at zero.
+    StandIn,
 }
 
 impl Reason {
@@ -144,6 +146,7 @@ impl ChainLink {
             Self::Hpa => "HPA",
             Self::Scraping => "scraping",
             Self::Model => "model",
+            Self::StandIn => "stand-in",
         }
     }
 }

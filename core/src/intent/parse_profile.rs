@@ -15,13 +15,14 @@ use crate::{
         monitoring::{KeyReference, Scheme, SecretOrConfigMap, TlsConfig},
         profile::{
             AuthMode, AutoscalingProfileSpec, BacklogSpec, CreateSpec, CreateWord, CustomSignalSpec,
-            FallbackSpec, HeaderValue, LabelValue, MatcherValue, MonitorsSpec, NamespacePatternSpec,
-            PolicySpec, PrometheusSpec, ReplicasSpec, RouterSpec, SignalSpec,
+            FallbackSpec, HeaderValue, HoldSpec, LabelValue, MAX_BODIES_KIB, MAX_BODY_KIB, MatcherValue,
+            MonitorsSpec, NamespacePatternSpec, PolicySpec, PrometheusSpec, ReplicasSpec, RouterSpec,
+            SignalSpec,
         },
     },
     domain::{
-        ACTIVATION, Backlog, InvalidValue, Label, Namespace, NamespacePattern, ReplicaBounds, SeriesMatchers,
-        Signal, Target, ValueError, seconds,
+        ACTIVATION, Backlog, Hold, InvalidValue, Kibibytes, Label, Namespace, NamespacePattern,
+        ReplicaBounds, SeriesMatchers, Signal, Target, ValueError, seconds,
     },
     promql::{Query, QueryError, Template, without_comments},
     signals::RouterSettings,
@@ -40,6 +41,13 @@ const STABILIZATION_WINDOW: RangeInclusive<i32> = 0..=3600;
 const POLICY_PERIOD: RangeInclusive<i32> = 1..=1800;
 /// Range of cooldowns, in seconds; a longer one is more likely a mistake than an intention.
 const COOLDOWN: RangeInclusive<i32> = 0..=86_400;
+
+/// Range of times for which a request is held, in seconds.
+const HOLD_TIMEOUT: RangeInclusive<i32> = 10..=3600;
+/// Range of times until the first keep-alive comment, in seconds.
+const KEEP_ALIVE_AFTER: RangeInclusive<i32> = 1..=3600;
+/// Range of numbers of requests that are held at a time.
+const HELD_REQUESTS: RangeInclusive<i32> = 1..=10_000;
 
 /// Maximum numbers of elements and characters, as in the CRD.
 const HEADERS_MAX: usize = 16;
@@ -116,6 +124,7 @@ impl Parser {
                 &to_zero.activation,
                 to_zero.activation.parse(),
             ),
+            hold: to_zero.hold.as_ref().map(|hold| self.hold(hold)),
             fallback: spec.fallback.as_ref().map(|fallback| self.fallback(fallback)),
             monitors: self.monitors(&spec.monitors),
             router_endpoint: spec
@@ -428,6 +437,37 @@ impl Parser {
         self.at_least(format!("{path}.value"), spec.value, 1);
         let period = self.seconds(format!("{path}.period"), &spec.period, POLICY_PERIOD);
         Policy { kind: spec.kind, value: spec.value, period }
+    }
+
+    fn hold(&mut self, spec: &HoldSpec) -> Hold {
+        let path = "spec.scaleToZero.hold";
+        if !HELD_REQUESTS.contains(&spec.max_requests) {
+            let expected = format!("an integer from {} to {}", HELD_REQUESTS.start(), HELD_REQUESTS.end());
+            let expected = ValueError::expected(expected);
+            self.reject(format!("{path}.maxRequests"), &spec.max_requests.to_string(), expected);
+        }
+        let max_body = Kibibytes::parse(&spec.max_body, MAX_BODY_KIB, "64Mi");
+        let max_bodies = Kibibytes::parse(&spec.max_bodies, MAX_BODIES_KIB, "1024Mi");
+        if let (Ok(one), Ok(all)) = (&max_body, &max_bodies)
+            && one > all
+        {
+            let expected = ValueError::expected(format!(
+                "a size of at most {path}.maxBodies, which is {}",
+                spec.max_bodies
+            ));
+            self.reject(format!("{path}.maxBody"), &spec.max_body, expected);
+        }
+        Hold {
+            timeout: self.seconds(format!("{path}.timeout"), &spec.timeout, HOLD_TIMEOUT),
+            max_requests: spec.max_requests,
+            max_body: self.value(format!("{path}.maxBody"), &spec.max_body, max_body),
+            max_bodies: self.value(format!("{path}.maxBodies"), &spec.max_bodies, max_bodies),
+            keep_alive_after: self.seconds(
+                format!("{path}.keepAliveAfter"),
+                &spec.keep_alive_after,
+                KEEP_ALIVE_AFTER,
+            ),
+        }
     }
 
     fn fallback(&mut self, spec: &FallbackSpec) -> Fallback {

@@ -11,8 +11,8 @@ use crate::{
         profile::{AuthMode, AuthenticationRef},
     },
     domain::{
-        Activation, Backlog, Demand, NamespacePattern, Objective, PrometheusUrl, ReplicaBounds, Saturation,
-        ScrapeInterval, SeriesMatchers, Signal, Target, ValueError, number,
+        Activation, Backlog, Demand, Hold, NamespacePattern, Objective, PrometheusUrl, ReplicaBounds,
+        Saturation, ScrapeInterval, SeriesMatchers, Signal, Target, ValueError, number,
     },
     promql::Template,
     signals::{RouterSeries, RouterSettings},
@@ -49,6 +49,9 @@ pub struct Profile {
     pub initial_cooldown: i32,
     /// Demand that a model at zero has to exceed before KEDA scales it up.
     pub activation: Activation,
+    /// Limits of the requests that are held while no ServingGroup is ready; `None` holds none. Applies if the minimum
+    /// is 0.
+    pub hold: Option<Hold>,
     /// Number of ServingGroups while Prometheus returns no data.
     pub fallback: Option<Fallback>,
     /// ServiceMonitor and PodMonitors.

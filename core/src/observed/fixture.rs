@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::{Pod, Service};
 use kube_core::Resource;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -10,9 +11,9 @@ use serde_json::{Value, json};
 use super::{
     Autoscalers, BoosterDigest, HpaDigest, LiveBinding, LiveBooster, LiveHpa, LiveModelRoute,
     LiveModelServer, LivePodMonitor, LivePolicy, LiveProfile, LiveScaledObject, LocatedRouter, MonitorDigest,
-    Network, Observed, PersistentFields, PolicyDigest, ProbeResult, ProbeTarget, ProfileDigest, Readability,
-    RouteDigest, RouterProblem, RouterScrape, ScaledObjectDigest, SelectorMismatch, ServerDigest,
-    ShadowState, WaitingPods,
+    Network, Observed, ObservedStandIn, PersistentFields, PolicyDigest, ProbeResult, ProbeTarget,
+    ProfileDigest, Readability, RouteDigest, RouterProblem, RouterScrape, ScaledObjectDigest,
+    SelectorMismatch, ServerDigest, ShadowState, WaitingPods,
 };
 use crate::{
     api::{
@@ -58,6 +59,7 @@ pub(crate) struct Fixture {
     pause_is_outdated: bool,
     bounds: Option<(i32, i32)>,
     shadow: ShadowState,
+    stand_in: Box<ObservedStandIn>,
 }
 
 impl Fixture {
@@ -101,6 +103,7 @@ impl Fixture {
             pause_is_outdated: false,
             bounds: None,
             shadow: ShadowState::default(),
+            stand_in: Box::default(),
         }
     }
 
@@ -351,6 +354,46 @@ impl Fixture {
         self.annotated("shadow", "true")
     }
 
+    /// A model with a minimum of 0, whose profile asks for a stand-in, of an operator that makes them.
+    pub(crate) fn holding() -> Self {
+        let profile = json!({"scaleToZero": {"hold": {}}});
+        let mut holding = Self::healthy()
+            .server("chat", "chat", &json!({"inferenceEngine": "vLLM", "workloadPort": {"port": 8000}}))
+            .annotated("min-replicas", "0")
+            .profile(&profile);
+        holding.servers.remove(0);
+        holding.stand_in.image = Some("registry/kthena-keda:1".to_owned());
+        holding
+    }
+
+    /// The same, without a ServingGroup.
+    pub(crate) fn asleep() -> Self {
+        Self::holding().replicas(0).available(0)
+    }
+
+    /// Sets `status.availableReplicas`.
+    pub(crate) fn available(self, groups: i32) -> Self {
+        self.with("/status/availableReplicas", &json!(groups))
+    }
+
+    /// Replaces the ModelServers by one with these pod labels and further fields.
+    pub(crate) fn only_server(mut self, labels: &Value, fields: &Value) -> Self {
+        self.servers.clear();
+        self.server_with("chat", labels, fields)
+    }
+
+    /// Removes the ModelServers.
+    pub(crate) fn without_servers(mut self) -> Self {
+        self.servers.clear();
+        self
+    }
+
+    /// Sets the stand-in, from its default.
+    pub(crate) fn stand_in(mut self, set: impl FnOnce(&mut ObservedStandIn)) -> Self {
+        set(&mut self.stand_in);
+        self
+    }
+
     /// Removes the ScaledObject and its HPA.
     pub(crate) fn without_scaled_object(mut self) -> Self {
         self.scaled_object = None;
@@ -428,6 +471,7 @@ impl Fixture {
                 .map(|found| MonitorDigest::from(&decode::<LivePodMonitor>(found)).owned),
             second_writer: self.second_writer.clone(),
             shadow: self.shadow,
+            stand_in: (*self.stand_in).clone(),
             persistent_fields: PersistentFields {
                 scaled_object: self.persistent_fields.clone(),
                 ..PersistentFields::default()
@@ -503,6 +547,18 @@ pub(crate) fn applied_scaled_object(wanted: &ScaledObject) -> ScaledObjectDigest
 /// The same for a PodMonitor.
 pub(crate) fn applied_pod_monitor(wanted: &PodMonitor) -> super::OwnedObject {
     MonitorDigest::from(&decode::<LivePodMonitor>(&applied(wanted))).owned
+}
+
+/// A stand-in pod as the API server returns it after the operator created it, with a status.
+pub(crate) fn applied_stand_in(wanted: &Pod, status: &Value) -> super::StandInDigest {
+    let mut pod = applied(wanted);
+    pod["status"] = status.clone();
+    super::StandInDigest::from(&decode::<super::LiveStandIn>(&pod))
+}
+
+/// The same for its Service.
+pub(crate) fn applied_stand_in_service(wanted: &Service) -> super::OwnedObject {
+    super::StandInServiceDigest::from(&decode::<super::LiveStandInService>(&applied(wanted))).0
 }
 
 /// The object with the managed fields of an apply by the operator.

@@ -22,6 +22,7 @@ mod routing;
 mod scaled_object;
 mod shadow;
 mod spec;
+mod stand_in;
 mod waiting_pods;
 
 pub use booster::{BoosterDigest, LiveBooster};
@@ -50,6 +51,9 @@ pub use routing::{
 pub use scaled_object::{KedaPause, LiveScaledObject, ScaledObjectDigest};
 pub use shadow::{ShadowRange, ShadowState};
 pub use spec::{LiveObject, LiveSpec, SpecDifference, desired_spec};
+pub use stand_in::{
+    GateDigest, LiveStandIn, LiveStandInService, ObservedStandIn, StandInDigest, StandInServiceDigest,
+};
 pub use waiting_pods::WaitingPods;
 
 use std::{
@@ -96,6 +100,8 @@ pub struct Observed {
     pub measured: Measurements,
     /// State of its dry run, if an annotation asks for one.
     pub shadow: ShadowState,
+    /// Its stand-in, the pod that holds requests at zero.
+    pub stand_in: ObservedStandIn,
     /// Routes from its model names to its pods.
     pub routing: Routing,
     /// Profile that it names, by default the one named `default`: its settings or its errors; `None` if it
@@ -137,6 +143,7 @@ impl Observed {
             waiting: None,
             measured: Measurements::default(),
             shadow: ShadowState::default(),
+            stand_in: ObservedStandIn::default(),
             routing: Routing::default(),
             profile: None,
             readable: Readability::default(),
@@ -166,7 +173,7 @@ impl Observed {
             &self.profile,
             self.routing.within(self.namespace()),
             (autoscalers, objects, &self.persistent_fields, self.pause_is_outdated),
-            (self.readable, capabilities),
+            (self.readable, capabilities, &self.stand_in.rejection),
         );
         let mut hasher = DefaultHasher::new();
         format!("{written:?}").hash(&mut hasher);
@@ -186,6 +193,16 @@ impl Observed {
     /// Ownership of the object with the name of its PodMonitor.
     pub fn pod_monitor_ownership(&self) -> Ownership {
         self.ownership_of(self.pod_monitor.as_ref())
+    }
+
+    /// Ownership of the pod with the name of its stand-in.
+    pub fn stand_in_ownership(&self) -> Ownership {
+        self.ownership_of(self.stand_in.pod.as_ref().map(|found| &found.owned))
+    }
+
+    /// Ownership of the Service with the name of its stand-in.
+    pub fn stand_in_service_ownership(&self) -> Ownership {
+        self.ownership_of(self.stand_in.service.as_ref())
     }
 
     fn ownership_of(&self, found: Option<&OwnedObject>) -> Ownership {
@@ -302,6 +319,8 @@ mod tests {
         decodes_with_odd_values::<LivePodMonitor>();
         decodes_with_odd_values::<LiveProfile>();
         decodes_with_odd_values::<LiveBooster>();
+        decodes_with_odd_values::<LiveStandIn>();
+        decodes_with_odd_values::<LiveStandInService>();
     }
 
     #[test]

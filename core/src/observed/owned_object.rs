@@ -85,6 +85,11 @@ impl OwnedObject {
         }
     }
 
+    /// Name of the ModelServing that controls it.
+    pub fn model_serving(&self) -> Option<&str> {
+        self.controller.as_ref()?.model_serving.as_deref()
+    }
+
     /// `true` if the owner with this UID controls it.
     pub fn is_controlled_by(&self, owner_uid: Option<&str>) -> bool {
         self.controller.as_ref().is_some_and(|controller| Some(controller.uid.as_str()) == owner_uid)

@@ -6,7 +6,7 @@ use kube_core::Resource;
 
 use super::{
     LiveBinding, LiveHpa, LiveModelRoute, LiveModelServer, LivePodMonitor, LivePolicy, LiveProfile,
-    LiveScaledObject,
+    LiveScaledObject, LiveStandIn, LiveStandInService,
 };
 
 /// Readability of the objects of one kind.
@@ -40,6 +40,10 @@ pub struct Readability {
     pub bindings: Readable,
     /// PodMonitors of the namespace.
     pub pod_monitors: Readable,
+    /// Pods of the namespace that are stand-ins.
+    pub stand_ins: Readable,
+    /// Services of the namespace that are those of stand-ins.
+    pub stand_in_services: Readable,
 }
 
 impl Readability {
@@ -73,6 +77,12 @@ impl Readability {
     /// HPAs, if they could not be read.
     pub fn unread_hpas(&self) -> Option<UnreadKind> {
         UnreadKind::of::<LiveHpa>(self.hpas)
+    }
+
+    /// Stand-ins and their Services, as far as they could not be read.
+    pub fn unread_stand_ins(&self) -> Option<UnreadKind> {
+        UnreadKind::of::<LiveStandIn>(self.stand_ins)
+            .or_else(|| UnreadKind::of::<LiveStandInService>(self.stand_in_services))
     }
 
     /// PodMonitors, if they could not be read.

@@ -4,7 +4,7 @@
 //! `spec.replicas` is reset. Source: Kthena `pkg/model-booster-controller/controller/model_serving_handler.go`.
 
 use super::{
-    Desired, Finding, Plan, mistyped_opt_in, pause,
+    Desired, Finding, Plan, StandInPlan, StandInState, mistyped_opt_in, pause,
     verdict::{self, HELP},
 };
 use crate::{
@@ -40,6 +40,7 @@ pub(super) fn undecided(
         scaled_object: Desired::Keep,
         pause: pause::change(observed, &Desired::Keep, capabilities.keda),
         pod_monitor: Desired::Keep,
+        stand_in: StandInPlan::keep(StandInState::Off),
         selector,
         condition: condition.unwrap_or(Desired::Keep),
         findings,

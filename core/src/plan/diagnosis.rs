@@ -6,8 +6,8 @@
 use strum::VariantArray as _;
 
 use super::{
-    Explanation, Finding, Plan, ResolvedIntent, booster, demand::depends_on_names, finding::listed, shadow,
-    verdict,
+    Explanation, Finding, Plan, ResolvedIntent, StandInState, booster, demand::depends_on_names,
+    finding::listed, shadow, verdict,
 };
 use crate::{
     api::annotations::MODEL_NAME,
@@ -47,10 +47,13 @@ pub enum LinkState {
 pub fn diagnose(observed: &Observed, plan: &Plan, explanation: &Explanation) -> Vec<Link> {
     let mut links = Vec::new();
     for link in ChainLink::VARIANTS {
+        if *link == ChainLink::StandIn && plan.stand_in.state == StandInState::Off {
+            continue;
+        }
         let mut findings = plan.findings.iter().chain(&explanation.runtime_findings);
         let link = match findings.find(|finding| finding.reason.link() == *link) {
             Some(finding) => broken(*link, finding, explanation),
-            None => describe_healthy(*link, observed, explanation),
+            None => describe_healthy(*link, observed, plan, explanation),
         };
         let is_broken = link.state == LinkState::Broken;
         links.push(link);
@@ -72,7 +75,7 @@ fn broken(link: ChainLink, finding: &Finding, explanation: &Explanation) -> Link
 }
 
 /// The evidence that a link without a finding holds.
-fn describe_healthy(link: ChainLink, observed: &Observed, explanation: &Explanation) -> Link {
+fn describe_healthy(link: ChainLink, observed: &Observed, plan: &Plan, explanation: &Explanation) -> Link {
     let is_shadowed = observed.model_serving.is_in_shadow();
     let (state, detail) = match link {
         ChainLink::ScaledObject if is_shadowed => holds("none on purpose, in shadow"),
@@ -87,6 +90,7 @@ fn describe_healthy(link: ChainLink, observed: &Observed, explanation: &Explanat
         ChainLink::Hpa => hpa(observed, explanation.resolved.as_ref().map(|resolved| &resolved.intent)),
         ChainLink::Scraping => scraping(explanation),
         ChainLink::Model => model(observed, explanation),
+        ChainLink::StandIn => stand_in(observed, &plan.stand_in.state),
     };
     Link { link, state, detail: cut(&printable(&detail), DETAIL_MAX).into_owned() }
 }
@@ -205,6 +209,30 @@ fn scraping(explanation: &Explanation) -> (LinkState, String) {
         None => holds(
             "Prometheus scrapes the router, and the engines if signals need them; custom queries are not checked",
         ),
+    }
+}
+
+fn stand_in(observed: &Observed, state: &StandInState) -> (LinkState, String) {
+    let name = observed.model_serving.stand_in_name();
+    let pod = observed.stand_in.pod.as_ref();
+    match (state, pod) {
+        (StandInState::Off, _) => holds("the settings ask for none"),
+        (StandInState::Refused(refusal), _) => {
+            (LinkState::Affected, format!("requests at zero are not held: {}", refusal.message()))
+        }
+        (StandInState::Kept(reason), _) => unknown(reason),
+        (StandInState::Idle, None) => holds("ServingGroups serve the requests"),
+        (StandInState::Idle, Some(_)) => {
+            holds(format!("ServingGroups serve the requests, and the pod {name} goes soon"))
+        }
+        (StandInState::Holds, None) => unknown(format!("there is no pod {name} yet")),
+        (StandInState::Holds, Some(pod)) if pod.is_ready => {
+            holds(format!("the pod {name} holds requests until a ServingGroup is ready"))
+        }
+        (StandInState::Holds, Some(pod)) if pod.is_running => {
+            unknown(format!("the pod {name} runs, and is not ready yet"))
+        }
+        (StandInState::Holds, Some(_)) => unknown(format!("the pod {name} does not run yet")),
     }
 }
 

@@ -69,12 +69,22 @@ fn unknown(routing: &Routing) -> AnnotationError {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::{intent::Profile, observed::Server};
     use rstest::rstest;
 
     fn server(engine: Option<Engine>, port: Option<u16>) -> Server {
-        Server { name: "s".to_owned(), engine, port }
+        Server {
+            name: "s".to_owned(),
+            engine,
+            port,
+            model: None,
+            labels: BTreeMap::new(),
+            disaggregated: false,
+            is_tls: false,
+        }
     }
 
     fn resolved(

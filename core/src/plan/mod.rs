@@ -22,6 +22,7 @@ mod scaled_object;
 mod scraping;
 mod service_time;
 mod shadow;
+mod stand_in;
 #[cfg(test)]
 mod tests;
 mod triggers;
@@ -36,6 +37,9 @@ pub use label_selector::canonical_selector;
 pub use pause::PauseChange;
 pub use router::{RouterPlan, assumed_service, plan_router};
 pub use shadow::scaled_by;
+pub use stand_in::{
+    GateChange, StandInPlan, StandInRefusal, StandInState, fingerprint as stand_in_fingerprint,
+};
 pub use triggers::{ServiceTimeQueries, TriggerSpec, Triggers};
 pub use verdict::{Verdict, is_load_reason};
 
@@ -89,6 +93,8 @@ pub struct Plan {
     pub pause: Option<PauseChange>,
     /// The PodMonitor by which Prometheus scrapes the engines.
     pub pod_monitor: Desired<Box<PodMonitor>>,
+    /// The pod that holds requests at zero, and its Service.
+    pub stand_in: StandInPlan,
     /// `status.labelSelector`; never removed.
     pub selector: Desired<String>,
     /// The condition `AutoscalingReady`.
@@ -113,6 +119,8 @@ impl Plan {
             scaled_object,
             pause: _,
             pod_monitor,
+            // It comes and goes with the ServingGroups, so that only the operator can make it.
+            stand_in: _,
             selector: _,
             condition: _,
             findings: _,
@@ -200,6 +208,7 @@ fn opted_out(observed: &Observed, selector: Desired<String>) -> Plan {
         scaled_object: removal(observed, observed.scaled_object_digest()),
         pause: None,
         pod_monitor: removal(observed, observed.pod_monitor.as_ref()),
+        stand_in: StandInPlan::remove(observed, StandInState::Off),
         selector,
         condition,
         findings: Vec::new(),
@@ -238,12 +247,14 @@ fn opted_in(
     defaults: &Profile,
 ) -> Plan {
     let (resolved, findings) = resolve(observed, annotations, capabilities, defaults);
+    let stand_in = stand_in::plan(observed, resolved.as_ref(), &findings);
     let mut warnings = match (&resolved, capabilities.keda) {
         (Some(resolved), Some(keda)) if findings.is_empty() => {
             warnings::of(observed, resolved, capabilities, keda)
         }
         _ => Vec::new(),
     };
+    warnings.extend(stand_in.state.warning());
     warnings.extend(booster::erasable_annotations(observed));
     let explanation = explain(observed, resolved, capabilities, &findings, &warnings);
     let condition = verdict::condition(observed, &explanation.verdict);
@@ -271,6 +282,7 @@ fn opted_in(
         pause: pause::change(observed, &scaled_object, capabilities.keda).filter(|_| !is_shadowed),
         scaled_object,
         pod_monitor,
+        stand_in,
         selector,
         condition,
         findings,

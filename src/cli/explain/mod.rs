@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     controllers::{measurements, signal_probe},
-    sources::{live::Live, selector_mismatch, waiting_pods},
+    sources::{live::Live, selector_mismatch, stand_in, waiting_pods},
 };
 use kthena_keda_core::{
     api::{annotations::MODEL_NAME, kthena::ModelServing},
@@ -33,7 +33,7 @@ use kthena_keda_core::{
     observed::{
         Backend, Destination, Observed, ProbeTarget, RoutedName, Routing, Usage, WaitingPods, find_condition,
     },
-    plan::{self, Desired, Explanation, Link, LinkState, Plan, ResolvedIntent, Verdict},
+    plan::{self, Desired, Explanation, Link, LinkState, Plan, ResolvedIntent, StandInState, Verdict},
 };
 
 /// Period of `--watch`.
@@ -299,7 +299,12 @@ async fn explain_model(
     // One look does not show for how long KEDA has reported it.
     observed.pause_is_outdated =
         observed.scaled_object.as_ref().is_some_and(|found| found.reports_ended_pause);
-    let plan = plan::plan(&observed, cluster.capabilities, &defaults);
+    let mut plan = plan::plan(&observed, cluster.capabilities, &defaults);
+    let has_stand_in = matches!(plan.stand_in.state, StandInState::Holds | StandInState::Idle);
+    if in_full && has_stand_in {
+        observed.stand_in.pod = stand_in(&route.client, &observed.model_serving).await.ok().flatten();
+        plan = plan::plan(&observed, cluster.capabilities, &defaults);
+    }
     let explanation = plan.explanation.as_ref()?;
     let differences = cluster.differences(&observed, &plan, &explanation.verdict);
     let signals = match &explanation.resolved {

@@ -5,7 +5,7 @@ use std::{fmt::Debug, time::Duration};
 use kube::{Api, Resource, ResourceExt as _, core::NamespaceResourceScope};
 use serde::de::DeserializeOwned;
 
-use super::{ModelServingContext, report, uid};
+use super::{ModelServingContext, report, stand_in::apply_stand_in, uid};
 use crate::{
     cluster::{
         Error,
@@ -26,9 +26,25 @@ use kthena_keda_core::{
 pub(super) struct Failure {
     object: String,
     pub(super) error: Error,
+    /// `true` if the object is not one by which the model is scaled.
+    pub(super) is_of_stand_in: bool,
 }
 
 impl Failure {
+    /// A failure to write the stand-in.
+    pub(super) const fn of_stand_in(object: String, error: Error) -> Self {
+        Self { object, error, is_of_stand_in: true }
+    }
+
+    /// The same, of an object of the stand-in.
+    pub(super) fn into_stand_in(self) -> Self {
+        Self { is_of_stand_in: true, ..self }
+    }
+
+    fn new(object: String, error: Error) -> Self {
+        Self { object, error, is_of_stand_in: false }
+    }
+
     /// The rejection as the condition reports it; `None` for a failure that a retry resolves.
     pub(super) fn rejection(&self) -> Option<String> {
         let needs_action = self.error.class().needs_action();
@@ -37,11 +53,11 @@ impl Failure {
 }
 
 /// Live object under the name of a generated one.
-struct Existing<'a> {
-    ownership: Ownership,
-    object: Option<&'a OwnedObject>,
+pub(super) struct Existing<'a> {
+    pub(super) ownership: Ownership,
+    pub(super) object: Option<&'a OwnedObject>,
     /// Fields that are left alone.
-    persistent: &'a [String],
+    pub(super) persistent: &'a [String],
 }
 
 /// Outcome of an apply.
@@ -49,22 +65,26 @@ struct Existing<'a> {
 pub(super) struct Applied {
     scaled_object: AppliedObject,
     pod_monitor: AppliedObject,
+    stand_in: AppliedObject,
     pause_delay: Option<Duration>,
 }
 
 /// Outcome for one object.
 #[derive(Debug, Default)]
-struct AppliedObject {
+pub(super) struct AppliedObject {
     /// Time until the object may be written, where another client changes it again and again.
-    delay: Option<Duration>,
+    pub(super) delay: Option<Duration>,
     /// Fields that are left alone.
-    persistent: Vec<String>,
+    pub(super) persistent: Vec<String>,
 }
 
 impl Applied {
     /// When to reconcile again although nothing changes.
     pub(super) fn delay(&self) -> Option<Duration> {
-        [self.scaled_object.delay, self.pod_monitor.delay, self.pause_delay].into_iter().flatten().min()
+        [self.scaled_object.delay, self.pod_monitor.delay, self.stand_in.delay, self.pause_delay]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Fields that are left alone from now on.
@@ -89,6 +109,7 @@ pub(super) async fn apply(
         scaled_object,
         pause,
         pod_monitor,
+        stand_in,
         selector: _,
         condition: _,
         findings,
@@ -103,7 +124,13 @@ pub(super) async fn apply(
     let pause_delay = apply_pause(context, observed, *pause).await;
     let pod_monitor = apply_pod_monitor(context, observed, pod_monitor).await;
     let scaled_object = apply_scaled_object(context, observed, scaled_object).await;
-    Ok(Applied { scaled_object: scaled_object?, pause_delay: pause_delay?, pod_monitor: pod_monitor? })
+    let stand_in = apply_stand_in(context, observed, stand_in).await;
+    Ok(Applied {
+        scaled_object: scaled_object?,
+        pause_delay: pause_delay?,
+        pod_monitor: pod_monitor?,
+        stand_in: stand_in?,
+    })
 }
 
 /// Pauses or resumes a ScaledObject that is kept. Returns how long the write has to wait where another client undoes it again and again.
@@ -124,9 +151,8 @@ async fn apply_pause(
     let client = &context.shared.client;
     let applied =
         server_side_apply::apply_pause::<LiveScaledObject>(client, &namespace, &name, &found.uid, pause);
-    let live = applied
-        .await
-        .map_err(|error| Failure { object: format!("the pause of ScaledObject {name}"), error })?;
+    let live =
+        applied.await.map_err(|error| Failure::new(format!("the pause of ScaledObject {name}"), error))?;
     context.history.record_pause(&uid);
     if let Some(live) = live {
         context.shared.caches.stores.record::<LiveScaledObject, _>(&live);
@@ -188,6 +214,8 @@ pub(super) fn has_pending_write(observed: &Observed, plan: &Plan) -> bool {
         scaled_object,
         pause: _,
         pod_monitor,
+        // The condition does not wait for it.
+        stand_in: _,
         selector: _,
         condition: _,
         findings: _,
@@ -205,7 +233,7 @@ fn is_pending<K: Generated>(desired: &Desired<Box<K>>, found: Option<&OwnedObjec
 }
 
 /// Applies one object if it differs, and publishes an event if another client had changed it.
-async fn apply_object<K>(
+pub(super) async fn apply_object<K>(
     context: &ModelServingContext,
     observed: &Observed,
     existing: Existing<'_>,
@@ -237,7 +265,7 @@ where
     if written.as_ref().is_err_and(Error::is_namespace_terminating) {
         return Ok(AppliedObject::default());
     }
-    let written = written.map_err(|error| Failure { object: format!("{kind} {name}"), error })?;
+    let written = written.map_err(|error| Failure::new(format!("{kind} {name}"), error))?;
     let is_repair = history.record_applied(&uid, kind.clone(), fingerprint);
     let Some(written) = written else { return Ok(AppliedObject::default()) };
     context.shared.caches.stores.record::<K::Live, _>(&written.live);
@@ -249,7 +277,7 @@ where
     Ok(AppliedObject { delay: None, persistent: history.left_alone(&uid, &kind, live) })
 }
 
-async fn remove_object<L>(
+pub(super) async fn remove_object<L>(
     context: &ModelServingContext,
     observed: &Observed,
     name: &str,
@@ -264,13 +292,13 @@ where
         Ok(api) => server_side_apply::delete(&api, name, &found.uid).await,
         Err(error) => Err(error),
     };
-    deleted.map_err(|error| Failure { object: format!("deletion of {kind} {name}"), error })?;
+    deleted.map_err(|error| Failure::new(format!("deletion of {kind} {name}"), error))?;
     context.history.record_removal(&uid(&observed.model_serving), &kind);
     tracing::info!(namespace = observed.model_serving.namespace(), name, %kind, "removed");
     Ok(AppliedObject::default())
 }
 
-fn api<L>(context: &ModelServingContext, observed: &Observed) -> Result<Api<L>, Error>
+pub(super) fn api<L>(context: &ModelServingContext, observed: &Observed) -> Result<Api<L>, Error>
 where
     L: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
 {

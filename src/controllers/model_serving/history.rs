@@ -64,6 +64,8 @@ struct ModelHistory {
     written: Option<u64>,
     /// Annotation that has no effect, as last seen.
     mistyped: Option<String>,
+    /// Error with which the last write of the stand-in was rejected.
+    stand_in_rejection: Option<String>,
 }
 
 /// The desired object at the last apply, and its repairs since.
@@ -285,6 +287,19 @@ impl History {
         };
         let before = models.entry(uid.to_owned()).or_default().mistyped.replace(key.to_owned());
         before.as_deref() != Some(key) && self.started.elapsed() > MISTYPED_BEFORE
+    }
+
+    /// Error with which the last write of the stand-in was rejected.
+    pub(super) fn stand_in_rejection(&self, uid: &str) -> Option<String> {
+        self.models().get(uid)?.stand_in_rejection.clone()
+    }
+
+    /// Records the outcome of the last write of the stand-in.
+    pub(super) fn record_stand_in_rejection(&self, uid: &str, rejection: Option<String>) {
+        let mut models = self.models();
+        if rejection.is_some() || models.contains_key(uid) {
+            models.entry(uid.to_owned()).or_default().stand_in_rejection = rejection;
+        }
     }
 
     /// Drops a model that is gone, or no longer opted in.

@@ -6,6 +6,7 @@ mod apply;
 mod history;
 mod reconcile;
 mod report;
+mod stand_in;
 mod status;
 
 use std::{collections::HashSet, future, pin::pin, sync::Arc, time::Duration};

@@ -77,6 +77,8 @@ fn observe(context: &ModelServingContext, model_serving: &ModelServing) -> Optio
     let mut observed = caches.observe(model_serving, &served, router);
     observed.second_writer = context.history.record_replicas_writer(model_serving);
     observed.persistent_fields = persistent_fields(context, &observed);
+    observed.stand_in.image.clone_from(&context.shared.stand_in_image);
+    observed.stand_in.rejection = context.history.stand_in_rejection(&uid(model_serving));
     observed.pause_is_outdated = ended_pause(context, &observed).is_some_and(|age| age >= KEDA_RESUME);
     Some((observed, served.capabilities))
 }
@@ -108,6 +110,13 @@ fn resume_delay(context: &ModelServingContext, observed: &Observed) -> Option<Du
     Some(KEDA_RESUME.saturating_sub(age) + Duration::from_secs(1))
 }
 
+/// Time until the stand-in may go; its watch shows no event by then.
+fn stand_in_delay(observed: &Observed) -> Option<Duration> {
+    let left = observed.stand_in.pod.as_ref()?.time_to_go(Timestamp::now())?;
+    let left = Duration::try_from(left).ok().filter(|left| !left.is_zero())?;
+    Some(left + Duration::from_secs(1))
+}
+
 /// Time until the silence of KEDA on the applied ScaledObject is a problem; its watch shows no event by then.
 fn keda_delay(observed: &Observed, plan: &Plan) -> Option<Duration> {
     if !matches!(plan.scaled_object, Desired::Apply(_)) || observed.keda_is_silent {
@@ -131,12 +140,17 @@ async fn record(
 ) -> Result<Action, Error> {
     report::publish_opted_out_without_condition(context, &observed, &plan);
     report::publish_mistyped_opt_in(context, &observed.model_serving);
-    observed.rejection = applied.as_ref().err().and_then(Failure::rejection);
+    let failure = applied.as_ref().err();
+    observed.rejection = failure.filter(|failure| !failure.is_of_stand_in).and_then(Failure::rejection);
+    let stand_in_changed = record_stand_in(context, &mut observed, failure);
     let persistent =
         applied.as_ref().map_or_else(|_| observed.persistent_fields.clone(), Applied::persistent);
     let has_changed = persistent != observed.persistent_fields;
     observed.persistent_fields = persistent;
-    let condition_delay = if has_changed || observed.rejection.is_some() || waits_for_apply(&observed, &plan)
+    let condition_delay = if has_changed
+        || stand_in_changed
+        || observed.rejection.is_some()
+        || waits_for_apply(&observed, &plan)
     {
         complete_condition(context, &mut observed, capabilities).await?
     } else {
@@ -150,8 +164,27 @@ async fn record(
         condition_delay,
         keda_delay(&observed, &plan),
         resume_delay(context, &observed),
+        stand_in_delay(&observed),
     ];
     Ok(delays.into_iter().flatten().min().map_or_else(Action::await_change, Action::requeue))
+}
+
+/// Records the rejection of the stand-in, or that there is none any more. Returns `true` if that is a change.
+fn record_stand_in(
+    context: &ModelServingContext,
+    observed: &mut Observed,
+    failure: Option<&Failure>,
+) -> bool {
+    // The stand-in comes last, and was not tried if another write failed for good.
+    let rejection = match failure {
+        Some(failure) if !failure.is_of_stand_in => return false,
+        Some(failure) => failure.rejection().or_else(|| observed.stand_in.rejection.clone()),
+        None => None,
+    };
+    let has_changed = rejection != observed.stand_in.rejection;
+    context.history.record_stand_in_rejection(&uid(&observed.model_serving), rejection.clone());
+    observed.stand_in.rejection = rejection;
+    has_changed
 }
 
 /// Writes the condition that depends on the outcome of the apply. Returns the time until a throttled one may be written.

@@ -33,17 +33,24 @@ pub struct Row {
     pub outlives_its_api: bool,
     /// Objects that a change of an object requeues.
     pub requeues: Requeues,
+    /// Label that the objects have; `None` for every object of the kind.
+    pub label: Option<&'static str>,
 }
 
 impl Row {
     /// A row of a kind that no plan waits for.
     const fn new(availability: Availability, area: Area, requeues: Requeues) -> Self {
-        Self { availability, area, is_input_of_plans: false, outlives_its_api: false, requeues }
+        Self { availability, area, is_input_of_plans: false, outlives_its_api: false, requeues, label: None }
     }
 
     /// The same, of a kind whose first list every plan waits for.
     const fn awaited_by_plans(self) -> Self {
         Self { is_input_of_plans: true, ..self }
+    }
+
+    /// The same, of a kind of which only the objects with a label matter.
+    const fn labelled(self, label: &'static str) -> Self {
+        Self { label: Some(label), ..self }
     }
 
     /// The same, of a kind whose objects stay known when the API disappears.
@@ -76,6 +83,8 @@ pub enum Area {
     Router,
     /// The whole cluster, or the kind has no namespaces.
     Cluster,
+    /// The namespaces of this instance's ModelServings, where it makes stand-ins.
+    StandIns,
     /// The whole cluster, where this instance has cluster duties and only some of the ModelServings.
     ClusterDuties,
 }

@@ -14,13 +14,15 @@ use kthena_keda_core::{
         keda::ScaledObject,
         kthena::ModelServing,
         monitoring::{PodMonitor, ServiceMonitor},
+        stand_in::STAND_IN,
     },
     domain::Key,
     observed::{
         BoosterDigest, Fingerprint, HpaDigest, LiveBinding, LiveBooster, LiveHpa, LiveModelRoute,
         LiveModelServer, LivePodMonitor, LivePolicy, LiveProfile, LiveScaledObject, LiveServiceMonitor,
-        MonitorDigest, PolicyDigest, ProfileDigest, RouteDigest, RouterService, ScaledObjectDigest,
-        ServerDigest, desired_spec,
+        LiveStandIn, LiveStandInService, MonitorDigest, OwnedObject, PolicyDigest, ProfileDigest,
+        RouteDigest, RouterService, ScaledObjectDigest, ServerDigest, StandInDigest, StandInServiceDigest,
+        desired_spec,
     },
 };
 
@@ -37,6 +39,8 @@ pub fn visit_all(visitor: &mut impl KindVisitor) {
     visitor.visit::<LiveBooster>();
     visitor.visit::<LiveServiceMonitor>();
     visitor.visit::<Service>();
+    visitor.visit::<LiveStandIn>();
+    visitor.visit::<LiveStandInService>();
     visitor.visit::<ModelServing>();
 }
 
@@ -54,6 +58,8 @@ pub struct Stores {
     pub(in crate::sources) boosters: DigestStore<BoosterDigest>,
     pub(in crate::sources) service_monitors: DigestStore<MonitorDigest>,
     pub(in crate::sources) services: DigestStore<RouterService>,
+    pub(in crate::sources) stand_ins: DigestStore<StandInDigest>,
+    pub(in crate::sources) stand_in_services: DigestStore<StandInServiceDigest>,
     pub(in crate::sources) opt_ins: DigestStore<OptIn>,
 }
 
@@ -72,6 +78,8 @@ impl Stores {
             boosters: store::<LiveBooster>(&scopes),
             service_monitors: store::<LiveServiceMonitor>(&scopes),
             services: store::<Service>(&scopes),
+            stand_ins: store::<LiveStandIn>(&scopes),
+            stand_in_services: store::<LiveStandInService>(&scopes),
             opt_ins: store::<ModelServing>(&scopes),
         }
     }
@@ -305,6 +313,57 @@ impl WatchedKind for Service {
 }
 
 impl Digest for RouterService {}
+
+impl WatchedKind for LiveStandIn {
+    type Digest = StandInDigest;
+    const ROW: Row = Row::new(Availability::BuiltIn, Area::StandIns, Requeues::Targets)
+        .awaited_by_plans()
+        .labelled(STAND_IN);
+
+    fn store(stores: &Stores) -> &DigestStore<Self::Digest> {
+        &stores.stand_ins
+    }
+}
+
+impl Digest for StandInDigest {
+    fn index_keys(&self, (namespace, _): &Key) -> Vec<IndexKey> {
+        owner_keys(namespace, &self.owned)
+    }
+}
+
+impl WatchedKind for LiveStandInService {
+    type Digest = StandInServiceDigest;
+    const ROW: Row = Row::new(Availability::BuiltIn, Area::StandIns, Requeues::Targets)
+        .awaited_by_plans()
+        .labelled(STAND_IN);
+
+    fn store(stores: &Stores) -> &DigestStore<Self::Digest> {
+        &stores.stand_in_services
+    }
+}
+
+impl Digest for StandInServiceDigest {
+    fn index_keys(&self, (namespace, _): &Key) -> Vec<IndexKey> {
+        owner_keys(namespace, &self.0)
+    }
+}
+
+impl Generated for Service {
+    type Live = LiveStandInService;
+
+    fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of_desired(&self.metadata, &self.spec)
+    }
+
+    fn desired_spec(&self) -> serde_json::Value {
+        desired_spec(&self.spec)
+    }
+}
+
+/// The ModelServing that controls an object.
+fn owner_keys(namespace: &str, owned: &OwnedObject) -> Vec<IndexKey> {
+    owned.model_serving().map(|name| index_keys::model_serving(namespace, name)).into_iter().collect()
+}
 
 /// Only the opt-ins of the cluster are kept as digests; this instance's ModelServings are kept as decoded, in
 /// [`Caches::model_servings`](super::Caches::model_servings).

@@ -25,6 +25,9 @@ pub struct ModelServerSpec {
     /// Selector of the pods, in the ModelServer's namespace.
     #[serde(deserialize_with = "lenient")]
     pub workload_selector: Option<WorkloadSelector>,
+    /// Name to which the router changes the model name of a request.
+    #[serde(deserialize_with = "lenient")]
+    pub model: Option<String>,
     /// Inference engine: `vLLM` or `SGLang`.
     #[serde(deserialize_with = "lenient")]
     pub inference_engine: Option<String>,
@@ -49,6 +52,9 @@ pub struct WorkloadSelector {
 pub struct WorkloadPort {
     /// Port number.
     pub port: u16,
+    /// Protocol of the engines: `http` or `https`.
+    #[serde(default, deserialize_with = "lenient")]
+    pub protocol: Option<String>,
 }
 
 fn is_present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {

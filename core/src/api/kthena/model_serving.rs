@@ -373,6 +373,11 @@ impl ModelServing {
         names::pod_monitor(self.name())
     }
 
+    /// Name of its stand-in pod, and of that pod's Service.
+    pub fn stand_in_name(&self) -> String {
+        names::stand_in(self.name())
+    }
+
     /// API group.
     pub const GROUP: &'static str = "workload.serving.volcano.sh";
     /// API version within the group.

@@ -140,3 +140,17 @@ pub(super) fn create_schema(_: &mut SchemaGenerator) -> Schema {
 pub(crate) fn tls_rules() -> Value {
     json!([rule("has(self.cert) == has(self.keySecret)", "cert and keySecret require each other")])
 }
+
+/// CEL expression for the KiB of a size with the unit Ki or Mi, of a field of `self`.
+pub(super) fn kibibytes(field: &str) -> String {
+    kibibytes_of(&format!("self.{field}"))
+}
+
+fn kibibytes_of(text: &str) -> String {
+    format!("int({text}.substring(0, {text}.size() - 2)) * ({text}.endsWith('Mi') ? 1024 : 1)")
+}
+
+/// Rule for a size with the unit Ki or Mi; `max` is written as `text`.
+pub(super) fn size_up_to(max: i32, text: &str) -> [Value; 1] {
+    [rule(&format!("{} <= {max}", kibibytes_of("self")), &format!("must be at most {text}"))]
+}

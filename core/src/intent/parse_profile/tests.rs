@@ -281,6 +281,26 @@ fn reads_label_matchers() {
     "scaleToZero: {cooldown: 25h}",
     r#""25h" for spec.scaleToZero.cooldown: expected a duration from 0s to 24h"#
 )]
+#[case(
+    "scaleToZero: {hold: {timeout: 2h}}",
+    r#""2h" for spec.scaleToZero.hold.timeout: expected a duration from 10s to 1h"#
+)]
+#[case(
+    "scaleToZero: {hold: {maxRequests: 0}}",
+    r#""0" for spec.scaleToZero.hold.maxRequests: expected an integer from 1 to 10000"#
+)]
+#[case(
+    "scaleToZero: {hold: {maxBody: 1MiB}}",
+    r#""1MiB" for spec.scaleToZero.hold.maxBody: expected a size such as 512Ki or 1Mi, from 1Ki to 64Mi"#
+)]
+#[case(
+    "scaleToZero: {hold: {maxBody: 2Mi, maxBodies: 1Mi}}",
+    r#""2Mi" for spec.scaleToZero.hold.maxBody: expected a size of at most spec.scaleToZero.hold.maxBodies, which is 1Mi"#
+)]
+#[case(
+    "scaleToZero: {hold: {keepAliveAfter: 0s}}",
+    r#""0s" for spec.scaleToZero.hold.keepAliveAfter: expected a duration from 1s to 1h"#
+)]
 #[case("fallback: {replicas: 0}", r#""0" for spec.fallback.replicas: expected an integer >= 1"#)]
 #[case(
     "fallback: {failureThreshold: 0}",

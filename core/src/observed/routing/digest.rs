@@ -176,8 +176,12 @@ pub struct ServerDigest {
     pub(super) engine: Option<Engine>,
     /// Port of the engine.
     pub(super) port: Option<u16>,
+    /// Name to which the router changes the model name of a request.
+    pub(super) model: Option<String>,
     /// `true` if different pods do prefill and decode.
     pub(super) disaggregated: bool,
+    /// `true` if the router speaks TLS to the pods.
+    pub(super) is_tls: bool,
 }
 
 /// LoRA adapters of a route that are kept; Kthena's CRD allows 10.
@@ -225,13 +229,16 @@ impl From<&LiveModelRoute> for RouteDigest {
 impl From<&LiveModelServer> for ServerDigest {
     fn from(live: &LiveModelServer) -> Self {
         let mut selector = live.spec.workload_selector.clone().unwrap_or_default();
+        let port = live.spec.workload_port.as_ref();
         if selector.match_labels.len() > LABELS_MAX {
             selector.match_labels.clear();
         }
         Self {
             labels: selector.match_labels,
             engine: live.spec.inference_engine.as_deref().and_then(Engine::from_name),
-            port: live.spec.workload_port.as_ref().map(|port| port.port),
+            port: port.map(|port| port.port),
+            model: live.spec.model.clone().filter(|name| may_be_sent(name)),
+            is_tls: port.and_then(|port| port.protocol.as_deref()) == Some("https"),
             disaggregated: selector.pd_group,
         }
     }

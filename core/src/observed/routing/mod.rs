@@ -7,6 +7,8 @@ mod precedence;
 pub use digest::{LiveModelRoute, LiveModelServer, RouteDigest, ServerDigest};
 pub use network::{Network, further_names, targets};
 
+use std::collections::BTreeMap;
+
 use crate::signals::Engine;
 
 /// Routes from clients' requests to a model's pods.
@@ -62,6 +64,14 @@ pub struct Server {
     pub engine: Option<Engine>,
     /// Port of the engine.
     pub port: Option<u16>,
+    /// Name to which the router changes the model name of a request.
+    pub model: Option<String>,
+    /// Labels by which it selects pods.
+    pub labels: BTreeMap<String, String>,
+    /// `true` if different pods do prefill and decode.
+    pub disaggregated: bool,
+    /// `true` if the router speaks TLS to the pods.
+    pub is_tls: bool,
 }
 
 /// Number of names of one model, listed ones included; a query has to list them all.

@@ -94,7 +94,15 @@ impl<'a> Network<'a> {
             self.servers.iter().filter(|(key, server)| key.0 == namespace && server.selects(model_serving));
         selecting
             .take(PLACES_MAX)
-            .map(|(key, server)| Server { name: key.1.clone(), engine: server.engine, port: server.port })
+            .map(|(key, server)| Server {
+                name: key.1.clone(),
+                engine: server.engine,
+                port: server.port,
+                model: server.model.clone(),
+                labels: server.labels.clone(),
+                disaggregated: server.disaggregated,
+                is_tls: server.is_tls,
+            })
             .collect()
     }
 

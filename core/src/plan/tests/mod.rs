@@ -10,6 +10,7 @@ mod routing;
 mod scaled_object;
 mod service_time;
 mod shadow;
+mod stand_in;
 mod triggers;
 mod unread;
 mod verdicts;
