@@ -173,13 +173,14 @@ bench: ## Measure the cost of BENCH_MODELS models against a bare client, and wri
 	cargo build --locked --release -p benches
 	image/check target/image/kthena-keda
 	target/release/scale rounds target/image/kthena-keda --models $(BENCH_MODELS) --rounds $(BENCH_ROUNDS) --rest $(BENCH_REST) --to docs/benchmarks
+	@$(MAKE) --no-print-directory bench-foresight
 
 .PHONY: bench-plan
 bench-plan: ## Measure the number of plans per second on one core
 	cargo bench --locked -p benches --bench plan
 
 .PHONY: bench-foresight
-bench-foresight: ## Measure the time for the simulation of a week on one core
+bench-foresight: ## Measure the time for the simulation of a week on one core, and of a thousand candidates on two
 	cargo bench --locked -p benches --bench foresight
 
 .PHONY: bench-reaction

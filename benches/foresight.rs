@@ -1,12 +1,13 @@
-//! Time for the simulation of a week in steps of 15 s on one core.
+//! Time for the simulation of a week in steps of 15 s on one core, and of a thousand candidates on two, with the memory of all.
 #![allow(
     clippy::expect_used,
     clippy::missing_panics_doc,
+    clippy::print_stdout,
     missing_docs,
     reason = "a benchmark stops by panicking"
 )]
 
-use std::hint::black_box;
+use std::{fs, hint::black_box, thread, time::Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use kthena_keda::sources::Manifests;
@@ -108,5 +109,46 @@ fn weeks(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, weeks);
+/// Candidates of a search, and the cores that share them.
+const CANDIDATES: usize = 1000;
+const CORES: usize = 2;
+
+/// A thousand candidates of a week, once, and the peak of the memory.
+fn candidates(_: &mut Criterion) {
+    let workload = week();
+    let (settings, _) =
+        history(&json!({"kthena.io/model-name": "m", "autoscaling.kthena.io/service-time": "6s"}), &workload);
+    let run = |_: usize| {
+        let backtest = Backtest {
+            model: "models/chat".to_owned(),
+            source: Source::Load(black_box(&workload)),
+            current: &settings,
+            candidates: &[],
+            fixed: &[],
+            slo: Slo::default(),
+            plant: PlantOptions { slots: None, cold_start: 300.0, queue: Queue::Engine, service_time: None },
+            costs: Costs::default(),
+            periods: Periods::default(),
+            explain: None,
+            assume_independent: false,
+        };
+        backtest.report().expect("a report").runs.len()
+    };
+    let started = Instant::now();
+    let done: usize = thread::scope(|scope| {
+        let part = |_| scope.spawn(|| (0..CANDIDATES / CORES).map(run).sum::<usize>());
+        let parts: Vec<_> = (0..CORES).map(part).collect();
+        parts.into_iter().map(|part| part.join().expect("a sum")).sum()
+    });
+    let seconds = started.elapsed().as_secs_f64();
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or(" unknown").trim();
+    println!(
+        "{done} candidates of a week on {CORES} cores: {seconds:.1} s, {:.2} of the 10 s allowed",
+        seconds / 10.0
+    );
+    println!("peak memory of the benchmark: {peak}");
+}
+
+criterion_group!(benches, candidates, weeks);
 criterion_main!(benches);
