@@ -140,7 +140,7 @@ mod tests {
         names.set(&[ENGINE]);
         let (queue, _stop) = started(&names);
         for _ in 0..2 {
-            sleep(Duration::from_secs(60)).await;
+            sleep(Duration::from_mins(1)).await;
             let before = Instant::now();
             assert_eq!(queue.position().engine(OWN).await.unwrap().address, ENGINE);
             assert_eq!(before.elapsed(), Duration::ZERO);
@@ -169,7 +169,7 @@ mod tests {
             delays.push(at - ready);
             drop(lease);
         }
-        assert!(delays[49] - delays[0] >= Duration::from_millis(800), "{delays:?}");
+        assert!(delays[49] >= delays[0] + Duration::from_millis(800), "{delays:?}");
         assert!(delays[49] <= Duration::from_secs(2), "{delays:?}");
     }
 
