@@ -93,9 +93,9 @@ async fn commands_of_the_readme_and_the_quick_start_work() {
     let readme: Vec<String> =
         readme.into_iter().filter(|line| !SKIPPED.iter().any(|prefix| line.starts_with(prefix))).collect();
     // The first example needs no cluster, and no compiler if the binary exists.
-    let example = commands("README.md")
-        .into_iter()
-        .find_map(|line| line.strip_prefix("cargo run -- ").map(|rest| format!("kthena-keda {rest}")));
+    let example = commands("README.md").into_iter().find_map(|line| {
+        line.strip_prefix("cargo run -- render ").map(|rest| format!("kthena-keda render {rest}"))
+    });
     assert!(shell.succeeds(&example.expect("a first example")).contains("kind: ScaledObject"));
     assert_eq!(
         readme[0], quick_start[0],

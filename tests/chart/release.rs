@@ -17,7 +17,7 @@ use serde_json::Value;
 const BINARY: &str = env!("CARGO_BIN_EXE_kthena-keda");
 
 /// Dashboard panels that are empty on a healthy system, or need a scrape of another component.
-const EMPTY_WHEN_HEALTHY: [&str; 7] = [
+const EMPTY_WHEN_HEALTHY: [&str; 10] = [
     "Not ready",
     "Not ready, by name",
     "Unknown",
@@ -25,6 +25,9 @@ const EMPTY_WHEN_HEALTHY: [&str; 7] = [
     "What KEDA reads, by signal",
     "Events dropped",
     "Errors, by class",
+    "Requests that wait for a model",
+    "Handed over and refused",
+    "Time until the hand-over",
 ];
 
 /// Values with the Prometheus URL and short intervals, because the result of a check before the first scrape
