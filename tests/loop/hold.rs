@@ -280,7 +280,7 @@ async fn requests_of_two_routers_are_held_and_one_router_may_restart() {
 async fn a_bounded_queue_of_the_router_does_not_block_the_hand_over() {
     let Some(chain) = chain().await else { return };
     let asleep = Asleep::start(chain, "fair", &[]).await;
-    let router = queueing_router(chain, &asleep.chat).await;
+    let router = queueing_router(chain, &asleep.chat, "kthena-router-bounded").await;
     let probe = async || {
         let requests = asleep.send(&router, 17);
         tokio::time::sleep(Duration::from_secs(1)).await;

@@ -200,14 +200,14 @@ async fn keeps_series_of_engines_that_no_query_reads_out_of_prometheus() {
 }
 
 /// A router that forwards five requests of a model at a time and queues the others.
-pub async fn queueing_router(chain: &Chain, chat: &Model) -> Router {
+pub async fn queueing_router(chain: &Chain, chat: &Model, name: &'static str) -> Router {
     let fairness = [
         ("ENABLE_FAIRNESS_SCHEDULING", "true"),
         ("FAIRNESS_MAX_CONCURRENT", "5"),
         ("FAIRNESS_QUEUE_TIMEOUT", "10m"),
     ];
     let settings = RouterSettings { environment: &fairness, ..RouterSettings::default() };
-    Router::start_with(&chain.stack.control_plane, chat.client(), "kthena-router-fair", settings).await
+    Router::start_with(&chain.stack.control_plane, chat.client(), name, settings).await
 }
 
 #[tokio::test]
@@ -215,7 +215,7 @@ async fn scales_by_requests_queued_in_the_router() {
     let Some(chain) = chain().await else { return };
     let chat = chain.model_with("queued", by("queued-requests=4")).await;
     chat.serves(chain).await;
-    let router = queueing_router(chain, &chat).await;
+    let router = queueing_router(chain, &chat, "kthena-router-fair").await;
     let load = Load::start(LoadSettings {
         router: router.url.clone(),
         model: chat.name.clone(),
