@@ -19,15 +19,15 @@ use crate::{
 };
 use kthena_keda_core::{
     api::kthena::ModelServing,
-    domain::{Key, ServiceTime, key, rounded_up_millis},
+    domain::{Key, PrometheusUrl, ServiceTime, key, rounded_up_millis},
     intent::PrometheusSettings,
     observed::Measurements,
     plan::{Triggers, plan},
     promql::Expr,
 };
 
-/// Models of one round, those that were not looked at for the longest time first, with namespaces in turn. Those of a usual fleet are looked at before a condition
-/// that was written before a restart may change.
+/// Models of one round, those that were not looked at for the longest time first, with namespaces in turn. Those of a usual fleet are looked
+/// at before a condition that was written before a restart may change.
 const MODELS: usize = 100;
 /// Models that are looked at at a time: a slow Prometheus delays those of another one less.
 const CONCURRENCY: usize = 4;
@@ -35,6 +35,10 @@ const CONCURRENCY: usize = 4;
 const REFRESH: Duration = Duration::from_hours(24);
 /// Time between two looks at a model whose time is not known yet.
 const RETRY: Duration = Duration::from_hours(1);
+/// Time until the next look at a model that was skipped: its Prometheus may have been slow for another model only.
+const RETRY_SKIPPED: Duration = Duration::from_mins(5);
+/// Time after which a failed look delays other models.
+const SLOW: Duration = Duration::from_secs(1);
 
 /// Runs for the life of the process: looks at the models that are due in each `period`, and calls `changed` with each model whose result differs from the last one.
 pub async fn run(
@@ -50,47 +54,78 @@ pub async fn run(
         sleep(backoff::jitter(period)).await;
         let due = schedule.due(context.caches.models_to_measure(), Instant::now());
         context.caches.probe_cache.retain_measured(|key| schedule.0.contains_key(key));
-        // A Prometheus that did not answer is not asked again in this round, in which the models of others would wait for its time limits.
-        let silent = Mutex::default();
+        let slow = Mutex::default();
         let mut looks = stream::iter(due)
-            .map(async |model| (key(&*model), look(&context, &router, &prometheus, &silent, &model).await))
+            .map(async |model| (key(&*model), look(&context, &router, &prometheus, &slow, &model).await))
             .buffer_unordered(CONCURRENCY);
-        while let Some((key, measured)) = looks.next().await {
-            let Some(measured) = measured else { continue };
-            schedule.record(&key, &measured, Instant::now());
-            if context.caches.probe_cache.record_measured(&key, measured) {
-                changed(key);
+        while let Some((key, outcome)) = looks.next().await {
+            match outcome {
+                Outcome::Measured(measured) => {
+                    schedule.record(&key, &measured, Instant::now());
+                    if context.caches.probe_cache.record_measured(&key, measured) {
+                        changed(key);
+                    }
+                }
+                Outcome::Skipped => schedule.postpone(&key, RETRY_SKIPPED),
+                Outcome::Unknown => {}
             }
         }
     }
 }
 
-/// Reads the history of one model; `None` if it has no complete plan now, or its Prometheus does not answer or is `silent`.
+/// Outcome of a look at one model.
+enum Outcome {
+    Measured(Measurements),
+    /// Its Prometheus fails slowly, so that the look would delay the models of others.
+    Skipped,
+    /// It has no complete plan now, or its Prometheus does not answer.
+    Unknown,
+}
+
+/// Addresses of the Prometheus that failed slowly in this round.
+type SlowAddresses = Mutex<HashSet<PrometheusUrl>>;
+
+/// Looks at one model, unless its Prometheus is in `slow`.
 async fn look(
     context: &Context,
     router: &RouterReceiver,
     prometheus: &Querier,
-    silent: &Mutex<HashSet<String>>,
+    slow: &SlowAddresses,
     model: &ModelServing,
-) -> Option<Measurements> {
+) -> Outcome {
+    let Some((settings, triggers)) = queries(context, router, model) else { return Outcome::Unknown };
+    if slow.lock().contains(&settings.url) {
+        return Outcome::Skipped;
+    }
+    let begun = Instant::now();
+    match measure(prometheus, &settings, &triggers).await {
+        Ok(measured) => Outcome::Measured(measured),
+        Err(error) => {
+            let (namespace, name) = (model.metadata.namespace.as_deref(), model.name());
+            tracing::debug!(namespace, name, error, "cannot read the history");
+            // A quick failure, such as a rejected query, delays no other model and may be that of one query alone.
+            if begun.elapsed() >= SLOW {
+                slow.lock().insert(settings.url);
+            }
+            Outcome::Unknown
+        }
+    }
+}
+
+/// The queries of one model and the Prometheus that they go to; `None` if it has no complete plan now, or no Prometheus that the
+/// operator can query.
+fn queries(
+    context: &Context,
+    router: &RouterReceiver,
+    model: &ModelServing,
+) -> Option<(PrometheusSettings, Triggers)> {
     let served = context.served.borrow().clone()?;
     let router = router.borrow().clone()?;
     let observed = context.caches.observe(model, &served, router);
     let plan = plan(&observed, served.capabilities, &context.settings.defaults);
     let resolved = plan.explanation?.resolved?;
     let settings = resolved.intent.profile.prometheus.filter(|prometheus| prometheus.aws_region.is_none())?;
-    let url = settings.url.to_string();
-    if silent.lock().contains(&url) {
-        return None;
-    }
-    let measured = measure(prometheus, &settings, &resolved.triggers).await;
-    measured
-        .inspect_err(|error| {
-            silent.lock().insert(url);
-            let (namespace, name) = (model.metadata.namespace.as_deref(), model.name());
-            tracing::debug!(namespace, name, error, "cannot read the history");
-        })
-        .ok()
+    Some((settings, resolved.triggers))
 }
 
 /// Queries the history of one model, with five queries at most.
@@ -135,13 +170,13 @@ struct Schedule(BTreeMap<Key, Look>);
 #[derive(Default)]
 struct Look {
     begun: Option<Instant>,
-    found_time: bool,
+    /// Time until the next one.
+    interval: Duration,
 }
 
 impl Look {
     fn is_due(&self, now: Instant) -> bool {
-        let interval = if self.found_time { REFRESH } else { RETRY };
-        self.begun.is_none_or(|begun| now.duration_since(begun) >= interval)
+        self.begun.is_none_or(|begun| now.duration_since(begun) >= self.interval)
     }
 }
 
@@ -160,14 +195,22 @@ impl Schedule {
         let due = longest_waiting(due, |model| key(&**model).0, MODELS);
         for model in &due {
             // One that cannot be measured is not looked at in each round.
-            self.0.insert(key(&**model), Look { begun: Some(now), found_time: false });
+            self.0.insert(key(&**model), Look { begun: Some(now), interval: RETRY });
         }
         due
     }
 
     fn record(&mut self, key: &Key, measured: &Measurements, now: Instant) {
+        let interval = if measured.service_time.is_some() { REFRESH } else { RETRY };
         if let Some(look) = self.0.get_mut(key) {
-            *look = Look { begun: Some(now), found_time: measured.service_time.is_some() };
+            *look = Look { begun: Some(now), interval };
+        }
+    }
+
+    /// Looks at a model again after this time, and not after [`RETRY`].
+    fn postpone(&mut self, key: &Key, interval: Duration) {
+        if let Some(look) = self.0.get_mut(key) {
+            look.interval = interval;
         }
     }
 }
@@ -224,6 +267,15 @@ mod tests {
         assert_eq!(first.len(), MODELS);
         let then = schedule.due(models(MODELS + 1), now + RETRY);
         assert!(!first.iter().any(|seen| key(&**seen) == key(&*then[0])), "the last one waited");
+    }
+
+    #[test]
+    fn looks_again_soon_at_a_model_that_was_skipped() {
+        let (mut schedule, now) = (Schedule::default(), Instant::now());
+        let first = schedule.due(models(2), now);
+        schedule.postpone(&key(&*first[0]), RETRY_SKIPPED);
+        assert_eq!(schedule.due(models(2), now + RETRY_SKIPPED / 2).len(), 0);
+        assert_eq!(schedule.due(models(2), now + RETRY_SKIPPED).len(), 1);
     }
 
     #[test]
