@@ -26,23 +26,11 @@ use kthena_keda_core::{
 pub(super) struct Failure {
     object: String,
     pub(super) error: Error,
-    /// `true` if the object is not one by which the model is scaled.
-    pub(super) is_of_stand_in: bool,
 }
 
 impl Failure {
-    /// A failure to write the stand-in.
-    pub(super) const fn of_stand_in(object: String, error: Error) -> Self {
-        Self { object, error, is_of_stand_in: true }
-    }
-
-    /// The same, of an object of the stand-in.
-    pub(super) fn into_stand_in(self) -> Self {
-        Self { is_of_stand_in: true, ..self }
-    }
-
-    fn new(object: String, error: Error) -> Self {
-        Self { object, error, is_of_stand_in: false }
+    pub(super) const fn new(object: String, error: Error) -> Self {
+        Self { object, error }
     }
 
     /// The rejection as the condition reports it; `None` for a failure that a retry resolves.
@@ -60,12 +48,18 @@ pub(super) struct Existing<'a> {
     pub(super) persistent: &'a [String],
 }
 
-/// Outcome of an apply.
+/// Outcome of an apply. A model whose stand-in cannot be written is scaled all the same.
+pub(super) struct Outcome {
+    /// The objects by which the model is scaled.
+    pub(super) scaling: Result<Applied, Failure>,
+    pub(super) stand_in: Result<AppliedObject, Failure>,
+}
+
+/// Outcome for the objects by which the model is scaled.
 #[derive(Debug, Default)]
 pub(super) struct Applied {
     scaled_object: AppliedObject,
     pod_monitor: AppliedObject,
-    stand_in: AppliedObject,
     pause_delay: Option<Duration>,
 }
 
@@ -79,12 +73,19 @@ pub(super) struct AppliedObject {
 }
 
 impl Applied {
+    /// # Errors
+    /// A write that failed, that of the ScaledObject first.
+    fn of(
+        scaled_object: Result<AppliedObject, Failure>,
+        pause_delay: Result<Option<Duration>, Failure>,
+        pod_monitor: Result<AppliedObject, Failure>,
+    ) -> Result<Self, Failure> {
+        Ok(Self { scaled_object: scaled_object?, pause_delay: pause_delay?, pod_monitor: pod_monitor? })
+    }
+
     /// When to reconcile again although nothing changes.
     pub(super) fn delay(&self) -> Option<Duration> {
-        [self.scaled_object.delay, self.pod_monitor.delay, self.stand_in.delay, self.pause_delay]
-            .into_iter()
-            .flatten()
-            .min()
+        [self.scaled_object.delay, self.pod_monitor.delay, self.pause_delay].into_iter().flatten().min()
     }
 
     /// Fields that are left alone from now on.
@@ -97,14 +98,7 @@ impl Applied {
 }
 
 /// Applies every object of the plan, also where another one fails.
-///
-/// # Errors
-/// A write that failed, that of the ScaledObject first.
-pub(super) async fn apply(
-    context: &ModelServingContext,
-    observed: &Observed,
-    plan: &Plan,
-) -> Result<Applied, Failure> {
+pub(super) async fn apply(context: &ModelServingContext, observed: &Observed, plan: &Plan) -> Outcome {
     let Plan {
         scaled_object,
         pause,
@@ -125,12 +119,7 @@ pub(super) async fn apply(
     let pod_monitor = apply_pod_monitor(context, observed, pod_monitor).await;
     let scaled_object = apply_scaled_object(context, observed, scaled_object).await;
     let stand_in = apply_stand_in(context, observed, stand_in).await;
-    Ok(Applied {
-        scaled_object: scaled_object?,
-        pause_delay: pause_delay?,
-        pod_monitor: pod_monitor?,
-        stand_in: stand_in?,
-    })
+    Outcome { scaling: Applied::of(scaled_object, pause_delay, pod_monitor), stand_in }
 }
 
 /// Pauses or resumes a ScaledObject that is kept. Returns how long the write has to wait where another client undoes it again and again.

@@ -7,7 +7,7 @@ use kube::{Resource as _, runtime::controller::Action};
 
 use super::{
     ModelServingContext,
-    apply::{Applied, Failure, apply},
+    apply::{Applied, Failure, Outcome, apply},
     report,
     status::{Phase, StatusWrite, waits_for_apply, write_status},
     uid,
@@ -44,8 +44,8 @@ pub(super) async fn reconcile(
         let plan = plan(&observed, capabilities, &context.shared.settings.defaults);
         match write_status(&context, &observed, &plan, Phase::BeforeApply).await? {
             StatusWrite::Current(delay) => {
-                let applied = apply(&context, &observed, &plan).await;
-                return record(&context, observed, plan, capabilities, delay, applied).await;
+                let outcome = apply(&context, &observed, &plan).await;
+                return record(&context, observed, plan, capabilities, delay, outcome).await;
             }
             StatusWrite::Stale(live) => {
                 let Some(again) = observe(&context, &live) else { return Ok(Action::await_change()) };
@@ -136,15 +136,14 @@ async fn record(
     plan: Plan,
     capabilities: Capabilities,
     status_delay: Option<Duration>,
-    applied: Result<Applied, Failure>,
+    Outcome { scaling, stand_in }: Outcome,
 ) -> Result<Action, Error> {
     report::publish_opted_out_without_condition(context, &observed, &plan);
     report::publish_mistyped_opt_in(context, &observed.model_serving);
-    let failure = applied.as_ref().err();
-    observed.rejection = failure.filter(|failure| !failure.is_of_stand_in).and_then(Failure::rejection);
-    let stand_in_changed = record_stand_in(context, &mut observed, failure);
+    observed.rejection = scaling.as_ref().err().and_then(Failure::rejection);
+    let stand_in_changed = record_stand_in(context, &mut observed, stand_in.as_ref().err());
     let persistent =
-        applied.as_ref().map_or_else(|_| observed.persistent_fields.clone(), Applied::persistent);
+        scaling.as_ref().map_or_else(|_| observed.persistent_fields.clone(), Applied::persistent);
     let has_changed = persistent != observed.persistent_fields;
     observed.persistent_fields = persistent;
     let condition_delay = if has_changed
@@ -156,11 +155,13 @@ async fn record(
     } else {
         None
     };
-    let apply_delay = applied.map_err(|failure| failure.error)?.delay();
+    let scaling_delay = scaling.map_err(|failure| failure.error)?.delay();
+    let stand_in_write_delay = stand_in.map_err(|failure| failure.error)?.delay;
     context.failures.forget(&uid(&observed.model_serving));
     let delays = [
         status_delay,
-        apply_delay,
+        scaling_delay,
+        stand_in_write_delay,
         condition_delay,
         keda_delay(&observed, &plan),
         resume_delay(context, &observed),
@@ -175,12 +176,9 @@ fn record_stand_in(
     observed: &mut Observed,
     failure: Option<&Failure>,
 ) -> bool {
-    // The stand-in comes last, and was not tried if another write failed for good.
-    let rejection = match failure {
-        Some(failure) if !failure.is_of_stand_in => return false,
-        Some(failure) => failure.rejection().or_else(|| observed.stand_in.rejection.clone()),
-        None => None,
-    };
+    // A failure that a retry resolves says nothing about the last rejection.
+    let rejection =
+        failure.and_then(|failure| failure.rejection().or_else(|| observed.stand_in.rejection.clone()));
     let has_changed = rejection != observed.stand_in.rejection;
     context.history.record_stand_in_rejection(&uid(&observed.model_serving), rejection.clone());
     observed.stand_in.rejection = rejection;

@@ -55,12 +55,9 @@ async fn apply_service(
             if object.is_none() {
                 expect_no_other::<LiveStandInService>(context, observed, &name).await?;
             }
-            apply_object(context, observed, existing, &**desired).await.map_err(Failure::into_stand_in)
+            apply_object(context, observed, existing, &**desired).await
         }
-        Desired::Remove => {
-            let removed = remove_object::<LiveStandInService>(context, observed, &name, object).await;
-            removed.map_err(Failure::into_stand_in)
-        }
+        Desired::Remove => remove_object::<LiveStandInService>(context, observed, &name, object).await,
         Desired::Keep => Ok(AppliedObject::default()),
     }
 }
@@ -75,10 +72,7 @@ async fn apply_pod(
     let found = observed.stand_in.pod.as_ref().map(|found| &found.owned);
     match (desired, found) {
         (Desired::Apply(desired), None) => create_pod(context, observed, desired).await,
-        (Desired::Remove, found) => {
-            let removed = remove_object::<LiveStandIn>(context, observed, &name, found).await;
-            removed.map_err(Failure::into_stand_in)
-        }
+        (Desired::Remove, found) => remove_object::<LiveStandIn>(context, observed, &name, found).await,
         (Desired::Apply(_), Some(_)) | (Desired::Keep, _) => Ok(AppliedObject::default()),
     }
 }
@@ -102,7 +96,7 @@ async fn create_pod(
     if created.as_ref().is_err_and(Error::is_namespace_terminating) {
         return Ok(AppliedObject::default());
     }
-    let live = created.map_err(|error| Failure::of_stand_in(format!("Pod {name}"), error))?;
+    let live = created.map_err(|error| Failure::new(format!("Pod {name}"), error))?;
     context.shared.caches.stores.record::<LiveStandIn, _>(&live);
     if history.record_applied(&uid, KIND.into(), fingerprint) {
         history.record_repair(&uid, KIND);
@@ -127,7 +121,7 @@ where
         Err(error) => Err(error),
     };
     let object = format!("{kind} {name}");
-    is_free.map_err(|error| Failure::of_stand_in(object, error))
+    is_free.map_err(|error| Failure::new(object, error))
 }
 
 async fn set_gate(context: &ModelServingContext, observed: &Observed, is_open: bool) -> Result<(), Failure> {
@@ -141,7 +135,7 @@ async fn set_gate(context: &ModelServingContext, observed: &Observed, is_open: b
         Err(error) => Err(error),
     };
     let live: Option<LiveStandIn> =
-        written.map_err(|error| Failure::of_stand_in(format!("the status of Pod {name}"), error))?;
+        written.map_err(|error| Failure::new(format!("the status of Pod {name}"), error))?;
     let Some(live) = live else { return Ok(()) };
     context.shared.caches.stores.record::<LiveStandIn, _>(&live);
     tracing::info!(namespace = live.namespace(), name, is_open, "changed the readiness gate of a stand-in");
