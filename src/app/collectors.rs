@@ -66,7 +66,7 @@ impl Collector for Cluster {
         show(&mut encoder, &MODELS, &by_reason)?;
         show(&mut encoder, &NOT_READY, &not_ready)?;
         let waiting = Family::<Labels<3>, Gauge>::default();
-        for ((namespace, name), found) in self.caches.probe_cache.waiting() {
+        for ((namespace, name), found) in self.caches.waiting_models() {
             let cause = found.cause().to_owned();
             waiting
                 .get_or_create(&[("namespace", namespace), ("model_serving", name), ("cause", cause)])
@@ -79,9 +79,7 @@ impl Collector for Cluster {
         }
         show(&mut encoder, &SHADOW_REPLICAS, &shadows)?;
         let served = Family::<Labels<1>, Gauge>::default();
-        for (neighbour, is_served) in
-            self.served.borrow().iter().flat_map(super::super::cluster::discovery::ServedApis::optional_apis)
-        {
+        for (neighbour, is_served) in self.served.borrow().iter().flat_map(ServedApis::optional_apis) {
             served.get_or_create(&[("neighbour", neighbour.to_owned())]).set(is_served.into());
         }
         show(&mut encoder, &SERVED, &served)?;

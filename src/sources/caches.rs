@@ -11,7 +11,8 @@ use kube::{
 };
 
 use super::{
-    LastReported, LastReports, LoadingTimes, ModelServingDigest, OptIn, ProbeCache, ShadowCache, index_keys,
+    LastReported, LastReports, LoadingTimes, ModelServingDigest, OptIn, ProbeCache, ShadowCache,
+    WaitingModels, index_keys,
     kinds::{Area, KindVisitor, Stores, WatchedKind, visit_all},
     model_digest::ResolvedProfile,
     related::borrowed,
@@ -162,6 +163,15 @@ impl Caches {
     /// The cause for which ServingGroups of a model do not become ready; `None` once they are, although the next check is due later.
     fn waiting(&self, model_serving: &ModelServing) -> Option<WaitingPods> {
         self.probe_cache.waiting_of(&key(model_serving)).filter(|_| model_serving.lags())
+    }
+
+    /// The opted-in models whose ServingGroups do not become ready, with the cause that was last found.
+    pub fn waiting_models(&self) -> WaitingModels {
+        let mut waiting = self.probe_cache.waiting();
+        waiting.retain(|key, _| {
+            self.model_serving(key).is_some_and(|model| model.is_opted_in() && model.lags())
+        });
+        waiting
     }
 
     /// The stand-in of a model, without what only the controller knows.
@@ -482,6 +492,15 @@ mod tests {
             json!({"metadata": {"name": "gold", "resourceVersion": allowed.len().to_string()}, "spec": spec});
         caches.stores.record::<LiveProfile, LiveProfile>(&serde_json::from_value(profile).unwrap());
         caches.stores.profiles.get("", "gold").unwrap().settings.unwrap()
+    }
+
+    #[test]
+    fn a_model_that_is_gone_no_longer_waits() {
+        let caches = caches();
+        let key = |name: &str| ("team-a".to_owned(), name.to_owned());
+        let waiting = [key("chat"), key("gone")].map(|key| (key, WaitingPods::NotReady));
+        caches.probe_cache.record_waiting(waiting.into());
+        assert_eq!(caches.waiting_models().into_keys().collect::<Vec<_>>(), [key("chat")]);
     }
 
     #[test]
