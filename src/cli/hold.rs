@@ -8,10 +8,10 @@ use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberI
 
 use super::run::LogFormat;
 use crate::{
-    hold::{self, ByteSize, HoldSettings, Limits},
+    hold::{self, HoldSettings, Limits},
     telemetry::{logs, server::Listen},
 };
-use kthena_keda_core::domain::{ValueError, seconds};
+use kthena_keda_core::domain::{Kibibytes, MAX_BODIES, ValueError, seconds};
 
 #[derive(Args)]
 pub(super) struct Hold {
@@ -33,12 +33,12 @@ pub(super) struct Hold {
     /// Maximum number of requests that are held; others are answered with 503.
     #[arg(long, env = "KTHENA_KEDA_HOLD_MAX_REQUESTS", value_name = "REQUESTS", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     max_requests: u32,
-    /// Maximum size of one request's body; longer ones are answered with 503.
-    #[arg(long, env = "KTHENA_KEDA_HOLD_MAX_BODY", value_name = "SIZE", default_value = "1MiB")]
-    max_body: ByteSize,
-    /// Maximum size of the bodies of all requests that are held; others are answered with 503.
-    #[arg(long, env = "KTHENA_KEDA_HOLD_MAX_BODIES", value_name = "SIZE", default_value = "64MiB")]
-    max_bodies: ByteSize,
+    /// Maximum size of one request's body, from 1Ki to 1024Mi; longer ones are answered with 503.
+    #[arg(long, env = "KTHENA_KEDA_HOLD_MAX_BODY", value_name = "SIZE", default_value = "1Mi", value_parser = size)]
+    max_body: Kibibytes,
+    /// Maximum size of the bodies of all requests that are held, from 1Ki to 1024Mi; others are answered with 503.
+    #[arg(long, env = "KTHENA_KEDA_HOLD_MAX_BODIES", value_name = "SIZE", default_value = "64Mi", value_parser = size)]
+    max_bodies: Kibibytes,
     /// Time without an answer after which a streaming request gets status 200 and comments that keep its connection open, up to 1h.
     /// An error is then an event of the stream. 0s never sends comments.
     #[arg(long, env = "KTHENA_KEDA_HOLD_KEEP_ALIVE_AFTER", value_name = "DURATION", default_value = "15s", value_parser = keep_alive)]
@@ -64,6 +64,10 @@ fn timeout(text: &str) -> Result<Duration, ValueError> {
 fn keep_alive(text: &str) -> Result<Duration, ValueError> {
     // Zero needs no unit.
     if text == "0" { Ok(Duration::ZERO) } else { duration(text, 0, 3600) }
+}
+
+fn size(text: &str) -> Result<Kibibytes, ValueError> {
+    Kibibytes::parse(text, MAX_BODIES)
 }
 
 fn duration(text: &str, min: i32, max: i32) -> Result<Duration, ValueError> {

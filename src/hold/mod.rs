@@ -11,7 +11,6 @@
 
 mod admission;
 mod body;
-mod byte_size;
 mod delivery;
 mod dispatcher;
 mod engines;
@@ -30,7 +29,6 @@ use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
 pub use admission::Limits;
-pub use byte_size::{ByteSize, ByteSizeError};
 
 use crate::telemetry::server::{Listen, Readiness, serve};
 use admission::Admission;

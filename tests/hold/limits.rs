@@ -39,7 +39,7 @@ async fn requests_beyond_the_most_are_refused_until_one_leaves() {
 
 #[tokio::test]
 async fn long_bodies_are_refused_alone_and_together() {
-    let Some(stand_in) = StandIn::start(&["--max-body=100KiB", "--max-bodies=150KiB", "--timeout=15s"]).await
+    let Some(stand_in) = StandIn::start(&["--max-body=100Ki", "--max-bodies=150Ki", "--timeout=15s"]).await
     else {
         return;
     };

@@ -23,7 +23,8 @@ use super::{
     monitoring::{Scheme, TlsConfig},
 };
 use crate::domain::{
-    Activation, Demand, ReplicaBounds, ScrapeInterval, SeriesMatchers, Signal, prometheus_url_pattern,
+    Activation, Demand, MAX_BODIES, MAX_BODY, ReplicaBounds, ScrapeInterval, SeriesMatchers, Signal,
+    prometheus_url_pattern,
 };
 
 /// Autoscaling settings that many ModelServings share.
@@ -510,12 +511,12 @@ pub struct HoldSpec {
     pub max_requests: i32,
     /// Size of a request's body, such as 512Ki or 1Mi, up to 64Mi. A larger one is answered with 503.
     #[schemars(regex(pattern = "^[1-9][0-9]{0,3}(Ki|Mi)$"), length(max = 6))]
-    #[schemars(extend("x-kubernetes-validations" = size_up_to(MAX_BODY_KIB, "64Mi")))]
+    #[schemars(extend("x-kubernetes-validations" = size_up_to(MAX_BODY)))]
     pub max_body: String,
     /// Size of the bodies of all requests that are held at a time, up to 1024Mi. It counts towards the memory limit of
     /// the stand-in pod.
     #[schemars(regex(pattern = "^[1-9][0-9]{0,3}(Ki|Mi)$"), length(max = 6))]
-    #[schemars(extend("x-kubernetes-validations" = size_up_to(MAX_BODIES_KIB, "1024Mi")))]
+    #[schemars(extend("x-kubernetes-validations" = size_up_to(MAX_BODIES)))]
     pub max_bodies: String,
     /// Time after which a held request that asks for a stream gets the first keep-alive comment, from 1s to 1h. The
     /// comment commits the status 200, so a later failure is an error event in the stream.
@@ -523,11 +524,6 @@ pub struct HoldSpec {
     #[schemars(extend("x-kubernetes-validations" = between("1s", "1h")))]
     pub keep_alive_after: String,
 }
-
-/// Largest [`HoldSpec::max_body`], in KiB.
-pub(crate) const MAX_BODY_KIB: i32 = 64 * 1024;
-/// Largest [`HoldSpec::max_bodies`], in KiB.
-pub(crate) const MAX_BODIES_KIB: i32 = 1024 * 1024;
 
 impl Default for HoldSpec {
     fn default() -> Self {

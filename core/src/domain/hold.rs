@@ -1,6 +1,13 @@
 //! Limits of the requests that a stand-in pod holds.
 
+use std::fmt;
+
 use super::ValueError;
+
+/// Largest size of one held body.
+pub const MAX_BODY: Kibibytes = Kibibytes(64 * 1024);
+/// Largest size of all held bodies.
+pub const MAX_BODIES: Kibibytes = Kibibytes(1024 * 1024);
 
 /// Limits of the requests that are held while no ServingGroup is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,8 +32,8 @@ impl Kibibytes {
     /// Parses a size such as `512Ki` or `1Mi`.
     ///
     /// # Errors
-    /// If the text is no such size, is zero, or is larger than `max`, which is written as `max_text`.
-    pub(crate) fn parse(text: &str, max: i32, max_text: &str) -> Result<Self, ValueError> {
+    /// If the text is no such size, is zero, or is larger than `max`.
+    pub fn parse(text: &str, max: Self) -> Result<Self, ValueError> {
         let units = [("Mi", 1024), ("Ki", 1)];
         let parsed = units.iter().find_map(|(unit, size)| {
             let digits = text.strip_suffix(unit)?;
@@ -34,14 +41,26 @@ impl Kibibytes {
                 (1..=4).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
             digits.parse::<i32>().ok().filter(|_| is_number && !digits.starts_with('0'))?.checked_mul(*size)
         });
-        parsed.filter(|size| (1..=max).contains(size)).map(Self).ok_or_else(|| {
-            ValueError::expected(format!("a size such as 512Ki or 1Mi, from 1Ki to {max_text}"))
-        })
+        parsed
+            .filter(|size| (1..=max.0).contains(size))
+            .map(Self)
+            .ok_or_else(|| ValueError::expected(format!("a size such as 512Ki or 1Mi, from 1Ki to {max}")))
+    }
+
+    /// The size in bytes.
+    pub fn bytes(self) -> usize {
+        usize::try_from(self.0).unwrap_or_default().saturating_mul(1024)
     }
 
     /// The size in MiB, rounded up.
     pub const fn mebibytes(self) -> i32 {
         (self.0 + 1023) / 1024
+    }
+}
+
+impl fmt::Display for Kibibytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 % 1024 == 0 { write!(f, "{}Mi", self.0 / 1024) } else { write!(f, "{}Ki", self.0) }
     }
 }
 
@@ -63,7 +82,15 @@ mod tests {
     #[case("+1Mi", None)]
     #[case("99999Ki", None)]
     fn reads_sizes(#[case] text: &str, #[case] expected: Option<i32>) {
-        assert_eq!(Kibibytes::parse(text, 65_536, "64Mi").ok().map(|size| size.0), expected);
+        assert_eq!(Kibibytes::parse(text, MAX_BODY).ok().map(|size| size.0), expected);
+    }
+
+    #[test]
+    fn sizes_parse_as_they_are_written() {
+        for size in [1, 1023, 1024, 1025, 9999, MAX_BODIES.0].map(Kibibytes) {
+            assert_eq!(Kibibytes::parse(&size.to_string(), MAX_BODIES).ok(), Some(size), "{size}");
+        }
+        assert_eq!(Kibibytes(2).bytes(), 2048);
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub use error::{InvalidValue, ValueError};
 pub use foreign_text::shortened;
 pub(crate) use foreign_text::shortened_to;
 pub use foreign_text::{cut, field_path, listed, printable, quoted};
-pub use hold::{Hold, Kibibytes};
+pub use hold::{Hold, Kibibytes, MAX_BODIES, MAX_BODY};
 pub use key::{Key, key, version};
 pub use label::{Label, Namespace, ObjectName};
 pub use label_selector::LabelSelector;

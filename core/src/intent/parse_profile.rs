@@ -15,14 +15,13 @@ use crate::{
         monitoring::{KeyReference, Scheme, SecretOrConfigMap, TlsConfig},
         profile::{
             AuthMode, AutoscalingProfileSpec, BacklogSpec, CreateSpec, CreateWord, CustomSignalSpec,
-            FallbackSpec, HeaderValue, HoldSpec, LabelValue, MAX_BODIES_KIB, MAX_BODY_KIB, MatcherValue,
-            MonitorsSpec, NamespacePatternSpec, PolicySpec, PrometheusSpec, ReplicasSpec, RouterSpec,
-            SignalSpec,
+            FallbackSpec, HeaderValue, HoldSpec, LabelValue, MatcherValue, MonitorsSpec,
+            NamespacePatternSpec, PolicySpec, PrometheusSpec, ReplicasSpec, RouterSpec, SignalSpec,
         },
     },
     domain::{
-        ACTIVATION, Backlog, Hold, InvalidValue, Kibibytes, Label, Namespace, NamespacePattern,
-        ReplicaBounds, SeriesMatchers, Signal, Target, ValueError, seconds,
+        ACTIVATION, Backlog, Hold, InvalidValue, Kibibytes, Label, MAX_BODIES, MAX_BODY, Namespace,
+        NamespacePattern, ReplicaBounds, SeriesMatchers, Signal, Target, ValueError, seconds,
     },
     promql::{Query, QueryError, Template, without_comments},
     signals::RouterSettings,
@@ -446,8 +445,8 @@ impl Parser {
             let expected = ValueError::expected(expected);
             self.reject(format!("{path}.maxRequests"), &spec.max_requests.to_string(), expected);
         }
-        let max_body = Kibibytes::parse(&spec.max_body, MAX_BODY_KIB, "64Mi");
-        let max_bodies = Kibibytes::parse(&spec.max_bodies, MAX_BODIES_KIB, "1024Mi");
+        let max_body = Kibibytes::parse(&spec.max_body, MAX_BODY);
+        let max_bodies = Kibibytes::parse(&spec.max_bodies, MAX_BODIES);
         if let (Ok(one), Ok(all)) = (&max_body, &max_bodies)
             && one > all
         {

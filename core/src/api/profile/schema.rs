@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use strum::VariantArray as _;
 
 use super::CreateWord;
-use crate::domain::{ACTIVATION, Demand, Latency, SeriesMatchers, Signal};
+use crate::domain::{ACTIVATION, Demand, Kibibytes, Latency, SeriesMatchers, Signal};
 
 pub(super) fn signal_names() -> Vec<&'static str> {
     Signal::all().map(Signal::name).collect()
@@ -151,6 +151,6 @@ fn kibibytes_of(text: &str) -> String {
 }
 
 /// Rule for a size with the unit Ki or Mi; `max` is written as `text`.
-pub(super) fn size_up_to(max: i32, text: &str) -> [Value; 1] {
-    [rule(&format!("{} <= {max}", kibibytes_of("self")), &format!("must be at most {text}"))]
+pub(super) fn size_up_to(max: Kibibytes) -> [Value; 1] {
+    [rule(&format!("{} <= {}", kibibytes_of("self"), max.0), &format!("must be at most {max}"))]
 }

@@ -161,8 +161,8 @@ fn args(Content { model_serving, endpoint, hold, .. }: &Content<'_>, probe_port:
         format!("--engines={}.{namespace}.svc", model_serving.stand_in_name()),
         format!("--timeout={timeout}s"),
         format!("--max-requests={max_requests}"),
-        format!("--max-body={}KiB", max_body.0),
-        format!("--max-bodies={}KiB", max_bodies.0),
+        format!("--max-body={max_body}"),
+        format!("--max-bodies={max_bodies}"),
         format!("--keep-alive-after={keep_alive_after}s"),
         format!("--probe-port={probe_port}"),
     ];
