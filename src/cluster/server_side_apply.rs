@@ -4,11 +4,6 @@ use std::fmt::Debug;
 
 use http::header::{ACCEPT, HeaderValue};
 use json_patch::{PatchOperation, RemoveOperation, TestOperation, jsonptr::PointerBuf};
-use k8s_openapi::{
-    api::core::v1::{Pod, PodCondition, PodStatus},
-    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
-    jiff::Timestamp,
-};
 use kube::{
     Api, Client, Resource,
     api::{
@@ -22,7 +17,7 @@ use serde_json::Value;
 
 use super::Error;
 use kthena_keda_core::{
-    api::{metadata::OPERATOR, stand_in::TAKES_REQUESTS},
+    api::metadata::OPERATOR,
     domain::Pause,
     observed::{Fingerprint, LiveObject, OwnedObject, Ownership, SpecDifference, with_pause},
 };
@@ -180,35 +175,16 @@ where
     if found.items.is_empty() { Ok(()) } else { Err(Error::Occupied) }
 }
 
-/// Sets the condition of a pod's readiness gate; other conditions stay. Returns `None` if the pod is gone.
+/// Merges the status of a built-in kind by strategy: of a list of conditions only those in `object` change. Returns `None` if the object is gone.
 ///
 /// # Errors
-/// A conflict if another pod has the name by now, or any other rejection by the API server.
-pub async fn set_readiness_gate<L>(
-    api: &Api<L>,
-    name: &str,
-    uid: &str,
-    is_open: bool,
-    now: Timestamp,
-) -> Result<Option<L>, Error>
+/// A conflict if `object` has another uid, or any other rejection by the API server.
+pub async fn merge_conditions<L, K>(api: &Api<L>, name: &str, object: &K) -> Result<Option<L>, Error>
 where
     L: Clone + DeserializeOwned + Debug,
+    K: Serialize + Debug,
 {
-    let (status, reason) =
-        if is_open { ("True", "NoReadyServingGroup") } else { ("False", "ServingGroupsReady") };
-    let condition = PodCondition {
-        type_: TAKES_REQUESTS.to_owned(),
-        status: status.to_owned(),
-        reason: Some(reason.to_owned()),
-        last_transition_time: Some(Time(now)),
-        ..PodCondition::default()
-    };
-    let pod = Pod {
-        metadata: ObjectMeta { uid: Some(uid.to_owned()), ..ObjectMeta::default() },
-        status: Some(PodStatus { conditions: Some(vec![condition]), ..PodStatus::default() }),
-        spec: None,
-    };
-    match api.patch_status(name, &by_operator(), &Patch::Strategic(pod)).await.map_err(Error::from) {
+    match api.patch_status(name, &by_operator(), &Patch::Strategic(object)).await.map_err(Error::from) {
         Ok(live) => Ok(Some(live)),
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error),

@@ -39,6 +39,7 @@ pub use router::{RouterPlan, assumed_service, plan_router};
 pub use shadow::scaled_by;
 pub use stand_in::{
     GateChange, StandInPlan, StandInRefusal, StandInState, fingerprint as stand_in_fingerprint,
+    readiness_gate,
 };
 pub use triggers::{ServiceTimeQueries, TriggerSpec, Triggers};
 pub use verdict::{Verdict, is_load_reason};

@@ -7,6 +7,7 @@
 mod pod;
 mod refusal;
 
+pub use pod::readiness_gate;
 pub use refusal::StandInRefusal;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -17,7 +17,7 @@ use super::{
 use crate::cluster::{Error, server_side_apply};
 use kthena_keda_core::{
     observed::{LiveStandIn, LiveStandInService, Observed},
-    plan::{Desired, GateChange, StandInPlan, stand_in_fingerprint},
+    plan::{Desired, GateChange, StandInPlan, readiness_gate, stand_in_fingerprint},
 };
 
 /// Name of the pod's kind in the history.
@@ -127,11 +127,9 @@ where
 async fn set_gate(context: &ModelServingContext, observed: &Observed, is_open: bool) -> Result<(), Failure> {
     let name = observed.model_serving.stand_in_name();
     let Some(found) = observed.stand_in.pod.as_ref() else { return Ok(()) };
+    let gated = readiness_gate(&found.owned.uid, is_open, Timestamp::now());
     let written = match api::<LiveStandIn>(context, observed) {
-        Ok(api) => {
-            server_side_apply::set_readiness_gate(&api, &name, &found.owned.uid, is_open, Timestamp::now())
-                .await
-        }
+        Ok(api) => server_side_apply::merge_conditions(&api, &name, &gated).await,
         Err(error) => Err(error),
     };
     let live: Option<LiveStandIn> =

@@ -4,11 +4,16 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::{
     api::core::v1::{
-        Capabilities, Container, ContainerPort, HTTPGetAction, Pod, PodReadinessGate, PodSecurityContext,
-        PodSpec, Probe, ResourceRequirements, SeccompProfile, SecurityContext, Service, ServicePort,
-        ServiceSpec, Sysctl,
+        Capabilities, Container, ContainerPort, HTTPGetAction, Pod, PodCondition, PodReadinessGate,
+        PodSecurityContext, PodSpec, PodStatus, Probe, ResourceRequirements, SeccompProfile, SecurityContext,
+        Service, ServicePort, ServiceSpec, Sysctl,
     },
-    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
+    apimachinery::pkg::{
+        api::resource::Quantity,
+        apis::meta::v1::{ObjectMeta, Time},
+        util::intstr::IntOrString,
+    },
+    jiff::Timestamp,
 };
 
 use super::{super::owner, Endpoint};
@@ -167,6 +172,24 @@ fn args(Content { model_serving, endpoint, hold, .. }: &Content<'_>, probe_port:
         format!("--probe-port={probe_port}"),
     ];
     ["hold".to_owned()].into_iter().chain(ports).chain(settings).chain(models).collect()
+}
+
+/// Status of the pod with this uid in which only the condition of its readiness gate is set.
+pub fn readiness_gate(uid: &str, is_open: bool, now: Timestamp) -> Pod {
+    let (status, reason) =
+        if is_open { ("True", "NoReadyServingGroup") } else { ("False", "ServingGroupsReady") };
+    let condition = PodCondition {
+        type_: TAKES_REQUESTS.to_owned(),
+        status: status.to_owned(),
+        reason: Some(reason.to_owned()),
+        last_transition_time: Some(Time(now)),
+        ..PodCondition::default()
+    };
+    Pod {
+        metadata: ObjectMeta { uid: Some(uid.to_owned()), ..ObjectMeta::default() },
+        status: Some(PodStatus { conditions: Some(vec![condition]), ..PodStatus::default() }),
+        spec: None,
+    }
 }
 
 /// The first port that no engine has.
