@@ -68,6 +68,23 @@ fn history(annotations: &serde_json::Value, workload: &Workload) -> (Settings, H
     (settings, history)
 }
 
+/// The backtest of the settings in force, without candidates.
+fn backtest<'a>(current: &'a Settings, source: Source<'a>) -> Backtest<'a> {
+    Backtest {
+        model: "models/chat".to_owned(),
+        source,
+        current,
+        candidates: &[],
+        fixed: &[],
+        slo: Slo::default(),
+        plant: PlantOptions { slots: None, cold_start: 300.0, queue: Queue::Engine, service_time: None },
+        costs: Costs::default(),
+        periods: Periods::default(),
+        explain: None,
+        assume_independent: false,
+    }
+}
+
 /// A week of days and nights in which the busiest hours are too much for ten ServingGroups.
 fn week() -> Workload {
     let inflow = |step: u32| {
@@ -86,24 +103,14 @@ fn weeks(criterion: &mut Criterion) {
     let bounded = json!({"kthena.io/model-name": "m", "autoscaling.kthena.io/service-time": "6s"});
     for (name, annotations) in [("in flight", one), ("bounded backlog", bounded)] {
         let (settings, history) = history(&annotations, &workload);
-        let backtest = |source| Backtest {
-            model: "models/chat".to_owned(),
-            source,
-            current: &settings,
-            candidates: &[],
-            fixed: &[],
-            slo: Slo::default(),
-            plant: PlantOptions { slots: None, cold_start: 300.0, queue: Queue::Engine, service_time: None },
-            costs: Costs::default(),
-            periods: Periods::default(),
-            explain: None,
-            assume_independent: false,
-        };
         group.bench_function(format!("{name}, a load"), |bencher| {
-            bencher.iter(|| backtest(Source::Load(black_box(&workload))).report().expect("a report"));
+            bencher
+                .iter(|| backtest(&settings, Source::Load(black_box(&workload))).report().expect("a report"));
         });
         group.bench_function(format!("{name}, a history: five replays and two runs"), |bencher| {
-            bencher.iter(|| backtest(Source::History(black_box(&history))).report().expect("a report"));
+            bencher.iter(|| {
+                backtest(&settings, Source::History(black_box(&history))).report().expect("a report")
+            });
         });
     }
     group.finish();
@@ -119,20 +126,7 @@ fn candidates(_: &mut Criterion) {
     let (settings, _) =
         history(&json!({"kthena.io/model-name": "m", "autoscaling.kthena.io/service-time": "6s"}), &workload);
     let run = |_: usize| {
-        let backtest = Backtest {
-            model: "models/chat".to_owned(),
-            source: Source::Load(black_box(&workload)),
-            current: &settings,
-            candidates: &[],
-            fixed: &[],
-            slo: Slo::default(),
-            plant: PlantOptions { slots: None, cold_start: 300.0, queue: Queue::Engine, service_time: None },
-            costs: Costs::default(),
-            periods: Periods::default(),
-            explain: None,
-            assume_independent: false,
-        };
-        backtest.report().expect("a report").runs.len()
+        backtest(&settings, Source::Load(black_box(&workload))).report().expect("a report").runs.len()
     };
     let started = Instant::now();
     let done: usize = thread::scope(|scope| {

@@ -18,9 +18,10 @@ mod render;
 mod run;
 mod shadow;
 
-use std::process::ExitCode;
+use std::{io, process::ExitCode};
 
 use clap::{CommandFactory as _, Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Autoscales Kthena ModelServings with KEDA: generates a ScaledObject from one annotation.
 #[derive(Parser)]
@@ -95,4 +96,18 @@ fn usage_error(error: &clap::Error) -> ExitCode {
         _ if reads_history => ExitCode::FAILURE,
         code => ExitCode::from(u8::try_from(code).unwrap_or(1)),
     }
+}
+
+/// Completes on SIGTERM or SIGINT.
+///
+/// # Errors
+/// If the handlers cannot be installed.
+fn termination() -> io::Result<impl Future<Output = ()> + Send + 'static> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
 }

@@ -188,11 +188,7 @@ fn anchors(page: &Path) -> BTreeSet<String> {
 /// Messages and alerts link to sections of the troubleshooting page.
 #[test]
 fn links_from_messages_and_alerts_lead_to_a_section() {
-    let page = read("docs/troubleshooting.md");
-    let headings =
-        page.lines().filter_map(|line| Some(line.trim_start_matches('#')).filter(|text| *text != line));
-    let anchors: BTreeSet<String> =
-        headings.map(|text| text.trim().to_lowercase().replace(' ', "-")).collect();
+    let anchors = anchors(Path::new("docs/troubleshooting.md"));
     let mut links = BTreeSet::new();
     for source in
         ["charts/kthena-keda/alerts/kthena-keda.yaml", "core/src/plan/mod.rs", "core/src/plan/verdict.rs"]

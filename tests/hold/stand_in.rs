@@ -8,7 +8,7 @@ use std::{
     sync::atomic::{AtomicU8, Ordering},
 };
 
-use harness::{Process, chain::is_in_namespace, wait::until_asked, web};
+use harness::{Process, chain::can_run, wait::until_asked, web};
 
 use super::client::PORT;
 
@@ -24,22 +24,6 @@ pub struct StandIn {
     pub process: Process,
     pub address: IpAddr,
     hosts: PathBuf,
-}
-
-/// `true` if the tests can run in this process. Otherwise prints that the test is skipped.
-fn can_run() -> bool {
-    let can = is_in_namespace();
-    if !can {
-        let test = std::thread::current().name().unwrap_or("a test").to_owned();
-        assert!(
-            std::env::var("CI").as_deref() != Ok("true"),
-            "{test} needs a network namespace, which cannot be created here"
-        );
-        eprintln!(
-            "SKIPPED {test}: it needs a network namespace; run `make test`, or check the prerequisites with `make doctor`"
-        );
-    }
-    can
 }
 
 /// An address that no other test has.

@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 use engine::{Engine, EngineSettings, Load, LoadSettings};
-use harness::{Chain, ChainSettings, Model, kinds, neighbours::Router, wait::until_asked};
+use harness::{Chain, ChainSettings, Model, chain::can_run, kinds, neighbours::Router, wait::until_asked};
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 use tokio::time::sleep;
 
-use super::shared::{BINARY, can_run, explain};
+use super::shared::{BINARY, explain};
 
 /// Windows of the arrival rate, of which the greater rate counts, and a margin of a few scrapes.
 const SHORT_WINDOW: Duration = Duration::from_secs(30);

@@ -2,11 +2,11 @@
 
 use std::{process::Command, time::Duration};
 
-use harness::{Chain, ChainSettings, Model};
+use harness::{Chain, ChainSettings, Model, chain::can_run};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use super::shared::{BINARY, can_run};
+use super::shared::BINARY;
 
 /// Period of the HPA's syncs, in seconds.
 const SYNC_PERIOD: u32 = 5;

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use engine::Load;
-use harness::{Chain, ChainSettings, Model, kinds, neighbours::Router};
+use harness::{Chain, ChainSettings, Model, chain::can_run, kinds, neighbours::Router};
 use kube::{
     Api,
     api::{DeleteParams, DynamicObject},
@@ -14,7 +14,7 @@ use kube::{
 use serde_json::json;
 use tokio::sync::Mutex;
 
-use super::shared::{BINARY, agree, can_run, event};
+use super::shared::{BINARY, agree, event};
 
 /// Longer than the scale-down window and a few polls of every component, so that a component that mistakes
 /// missing data for no load has acted.

@@ -6,11 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use harness::{Chain, ChainSettings, Identity, Model, ask, stack::resource, wait::until_asked};
+use harness::{
+    Chain, ChainSettings, Identity, Model, ask, chain::can_run, stack::resource, wait::until_asked,
+};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::shared::{BINARY, SETTLED, can_run, chain};
+use super::shared::{BINARY, SETTLED, chain};
 
 const SHADOW: &str = "autoscaling.kthena.io/shadow";
 

@@ -2,9 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use harness::{
-    Chain, ChainSettings, Identity, Model, chain::is_in_namespace, stack::resource, wait::until_asked,
-};
+use harness::{Chain, ChainSettings, Identity, Model, chain::can_run, stack::resource, wait::until_asked};
 use kube::api::{DynamicObject, ListParams};
 use tokio::sync::OnceCell;
 
@@ -15,25 +13,6 @@ pub const SETTLED: Duration = Duration::from_secs(7);
 
 /// The binary under test.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_kthena-keda");
-
-/// `true` if the chain can run in this process. Otherwise prints that the test is skipped.
-///
-/// # Panics
-/// In CI, if the chain cannot run.
-pub fn can_run() -> bool {
-    let can = is_in_namespace();
-    if !can {
-        let test = std::thread::current().name().unwrap_or("a test").to_owned();
-        assert!(
-            std::env::var("CI").as_deref() != Ok("true"),
-            "{test} needs a network namespace, which cannot be created here"
-        );
-        eprintln!(
-            "SKIPPED {test}: it needs a network namespace; run `make test`, or check the prerequisites with `make doctor`"
-        );
-    }
-    can
-}
 
 /// The shared chain; `None` where it cannot run.
 pub async fn chain() -> Option<&'static Chain> {

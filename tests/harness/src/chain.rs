@@ -110,6 +110,26 @@ pub fn is_in_namespace() -> bool {
     TcpListener::bind((NAMESPACE_ADDRESS, 0)).is_ok()
 }
 
+/// `true` if a test that needs the network namespace can run in this process. Otherwise prints that it is skipped.
+///
+/// # Panics
+/// In CI, if it cannot run.
+#[expect(clippy::print_stderr, reason = "a skipped test is visible in the output")]
+pub fn can_run() -> bool {
+    let can = is_in_namespace();
+    if !can {
+        let test = std::thread::current().name().unwrap_or("a test").to_owned();
+        assert!(
+            std::env::var("CI").as_deref() != Ok("true"),
+            "{test} needs a network namespace, which cannot be created here"
+        );
+        eprintln!(
+            "SKIPPED {test}: it needs a network namespace; run `make test`, or check the prerequisites with `make doctor`"
+        );
+    }
+    can
+}
+
 impl Chain {
     /// Starts all components, applies the profile and starts the operator.
     ///

@@ -12,17 +12,14 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::api::core::v1::{Binding, Container, EnvVar, ObjectReference, Pod};
-use kube::{
-    Api, Client, ResourceExt as _,
-    api::{ListParams, ObjectMeta, PostParams},
-};
+use k8s_openapi::api::core::v1::{Container, EnvVar, Pod};
+use kube::{Api, Client, ResourceExt as _, api::ListParams};
 use tokio::task::JoinHandle;
 
 use crate::{
     Identity, Process,
     control_plane::{ControlPlane, binary},
-    neighbours::NODE,
+    neighbours::bind,
     operator::OPERATOR,
     stack::root,
 };
@@ -133,7 +130,7 @@ impl Pods {
                 if let Ok(pods) =
                     api.list(&ListParams::default().labels("app.kubernetes.io/name=kthena-keda")).await
                 {
-                    bind(&api, &pods.items).await;
+                    bind_all(&api, &pods.items).await;
                     starter.sync(&mut shared.lock().expect("a lock"), &pods.items);
                 }
                 tokio::time::sleep(Duration::from_millis(200)).await;
@@ -154,24 +151,9 @@ impl Drop for Pods {
 }
 
 /// Binds pods to the only node, because there is no scheduler.
-async fn bind(api: &Api<Pod>, pods: &[Pod]) {
+async fn bind_all(api: &Api<Pod>, pods: &[Pod]) {
     for pod in pods.iter().filter(|pod| !is_bound(pod)) {
-        let target = ObjectReference {
-            kind: Some("Node".to_owned()),
-            name: Some(NODE.to_owned()),
-            ..ObjectReference::default()
-        };
-        let metadata = ObjectMeta { name: Some(pod.name_any()), ..ObjectMeta::default() };
-        let binding = Binding { metadata, target };
-        // An error is fine: the pod may have been deleted meanwhile.
-        let _ = api
-            .create_subresource::<_, serde_json::Value>(
-                "binding",
-                &pod.name_any(),
-                &PostParams::default(),
-                &binding,
-            )
-            .await;
+        bind(api, pod).await;
     }
 }
 

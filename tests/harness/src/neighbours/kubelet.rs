@@ -317,7 +317,7 @@ impl Worker {
 }
 
 /// Binds a pod to the only node, because there is no scheduler.
-async fn bind(api: &Api<Pod>, pod: &Pod) {
+pub async fn bind(api: &Api<Pod>, pod: &Pod) {
     let target = ObjectReference {
         kind: Some("Node".to_owned()),
         name: Some(NODE.to_owned()),

@@ -72,54 +72,6 @@ spec:
 ---
 apiVersion: kwok.x-k8s.io/v1alpha1
 kind: Stage
-metadata: {name: running}
-spec:
-  resourceRef: {apiGroup: v1, kind: Pod}
-  selector:
-    matchExpressions:
-      - {key: .metadata.deletionTimestamp, operator: DoesNotExist}
-      - {key: .status.podIP, operator: DoesNotExist}
-      - {key: '.metadata.annotations["stack.test/runtime"]', operator: Exists}
-  next:
-    statusTemplate: |
-      phase: Running
-      startTime: {{ Now | Quote }}
-      {{ with PodIPsWith .spec.nodeName false .metadata.uid .metadata.name .metadata.namespace }}
-      podIP: {{ index . 0 | Quote }}
-      podIPs: [{ip: {{ index . 0 | Quote }}}]
-      {{ end }}
-      conditions:
-      - {type: Initialized, status: "True", lastTransitionTime: {{ Now | Quote }}}
-      {{ range list "ContainersReady" "Ready" }}
-      - {type: {{ . }}, status: "False", reason: ContainersNotReady, lastTransitionTime: {{ Now | Quote }}}
-      {{ end }}
----
-apiVersion: kwok.x-k8s.io/v1alpha1
-kind: Stage
-metadata: {name: gated}
-spec:
-  resourceRef: {apiGroup: v1, kind: Pod}
-  selector:
-    matchExpressions:
-      - {key: .metadata.deletionTimestamp, operator: DoesNotExist}
-      - {key: .status.podIP, operator: DoesNotExist}
-      - {key: '.spec.readinessGates', operator: Exists}
-  next:
-    statusTemplate: |
-      phase: Running
-      startTime: {{ Now | Quote }}
-      {{ with PodIPsWith .spec.nodeName false .metadata.uid .metadata.name .metadata.namespace }}
-      podIP: {{ index . 0 | Quote }}
-      podIPs: [{ip: {{ index . 0 | Quote }}}]
-      {{ end }}
-      conditions:
-      - {type: Initialized, status: "True", lastTransitionTime: {{ Now | Quote }}}
-      {{ range list "ContainersReady" "Ready" }}
-      - {type: {{ . }}, status: "False", reason: ContainersNotReady, lastTransitionTime: {{ Now | Quote }}}
-      {{ end }}
----
-apiVersion: kwok.x-k8s.io/v1alpha1
-kind: Stage
 metadata: {name: gone}
 spec:
   resourceRef: {apiGroup: v1, kind: Pod}
@@ -131,6 +83,37 @@ spec:
   next: {delete: true}
 "#;
 
+/// Stage of pods whose containers really run, where they have the field `FIELD`: they get an address and are not ready.
+const RUNS: &str = r#"---
+apiVersion: kwok.x-k8s.io/v1alpha1
+kind: Stage
+metadata: {name: NAME}
+spec:
+  resourceRef: {apiGroup: v1, kind: Pod}
+  selector:
+    matchExpressions:
+      - {key: .metadata.deletionTimestamp, operator: DoesNotExist}
+      - {key: .status.podIP, operator: DoesNotExist}
+      - {key: 'FIELD', operator: Exists}
+  next:
+    statusTemplate: |
+      phase: Running
+      startTime: {{ Now | Quote }}
+      {{ with PodIPsWith .spec.nodeName false .metadata.uid .metadata.name .metadata.namespace }}
+      podIP: {{ index . 0 | Quote }}
+      podIPs: [{ip: {{ index . 0 | Quote }}}]
+      {{ end }}
+      conditions:
+      - {type: Initialized, status: "True", lastTransitionTime: {{ Now | Quote }}}
+      {{ range list "ContainersReady" "Ready" }}
+      - {type: {{ . }}, status: "False", reason: ContainersNotReady, lastTransitionTime: {{ Now | Quote }}}
+      {{ end }}
+"#;
+
+/// Names of such stages, and the fields of their pods.
+const RUNNING: [(&str, &str); 2] =
+    [("running", r#".metadata.annotations["stack.test/runtime"]"#), ("gated", ".spec.readinessGates")];
+
 /// The running kwok.
 #[derive(Debug)]
 pub struct Kwok {
@@ -141,7 +124,9 @@ pub struct Kwok {
 impl Kwok {
     /// Starts kwok with one node.
     pub async fn start(control_plane: &ControlPlane, client: &Client) -> Self {
-        let stages = write(control_plane.folder.join("stages.yaml"), STAGES);
+        let running = RUNNING.map(|(name, field)| RUNS.replace("NAME", name).replace("FIELD", field));
+        let stages = [STAGES].into_iter().chain(running.iter().map(String::as_str)).collect::<String>();
+        let stages = write(control_plane.folder.join("stages.yaml"), &stages);
         let kubeconfig = control_plane.kubeconfig(&Identity::Admin);
         let mut command = Command::new(binary("kwok"));
         command

@@ -19,8 +19,8 @@ pub use controller_manager::ControllerManager;
 pub use dns::Dns;
 pub use keda::Keda;
 pub use kthena::{Kthena, MAX_WAITING, Router, RouterSettings};
-pub(crate) use kubelet::MOCK;
 pub use kubelet::{Kubelet, STAND_IN};
+pub(crate) use kubelet::{MOCK, bind};
 pub use kwok::{Kwok, LOADING, NODE};
 pub use prometheus::{Bare, Guarded, Prometheus, PrometheusSettings};
 
