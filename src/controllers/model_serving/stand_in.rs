@@ -35,8 +35,8 @@ pub(super) async fn apply_stand_in(
     let StandInPlan { pod, service, gate, state: _ } = plan;
     let applied = apply_service(context, observed, service).await?;
     let created = apply_pod(context, observed, pod).await?;
-    if let Some(GateChange(is_open)) = gate {
-        set_gate(context, observed, *is_open).await?;
+    if let (Some(GateChange(is_open)), Some(found)) = (gate, &observed.stand_in.pod) {
+        set_gate(context, observed, &found.owned.uid, *is_open).await?;
     }
     Ok(AppliedObject { delay: applied.delay.into_iter().chain(created.delay).min(), ..applied })
 }
@@ -77,6 +77,9 @@ async fn apply_pod(
     }
 }
 
+/// Creates the pod and opens its gate: it is created only while no ServingGroup is ready. A later reconcile may never
+/// come, because the watch shows nothing that is not recorded here already.
+///
 /// Time between two creations doubles where the pod is deleted again and again.
 async fn create_pod(
     context: &ModelServingContext,
@@ -102,6 +105,7 @@ async fn create_pod(
         history.record_repair(&uid, KIND);
     }
     tracing::info!(namespace = live.namespace(), name, "created a stand-in");
+    set_gate(context, observed, &live.uid().unwrap_or_default(), true).await?;
     Ok(AppliedObject::default())
 }
 
@@ -124,10 +128,15 @@ where
     is_free.map_err(|error| Failure::new(object, error))
 }
 
-async fn set_gate(context: &ModelServingContext, observed: &Observed, is_open: bool) -> Result<(), Failure> {
+/// Changes the readiness gate of the pod with this uid.
+async fn set_gate(
+    context: &ModelServingContext,
+    observed: &Observed,
+    uid: &str,
+    is_open: bool,
+) -> Result<(), Failure> {
     let name = observed.model_serving.stand_in_name();
-    let Some(found) = observed.stand_in.pod.as_ref() else { return Ok(()) };
-    let gated = readiness_gate(&found.owned.uid, is_open, Timestamp::now());
+    let gated = readiness_gate(uid, is_open, Timestamp::now());
     let written = match api::<LiveStandIn>(context, observed) {
         Ok(api) => server_side_apply::merge_conditions(&api, &name, &gated).await,
         Err(error) => Err(error),
