@@ -115,18 +115,19 @@ fn push_span(figures: &mut Figures, part: &str, models: usize, span: &Span) {
     figures.push(&format!("{part}.watched_a_model"), span.watched / to_f64(models) / 1024.0);
 }
 
-/// Runs the bare client, which `start` starts.
+/// Runs a bare client, which `start` starts.
 pub async fn floor(
     stack: &Stack,
     start: impl FnOnce() -> Vec<Process>,
     models: &Models,
+    part: &str,
     figures: &mut Figures,
 ) {
     let mut floor = Contender::start(stack, start).await;
     let span = floor.until_written(2 * models.count()).await;
     models.are_complete().await;
-    push_span(figures, "floor", models.count(), &span);
-    figures.push("floor.rss_peak", floor.memory().1);
+    push_span(figures, part, models.count(), &span);
+    figures.push(&format!("{part}.rss_peak"), floor.memory().1);
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]

@@ -1,5 +1,5 @@
-//! The floor: a bare client that makes the operator's writes with the same concurrency, without watches or
-//! planning.
+//! The floors: a bare client that makes the operator's writes with the same concurrency, without planning. One only
+//! writes; the other lists and watches what it writes, as any operator has to, and discards what it reads.
 
 use std::{
     fs,
@@ -10,6 +10,7 @@ use std::{
 use futures::{StreamExt as _, stream};
 use harness::{OPERATOR, Process, Stack, kinds};
 use http::header::ACCEPT;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta;
 use kthena_keda::{cluster::server_side_apply::METADATA, sources::Manifests};
 use kthena_keda_core::{
     domain::{Capabilities, PrometheusUrl},
@@ -19,7 +20,7 @@ use kthena_keda_core::{
 };
 use kube::{
     Client, Config, Resource as _, ResourceExt as _,
-    api::{ApiResource, DynamicObject, Patch, PatchParams, Request},
+    api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams, Request, WatchParams},
     config::{KubeConfigOptions, Kubeconfig},
 };
 use serde::{Deserialize, Serialize, de::IgnoredAny};
@@ -41,7 +42,12 @@ struct Writes {
 }
 
 /// Plans the writes for the present models into a file, and returns a function that starts the client for it.
-pub async fn prepare(stack: &Stack, models: &Models, prometheus: &str) -> impl Fn() -> Vec<Process> + use<> {
+pub async fn prepare(
+    stack: &Stack,
+    models: &Models,
+    prometheus: &str,
+    is_watching: bool,
+) -> impl Fn() -> Vec<Process> + use<> {
     let mut defaults = Profile::built_in();
     defaults.prometheus = prometheus.parse::<PrometheusUrl>().ok().map(PrometheusSettings::from);
     let profile = models.profile().await;
@@ -53,6 +59,9 @@ pub async fn prepare(stack: &Stack, models: &Models, prometheus: &str) -> impl F
     fs::write(&file, serde_json::to_vec(&writes).expect("JSON")).expect("a file");
     let mut command = Command::new(std::env::current_exe().expect("this program"));
     command.arg("floor").arg(kubeconfig).arg(file);
+    if is_watching {
+        command.arg("--watching");
+    }
     move || vec![Process::start(&folder, "floor", &command)]
 }
 
@@ -95,15 +104,42 @@ fn status(model: &DynamicObject, selector: &str, condition: &Value) -> json_patc
 }
 
 /// Makes all writes in a file, then waits until it is killed, so that its CPU time and memory can be read.
-pub async fn run(kubeconfig: PathBuf, file: &Path) {
+pub async fn run(kubeconfig: PathBuf, file: &Path, is_watching: bool) {
     let kubeconfig = Kubeconfig::read_from(kubeconfig).expect("a kubeconfig");
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
         .expect("a kubeconfig");
     let client = Client::try_from(config).expect("a client");
     let models: Vec<Writes> = serde_json::from_slice(&fs::read(file).expect("a file")).expect("writes");
+    if is_watching {
+        for kind in [kinds::scaled_object(), kinds::model_serving()] {
+            let version = list(&client, &kind).await;
+            tokio::spawn(watch(client.clone(), kind, version));
+        }
+    }
     stream::iter(models).for_each_concurrent(CONCURRENCY, |writes| write(&client, writes)).await;
     std::future::pending::<()>().await;
+}
+
+/// The part of a list that the client reads.
+#[derive(Deserialize)]
+struct Listed {
+    metadata: ListMeta,
+}
+
+/// Lists a kind, and returns the resource version.
+async fn list(client: &Client, kind: &ApiResource) -> String {
+    let request = Request::new(DynamicObject::url_path(kind, None)).list(&ListParams::default());
+    let listed = client.request::<Listed>(request.expect("a request")).await.expect("a list");
+    listed.metadata.resource_version.expect("a resource version")
+}
+
+/// Reads a watch until it ends.
+async fn watch(client: Client, kind: ApiResource, version: String) {
+    let request = Request::new(DynamicObject::url_path(&kind, None))
+        .watch(&WatchParams::default().timeout(290), &version);
+    let events = client.request_stream(request.expect("a request")).await.expect("a watch");
+    futures::io::copy(events, &mut futures::io::sink()).await.expect("events");
 }
 
 fn requests(kind: &ApiResource, namespace: &str) -> Request {

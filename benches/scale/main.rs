@@ -55,6 +55,9 @@ enum Command {
         kubeconfig: PathBuf,
         /// File of writes.
         file: PathBuf,
+        /// List and watch the kinds that are written, and discard the bytes.
+        #[arg(long)]
+        watching: bool,
     },
 }
 
@@ -83,6 +86,8 @@ struct Bench {
 enum Case {
     /// The bare client.
     Floor,
+    /// The bare client with the list and watch of the kinds that it writes.
+    Watching,
     /// One operator.
     One,
     /// Two operators, each with a shard.
@@ -92,7 +97,7 @@ enum Case {
 #[tokio::main]
 async fn main() {
     match Cli::parse().command {
-        Command::Floor { kubeconfig, file } => floor::run(kubeconfig, &file).await,
+        Command::Floor { kubeconfig, file, watching } => floor::run(kubeconfig, &file, watching).await,
         Command::Rounds(bench) => bench.run().await,
         Command::Report { folder } => report::pages(&folder),
     }
@@ -103,14 +108,15 @@ impl Bench {
         let mut figures = Figures::default();
         let mut environment = (0, String::new());
         for round in 0..self.rounds {
-            let mut order = [Case::Floor, Case::One, Case::Two];
-            order.rotate_left(round % 3);
+            let mut order = [Case::Floor, Case::Watching, Case::One, Case::Two];
+            order.rotate_left(round % 4);
             for case in order.into_iter().filter(|case| self.only.is_none_or(|only| only == *case)) {
                 environment = self.run_case(case, round, &mut figures).await;
             }
-            for part in ["start", "shards"] {
-                push_over_floor(&mut figures, part);
+            for part in ["watching", "start", "shards"] {
+                push_ratio(&mut figures, part, "floor");
             }
+            push_ratio(&mut figures, "start", "watching");
         }
         println!("{}", serde_json::to_string_pretty(&figures).expect("JSON"));
         let (size, kubernetes) = environment;
@@ -143,9 +149,11 @@ impl Bench {
         settled(&stack).await;
         let rest = if round + 1 == self.rounds { Duration::from_secs(self.rest) } else { Duration::ZERO };
         match case {
-            Case::Floor => {
-                let start = floor::prepare(&stack, &models, PROMETHEUS).await;
-                cases::floor(&stack, start, &models, figures).await;
+            Case::Floor | Case::Watching => {
+                let is_watching = case == Case::Watching;
+                let start = floor::prepare(&stack, &models, PROMETHEUS, is_watching).await;
+                let part = if is_watching { "watching" } else { "floor" };
+                cases::floor(&stack, start, &models, part, figures).await;
             }
             Case::One => cases::one_operator(&stack, &settings, &models, rest, figures).await,
             Case::Two => cases::two_shards(&stack, &settings, &models, figures).await,
@@ -154,11 +162,11 @@ impl Bench {
     }
 }
 
-/// Adds the ratio of a part's time to the floor's, if the last round measured both.
-fn push_over_floor(figures: &mut Figures, part: &str) {
+/// Adds the ratio of a part's time to that of a floor, if the last round measured both.
+fn push_ratio(figures: &mut Figures, part: &str, floor: &str) {
     let seconds = figures.last(&format!("{part}.seconds"));
-    if let (Some(seconds), Some(floor)) = (seconds, figures.last("floor.seconds")) {
-        figures.push(&format!("{part}.over_floor"), seconds / floor);
+    if let (Some(seconds), Some(least)) = (seconds, figures.last(&format!("{floor}.seconds"))) {
+        figures.push(&format!("{part}.over_{floor}"), seconds / least);
     }
 }
 

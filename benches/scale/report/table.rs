@@ -27,12 +27,18 @@ const fn goal(
     Row { name, label, unit, goals }
 }
 
-const ROWS: [Row; 45] = [
+const ROWS: [Row; 52] = [
     row("floor.seconds", "**Floor**: all writes of the bare client", "s"),
     row("floor.cpu", "CPU time of the client", "s"),
     row("floor.server_cpu", "CPU time of the API server", "s"),
+    row("watching.seconds", "**Watching floor**: the same with the list and watch of both kinds", "s"),
+    row("watching.over_floor", "watching floor ÷ floor", ""),
+    row("watching.cpu", "CPU time of the client", "s"),
+    row("watching.server_cpu", "CPU time of the API server", "s"),
+    row("watching.watched_a_model", "sent on watches, per model", "KiB"),
     row("start.seconds", "**Start** without generated objects → all written", "s"),
-    goal("start.over_floor", "start ÷ floor", "", (Some(1.1), Some(1.1))),
+    goal("start.over_watching", "start ÷ watching floor", "", (Some(1.05), Some(1.05))),
+    row("start.over_floor", "start ÷ floor", ""),
     goal("start.cpu", "CPU time of the operator", "s", (Some(1.65), None)),
     row("start.server_cpu", "CPU time of the API server", "s"),
     row("start.writes_a_model", "writes per model", ""),
@@ -81,6 +87,7 @@ const ROWS: [Row; 45] = [
     row("shards.watched_a_model", "sent on watches, per model, both operators", "KiB"),
     row("shards.rss_peak", "peak memory of the larger operator", "MiB"),
     row("floor.rss_peak", "Peak memory of the bare client, which holds all writes", "MiB"),
+    row("watching.rss_peak", "the same with the list and watch", "MiB"),
 ];
 
 const HEAD: &str = "# Benchmarks
@@ -89,8 +96,9 @@ const HEAD: &str = "# Benchmarks
 `BENCH_MODELS=10000 make bench`.
 
 - **Subject**: the static binary of the container image, with default flags.
-- **Floor**: a bare client that makes the same writes, eight at a time, without watches or planning. The API server limits it,
-  so the time above the floor is the cost of the operator and of serving its watches.
+- **Floor**: a bare client that makes the same writes, eight at a time, without watches or planning. The API server limits it.
+- **Watching floor**: the same client lists and watches the two kinds that it writes, as any operator has to, and discards what it
+  reads. The time above it is the cost of the operator alone.
 - **Setup**: each contender has its own API server with the same opted-in models, which share one profile. The order changes
   from round to round. KEDA is not installed, so conditions are `Pending`; its CRDs and those of the Prometheus Operator are.
 - **Figures**: median and range of all rounds. A goal is **met** if all rounds reach it, *met within noise* if the median does,
