@@ -311,19 +311,16 @@ impl Fluid {
         }
         self.pools.sort_by(|a, b| a.waiting_per_group().total_cmp(&b.waiting_per_group()));
         let is_shared = self.spec.queue == Queue::Router;
-        let mut joined: Vec<Pool> = Vec::with_capacity(self.pools.len());
-        for pool in self.pools.drain(..) {
-            match joined.last_mut() {
-                Some(last) if is_shared || pool.waiting_per_group() - last.waiting_per_group() <= NONE => {
-                    last.join(&pool);
-                }
-                _ => joined.push(pool),
+        self.pools.dedup_by(|pool, last| {
+            let is_equal = is_shared || pool.waiting_per_group() - last.waiting_per_group() <= NONE;
+            if is_equal {
+                last.join(pool);
             }
-        }
-        for pool in &mut joined {
+            is_equal
+        });
+        for pool in &mut self.pools {
             pool.fill(self.spec.slots);
         }
-        self.pools = joined;
     }
 }
 

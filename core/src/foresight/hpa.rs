@@ -137,18 +137,21 @@ impl Hpa {
     /// Brings the current number between the lowest recommendation of the scale-up window and the highest of the
     /// scale-down window, and records the proposal as it was.
     fn stabilize(&mut self, spec: &HpaSpec, input: Sync<'_>, proposal: i32) -> i32 {
-        let (up_window, down_window) = (spec.scale_up.window, spec.scale_down.window);
+        let windows = [&spec.scale_up, &spec.scale_down].map(|rules| Time::length(rules.window));
+        let [up_window, down_window] = windows;
+        let longest = up_window.max(down_window);
         let recommendations = self.recommendations.get_or_insert_default();
         let (mut up, mut down) = (proposal, proposal);
         let mut outdated = None;
         for recommendation in recommendations.iter_mut() {
-            if recommendation.at.is_within(up_window, input.now) {
+            let age = input.now.since(recommendation.at);
+            if age < up_window {
                 up = up.min(recommendation.replicas);
             }
-            if recommendation.at.is_within(down_window, input.now) {
+            if age < down_window {
                 down = down.max(recommendation.replicas);
             }
-            if recommendation.at.is_before(up_window.max(down_window), input.now) {
+            if age > longest {
                 outdated = Some(recommendation);
             }
         }

@@ -49,15 +49,16 @@ impl Time {
 
     /// `true` if `self` is less than `seconds` before `now`.
     pub(super) fn is_within(self, seconds: i32, now: Self) -> bool {
-        now.since(self) < length(seconds)
+        now.since(self) < Self::length(seconds)
     }
 
     /// `true` if `self` is more than `seconds` before `now`.
     pub(super) fn is_before(self, seconds: i32, now: Self) -> bool {
-        now.since(self) > length(seconds)
+        now.since(self) > Self::length(seconds)
     }
-}
 
-fn length(seconds: i32) -> Time {
-    Time::from_seconds(u64::try_from(seconds).unwrap_or(0))
+    /// Length of a window or period in seconds; 0 if it is negative.
+    pub(super) fn length(seconds: i32) -> Self {
+        Self::from_seconds(u64::try_from(seconds).unwrap_or(0))
+    }
 }

@@ -1,5 +1,7 @@
 //! Distribution of waiting times in bounded memory.
 
+use std::ops::Range;
+
 /// Width of a bucket: waits are known to 2 %.
 const RATIO: f64 = 1.02;
 /// Shortest wait that differs from none, in seconds.
@@ -15,6 +17,8 @@ pub struct Waits {
     over: f64,
     none: f64,
     buckets: Vec<f64>,
+    /// Bucket of the latest wait, and the waits that belong to it: they change little from one to the next.
+    latest: (usize, Range<f64>),
     total: f64,
     seconds: f64,
 }
@@ -22,7 +26,8 @@ pub struct Waits {
 impl Waits {
     /// No requests yet; `limit` is the time above which requests count as waiting for long, in seconds.
     pub fn new(limit: f64) -> Self {
-        Self { limit, over: 0.0, none: 0.0, buckets: Vec::new(), total: 0.0, seconds: 0.0 }
+        let (over, none, total, seconds) = (0.0, 0.0, 0.0, 0.0);
+        Self { limit, over, none, buckets: Vec::new(), latest: (0, 0.0..0.0), total, seconds }
     }
 
     /// Adds requests that waited for this many seconds.
@@ -39,8 +44,11 @@ impl Waits {
         if self.buckets.is_empty() {
             self.buckets.resize(BUCKETS, 0.0);
         }
-        let index = bucket(seconds);
-        if let Some(bucket) = self.buckets.get_mut(index) {
+        if !self.latest.1.contains(&seconds) {
+            let index = bucket(seconds);
+            self.latest = (index, least(index)..least(index + 1));
+        }
+        if let Some(bucket) = self.buckets.get_mut(self.latest.0) {
             *bucket += requests;
         }
     }
@@ -81,9 +89,14 @@ fn bucket(seconds: f64) -> usize {
     (((seconds / SHORTEST).ln() / RATIO.ln()) as usize).min(BUCKETS - 1)
 }
 
+/// Shortest wait of a bucket, in seconds.
 #[allow(clippy::cast_precision_loss, reason = "a thousand buckets")]
+fn least(index: usize) -> f64 {
+    SHORTEST * RATIO.powf(index as f64)
+}
+
 fn middle(index: usize) -> f64 {
-    SHORTEST * RATIO.powf(index as f64 + 0.5)
+    least(index) * RATIO.sqrt()
 }
 
 #[cfg(test)]
