@@ -22,7 +22,7 @@ use kthena_keda_core::{
     },
     domain::{Capabilities, Reason, names::ROUTER_SERVICE_MONITOR, printable},
     observed::{LocatedRouter, ScrapeEvidence},
-    plan::{self, Finding, Plan, RouterPlan, plan_router},
+    plan::{self, Finding, Plan, RouterPlan, StandInState, plan_router},
 };
 
 #[derive(Args)]
@@ -37,6 +37,10 @@ pub(super) struct Render {
     /// Output format.
     #[arg(short, long, value_enum, default_value_t = Format::Yaml)]
     output: Format,
+    /// Image of stand-in pods, as in the flag of `run`. With it the output has the pod and the Service of each model whose
+    /// profile sets scaleToZero.hold, for review only: the operator creates them while the model is at zero.
+    #[arg(long, value_name = "IMAGE", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    stand_in_image: Option<String>,
     #[command(flatten)]
     plan: PlanArgs,
 }
@@ -60,7 +64,7 @@ impl Render {
         let mut output = Output::default();
         let mut manifests = self.read(&mut output.errors);
         output.notes.extend(manifests.complete());
-        render(&manifests, &self.plan.settings(), &mut output);
+        render(&manifests, &self.plan.settings(), self.stand_in_image.as_deref(), &mut output);
         if let Err(error) = self.print(&output.objects) {
             output.errors.push(format!("cannot write to standard output: {error}"));
         }
@@ -108,7 +112,7 @@ impl Render {
     }
 }
 
-fn render(manifests: &Manifests, settings: &Settings, output: &mut Output) {
+fn render(manifests: &Manifests, settings: &Settings, stand_in_image: Option<&str>, output: &mut Output) {
     check_model_servings(manifests, output);
     if !manifests.any_opted_in() {
         output
@@ -125,7 +129,8 @@ fn render(manifests: &Manifests, settings: &Settings, output: &mut Output) {
     }
     let complete = manifests.model_servings.iter().filter(|(_, model_serving)| has_namespace(model_serving));
     for (place, model_serving) in complete {
-        let observed = manifests.observe(model_serving, router.clone());
+        let mut observed = manifests.observe(model_serving, router.clone());
+        observed.stand_in.image = stand_in_image.map(str::to_owned);
         render_model(place, &plan::plan(&observed, Capabilities::NEWEST, &settings.defaults), output);
     }
 }
@@ -178,6 +183,12 @@ fn render_model(place: &str, plan: &Plan, output: &mut Output) {
         ));
     }
     push(plan.objects(), place, output);
+    if plan.stand_in.state == StandInState::Holds {
+        output.notes.push(format!(
+            "{place}: the stand-in pod and its Service are for review; do not apply them, because only the operator creates and deletes them"
+        ));
+        push(plan.stand_in.objects(), place, output);
+    }
 }
 
 fn located(place: &str, finding: &Finding) -> String {

@@ -45,6 +45,50 @@ fn engine_signals_render_a_pod_monitor() {
     insta::assert_snapshot!(text(&output.stdout));
 }
 
+const ASLEEP: &str = "
+apiVersion: workload.serving.volcano.sh/v1alpha1
+kind: ModelServing
+metadata: {name: chat, namespace: models, uid: u1, annotations: {kthena.io/model-name: llama, autoscaling.kthena.io/profile: sleeping}}
+spec: {replicas: 0, template: {roles: [{name: engine}]}}
+---
+apiVersion: networking.serving.volcano.sh/v1alpha1
+kind: ModelServer
+metadata: {name: chat, namespace: models}
+spec:
+  workloadSelector: {matchLabels: {modelserving.volcano.sh/name: chat}}
+  workloadPort: {port: 8000}
+---
+";
+
+/// Without the image the notes name what the operator needs; with it they name the refusals that only a cluster would show
+/// otherwise.
+#[test]
+fn the_image_of_stand_ins_renders_the_pod_and_its_service() {
+    let profile = std::fs::read_to_string("config/samples/autoscaling-profile-hold.yaml").unwrap();
+    let manifests = format!("{ASLEEP}{profile}");
+    let without = stdin(&manifests, &[PROMETHEUS]);
+    assert!(
+        without.status.success() && !text(&without.stdout).contains("kind: Pod\n"),
+        "{}",
+        text(&without.stdout)
+    );
+    assert!(
+        text(&without.stderr).contains("this operator makes no stand-in pods"),
+        "{}",
+        text(&without.stderr)
+    );
+    let image = "--stand-in-image=ghcr.io/volcano-sh/kthena-keda:1.2.3";
+    let with = stdin(&manifests, &[PROMETHEUS, image]);
+    assert!(with.status.success(), "{}", text(&with.stderr));
+    assert!(text(&with.stderr).contains("are for review; do not apply them"), "{}", text(&with.stderr));
+    let stdout = text(&with.stdout);
+    insta::assert_snapshot!(&stdout[stdout.find("---\napiVersion: v1").unwrap()..]);
+    let refused = stdin(&manifests.replace("workloadPort: {port: 8000}", ""), &[PROMETHEUS, image]);
+    let stderr = text(&refused.stderr);
+    assert!(stderr.contains("requests at zero are not held: no ModelServer with a workloadPort"), "{stderr}");
+    assert!(!text(&refused.stdout).contains("kind: Pod\n"), "{}", text(&refused.stdout));
+}
+
 #[rstest]
 fn renders_every_sample_without_an_error(
     #[files("config/samples/*.yaml")]

@@ -13,6 +13,7 @@ pub use refusal::StandInRefusal;
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{Pod, Service};
+use serde_json::Value;
 
 use super::{Desired, Finding, ResolvedIntent, removal, verdict};
 use crate::{
@@ -61,6 +62,14 @@ pub enum StandInState {
 }
 
 impl StandInPlan {
+    /// The objects to apply, as JSON.
+    ///
+    /// # Errors
+    /// If an object cannot be serialized.
+    pub fn objects(&self) -> serde_json::Result<Vec<Value>> {
+        [self.service.object(), self.pod.object()].into_iter().filter_map(Result::transpose).collect()
+    }
+
     /// Leaves everything as it is.
     pub(super) fn keep(state: StandInState) -> Self {
         Self { pod: Desired::Keep, service: Desired::Keep, gate: None, state }
