@@ -25,6 +25,7 @@ mod closed_loop {
     mod shared;
     mod sharing;
     mod signals;
+    mod stand_in;
     mod verdicts;
     mod zero;
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use engine::EngineSettings;
 use futures::future::join_all;
 use harness::{
-    Chain, Model, kinds,
+    Chain, Model, Namespace, kinds,
     neighbours::{Dns, Kubelet, Router, STAND_IN},
     wait::{until, until_asked},
 };
@@ -20,21 +20,38 @@ use super::{
     signals::queueing_router,
 };
 
-const HANDED_OVER: &str = "kthena_keda_hold_handed_over_total";
+/// Requests that a stand-in handed over.
+pub const HANDED_OVER: &str = "kthena_keda_hold_handed_over_total";
+/// Requests that a stand-in holds.
+pub const HELD: &str = "kthena_keda_hold_requests";
+/// Port of a stand-in's metrics.
+pub const METRICS: u16 = 8081;
+/// Requests to an engine that got their first token.
+pub const FIRST_TOKENS: &str = r#"vllm:time_to_first_token_seconds_count{engine="0",model_name="mock"}"#;
 /// Condition of the readiness gate.
-const GATE: &str = "autoscaling.kthena.io/takes-requests";
+pub const GATE: &str = "autoscaling.kthena.io/takes-requests";
 
-/// The name server and the containers of the shared chain.
-pub async fn kubelet(chain: &Chain) -> &'static Kubelet {
+/// The containers of the shared chain.
+async fn kubelet(chain: &Chain) -> &'static Kubelet {
     static RUNNING: OnceCell<(Dns, Kubelet)> = OnceCell::const_new();
-    let start = async || {
-        let control_plane = &chain.stack.control_plane;
-        let dns = Dns::start(control_plane).await;
-        let settings = EngineSettings { concurrency: 100, ..EngineSettings::default() };
-        let kubelet = Kubelet::start(control_plane, BINARY.as_ref(), &dns, settings).await;
-        (dns, kubelet)
-    };
-    &RUNNING.get_or_init(start).await.1
+    &RUNNING.get_or_init(async || start_kubelet(chain).await).await.1
+}
+
+/// Starts the name server and the containers of a chain.
+pub async fn start_kubelet(chain: &Chain) -> (Dns, Kubelet) {
+    let control_plane = &chain.stack.control_plane;
+    let dns = Dns::start(control_plane).await;
+    let settings = EngineSettings { concurrency: 100, ..EngineSettings::default() };
+    let kubelet = Kubelet::start(control_plane, BINARY.as_ref(), &dns, settings).await;
+    (dns, kubelet)
+}
+
+/// Value of a series that a pod exposes at this port.
+pub async fn scrape(namespace: &Namespace, pod: &str, port: u16, series: &str) -> Option<u64> {
+    let pod = namespace.api(&kinds::pod()).get(pod).await.ok()?;
+    let address = pod.data["status"]["podIP"].as_str()?;
+    let (_, text) = harness::web::get(&format!("http://{address}:{port}/metrics")).await?;
+    text.lines().find_map(|line| line.strip_prefix(&format!("{series} "))?.parse().ok())
 }
 
 /// A model at zero with a stand-in pod that the test controls.
@@ -99,18 +116,19 @@ impl Asleep {
 
     /// Waits until the stand-in of this name holds this number of requests.
     async fn holds(&self, name: &str, requests: u64) {
-        let series = "kthena_keda_hold_requests";
-        let found = async || self.metric(name, series).await;
+        let found = async || self.metric(name, HELD).await;
         let expected = Some(requests);
         until_asked(&format!("{name} holds {requests} requests"), found, |held| *held == expected).await;
     }
 
     async fn metric(&self, name: &str, series: &str) -> Option<u64> {
-        let api = self.chat.serving.namespace.api(&kinds::pod());
-        let pod = api.get(name).await.ok()?;
-        let address = pod.data["status"]["podIP"].as_str()?.to_owned();
-        let (_, text) = harness::web::get(&format!("http://{address}:8081/metrics")).await?;
-        text.lines().find_map(|line| line.strip_prefix(&format!("{series} "))?.parse().ok())
+        scrape(&self.chat.serving.namespace, name, METRICS, series).await
+    }
+
+    /// Requests that the engine of this ServingGroup began to answer.
+    async fn begun(&self, group: u32) -> Option<u64> {
+        let pod = format!("chat-{group}-engine-0-0");
+        scrape(&self.chat.serving.namespace, &pod, self.kubelet.port, FIRST_TOKENS).await
     }
 
     /// Sends this number of requests, every second of which streams.
@@ -124,13 +142,18 @@ impl Asleep {
     }
 
     fn send_of(&self, router: &Router, count: usize, tokens: u32) -> Requests {
-        let (url, model) = (router.url.clone(), self.chat.name.clone());
-        (0..count).map(|i| tokio::spawn(ask(url.clone(), body(&model, i % 2 == 0, tokens)))).collect()
+        send(router, &self.chat.name, count, tokens)
     }
 
     fn pod(&self, name: &str) -> String {
         format!("{}/{name}", self.chat.serving.namespace.name)
     }
+}
+
+/// Sends this number of requests, every second of which streams.
+pub fn send(router: &Router, model: &str, count: usize, tokens: u32) -> Requests {
+    let request = |i| tokio::spawn(ask(router.url.clone(), body(model, i % 2 == 0, tokens)));
+    (0..count).map(request).collect()
 }
 
 /// Selection of all pods of the model, the stand-in included.
@@ -146,10 +169,10 @@ async fn in_flight(router: &Router, model: &str) -> u64 {
     text.lines().find_map(|line| line.strip_prefix(&series)?.parse().ok()).unwrap_or_default()
 }
 
-type Requests = Vec<JoinHandle<Answer>>;
+pub type Requests = Vec<JoinHandle<Answer>>;
 
 /// Waits for all answers.
-async fn answers(requests: Requests) -> Vec<Answer> {
+pub async fn answers(requests: Requests) -> Vec<Answer> {
     join_all(requests).await.into_iter().map(|answer| answer.expect("an answer")).collect()
 }
 
@@ -162,7 +185,7 @@ async fn complete(requests: Requests) -> usize {
     answers.len()
 }
 
-fn is_ready(pod: &DynamicObject) -> bool {
+pub fn is_ready(pod: &DynamicObject) -> bool {
     let conditions = pod.data["status"]["conditions"].as_array();
     conditions.into_iter().flatten().any(|found| found["type"] == "Ready" && found["status"] == "True")
 }
@@ -308,6 +331,7 @@ async fn an_engine_that_dies_during_the_hand_over_gets_no_request_twice() {
     asleep.scale(1).await;
     let handed_over = async || asleep.metric("stand-in", HANDED_OVER).await;
     until_asked("all are handed over", handed_over, |count| *count == Some(20)).await;
+    until_asked("the engine answers all", async || asleep.begun(0).await, |count| *count == Some(20)).await;
     assert_eq!(asleep.kubelet.kill_engines(&asleep.pod("chat-")), 1);
     assert!(answers(requests).await.iter().all(|answer| !answer.is_complete()));
     // What comes later waits for the next engine.
@@ -316,6 +340,8 @@ async fn an_engine_that_dies_during_the_hand_over_gets_no_request_twice() {
     asleep.scale(2).await;
     assert_eq!(complete(later).await, 5);
     assert_eq!(asleep.metric("stand-in", HANDED_OVER).await, Some(25));
+    // The dead engine may have processed the others.
+    assert_eq!(asleep.begun(1).await, Some(5));
 }
 
 #[tokio::test]

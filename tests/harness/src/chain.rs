@@ -21,8 +21,8 @@ use crate::{
     Crds, ModelServing, ModelServingBuilder, Process, Settings, Stack,
     control_plane::free_port,
     neighbours::{
-        ControllerManager, Keda, Kthena, Kwok, MAX_WAITING, Prometheus, PrometheusSettings, Router,
-        RouterSettings,
+        ControllerManager, Keda, Kthena, Kwok, MAX_WAITING, POD_NETWORKS, Prometheus, PrometheusSettings,
+        Router, RouterSettings,
     },
     objects::apply,
     scraped_operator,
@@ -63,6 +63,8 @@ pub struct ChainSettings {
     pub engine: EngineSettings,
     /// Interval at which Prometheus scrapes the operator; `None` if it does not.
     pub operator_interval: Option<&'static str>,
+    /// Network of the addresses of pods, one of [`POD_NETWORKS`].
+    pub pod_network: &'static str,
 }
 
 impl ChainSettings {
@@ -76,6 +78,7 @@ impl ChainSettings {
             router_max_waiting: MAX_WAITING,
             engine: EngineSettings { concurrency: 100, ..EngineSettings::default() },
             operator_interval: None,
+            pod_network: POD_NETWORKS[0],
         }
     }
 }
@@ -157,7 +160,7 @@ impl Chain {
         let control_plane = &stack.control_plane;
         let controller_manager = ControllerManager::start(control_plane, settings.hpa_sync_seconds);
         let (kwok, keda, kthena, prometheus) = tokio::join!(
-            Kwok::start(control_plane, &client),
+            Kwok::start(control_plane, &client, settings.pod_network),
             Keda::start(control_plane, &client),
             Kthena::start(control_plane, &client),
             Prometheus::start(control_plane, &client, settings.prometheus),

@@ -19,8 +19,9 @@ pub const NODE: &str = "kwok-0";
 /// Pod annotation with the time that the pod loads before it is ready, such as `5s`.
 pub const LOADING: &str = "stack.test/loading";
 
-/// Network of pod addresses, all of which are local in the tests' network namespace.
-const POD_NETWORK: &str = "192.0.2.0/24";
+/// Networks of pod addresses, all of which are local in the tests' network namespace (RFC 5737). Two clusters whose
+/// containers really run need two.
+pub const POD_NETWORKS: [&str; 2] = ["192.0.2.0/24", "198.51.100.0/24"];
 const NODE_ADDRESS: &str = "192.0.2.10";
 
 /// Lifecycle of nodes and pods: a node is ready at once, a new pod after its loading time, and a terminating
@@ -122,8 +123,8 @@ pub struct Kwok {
 }
 
 impl Kwok {
-    /// Starts kwok with one node.
-    pub async fn start(control_plane: &ControlPlane, client: &Client) -> Self {
+    /// Starts kwok with one node, whose pods have addresses of `pod_network`.
+    pub async fn start(control_plane: &ControlPlane, client: &Client, pod_network: &str) -> Self {
         let running = RUNNING.map(|(name, field)| RUNS.replace("NAME", name).replace("FIELD", field));
         let stages = [STAGES].into_iter().chain(running.iter().map(String::as_str)).collect::<String>();
         let stages = write(control_plane.folder.join("stages.yaml"), &stages);
@@ -134,7 +135,7 @@ impl Kwok {
             .arg(format!("--config={}", stages.display()))
             .args([
                 "--manage-all-nodes",
-                &format!("--cidr={POD_NETWORK}"),
+                &format!("--cidr={pod_network}"),
                 &format!("--node-ip={NODE_ADDRESS}"),
             ])
             .arg("--server-address=127.0.0.1:0");

@@ -21,7 +21,7 @@ pub use keda::Keda;
 pub use kthena::{Kthena, MAX_WAITING, Router, RouterSettings};
 pub use kubelet::{Kubelet, STAND_IN};
 pub(crate) use kubelet::{MOCK, bind};
-pub use kwok::{Kwok, LOADING, NODE};
+pub use kwok::{Kwok, LOADING, NODE, POD_NETWORKS};
 pub use prometheus::{Bare, Guarded, Prometheus, PrometheusSettings};
 
 pub use vllm::Vllm;
