@@ -198,7 +198,7 @@ async fn publishes_an_event_for_a_repair_but_not_for_an_update() {
 }
 
 /// A `ValidatingAdmissionPolicy` that denies the creation of one kind in a namespace.
-struct Denial {
+pub struct Denial {
     name: String,
     objects: Api<DynamicObject>,
     probe: DynamicObject,
@@ -206,7 +206,7 @@ struct Denial {
 
 impl Denial {
     /// Returns once the API server enforces the policy; `spec` is that of a valid object.
-    async fn of(models: &harness::Namespace, kind: &ApiResource, spec: Value) -> Self {
+    pub async fn of(models: &harness::Namespace, kind: &ApiResource, spec: Value) -> Self {
         let name = format!("refuse-{}-{}", kind.plural, models.name);
         let rules = json!([{"apiGroups": [kind.group], "apiVersions": ["*"], "resources": [kind.plural], "operations": ["CREATE"]}]);
         let here = json!({"matchLabels": {"kubernetes.io/metadata.name": models.name}});
@@ -233,7 +233,7 @@ impl Denial {
     }
 
     /// Returns once the API server no longer enforces the policy.
-    async fn end(&self, models: &harness::Namespace) {
+    pub async fn end(&self, models: &harness::Namespace) {
         let all: Api<DynamicObject> = Api::all_with(models.client.clone(), &bindings());
         all.delete(&self.name, &DeleteParams::default()).await.unwrap();
         let error = async || self.error().await;

@@ -16,7 +16,7 @@ use kube::{
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::shared::BINARY;
+use super::{conflicts::Denial, shared::BINARY};
 
 const NAME: &str = "chat-stand-in";
 /// The image that the admission policy allows.
@@ -118,7 +118,7 @@ async fn follows_the_model_within_its_permissions() {
     makes_none_without_the_flag(&holding, &chat).await;
     reports_a_missing_permission(&holding, &chat).await;
     holding.permit().await;
-    let operator = holding.operator();
+    let operator = reports_the_rejections_of_both(&holding, &chat).await;
     leaves_a_foreign_pod_alone(&holding, &chat, &theirs).await;
     writes_nothing_at_rest(&holding, &chat, operator).await;
     let _operator = holding.operator();
@@ -182,6 +182,29 @@ async fn reports_a_missing_permission(holding: &Holding, chat: &ModelServing) {
 async fn set_max(chat: &ModelServing, max: i32) {
     chat.annotate(&[("autoscaling.kthena.io/max-replicas", Some(&max.to_string()))]).await;
     chat.scaled_object_until("has the maximum", |found| found.data["spec"]["maxReplicaCount"] == max).await;
+}
+
+/// Neither a rejected stand-in nor a rejected PodMonitor keeps the ScaledObject from being written, or hides the other.
+async fn reports_the_rejections_of_both(holding: &Holding, chat: &ModelServing) -> Process {
+    let spec = json!({"selector": {}, "podMetricsEndpoints": []});
+    let denial = Denial::of(&holding.models, &kinds::pod_monitor(), spec).await;
+    let signals = |value| [("autoscaling.kthena.io/signals", value)];
+    chat.annotate(&[("autoscaling.kthena.io/engine", Some("vllm"))]).await;
+    chat.annotate(&signals(Some("active-requests=10, kv-cache=0.7"))).await;
+    let operator = holding.operator();
+    set_max(chat, 6).await;
+    set_max(chat, 5).await;
+    chat.until("reports both rejections", |found| {
+        let message = message(found);
+        let both = ["PodMonitor kthena-keda-chat was rejected", "Pod chat-stand-in was rejected"];
+        both.iter().all(|rejection| message.contains(rejection))
+    })
+    .await;
+    chat.reason("ScaledObjectNotReady").await;
+    denial.end(&holding.models).await;
+    chat.annotate(&signals(None)).await;
+    chat.says("Pending", "Pod chat-stand-in was rejected").await;
+    operator
 }
 
 async fn leaves_a_foreign_pod_alone(holding: &Holding, chat: &ModelServing, theirs: &DynamicObject) {
