@@ -305,7 +305,9 @@ fn a_damaged_history_is_replayed() {
     let table = done(&["--history", history.to_str().unwrap()]);
     assert!(table.contains("25.0 % without data"), "{table}");
     assert!(
-        table.contains("replay of the settings in force   equal 100.0 % of steps, never more than 0 apart"),
+        table.contains(
+            "replay of the settings in force   equal 100.0 % of steps, no difference longer than 0 s"
+        ),
         "{table}"
     );
     assert!(

@@ -365,16 +365,25 @@ impl Backtest<'_> {
                 "ReplicasUnknown",
                 "the recorded number of ServingGroups is not known, so the replay is compared with nothing; have Prometheus scrape the operator, or kube-state-metrics".to_owned(),
             )),
-            Some(fidelity) if fidelity.equal < EQUAL_MIN => findings.push(Finding::new(
+            Some(fidelity) if self.differs(fidelity, history.grid().step()) => findings.push(Finding::new(
                 "ReplayDiffers",
                 format!(
-                    "the replay equals the record in only {:.1} % of the steps; the settings may have changed within this time, so choose a later --from",
-                    fidelity.equal * 100.0
+                    "the replay equals the record in only {:.1} % of the steps, and differs for up to {} s; the settings may have changed within this time, so choose a later --from",
+                    fidelity.equal * 100.0,
+                    fidelity.longest_difference
                 ),
             )),
             Some(_) => {}
         }
         findings.extend(self.fallback_finding());
         findings
+    }
+
+    /// `true` if a replay differs by more than its resolution: a change that is late by a sync and a scrape, or by a step, may have happened
+    /// at the same time.
+    fn differs(&self, fidelity: &Fidelity, step: u32) -> bool {
+        let Periods { sync, scrape } = self.periods;
+        let resolution = sync.after(scrape).max(Time::from_seconds(step.into()));
+        fidelity.equal < EQUAL_MIN && Time::from_seconds(fidelity.longest_difference) > resolution
     }
 }

@@ -368,3 +368,21 @@ fn without_recorded_replicas_there_is_no_comparison() {
     assert!(report.fidelity.is_none() && report.runs.iter().all(|run| run.name != "actual"));
     assert!(report.findings.iter().any(|finding| finding.reason == "ReplicasUnknown"));
 }
+
+/// A sync and a scrape take 30 s, and so long may a change be late.
+#[rstest]
+#[case::equal(0.96, 300, false)]
+#[case::as_fine_as_it_gets(0.9, 30, false)]
+#[case::late(0.9, 45, true)]
+fn a_replay_differs_beyond_its_resolution(
+    #[case] equal: f64,
+    #[case] longest_difference: u64,
+    #[case] expected: bool,
+) {
+    let planned = planned(&[]);
+    let history = recorded(&planned, &workload(&rates(1)), 0);
+    let backtest = backtest(Source::History(&history), &planned.settings, &[]);
+    let exact = backtest.report().unwrap().fidelity.unwrap();
+    let fidelity = Fidelity { equal, longest_difference, ..exact };
+    assert_eq!(backtest.differs(&fidelity, STEP), expected);
+}

@@ -55,9 +55,9 @@ impl Report {
             String::new()
         };
         Some(format!(
-            "replay of the settings in force   equal {:.1} % of steps{spread}, never more than {} apart",
+            "replay of the settings in force   equal {:.1} % of steps{spread}, no difference longer than {} s",
             fidelity.equal * 100.0,
-            fidelity.max_difference
+            fidelity.longest_difference
         ))
     }
 
