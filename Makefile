@@ -42,8 +42,10 @@ check: ## Run the fast checks: formatting, lints and tests without a cluster
 	cargo test --locked --test golden
 
 .PHONY: crds
-crds: ## Generate the AutoscalingProfile CRD from the code
-	cargo run --locked --quiet -- crds > crds/autoscaling.kthena.io_autoscalingprofiles.yaml
+crds: ## Generate the CRDs from the code
+	for kind in autoscalingprofiles modelservingroles; do \
+	  cargo run --locked --quiet -- crds --only $$kind > crds/autoscaling.kthena.io_$$kind.yaml || exit; \
+	done
 	cp crds/*.yaml charts/kthena-keda/crds/
 
 .PHONY: config
@@ -75,7 +77,9 @@ verify: verify-files ## Check that all generated files are up to date
 
 # Without the tests in tests/golden, which `make check` runs.
 verify-files:
-	cargo run --locked --quiet -- crds | diff - crds/autoscaling.kthena.io_autoscalingprofiles.yaml
+	for kind in autoscalingprofiles modelservingroles; do \
+	  cargo run --locked --quiet -- crds --only $$kind | diff - crds/autoscaling.kthena.io_$$kind.yaml || exit; \
+	done
 	diff -r crds charts/kthena-keda/crds
 	@tests/stack/build helm
 	@charts/generate target/config && diff -r --exclude samples target/config config && echo "config/ is up to date with the chart"

@@ -12,6 +12,8 @@ pub struct Settings {
     pub defaults: Profile,
     /// Namespace of kthena-router.
     pub router_namespace: String,
+    /// Scale roles, for which the operator changes their numbers in ModelServings.
+    pub scale_roles: bool,
 }
 
 /// Settings of `run`.

@@ -21,6 +21,7 @@ mod apiserver {
     mod permissions;
     mod plans;
     mod profiles;
+    mod roles;
     mod router_monitor;
     mod routing;
     mod samples;

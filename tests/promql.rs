@@ -430,6 +430,7 @@ fn engine_query(signal: &str, engine: Engine, at_zero: Option<RouterSeries>) -> 
         engine,
         namespace: "team-a".to_owned(),
         model_serving: "chat".to_owned(),
+        role: None,
         matchers: SeriesMatchers::default(),
         at_zero,
     };

@@ -23,7 +23,7 @@ use crate::{
     telemetry::{
         self,
         metrics::{
-            CPU, FILES, LOADING_TIME, MEMORY, MODELS, MetricSpec, NOT_READY, REPLICAS, SERVED,
+            CPU, FILES, LOADING_TIME, MEMORY, MODELS, MetricSpec, NOT_READY, REPLICAS, ROLE_REPLICAS, SERVED,
             SHADOW_REPLICAS, STARTED, WAITING,
         },
     },
@@ -88,6 +88,25 @@ impl Collector for Cluster {
 }
 
 impl Cluster {
+    /// Instances of each scaled role of the opted-in models.
+    fn role_replicas(&self) -> Family<Labels<4>, Gauge> {
+        let replicas = Family::<Labels<4>, Gauge>::default();
+        for (model_serving, _) in self.caches.reported() {
+            for (role, states) in self.caches.role_replicas(&model_serving) {
+                for (state, count) in states {
+                    let labels = [
+                        ("namespace", model_serving.namespace().unwrap_or_default()),
+                        ("model_serving", model_serving.name_any()),
+                        ("role", role.clone()),
+                        ("state", state.to_owned()),
+                    ];
+                    replicas.get_or_create(&labels).set(count.into());
+                }
+            }
+        }
+        replicas
+    }
+
     /// ServingGroups of each opted-in model, and their loading times.
     fn encode_models(&self, mut encoder: DescriptorEncoder) -> Result<(), Error> {
         let replicas = Family::<Labels<3>, Gauge>::default();
@@ -107,6 +126,7 @@ impl Cluster {
                 .extend(times.map(|times| ([("namespace", namespace), ("model_serving", name)], times)));
         }
         show(&mut encoder, &REPLICAS, &replicas)?;
+        show(&mut encoder, &ROLE_REPLICAS, &self.role_replicas())?;
         let mut series = encoder.encode_descriptor(
             LOADING_TIME.bare_name(),
             LOADING_TIME.help,

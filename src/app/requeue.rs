@@ -158,7 +158,8 @@ impl Requeuer {
             Change::Resync => self.requeue_all(),
             Change::Object((namespace, name), index_keys) => {
                 let generated = index_keys::generated(namespace, name);
-                for index_key in index_keys.iter().chain([&generated]) {
+                let of_role = self.caches.model_of_role(namespace, name);
+                for index_key in index_keys.iter().chain([&generated]).chain(&of_role) {
                     self.requeue_now(*index_key, |_| true);
                 }
             }

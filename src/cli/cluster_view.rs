@@ -92,6 +92,8 @@ impl ClusterView {
         let router = plan_router(&router, objects.default_profile().as_ref(), &defaults, true).router;
         let mut observed = objects.observe(model, router);
         observed.stand_in.image = operator.and_then(|operator| operator.stand_in_image.clone());
+        // Without a Deployment to read, the model is explained as if the operator may scale roles.
+        observed.may_scale_roles = operator.is_none_or(|operator| operator.scales_roles);
         Seen { observed, defaults, prometheus_from }
     }
 }

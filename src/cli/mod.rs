@@ -53,9 +53,8 @@ enum Command {
     Cost(Box<cost::Cost>),
     /// Hold the requests of a model that sleeps until an engine is ready; the operator runs it in stand-in pods.
     Hold(Box<hold::Hold>),
-    /// Print the CRD of AutoscalingProfile: `kthena-keda crds | kubectl apply --server-side --force-conflicts
-    /// -f -`.
-    Crds,
+    /// Print the CRDs: `kthena-keda crds | kubectl apply --server-side --force-conflicts -f -`.
+    Crds(crds::Crds),
     /// Print a shell completion script: `source <(kthena-keda completion bash)`.
     Completion(completion::Completion),
     /// Print a manual page: `kthena-keda man run | man -l -`.
@@ -77,7 +76,7 @@ pub fn main() -> ExitCode {
         Command::Recommend(recommend) => recommend.run(),
         Command::Cost(cost) => cost.run(),
         Command::Hold(hold) => hold.run(),
-        Command::Crds => crds::run(),
+        Command::Crds(crds) => crds.run(),
         Command::Completion(completion) => completion.run(Cli::command()),
         Command::Man(man) => man.run(Cli::command()),
     }

@@ -24,6 +24,8 @@ pub(super) struct Operator {
     pub(super) hpa_sync_period: Option<u64>,
     /// `--stand-in-image`.
     pub(super) stand_in_image: Option<String>,
+    /// `--scale-roles`.
+    pub(super) scales_roles: bool,
     lease: String,
     lease_namespace: String,
 }
@@ -64,6 +66,7 @@ impl Operator {
             router_namespace: value("--router-namespace=").map(str::to_owned),
             hpa_sync_period: value("--hpa-sync-period=").and_then(|seconds| seconds.parse().ok()),
             stand_in_image: value("--stand-in-image=").map(str::to_owned),
+            scales_roles: value("--scale-roles=") == Some("true"),
             lease: value("--lease-name=").unwrap_or("kthena-keda").to_owned(),
             lease_namespace: value("--lease-namespace=").map_or(namespace, str::to_owned),
         })
@@ -114,6 +117,7 @@ mod tests {
             "--lease-name=one",
             "--hpa-sync-period=30",
             "--stand-in-image=registry/kthena-keda:1",
+            "--scale-roles=true",
         ];
         let found = Operator::of(&deployment(&args)).unwrap();
         let expected = Operator {
@@ -122,6 +126,7 @@ mod tests {
             router_namespace: Some("routers".to_owned()),
             hpa_sync_period: Some(30),
             stand_in_image: Some("registry/kthena-keda:1".to_owned()),
+            scales_roles: true,
             lease: "one".to_owned(),
             lease_namespace: "ops".to_owned(),
         };

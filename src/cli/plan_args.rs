@@ -38,6 +38,7 @@ enum Create {
 }
 
 impl PlanArgs {
+    /// Settings of an operator that may scale roles.
     pub(super) fn settings(&self) -> Settings {
         let mut defaults = Profile::built_in();
         defaults.prometheus = self.prometheus_url.clone().map(PrometheusSettings::from);
@@ -48,7 +49,8 @@ impl PlanArgs {
             Create::False => CreateMonitors::Never,
             Create::Always => CreateMonitors::Always,
         });
-        Settings { defaults, router_namespace: self.router_namespace.clone() }
+        let router_namespace = self.router_namespace.clone();
+        Settings { defaults, router_namespace, scale_roles: true }
     }
 }
 

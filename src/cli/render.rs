@@ -131,6 +131,12 @@ fn render(manifests: &Manifests, settings: &Settings, stand_in_image: Option<&st
     for (place, model_serving) in complete {
         let mut observed = manifests.observe(model_serving, router.clone());
         observed.stand_in.image = stand_in_image.map(str::to_owned);
+        observed.may_scale_roles = settings.scale_roles;
+        if observed.asks_for_roles() {
+            output.notes.push(format!(
+                "{place}: assuming that the operator may scale roles (roles.enabled of the chart)"
+            ));
+        }
         render_model(place, &plan::plan(&observed, Capabilities::NEWEST, &settings.defaults), output);
     }
 }

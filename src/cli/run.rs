@@ -15,7 +15,7 @@ use crate::{
     app,
     prometheus::ClientConfig,
     runtime::lease::Candidate,
-    settings::{RunSettings, ShadowSettings, Shard},
+    settings::{RunSettings, Settings, ShadowSettings, Shard},
     telemetry::{
         logs::{self, Format},
         server::Listen,
@@ -60,6 +60,10 @@ pub(super) struct Run {
     /// kube-controller-manager.
     #[arg(long, env = "KTHENA_KEDA_HPA_SYNC_PERIOD", value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=600))]
     hpa_sync_period: u64,
+    /// Scale the roles of ModelServings with the annotation autoscaling.kthena.io/roles. The operator then changes the
+    /// number of each role in the ModelServing, and needs the permission to patch ModelServings.
+    #[arg(long, env = "KTHENA_KEDA_SCALE_ROLES", value_name = "BOOL", default_value_t = false, action = clap::ArgAction::Set)]
+    scale_roles: bool,
     /// Address of /metrics, /healthz and /readyz; :PORT listens on all addresses.
     #[arg(long, env = "KTHENA_KEDA_LISTEN", value_name = "[ADDRESS]:PORT", default_value_t = Listen::Everywhere(8080))]
     listen: Listen,
@@ -203,7 +207,7 @@ impl Run {
         // All tasks wait for the network. One thread avoids handing tasks between threads, which took a third
         // of the CPU time.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let settings = self.plan.settings();
+        let settings = Settings { scale_roles: self.scale_roles, ..self.plan.settings() };
         let run_settings = RunSettings {
             discovery: Duration::from_secs(self.discovery_interval),
             probe_interval: Duration::from_secs(self.check_interval),

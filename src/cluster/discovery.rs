@@ -20,7 +20,7 @@ use crate::runtime::{
     delays::{DISCOVERY_CONFIRM, DISCOVERY_SETTLED},
 };
 use kthena_keda_core::{
-    api::kthena::ModelServing,
+    api::{kthena::ModelServing, model_serving_role::ModelServingRole},
     domain::{Capabilities, Keda},
 };
 
@@ -185,12 +185,16 @@ pub async fn discover(client: &Client, apis: &[WatchedApi]) -> Result<ServedApis
     };
     let capabilities = Capabilities {
         keda,
-        scale: model_serving
-            .is_some_and(|found| found.subresources.iter().any(|sub| sub.subresource == "scale")),
+        scale: has_scale(model_serving),
         pod_monitors: groups.has("monitoring.coreos.com", "v1", "podmonitors"),
+        roles: has_scale(groups.find(ModelServingRole::GROUP, "v1alpha1", ModelServingRole::PLURAL)),
     };
     let served = apis.iter().map(|api| (api.clone(), groups.presence(api)));
     Ok(ServedApis::new(served, capabilities))
+}
+
+fn has_scale(resource: Option<&ServedResource>) -> bool {
+    resource.is_some_and(|found| found.subresources.iter().any(|sub| sub.subresource == "scale"))
 }
 
 /// The fields of the installed KEDA's ScaledObject that are newer than the oldest supported release.

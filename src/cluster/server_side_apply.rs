@@ -201,10 +201,11 @@ struct StatusPatch<S> {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Precondition {
+    #[serde(skip_serializing_if = "Option::is_none")]
     resource_version: Option<String>,
 }
 
-/// Merges into the status of exactly this version of an object.
+/// Merges into the status of exactly this version of an object; of any version without one.
 ///
 /// # Errors
 /// A conflict if the object changed since, or any other rejection by the API server.
@@ -236,12 +237,33 @@ pub async fn patch_status<L>(
 where
     L: Resource + Clone,
 {
-    let request = Request::new(api.resource_url()).patch_subresource(
-        "status",
-        name,
-        &by_operator(),
-        &Patch::<()>::Json(operations),
-    );
+    let (requests, patch) = (Request::new(api.resource_url()), Patch::<()>::Json(operations));
+    send_for_metadata(api, requests.patch_subresource("status", name, &by_operator(), &patch)).await
+}
+
+/// The same for the object itself.
+///
+/// # Errors
+/// Any rejection by the API server; a [stale write](Error::is_stale_write) if a test fails.
+pub async fn patch<L>(
+    api: &Api<L>,
+    name: &str,
+    operations: json_patch::Patch,
+) -> Result<PartialObjectMeta<L>, Error>
+where
+    L: Resource + Clone,
+{
+    let (requests, patch) = (Request::new(api.resource_url()), Patch::<()>::Json(operations));
+    send_for_metadata(api, requests.patch(name, &by_operator(), &patch)).await
+}
+
+async fn send_for_metadata<L>(
+    api: &Api<L>,
+    request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
+) -> Result<PartialObjectMeta<L>, Error>
+where
+    L: Resource + Clone,
+{
     let mut request = request.map_err(kube::Error::BuildRequest)?;
     request.headers_mut().insert(ACCEPT, METADATA);
     Ok(api.clone().into_client().request(request).await?)

@@ -50,6 +50,12 @@ pub const DISCOVERY_CONFIRM: Duration = Duration::from_secs(5);
 /// The deletion of a CRD first deletes all objects of its kind.
 pub const DELETION_CONFIRM: Duration = Duration::from_secs(5);
 
+/// Interval of counting the pods of a model's roles while their numbers change: the HPA computes by the count.
+pub const ROLES_MOVE: Duration = Duration::from_secs(5);
+
+/// The same once the ModelServing has as many as it asks for.
+pub const ROLES_REST: Duration = Duration::from_mins(1);
+
 /// Time for KEDA to report on a new ScaledObject, which takes it seconds; afterwards its silence is a problem.
 pub const KEDA_REPORT: Duration = Duration::from_mins(5);
 

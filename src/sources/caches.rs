@@ -29,13 +29,16 @@ use kthena_keda_core::{
         annotations::DEFAULT_PROFILE,
         kthena::{Booster, Inherited, ModelServing, Unread},
     },
-    domain::{Key, ServiceTimeSetting, Signal, key, names::ROUTER_SERVICE_MONITOR},
+    domain::{
+        Key, ServiceTimeSetting, Signal, key,
+        names::{ROUTER_SERVICE_MONITOR, hpa, role as role_name, scaled_object_of_hpa},
+    },
     intent::{Profile, SignalSource},
     observed::{
         Autoscalers, CompetingAutoscaler, LiveBinding, LiveHpa, LiveModelRoute, LiveModelServer,
-        LivePodMonitor, LivePolicy, LiveProfile, LiveScaledObject, LiveServiceMonitor, LiveStandIn,
-        LiveStandInService, LocatedRouter, Observed, ObservedRouter, ObservedStandIn, Readability, Readable,
-        ScrapeEvidence, ShadowState, UnreadKind, WaitingPods,
+        LivePodMonitor, LivePolicy, LiveProfile, LiveRole, LiveScaledObject, LiveServiceMonitor, LiveStandIn,
+        LiveStandInService, LocatedRouter, Observed, ObservedRole, ObservedRouter, ObservedStandIn,
+        Readability, Readable, RoleDigest, ScrapeEvidence, ShadowState, UnreadKind, WaitingPods,
     },
 };
 
@@ -145,7 +148,10 @@ impl Caches {
             keda_is_silent: silence.is_some_and(|silence| silence >= KEDA_REPORT),
             scaled_object,
             hpa: stores.hpas.get(&namespace, &model_serving.hpa_name()),
-            competing_autoscalers: self.competing_with(model_serving),
+            competing_autoscalers: self
+                .autoscalers_of(model_serving, |all| all.competing_with(model_serving)),
+            role_autoscalers: self.autoscalers_of(model_serving, |all| all.scaling_roles_of(model_serving)),
+            roles: self.roles_of(model_serving),
             pod_monitor: pod_monitor.map(|digest| digest.owned),
             routing: self.routing(model_serving, served),
             profile: stores.profiles.get("", model_serving.profile()).map(|digest| digest.settings),
@@ -223,6 +229,7 @@ impl Caches {
             pod_monitors: LivePodMonitor::readable(stores, served, local),
             stand_ins: LiveStandIn::readable(stores, served, local),
             stand_in_services: LiveStandInService::readable(stores, served, local),
+            roles: LiveRole::readable(stores, served, local),
         }
     }
 
@@ -261,7 +268,68 @@ impl Caches {
         unsynced.kinds
     }
 
-    fn competing_with(&self, model_serving: &ModelServing) -> Vec<CompetingAutoscaler> {
+    /// The roles that are scaled, or were: those that a scale target names, and all roles of a model that asks for it.
+    fn roles_of(&self, model_serving: &ModelServing) -> Vec<ObservedRole> {
+        let namespace = model_serving.namespace().unwrap_or_default();
+        let target = [index_keys::model_serving(&namespace, model_serving.name())];
+        let found = self.stores.roles.matching(&target, &[]);
+        let mut names: BTreeMap<String, String> =
+            found.iter().map(|(key, digest)| (key.1.clone(), digest.role.clone())).collect();
+        if self.asks_for_roles(model_serving) {
+            let roles = model_serving.spec.template.roles.iter();
+            names.extend(roles.map(|role| (role_name(model_serving.name(), &role.name), role.name.clone())));
+        }
+        names.into_iter().map(|(object, role)| self.observe_role(&namespace, role, object)).collect()
+    }
+
+    fn asks_for_roles(&self, model_serving: &ModelServing) -> bool {
+        let profile = || self.stores.profiles.get("", model_serving.profile());
+        model_serving.has_roles_annotation()
+            || (model_serving.is_opted_in()
+                && profile().is_some_and(|found| found.settings.is_ok_and(|profile| profile.roles.is_some())))
+    }
+
+    fn observe_role(&self, namespace: &str, name: String, object_name: String) -> ObservedRole {
+        let Stores { roles, scaled_objects, hpas, .. } = &self.stores;
+        let scaled_object = scaled_objects.get(namespace, &object_name);
+        let silence = scaled_object.as_ref().and_then(|found| found.silence(Timestamp::now()));
+        ObservedRole {
+            name,
+            object: roles.get(namespace, &object_name),
+            hpa: hpas.get(namespace, &hpa(&object_name)),
+            keda_is_silent: silence.is_some_and(|silence| silence >= KEDA_REPORT),
+            scaled_object,
+            object_name,
+        }
+    }
+
+    /// Numbers of the scaled roles of a model, by state.
+    pub fn role_replicas(&self, model_serving: &ModelServing) -> Vec<(String, Vec<(&'static str, i32)>)> {
+        let target = [index_keys::model_serving(
+            &model_serving.namespace().unwrap_or_default(),
+            &model_serving.name_any(),
+        )];
+        let numbers = |found: &RoleDigest| {
+            let (_, count) = model_serving.spec.template.role(&found.role)?;
+            let asked = found.replicas.map(|asked| ("asked", asked));
+            let others = [("spec", count.replicas), ("total", found.status.replicas)];
+            Some((found.role.clone(), asked.into_iter().chain(others).collect()))
+        };
+        self.stores.roles.matching(&target, &[]).iter().filter_map(|(_, found)| numbers(found)).collect()
+    }
+
+    /// Index key of the model whose role has a ScaledObject or an HPA of this name.
+    pub fn model_of_role(&self, namespace: &str, name: &str) -> Option<IndexKey> {
+        let name = scaled_object_of_hpa(name).unwrap_or(name);
+        let found = self.stores.roles.get(namespace, name)?;
+        Some(index_keys::model_serving(namespace, &found.model_serving))
+    }
+
+    fn autoscalers_of(
+        &self,
+        model_serving: &ModelServing,
+        read: impl FnOnce(&Autoscalers<'_>) -> Vec<CompetingAutoscaler>,
+    ) -> Vec<CompetingAutoscaler> {
         let namespace = model_serving.namespace().unwrap_or_default();
         let target = [index_keys::model_serving(&namespace, &model_serving.name_any())];
         let Stores { scaled_objects, hpas, policies, bindings, .. } = &self.stores;
@@ -270,13 +338,13 @@ impl Caches {
         let of_bindings: Vec<Key> =
             bindings.iter().filter_map(|(_, binding)| binding.policy()).cloned().collect();
         let policies = policies.matching(&target, &of_bindings);
-        Autoscalers {
+        let all = Autoscalers {
             scaled_objects: &borrowed(&scaled_objects),
             hpas: &borrowed(&hpas),
             policies: &borrowed(&policies),
             bindings: &borrowed(&bindings),
-        }
-        .competing_with(model_serving)
+        };
+        read(&all)
     }
 
     /// A ModelServing of this instance.

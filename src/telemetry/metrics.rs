@@ -44,11 +44,12 @@ pub struct MetricSpec {
 
 impl MetricSpec {
     /// All metrics, in the order of the documentation.
-    pub const ALL: [&'static Self; 24] = [
+    pub const ALL: [&'static Self; 25] = [
         &MODELS,
         &NOT_READY,
         &WAITING,
         &REPLICAS,
+        &ROLE_REPLICAS,
         &SHADOW_REPLICAS,
         &LOADING_TIME,
         &WRITES,
@@ -129,6 +130,13 @@ pub const REPLICAS: MetricSpec = MetricSpec::new(
     Kind::Gauge,
     &["namespace", "model_serving", "state"],
     "ServingGroups of each opted-in ModelServing, by state: spec (requested), total (existing) or ready (available). Only on the leader, and not with --model-metrics=false.",
+);
+/// Numbers of the roles that are scaled; read from the caches at each scrape.
+pub const ROLE_REPLICAS: MetricSpec = MetricSpec::new(
+    "kthena_keda_role_replicas",
+    Kind::Gauge,
+    &["namespace", "model_serving", "role", "state"],
+    "Instances of each scaled role in each ServingGroup, by state: asked (by the HPA), spec (in the ModelServing) or total (existing in the ServingGroup that has the fewest). Only on the leader, and not with --model-metrics=false.",
 );
 /// Numbers of the models in shadow; read from the caches at each scrape.
 pub const SHADOW_REPLICAS: MetricSpec = MetricSpec::new(

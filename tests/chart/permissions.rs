@@ -88,6 +88,16 @@ async fn every_permission_is_used_and_none_is_missing() {
     harness::wait::until(&monitors, "kthena-keda-chat", "exists", |found| found.is_some()).await;
     until_asked("the operator lists pods", async || used(&stack).contains("list pods"), |listed| *listed)
         .await;
+    // The scale target of a role that is not scaled any more is removed.
+    let owner = json!({
+        "apiVersion": "workload.serving.volcano.sh/v1alpha1", "kind": "ModelServing", "name": "chat",
+        "uid": chat.get().await.metadata.uid, "controller": true,
+    });
+    let metadata = json!({"name": "former", "labels": {"app.kubernetes.io/managed-by": "kthena-keda"}, "ownerReferences": [owner]});
+    let target = json!({"modelServing": "chat", "role": "former", "replicas": 1});
+    let targets = models.api(&kinds::model_serving_role());
+    models.create(&kinds::model_serving_role(), json!({"metadata": metadata, "spec": target})).await;
+    harness::wait::until(&targets, "former", "is gone", |found| found.is_none()).await;
     // An invalid annotation publishes an event.
     chat.annotate(&[("autoscaling.kthena.io/max-replicas", Some("x"))]).await;
     chat.reason("InvalidConfiguration").await;

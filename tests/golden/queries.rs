@@ -36,6 +36,7 @@ fn queries_without_names() -> Vec<String> {
             engine,
             namespace: "team-a".to_owned(),
             model_serving: "chat".to_owned(),
+            role: None,
             matchers: SeriesMatchers::default(),
             at_zero,
         };

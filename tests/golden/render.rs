@@ -169,10 +169,18 @@ fn reports_an_invalid_profile(#[case] spec: &str, #[case] why: &str) {
 }
 
 #[test]
-fn the_generated_crd_equals_the_file() {
-    let output = Command::new(env!("CARGO_BIN_EXE_kthena-keda")).arg("crds").output().unwrap();
-    let file = std::fs::read_to_string("crds/autoscaling.kthena.io_autoscalingprofiles.yaml").unwrap();
-    assert_eq!(text(&output.stdout), file, "run `make crds`");
+fn the_generated_crds_equal_the_files() {
+    let kinds = ["autoscalingprofiles", "modelservingroles"];
+    let printed = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_kthena-keda")).arg("crds").args(arguments).output();
+        text(&output.unwrap().stdout).to_owned()
+    };
+    let files =
+        kinds.map(|kind| std::fs::read_to_string(format!("crds/autoscaling.kthena.io_{kind}.yaml")).unwrap());
+    for (kind, file) in kinds.iter().zip(&files) {
+        assert_eq!(printed(&["--only", kind]), *file, "run `make crds`");
+    }
+    assert_eq!(printed(&[]), files.join("---\n"));
 }
 
 fn manifest(annotations: &[(&str, &str)]) -> String {
@@ -212,7 +220,7 @@ fn renders_all_annotations_together() {
 #[case(&[("kthena.io/model-name", "m"), ("autoscaling.kthena.io/min-replicas", "11")], "expected an integer <= 10, the profile's spec.replicas.max")]
 #[case(&[("kthena.io/model-name", "m"), ("autoscaling.kthena.io/profile", "gold")], "ProfileNotFound")]
 #[case(&[("kthena.io/model-name", "m"), ("autoscaling.kthena.io/signals", "kv-cache=0.7")], "engine: missing, and no ModelServer selects")]
-#[case(&[("kthena.io/model-name", "m"), ("autoscaling.kthena.io/role", "decode")], "Kthena cannot scale a single role")]
+#[case(&[("kthena.io/model-name", "m"), ("autoscaling.kthena.io/role", "decode")], "roles are scaled by autoscaling.kthena.io/roles")]
 #[case(&[("kthena.io/model-name", "m"), ("autoscaling.kthena.io/target-role", "prefill")], "docs/roles.md")]
 #[case(&[("kthena.io/model-name", "m"), ("autoscaling.kthena.io/maxreplicas", "4")], "the most similar one is autoscaling.kthena.io/max-replicas")]
 fn reports_invalid_annotations(#[case] annotations: &[(&str, &str)], #[case] why: &str) {

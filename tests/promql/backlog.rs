@@ -185,6 +185,7 @@ fn counts_what_the_engines_run(#[case] are_scraped: bool, #[case] expected: f64)
         engine: Engine::Vllm,
         namespace: "models".to_owned(),
         model_serving: "chat".to_owned(),
+        role: None,
         matchers: kthena_keda_core::domain::SeriesMatchers::default(),
         at_zero: None,
     };

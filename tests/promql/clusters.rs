@@ -85,6 +85,7 @@ fn matchers_select_the_engines_of_the_own_cluster(
         engine: kthena_keda_core::signals::Engine::Vllm,
         namespace: "team-a".to_owned(),
         model_serving: "chat".to_owned(),
+        role: None,
         matchers: eu(),
         at_zero: None,
     };

@@ -34,6 +34,7 @@ fn signal_of(
         engine,
         namespace: "team-a".to_owned(),
         model_serving: "chat".to_owned(),
+        role: None,
         matchers: SeriesMatchers::default(),
         at_zero,
     };

@@ -178,6 +178,7 @@ fn measures_by_engines(#[case] family: &'static str) {
         engine,
         namespace: "team-a".to_owned(),
         model_serving: "chat".to_owned(),
+        role: None,
         matchers: kthena_keda_core::domain::SeriesMatchers::default(),
         at_zero: None,
     };

@@ -12,6 +12,8 @@ pub const MODEL_NAME: &str = "kthena.io/model-name";
 pub const PREFIX: &str = "autoscaling.kthena.io/";
 /// Names the AutoscalingProfile.
 pub const PROFILE: &str = "autoscaling.kthena.io/profile";
+/// Has the roles of each ServingGroup scaled.
+pub const ROLES: &str = "autoscaling.kthena.io/roles";
 /// The AutoscalingProfile of a ModelServing without [`PROFILE`].
 pub const DEFAULT_PROFILE: &str = "default";
 
@@ -58,6 +60,8 @@ pub enum AnnotationKey {
     Shadow,
     /// Time for one request, which bounds the backlog.
     ServiceTime,
+    /// Roles that are scaled instead of ServingGroups.
+    Roles,
     /// Inference engine of the pods.
     Engine,
     /// Port on which the engine listens.
@@ -99,6 +103,7 @@ mod tests {
     #[test]
     fn displays_the_whole_key() {
         assert_eq!(AnnotationKey::Profile.to_string(), PROFILE);
+        assert_eq!(AnnotationKey::Roles.to_string(), ROLES);
         assert_eq!(AnnotationKey::MinReplicas.to_string(), "autoscaling.kthena.io/min-replicas");
     }
 }

@@ -8,6 +8,7 @@ pub mod keda;
 pub mod kthena;
 pub(crate) mod lenient;
 pub mod metadata;
+pub mod model_serving_role;
 pub mod monitoring;
 pub mod profile;
 pub mod stand_in;

@@ -15,8 +15,9 @@ use strum::IntoStaticStr;
 
 pub(crate) use self::schema::tls_rules;
 use self::schema::{
-    are_matchers, at_most, between, create_schema, has_demand, is_headroom, is_not_reserved, is_target,
-    is_target_of_signal, kibibytes, names_differ, rule, service_time_rule, signal_names, size_up_to,
+    are_matchers, at_most, between, create_schema, has_demand, is_headroom, is_not_reserved, is_of_two_roles,
+    is_ratio, is_target, is_target_of_signal, kibibytes, names_differ, rule, service_time_rule, signal_names,
+    size_up_to,
 };
 use super::{
     keda::{FallbackBehavior, MetricType},
@@ -51,7 +52,7 @@ use crate::domain::{
     "rule": "size(self.signals) > 0 || (has(self.customSignals) && size(self.customSignals) > 0)",
     "fieldPath": ".signals",
     "message": "must have at least one signal if customSignals is empty",
-}, has_demand(), names_differ()]))]
+}, has_demand(), names_differ(), is_of_two_roles()]))]
 pub struct AutoscalingProfileSpec {
     /// Namespaces whose ModelServings may use the profile, such as team-a or team-b-*. By default all may.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -76,6 +77,15 @@ pub struct AutoscalingProfileSpec {
     #[schemars(length(max = 8))]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub custom_signals: Vec<CustomSignalSpec>,
+    /// Roles of each ServingGroup to scale, each by its own signals, instead of the number of ServingGroups. Requires
+    /// roles.enabled of the chart.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub roles: Vec<RoleSpec>,
+    /// Bounds of the number of the first of two roles per instance of the second, such as prefill per decode.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role_ratio: Option<RoleRatioSpec>,
     /// Bound on the waiting requests that active-requests counts. While ServingGroups load, waiting requests pile up,
     /// and without a bound they ask for more groups than are needed once those have loaded.
     pub backlog: BacklogSpec,
@@ -109,6 +119,8 @@ impl Default for AutoscalingProfileSpec {
             replicas: ReplicasSpec::default(),
             signals: vec![SignalSpec::from(Demand::ActiveRequests)],
             custom_signals: Vec::new(),
+            roles: Vec::new(),
+            role_ratio: None,
             backlog: BacklogSpec::default(),
             polling_interval: "15s".to_owned(),
             scale_up: ScaleUpSpec::default(),
@@ -320,6 +332,50 @@ impl From<Demand> for SignalSpec {
     fn from(demand: Demand) -> Self {
         Self { name: Signal::Demand(demand).name().to_owned(), target: demand.default_target().to_string() }
     }
+}
+
+/// A role of each ServingGroup, and the signals that scale it.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[schemars(extend("x-kubernetes-validations" = [rule("self.min <= self.max", "min must not be above max")]))]
+pub struct RoleSpec {
+    /// Name of the role in spec.template.roles of the ModelServing.
+    #[schemars(regex(pattern = "^[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?$"), length(min = 1, max = 12))]
+    #[schemars(extend("x-kubernetes-validations" = [rule("self != 'ratio'", "must not be ratio")]))]
+    pub name: String,
+    /// Minimum number of instances in each ServingGroup.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1))]
+    pub min: i32,
+    /// Maximum number of instances in each ServingGroup.
+    #[schemars(range(min = 1))]
+    pub max: i32,
+    /// Built-in signals, each with the amount that one instance of the role carries.
+    #[schemars(length(min = 1, max = 8))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub signals: Vec<SignalSpec>,
+}
+
+const fn one() -> i32 {
+    1
+}
+
+/// Bounds of a ratio, as quoted numbers from 0.001 to 1000.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[schemars(extend("x-kubernetes-validations" = [
+    rule("has(self.min) || has(self.max)", "must have min or max"),
+    rule("!has(self.min) || !has(self.max) || double(self.min) <= double(self.max)", "min must not be above max"),
+]))]
+pub struct RoleRatioSpec {
+    /// Least ratio.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^[0-9]{1,4}(\.[0-9]{1,3})?$"), length(max = 8))]
+    #[schemars(extend("x-kubernetes-validations" = is_ratio()))]
+    pub min: Option<String>,
+    /// Greatest ratio.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^[0-9]{1,4}(\.[0-9]{1,3})?$"), length(max = 8))]
+    #[schemars(extend("x-kubernetes-validations" = is_ratio()))]
+    pub max: Option<String>,
 }
 
 /// A signal with your own query. It runs with KEDA's credentials, over the series of all namespaces.

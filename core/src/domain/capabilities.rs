@@ -9,6 +9,8 @@ pub struct Capabilities {
     pub scale: bool,
     /// The API server serves PodMonitors.
     pub pod_monitors: bool,
+    /// The API server serves ModelServingRoles and their scale subresource.
+    pub roles: bool,
 }
 
 /// Fields of the installed KEDA's ScaledObject, by the release that added them.
@@ -28,5 +30,6 @@ impl Capabilities {
         keda: Some(Keda { initial_cooldown: true, fallback_behavior: true, directional_pause: true }),
         scale: true,
         pod_monitors: true,
+        roles: true,
     };
 }

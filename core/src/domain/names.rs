@@ -38,6 +38,21 @@ pub fn stand_in(model_serving: &str) -> String {
     format!("{}-stand-in", scaled_object(model_serving).replace('.', "-"))
 }
 
+/// The ModelServingRole of a role, and its ScaledObject: the beginning of both names and a stable hash, because a
+/// ModelServing may be called `<name>-<role>`.
+pub fn role(model_serving: &str, role: &str) -> String {
+    let suffix = format!("{:016x}", fnv1a(format!("{model_serving}/{role}").as_bytes()));
+    let role: String = role.chars().map(|c| c.to_ascii_lowercase()).collect();
+    let room = MAX.saturating_sub(suffix.len() + role.len() + 2);
+    let start = model_serving.get(..room).unwrap_or(model_serving).trim_end_matches(['-', '.']);
+    format!("{start}-{role}-{suffix}")
+}
+
+/// The ScaledObject of KEDA's HPA of this name.
+pub fn scaled_object_of_hpa(hpa: &str) -> Option<&str> {
+    hpa.strip_prefix("keda-hpa-")
+}
+
 /// Names of all generated objects and of KEDA's HPA.
 pub fn generated(model_serving: &str) -> [String; 3] {
     [hpa(model_serving), pod_monitor(model_serving), scaled_object(model_serving)]
@@ -72,6 +87,14 @@ mod tests {
         assert_eq!((a.len(), b.len()), (54, 54));
         assert_ne!(a, b);
         assert!(a.starts_with(&"x".repeat(37)), "{a}");
+    }
+
+    #[test]
+    fn roles_have_names_of_their_own() {
+        assert_eq!(role("chat", "prefill"), "chat-prefill-5e24177b2d530258");
+        assert_ne!(role("a-b", "c"), role("a", "b-c"));
+        let long = role(&"x".repeat(253), &"R".repeat(12));
+        assert!(long.len() == MAX && long.contains("-rrrrrrrrrrrr-"), "{long}");
     }
 
     #[test]

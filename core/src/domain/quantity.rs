@@ -30,6 +30,12 @@ impl Target {
         self.0
     }
 
+    /// This target of each of several ServingGroups together.
+    #[must_use]
+    pub(crate) const fn times(self, groups: u32) -> Self {
+        Self(self.0.saturating_mul(groups as u64))
+    }
+
     /// Twice this target.
     #[must_use]
     pub(crate) const fn doubled(self) -> Self {

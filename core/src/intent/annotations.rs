@@ -4,17 +4,20 @@ use std::{collections::BTreeMap, fmt};
 
 use strum::VariantArray as _;
 
-use super::profile::{CustomSignal, SignalSource, SignalTarget, check_demand};
+use super::{
+    profile::{CustomSignal, SignalSource, SignalTarget, check_demand},
+    roles::Roles,
+};
 use crate::{
-    api::annotations::{AnnotationKey, MAX_BYTES, MODEL_NAME, PREFIX, are_too_large},
+    api::annotations::{AnnotationKey, MAX_BYTES, MODEL_NAME, PREFIX, ROLES, are_too_large},
     domain::{
         Engine, InvalidValue, ModelNames, Pause, ServiceTimeSetting, Signal, ValueError, nearest, number,
         quoted,
     },
 };
 
-/// Answer to an annotation that names a role.
-const ROLES: &str = "Kthena cannot scale a single role; remove the annotation, and see docs/roles.md";
+/// Answer to another annotation that names a role.
+const SCALE_ROLES: &str = "roles are scaled by autoscaling.kthena.io/roles; see docs/roles.md";
 
 /// Maximum number of signals in the annotation.
 const SIGNALS_MAX: usize = 32;
@@ -84,6 +87,8 @@ pub struct Annotations {
     pub shadow: bool,
     /// Time for one request.
     pub service_time: Option<ServiceTimeSetting>,
+    /// Roles that are scaled instead of ServingGroups.
+    pub roles: Option<Roles>,
     /// Inference engine of the pods.
     pub engine: Option<Engine>,
     /// Port on which the engine listens.
@@ -116,6 +121,8 @@ impl Annotations {
         let pause = parser.parse(AnnotationKey::Paused, parse_pause).flatten();
         let shadow = parser.parse(AnnotationKey::Shadow, parse_bool).unwrap_or_default();
         let service_time = parser.parse(AnnotationKey::ServiceTime, str::parse);
+        let roles = parser.parse(AnnotationKey::Roles, Roles::parse);
+        parser.reject_groups_beside_roles();
         let engine = parser.parse(AnnotationKey::Engine, parse_engine);
         let engine_port = parser.parse(AnnotationKey::EnginePort, parse_port);
         if let (Some(min), Some(max)) = (min_replicas, max_replicas)
@@ -133,6 +140,7 @@ impl Annotations {
                 pause,
                 shadow,
                 service_time,
+                roles,
                 engine,
                 engine_port,
             }),
@@ -147,6 +155,35 @@ impl Annotations {
 /// If its value is invalid.
 pub(crate) fn requested_pause(annotations: &BTreeMap<String, String>) -> Result<Option<Pause>, ValueError> {
     annotations.get(&AnnotationKey::Paused.to_string()).map_or(Ok(None), |value| parse_pause(value))
+}
+
+/// Annotations for ServingGroups, which have no effect on roles.
+const GROUPS_ONLY: [AnnotationKey; 5] = [
+    AnnotationKey::MinReplicas,
+    AnnotationKey::MaxReplicas,
+    AnnotationKey::Signals,
+    AnnotationKey::ServiceTime,
+    AnnotationKey::Shadow,
+];
+
+fn groups_beside_roles(key: AnnotationKey, roles: &str) -> AnnotationError {
+    let problem = format!(
+        "scales ServingGroups, which stay as they are while {roles} has the roles of each scaled; remove one of the two"
+    );
+    AnnotationError::of(key.name(), problem)
+}
+
+/// Error of annotations for ServingGroups under a profile that has roles scaled.
+pub(super) fn groups_beside_profile_roles(annotations: &Annotations) -> Option<AnnotationError> {
+    let set = [
+        (AnnotationKey::MinReplicas, annotations.min_replicas.is_some()),
+        (AnnotationKey::MaxReplicas, annotations.max_replicas.is_some()),
+        (AnnotationKey::Signals, annotations.signals.is_some()),
+        (AnnotationKey::ServiceTime, annotations.service_time.is_some()),
+        (AnnotationKey::Shadow, annotations.shadow),
+    ];
+    let (key, _) = set.into_iter().find(|(_, is_set)| *is_set)?;
+    Some(groups_beside_roles(key, "spec.roles of the AutoscalingProfile"))
 }
 
 fn min_above_max(min: i32, max: i32) -> AnnotationError {
@@ -193,6 +230,20 @@ impl Parser<'_> {
         parsed.map_err(|expected| self.errors.push(InvalidValue::new(key, value, expected).into())).ok()
     }
 
+    /// ServingGroups and roles are not scaled at once: both change the capacity by the same load.
+    fn reject_groups_beside_roles(&mut self) {
+        if !self.annotations.contains_key(ROLES) {
+            return;
+        }
+        let is_set = |key: &&AnnotationKey| {
+            self.annotations
+                .get(&key.to_string())
+                .is_some_and(|value| **key != AnnotationKey::Shadow || value == "true")
+        };
+        let set = GROUPS_ONLY.iter().filter(is_set);
+        self.errors.extend(set.map(|key| groups_beside_roles(*key, ROLES)));
+    }
+
     fn reject_unknown_keys(&mut self) {
         let keys: Vec<&str> = AnnotationKey::VARIANTS.iter().map(|key| key.name()).collect();
         let own = self.annotations.keys().filter_map(|key| Some((key, key.strip_prefix(PREFIX)?)));
@@ -203,7 +254,7 @@ impl Parser<'_> {
                 return;
             }
             let remedy = match nearest(name, keys.iter().copied()) {
-                _ if name.contains("role") => ROLES.to_owned(),
+                _ if name.contains("role") => SCALE_ROLES.to_owned(),
                 Some(similar) => format!("the most similar one is {PREFIX}{similar}"),
                 None => format!("the keys under {PREFIX} are {}", keys.join(", ")),
             };

@@ -6,6 +6,7 @@
 mod annotations;
 mod parse_profile;
 mod profile;
+mod roles;
 
 pub(crate) use annotations::requested_pause;
 pub use annotations::{AnnotationError, Annotations};
@@ -13,8 +14,9 @@ pub use profile::{
     Behavior, CreateMonitors, CustomSignal, Direction, MonitorSettings, Policy, PolicyKind, Profile,
     ProfileUnavailable, PrometheusSettings, RouterEndpoint, Select, SignalSource, SignalTarget,
 };
+pub use roles::{RoleTarget, Roles};
 
-use crate::domain::{Backlog, Engine, ModelNames, Pause, ReplicaBounds};
+use crate::domain::{Backlog, Engine, ModelNames, Pause, ReplicaBounds, ServiceTimeSetting};
 
 /// The complete, validated settings of one ModelServing.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,6 +38,9 @@ pub struct Intent {
     pub shadow: bool,
     /// Bound on the waiting requests that count.
     pub backlog: Backlog,
+    /// Roles that are scaled instead of ServingGroups. Then the signals are those of all roles, and the bounds of the number of
+    /// ServingGroups mean nothing.
+    pub roles: Option<Roles>,
     /// Inference engine of the pods; `None` leaves it to the ModelServer.
     pub engine: Option<Engine>,
     /// Port on which the engine listens; `None` leaves it to the ModelServer.
@@ -49,6 +54,9 @@ pub struct Intent {
 /// # Errors
 /// If a bound of the annotations contradicts the other bound of the profile.
 pub fn merge(annotations: Annotations, profile: &Profile) -> Result<Intent, AnnotationError> {
+    if let Some(roles) = annotations.roles.clone().or_else(|| profile.roles.clone()) {
+        return of_roles(annotations, profile, roles);
+    }
     Ok(Intent {
         replicas: bounds(&annotations, profile.replicas)?,
         max_is_explicit: annotations.max_replicas.is_some(),
@@ -61,10 +69,39 @@ pub fn merge(annotations: Annotations, profile: &Profile) -> Result<Intent, Anno
             service_time: annotations.service_time.unwrap_or(profile.backlog.service_time),
             ..profile.backlog
         },
+        roles: None,
         engine: annotations.engine,
         engine_port: annotations.engine_port,
         profile: profile.clone(),
     })
+}
+
+fn of_roles(annotations: Annotations, profile: &Profile, roles: Roles) -> Result<Intent, AnnotationError> {
+    if let Some(error) = annotations::groups_beside_profile_roles(&annotations) {
+        return Err(error);
+    }
+    Ok(Intent {
+        replicas: ReplicaBounds::default(),
+        max_is_explicit: false,
+        min_is_explicit: false,
+        models: annotations.models,
+        signals: roles.iter().flat_map(|role| role.signals.iter().cloned()).collect(),
+        pause: annotations.pause,
+        shadow: false,
+        backlog: Backlog { service_time: ServiceTimeSetting::Off, ..profile.backlog },
+        roles: Some(roles),
+        engine: annotations.engine,
+        engine_port: annotations.engine_port,
+        profile: profile.clone(),
+    })
+}
+
+impl Intent {
+    /// The settings of one role, as those of an object that is scaled by itself.
+    #[must_use]
+    pub fn of_role(&self, role: &RoleTarget) -> Self {
+        Self { signals: role.signals.clone(), replicas: role.bounds, roles: None, ..self.clone() }
+    }
 }
 
 fn bounds(annotations: &Annotations, profile: ReplicaBounds) -> Result<ReplicaBounds, AnnotationError> {
@@ -91,6 +128,7 @@ mod tests {
             pause: None,
             shadow: false,
             service_time: None,
+            roles: None,
             engine: None,
             engine_port: None,
         };

@@ -8,6 +8,7 @@ use super::{
         Behavior, CreateMonitors, CustomSignal, Direction, MonitorSettings, Policy, Profile,
         PrometheusSettings, RouterEndpoint, Select, SignalSource, SignalTarget, check_demand,
     },
+    roles::{self, RoleTarget, Roles},
 };
 use crate::{
     api::{
@@ -16,12 +17,13 @@ use crate::{
         profile::{
             AuthMode, AutoscalingProfileSpec, BacklogSpec, CreateSpec, CreateWord, CustomSignalSpec,
             FallbackSpec, HeaderValue, HoldSpec, LabelValue, MatcherValue, MonitorsSpec,
-            NamespacePatternSpec, PolicySpec, PrometheusSpec, ReplicasSpec, RouterSpec, SignalSpec,
+            NamespacePatternSpec, PolicySpec, PrometheusSpec, ReplicasSpec, RoleRatioSpec, RoleSpec,
+            RouterSpec, SignalSpec,
         },
     },
     domain::{
         ACTIVATION, Backlog, Hold, InvalidValue, Kibibytes, Label, MAX_BODIES, MAX_BODY, Namespace,
-        NamespacePattern, ReplicaBounds, SeriesMatchers, Signal, Target, ValueError, seconds,
+        NamespacePattern, ReplicaBounds, RoleRatio, SeriesMatchers, Signal, Target, ValueError, seconds,
     },
     promql::{Query, QueryError, Template, without_comments},
     signals::RouterSettings,
@@ -101,6 +103,7 @@ impl Parser {
             replicas: self.replicas(&spec.replicas),
             signals,
             custom_signals,
+            roles: self.roles(&spec.roles, spec.role_ratio.as_ref()),
             backlog: self.backlog(&spec.backlog),
             polling_interval: self.seconds("spec.pollingInterval", &spec.polling_interval, POLLING_INTERVAL),
             behavior: Behavior {
@@ -147,6 +150,41 @@ impl Parser {
             headroom: self.value("spec.backlog.headroom", headroom, headroom.parse()),
             drain_time: self.value("spec.backlog.drainTime", drain_time, drain_time.parse()),
         }
+    }
+
+    fn roles(&mut self, specs: &[RoleSpec], ratio: Option<&RoleRatioSpec>) -> Option<Roles> {
+        let path = "spec.roles";
+        if specs.is_empty() {
+            if ratio.is_some() {
+                self.reject("spec.roleRatio", "", ValueError::expected("two entries of spec.roles"));
+            }
+            return None;
+        }
+        let roles: Vec<RoleTarget> = specs
+            .iter()
+            .enumerate()
+            .filter_map(|(i, spec)| self.role(&format!("{path}[{i}]"), spec))
+            .collect();
+        let ratio = ratio.and_then(|RoleRatioSpec { min, max }| {
+            let ratio = RoleRatio::new(min.as_deref(), max.as_deref());
+            ratio.map_err(|error| self.reject("spec.roleRatio", "", error)).ok()
+        });
+        // A role with an error has been reported already.
+        if roles.len() != specs.len() {
+            return None;
+        }
+        let count = specs.len().to_string();
+        Roles::new(roles, ratio).map_err(|error| self.reject(path, &count, error)).ok()
+    }
+
+    fn role(&mut self, path: &str, spec: &RoleSpec) -> Option<RoleTarget> {
+        let RoleSpec { name, min, max, signals } = spec;
+        let read: Result<Vec<SignalTarget>, ValueError> =
+            signals.iter().map(|signal| roles::signal(&signal.name, &signal.target)).collect();
+        let read = roles::check_name(name).and(read).and_then(roles::signals).and_then(|signals| {
+            Ok(RoleTarget { name: name.clone(), signals, bounds: roles::bounds(*min, *max)? })
+        });
+        read.map_err(|error| self.reject(path, name, error)).ok()
     }
 
     fn namespaces(&mut self, specs: &[NamespacePatternSpec]) -> Vec<NamespacePattern> {

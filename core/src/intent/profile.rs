@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use super::roles::Roles;
 pub use crate::api::profile::{PolicyKind, Select};
 use crate::{
     api::{
@@ -36,6 +37,8 @@ pub struct Profile {
     pub signals: Vec<SignalTarget>,
     /// Signals with queries of the platform team.
     pub custom_signals: Vec<CustomSignal>,
+    /// Roles that are scaled instead of ServingGroups.
+    pub roles: Option<Roles>,
     /// Bound on the waiting requests that count.
     pub backlog: Backlog,
     /// Interval between KEDA's queries, in seconds.

@@ -64,6 +64,21 @@ impl Autoscalers<'_> {
         competing
     }
 
+    /// Other autoscalers of the roles of a ModelServing, sorted by kind and name.
+    pub fn scaling_roles_of(&self, model_serving: &ModelServing) -> Vec<CompetingAutoscaler> {
+        let (namespace, name) = (model_serving.namespace().unwrap_or_default(), model_serving.name_any());
+        let policies = self.policies.iter().filter(|(_, policy)| policy.scales_roles(&namespace, &name));
+        let bindings = self
+            .bindings
+            .iter()
+            .filter(|(_, binding)| binding.scales_roles(&namespace, &name) && self.acts(binding));
+        let mut scaling: Vec<CompetingAutoscaler> =
+            policies.map(|(key, _)| competitor("AutoscalingPolicy", key)).collect();
+        scaling.extend(bindings.map(|(key, _)| competitor("AutoscalingPolicyBinding", key)));
+        scaling.sort();
+        scaling
+    }
+
     /// `true` if the policy of a binding exists. Kthena ignores a binding without it (Kthena 0.4
     /// `pkg/autoscaler/controller/autoscale_controller.go`).
     fn acts(&self, binding: &PolicyDigest) -> bool {

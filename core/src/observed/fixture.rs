@@ -3,17 +3,21 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::{
+    api::core::v1::{Pod, Service},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 use kube_core::Resource;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use super::{
     Autoscalers, BoosterDigest, HpaDigest, LiveBinding, LiveBooster, LiveHpa, LiveModelRoute,
-    LiveModelServer, LivePodMonitor, LivePolicy, LiveProfile, LiveScaledObject, LocatedRouter, MonitorDigest,
-    Network, Observed, ObservedStandIn, PersistentFields, PolicyDigest, ProbeResult, ProbeTarget,
-    ProfileDigest, Readability, RouteDigest, RouterProblem, RouterScrape, ScaledObjectDigest,
-    SelectorMismatch, ServerDigest, ShadowState, WaitingPods,
+    LiveModelServer, LivePodMonitor, LivePolicy, LiveProfile, LiveRole, LiveScaledObject, LocatedRouter,
+    MonitorDigest, Network, Observed, ObservedRole, ObservedStandIn, PersistentFields, PolicyDigest,
+    ProbeResult, ProbeTarget, ProfileDigest, Readability, RoleDigest, RoleInstances, RouteDigest,
+    RouterProblem, RouterScrape, ScaledObjectDigest, SelectorMismatch, ServerDigest, ShadowState,
+    WaitingPods,
 };
 use crate::{
     api::{
@@ -23,13 +27,14 @@ use crate::{
         metadata::{MANAGED_BY, OPERATOR},
         monitoring::PodMonitor,
     },
-    domain::{Capabilities, Key, PrometheusUrl, key},
+    domain::{Capabilities, Key, PrometheusUrl, key, names},
     intent::{Profile, PrometheusSettings},
     signals::RouterSeries,
 };
 
 /// A ModelServing `models/chat` and the objects around it.
 #[derive(Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one independent fact of a case")]
 pub(crate) struct Fixture {
     /// Capabilities of the cluster, by default [`Capabilities::NEWEST`].
     pub(crate) capabilities: Capabilities,
@@ -60,6 +65,10 @@ pub(crate) struct Fixture {
     bounds: Option<(i32, i32)>,
     shadow: ShadowState,
     stand_in: Box<ObservedStandIn>,
+    roles: Vec<ObservedRole>,
+    role_pods: Vec<ObjectMeta>,
+    may_scale_roles: bool,
+    roles_writer: Option<String>,
 }
 
 impl Fixture {
@@ -104,6 +113,10 @@ impl Fixture {
             bounds: None,
             shadow: ShadowState::default(),
             stand_in: Box::default(),
+            roles: Vec::new(),
+            role_pods: Vec::new(),
+            may_scale_roles: true,
+            roles_writer: None,
         }
     }
 
@@ -442,6 +455,84 @@ impl Fixture {
         self.with("/metadata/ownerReferences", &owner)
     }
 
+    /// A model whose roles `prefill` (2 instances) and `decode` (3) are scaled, before anything was generated for them.
+    pub(crate) fn with_roles() -> Self {
+        let role = |name: &str, replicas: i32| json!({"name": name, "replicas": replicas});
+        Self::model("llama")
+            .with("/spec/template/roles", &json!([role("prefill", 2), role("decode", 3)]))
+            .annotated("roles", "prefill: ttft-p90=2s max=8; decode: kv-cache=0.8 min=2 max=16")
+            .server("chat", "chat", &json!({"inferenceEngine": "vLLM"}))
+            .route("llama", &["chat"])
+            .role_pods("chat-0", &[("prefill", 2), ("decode", 3)])
+    }
+
+    /// Adds the entry pods of a ServingGroup.
+    pub(crate) fn role_pods(mut self, group: &str, roles: &[(&str, usize)]) -> Self {
+        let owner = &owned_by(Self::UID)["ownerReferences"];
+        for (role, count) in roles {
+            let labels =
+                json!({"modelserving.volcano.sh/group-name": group, "modelserving.volcano.sh/role": role});
+            let pod: ObjectMeta = decode(&json!({"labels": labels, "ownerReferences": owner}));
+            self.role_pods.extend(vec![pod; *count]);
+        }
+        self
+    }
+
+    /// Adds the owned scale target of a role, for which the HPA asks for this number.
+    pub(crate) fn role(self, role: &str, asked: i32) -> Self {
+        let target = json!({"modelServing": "chat", "role": role, "replicas": asked});
+        self.role_with(role, &owned_by(Self::UID), &target)
+    }
+
+    /// Adds an object with the name of the scale target of a role.
+    pub(crate) fn role_with(mut self, role: &str, metadata: &Value, spec: &Value) -> Self {
+        let object_name = names::role("chat", role);
+        let mut metadata = metadata.clone();
+        metadata["name"] = json!(object_name);
+        self.roles.push(ObservedRole {
+            name: role.to_owned(),
+            object_name,
+            object: Some(RoleDigest::from(&decode::<LiveRole>(&json!({"metadata": metadata, "spec": spec})))),
+            scaled_object: None,
+            hpa: None,
+            keda_is_silent: false,
+        });
+        self
+    }
+
+    /// Adds the owned ScaledObject and the HPA of the last role, with conditions of both.
+    pub(crate) fn role_scaled(mut self, keda: &[Condition<'_>], hpa: &[Condition<'_>]) -> Self {
+        let role = self.roles.last_mut().unwrap();
+        let target = json!({"scaleTargetRef": {"apiVersion": "autoscaling.kthena.io/v1alpha1", "kind": "ModelServingRole", "name": role.object_name}});
+        let object = |conditions: &[Condition<'_>]| {
+            let mut metadata = owned_by(Self::UID);
+            metadata["name"] = json!(role.object_name);
+            json!({"metadata": metadata, "spec": target, "status": reported(conditions)})
+        };
+        role.scaled_object = Some(ScaledObjectDigest::from(&decode::<LiveScaledObject>(&object(keda))));
+        role.hpa = Some(HpaDigest::from(&decode::<LiveHpa>(&object(hpa))));
+        self
+    }
+
+    /// Records an applied scale target of a role as the API server returns it.
+    pub(crate) fn role_status(mut self, role: &str, status: &Value) -> Self {
+        let found = self.roles.iter_mut().find(|found| found.name == role).unwrap();
+        found.object.as_mut().unwrap().status = decode(status);
+        self
+    }
+
+    /// Forbids the operator to scale roles.
+    pub(crate) fn without_permission_for_roles(mut self) -> Self {
+        self.may_scale_roles = false;
+        self
+    }
+
+    /// Sets the field manager that set the roles after the operator had.
+    pub(crate) fn roles_writer(mut self, manager: &str) -> Self {
+        self.roles_writer = Some(manager.to_owned());
+        self
+    }
+
     /// Decodes all objects.
     pub(crate) fn observed(&self) -> Observed {
         let mut model_serving: ModelServing = decode(&self.model_serving);
@@ -464,7 +555,12 @@ impl Fixture {
             keda_is_silent: self.keda_is_silent,
             pause_is_outdated: self.pause_is_outdated,
             hpa: self.hpa.as_ref().map(|found| HpaDigest::from(&decode::<LiveHpa>(found))),
-            competing_autoscalers: self.competing(&model_serving),
+            competing_autoscalers: self.autoscalers(|all| all.competing_with(&model_serving)),
+            role_autoscalers: self.autoscalers(|all| all.scaling_roles_of(&model_serving)),
+            roles: self.roles.clone(),
+            role_instances: Some(RoleInstances::of(&self.role_pods, Some(Self::UID))),
+            roles_writer: self.roles_writer.clone(),
+            may_scale_roles: self.may_scale_roles,
             pod_monitor: self
                 .pod_monitor
                 .as_ref()
@@ -493,18 +589,20 @@ impl Fixture {
         }
     }
 
-    fn competing(&self, model_serving: &ModelServing) -> Vec<super::CompetingAutoscaler> {
+    fn autoscalers(
+        &self,
+        read: impl FnOnce(&Autoscalers<'_>) -> Vec<super::CompetingAutoscaler>,
+    ) -> Vec<super::CompetingAutoscaler> {
         let scaled_objects = self.digests::<LiveScaledObject, ScaledObjectDigest>("ScaledObject");
         let hpas = self.digests::<LiveHpa, HpaDigest>("HorizontalPodAutoscaler");
         let policies = self.digests::<LivePolicy, PolicyDigest>("AutoscalingPolicy");
         let bindings = self.digests::<LiveBinding, PolicyDigest>("AutoscalingPolicyBinding");
-        Autoscalers {
+        read(&Autoscalers {
             scaled_objects: &by_key(&scaled_objects),
             hpas: &by_key(&hpas),
             policies: &by_key(&policies),
             bindings: &by_key(&bindings),
-        }
-        .competing_with(model_serving)
+        })
     }
 
     fn digests<K, D>(&self, kind: &str) -> Vec<(Key, D)>

@@ -7,7 +7,9 @@ use kube_derive::Resource;
 use serde::{Deserialize, de::IgnoredAny};
 
 use super::condition::ConditionDigest;
-use crate::api::{LenientDe, fields, kthena::ModelServing, metadata::LeanMetadata};
+use crate::api::{
+    LenientDe, fields, kthena::ModelServing, metadata::LeanMetadata, model_serving_role::ModelServingRole,
+};
 
 /// An HPA as the API server sends it.
 #[derive(Resource, Clone, Debug, Deserialize)]
@@ -75,6 +77,13 @@ impl ScaleTarget {
     /// Name of the target if it is a ModelServing.
     pub fn model_serving(&self) -> Option<&str> {
         self.is_a_model_serving().then_some(self.name.as_str())
+    }
+
+    /// Name of the target if it is a ModelServingRole.
+    pub fn role(&self) -> Option<&str> {
+        let group = self.api_version.split_once('/').map_or("", |(group, _)| group);
+        let is_role = group == ModelServingRole::GROUP && self.kind == ModelServingRole::KIND;
+        is_role.then_some(self.name.as_str())
     }
 
     fn is_a_model_serving(&self) -> bool {

@@ -17,6 +17,7 @@ mod policy;
 mod probe;
 mod profile;
 mod readable;
+mod roles;
 mod router;
 mod routing;
 mod scaled_object;
@@ -40,6 +41,7 @@ pub use probe::{
 };
 pub use profile::{LiveProfile, ProfileDigest};
 pub use readable::{Readability, Readable, UnreadKind};
+pub use roles::{LiveRole, ObservedRole, RoleDigest, RoleInstances};
 pub use router::{
     LocatedRouter, ObservedRouter, RouterPort, RouterProblem, RouterService, ScrapeEvidence, ScrapeTarget,
 };
@@ -102,6 +104,16 @@ pub struct Observed {
     pub shadow: ShadowState,
     /// Its stand-in, the pod that holds requests at zero.
     pub stand_in: ObservedStandIn,
+    /// Roles that are scaled, or were.
+    pub roles: Vec<ObservedRole>,
+    /// Instances of the roles; `None` if they were not counted.
+    pub role_instances: Option<RoleInstances>,
+    /// Other autoscalers of its roles.
+    pub role_autoscalers: Vec<CompetingAutoscaler>,
+    /// Field manager that set `spec.template.roles` after the operator had.
+    pub roles_writer: Option<String>,
+    /// `true` if the operator may scale roles.
+    pub may_scale_roles: bool,
     /// Routes from its model names to its pods.
     pub routing: Routing,
     /// Profile that it names, by default the one named `default`: its settings or its errors; `None` if it
@@ -144,6 +156,11 @@ impl Observed {
             measured: Measurements::default(),
             shadow: ShadowState::default(),
             stand_in: ObservedStandIn::default(),
+            roles: Vec::new(),
+            role_instances: None,
+            role_autoscalers: Vec::new(),
+            roles_writer: None,
+            may_scale_roles: false,
             routing: Routing::default(),
             profile: None,
             readable: Readability::default(),
@@ -173,7 +190,7 @@ impl Observed {
             &self.profile,
             self.routing.within(self.namespace()),
             (autoscalers, objects, &self.persistent_fields, self.pause_is_outdated),
-            (self.readable, capabilities, &self.stand_in.rejection),
+            (self.readable, capabilities, self.may_scale_roles, &self.stand_in.rejection),
         );
         let mut hasher = DefaultHasher::new();
         format!("{written:?}").hash(&mut hasher);
@@ -205,7 +222,29 @@ impl Observed {
         self.ownership_of(self.stand_in.service.as_ref())
     }
 
-    fn ownership_of(&self, found: Option<&OwnedObject>) -> Ownership {
+    /// `true` if roles are to be scaled instead of ServingGroups, by valid settings or not.
+    pub fn asks_for_roles(&self) -> bool {
+        let profile = self.profile.as_ref().and_then(|profile| profile.as_ref().ok());
+        self.model_serving.is_opted_in()
+            && (self.model_serving.has_roles_annotation()
+                || profile.is_some_and(|profile| profile.roles.is_some()))
+    }
+
+    /// The same model from the point of view of the ScaledObject of a role.
+    #[must_use]
+    pub fn of_role(&self, role: &ObservedRole) -> Self {
+        Self {
+            scaled_object: role.scaled_object.clone(),
+            hpa: role.hpa.clone(),
+            keda_is_silent: role.keda_is_silent,
+            rejection: None,
+            roles: Vec::new(),
+            ..self.clone()
+        }
+    }
+
+    /// Ownership of an object with a generated name.
+    pub fn ownership_of(&self, found: Option<&OwnedObject>) -> Ownership {
         found.map_or(Ownership::Absent, |digest| digest.ownership_of(&self.model_serving))
     }
 }
@@ -321,6 +360,7 @@ mod tests {
         decodes_with_odd_values::<LiveBooster>();
         decodes_with_odd_values::<LiveStandIn>();
         decodes_with_odd_values::<LiveStandInService>();
+        decodes_with_odd_values::<LiveRole>();
     }
 
     #[test]

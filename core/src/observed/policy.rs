@@ -58,6 +58,8 @@ impl From<LenientDe<Wire<BestEffort<AutoscalingPolicyBindingSpec>>>> for LiveBin
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyDigest {
     targets: Vec<Key>,
+    /// ModelServings whose roles it scales.
+    role_targets: Vec<Key>,
     /// Policy of a binding, without which Kthena ignores it; `None` for a policy.
     policy: Option<Key>,
 }
@@ -66,6 +68,16 @@ impl PolicyDigest {
     /// ModelServings that it scales.
     pub fn model_servings(&self) -> &[Key] {
         &self.targets
+    }
+
+    /// ModelServings whose roles it scales.
+    pub fn model_servings_of_roles(&self) -> &[Key] {
+        &self.role_targets
+    }
+
+    /// `true` if it scales roles of this ModelServing.
+    pub fn scales_roles(&self, namespace: &str, name: &str) -> bool {
+        self.role_targets.iter().any(|(of, found)| of == namespace && found == name)
     }
 
     /// Policy of a binding.
@@ -82,7 +94,12 @@ impl PolicyDigest {
 impl From<&LivePolicy> for PolicyDigest {
     fn from(live: &LivePolicy) -> Self {
         let namespace = live.namespace().unwrap_or_default();
-        Self { targets: live.targets.clone().of_policy().model_servings(&namespace), policy: None }
+        let targets = live.targets.clone().of_policy();
+        Self {
+            targets: targets.model_servings(&namespace),
+            role_targets: targets.model_servings_of_roles(&namespace),
+            policy: None,
+        }
     }
 }
 
@@ -92,6 +109,7 @@ impl From<&LiveBinding> for PolicyDigest {
         let policy = live.spec.policy_ref.as_ref().and_then(|policy| policy.name.clone());
         Self {
             targets: live.spec.targets.model_servings(&namespace),
+            role_targets: live.spec.targets.model_servings_of_roles(&namespace),
             policy: policy.map(|name| (namespace, name)),
         }
     }

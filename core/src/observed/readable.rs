@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use kube_core::Resource;
 
 use super::{
-    LiveBinding, LiveHpa, LiveModelRoute, LiveModelServer, LivePodMonitor, LivePolicy, LiveProfile,
+    LiveBinding, LiveHpa, LiveModelRoute, LiveModelServer, LivePodMonitor, LivePolicy, LiveProfile, LiveRole,
     LiveScaledObject, LiveStandIn, LiveStandInService,
 };
 
@@ -44,6 +44,8 @@ pub struct Readability {
     pub stand_ins: Readable,
     /// Services of the namespace that are those of stand-ins.
     pub stand_in_services: Readable,
+    /// ModelServingRoles of the namespace.
+    pub roles: Readable,
 }
 
 impl Readability {
@@ -83,6 +85,11 @@ impl Readability {
     pub fn unread_stand_ins(&self) -> Option<UnreadKind> {
         UnreadKind::of::<LiveStandIn>(self.stand_ins)
             .or_else(|| UnreadKind::of::<LiveStandInService>(self.stand_in_services))
+    }
+
+    /// ModelServingRoles, if they could not be read.
+    pub fn unread_roles(&self) -> Option<UnreadKind> {
+        UnreadKind::of::<LiveRole>(self.roles)
     }
 
     /// PodMonitors, if they could not be read.

@@ -4,7 +4,7 @@
 //! `spec.replicas` is reset. Source: Kthena `pkg/model-booster-controller/controller/model_serving_handler.go`.
 
 use super::{
-    Desired, Finding, Plan, StandInPlan, StandInState, mistyped_opt_in, pause,
+    Desired, Finding, Plan, RolesPlan, StandInPlan, StandInState, mistyped_opt_in, pause,
     verdict::{self, HELP},
 };
 use crate::{
@@ -46,6 +46,7 @@ pub(super) fn undecided(
         findings,
         warnings: Vec::new(),
         explanation,
+        roles: RolesPlan::default(),
         shadow: None,
     }
 }

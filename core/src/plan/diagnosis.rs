@@ -7,7 +7,7 @@ use strum::VariantArray as _;
 
 use super::{
     Explanation, Finding, Plan, ResolvedIntent, StandInState, booster, demand::depends_on_names,
-    finding::listed, shadow, verdict,
+    external_status, finding::listed, roles, shadow, verdict,
 };
 use crate::{
     api::annotations::MODEL_NAME,
@@ -50,6 +50,14 @@ pub fn diagnose(observed: &Observed, plan: &Plan, explanation: &Explanation) -> 
         if *link == ChainLink::StandIn && plan.stand_in.state == StandInState::Off {
             continue;
         }
+        if let Some(of_roles) = links_of_roles(*link, observed, plan, explanation) {
+            let is_broken = of_roles.iter().any(|link| link.state == LinkState::Broken);
+            links.extend(of_roles);
+            if is_broken {
+                break;
+            }
+            continue;
+        }
         let mut findings = plan.findings.iter().chain(&explanation.runtime_findings);
         let link = match findings.find(|finding| finding.reason.link() == *link) {
             Some(finding) => broken(*link, finding, explanation),
@@ -62,6 +70,30 @@ pub fn diagnose(observed: &Observed, plan: &Plan, explanation: &Explanation) -> 
         }
     }
     links
+}
+
+/// A link for the ScaledObject and for the HPA of each role; `None` for the links that all roles share, and where a problem
+/// concerns all of them.
+fn links_of_roles(
+    link: ChainLink,
+    observed: &Observed,
+    plan: &Plan,
+    explanation: &Explanation,
+) -> Option<Vec<Link>> {
+    let intent = &explanation.resolved.as_ref()?.intent;
+    let is_of_each = matches!(link, ChainLink::ScaledObject | ChainLink::Hpa);
+    if intent.roles.is_none() || !is_of_each || !plan.findings.is_empty() || observed.rejection.is_some() {
+        return None;
+    }
+    let of_role = |(role, view): (String, Observed)| {
+        let mut findings = external_status::runtime_findings(&view, false).into_iter();
+        if let Some(finding) = findings.find(|finding| finding.reason.link() == link) {
+            return broken(link, &finding.of_role(&role), explanation);
+        }
+        let healthy = describe_healthy(link, &view, plan, explanation);
+        Link { detail: format!("role {}: {}", shortened(&role), healthy.detail), ..healthy }
+    };
+    Some(roles::views(observed, intent).into_iter().map(of_role).collect())
 }
 
 fn broken(link: ChainLink, finding: &Finding, explanation: &Explanation) -> Link {
@@ -126,9 +158,12 @@ fn profile(observed: &Observed, resolved: Option<&ResolvedIntent>) -> (LinkState
 }
 
 fn demand(resolved: Option<&ResolvedIntent>) -> (LinkState, String) {
-    let Some(ResolvedIntent { intent, triggers }) = resolved else {
+    let Some(ResolvedIntent { intent, triggers, .. }) = resolved else {
         return unknown("not known: the settings are invalid or could not be read");
     };
+    if let Some(roles) = &intent.roles {
+        return holds(roles::basis(roles));
+    }
     let names: Vec<&str> = triggers.triggers.iter().map(|trigger| trigger.name.as_str()).collect();
     holds(format!(
         "{}; {} to {} ServingGroups",

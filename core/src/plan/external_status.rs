@@ -195,7 +195,7 @@ pub(super) struct ProbeFindings {
 /// checked.
 pub(super) fn signals(
     observed: &Observed,
-    ResolvedIntent { intent, triggers }: &ResolvedIntent,
+    ResolvedIntent { intent, triggers, .. }: &ResolvedIntent,
 ) -> ProbeFindings {
     if intent.profile.prometheus.is_none() {
         return ProbeFindings::default();
@@ -242,7 +242,7 @@ pub(super) fn probe_of<'a>(
 /// Warnings about a Prometheus whose answers are not those of one whole cluster.
 pub(super) fn ambiguous_series(
     observed: &Observed,
-    ResolvedIntent { intent, triggers }: &ResolvedIntent,
+    ResolvedIntent { intent, triggers, .. }: &ResolvedIntent,
 ) -> Vec<String> {
     let Some(Ok(probe)) = probe_of(observed, intent, triggers) else { return Vec::new() };
     let labels: Vec<&str> = probe.ambiguous_labels.iter().map(String::as_str).collect();
@@ -254,7 +254,7 @@ pub(super) fn ambiguous_series(
 /// Warning about a Prometheus that answers the operator and is too slow for KEDA.
 pub(super) fn slow_prometheus(
     observed: &Observed,
-    ResolvedIntent { intent, triggers }: &ResolvedIntent,
+    ResolvedIntent { intent, triggers, .. }: &ResolvedIntent,
 ) -> Option<String> {
     let Some(Ok(probe)) = probe_of(observed, intent, triggers) else { return None };
     let limit = intent.profile.prometheus.as_ref()?.kedas_limit();
@@ -365,7 +365,7 @@ fn selects_unknown_pods(destination: &Destination) -> bool {
 /// The same as a warning, where no signal depends on the routes or requests are served nevertheless.
 pub(super) fn unreached_warning(
     observed: &Observed,
-    ResolvedIntent { intent, triggers }: &ResolvedIntent,
+    ResolvedIntent { intent, triggers, .. }: &ResolvedIntent,
 ) -> Option<String> {
     let probe = probe_of(observed, intent, triggers).and_then(Result::ok);
     let unreached = unreached(observed, probe)?;
@@ -376,7 +376,7 @@ pub(super) fn unreached_warning(
 /// Listed names that no route carries, beside others that are routed.
 pub(super) fn unrouted_warning(
     observed: &Observed,
-    ResolvedIntent { intent, triggers }: &ResolvedIntent,
+    ResolvedIntent { intent, triggers, .. }: &ResolvedIntent,
 ) -> Option<String> {
     let probe = probe_of(observed, intent, triggers).and_then(Result::ok);
     let routing = &observed.routing;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use kube_core::Resource;
 
 use crate::{
-    api::annotations::{DEFAULT_PROFILE, MODEL_NAME, PREFIX},
+    api::annotations::{AnnotationKey, DEFAULT_PROFILE, MODEL_NAME, PREFIX},
     domain::{self, Reason, cut, printable, quoted, shortened},
     intent::AnnotationError,
     observed::{
@@ -332,6 +332,53 @@ impl Finding {
             Reason::NameConflict,
             format!(
                 "{kind} {name} exists and has another owner, so the operator does not change it; rename or delete it, or remove {MODEL_NAME} from this ModelServing"
+            ),
+        )
+    }
+
+    /// The same problem of one role.
+    #[must_use]
+    pub(super) fn of_role(self, role: &str) -> Self {
+        let message = format!("role {}: {}", shortened(role), self.message);
+        Self { message: cut(&message, MESSAGE_MAX).into_owned(), ..self }
+    }
+
+    /// A role that cannot be scaled within its bounds.
+    pub(super) fn role_unfit(problem: &str) -> Self {
+        Self::new(Reason::InvalidConfiguration, problem)
+    }
+
+    pub(super) fn roles_not_enabled() -> Self {
+        Self::role_unfit(&format!(
+            "{} asks for the roles to be scaled, and the operator may not change ModelServings, so nothing is scaled; set roles.enabled of the chart, or remove the annotation or spec.roles of the AutoscalingProfile",
+            AnnotationKey::Roles
+        ))
+    }
+
+    pub(super) fn roles_not_served() -> Self {
+        Self::new(
+            Reason::ScaleSubresourceMissing,
+            "the cluster does not serve modelservingroles/scale, so no role can be scaled; install the CRDs of this release with kthena-keda crds (helm upgrade does not install CRDs)",
+        )
+    }
+
+    /// A ModelServing that Kthena rewrites.
+    pub(super) fn roles_of_booster(name: &str) -> Self {
+        Self::role_unfit(&format!(
+            "the ModelBooster {} controls this ModelServing, so Kthena resets the number of each role with every change of spec.backend and rejects smaller ones; scale ServingGroups, or manage the ModelServing without a ModelBooster",
+            quoted(name)
+        ))
+    }
+
+    pub(super) fn roles_scaled_by_others(autoscalers: &[CompetingAutoscaler]) -> Self {
+        let names: Vec<String> =
+            autoscalers.iter().map(|found| format!("{} {}", found.kind, found.name)).collect();
+        Self::new(
+            Reason::ConflictingAutoscaler,
+            format!(
+                "the roles of this ModelServing are also scaled by {}, so the operator does not scale them; delete the other autoscaler, or remove {}",
+                listed(&names),
+                AnnotationKey::Roles
             ),
         )
     }

@@ -37,7 +37,7 @@ fn unattainable(observed: &Observed, signal: &LatencySignal) -> Option<String> {
 ///
 /// The latency is flat until the engines are full. So the model shrinks until they are, asks for up to four times the
 /// count, and begins again.
-fn fast_scale_down(ResolvedIntent { intent, triggers }: &ResolvedIntent) -> Option<String> {
+fn fast_scale_down(ResolvedIntent { intent, triggers, .. }: &ResolvedIntent) -> Option<String> {
     let signal = triggers.latencies.first()?;
     let window = intent.profile.behavior.scale_down.stabilization_window;
     (window < TWO_LOADING_TIMES).then(|| {

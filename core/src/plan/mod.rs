@@ -17,6 +17,7 @@ mod pause;
 mod pod_labels;
 mod pod_monitor;
 mod query_length;
+mod roles;
 mod router;
 mod scaled_object;
 mod scraping;
@@ -35,6 +36,7 @@ pub use diagnosis::{Link, LinkState, diagnose};
 pub use finding::Finding;
 pub use label_selector::canonical_selector;
 pub use pause::PauseChange;
+pub use roles::{ResolvedRole, RoleChange, RolePlan, RoleStatus, RolesPlan};
 pub use router::{RouterPlan, assumed_service, plan_router};
 pub use shadow::scaled_by;
 pub use stand_in::{
@@ -106,6 +108,8 @@ pub struct Plan {
     pub warnings: Vec<String>,
     /// Verdict and its causes; `None` if the ModelServing is not opted in.
     pub explanation: Option<Explanation>,
+    /// Objects and numbers of the roles.
+    pub roles: RolesPlan,
     /// The ScaledObject whose decisions are simulated and which is not applied, for a model in shadow without findings.
     pub shadow: Option<Box<ScaledObject>>,
 }
@@ -127,9 +131,13 @@ impl Plan {
             findings: _,
             warnings: _,
             explanation: _,
+            roles,
             shadow: _,
         } = self;
-        [pod_monitor.object(), scaled_object.object()].into_iter().filter_map(Result::transpose).collect()
+        let of_roles =
+            roles.roles.iter().flat_map(|role| [role.object.object(), role.scaled_object.object()]);
+        let own = [pod_monitor.object(), scaled_object.object()];
+        own.into_iter().chain(of_roles).filter_map(Result::transpose).collect()
     }
 }
 
@@ -151,8 +159,10 @@ pub struct Explanation {
 pub struct ResolvedIntent {
     /// Settings.
     pub intent: Intent,
-    /// Queries to Prometheus.
+    /// Queries to Prometheus; those of all roles, if roles are scaled.
     pub triggers: Triggers,
+    /// Settings and queries of each role that is scaled.
+    pub roles: Vec<ResolvedRole>,
 }
 
 /// Plans everything that the operator writes for one ModelServing.
@@ -215,6 +225,7 @@ fn opted_out(observed: &Observed, selector: Desired<String>) -> Plan {
         findings: Vec::new(),
         warnings: Vec::new(),
         explanation: None,
+        roles: roles::removed(observed),
         shadow: None,
     }
 }
@@ -273,13 +284,15 @@ fn opted_in(
             (removal(observed, observed.scaled_object_digest()), Desired::Keep)
         }
         (Some(resolved), Some(keda)) if findings.is_empty() => (
-            scaled_object(observed, resolved, &selector, keda),
+            of_groups(observed, resolved, &selector, keda),
             pod_monitor::desired(observed, resolved, capabilities),
         ),
         _ => (Desired::Keep, Desired::Keep),
     };
     let is_simulated = is_shadowed && findings.is_empty();
+    let roles = of_roles(observed, explanation.resolved.as_ref(), &findings, capabilities);
     Plan {
+        roles,
         pause: pause::change(observed, &scaled_object, capabilities.keda).filter(|_| !is_shadowed),
         scaled_object,
         pod_monitor,
@@ -290,6 +303,43 @@ fn opted_in(
         warnings,
         shadow: is_simulated.then(|| shadow::object(observed, &explanation, capabilities.keda)).flatten(),
         explanation: Some(explanation),
+    }
+}
+
+/// The ScaledObject of the ServingGroups, whose number stays as it is while roles are scaled.
+fn of_groups(
+    observed: &Observed,
+    resolved: &ResolvedIntent,
+    selector: &Desired<String>,
+    keda: Keda,
+) -> Desired<Box<ScaledObject>> {
+    if resolved.intent.roles.is_some() {
+        return removal(observed, observed.scaled_object_digest());
+    }
+    if roles::are_scaled(observed) {
+        return Desired::Keep;
+    }
+    scaled_object(observed, resolved, selector, keda)
+}
+
+/// Objects and numbers of the roles. They stay as they are while the settings are invalid, and go where the operator may not scale
+/// roles, or another autoscaler does.
+fn of_roles(
+    observed: &Observed,
+    resolved: Option<&ResolvedIntent>,
+    findings: &[Finding],
+    capabilities: Capabilities,
+) -> RolesPlan {
+    let is_contested = !observed.competing_autoscalers.is_empty() || !observed.role_autoscalers.is_empty();
+    if !observed.asks_for_roles() || !observed.may_scale_roles || is_contested {
+        return roles::removed(observed);
+    }
+    match (resolved, capabilities.keda) {
+        (Some(resolved), Some(keda)) if findings.is_empty() => match &resolved.intent.roles {
+            Some(roles) => roles::applied(observed, resolved, roles, keda),
+            None => roles::removed(observed),
+        },
+        _ => roles::kept(observed, findings, capabilities.keda),
     }
 }
 
@@ -316,15 +366,23 @@ fn resolve(
     let resolved = intent.and_then(|intent| {
         findings.extend(unsupported(observed, capabilities, &intent));
         let triggers = match unread::routing(observed, &intent) {
-            unread if unread.is_empty() => triggers::triggers(observed, &intent),
+            unread if unread.is_empty() => all_triggers(observed, &intent),
             unread => Err(unread),
         };
-        let triggers = triggers.map_err(|errors| findings.extend(errors)).ok()?;
-        Some(ResolvedIntent { intent, triggers })
+        let (triggers, roles) = triggers.map_err(|errors| findings.extend(errors)).ok()?;
+        Some(ResolvedIntent { intent, triggers, roles })
     });
+    findings.extend(resolved.iter().flat_map(|resolved| roles::conflicts(observed, &resolved.roles)));
     findings.extend(resolved.as_ref().and_then(|resolved| pod_monitor::conflict(observed, resolved)));
     findings.sort_by_key(|finding| finding.reason);
     (resolved, findings)
+}
+
+fn all_triggers(observed: &Observed, intent: &Intent) -> Result<(Triggers, Vec<ResolvedRole>), Vec<Finding>> {
+    match &intent.roles {
+        Some(roles) => roles::triggers(observed, intent, roles),
+        None => triggers::triggers(observed, intent).map(|triggers| (triggers, Vec::new())),
+    }
 }
 
 fn explain(
@@ -335,7 +393,11 @@ fn explain(
     warnings: &[String],
 ) -> Explanation {
     let is_shadowed = observed.model_serving.is_in_shadow();
-    let mut runtime_findings = external_status::runtime_findings(observed, is_shadowed);
+    let of_roles = resolved.as_ref().filter(|resolved| resolved.intent.roles.is_some());
+    let mut runtime_findings = match of_roles {
+        Some(resolved) => roles::runtime_findings(observed, &resolved.intent),
+        None => external_status::runtime_findings(observed, is_shadowed),
+    };
     let mut probe_error = None;
     if let Some(resolved) = &resolved {
         runtime_findings.splice(0..0, external_status::selector(observed, &resolved.triggers));
@@ -374,7 +436,9 @@ fn scaled_object(
     if !has_selector || observed.scaled_object_ownership() == Ownership::Terminating {
         return Desired::Keep;
     }
-    let built = scaled_object::build(&observed.model_serving, &resolved.intent, &resolved.triggers, keda);
+    let (model_serving, ResolvedIntent { intent, triggers, .. }) = (&observed.model_serving, resolved);
+    let target = scaled_object::model_serving(model_serving);
+    let built = scaled_object::build(model_serving, target, intent, triggers, keda);
     built.map_or(Desired::Keep, Desired::Apply)
 }
 
@@ -454,6 +518,23 @@ fn bounds_without_default(observed: &Observed, intent: &Intent) -> Option<Findin
 /// Settings that are valid but not possible in this cluster.
 fn unsupported(observed: &Observed, capabilities: Capabilities, intent: &Intent) -> Vec<Finding> {
     let mut findings = Vec::new();
+    if let Some(roles) = &intent.roles {
+        findings.extend(roles::findings(observed, capabilities, roles));
+    } else {
+        findings.extend(unsupported_bounds(observed, intent));
+    }
+    if intent.profile.prometheus.is_none() {
+        findings.push(Finding::prometheus_not_configured());
+    }
+    if let Some(keda) = capabilities.keda {
+        findings.extend(scaled_object::unsupported_by_keda(keda, intent));
+    }
+    findings
+}
+
+/// Bounds that would remove running ServingGroups, or wake the model.
+fn unsupported_bounds(observed: &Observed, intent: &Intent) -> Vec<Finding> {
+    let mut findings = Vec::new();
     let current = observed.model_serving.replicas();
     let is_opting_in = observed.scaled_object_ownership() == Ownership::Absent
         && observed.readable.scaled_objects == Readable::Yes;
@@ -461,11 +542,5 @@ fn unsupported(observed: &Observed, capabilities: Capabilities, intent: &Intent)
         findings.push(Finding::would_remove_running_groups(current, intent.replicas.max()));
     }
     findings.extend(bounds_without_default(observed, intent));
-    if intent.profile.prometheus.is_none() {
-        findings.push(Finding::prometheus_not_configured());
-    }
-    if let Some(keda) = capabilities.keda {
-        findings.extend(scaled_object::unsupported_by_keda(keda, intent));
-    }
     findings
 }

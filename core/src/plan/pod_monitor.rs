@@ -21,6 +21,7 @@ use crate::{
 /// Labels of Kthena's pods (`pkg/apis/workload/v1alpha1/labels.go`).
 const NAME: &str = "modelserving.volcano.sh/name";
 const GROUP: &str = "modelserving.volcano.sh/group-name";
+const ROLE: &str = "modelserving.volcano.sh/role";
 const ENTRY: &str = "modelserving.volcano.sh/entry";
 
 /// Samples of one scrape of an engine that Prometheus accepts: room for a gauge of every rank, and for histograms
@@ -98,7 +99,7 @@ fn build(model_serving: &ModelServing, resolved: &ResolvedIntent, port: u16) -> 
                 }]),
             },
             sample_limit: Some(SAMPLE_LIMIT),
-            pod_target_labels: vec![NAME.to_owned(), GROUP.to_owned()],
+            pod_target_labels: labels_of_series(resolved),
             pod_metrics_endpoints: vec![Endpoint {
                 path: Some("/metrics".to_owned()),
                 interval: Some(settings.interval.to_string()),
@@ -108,6 +109,12 @@ fn build(model_serving: &ModelServing, resolved: &ResolvedIntent, port: u16) -> 
             }],
         },
     }
+}
+
+/// Pod labels that the series keep.
+fn labels_of_series(resolved: &ResolvedIntent) -> Vec<String> {
+    let role = (!resolved.roles.is_empty()).then_some(ROLE);
+    [NAME, GROUP].into_iter().chain(role).map(str::to_owned).collect()
 }
 
 /// Relabelings that drop pods of other controllers, which may carry the same labels, and set the series label

@@ -17,6 +17,7 @@ use crate::{
         },
         kthena::ModelServing,
         metadata::{MANAGED_BY, OPERATOR},
+        model_serving_role::ModelServingRole,
         profile::AuthenticationRef,
     },
     domain::{Keda, Pause, ServiceTime, ServiceTimeSetting},
@@ -55,19 +56,16 @@ pub(super) fn ignored_by_keda(keda: Keda, intent: &Intent) -> Option<String> {
 /// Complete object; `None` without a Prometheus address.
 pub(super) fn build(
     model_serving: &ModelServing,
+    target: ScaleTargetRef,
     intent: &Intent,
     Triggers { triggers, service_time, .. }: &Triggers,
     keda: Keda,
 ) -> Option<Box<ScaledObject>> {
     let prometheus = intent.profile.prometheus.as_ref()?;
     Some(Box::new(ScaledObject {
-        metadata: metadata(model_serving, intent.pause, measured(intent, *service_time)),
+        metadata: metadata(model_serving, &target, intent.pause, measured(intent, *service_time)),
         spec: ScaledObjectSpec {
-            scale_target_ref: ScaleTargetRef {
-                api_version: ModelServing::API_VERSION.to_owned(),
-                kind: ModelServing::KIND.to_owned(),
-                name: model_serving.name().to_owned(),
-            },
+            scale_target_ref: target,
             polling_interval: Some(intent.profile.polling_interval),
             // KEDA warns at each write of one that it does not use (`apis/keda/v1alpha1/scaledobject_webhook.go`). It
             // also warns of `pollingInterval`, by which it still refreshes its conditions, so that one stays.
@@ -87,12 +85,29 @@ fn measured(intent: &Intent, in_force: Option<ServiceTime>) -> Option<ServiceTim
     in_force.filter(|_| intent.backlog.service_time == ServiceTimeSetting::Auto)
 }
 
-fn metadata(model_serving: &ModelServing, pause: Option<Pause>, measured: Option<ServiceTime>) -> ObjectMeta {
+/// The ServingGroups of a ModelServing as a scale target.
+pub(super) fn model_serving(model_serving: &ModelServing) -> ScaleTargetRef {
+    ScaleTargetRef {
+        api_version: ModelServing::API_VERSION.to_owned(),
+        kind: ModelServing::KIND.to_owned(),
+        name: model_serving.name().to_owned(),
+    }
+}
+
+/// The scale target of a role has the name of its ScaledObject.
+fn metadata(
+    model_serving: &ModelServing,
+    target: &ScaleTargetRef,
+    pause: Option<Pause>,
+    measured: Option<ServiceTime>,
+) -> ObjectMeta {
+    let is_role = target.kind == ModelServingRole::KIND;
+    let name = if is_role { target.name.clone() } else { model_serving.scaled_object_name() };
     let pause = pause.map(|pause| (pause_annotation(pause).to_owned(), "true".to_owned()));
     let measured = measured.map(|time| (MEASURED_SERVICE_TIME.to_owned(), time.to_string()));
     let annotations: BTreeMap<String, String> = pause.into_iter().chain(measured).collect();
     ObjectMeta {
-        name: Some(model_serving.scaled_object_name()),
+        name: Some(name),
         namespace: model_serving.metadata.namespace.clone(),
         labels: Some(BTreeMap::from([(MANAGED_BY.to_owned(), OPERATOR.to_owned())])),
         annotations: Some(annotations).filter(|annotations| !annotations.is_empty()),

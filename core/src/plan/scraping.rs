@@ -120,7 +120,7 @@ const fn missing_flag(engine: Engine) -> &'static str {
 
 /// Requests that other routers served, and a monitor that leaves signals without data.
 pub(super) fn warnings(observed: &Observed, resolved: &ResolvedIntent) -> Vec<String> {
-    let ResolvedIntent { intent, triggers } = resolved;
+    let ResolvedIntent { intent, triggers, .. } = resolved;
     if !needs_router(intent) {
         return Vec::new();
     }

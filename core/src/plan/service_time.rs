@@ -38,7 +38,7 @@ fn measured(observed: &Observed) -> Option<ServiceTime> {
 /// Reasons to doubt the service time in force.
 pub(super) fn warnings(
     observed: &Observed,
-    ResolvedIntent { intent, triggers }: &ResolvedIntent,
+    ResolvedIntent { intent, triggers, .. }: &ResolvedIntent,
 ) -> Vec<String> {
     let Triggers { backlog: Some(_), service_time: Some(time), .. } = triggers else { return Vec::new() };
     [drift(observed, intent), standing_queue(observed, *time)].into_iter().flatten().collect()

@@ -24,8 +24,9 @@ pub(super) fn object(
     explanation: &Explanation,
     keda: Option<Keda>,
 ) -> Option<Box<ScaledObject>> {
-    let ResolvedIntent { intent, triggers } = explanation.resolved.as_ref()?;
-    scaled_object::build(&observed.model_serving, intent, triggers, keda?)
+    let ResolvedIntent { intent, triggers, .. } = explanation.resolved.as_ref()?;
+    let target = scaled_object::model_serving(&observed.model_serving);
+    scaled_object::build(&observed.model_serving, target, intent, triggers, keda?)
 }
 
 /// The autoscalers that scale the model now, sorted by kind and name. An object with the name of the generated

@@ -119,6 +119,9 @@ pub(super) fn plan(
     if !findings.is_empty() {
         return StandInPlan::keep(StandInState::Off);
     }
+    if resolved.intent.roles.is_some() {
+        return refuse(StandInRefusal::ScalesRoles);
+    }
     if is_paused(observed, &resolved.intent) {
         return refuse(StandInRefusal::Paused);
     }
@@ -155,7 +158,9 @@ fn unresolved(observed: &Observed, findings: &[Finding]) -> StandInPlan {
 
 /// The limits of held requests, if the settings ask for it and the model may be at zero.
 fn wanted(intent: &Intent) -> Option<Hold> {
-    intent.profile.hold.filter(|_| intent.replicas.min() == 0)
+    // While roles are scaled, no bounds of the ServingGroups are in force, and the profile shows that zero was meant.
+    let bounds = if intent.roles.is_some() { intent.profile.replicas } else { intent.replicas };
+    intent.profile.hold.filter(|_| bounds.min() == 0)
 }
 
 /// `true` if nothing wakes the model.

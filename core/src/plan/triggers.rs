@@ -79,11 +79,30 @@ pub struct ServiceTimeQueries {
 /// # Errors
 /// All problems that keep a signal from being measured.
 pub(super) fn triggers(observed: &Observed, intent: &Intent) -> Result<Triggers, Vec<Finding>> {
+    triggers_of(observed, intent, None)
+}
+
+/// The part of a model that is scaled by itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RoleScope<'a> {
+    /// Name of the role.
+    pub(super) name: &'a str,
+    /// Number of ServingGroups, each of which has as many instances of the role.
+    pub(super) groups: u32,
+}
+
+/// [`triggers`] of one role: of its pods, and with a target for all ServingGroups together, since the number that the HPA
+/// computes is that of the instances in each of them.
+pub(super) fn triggers_of(
+    observed: &Observed,
+    intent: &Intent,
+    role: Option<RoleScope<'_>>,
+) -> Result<Triggers, Vec<Finding>> {
     let router = intent.profile.router_series(&observed.router);
     let share = demand::share(intent, &observed.routing)
         .or_else(|finding| demand::established(observed, intent).ok_or(finding))
         .map_err(|finding| vec![finding])?;
-    let builder = QueryBuilder::new(observed, intent, &router, &share);
+    let builder = QueryBuilder::new(observed, intent, role, &router, &share);
     let mut findings = cannot_wake(intent, &share);
     let mut triggers = Vec::new();
     for signal in &intent.signals {
@@ -195,6 +214,7 @@ impl Unbounded {
 struct QueryBuilder<'a> {
     observed: &'a Observed,
     intent: &'a Intent,
+    role: Option<RoleScope<'a>>,
     router: &'a RouterSeries,
     share: &'a DemandShare,
     /// Time for one request that bounds the backlog.
@@ -207,11 +227,12 @@ impl<'a> QueryBuilder<'a> {
     fn new(
         observed: &'a Observed,
         intent: &'a Intent,
+        role: Option<RoleScope<'a>>,
         router: &'a RouterSeries,
         share: &'a DemandShare,
     ) -> Self {
         let service_time = service_time::in_force(observed, intent);
-        let mut builder = Self { observed, intent, router, share, service_time, bounded: None };
+        let mut builder = Self { observed, intent, role, router, share, service_time, bounded: None };
         builder.bounded = builder.bounded_requests();
         builder
     }
@@ -250,6 +271,7 @@ impl<'a> QueryBuilder<'a> {
                     .to_string()
             }
         };
+        let target = self.role.map_or(target, |role| target.times(role.groups));
         Ok(TriggerSpec {
             name: source.name().to_owned(),
             query,
@@ -355,6 +377,7 @@ impl<'a> QueryBuilder<'a> {
             engine,
             namespace: namespace.to_owned(),
             model_serving: name.to_owned(),
+            role: self.role.map(|role| role.name.to_owned()),
             matchers: self.router.matchers.clone(),
             at_zero: (self.intent.replicas.min() == 0).then(|| self.router.clone()),
         }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Desired, Finding, shadow};
+use super::{Desired, Finding, roles, shadow};
 use crate::{
     api::annotations::{AnnotationKey, PREFIX},
     domain::{Pause, Reason, Status, VerdictReason, cut, printable},
@@ -92,7 +92,12 @@ pub(super) fn verdict(observed: &Observed, inputs: &VerdictInputs<'_>) -> Verdic
     if let Some(message) = pause(observed, inputs.intent) {
         return good(VerdictReason::Paused, message, inputs);
     }
-    let has_reported = has_reported(observed);
+    let views = inputs.intent.map(|intent| roles::views(observed, intent)).unwrap_or_default();
+    let has_reported = if views.is_empty() {
+        has_reported(observed)
+    } else {
+        views.iter().all(|(_, view)| has_reported(view))
+    };
     if let [first, others @ ..] = inputs.runtime_findings
         && (has_reported || matches!(first.reason, Reason::ScaledObjectNotReady | Reason::HpaNotScaling))
     {
@@ -104,7 +109,10 @@ pub(super) fn verdict(observed: &Observed, inputs: &VerdictInputs<'_>) -> Verdic
         return Verdict::new(Status::Unknown, VerdictReason::Pending, &message);
     }
     let scales = scales_on(inputs.intent);
-    if keda_condition(observed, "Active").is_some_and(|active| active.status == "True") {
+    let is_active = |observed: &Observed| {
+        keda_condition(observed, "Active").is_some_and(|active| active.status == "True")
+    };
+    if is_active(observed) || views.iter().any(|(_, view)| is_active(view)) {
         good(VerdictReason::Scaling, scales, inputs)
     } else {
         good(VerdictReason::Idle, format!("KEDA reports no activity; {scales}"), inputs)
@@ -154,6 +162,16 @@ fn not_applied(
     if !observed.competing_autoscalers.is_empty() {
         return message;
     }
+    if observed.roles.iter().any(|role| role.scaled_object.is_some()) {
+        let effect = if observed.may_scale_roles && observed.role_autoscalers.is_empty() {
+            "the ScaledObjects of the roles keep their last valid settings"
+        } else {
+            "the roles keep their numbers, and the operator scales nothing"
+        };
+        // Writing to a String cannot fail.
+        let _ = write!(message, "; until then {effect}");
+        return message;
+    }
     match observed.scaled_object_ownership() {
         Ownership::Owned => {
             message.push_str("; until then the ScaledObject keeps its last valid settings");
@@ -177,13 +195,16 @@ fn scales_on(intent: Option<&Intent>) -> String {
 
 /// Signals and bounds of settings.
 pub(super) fn basis(intent: &Intent) -> String {
+    if let Some(roles) = &intent.roles {
+        return roles::basis(roles);
+    }
     let names: Vec<&str> = intent.signals.iter().map(|signal| signal.source.name()).collect();
     let (min, max) = (intent.replicas.min(), intent.replicas.max());
     format!("{}, from {min} to {max} ServingGroups", joined(&names))
 }
 
 /// Names as a sentence lists them: `a`, `a and b`, `a, b and c`.
-fn joined(names: &[&str]) -> String {
+pub(super) fn joined(names: &[&str]) -> String {
     match names {
         [first @ .., last] if !first.is_empty() => format!("{} and {last}", first.join(", ")),
         names => names.concat(),

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use kube_core::Resource as _;
 
 use super::{
-    ResolvedIntent, booster, external_status, latency, pod_labels, pod_monitor, query_length, scaled_object,
-    scraping, service_time, shadow, unread,
+    ResolvedIntent, booster, external_status, latency, pod_labels, pod_monitor, query_length, roles,
+    scaled_object, scraping, service_time, shadow, unread,
 };
 use crate::{
     api::{
@@ -28,7 +28,7 @@ pub(super) fn of(
     capabilities: Capabilities,
     keda: Keda,
 ) -> Vec<String> {
-    let ResolvedIntent { intent, triggers } = resolved;
+    let ResolvedIntent { intent, triggers, .. } = resolved;
     let mut warnings: Vec<String> = scaled_object::ignored_by_keda(keda, intent).into_iter().collect();
     if pod_monitor::is_needed(resolved) && !capabilities.pod_monitors {
         warnings.push(
@@ -42,6 +42,9 @@ pub(super) fn of(
         warnings.extend(shadow::warnings(observed, intent));
     } else {
         warnings.extend(external_status::outdated_pause(observed, intent));
+        if intent.roles.is_some() {
+            warnings.extend(roles::warnings(observed));
+        }
         warnings
             .extend(observed.second_writer.iter().map(|manager| booster::second_writer(observed, manager)));
     }

@@ -15,6 +15,9 @@ pub(super) const MODEL_SERVING: &str = "modelserving_volcano_sh_name";
 /// The same for `modelserving.volcano.sh/group-name`.
 pub(super) const SERVING_GROUP: &str = "modelserving_volcano_sh_group_name";
 
+/// The same for `modelserving.volcano.sh/role`, which it keeps if roles are scaled.
+pub(super) const ROLE: &str = "modelserving_volcano_sh_role";
+
 /// Labels of the pod, and of the parts of an engine that have a queue of their own.
 ///
 /// The ranks of SGLang's tensor, pipeline and expert parallelism (`tp_rank`, `pp_rank`, `moe_ep_rank`) hold
@@ -93,6 +96,8 @@ pub struct EngineSeries {
     pub namespace: String,
     /// The ModelServing's name.
     pub model_serving: String,
+    /// The only role that counts; `None` if all do. Its instances then take the place of ServingGroups.
+    pub role: Option<String>,
     /// Labels of all series, which the profile sets for a store of several clusters.
     pub matchers: SeriesMatchers,
     /// The router whose presence turns missing engines into 0; `None` unless the ModelServing scales to zero.
@@ -120,13 +125,14 @@ impl EngineSeries {
         self.total(self.by_group(self.own(self.engine.cache_use())))
     }
 
-    /// The maximum of each ServingGroup.
+    /// The maximum of each ServingGroup, or of each instance of the role in all of them.
     pub(super) fn by_group(&self, of: Expr) -> Expr {
-        let by_pod = Expr::FromPod {
-            label: SERVING_GROUP,
-            pattern: format!("{}-([0-9]+)-.+", re2_quote(&self.model_serving)),
-            of: Box::new(of),
+        let name = re2_quote(&self.model_serving);
+        let pattern = match &self.role {
+            None => format!("{name}-([0-9]+)-.+"),
+            Some(role) => format!("{name}-([0-9]+-{}-[0-9]+)-.+", re2_quote(role)),
         };
+        let by_pod = Expr::FromPod { label: SERVING_GROUP, pattern, of: Box::new(of) };
         Expr::max_by(&["namespace", SERVING_GROUP], by_pod)
     }
 
@@ -142,6 +148,10 @@ impl EngineSeries {
     /// Keeps the series of the ModelServing's engines.
     pub(super) fn select(&self, selector: Selector) -> Selector {
         let selector = selector.with("namespace", &self.namespace).with(MODEL_SERVING, &self.model_serving);
+        let selector = match &self.role {
+            Some(role) => selector.with(ROLE, role),
+            None => selector,
+        };
         located(selector, &self.matchers).with_some("pod")
     }
 

@@ -55,7 +55,7 @@ impl InCluster {
         let capabilities = view.served.capabilities;
         let plan = plan::plan(&observed, capabilities, &defaults);
         let resolved = plan.explanation.and_then(|explanation| explanation.resolved);
-        if let Some(ResolvedIntent { intent, triggers }) = &resolved
+        if let Some(ResolvedIntent { intent, triggers, .. }) = &resolved
             && let Some(prometheus) = &intent.profile.prometheus
             && let Ok(settings) = callers_settings(prometheus, view.route.url.as_ref())
         {

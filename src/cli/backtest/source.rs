@@ -192,7 +192,7 @@ impl SourceFlags {
         let mut defaults = Profile::built_in();
         defaults.prometheus = self.prometheus_url.clone().map(Into::into);
         let router_namespace = self.router_namespace.clone().unwrap_or_else(|| ROUTER_NAMESPACE.to_owned());
-        PlanSettings { defaults, router_namespace }
+        PlanSettings { defaults, router_namespace, scale_roles: false }
     }
 
     pub(in crate::cli) fn span(&self, since: i64) -> Result<Span, Failure> {

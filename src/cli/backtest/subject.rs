@@ -12,7 +12,11 @@ use crate::{
     sources::Manifests,
 };
 use kthena_keda_core::{
-    api::{annotations::MODEL_NAME, keda::ScaledObject, kthena::ModelServing},
+    api::{
+        annotations::{AnnotationKey, MODEL_NAME},
+        keda::ScaledObject,
+        kthena::ModelServing,
+    },
     domain::{Backlog, Capabilities, PrometheusUrl, ServiceTime, ServiceTimeSetting, quoted},
     foresight::{
         backtest::Periods,
@@ -99,7 +103,7 @@ impl Subject {
             }
         }
         manifests.complete();
-        let PlanSettings { mut defaults, router_namespace } = settings;
+        let PlanSettings { mut defaults, router_namespace, scale_roles: _ } = settings;
         defaults.prometheus = defaults.prometheus.or_else(placeholder);
         let mut subject = Self::of_manifests(&mut manifests, name, defaults, &router_namespace)?;
         let model = &subject.observed.model_serving;
@@ -171,6 +175,13 @@ impl Subject {
         }
         if !changes.is_empty() {
             overrides::apply(changes, &mut observed, &self.defaults).map_err(Failure::input)?;
+        }
+        if observed.asks_for_roles() {
+            return Err(Failure::Input(format!(
+                "the roles of {} are scaled and its number of ServingGroups stays as it is, which this command simulates; pass a model without {} and without spec.roles in its AutoscalingProfile",
+                self.name(),
+                AnnotationKey::Roles
+            )));
         }
         let plan = plan::plan(&observed, self.capabilities, &self.defaults);
         let resolved = plan.explanation.and_then(|explanation| explanation.resolved);

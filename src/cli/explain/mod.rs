@@ -241,7 +241,8 @@ async fn probe(checks: &mut [SignalCheck], route: &PrometheusRoute) {
 /// Reads the history of one model for the doubts about its settings. A service time that the operator measures stays as it is: only the operator
 /// adopts another, at its daily look.
 async fn measure(check: &mut SignalCheck, route: &PrometheusRoute) {
-    let (Some(target), Some(ResolvedIntent { intent, triggers })) = (&check.target, &check.resolved) else {
+    let (Some(target), Some(ResolvedIntent { intent, triggers, .. })) = (&check.target, &check.resolved)
+    else {
         return;
     };
     let settings = route.settings(&target.prometheus);

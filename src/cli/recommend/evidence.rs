@@ -56,6 +56,7 @@ fn durations(observed: &Observed, planned: &Planned, tail: SeriesName) -> Vec<Ra
                 engine: triggers.engines.as_ref().map_or(Engine::Vllm, |engines| engines.engine),
                 namespace: model.namespace().unwrap_or_default(),
                 model_serving: model.name_any(),
+                role: None,
                 matchers: router.matchers.clone(),
                 at_zero: None,
             };

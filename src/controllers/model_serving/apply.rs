@@ -5,7 +5,7 @@ use std::{fmt::Debug, time::Duration};
 use kube::{Api, Resource, ResourceExt as _, core::NamespaceResourceScope};
 use serde::de::DeserializeOwned;
 
-use super::{ModelServingContext, report, stand_in::apply_stand_in, uid};
+use super::{ModelServingContext, report, roles, stand_in::apply_stand_in, uid};
 use crate::{
     cluster::{
         Error,
@@ -29,8 +29,9 @@ pub(super) struct Failure {
 }
 
 impl Failure {
-    pub(super) const fn new(object: String, error: Error) -> Self {
-        Self { object, error }
+    /// The failure to write an object.
+    pub(super) fn new(object: impl Into<String>, error: Error) -> Self {
+        Self { object: object.into(), error }
     }
 
     /// The rejection as the condition reports it; `None` for a failure that a retry resolves.
@@ -61,6 +62,7 @@ pub(super) struct Applied {
     scaled_object: AppliedObject,
     pod_monitor: AppliedObject,
     pause_delay: Option<Duration>,
+    roles_delay: Option<Duration>,
 }
 
 /// Outcome for one object.
@@ -79,13 +81,20 @@ impl Applied {
         scaled_object: Result<AppliedObject, Failure>,
         pause_delay: Result<Option<Duration>, Failure>,
         pod_monitor: Result<AppliedObject, Failure>,
+        roles_delay: Result<Option<Duration>, Failure>,
     ) -> Result<Self, Failure> {
-        Ok(Self { scaled_object: scaled_object?, pause_delay: pause_delay?, pod_monitor: pod_monitor? })
+        Ok(Self {
+            scaled_object: scaled_object?,
+            pause_delay: pause_delay?,
+            pod_monitor: pod_monitor?,
+            roles_delay: roles_delay?,
+        })
     }
 
     /// When to reconcile again although nothing changes.
     pub(super) fn delay(&self) -> Option<Duration> {
-        [self.scaled_object.delay, self.pod_monitor.delay, self.pause_delay].into_iter().flatten().min()
+        let delays = [self.scaled_object.delay, self.pod_monitor.delay, self.pause_delay, self.roles_delay];
+        delays.into_iter().flatten().min()
     }
 
     /// Fields that are left alone from now on.
@@ -109,6 +118,7 @@ pub(super) async fn apply(context: &ModelServingContext, observed: &Observed, pl
         findings,
         warnings: _,
         explanation: _,
+        roles,
         shadow: _,
     } = plan;
     for finding in findings {
@@ -118,8 +128,9 @@ pub(super) async fn apply(context: &ModelServingContext, observed: &Observed, pl
     let pause_delay = apply_pause(context, observed, *pause).await;
     let pod_monitor = apply_pod_monitor(context, observed, pod_monitor).await;
     let scaled_object = apply_scaled_object(context, observed, scaled_object).await;
+    let roles_delay = roles::apply_roles(context, observed, roles).await;
     let stand_in = apply_stand_in(context, observed, stand_in).await;
-    Outcome { scaling: Applied::of(scaled_object, pause_delay, pod_monitor), stand_in }
+    Outcome { scaling: Applied::of(scaled_object, pause_delay, pod_monitor, roles_delay), stand_in }
 }
 
 /// Pauses or resumes a ScaledObject that is kept. Returns how long the write has to wait where another client undoes it again and again.
@@ -128,18 +139,26 @@ async fn apply_pause(
     observed: &Observed,
     change: Option<PauseChange>,
 ) -> Result<Option<Duration>, Failure> {
-    let (Some(PauseChange(pause)), Some(found)) = (change, observed.scaled_object_digest()) else {
-        return Ok(None);
-    };
+    let found = observed.scaled_object_digest().map(|found| found.uid.as_str());
+    apply_pause_of(context, observed, change, &observed.model_serving.scaled_object_name(), found).await
+}
+
+/// The same for the ScaledObject of this name.
+pub(super) async fn apply_pause_of(
+    context: &ModelServingContext,
+    observed: &Observed,
+    change: Option<PauseChange>,
+    name: &str,
+    found: Option<&str>,
+) -> Result<Option<Duration>, Failure> {
+    let (Some(PauseChange(pause)), Some(found)) = (change, found) else { return Ok(None) };
     let (model_serving, uid) = (&observed.model_serving, uid(&observed.model_serving));
     if let Some(delay) = context.history.pause_delay(&uid) {
         return Ok(Some(delay));
     }
-    let (namespace, name) =
-        (model_serving.namespace().unwrap_or_default(), model_serving.scaled_object_name());
+    let namespace = model_serving.namespace().unwrap_or_default();
     let client = &context.shared.client;
-    let applied =
-        server_side_apply::apply_pause::<LiveScaledObject>(client, &namespace, &name, &found.uid, pause);
+    let applied = server_side_apply::apply_pause::<LiveScaledObject>(client, &namespace, name, found, pause);
     let live =
         applied.await.map_err(|error| Failure::new(format!("the pause of ScaledObject {name}"), error))?;
     context.history.record_pause(&uid);
@@ -161,10 +180,13 @@ async fn apply_pod_monitor(
         persistent: &observed.persistent_fields.pod_monitor,
     };
     match desired {
-        Desired::Apply(desired) => apply_object(context, observed, existing, &**desired).await,
+        Desired::Apply(desired) => {
+            let slot = PodMonitor::kind(&());
+            apply_object(context, observed, &slot, existing, &**desired).await
+        }
         Desired::Remove => {
-            let name = observed.model_serving.pod_monitor_name();
-            remove_object::<LivePodMonitor>(context, observed, &name, existing.object).await
+            let (slot, name) = (PodMonitor::kind(&()), observed.model_serving.pod_monitor_name());
+            remove_object::<LivePodMonitor>(context, observed, &slot, &name, existing.object).await
         }
         Desired::Keep => Ok(existing.kept()),
     }
@@ -181,10 +203,13 @@ async fn apply_scaled_object(
         persistent: &observed.persistent_fields.scaled_object,
     };
     match desired {
-        Desired::Apply(desired) => apply_object(context, observed, existing, &**desired).await,
+        Desired::Apply(desired) => {
+            let slot = ScaledObject::kind(&());
+            apply_object(context, observed, &slot, existing, &**desired).await
+        }
         Desired::Remove => {
-            let name = observed.model_serving.scaled_object_name();
-            remove_object::<LiveScaledObject>(context, observed, &name, existing.object).await
+            let (slot, name) = (ScaledObject::kind(&()), observed.model_serving.scaled_object_name());
+            remove_object::<LiveScaledObject>(context, observed, &slot, &name, existing.object).await
         }
         Desired::Keep => Ok(existing.kept()),
     }
@@ -210,21 +235,24 @@ pub(super) fn has_pending_write(observed: &Observed, plan: &Plan) -> bool {
         findings: _,
         warnings: _,
         explanation: _,
+        roles,
         shadow: _,
     } = plan;
-    is_pending(scaled_object, observed.scaled_object_digest())
+    roles::has_pending_write(observed, roles)
+        || is_pending(scaled_object, observed.scaled_object_digest())
         || is_pending(pod_monitor, observed.pod_monitor.as_ref())
 }
 
-fn is_pending<K: Generated>(desired: &Desired<Box<K>>, found: Option<&OwnedObject>) -> bool {
+pub(super) fn is_pending<K: Generated>(desired: &Desired<Box<K>>, found: Option<&OwnedObject>) -> bool {
     let Desired::Apply(desired) = desired else { return false };
     found.is_none_or(|found| found.fingerprint != desired.fingerprint())
 }
 
-/// Applies one object if it differs, and publishes an event if another client had changed it.
+/// Applies one object if it differs, and publishes an event if another client had changed it. `slot` names it in the history of the model.
 pub(super) async fn apply_object<K>(
     context: &ModelServingContext,
     observed: &Observed,
+    slot: &str,
     existing: Existing<'_>,
     desired: &K,
 ) -> Result<AppliedObject, Failure>
@@ -234,14 +262,14 @@ where
     let (history, model_serving) = (&context.history, &observed.model_serving);
     let (uid, kind, name) = (uid(model_serving), K::kind(&()), desired.name_any());
     let fingerprint = desired.fingerprint();
-    let accepts = |found: &OwnedObject| history.accepts(&uid, &kind, fingerprint, found.fingerprint);
+    let accepts = |found: &OwnedObject| history.accepts(&uid, slot, fingerprint, found.fingerprint);
     if existing.object.is_some_and(accepts) {
         return Ok(existing.kept());
     }
-    if let Some(delay) = history.repair_delay(&uid, &kind, fingerprint) {
+    if let Some(delay) = history.repair_delay(&uid, slot, fingerprint) {
         return Ok(AppliedObject { delay: Some(delay), ..existing.kept() });
     }
-    let left_alone = history.persistent_fields(&uid, &kind);
+    let left_alone = history.persistent_fields(&uid, slot);
     let Existing { ownership, object, persistent: _ } = existing;
     let written = match api::<K::Live>(context, observed) {
         Ok(api) => {
@@ -255,20 +283,21 @@ where
         return Ok(AppliedObject::default());
     }
     let written = written.map_err(|error| Failure::new(format!("{kind} {name}"), error))?;
-    let is_repair = history.record_applied(&uid, kind.clone(), fingerprint);
+    let is_repair = history.record_applied(&uid, slot.to_owned().into(), fingerprint);
     let Some(written) = written else { return Ok(AppliedObject::default()) };
     context.shared.caches.stores.record::<K::Live, _>(&written.live);
     tracing::info!(namespace = model_serving.namespace(), name, %kind, removed = listed(&written.removed), "applied");
-    let removed = history.record_outcome(&uid, &kind, fingerprint, &written);
-    let times = if is_repair { history.record_repair(&uid, &kind) } else { 0 };
+    let removed = history.record_outcome(&uid, slot, fingerprint, &written);
+    let times = if is_repair { history.record_repair(&uid, slot) } else { 0 };
     report::publish_repair(context, model_serving, &format!("{kind} {name}"), times, &removed);
     let live = written.live.owned_object().fingerprint;
-    Ok(AppliedObject { delay: None, persistent: history.left_alone(&uid, &kind, live) })
+    Ok(AppliedObject { delay: None, persistent: history.left_alone(&uid, slot, live) })
 }
 
 pub(super) async fn remove_object<L>(
     context: &ModelServingContext,
     observed: &Observed,
+    slot: &str,
     name: &str,
     found: Option<&OwnedObject>,
 ) -> Result<AppliedObject, Failure>
@@ -282,7 +311,7 @@ where
         Err(error) => Err(error),
     };
     deleted.map_err(|error| Failure::new(format!("deletion of {kind} {name}"), error))?;
-    context.history.record_removal(&uid(&observed.model_serving), &kind);
+    context.history.record_removal(&uid(&observed.model_serving), slot);
     tracing::info!(namespace = observed.model_serving.namespace(), name, %kind, "removed");
     Ok(AppliedObject::default())
 }

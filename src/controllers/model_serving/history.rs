@@ -18,7 +18,10 @@ use crate::{
     controllers::{foreign_fields::ForeignFields, throttle::Throttle},
 };
 use kthena_keda_core::{
-    api::kthena::{ModelServing, ReplicasWriter},
+    api::{
+        kthena::{ModelServing, ReplicasWriter},
+        metadata::OPERATOR,
+    },
     domain::version,
     observed::{Fingerprint, LiveObject},
     plan::{Verdict, is_load_reason},
@@ -60,6 +63,8 @@ struct ModelHistory {
     reported: Option<ReportedCondition>,
     /// `spec.replicas` as an autoscaler last set it.
     autoscaled: Option<i32>,
+    /// This process has set the numbers of its roles.
+    has_set_roles: bool,
     /// Resource version of the ModelServing that our last write made.
     written: Option<u64>,
     /// Annotation that has no effect, as last seen.
@@ -274,6 +279,19 @@ impl History {
                 (autoscaled != model_serving.replicas()).then(|| manager.clone())
             }
         }
+    }
+
+    /// Records that the numbers of the roles were written.
+    pub(super) fn record_roles(&self, uid: &str) {
+        self.models().entry(uid.to_owned()).or_default().has_set_roles = true;
+    }
+
+    /// A field manager that set the roles after this process had.
+    pub(super) fn roles_writer(&self, model_serving: &ModelServing) -> Option<String> {
+        let manager = model_serving.roles_set_by.as_deref().filter(|manager| *manager != OPERATOR)?;
+        let models = self.models();
+        let has_set_roles = models.get(&model_serving.uid().unwrap_or_default())?.has_set_roles;
+        has_set_roles.then(|| manager.to_owned())
     }
 
     /// Records an annotation that has no effect; `true` if it is new.

@@ -6,6 +6,7 @@ mod apply;
 mod history;
 mod reconcile;
 mod report;
+mod roles;
 mod stand_in;
 mod status;
 

@@ -9,6 +9,7 @@ use super::{
     ModelServingContext,
     apply::{Applied, Failure, Outcome, apply},
     report,
+    roles::{count_delay, count_instances},
     status::{Phase, StatusWrite, waits_for_apply, write_status},
     uid,
 };
@@ -41,6 +42,7 @@ pub(super) async fn reconcile(
         return Ok(Action::await_change());
     };
     for _ in 0..STATUS_ATTEMPTS {
+        observed.role_instances = count_instances(&context, &observed).await?;
         let plan = plan(&observed, capabilities, &context.shared.settings.defaults);
         match write_status(&context, &observed, &plan, Phase::BeforeApply).await? {
             StatusWrite::Current(delay) => {
@@ -76,6 +78,8 @@ fn observe(context: &ModelServingContext, model_serving: &ModelServing) -> Optio
     }
     let mut observed = caches.observe(model_serving, &served, router);
     observed.second_writer = context.history.record_replicas_writer(model_serving);
+    observed.may_scale_roles = context.shared.settings.scale_roles;
+    observed.roles_writer = context.history.roles_writer(model_serving);
     observed.persistent_fields = persistent_fields(context, &observed);
     observed.stand_in.image.clone_from(&context.shared.stand_in_image);
     observed.stand_in.rejection = context.history.stand_in_rejection(&uid(model_serving));
@@ -166,6 +170,7 @@ async fn record(
         keda_delay(&observed, &plan),
         resume_delay(context, &observed),
         stand_in_delay(&observed),
+        count_delay(&observed),
     ];
     Ok(delays.into_iter().flatten().min().map_or_else(Action::await_change, Action::requeue))
 }
@@ -197,9 +202,10 @@ async fn complete_condition(
             StatusWrite::Current(delay) => return Ok(delay),
             StatusWrite::Stale(live) => {
                 let Some((again, _)) = observe(context, &live) else { return Ok(None) };
+                let role_instances = observed.role_instances.take();
                 let rejection = observed.rejection.take();
                 let persistent_fields = mem::take(&mut observed.persistent_fields);
-                *observed = Observed { rejection, persistent_fields, ..again };
+                *observed = Observed { rejection, persistent_fields, role_instances, ..again };
             }
             StatusWrite::Gone => return Ok(None),
         }

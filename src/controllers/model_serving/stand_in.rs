@@ -46,7 +46,7 @@ async fn apply_service(
     observed: &Observed,
     desired: &Desired<Box<Service>>,
 ) -> Result<AppliedObject, Failure> {
-    let name = observed.model_serving.stand_in_name();
+    let (name, slot) = (observed.model_serving.stand_in_name(), LiveStandInService::kind(&()));
     let object = observed.stand_in.service.as_ref();
     let ownership = observed.stand_in_service_ownership();
     let existing = Existing { ownership, object, persistent: &[] };
@@ -55,9 +55,9 @@ async fn apply_service(
             if object.is_none() {
                 expect_no_other::<LiveStandInService>(context, observed, &name).await?;
             }
-            apply_object(context, observed, existing, &**desired).await
+            apply_object(context, observed, &slot, existing, &**desired).await
         }
-        Desired::Remove => remove_object::<LiveStandInService>(context, observed, &name, object).await,
+        Desired::Remove => remove_object::<LiveStandInService>(context, observed, &slot, &name, object).await,
         Desired::Keep => Ok(AppliedObject::default()),
     }
 }
@@ -72,7 +72,7 @@ async fn apply_pod(
     let found = observed.stand_in.pod.as_ref().map(|found| &found.owned);
     match (desired, found) {
         (Desired::Apply(desired), None) => create_pod(context, observed, desired).await,
-        (Desired::Remove, found) => remove_object::<LiveStandIn>(context, observed, &name, found).await,
+        (Desired::Remove, found) => remove_object::<LiveStandIn>(context, observed, KIND, &name, found).await,
         (Desired::Apply(_), Some(_)) | (Desired::Keep, _) => Ok(AppliedObject::default()),
     }
 }

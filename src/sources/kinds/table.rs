@@ -13,16 +13,17 @@ use kthena_keda_core::{
     api::{
         keda::ScaledObject,
         kthena::ModelServing,
+        model_serving_role::ModelServingRole,
         monitoring::{PodMonitor, ServiceMonitor},
         stand_in::STAND_IN,
     },
     domain::Key,
     observed::{
         BoosterDigest, Fingerprint, HpaDigest, LiveBinding, LiveBooster, LiveHpa, LiveModelRoute,
-        LiveModelServer, LivePodMonitor, LivePolicy, LiveProfile, LiveScaledObject, LiveServiceMonitor,
-        LiveStandIn, LiveStandInService, MonitorDigest, OwnedObject, PolicyDigest, ProfileDigest,
-        RouteDigest, RouterService, ScaledObjectDigest, ServerDigest, StandInDigest, StandInServiceDigest,
-        desired_spec,
+        LiveModelServer, LivePodMonitor, LivePolicy, LiveProfile, LiveRole, LiveScaledObject,
+        LiveServiceMonitor, LiveStandIn, LiveStandInService, MonitorDigest, OwnedObject, PolicyDigest,
+        ProfileDigest, RoleDigest, RouteDigest, RouterService, ScaledObjectDigest, ServerDigest,
+        StandInDigest, StandInServiceDigest, desired_spec,
     },
 };
 
@@ -37,6 +38,7 @@ pub fn visit_all(visitor: &mut impl KindVisitor) {
     visitor.visit::<LivePolicy>();
     visitor.visit::<LiveBinding>();
     visitor.visit::<LiveBooster>();
+    visitor.visit::<LiveRole>();
     visitor.visit::<LiveServiceMonitor>();
     visitor.visit::<Service>();
     visitor.visit::<LiveStandIn>();
@@ -56,6 +58,7 @@ pub struct Stores {
     pub(in crate::sources) policies: DigestStore<PolicyDigest>,
     pub(in crate::sources) bindings: DigestStore<PolicyDigest>,
     pub(in crate::sources) boosters: DigestStore<BoosterDigest>,
+    pub(in crate::sources) roles: DigestStore<RoleDigest>,
     pub(in crate::sources) service_monitors: DigestStore<MonitorDigest>,
     pub(in crate::sources) services: DigestStore<RouterService>,
     pub(in crate::sources) stand_ins: DigestStore<StandInDigest>,
@@ -76,6 +79,7 @@ impl Stores {
             policies: store::<LivePolicy>(&scopes),
             bindings: store::<LiveBinding>(&scopes),
             boosters: store::<LiveBooster>(&scopes),
+            roles: store::<LiveRole>(&scopes),
             service_monitors: store::<LiveServiceMonitor>(&scopes),
             services: store::<Service>(&scopes),
             stand_ins: store::<LiveStandIn>(&scopes),
@@ -282,7 +286,7 @@ impl Digest for PolicyDigest {
     /// The policy, by which bindings refer to it, and the scaled ModelServings.
     fn index_keys(&self, key: &Key) -> Vec<IndexKey> {
         let (namespace, policy) = self.policy().unwrap_or(key);
-        let targets = self.model_servings().iter();
+        let targets = self.model_servings().iter().chain(self.model_servings_of_roles());
         targets
             .map(|(namespace, name)| index_keys::model_serving(namespace, name))
             .chain([index_keys::policy(namespace, policy)])
@@ -302,6 +306,33 @@ impl WatchedKind for LiveBooster {
 }
 
 impl Digest for BoosterDigest {}
+
+impl WatchedKind for LiveRole {
+    type Digest = RoleDigest;
+    const ROW: Row = Row::new(Availability::SomeReleases, Area::Models, Requeues::Targets).awaited_by_plans();
+
+    fn store(stores: &Stores) -> &DigestStore<Self::Digest> {
+        &stores.roles
+    }
+}
+
+impl Generated for ModelServingRole {
+    type Live = LiveRole;
+
+    fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of_desired(&self.metadata, &self.spec)
+    }
+
+    fn desired_spec(&self) -> serde_json::Value {
+        desired_spec(&self.spec)
+    }
+}
+
+impl Digest for RoleDigest {
+    fn index_keys(&self, (namespace, _): &Key) -> Vec<IndexKey> {
+        vec![index_keys::model_serving(namespace, &self.model_serving)]
+    }
+}
 
 impl WatchedKind for Service {
     type Digest = RouterService;

@@ -32,6 +32,7 @@ pub mod stack;
 pub mod wait;
 pub mod web;
 
+pub use audit::Request;
 pub use certificates::Identity;
 pub use chain::{Chain, ChainSettings, Model};
 pub use crds::Crds;

@@ -53,6 +53,27 @@ impl Stack {
         stack
     }
 
+    /// Grants the operator and KEDA what the chart grants with `roles.enabled`.
+    ///
+    /// # Panics
+    /// If Helm fails.
+    pub async fn allow_roles(&self) {
+        let mut command = std::process::Command::new(crate::control_plane::binary("helm"));
+        command.args(["template", "kthena-keda", "charts/kthena-keda", "--namespace", "kthena-keda"]);
+        command.args(["--set", "prometheus.url=http://prometheus:9090", "--set", "roles.enabled=true"]);
+        for file in ["rbac", "operatorpolicy", "keda-grant"] {
+            command.args(["--show-only", &format!("templates/{file}.yaml")]);
+        }
+        let output = command.current_dir(root()).output().expect("Helm");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let objects: Vec<serde_json::Value> =
+            serde_saphyr::from_multiple(&String::from_utf8_lossy(&output.stdout)).expect("manifests");
+        let client = self.client().await;
+        for object in objects.into_iter().filter(|object| !object.is_null()) {
+            crate::objects::apply(&client, object).await;
+        }
+    }
+
     /// Creates a client with all permissions. Each test needs its own, because connections belong to the
     /// test's runtime.
     pub async fn client(&self) -> Client {
@@ -126,6 +147,11 @@ pub mod kinds {
     /// Kthena's ModelRoute.
     pub fn model_route() -> ApiResource {
         resource("networking.serving.volcano.sh", "v1alpha1", "ModelRoute", "modelroutes")
+    }
+
+    /// The scale target of a role.
+    pub fn model_serving_role() -> ApiResource {
+        resource("autoscaling.kthena.io", "v1alpha1", "ModelServingRole", "modelservingroles")
     }
 
     /// KEDA's ScaledObject.

@@ -69,6 +69,9 @@ pub struct PolicyTargets {
     /// Several targets; `optimizerConfiguration` in 0.1.
     #[serde(alias = "optimizerConfiguration", deserialize_with = "lenient")]
     pub heterogeneous_target: Option<MultipleTargets>,
+    /// Roles of one target, in 1.0 and later.
+    #[serde(deserialize_with = "lenient")]
+    pub disaggregated_target: Option<PolicyTarget>,
 }
 
 /// One target.
@@ -124,10 +127,23 @@ impl PolicyTargets {
     #[must_use]
     pub fn of_policy(mut self) -> Self {
         self.homogeneous_target = self.homogeneous_target.filter(|target| target.target.is_of_kthena());
+        self.disaggregated_target = self.disaggregated_target.filter(PolicyTarget::is_of_kthena);
         if let Some(several) = &mut self.heterogeneous_target {
             several.params.retain(|target| target.target.is_of_kthena());
         }
         self
+    }
+
+    /// Namespaces and names of the ModelServings whose roles the policy scales.
+    pub fn model_servings_of_roles(&self, own_namespace: &str) -> Vec<(String, String)> {
+        let several = self.heterogeneous_target.iter().flat_map(|several| &several.params);
+        let parts = self.homogeneous_target.iter().chain(several).map(|target| &target.target);
+        let parts = parts.filter(|target| target.is_a_role());
+        self.disaggregated_target
+            .iter()
+            .chain(parts)
+            .filter_map(|target| target.named_model_serving(own_namespace))
+            .collect()
     }
 
     /// Namespaces and names of the ModelServings whose ServingGroups the policy scales.
@@ -150,9 +166,17 @@ impl PolicyTarget {
 
     /// Namespace and name, if the target is a whole ModelServing.
     fn model_serving(&self, own_namespace: &str) -> Option<(String, String)> {
+        if self.is_a_role() { None } else { self.named_model_serving(own_namespace) }
+    }
+
+    fn is_a_role(&self) -> bool {
+        self.sub_targets.as_ref().and_then(|part| part.kind.as_deref()) == Some("Role")
+    }
+
+    /// Namespace and name, if the target is a ModelServing or a part of one.
+    fn named_model_serving(&self, own_namespace: &str) -> Option<(String, String)> {
         let TargetRef { api_version: _, kind, name, namespace } = &self.target_ref;
-        let part = self.sub_targets.as_ref().and_then(|part| part.kind.as_deref());
-        if part == Some("Role") || !matches!(kind.as_deref(), None | Some("" | "ModelServing")) {
+        if !matches!(kind.as_deref(), None | Some("" | "ModelServing")) {
             return None;
         }
         let namespace =
@@ -166,6 +190,18 @@ mod tests {
     use super::*;
     use rstest::rstest;
     use serde_json::{Value, json};
+
+    #[rstest]
+    #[case::v0_2(json!({"homogeneousTarget": {"target": {"targetRef": {"name": "a"}, "subTargets": {"kind": "Role", "name": "decode"}}}}), &["n/a"])]
+    #[case::v1_0(json!({"disaggregatedTarget": {"targetRef": {"name": "a"}, "roles": {"decode": {"maxReplicas": 4}}}}), &["n/a"])]
+    #[case::groups(json!({"homogeneousTarget": {"target": {"targetRef": {"name": "a"}}}}), &[])]
+    fn finds_targets_whose_roles_are_scaled(#[case] spec: Value, #[case] expected: &[&str]) {
+        let policy: AutoscalingPolicySpec = serde_json::from_value(spec).unwrap();
+        let found = policy.targets.model_servings_of_roles("n");
+        let found: Vec<String> =
+            found.into_iter().map(|(namespace, name)| format!("{namespace}/{name}")).collect();
+        assert_eq!(found, expected);
+    }
 
     #[rstest]
     #[case::v0_1(json!({"scalingConfiguration": {"target": {"targetRef": {"name": "a"}}}}), &["n/a"])]

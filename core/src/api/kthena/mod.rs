@@ -14,6 +14,6 @@ pub use model_route::{ModelRoute, ModelRouteSpec, RouteRule, TargetModel, UriMat
 pub use model_server::{ModelServer, ModelServerSpec, WorkloadPort, WorkloadSelector};
 pub(crate) use model_serving::LABELS_MAX;
 pub use model_serving::{
-    AUTOSCALING_READY, Booster, Conditions, Inherited, ModelServing, ModelServingSpec, ModelServingStatus,
-    ReplicasWriter, Role, ServingGroupTemplate, Unread,
+    AUTOSCALING_READY, Booster, Bound, Conditions, Inherited, ModelServing, ModelServingSpec,
+    ModelServingStatus, ReplicasWriter, Role, RoleCount, RolloutStrategy, ServingGroupTemplate, Unread,
 };

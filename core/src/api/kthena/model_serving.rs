@@ -15,7 +15,7 @@ use serde::{
 use crate::{
     api::{
         Exists, Lenient, LenientDe,
-        annotations::{self, AnnotationKey, DEFAULT_PROFILE, MODEL_NAME, PROFILE, is_own},
+        annotations::{self, AnnotationKey, DEFAULT_PROFILE, MODEL_NAME, PROFILE, ROLES, is_own},
         fields,
         metadata::{KEDA_PAUSED, LeanMetadata, OPERATOR, SmallMap},
     },
@@ -53,6 +53,8 @@ pub struct ModelServing {
     pub selector_is_ours: bool,
     /// Last writer of `spec.replicas`.
     pub replicas_set_by: ReplicasWriter,
+    /// Field manager that owns `spec.template.roles`; kept only with the annotation that has them scaled.
+    pub roles_set_by: Option<Box<str>>,
 }
 
 /// The ModelBooster that controls a ModelServing, and whose annotations count for it.
@@ -118,9 +120,69 @@ pub struct ModelServingSpec {
     pub replicas: Option<i32>,
     /// Template of each ServingGroup.
     pub template: ServingGroupTemplate,
+    /// Rollout of changes.
+    pub rollout: RolloutStrategy,
 }
 
-fields!(ModelServingSpec { "replicas" => replicas, "template" => template });
+fields!(ModelServingSpec {
+    "replicas" => replicas,
+    "template" => template as WireTemplate,
+    "rolloutStrategy" => rollout,
+});
+
+/// Rollout of changes of the template.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RolloutStrategy {
+    /// ServingGroups that are kept at an older revision.
+    configuration: RollingUpdate,
+}
+
+fields!(RolloutStrategy { "rollingUpdateConfiguration" => configuration });
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct RollingUpdate {
+    partition: Bound,
+}
+
+fields!(RollingUpdate { "partition" => partition });
+
+impl RolloutStrategy {
+    /// `true` if a partition keeps ServingGroups at an older revision, with the numbers of the roles of that one.
+    pub fn has_partition(&self) -> bool {
+        self.configuration.partition.is_positive()
+    }
+}
+
+/// A number, or a percentage of the replicas.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Bound {
+    /// Not set, or not understood.
+    #[default]
+    Unset,
+    /// A number.
+    Number(i32),
+    /// A percentage.
+    Percent(i32),
+}
+
+impl Bound {
+    const fn is_positive(self) -> bool {
+        match self {
+            Self::Unset => false,
+            Self::Number(bound) | Self::Percent(bound) => bound > 0,
+        }
+    }
+}
+
+impl Lenient for Bound {
+    fn of_text(text: &str) -> Self {
+        text.strip_suffix('%').and_then(|percent| percent.parse().ok()).map_or(Self::Unset, Self::Percent)
+    }
+
+    fn of_number(number: i64) -> Self {
+        number.try_into().map_or(Self::Unset, Self::Number)
+    }
+}
 
 /// Template of each ServingGroup.
 #[derive(Clone, Debug, Default)]
@@ -128,24 +190,91 @@ pub struct ServingGroupTemplate {
     /// Roles; Kthena's own label selector selects pods of the first. Shared with the digests that keep them,
     /// too.
     pub roles: Arc<[Role]>,
+    /// Numbers of the same roles, in the same order. They change when a role is scaled, which concerns no other model.
+    pub counts: Box<[RoleCount]>,
 }
 
-fields!(ServingGroupTemplate { "roles" => roles as Roles });
+/// Number of instances of a role in each ServingGroup, and the limits of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RoleCount {
+    /// Number of instances; 1 by default.
+    pub replicas: i32,
+    /// Least number that gang scheduling needs, below which Kthena's webhook rejects the ModelServing.
+    pub gang_min: i32,
+    /// Instances that may be unavailable in an update; Kthena's webhook rejects a bound that is 0 or above the number.
+    pub max_unavailable: Bound,
+    /// `true` if a partition keeps instances at an older revision.
+    pub has_partition: bool,
+}
 
 #[derive(Default)]
-struct Roles(Vec<Role>);
+struct WireTemplate {
+    roles: Vec<WireRole>,
+    gang: GangPolicy,
+}
 
-impl Lenient for Roles {
-    fn of_list<'de, A: SeqAccess<'de>>(list: A) -> Result<Self, A::Error> {
-        let mut roles = Vec::of_list(list)?;
-        roles.truncate(ROLES_MAX);
-        Ok(Self(roles))
+fields!(WireTemplate { "roles" => roles, "gangPolicy" => gang });
+
+#[derive(Default)]
+struct GangPolicy {
+    min: Minimums,
+}
+
+fields!(GangPolicy { "minRoleReplicas" => min });
+
+/// Numbers by role.
+#[derive(Default)]
+struct Minimums(BTreeMap<String, i32>);
+
+impl Lenient for Minimums {
+    fn of_object<'de, A: MapAccess<'de>>(mut object: A) -> Result<Self, A::Error> {
+        let mut minimums = BTreeMap::new();
+        while let Some((role, LenientDe(min))) = object.next_entry::<String, LenientDe<Option<i32>>>()? {
+            if minimums.len() < ROLES_MAX {
+                minimums.extend(min.map(|min| (role, min)));
+            }
+        }
+        Ok(Self(minimums))
     }
 }
 
-impl From<Roles> for Arc<[Role]> {
-    fn from(Roles(roles): Roles) -> Self {
-        roles.into()
+#[derive(Default)]
+struct WireRole {
+    name: String,
+    labels: SmallMap,
+    replicas: Option<i32>,
+    max_unavailable: Bound,
+    partition: Bound,
+}
+
+fields!(WireRole {
+    "name" => name,
+    "entryTemplate" => labels as EntryTemplate,
+    "replicas" => replicas,
+    "maxUnavailable" => max_unavailable,
+    "partition" => partition,
+});
+
+impl From<WireTemplate> for ServingGroupTemplate {
+    fn from(WireTemplate { mut roles, gang: GangPolicy { min: Minimums(minimums) } }: WireTemplate) -> Self {
+        roles.truncate(ROLES_MAX);
+        let count = |role: &WireRole| RoleCount {
+            replicas: role.replicas.unwrap_or(1),
+            gang_min: minimums.get(&role.name).copied().unwrap_or_default(),
+            max_unavailable: role.max_unavailable,
+            has_partition: role.partition.is_positive(),
+        };
+        let counts = roles.iter().map(count).collect();
+        let roles = roles.into_iter().map(|WireRole { name, labels, .. }| Role { name, labels });
+        Self { roles: roles.collect(), counts }
+    }
+}
+
+impl ServingGroupTemplate {
+    /// The role of this name: its index and its number.
+    pub fn role(&self, name: &str) -> Option<(usize, RoleCount)> {
+        let index = self.roles.iter().position(|role| role.name == name)?;
+        Some((index, *self.counts.get(index)?))
     }
 }
 
@@ -165,8 +294,6 @@ impl Role {
         self.labels.get(at).map(|(_, value)| value.as_str())
     }
 }
-
-fields!(Role { "name" => name, "entryTemplate" => labels as EntryTemplate });
 
 #[derive(Default)]
 struct EntryTemplate {
@@ -300,9 +427,17 @@ fields!(ManagedFields { "f:status" => status, "f:spec" => spec });
 #[derive(Default)]
 struct ManagedReplicas {
     replicas: Exists,
+    template: ManagedRoles,
 }
 
-fields!(ManagedReplicas { "f:replicas" => replicas });
+fields!(ManagedReplicas { "f:replicas" => replicas, "f:template" => template });
+
+#[derive(Default)]
+struct ManagedRoles {
+    roles: Exists,
+}
+
+fields!(ManagedRoles { "f:roles" => roles });
 
 #[derive(Default)]
 struct ManagedSelector {
@@ -320,6 +455,8 @@ impl From<LenientDe<Wire>> for ModelServing {
             Some((_, Some("scale"), _)) => ReplicasWriter::Scale,
             Some((manager, ..)) => ReplicasWriter::Manager(manager.to_owned()),
         };
+        let roles_set_by = wire.metadata.writers().find(|(.., fields)| fields.spec.template.roles.0);
+        let roles_set_by = roles_set_by.map(|(manager, ..)| manager.to_owned());
         let Status(status) = wire.status;
         let has_status = status.is_some();
         let status = status.unwrap_or_default();
@@ -329,13 +466,14 @@ impl From<LenientDe<Wire>> for ModelServing {
         Self {
             booster: booster.map(Booster::unread).map(Box::new),
             metadata,
-            annotations,
             has_oversized_annotations,
             spec: wire.spec,
             status,
             has_status,
             selector_is_ours,
             replicas_set_by,
+            roles_set_by: roles_set_by.filter(|_| value_of(&annotations, ROLES).is_some()).map(Into::into),
+            annotations,
         }
     }
 }
@@ -443,6 +581,11 @@ impl ModelServing {
         let differs = |own: &&(String, String)| inherited.get(&own.0) != Some(own.1.as_str());
         let own = self.annotations.iter().filter(|own| is_own(&own.0)).filter(differs);
         own.map(|(key, _)| key.as_str()).collect()
+    }
+
+    /// `true` if an annotation asks for its roles to be scaled, valid or not.
+    pub fn has_roles_annotation(&self) -> bool {
+        self.annotation(ROLES).is_some()
     }
 
     /// Desired number of ServingGroups.

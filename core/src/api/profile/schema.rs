@@ -74,6 +74,20 @@ pub(super) fn names_differ() -> Value {
     })
 }
 
+/// Requires two roles for a ratio.
+pub(super) fn is_of_two_roles() -> Value {
+    json!({
+        "rule": "!has(self.roleRatio) || (has(self.roles) && size(self.roles) == 2)",
+        "fieldPath": ".roleRatio",
+        "message": "requires two entries of roles",
+    })
+}
+
+/// Bounds a ratio.
+pub(super) fn is_ratio() -> [Value; 1] {
+    [rule("double(self) >= 0.001 && double(self) <= 1000.0", "must be from 0.001 to 1000")]
+}
+
 /// Restricts the names of label matchers.
 pub(super) fn are_matchers() -> [Value; 2] {
     let matched: Vec<String> =

@@ -35,6 +35,8 @@ pub enum StandInRefusal {
     Rejected(String),
     /// The model is in shadow, so that nothing wakes it.
     Shadow,
+    /// Roles are scaled instead of ServingGroups, so that nothing wakes the model.
+    ScalesRoles,
     /// The model is paused, so that nothing wakes it.
     Paused,
     /// The model is not scaled for this reason.
@@ -79,6 +81,9 @@ impl StandInRefusal {
             ),
             Self::Rejected(error) => format!("{error}; correct the cause, and the operator tries again"),
             Self::Shadow => "the model is in shadow, so nothing wakes it".to_owned(),
+            Self::ScalesRoles => format!(
+                "{PREFIX}roles scales the roles and keeps the number of ServingGroups, so nothing wakes the model at zero; set spec.replicas to at least 1"
+            ),
             Self::Paused => "the model is paused, so nothing wakes it".to_owned(),
             Self::NotScaled(reason) => {
                 format!("the model is not scaled, so nothing wakes it: {}", reason.as_str())
@@ -89,7 +94,7 @@ impl StandInRefusal {
     /// Notice for the condition; `None` where the condition reports the cause itself.
     pub(super) fn warning(&self) -> Option<String> {
         match self {
-            Self::Shadow | Self::Paused | Self::NotScaled(_) => None,
+            Self::Shadow | Self::Paused | Self::ScalesRoles | Self::NotScaled(_) => None,
             Self::NotEnabled
             | Self::NoModelServer
             | Self::Disaggregated(_)

@@ -6,6 +6,7 @@ mod latency;
 mod objects;
 mod pause;
 mod reasons;
+mod roles;
 mod routing;
 mod scaled_object;
 mod service_time;

@@ -91,6 +91,12 @@ fn new_image(found: &mut ObservedStandIn) {
     found.image = Some("registry/kthena-keda:2".to_owned());
 }
 
+/// A model without a ServingGroup whose roles are scaled, with a profile that asks for a stand-in.
+fn scaling_roles() -> Fixture {
+    let profile = json!({"replicas": {"min": 0}, "scaleToZero": {"hold": {}}});
+    Fixture::with_roles().profile(&profile).replicas(0).available(0).stand_in(new_image)
+}
+
 /// The pod goes, and the condition says why unless it does so already.
 #[rstest]
 #[case::not_enabled("not enabled", Fixture::asleep().stand_in(|found| found.image = None))]
@@ -105,6 +111,7 @@ fn new_image(found: &mut ObservedStandIn) {
 #[case::paused("paused", Fixture::asleep().annotated("paused", "true"))]
 #[case::paused_scale_out("paused scale-out", Fixture::asleep().annotated("paused", "scale-out"))]
 #[case::shadow("shadow", Fixture::asleep().in_shadow(ShadowState::Starting))]
+#[case::roles("roles", scaling_roles())]
 #[case::conflict("conflict", Fixture::asleep().competitor("HorizontalPodAutoscaler"))]
 #[case::refused("refused", Fixture::asleep().other("second", "llama").server("chat", "second", &port()))]
 fn refusals(#[case] name: &str, #[case] fixture: Fixture) {

@@ -115,7 +115,7 @@ fn lists_other_problems_while_it_waits_for_keda() {
 #[test]
 fn lists_all_findings_in_the_order_of_the_chain() {
     let fixture = Fixture::model("llama")
-        .capabilities(Capabilities { keda: None, scale: false, pod_monitors: true })
+        .capabilities(Capabilities { keda: None, scale: false, ..Capabilities::NEWEST })
         .without_prometheus()
         .annotated("min-replicas", "0")
         .annotated("signals", "engine-queue=5")

@@ -1,0 +1,259 @@
+//! Roles on a real API server: objects, permissions, and faults between the read and the write. Kthena's controllers, KEDA and the HPA do not
+//! run here, so the tests write what these would.
+
+use std::time::Duration;
+
+use harness::{Crds, ModelServing, Process, Settings, Stack, kinds, wait};
+use kube::{
+    Api, ResourceExt as _,
+    api::{DynamicObject, ListParams, Patch, PatchParams},
+};
+use serde_json::{Value, json};
+use tokio::sync::OnceCell;
+
+use super::shared::BINARY;
+
+static STACK: OnceCell<(Stack, Process)> = OnceCell::const_new();
+
+const ROLES: &str = "prefill: ttft-p90=2s max=8; decode: kv-cache=0.8 max=16";
+const ANNOTATION: &str = "autoscaling.kthena.io/roles";
+
+/// A stack whose operator may scale roles.
+async fn stack() -> &'static Stack {
+    let start = || async {
+        let stack = Stack::start(&[Crds::kthena(), Crds::keda(), Crds::prometheus_operator()]).await;
+        stack.allow_roles().await;
+        let operator = stack.start_operator(&Settings::new(BINARY).with("--scale-roles=true"));
+        (stack, operator)
+    };
+    &STACK.get_or_init(start).await.0
+}
+
+/// A model with scaled roles, `prefill` and `decode`, of one instance each.
+async fn model(stack: &Stack) -> ModelServing {
+    let builder = stack.namespace().await.model_serving("chat").roles(&["prefill", "decode"]).opts_in();
+    let annotated = builder
+        .annotated(ANNOTATION, ROLES)
+        .annotated("autoscaling.kthena.io/engine", "vllm")
+        .annotated("autoscaling.kthena.io/engine-port", "8000");
+    annotated.create().await
+}
+
+fn targets(chat: &ModelServing) -> Api<DynamicObject> {
+    chat.namespace.api(&kinds::model_serving_role())
+}
+
+/// The scale target of a role, once it exists.
+async fn target(chat: &ModelServing, role: &str) -> DynamicObject {
+    let list = async || targets(chat).list(&ListParams::default()).await.unwrap().items;
+    let of_role = |found: &DynamicObject| found.data["spec"]["role"] == role;
+    let what = format!("the role {role} has a scale target");
+    let found = wait::until_asked(&what, list, |all| all.iter().any(of_role)).await;
+    found.into_iter().find(of_role).unwrap()
+}
+
+/// Sets the number of a role as the HPA does.
+async fn scale(chat: &ModelServing, role: &str, replicas: i32) {
+    let name = target(chat, role).await.name_any();
+    let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
+    targets(chat).patch_scale(&name, &PatchParams::default(), &patch).await.expect("a scale");
+}
+
+fn number(found: &DynamicObject, role: &str) -> i64 {
+    let roles = found.data["spec"]["template"]["roles"].as_array().unwrap();
+    let role = roles.iter().find(|found| found["name"] == role);
+    role.and_then(|role| role["replicas"].as_i64()).unwrap_or(-1)
+}
+
+async fn has_number(chat: &ModelServing, role: &str, replicas: i64) {
+    let what = format!("has {replicas} instances of {role}");
+    chat.until(&what, |found| number(found, role) == replicas).await;
+}
+
+async fn applied(chat: &ModelServing, role: &str, reason: &str) -> String {
+    let name = target(chat, role).await.name_any();
+    let condition = |found: &DynamicObject| found.data["status"]["conditions"][0].clone();
+    let is_reported =
+        |found: Option<&DynamicObject>| found.is_some_and(|found| condition(found)["reason"] == reason);
+    let found = wait::until(&targets(chat), &name, &format!("reports {reason}"), is_reported).await;
+    condition(&found.unwrap())["message"].as_str().unwrap_or_default().to_owned()
+}
+
+async fn no_objects(chat: &ModelServing) {
+    let count = async || {
+        let targets = targets(chat).list(&ListParams::default()).await.unwrap().items.len();
+        targets + chat.scaled_objects().list(&ListParams::default()).await.unwrap().items.len()
+    };
+    wait::until_asked("the objects of roles are gone", count, |count| *count == 0).await;
+}
+
+#[tokio::test]
+async fn carries_the_number_of_a_role_over_and_nothing_else() {
+    let stack = stack().await;
+    let chat = model(stack).await;
+    let scaled = async || chat.scaled_objects().list(&ListParams::default()).await.unwrap().items;
+    let both = wait::until_asked("each role has a ScaledObject", scaled, |all| all.len() == 2).await;
+    for object in &both {
+        assert_eq!(object.data["spec"]["scaleTargetRef"]["kind"], "ModelServingRole");
+        assert_eq!(object.data["spec"]["scaleTargetRef"]["name"], object.name_any());
+    }
+    let before = chat.get().await;
+    scale(&chat, "decode", 5).await;
+    has_number(&chat, "decode", 5).await;
+    applied(&chat, "decode", "Applied").await;
+    let mut after = chat.get().await.data["spec"].clone();
+    after["template"]["roles"][1]["replicas"] = json!(1);
+    assert_eq!(after, before.data["spec"], "nothing else of the spec changes");
+    // The status is what exists: no pod does here.
+    assert_eq!(target(&chat, "decode").await.data["status"]["replicas"], 0);
+    scale(&chat, "decode", 2).await;
+    has_number(&chat, "decode", 2).await;
+    // The HPA cannot go beyond the bounds, and another client does not either.
+    scale(&chat, "prefill", 99).await;
+    has_number(&chat, "prefill", 8).await;
+}
+
+#[tokio::test]
+async fn finds_a_role_that_moved_and_none_that_was_renamed() {
+    let chat = model(stack().await).await;
+    target(&chat, "decode").await;
+    let swap = |found: &DynamicObject| {
+        let mut roles = found.data["spec"]["template"]["roles"].as_array().unwrap().clone();
+        roles.swap(0, 1);
+        roles
+    };
+    let roles = swap(&chat.get().await);
+    let reorder = chat.patch(json!({"spec": {"template": {"roles": roles}}}));
+    tokio::join!(reorder, scale(&chat, "decode", 4));
+    has_number(&chat, "decode", 4).await;
+    assert_eq!(number(&chat.get().await, "prefill"), 1);
+    let mut roles = chat.get().await.data["spec"]["template"]["roles"].as_array().unwrap().clone();
+    roles.retain(|role| role["name"] == "prefill");
+    roles.push(json!({"name": "generate", "replicas": 1, "workerReplicas": 0, "entryTemplate": roles[0]["entryTemplate"]}));
+    chat.patch(json!({"spec": {"template": {"roles": roles}}})).await;
+    scale(&chat, "decode", 7).await;
+    let message = chat.says("InvalidConfiguration", r#"no role "decode""#).await;
+    assert!(message.contains("prefill, generate"), "{message}");
+    assert_eq!(number(&chat.get().await, "generate"), 1);
+}
+
+#[tokio::test]
+async fn restores_a_number_that_another_client_sets_and_names_the_client() {
+    let chat = model(stack().await).await;
+    scale(&chat, "decode", 3).await;
+    has_number(&chat, "decode", 3).await;
+    let patch = json!([{"op": "replace", "path": "/spec/template/roles/1/replicas", "value": 1}]);
+    let api = chat.namespace.api(&kinds::model_serving());
+    let params = PatchParams { field_manager: Some("argocd".to_owned()), ..PatchParams::default() };
+    let patch: json_patch::Patch = serde_json::from_value(patch).unwrap();
+    api.patch(&chat.name, &params, &Patch::<()>::Json(patch)).await.expect("a patch");
+    has_number(&chat, "decode", 3).await;
+}
+
+/// A policy in place of Kthena's webhook, which rejects the same requests.
+#[tokio::test]
+async fn reports_a_rejected_number_in_the_same_reconcile() {
+    let stack = stack().await;
+    let chat = model(stack).await;
+    target(&chat, "decode").await;
+    let name = format!("no-{}", chat.namespace.name);
+    let policy = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy", "metadata": {"name": name},
+        "spec": {
+            "matchConstraints": {
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": chat.namespace.name}},
+                "resourceRules": [{"apiGroups": ["workload.serving.volcano.sh"], "apiVersions": ["*"], "resources": ["modelservings"], "operations": ["UPDATE"]}],
+            },
+            "validations": [{"expression": "object.spec.template.roles.all(role, role.replicas < 6)", "message": "at most five instances"}],
+        },
+    });
+    let binding = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding", "metadata": {"name": name},
+        "spec": {"policyName": name, "validationActions": ["Deny"]},
+    });
+    for object in [policy, binding] {
+        harness::objects::apply(&stack.client().await, object).await;
+    }
+    // The policy takes effect within seconds.
+    let refused = async || {
+        let mut roles = chat.get().await.data["spec"]["template"]["roles"].clone();
+        roles[0]["replicas"] = json!(6);
+        let patch = Patch::Merge(json!({"spec": {"template": {"roles": roles}}}));
+        let params = PatchParams { dry_run: true, ..PatchParams::default() };
+        let api = chat.namespace.api(&kinds::model_serving());
+        api.patch(&chat.name, &params, &patch).await.is_err()
+    };
+    wait::until_asked("the policy is in force", refused, |refused| *refused).await;
+    scale(&chat, "decode", 7).await;
+    let message = chat.says("ScaledObjectNotReady", "at most five instances").await;
+    assert!(message.starts_with("the number of roles (decode="), "{message}");
+    assert!(applied(&chat, "decode", "Rejected").await.contains("at most five instances"));
+    assert_eq!(number(&chat.get().await, "decode"), 1);
+    scale(&chat, "decode", 4).await;
+    has_number(&chat, "decode", 4).await;
+    applied(&chat, "decode", "Applied").await;
+}
+
+#[tokio::test]
+async fn the_end_of_scaling_removes_the_objects_and_keeps_the_numbers() {
+    let chat = model(stack().await).await;
+    scale(&chat, "decode", 3).await;
+    has_number(&chat, "decode", 3).await;
+    chat.annotate(&[(ANNOTATION, None)]).await;
+    let of_groups = |found: &DynamicObject| found.data["spec"]["scaleTargetRef"]["kind"] == "ModelServing";
+    chat.scaled_object_until("scales the ServingGroups again", of_groups).await;
+    assert!(targets(&chat).list(&ListParams::default()).await.unwrap().items.is_empty());
+    assert_eq!(number(&chat.get().await, "decode"), 3);
+    chat.annotate(&[(ANNOTATION, Some(ROLES))]).await;
+    target(&chat, "decode").await;
+    let groups_only = async || chat.scaled_objects().get_opt(&chat.name).await.unwrap().is_none();
+    wait::until_asked("the ScaledObject of the ServingGroups is gone", groups_only, |gone| *gone).await;
+    chat.annotate(&[("kthena.io/model-name", None)]).await;
+    no_objects(&chat).await;
+    assert_eq!(number(&chat.get().await, "decode"), 3);
+}
+
+/// Without the chart value the operator has no permission to write a spec, and does not try.
+#[tokio::test]
+async fn without_the_chart_value_nothing_is_scaled_and_objects_go() {
+    let stack = Stack::start(&[Crds::kthena(), Crds::keda(), Crds::prometheus_operator()]).await;
+    stack.allow_roles().await;
+    let operator = stack.start_operator(&Settings::new(BINARY).with("--scale-roles=true"));
+    let chat = model(&stack).await;
+    scale(&chat, "decode", 3).await;
+    has_number(&chat, "decode", 3).await;
+    drop(operator);
+    // What the chart grants without the value.
+    let client = stack.client().await;
+    for file in ["rbac", "operatorpolicy"] {
+        let path = harness::stack::root().join(format!("config/install/{file}.yaml"));
+        harness::objects::apply_file(&client, &path).await;
+    }
+    let spec_writes = || {
+        let is_spec = |request: &&harness::Request| {
+            request.object_ref.resource == "modelservings" && request.object_ref.subresource.is_empty()
+        };
+        stack.writes().iter().filter(is_spec).count()
+    };
+    let before = spec_writes();
+    assert!(before > 0);
+    let _operator = stack.start_operator(&Settings::new(BINARY));
+    no_objects(&chat).await;
+    chat.says("InvalidConfiguration", "roles.enabled").await;
+    chat.annotate(&[("autoscaling.kthena.io/engine-port", Some("9000"))]).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!((number(&chat.get().await, "decode"), spec_writes()), (3, before));
+}
+
+/// The API server rejects what no scale target may hold.
+#[tokio::test]
+async fn the_crd_bounds_a_scale_target() {
+    let chat = model(stack().await).await;
+    let name = target(&chat, "decode").await.name_any();
+    let error = async |patch: Value| {
+        let patched = targets(&chat).patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await;
+        patched.unwrap_err().to_string()
+    };
+    assert!(error(json!({"spec": {"role": "prefill"}})).await.contains("immutable"));
+    assert!(error(json!({"spec": {"replicas": 0}})).await.contains("greater than or equal to 1"));
+}
