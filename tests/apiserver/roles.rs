@@ -6,7 +6,7 @@ use std::time::Duration;
 use harness::{Crds, ModelServing, Process, Settings, Stack, kinds, wait};
 use kube::{
     Api, ResourceExt as _,
-    api::{DynamicObject, ListParams, Patch, PatchParams},
+    api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams},
 };
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
@@ -16,6 +16,9 @@ use super::shared::BINARY;
 static STACK: OnceCell<(Stack, Process)> = OnceCell::const_new();
 
 const ROLES: &str = "prefill: ttft-p90=2s max=8; decode: kv-cache=0.8 max=16";
+/// Repairs in a row after which an event reports the other client.
+const CONTESTED: u32 = 4;
+
 const ANNOTATION: &str = "autoscaling.kthena.io/roles";
 
 /// A stack whose operator may scale roles.
@@ -211,6 +214,175 @@ async fn the_end_of_scaling_removes_the_objects_and_keeps_the_numbers() {
     chat.annotate(&[("kthena.io/model-name", None)]).await;
     no_objects(&chat).await;
     assert_eq!(number(&chat.get().await, "decode"), 3);
+}
+
+/// A GitOps tool that applies its manifest again and again, each time with the number of the role.
+#[tokio::test]
+async fn reports_a_client_that_resets_the_number_of_a_role_again_and_again() {
+    let chat = model(stack().await).await;
+    scale(&chat, "decode", 3).await;
+    has_number(&chat, "decode", 3).await;
+    let api = chat.namespace.api(&kinds::model_serving());
+    let params = PatchParams { field_manager: Some("argocd".to_owned()), ..PatchParams::default() };
+    let patch = json!([{"op": "replace", "path": "/spec/template/roles/1/replicas", "value": 1}]);
+    let patch: json_patch::Patch = serde_json::from_value(patch).unwrap();
+    for _ in 0..CONTESTED {
+        api.patch(&chat.name, &params, &Patch::<()>::Json(patch.clone())).await.expect("a patch");
+        has_number(&chat, "decode", 3).await;
+    }
+    let events = chat.namespace.api(&harness::stack::resource("events.k8s.io", "v1", "Event", "events"));
+    let found = async || events.list(&ListParams::default()).await.unwrap().items;
+    let names_the_field = |event: &DynamicObject| {
+        event.data["reason"] == "RepeatedRepair"
+            && event.data["note"].as_str().is_some_and(|note| note.contains("spec.template.roles"))
+    };
+    wait::until_asked("an event reports the client", found, |all| all.iter().any(names_the_field)).await;
+}
+
+#[tokio::test]
+async fn a_removed_role_keeps_the_others_as_they_are() {
+    let chat = model(stack().await).await;
+    scale(&chat, "prefill", 2).await;
+    has_number(&chat, "prefill", 2).await;
+    let mut roles = chat.get().await.data["spec"]["template"]["roles"].as_array().unwrap().clone();
+    roles.retain(|role| role["name"] != "decode");
+    chat.patch(json!({"spec": {"template": {"roles": roles}}})).await;
+    chat.says("InvalidConfiguration", r#"no role "decode""#).await;
+    scale(&chat, "decode", 7).await;
+    scale(&chat, "prefill", 5).await;
+    applied(&chat, "prefill", "InvalidConfiguration").await;
+    assert_eq!(number(&chat.get().await, "prefill"), 2);
+    chat.annotate(&[(ANNOTATION, Some("prefill: ttft-p90=2s max=8"))]).await;
+    has_number(&chat, "prefill", 5).await;
+    let count = async || targets(&chat).list(&ListParams::default()).await.unwrap().items.len();
+    wait::until_asked("the scale target of the removed role is gone", count, |count| *count == 1).await;
+}
+
+/// ServingGroups below a partition keep the numbers of their old revision.
+#[tokio::test]
+async fn a_partition_holds_the_numbers_back() {
+    let chat = model(stack().await).await;
+    target(&chat, "decode").await;
+    let partition = |value: Value| json!({"spec": {"rolloutStrategy": {"type": "ServingGroupRollingUpdate", "rollingUpdateConfiguration": {"partition": value}}}});
+    chat.patch(partition(json!(1))).await;
+    chat.says("InvalidConfiguration", "partition keeps ServingGroups at an older revision").await;
+    scale(&chat, "decode", 4).await;
+    applied(&chat, "decode", "InvalidConfiguration").await;
+    assert_eq!(number(&chat.get().await, "decode"), 1);
+    chat.patch(partition(json!(0))).await;
+    has_number(&chat, "decode", 4).await;
+}
+
+/// Kthena's own autoscaler of the same roles: the objects go, and the numbers are left to it.
+#[tokio::test]
+async fn yields_to_an_autoscaling_policy_of_roles() {
+    let chat = model(stack().await).await;
+    scale(&chat, "decode", 3).await;
+    has_number(&chat, "decode", 3).await;
+    let policies = harness::stack::resource(
+        "workload.serving.volcano.sh",
+        "v1alpha1",
+        "AutoscalingPolicy",
+        "autoscalingpolicies",
+    );
+    let role = json!({"minReplicas": 1, "maxReplicas": 4, "metrics": [{"name": "m", "targetValue": "1"}]});
+    let target_ref = json!({"kind": "ModelServing", "name": chat.name});
+    let spec =
+        json!({"disaggregatedTarget": {"targetRef": target_ref, "roles": {"prefill": role, "decode": role}}});
+    chat.namespace.create(&policies, json!({"metadata": {"name": "theirs"}, "spec": spec})).await;
+    yields_and_returns(&chat, &policies).await;
+}
+
+/// The same before Kthena 1.0.
+#[tokio::test]
+async fn yields_to_an_autoscaling_policy_binding_of_a_role() {
+    let stack = Stack::start(&[Crds::kthena_0_4(), Crds::keda(), Crds::prometheus_operator()]).await;
+    stack.allow_roles().await;
+    let _operator = stack.start_operator(&Settings::new(BINARY).with("--scale-roles=true"));
+    let chat = model(&stack).await;
+    scale(&chat, "decode", 3).await;
+    has_number(&chat, "decode", 3).await;
+    let kind = |kind: &str, plural: &str| {
+        harness::stack::resource("workload.serving.volcano.sh", "v1alpha1", kind, plural)
+    };
+    let policies = kind("AutoscalingPolicy", "autoscalingpolicies");
+    let bindings = kind("AutoscalingPolicyBinding", "autoscalingpolicybindings");
+    chat.namespace.create(&policies, json!({"metadata": {"name": "theirs"}, "spec": {}})).await;
+    let target = json!({"targetRef": {"name": chat.name}, "subTargets": {"kind": "Role", "name": "decode"}});
+    let spec = json!({"policyRef": {"name": "theirs"}, "homogeneousTarget": {"target": target}});
+    chat.namespace.create(&bindings, json!({"metadata": {"name": "theirs"}, "spec": spec})).await;
+    yields_and_returns(&chat, &bindings).await;
+}
+
+/// The objects go while the object `theirs` exists, and the number stays.
+async fn yields_and_returns(chat: &ModelServing, kind: &kube::api::ApiResource) {
+    let message = chat.says("ConflictingAutoscaler", "roles of this ModelServing are also scaled by").await;
+    assert!(message.contains(&format!("{} {}/theirs", kind.kind, chat.namespace.name)), "{message}");
+    no_objects(chat).await;
+    assert_eq!(number(&chat.get().await, "decode"), 3);
+    chat.namespace.api(kind).delete("theirs", &DeleteParams::default()).await.unwrap();
+    scale(chat, "decode", 4).await;
+    has_number(chat, "decode", 4).await;
+}
+
+/// Kthena resets the roles of a ModelBooster's ModelServing, so the operator sets none.
+#[tokio::test]
+async fn sets_no_number_in_the_model_serving_of_a_booster() {
+    let stack = stack().await;
+    let chat = model(stack).await;
+    scale(&chat, "decode", 3).await;
+    has_number(&chat, "decode", 3).await;
+    let backend = json!({
+        "name": "backend", "type": "vLLM", "modelURI": "hf://a/b", "replicas": 1,
+        "workers": [{"type": "server", "image": "vllm", "resources": {}}],
+    });
+    let content = json!({"metadata": {"name": "demo"}, "spec": {"backend": backend}});
+    let booster = chat.namespace.create(&kinds::model_booster(), content).await;
+    let owner = json!({
+        "apiVersion": "workload.serving.volcano.sh/v1alpha1", "kind": "ModelBooster", "name": "demo",
+        "uid": booster.metadata.uid, "controller": true, "blockOwnerDeletion": true,
+    });
+    chat.patch(json!({"metadata": {"ownerReferences": [owner]}})).await;
+    chat.says("InvalidConfiguration", r#"the ModelBooster "demo" controls this ModelServing"#).await;
+    scale(&chat, "decode", 6).await;
+    applied(&chat, "decode", "InvalidConfiguration").await;
+    assert_eq!(number(&chat.get().await, "decode"), 3);
+}
+
+/// The number is that of each ServingGroup, and targets are for all of them together.
+#[tokio::test]
+async fn multiplies_targets_by_the_number_of_serving_groups() {
+    let chat = model(stack().await).await;
+    let threshold = async || {
+        let name = target(&chat, "decode").await.name_any();
+        let found = chat.scaled_objects().get_opt(&name).await.unwrap();
+        found.map(|found| found.data["spec"]["triggers"][0]["metadata"]["threshold"].clone())
+    };
+    wait::until_asked("the target is 0.8", threshold, |found| *found == Some(json!("0.8"))).await;
+    chat.patch(json!({"spec": {"replicas": 3}})).await;
+    wait::until_asked("the target is 2.4", threshold, |found| *found == Some(json!("2.4"))).await;
+    scale(&chat, "decode", 2).await;
+    has_number(&chat, "decode", 2).await;
+    assert_eq!(chat.get().await.data["spec"]["replicas"], 3, "the number of ServingGroups stays");
+}
+
+/// A number that arrives while the ModelServing is deleted is written nowhere. A new ModelServing of the same name keeps its own, since
+/// the objects of the old one belong to another owner.
+#[tokio::test]
+async fn a_recreated_model_serving_keeps_its_own_numbers() {
+    let chat = model(stack().await).await;
+    scale(&chat, "decode", 6).await;
+    has_number(&chat, "decode", 6).await;
+    let old = target(&chat, "decode").await.metadata.uid;
+    chat.delete().await;
+    scale(&chat, "decode", 9).await;
+    let again = chat.namespace.model_serving("chat").roles(&["prefill", "decode"]).opts_in();
+    let again = again.annotated(ANNOTATION, ROLES).annotated("autoscaling.kthena.io/engine", "vllm");
+    let again = again.annotated("autoscaling.kthena.io/engine-port", "8000").create().await;
+    // This stack has no garbage collector, which would delete the old objects.
+    again.says("Pending", "garbage collector").await;
+    assert_eq!(number(&again.get().await, "decode"), 1);
+    assert_eq!(target(&again, "decode").await.metadata.uid, old);
 }
 
 /// Without the chart value the operator has no permission to write a spec, and does not try.
