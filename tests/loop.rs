@@ -20,6 +20,7 @@ mod closed_loop {
     mod lifecycle;
     mod outages;
     mod reasons;
+    mod roles;
     mod scaling;
     mod shadow;
     mod shared;
