@@ -4,12 +4,10 @@
 use std::time::{Duration, Instant};
 
 use harness::{
-    Chain, ChainSettings, Crds, Model, Stack,
+    Chain, ChainSettings, Model,
     chain::can_run,
     kinds,
     neighbours::{Dns, Kubelet, POD_NETWORKS},
-    objects::apply_file,
-    stack::root,
     wait::{until, until_asked},
 };
 use http::StatusCode;
@@ -28,8 +26,6 @@ use super::{
     shared::BINARY,
 };
 
-/// The image that the admission policy allows.
-const IMAGE: &str = concat!("--stand-in-image=ghcr.io/volcano-sh/kthena-keda:", env!("CARGO_PKG_VERSION"));
 const STAND_IN: &str = "chat-stand-in";
 const ENGINE: &str = "chat-0-engine-0-0";
 /// Fields of a profile by which the router counts as scraped at any time.
@@ -51,12 +47,7 @@ impl Sleeping {
     async fn start() -> Self {
         let quick = ChainSettings::quick(BINARY);
         let settings = ChainSettings { pod_network: POD_NETWORKS[1], profile: profile("hold: {}"), ..quick };
-        let stack = Stack::start(&[Crds::kthena(), Crds::keda(), Crds::prometheus_operator()]).await;
-        apply_file(&stack.client().await, &root().join("config/stand-ins/standins.yaml")).await;
-        let mut chain = Box::pin(Chain::around(stack, &settings)).await;
-        chain.operator_settings = chain.operator_settings.clone().with(IMAGE);
-        chain.apply_profile(&settings.profile).await;
-        chain.start_operator();
+        let chain = Box::pin(Chain::start_with_stand_ins(&settings)).await;
         let (dns, kubelet) = start_kubelet(&chain).await;
         let bounds = ["min", "max"].map(|bound| format!("autoscaling.kthena.io/{bound}-replicas"));
         let chat = chain

@@ -1,5 +1,5 @@
-//! Scales a model under load in the terminal, on real components, with one annotation and an outage of
-//! Prometheus.
+//! Scales a model under load in the terminal, on real components, with one annotation, an outage of Prometheus and a
+//! bounded backlog, and wakes a second model whose first request is held.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "prints to the terminal")]
 
 use std::{
@@ -9,8 +9,12 @@ use std::{
 };
 
 use demo::{Picture, Recorder, Sample, Shell, View, draw, print_heading};
-use engine::{EngineSettings, Load};
-use harness::{Chain, ChainSettings, Model, stack::root};
+use engine::{Counts, EngineSettings, Load};
+use harness::{
+    Chain, ChainSettings, Model,
+    neighbours::{Dns, Kubelet},
+    stack::root,
+};
 use tokio::time::{Instant, sleep};
 
 /// Interval of samples.
@@ -19,6 +23,9 @@ const INTERVAL: Duration = Duration::from_millis(500);
 const LIMIT: Duration = Duration::from_mins(1);
 /// Length of the Prometheus outage, long enough to show that replicas stay unchanged.
 const OUTAGE: Duration = Duration::from_secs(12);
+
+/// Window of the arrivals in the query of a bounded backlog.
+const ARRIVALS: Duration = Duration::from_secs(30);
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -44,10 +51,14 @@ async fn show(operator: PathBuf) {
     let mut settings = ChainSettings::quick(&operator);
     // For the backtest.
     settings.operator_interval = Some("1s");
+    // Requests wait in the engines, instead of being refused.
+    settings.router_max_waiting = 1000;
     // Slow enough to follow on the screen.
     settings.profile = settings.profile.replace("stabilizationWindow: 2s", "stabilizationWindow: 5s");
+    settings.profile = settings.profile.replace("initialCooldown: 10s", "initialCooldown: 10s, hold: {}");
     settings.engine = EngineSettings { concurrency: 10, ..EngineSettings::default() };
-    let chain = Box::pin(Chain::start(&settings)).await;
+    let chain = Box::pin(Chain::start_with_stand_ins(&settings)).await;
+    let sleeping = Sleeping::start(&chain, &operator).await;
     let chat = chain.model_with("llama-3", |builder| builder.loading("3s")).await;
     chat.serves(&chain).await;
     chat.hpa().await;
@@ -59,6 +70,7 @@ async fn show(operator: PathBuf) {
         shell,
         chain,
         chat,
+        sleeping,
         recorder: Recorder::default(),
         view: View::default(),
     };
@@ -153,11 +165,34 @@ async fn show_objects(shell: &Shell, chat: &Model) {
     ]);
 }
 
+/// A model at zero, and a kubelet that runs its stand-in and its engines.
+struct Sleeping {
+    model: Model,
+    _kubelet: (Dns, Kubelet),
+}
+
+impl Sleeping {
+    async fn start(chain: &Chain, operator: &Path) -> Self {
+        let control_plane = &chain.stack.control_plane;
+        let dns = Dns::start(control_plane).await;
+        let kubelet = Kubelet::start(control_plane, operator, &dns, EngineSettings::default()).await;
+        let bounds = ["min", "max"].map(|bound| format!("autoscaling.kthena.io/{bound}-replicas"));
+        let model = chain
+            .model_at(kubelet.port, "qwen-3", |builder| {
+                let builder = builder.mocked().loading("3s").replicas(0);
+                builder.annotated(&bounds[0], "0").annotated(&bounds[1], "1")
+            })
+            .await;
+        Self { model, _kubelet: (dns, kubelet) }
+    }
+}
+
 /// The part of the demo that runs under load.
 struct Scenario {
     shell: Shell,
     chain: Chain,
     chat: Model,
+    sleeping: Sleeping,
     load: Load,
     recorder: Recorder,
     view: View,
@@ -189,6 +224,7 @@ impl Scenario {
         self.step("Prometheus is back. 15 requests in flight need two ServingGroups.", "back");
         self.chain.prometheus.server.start();
         self.until("two ServingGroups", |sample| sample.wanted == 2 && sample.ready == 2).await;
+        let back = self.recorder.elapsed();
 
         self.step("Load ends.", "load ends");
         self.load.hold(0);
@@ -201,12 +237,58 @@ impl Scenario {
         );
         self.backtest();
 
-        self.step("Opting out deletes the generated objects. The model keeps running with its replicas.", "");
+        self.wake().await;
+
         let namespace = self.chat.serving.namespace.name.clone();
+        self.step("A bound on the backlog needs half a minute of data since the outage.", "");
+        while self.recorder.elapsed() < back + ARRIVALS {
+            self.sample().await;
+        }
+        self.step(
+            "Ten requests of 2 s arrive each second, which need two ServingGroups. With a service time, requests that wait for one to load ask for no more.",
+            "10 requests per second",
+        );
+        let service_time = "autoscaling.kthena.io/service-time=2s";
+        self.shell.kubectl(&["annotate", "modelserving", "chat", "-n", &namespace, service_time]);
+        self.load = self.chain.load_of(&self.chat.name, 200);
+        self.load.arrive(10, 1000);
+        self.until("two ServingGroups", |sample| sample.wanted == 2).await;
+        self.for_a_while(Duration::from_secs(8), |sample| sample.wanted <= 3).await;
+        self.load.hold(0);
+
+        self.step("Opting out deletes the generated objects. The model keeps running with its replicas.", "");
         self.shell.kubectl(&["annotate", "modelserving", "chat", "-n", &namespace, "kthena.io/model-name-"]);
         self.chat.serving.scaled_object_gone().await;
         self.shell.kubectl(&["get", "scaledobjects,servicemonitors", "-A"]);
         self.shell.kubectl(&["get", "modelserving", "chat", "-n", &namespace, "--subresource=scale"]);
+    }
+
+    /// Sends one request to the model at zero.
+    async fn wake(&mut self) {
+        let model = &self.sleeping.model;
+        let namespace = model.serving.namespace.name.as_str();
+        print_heading(
+            "A second model is at zero. Its stand-in pod holds requests until a ServingGroup is ready.",
+        );
+        self.shell.kubectl(&["get", "modelserving", "chat", "-n", namespace, "--subresource=scale"]);
+        self.shell.kubectl(&["get", "pods", "-n", namespace]);
+        self.view.begin("Its first request wakes it, and is answered: no client has to ask again.");
+        let load = self.chain.load_of(&model.name, 50);
+        let (mut recorder, started) = (Recorder::default(), Instant::now());
+        load.hold(1);
+        while load.counts().served == 0 {
+            self.view.show(recorder.look(&self.chain, model, &load).await);
+            assert!(started.elapsed() < LIMIT, "waited {LIMIT:?} for an answer: {:?}", load.counts());
+            sleep(INTERVAL).await;
+        }
+        let Counts { served, failed, .. } = load.counts();
+        println!(
+            "\nanswered after {:.1} s: {served} served, {failed} failed",
+            started.elapsed().as_secs_f64()
+        );
+        assert_eq!(failed, 0, "requests that failed");
+        drop(load);
+        self.shell.kubectl(&["get", "pods", "-n", namespace]);
     }
 
     /// Compares the run with a higher target, and shows what a recommendation knows and the cost.

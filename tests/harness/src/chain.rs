@@ -24,14 +24,17 @@ use crate::{
         ControllerManager, Keda, Kthena, Kwok, MAX_WAITING, POD_NETWORKS, Prometheus, PrometheusSettings,
         Router, RouterSettings,
     },
-    objects::apply,
+    objects::{apply, apply_file},
     scraped_operator,
-    stack::{kinds, resource},
+    stack::{kinds, resource, root},
     wait::{until, until_asked, until_within},
 };
 
 /// Address that exists only in the tests' network namespace (RFC 5737).
 const NAMESPACE_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
+
+/// The image of stand-ins that the admission policy allows.
+const STAND_IN_IMAGE: &str = concat!("ghcr.io/volcano-sh/kthena-keda:", env!("CARGO_PKG_VERSION"));
 
 /// Profile with short periods, so that tests are fast; all other fields keep their defaults.
 const QUICK_PROFILE: &str = "
@@ -141,6 +144,21 @@ impl Chain {
     pub async fn start(settings: &ChainSettings) -> Self {
         let stack = Stack::start(&[Crds::kthena(), Crds::keda(), Crds::prometheus_operator()]).await;
         let mut chain = Box::pin(Self::around(stack, settings)).await;
+        chain.apply_profile(&settings.profile).await;
+        chain.start_operator();
+        chain
+    }
+
+    /// [`Self::start`] with an operator that may make stand-ins.
+    ///
+    /// # Panics
+    /// If a component does not become ready.
+    pub async fn start_with_stand_ins(settings: &ChainSettings) -> Self {
+        let stack = Stack::start(&[Crds::kthena(), Crds::keda(), Crds::prometheus_operator()]).await;
+        apply_file(&stack.client().await, &root().join("config/stand-ins/standins.yaml")).await;
+        let mut chain = Box::pin(Self::around(stack, settings)).await;
+        chain.operator_settings =
+            chain.operator_settings.clone().with(&format!("--stand-in-image={STAND_IN_IMAGE}"));
         chain.apply_profile(&settings.profile).await;
         chain.start_operator();
         chain

@@ -359,7 +359,14 @@ async fn report(api: &Api<Pod>, pod: &Pod, runs: bool) {
     let condition = |kind: &str, status: bool| json!({"type": kind, "status": if status { "True" } else { "False" }, "lastTransitionTime": now});
     let conditions =
         [condition("Initialized", true), condition("ContainersReady", runs), condition("Ready", is_ready)];
-    let patch = json!({"status": {"conditions": conditions}});
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    let statuses: Vec<Value> = containers
+        .map(|container| {
+            let state = if runs { json!({"running": {"startedAt": now}}) } else { json!({"waiting": {}}) };
+            json!({"name": container.name, "image": container.image, "imageID": "", "restartCount": 0, "ready": runs, "started": runs, "state": state})
+        })
+        .collect();
+    let patch = json!({"status": {"conditions": conditions, "containerStatuses": statuses}});
     // The strategy merges conditions by type, so those of others stay. The pod may be gone.
     let _ = api.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Strategic(patch)).await;
 }
