@@ -7,7 +7,7 @@ use harness::{
     Crds, ModelServing, Namespace, Process, Settings, Stack, kinds,
     objects::{apply, apply_file, read},
     stack::{resource, root},
-    wait::until,
+    wait::{until, until_asked},
 };
 use kube::{
     Api, Client, ResourceExt as _,
@@ -119,7 +119,7 @@ async fn follows_the_model_within_its_permissions() {
     reports_a_missing_permission(&holding, &chat).await;
     holding.permit().await;
     let operator = reports_the_rejections_of_both(&holding, &chat).await;
-    leaves_a_foreign_pod_alone(&holding, &chat, &theirs).await;
+    let operator = leaves_a_foreign_pod_alone(&holding, &chat, &theirs, operator).await;
     writes_nothing_at_rest(&holding, &chat, operator).await;
     let _operator = holding.operator();
     follows(&holding, &chat).await;
@@ -207,10 +207,20 @@ async fn reports_the_rejections_of_both(holding: &Holding, chat: &ModelServing) 
     operator
 }
 
-async fn leaves_a_foreign_pod_alone(holding: &Holding, chat: &ModelServing, theirs: &DynamicObject) {
+/// Reports the end of the rejection soon, also after a restart.
+async fn leaves_a_foreign_pod_alone(
+    holding: &Holding,
+    chat: &ModelServing,
+    theirs: &DynamicObject,
+    operator: Process,
+) -> Process {
     chat.says("Pending", "Pod chat-stand-in was rejected: it exists and has another owner").await;
     let now = holding.pods().get(NAME).await.unwrap();
     assert_eq!((now.uid(), now.resource_version()), (theirs.uid(), theirs.resource_version()));
+    drop(operator);
+    let operator = holding.operator();
+    let log = async || operator.log();
+    until_asked("is rejected again", log, |log| log.contains("exists and has another owner")).await;
     holding.pods().delete(NAME, &DeleteParams::default().grace_period(0)).await.unwrap();
     let pod = holding.pod_until("takes requests", |pod| gate(pod) == Some("True")).await;
     let owner = &pod.owner_references()[0];
@@ -221,6 +231,7 @@ async fn leaves_a_foreign_pod_alone(holding: &Holding, chat: &ModelServing, thei
     let service = holding.services().get(NAME).await.unwrap();
     assert_eq!(service.data["spec"]["clusterIP"], "None");
     chat.until("reports no rejection", |found| !message(found).contains("rejected")).await;
+    operator
 }
 
 /// Neither at rest nor after a restart, which adopts the pod.

@@ -197,6 +197,14 @@ impl Observed {
         hasher.finish()
     }
 
+    /// `true` if [`user_input`](Self::user_input) has a part that this process has learned by its own writes, and that a restart
+    /// forgets.
+    pub fn has_learned_input(&self) -> bool {
+        let PersistentFields { scaled_object, pod_monitor } = &self.persistent_fields;
+        let has_fields = !scaled_object.is_empty() || !pod_monitor.is_empty();
+        has_fields || self.pause_is_outdated || self.stand_in.rejection.is_some()
+    }
+
     /// Ownership of the object with the name of its ScaledObject.
     pub fn scaled_object_ownership(&self) -> Ownership {
         self.ownership_of(self.scaled_object_digest())

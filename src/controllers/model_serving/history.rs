@@ -121,6 +121,11 @@ impl History {
         model.user_input.get_or_insert_with(user_input);
     }
 
+    /// Records the input that the condition in place is about.
+    pub(super) fn record_input(&self, uid: &str, user_input: u64) {
+        self.models().entry(uid.to_owned()).or_default().user_input = Some(user_input);
+    }
+
     /// Records that a condition was written.
     pub(super) fn record_condition_write(&self, uid: &str, user_input: u64) {
         let mut models = self.models();

@@ -135,6 +135,10 @@ fn condition_to_write(
     if plan.explanation.is_some() {
         context.history.record_first_input(&uid, || user_input(context, observed));
     }
+    // The condition in place is about this input, which the first reconcile after a restart did not know yet.
+    if plan.condition == Desired::Keep && observed.has_learned_input() {
+        context.history.record_input(&uid, user_input(context, observed));
+    }
     let Desired::Apply(verdict) = &plan.condition else { return (plan.condition.clone(), None) };
     if !context.writes_conditions {
         report::publish_transition(context, model_serving, context.history.reported(&uid), verdict);
