@@ -28,6 +28,7 @@ mod promql {
     mod evidence;
     mod latency;
     mod month;
+    mod roles;
     mod service_time;
 }
 
@@ -426,18 +427,26 @@ fn of_engine(
 }
 
 fn engine_query(signal: &str, engine: Engine, at_zero: Option<RouterSeries>) -> String {
-    let series = EngineSeries {
+    engine_query_of(signal, &EngineSeries { at_zero, ..engine_series(engine) })
+}
+
+/// Series of the ModelServing `team-a/chat`.
+fn engine_series(engine: Engine) -> EngineSeries {
+    EngineSeries {
         engine,
         namespace: "team-a".to_owned(),
         model_serving: "chat".to_owned(),
         role: None,
         matchers: SeriesMatchers::default(),
-        at_zero,
-    };
+        at_zero: None,
+    }
+}
+
+fn engine_query_of(signal: &str, series: &EngineSeries) -> String {
     let Some(Signal::Saturation(saturation)) = Signal::from_name(signal) else {
         panic!("{signal} is no signal of the engines")
     };
-    saturation.query(&series).to_string()
+    saturation.query(series).to_string()
 }
 
 const SATURATION: [(&str, [&str; 2]); 3] = [

@@ -38,7 +38,7 @@ pub(super) struct Access<'a> {
     pub(super) prometheus_client: ClientConfig,
 }
 
-/// What was read of a cluster, and the way to its Prometheus.
+/// Objects of a cluster, and the way to its Prometheus.
 pub(super) struct ClusterView {
     pub(super) served: ServedApis,
     /// The operator, or the ambiguity among several Deployments.

@@ -395,7 +395,7 @@ async fn without_the_chart_value_nothing_is_scaled_and_objects_go() {
     scale(&chat, "decode", 3).await;
     has_number(&chat, "decode", 3).await;
     drop(operator);
-    // What the chart grants without the value.
+    // The permissions that the chart grants without the value.
     let client = stack.client().await;
     for file in ["rbac", "operatorpolicy"] {
         let path = harness::stack::root().join(format!("config/install/{file}.yaml"));

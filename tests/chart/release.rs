@@ -45,6 +45,20 @@ fn writes(chain: &Chain) -> Vec<harness::audit::Request> {
     chain.stack.writes().into_iter().filter(|write| write.object_ref.resource != "leases").collect()
 }
 
+/// Without the chart value `roles.enabled` the operator writes only the status of ModelServings.
+fn writes_no_spec_of_a_model(chain: &Chain) {
+    let writes = writes(chain);
+    let of_models: Vec<_> =
+        writes.iter().filter(|write| write.object_ref.resource == "modelservings").collect();
+    assert!(!of_models.is_empty());
+    let others: Vec<String> = of_models
+        .iter()
+        .filter(|write| write.object_ref.subresource != "status")
+        .map(|write| write.describe())
+        .collect();
+    assert!(others.is_empty(), "{others:?}");
+}
+
 async fn leader(chain: &Chain) -> String {
     let leases: Api<DynamicObject> = Api::namespaced_with(
         chain.stack.client().await,
@@ -125,6 +139,8 @@ async fn a_release_is_installed_fails_over_is_upgraded_and_uninstalled() {
     let since = writes(&chain).split_off(before);
     let of_scaled_objects = since.iter().filter(|write| write.object_ref.resource == "scaledobjects").count();
     assert_eq!(of_scaled_objects, 1, "one write per change: {:?}\n{}", summary(&since), release.logs());
+
+    writes_no_spec_of_a_model(&chain);
 
     // An upgrade of the chart starts new pods and changes no object of a model.
     load.hold(25);

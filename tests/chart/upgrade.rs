@@ -147,7 +147,7 @@ fn differences(before: &BTreeMap<String, DynamicObject>, after: &BTreeMap<String
     lines.join("\n")
 }
 
-/// What the operator writes of an object.
+/// The fields of an object that the operator writes.
 fn content(object: &DynamicObject) -> Value {
     json!({"labels": object.labels(), "annotations": object.annotations(), "owners": object.owner_references(), "spec": object.data["spec"]})
 }

@@ -333,7 +333,7 @@ async fn an_engine_that_dies_during_the_hand_over_gets_no_request_twice() {
     until_asked("all are handed over", handed_over, |count| *count == Some(20)).await;
     until_asked("the engine answers all", async || asleep.begun(0).await, |count| *count == Some(20)).await;
     assert_eq!(asleep.kubelet.kill_engines(&asleep.pod("chat-")), 1);
-    // What comes later waits for the next engine.
+    // Later requests wait for the next engine.
     let later = asleep.send(&chain.router, 5);
     asleep.holds("stand-in", 5).await;
     asleep.scale(2).await;

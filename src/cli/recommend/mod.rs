@@ -52,7 +52,7 @@ pub(super) struct Subjected {
     periods: Periods,
 }
 
-/// What the user states on the fleet and its costs.
+/// Statements of the user on the fleet and its costs.
 pub(super) struct Given {
     pub(super) objective: Option<Objective>,
     pub(super) cold_start: Option<f64>,
@@ -107,7 +107,7 @@ impl Recommend {
         print(&text)
     }
 
-    /// What is known without a recommendation; empty if that is nothing.
+    /// Facts that are known without a recommendation; may be empty.
     fn refusal(&self, model: &str, refused: &Refused) -> Result<String, Failure> {
         match self.output {
             Format::Json => refused.json(model).map_err(Failure::input).map(|text| text + "\n"),

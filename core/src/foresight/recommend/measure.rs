@@ -136,7 +136,7 @@ fn by_replicas(history: &History) -> Option<ColdStart> {
     let mut before: Option<(f64, f64)> = None;
     for step in 0..history.grid().steps() {
         let Some(now) = total.get(step).zip(ready.get(step)) else {
-            // What happens in a gap is not known.
+            // The course within a gap is not known.
             starting.clear();
             before = None;
             continue;

@@ -324,7 +324,7 @@ fn without_api() -> Fixture {
     Fixture::with_roles().capabilities(Capabilities { roles: false, ..Capabilities::NEWEST })
 }
 
-/// What is refused, by reason; the messages are in the snapshot.
+/// Refusals by reason; the messages are in the snapshot.
 #[test]
 fn refuses_roles_that_cannot_be_scaled() {
     use Reason::{ConflictingAutoscaler, InvalidConfiguration, MissingPermission, ScaleSubresourceMissing};

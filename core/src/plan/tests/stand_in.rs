@@ -139,7 +139,7 @@ fn two_roles() -> Fixture {
     Fixture::asleep().with("/spec/template/roles", &json!([role("one", "a"), role("two", "b")]))
 }
 
-/// What could not be read keeps the pod, and the requests that it holds.
+/// The pod and the requests that it holds stay while a kind cannot be read.
 #[rstest]
 #[case::pods(Readability { stand_ins: Readable::Forbidden, ..Readability::default() })]
 #[case::services(Readability { stand_in_services: Readable::NotYet, ..Readability::default() })]
