@@ -12,7 +12,11 @@ use harness::{
 use http::StatusCode;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams};
 use serde_json::{Value, json};
-use tokio::{sync::OnceCell, task::JoinHandle};
+use tokio::{
+    sync::OnceCell,
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
 
 use super::{
     client::{Answer, ask, body},
@@ -78,7 +82,25 @@ impl Asleep {
         let asleep = Self { chat, kubelet };
         asleep.create_stand_in("stand-in", arguments).await;
         asleep.open("stand-in", true).await;
+        asleep.is_routed(&chain.router).await;
         asleep
+    }
+
+    /// Waits until the router sends requests to the stand-in: it learns of the pod a moment later.
+    async fn is_routed(&self, router: &Router) {
+        let held = async || {
+            let requests = self.send(router, 1);
+            let held = async {
+                while self.metric("stand-in", HELD).await != Some(1) {
+                    sleep(Duration::from_millis(50)).await;
+                }
+            };
+            let is_held = timeout(Duration::from_secs(1), held).await.is_ok();
+            requests.iter().for_each(JoinHandle::abort);
+            is_held
+        };
+        until_asked("the router sends requests to the stand-in", held, |is_held| *is_held).await;
+        self.holds("stand-in", 0).await;
     }
 
     async fn create_stand_in(&self, name: &str, arguments: &[&str]) {
