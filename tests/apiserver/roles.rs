@@ -8,6 +8,7 @@ use kube::{
     Api, ResourceExt as _,
     api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams},
 };
+use rstest::rstest;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
@@ -34,9 +35,14 @@ async fn stack() -> &'static Stack {
 
 /// A model with scaled roles, `prefill` and `decode`, of one instance each.
 async fn model(stack: &Stack) -> ModelServing {
+    model_with(stack, (ANNOTATION, ROLES)).await
+}
+
+/// [`model`] with another annotation that has its roles scaled.
+async fn model_with(stack: &Stack, (key, value): (&str, &str)) -> ModelServing {
     let builder = stack.namespace().await.model_serving("chat").roles(&["prefill", "decode"]).opts_in();
     let annotated = builder
-        .annotated(ANNOTATION, ROLES)
+        .annotated(key, value)
         .annotated("autoscaling.kthena.io/engine", "vllm")
         .annotated("autoscaling.kthena.io/engine-port", "8000");
     annotated.create().await
@@ -141,7 +147,7 @@ async fn finds_a_role_that_moved_and_none_that_was_renamed() {
 }
 
 #[tokio::test]
-async fn restores_a_number_that_another_client_sets_and_names_the_client() {
+async fn restores_a_number_that_another_client_sets() {
     let chat = model(stack().await).await;
     scale(&chat, "decode", 3).await;
     has_number(&chat, "decode", 3).await;
@@ -217,9 +223,19 @@ async fn the_end_of_scaling_removes_the_objects_and_keeps_the_numbers() {
 }
 
 /// A GitOps tool that applies its manifest again and again, each time with the number of the role.
+#[rstest]
+#[case::by_annotation((ANNOTATION, ROLES))]
+#[case::by_profile(("autoscaling.kthena.io/profile", "split"))]
 #[tokio::test]
-async fn reports_a_client_that_resets_the_number_of_a_role_again_and_again() {
-    let chat = model(stack().await).await;
+async fn reports_a_client_that_resets_the_number_of_a_role_again_and_again(#[case] annotation: (&str, &str)) {
+    let stack = stack().await;
+    let roles = json!([
+        {"name": "prefill", "max": 8, "signals": [{"name": "ttft-p90", "target": "2s"}]},
+        {"name": "decode", "max": 16, "signals": [{"name": "kv-cache", "target": "0.8"}]},
+    ]);
+    let profile = json!({"apiVersion": "autoscaling.kthena.io/v1alpha1", "kind": "AutoscalingProfile", "metadata": {"name": "split"}, "spec": {"roles": roles}});
+    harness::objects::apply(&stack.client().await, profile).await;
+    let chat = model_with(stack, annotation).await;
     scale(&chat, "decode", 3).await;
     has_number(&chat, "decode", 3).await;
     let api = chat.namespace.api(&kinds::model_serving());

@@ -53,7 +53,7 @@ pub struct ModelServing {
     pub selector_is_ours: bool,
     /// Last writer of `spec.replicas`.
     pub replicas_set_by: ReplicasWriter,
-    /// Field manager that owns `spec.template.roles`; kept only with the annotation that has them scaled.
+    /// Field manager that owns `spec.template.roles`; kept only of opted-in models.
     pub roles_set_by: Option<Box<str>>,
 }
 
@@ -472,7 +472,9 @@ impl From<LenientDe<Wire>> for ModelServing {
             has_status,
             selector_is_ours,
             replicas_set_by,
-            roles_set_by: roles_set_by.filter(|_| value_of(&annotations, ROLES).is_some()).map(Into::into),
+            roles_set_by: roles_set_by
+                .filter(|_| value_of(&annotations, MODEL_NAME).is_some())
+                .map(Into::into),
             annotations,
         }
     }
