@@ -84,7 +84,7 @@ verify-files:
 	@tests/stack/build helm
 	@charts/generate target/config && diff -r --exclude samples target/config config && echo "config/ is up to date with the chart"
 
-# Tests of the loop that start a chain for themselves, and that need the machine for themselves, too.
+# Tests of the loop that run after the others: two cores do not suffice for their chains beside the shared one.
 OWN_CHAINS := closed_loop::roles closed_loop::stand_in
 
 .PHONY: test
