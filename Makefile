@@ -38,6 +38,7 @@ check: ## Run the fast checks: formatting, lints and tests without a cluster
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy --manifest-path fuzz/Cargo.toml --target-dir target --locked -- -D warnings
 	cargo test --locked --workspace --lib
 	cargo test --locked --test golden
 

@@ -233,7 +233,7 @@ impl Case {
             "scale" => self.capabilities.scale = false,
             "pod-monitors" => self.capabilities.pod_monitors = false,
             "directional-pause" => {
-                self.capabilities.keda = keda.map(|keda| Keda { directional_pause: false, ..keda })
+                self.capabilities.keda = keda.map(|keda| Keda { directional_pause: false, ..keda });
             }
             "fallback-behavior" => {
                 self.capabilities.keda =

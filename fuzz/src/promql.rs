@@ -70,11 +70,14 @@ fn check_builders(namespace: &str, name: &str, texts: &[&str]) {
         }
         queries.extend(names.as_ref().map(|names| activation(names, router)));
     }
-    for (engine, at_zero) in [(Engine::Vllm, None), (Engine::Sglang, Some(service))] {
+    let role = texts.first().map(|role| (*role).to_owned());
+    let engines = [(Engine::Vllm, None, role), (Engine::Sglang, Some(service), None)];
+    for (engine, at_zero, role) in engines {
         let series = EngineSeries {
             engine,
             namespace: namespace.to_owned(),
             model_serving: name.to_owned(),
+            role,
             matchers: SeriesMatchers::default(),
             at_zero,
         };
@@ -107,6 +110,7 @@ fn check_matcher(
         // Applies to series of engines and of the router, which have no other common label.
         "namespace" => is_equal(matcher, namespace),
         "service" | "job" | "modelserving_volcano_sh_name" => is_equal(matcher, name),
+        "modelserving_volcano_sh_role" => servers.first().is_some_and(|role| is_equal(matcher, role)),
         "model" => names.is_some_and(|names| names.iter().all(|name| matcher.is_match(name))),
         "model_server" => servers.iter().all(|server| matcher.is_match(server)),
         "__name__" | "token_type" | "pod" | "le" => true,
@@ -218,10 +222,10 @@ fn visit(expr: &mut Expr, visitor: &mut impl FnMut(Part<'_>)) {
         Expr::Subquery(subquery) => visit(&mut subquery.expr, visitor),
         Expr::Call(call) => call.args.args.iter_mut().for_each(|arg| visit(arg, visitor)),
         Expr::VectorSelector(selector) => {
-            selector.matchers.matchers.iter_mut().for_each(|matcher| visitor(Part::Matcher(matcher)))
+            selector.matchers.matchers.iter_mut().for_each(|matcher| visitor(Part::Matcher(matcher)));
         }
         Expr::MatrixSelector(selector) => {
-            selector.vs.matchers.matchers.iter_mut().for_each(|matcher| visitor(Part::Matcher(matcher)))
+            selector.vs.matchers.matchers.iter_mut().for_each(|matcher| visitor(Part::Matcher(matcher)));
         }
         Expr::StringLiteral(literal) => visitor(Part::Text(&mut literal.val)),
         Expr::NumberLiteral(_) | Expr::Extension(_) => {}
