@@ -36,7 +36,8 @@ pub struct StandInPlan {
     pub pod: Desired<Box<Pod>>,
     /// The headless Service of the engines.
     pub service: Desired<Box<Service>>,
-    /// Change of the pod's readiness gate.
+    /// Change of the readiness gate of the pod, which may be one that is yet to be created: its watch may show nothing
+    /// after the creation, so no later plan would open the gate.
     pub gate: Option<GateChange>,
     /// State, for reports.
     pub state: StandInState,
@@ -206,17 +207,26 @@ fn desired(observed: &Observed, content: &pod::Content<'_>) -> StandInPlan {
         Ownership::Owned => removal(observed, observed.stand_in.service.as_ref()),
         _ => Desired::Keep,
     };
-    let is_kept = observed.stand_in_ownership() == Ownership::Owned && !matches!(pod, Desired::Remove);
-    let gate = found.filter(|_| is_kept).and_then(|found| {
-        let is_as_desired = found.gate.as_ref().map_or(!is_needed, |gate| gate.is_open == is_needed);
-        (!is_as_desired).then_some(GateChange(is_needed))
-    });
+    let gate = gate(observed, &pod, is_needed);
     let state = match &observed.stand_in.rejection {
         Some(rejection) => StandInState::Refused(StandInRefusal::Rejected(rejection.clone())),
         None if is_needed => StandInState::Holds,
         None => StandInState::Idle,
     };
     StandInPlan { pod, service, gate, state }
+}
+
+/// Change of the gate of a pod of the operator that is created or stays.
+fn gate(observed: &Observed, pod: &Desired<Box<Pod>>, is_needed: bool) -> Option<GateChange> {
+    let is_open = match (pod, observed.stand_in_ownership()) {
+        (Desired::Remove, _) => return None,
+        (Desired::Apply(_), Ownership::Absent) => false,
+        (_, Ownership::Owned) => {
+            observed.stand_in.pod.as_ref()?.gate.as_ref().is_some_and(|gate| gate.is_open)
+        }
+        _ => return None,
+    };
+    (is_open != is_needed).then_some(GateChange(is_needed))
 }
 
 /// State of a pod that exists. One with other settings is replaced only while the model sleeps: while it wakes, the pod

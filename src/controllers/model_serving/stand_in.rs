@@ -1,6 +1,6 @@
 //! Writes the stand-in of a model: the pod, its Service, and the pod's readiness gate.
 
-use std::fmt::Debug;
+use std::{fmt::Debug, time::Duration};
 
 use k8s_openapi::{
     api::core::v1::{Pod, Service},
@@ -23,6 +23,15 @@ use kthena_keda_core::{
 /// Name of the pod's kind in the history.
 const KIND: &str = "Pod";
 
+/// Outcome for the pod.
+#[derive(Default)]
+struct AppliedPod {
+    /// The pod that exists now; `None` if there is none, or it is being deleted.
+    uid: Option<String>,
+    /// Time until it may be created, where another client deletes it again and again.
+    delay: Option<Duration>,
+}
+
 /// Applies the Service before the pod, which looks the engines up when it starts, and changes the gate.
 ///
 /// # Errors
@@ -34,11 +43,11 @@ pub(super) async fn apply_stand_in(
 ) -> Result<AppliedObject, Failure> {
     let StandInPlan { pod, service, gate, state: _ } = plan;
     let applied = apply_service(context, observed, service).await?;
-    let created = apply_pod(context, observed, pod).await?;
-    if let (Some(GateChange(is_open)), Some(found)) = (gate, &observed.stand_in.pod) {
-        set_gate(context, observed, &found.owned.uid, *is_open).await?;
+    let AppliedPod { uid, delay } = apply_pod(context, observed, pod).await?;
+    if let (Some(GateChange(is_open)), Some(uid)) = (gate, uid) {
+        set_gate(context, observed, &uid, *is_open).await?;
     }
-    Ok(AppliedObject { delay: applied.delay.into_iter().chain(created.delay).min(), ..applied })
+    Ok(AppliedObject { delay: applied.delay.into_iter().chain(delay).min(), ..applied })
 }
 
 async fn apply_service(
@@ -67,29 +76,33 @@ async fn apply_pod(
     context: &ModelServingContext,
     observed: &Observed,
     desired: &Desired<Box<Pod>>,
-) -> Result<AppliedObject, Failure> {
+) -> Result<AppliedPod, Failure> {
     let name = observed.model_serving.stand_in_name();
     let found = observed.stand_in.pod.as_ref().map(|found| &found.owned);
     match (desired, found) {
         (Desired::Apply(desired), None) => create_pod(context, observed, desired).await,
-        (Desired::Remove, found) => remove_object::<LiveStandIn>(context, observed, KIND, &name, found).await,
-        (Desired::Apply(_), Some(_)) | (Desired::Keep, _) => Ok(AppliedObject::default()),
+        (Desired::Remove, found) => {
+            remove_object::<LiveStandIn>(context, observed, KIND, &name, found).await?;
+            Ok(AppliedPod::default())
+        }
+        (Desired::Apply(_), Some(_)) | (Desired::Keep, _) => {
+            Ok(AppliedPod { uid: found.map(|found| found.uid.clone()), delay: None })
+        }
     }
 }
 
-/// Creates the pod and opens its gate: it is created only while no ServingGroup is ready. A later reconcile may never
-/// come, because the watch shows nothing that is not recorded here already.
+/// Creates the pod.
 ///
 /// Time between two creations doubles where the pod is deleted again and again.
 async fn create_pod(
     context: &ModelServingContext,
     observed: &Observed,
     pod: &Pod,
-) -> Result<AppliedObject, Failure> {
+) -> Result<AppliedPod, Failure> {
     let (history, uid, name) = (&context.history, uid(&observed.model_serving), pod.name_any());
     let fingerprint = stand_in_fingerprint(pod);
     if let Some(delay) = history.repair_delay(&uid, KIND, fingerprint) {
-        return Ok(AppliedObject { delay: Some(delay), ..AppliedObject::default() });
+        return Ok(AppliedPod { uid: None, delay: Some(delay) });
     }
     expect_no_other::<LiveStandIn>(context, observed, &name).await?;
     let created = match api::<LiveStandIn>(context, observed) {
@@ -97,7 +110,7 @@ async fn create_pod(
         Err(error) => Err(error),
     };
     if created.as_ref().is_err_and(Error::is_namespace_terminating) {
-        return Ok(AppliedObject::default());
+        return Ok(AppliedPod::default());
     }
     let live = created.map_err(|error| Failure::new(format!("Pod {name}"), error))?;
     context.shared.caches.stores.record::<LiveStandIn, _>(&live);
@@ -105,8 +118,7 @@ async fn create_pod(
         history.record_repair(&uid, KIND);
     }
     tracing::info!(namespace = live.namespace(), name, "created a stand-in");
-    set_gate(context, observed, &live.uid().unwrap_or_default(), true).await?;
-    Ok(AppliedObject::default())
+    Ok(AppliedPod { uid: live.uid(), delay: None })
 }
 
 /// Fails if an object without the label of stand-ins has the name: the watch does not show it, and a server-side apply

@@ -60,10 +60,10 @@ fn the_objects_of_a_sleeping_model() {
 }
 
 #[rstest]
-#[case::no_group(Fixture::asleep(), ("apply", "apply", None))]
-#[case::waking(Fixture::holding().replicas(2).available(0), ("apply", "apply", None))]
+#[case::no_group(Fixture::asleep(), ("apply", "apply", Some(true)))]
+#[case::waking(Fixture::holding().replicas(2).available(0), ("apply", "apply", Some(true)))]
 #[case::serving(Fixture::holding(), ("keep", "keep", None))]
-#[case::groups_are_deleted(Fixture::holding().replicas(0), ("apply", "apply", None))]
+#[case::groups_are_deleted(Fixture::holding().replicas(0), ("apply", "apply", Some(true)))]
 #[case::created(existing(Fixture::asleep(), &json!({})), ("apply", "apply", Some(true)))]
 #[case::holds(existing(Fixture::asleep(), &gate("True")), ("apply", "apply", None))]
 #[case::sleeps_again(existing(Fixture::asleep(), &gate("False")), ("apply", "apply", Some(true)))]
@@ -188,7 +188,7 @@ fn an_object_of_another_owner_stays() {
 fn a_rejection_is_reported() {
     let fixture = Fixture::asleep()
         .stand_in(|found| found.rejection = Some("Pod chat-stand-in was rejected: no".to_owned()));
-    assert_eq!(actions(&fixture), ("apply", "apply", None));
+    assert_eq!(actions(&fixture), ("apply", "apply", Some(true)));
     let warnings = planned(&fixture).warnings;
     let expected = "requests at zero are not held: Pod chat-stand-in was rejected: no; correct the cause, and the operator tries again";
     assert!(warnings.iter().any(|warning| warning == expected), "{warnings:?}");
