@@ -18,6 +18,7 @@ mod chart {
     mod permissions;
     mod policy;
     mod release;
+    mod roles;
     mod shards;
     mod templates;
     mod tenants;

@@ -8,7 +8,13 @@ use kube::{
 
 use kthena_keda_core::{api::kthena::ModelServing, observed::SelectorMismatch};
 
-/// Counts the pods with one request. `None` if the selector matches one pod for each ServingGroup, or while their number changes.
+/// Most ServingGroups of a model whose pods are counted. It bounds the response, which a tenant's `spec.replicas` decides.
+const GROUPS_MAX: i32 = 1_000;
+/// Pods that are read at least, so that some which are being deleted do not hide the others.
+const PAGE_MIN: u32 = 100;
+
+/// Counts the pods with one request. `None` if the selector matches one pod for each ServingGroup, while their number changes, and where
+/// it is above [`GROUPS_MAX`].
 ///
 /// # Errors
 /// Any rejection by the API server.
@@ -20,12 +26,16 @@ pub async fn selector_mismatch(
     else {
         return Ok(None);
     };
+    let groups = model_serving.status.replicas.unwrap_or_default();
+    if groups != model_serving.replicas() || groups > GROUPS_MAX {
+        return Ok(None);
+    }
+    // One page: more pods than these are a mismatch in any case.
+    let limit = u32::try_from(groups).unwrap_or_default().saturating_mul(2).max(PAGE_MIN);
     let api: Api<Pod> = Api::namespaced(client.clone(), &namespace);
     let found: Vec<PartialObjectMeta<Pod>> =
-        api.list_metadata(&ListParams::default().labels(selector)).await?.items;
+        api.list_metadata(&ListParams::default().labels(selector).limit(limit)).await?.items;
     let pods = found.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).count();
-    let groups = model_serving.status.replicas.unwrap_or_default();
-    let is_steady = groups == model_serving.replicas();
     let differs = i32::try_from(pods).is_ok_and(|pods| pods != groups);
-    Ok((is_steady && differs).then_some(SelectorMismatch { pods, groups }))
+    Ok(differs.then_some(SelectorMismatch { pods, groups }))
 }

@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use harness::{Crds, ModelServing, Process, Settings, Stack, kinds, wait};
+use k8s_openapi::api::rbac::v1::ClusterRole;
 use kube::{
     Api, ResourceExt as _,
-    api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams},
+    api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams},
 };
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -431,6 +432,66 @@ async fn without_the_chart_value_nothing_is_scaled_and_objects_go() {
     chat.annotate(&[("autoscaling.kthena.io/engine-port", Some("9000"))]).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!((number(&chat.get().await, "decode"), spec_writes()), (3, before));
+}
+
+/// A tenant decides the number of ServingGroups, and so the length of the list of pods.
+#[tokio::test]
+async fn lists_no_pods_of_a_model_with_too_many_instances() {
+    let stack = stack().await;
+    let chat = model(stack).await;
+    scale(&chat, "decode", 3).await;
+    has_number(&chat, "decode", 3).await;
+    chat.patch(json!({"spec": {"replicas": 300}})).await;
+    chat.says("InvalidConfiguration", "the 1000 that the operator counts").await;
+    applied(&chat, "decode", "InvalidConfiguration").await;
+    let lists = || {
+        let of_pods = |request: &&harness::Request| {
+            let object = &request.object_ref;
+            object.resource == "pods" && object.namespace == chat.namespace.name && request.verb == "list"
+        };
+        stack.requests().iter().filter(of_pods).count()
+    };
+    let before = lists();
+    assert!(before > 0, "the pods of fewer instances are listed");
+    scale(&chat, "decode", 5).await;
+    chat.annotate(&[("autoscaling.kthena.io/engine-port", Some("9000"))]).await;
+    // Longer than the time between two counts while numbers change.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!((number(&chat.get().await, "decode"), lists()), (3, before));
+    chat.patch(json!({"spec": {"replicas": 1}})).await;
+    has_number(&chat, "decode", 5).await;
+}
+
+#[tokio::test]
+async fn reports_that_pods_cannot_be_listed() {
+    let stack = Stack::start(&[Crds::kthena(), Crds::keda(), Crds::prometheus_operator()]).await;
+    stack.allow_roles().await;
+    let _operator = stack.start_operator(&Settings::new(BINARY).with("--scale-roles=true"));
+    let chat = model(&stack).await;
+    scale(&chat, "decode", 3).await;
+    has_number(&chat, "decode", 3).await;
+    let permissions: Api<ClusterRole> = Api::all(stack.client().await);
+    let granted = permissions.get("kthena-keda").await.unwrap();
+    let mut withdrawn = granted.clone();
+    for rule in withdrawn.rules.iter_mut().flatten() {
+        rule.resources.iter_mut().for_each(|resources| resources.retain(|resource| resource != "pods"));
+    }
+    withdrawn
+        .rules
+        .iter_mut()
+        .for_each(|rules| rules.retain(|rule| rule.resources.iter().flatten().next().is_some()));
+    permissions.replace("kthena-keda", &PostParams::default(), &withdrawn).await.unwrap();
+    scale(&chat, "decode", 5).await;
+    chat.says("MissingPermission", "no permission to list pods").await;
+    applied(&chat, "decode", "MissingPermission").await;
+    assert_eq!(number(&chat.get().await, "decode"), 3);
+    withdrawn = permissions.get("kthena-keda").await.unwrap();
+    permissions
+        .replace("kthena-keda", &PostParams::default(), &ClusterRole { rules: granted.rules, ..withdrawn })
+        .await
+        .unwrap();
+    chat.annotate(&[("autoscaling.kthena.io/engine-port", Some("9000"))]).await;
+    has_number(&chat, "decode", 5).await;
 }
 
 /// The API server rejects what no scale target may hold.

@@ -12,7 +12,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use super::{
-    Autoscalers, BoosterDigest, HpaDigest, LiveBinding, LiveBooster, LiveHpa, LiveModelRoute,
+    Autoscalers, BoosterDigest, HpaDigest, InstanceCount, LiveBinding, LiveBooster, LiveHpa, LiveModelRoute,
     LiveModelServer, LivePodMonitor, LivePolicy, LiveProfile, LiveRole, LiveScaledObject, LocatedRouter,
     MonitorDigest, Network, Observed, ObservedRole, ObservedStandIn, PersistentFields, PolicyDigest,
     ProbeResult, ProbeTarget, ProfileDigest, Readability, RoleDigest, RoleInstances, RouteDigest,
@@ -66,7 +66,7 @@ pub(crate) struct Fixture {
     shadow: ShadowState,
     stand_in: Box<ObservedStandIn>,
     roles: Vec<ObservedRole>,
-    role_pods: Vec<ObjectMeta>,
+    role_pods: Option<Vec<ObjectMeta>>,
     may_scale_roles: bool,
     roles_writer: Option<String>,
 }
@@ -114,7 +114,7 @@ impl Fixture {
             shadow: ShadowState::default(),
             stand_in: Box::default(),
             roles: Vec::new(),
-            role_pods: Vec::new(),
+            role_pods: Some(Vec::new()),
             may_scale_roles: true,
             roles_writer: None,
         }
@@ -473,8 +473,14 @@ impl Fixture {
             let labels =
                 json!({"modelserving.volcano.sh/group-name": group, "modelserving.volcano.sh/role": role});
             let pod: ObjectMeta = decode(&json!({"labels": labels, "ownerReferences": owner}));
-            self.role_pods.extend(vec![pod; *count]);
+            self.role_pods.get_or_insert_default().extend(vec![pod; *count]);
         }
+        self
+    }
+
+    /// Forbids the operator to list pods.
+    pub(crate) fn without_permission_for_pods(mut self) -> Self {
+        self.role_pods = None;
         self
     }
 
@@ -558,7 +564,10 @@ impl Fixture {
             competing_autoscalers: self.autoscalers(|all| all.competing_with(&model_serving)),
             role_autoscalers: self.autoscalers(|all| all.scaling_roles_of(&model_serving)),
             roles: self.roles.clone(),
-            role_instances: Some(RoleInstances::of(&self.role_pods, Some(Self::UID))),
+            role_instances: match &self.role_pods {
+                Some(pods) => InstanceCount::Counted(RoleInstances::of(pods, Some(Self::UID))),
+                None => InstanceCount::Forbidden,
+            },
             roles_writer: self.roles_writer.clone(),
             may_scale_roles: self.may_scale_roles,
             pod_monitor: self

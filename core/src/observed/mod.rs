@@ -41,7 +41,7 @@ pub use probe::{
 };
 pub use profile::{LiveProfile, ProfileDigest};
 pub use readable::{Readability, Readable, UnreadKind};
-pub use roles::{LiveRole, ObservedRole, RoleDigest, RoleInstances};
+pub use roles::{INSTANCES_MAX, InstanceCount, LiveRole, ObservedRole, RoleDigest, RoleInstances};
 pub use router::{
     LocatedRouter, ObservedRouter, RouterPort, RouterProblem, RouterService, ScrapeEvidence, ScrapeTarget,
 };
@@ -106,8 +106,8 @@ pub struct Observed {
     pub stand_in: ObservedStandIn,
     /// Roles that are scaled, or were.
     pub roles: Vec<ObservedRole>,
-    /// Instances of the roles; `None` if they were not counted.
-    pub role_instances: Option<RoleInstances>,
+    /// Instances of the roles.
+    pub role_instances: InstanceCount,
     /// Other autoscalers of its roles.
     pub role_autoscalers: Vec<CompetingAutoscaler>,
     /// Field manager that set `spec.template.roles` after the operator had.
@@ -157,7 +157,7 @@ impl Observed {
             shadow: ShadowState::default(),
             stand_in: ObservedStandIn::default(),
             roles: Vec::new(),
-            role_instances: None,
+            role_instances: InstanceCount::NotCounted,
             role_autoscalers: Vec::new(),
             roles_writer: None,
             may_scale_roles: false,
@@ -203,6 +203,15 @@ impl Observed {
         let PersistentFields { scaled_object, pod_monitor } = &self.persistent_fields;
         let has_fields = !scaled_object.is_empty() || !pod_monitor.is_empty();
         has_fields || self.pause_is_outdated || self.stand_in.rejection.is_some()
+    }
+
+    /// Number of instances of a role in the ServingGroup that has the fewest, or as it was last reported; `None` if it was never counted.
+    pub fn instances_of(&self, role: &ObservedRole) -> Option<i32> {
+        if let InstanceCount::Counted(instances) = &self.role_instances {
+            return Some(instances.get(&role.name));
+        }
+        let reported = role.object.as_ref().map(|object| &object.status);
+        reported.filter(|status| !status.selector.is_empty()).map(|status| status.replicas)
     }
 
     /// Ownership of the object with the name of its ScaledObject.

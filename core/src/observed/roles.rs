@@ -17,8 +17,9 @@ use crate::api::{
     model_serving_role::{ModelServingRole, ModelServingRoleStatus},
 };
 
-/// Entry pods that count of one ServingGroup; Kthena names them by their ordinal.
-const PODS_MAX: usize = 100_000;
+/// Most instances of a model whose roles are scaled, in all ServingGroups together. Their pods are listed every few seconds, so a
+/// larger number would let one tenant fill the operator's memory.
+pub const INSTANCES_MAX: u32 = 1_000;
 
 /// A ModelServingRole as the API server sends it.
 #[derive(Resource, Clone, Debug, Deserialize)]
@@ -118,6 +119,18 @@ pub struct ObservedRole {
     pub keda_is_silent: bool,
 }
 
+/// Result of counting the instances of a model's roles.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum InstanceCount {
+    /// Its roles are not scaled, it has more than [`INSTANCES_MAX`] instances, or its pods are not among what was read.
+    #[default]
+    NotCounted,
+    /// The API server forbids listing its pods.
+    Forbidden,
+    /// The instances that exist.
+    Counted(RoleInstances),
+}
+
 /// Number of instances of each role in the ServingGroup that has the fewest; a role without any is missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RoleInstances(BTreeMap<String, i32>);
@@ -131,7 +144,7 @@ impl RoleInstances {
     /// Counts the entry pods that a ModelServing controls, one for each instance. Those that are being deleted are gone.
     pub fn of<'a>(pods: impl IntoIterator<Item = &'a ObjectMeta>, owner_uid: Option<&str>) -> Self {
         let mut groups: BTreeMap<&str, BTreeMap<&str, i32>> = BTreeMap::new();
-        for pod in pods.into_iter().take(PODS_MAX).filter(|pod| is_of(pod, owner_uid)) {
+        for pod in pods.into_iter().filter(|pod| is_of(pod, owner_uid)) {
             let label = |key: &str| pod.labels.as_ref()?.get(key).map(String::as_str);
             if let (Some(group), Some(role)) = (label(GROUP), label(ROLE)) {
                 *groups.entry(group).or_default().entry(role).or_default() += 1;

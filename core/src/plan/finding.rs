@@ -362,6 +362,14 @@ impl Finding {
         )
     }
 
+    pub(super) fn instances_unreadable() -> Self {
+        let finding = Self::new(
+            Reason::MissingPermission,
+            "no permission to list pods, so the number of instances of each role is unknown and no number is carried over; grant list on pods in this namespace",
+        );
+        Self { is_certain: false, ..finding }
+    }
+
     /// A ModelServing that Kthena rewrites.
     pub(super) fn roles_of_booster(name: &str) -> Self {
         Self::role_unfit(&format!(

@@ -22,7 +22,7 @@ use crate::{
     },
     domain::{Capabilities, Keda, ReplicaBounds, Status, names, quoted, shortened},
     intent::{Intent, RoleTarget, Roles},
-    observed::{Observed, ObservedRole, Ownership, RoleDigest},
+    observed::{INSTANCES_MAX, InstanceCount, Observed, ObservedRole, Ownership, RoleDigest},
 };
 
 /// Settings and triggers of one role.
@@ -158,6 +158,9 @@ pub(super) fn findings(observed: &Observed, capabilities: Capabilities, roles: &
     if let Some(unread) = observed.readable.unread_roles().filter(|_| capabilities.roles) {
         findings.push(Finding::unread(&unread, "the scale targets of its roles are unknown"));
     }
+    if observed.role_instances == InstanceCount::Forbidden {
+        findings.push(Finding::instances_unreadable());
+    }
     if !observed.role_autoscalers.is_empty() {
         findings.push(Finding::roles_scaled_by_others(&observed.role_autoscalers));
     }
@@ -169,10 +172,24 @@ pub(super) fn findings(observed: &Observed, capabilities: Capabilities, roles: &
             "spec.rolloutStrategy.rollingUpdateConfiguration.partition keeps ServingGroups at an older revision, which keep the number of each role of that revision, so a part of the groups would not follow; remove the partition",
         ));
     }
+    findings.extend(too_many(observed, roles));
     for role in roles.iter() {
         findings.extend(unfit(observed, role));
     }
     findings
+}
+
+/// More instances at the maximum of each role than the operator counts.
+fn too_many(observed: &Observed, roles: &Roles) -> Option<Finding> {
+    let most = observed.model_serving.instances(|name, replicas| {
+        let role = roles.iter().find(|role| role.name == name);
+        role.map_or(replicas, |role| role.bounds.max().max(replicas))
+    });
+    (most > INSTANCES_MAX.into()).then(|| {
+        Finding::role_unfit(&format!(
+            "the ServingGroups can have {most} instances of all roles together, more than the {INSTANCES_MAX} that the operator counts for one model, so no role is scaled; lower the maxima of the roles or spec.replicas, or scale ServingGroups"
+        ))
+    })
 }
 
 /// Settings of a role that Kthena would reject or ignore.
@@ -381,18 +398,15 @@ fn target(observed: &Observed, role: &ResolvedRole, replicas: i32) -> ModelServi
     }
 }
 
-/// The status, if the pods were counted and it differs.
+/// The status, if it differs. Instances that were not counted stay as they were.
 fn status(
     observed: &Observed,
     role: &ObservedRole,
     applied: (Status, &'static str, String),
 ) -> Desired<Box<RoleStatus>> {
-    let Some(instances) = &observed.role_instances else { return Desired::Keep };
-    let status = RoleStatus {
-        replicas: instances.get(&role.name),
-        selector: selector(observed.model_serving.name(), &role.name),
-        applied,
-    };
+    let Some(replicas) = observed.instances_of(role) else { return Desired::Keep };
+    let status =
+        RoleStatus { replicas, selector: selector(observed.model_serving.name(), &role.name), applied };
     if role.object.as_ref().is_some_and(|found| status.is_written(found)) {
         return Desired::Keep;
     }

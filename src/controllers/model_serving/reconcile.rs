@@ -202,7 +202,7 @@ async fn complete_condition(
             StatusWrite::Current(delay) => return Ok(delay),
             StatusWrite::Stale(live) => {
                 let Some((again, _)) = observe(context, &live) else { return Ok(None) };
-                let role_instances = observed.role_instances.take();
+                let role_instances = mem::take(&mut observed.role_instances);
                 let rejection = observed.rejection.take();
                 let persistent_fields = mem::take(&mut observed.persistent_fields);
                 *observed = Observed { rejection, persistent_fields, role_instances, ..again };

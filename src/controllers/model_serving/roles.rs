@@ -19,7 +19,7 @@ use super::{
     report, uid,
 };
 use crate::{
-    cluster::{Error, server_side_apply},
+    cluster::{Class, Error, server_side_apply},
     runtime::delays::{ROLES_MOVE, ROLES_REST},
 };
 use kthena_keda_core::{
@@ -28,38 +28,48 @@ use kthena_keda_core::{
         model_serving_role::{APPLIED, ModelServingRoleStatus},
     },
     domain::Status,
-    observed::{Fingerprint, LiveRole, LiveScaledObject, Observed, ObservedRole, OwnedObject, RoleInstances},
+    observed::{
+        Fingerprint, INSTANCES_MAX, InstanceCount, LiveRole, LiveScaledObject, Observed, ObservedRole,
+        OwnedObject, RoleInstances,
+    },
     plan::{Desired, RoleChange, RolePlan, RoleStatus, RolesPlan},
 };
 
 /// Slot of the history in which the numbers of all roles are one object.
 const NUMBERS: &str = "the numbers of roles";
 
-/// Counts the instances of the roles of a model, with one request, if its roles are scaled.
+/// Counts the instances of the roles of a model, with one request, if its roles are scaled and not too many.
 ///
 /// # Errors
-/// Any rejection by the API server.
+/// Any failure except a missing permission.
 pub(super) async fn count_instances(
     context: &ModelServingContext,
     observed: &Observed,
-) -> Result<Option<RoleInstances>, Error> {
-    if !observed.asks_for_roles() || !observed.may_scale_roles {
-        return Ok(None);
-    }
+) -> Result<InstanceCount, Error> {
     let model_serving = &observed.model_serving;
+    let is_too_large = model_serving.instances(|_, replicas| replicas) > INSTANCES_MAX.into();
+    if !observed.asks_for_roles() || !observed.may_scale_roles || is_too_large {
+        return Ok(InstanceCount::NotCounted);
+    }
     let pods: Api<Pod> = Api::namespaced(context.shared.client.clone(), observed.namespace());
     let entries =
         format!("modelserving.volcano.sh/name={},modelserving.volcano.sh/entry=true", model_serving.name());
-    // From the API server's cache.
+    // From the API server's cache, which ignores a limit.
     let params = ListParams::default().labels(&entries).match_any();
-    let found = pods.list_metadata(&params).await?.items;
+    let found = match pods.list_metadata(&params).await.map_err(Error::from) {
+        Ok(list) => list.items,
+        Err(error) if error.class() == Class::Forbidden => return Ok(InstanceCount::Forbidden),
+        Err(error) => return Err(error),
+    };
     let metadata: Vec<ObjectMeta> = found.into_iter().map(|pod| pod.metadata).collect();
-    Ok(Some(RoleInstances::of(&metadata, model_serving.metadata.uid.as_deref())))
+    Ok(InstanceCount::Counted(RoleInstances::of(&metadata, model_serving.metadata.uid.as_deref())))
 }
 
 /// Time until the instances are counted again; no watch shows their pods.
 pub(super) fn count_delay(observed: &Observed) -> Option<Duration> {
-    let instances = observed.role_instances.as_ref()?;
+    let InstanceCount::Counted(instances) = &observed.role_instances else {
+        return (observed.role_instances == InstanceCount::Forbidden).then_some(ROLES_REST);
+    };
     let template = &observed.model_serving.spec.template;
     let is_at_rest = observed.roles.iter().all(|role| {
         let number = template.role(&role.name).map(|(_, count)| count.replicas);
@@ -162,11 +172,11 @@ async fn report_rejection(
     role: &RolePlan,
     rejection: String,
 ) -> Result<(), Failure> {
-    let found = find(observed, role).and_then(|found| found.object.as_ref());
-    let Some(before) = found.filter(|found| !found.status.selector.is_empty()) else { return Ok(()) };
-    let replicas = observed.role_instances.as_ref().map(|instances| instances.get(&role.name));
+    let Some(found) = find(observed, role) else { return Ok(()) };
+    let before = found.object.as_ref().filter(|object| !object.status.selector.is_empty());
+    let (Some(before), Some(replicas)) = (before, observed.instances_of(found)) else { return Ok(()) };
     let status = RoleStatus {
-        replicas: replicas.unwrap_or(before.status.replicas),
+        replicas,
         selector: before.status.selector.clone(),
         applied: (Status::False, "Rejected", rejection),
     };

@@ -139,6 +139,25 @@ fn the_status_is_what_exists_and_not_what_is_asked_for() {
     );
 }
 
+/// A number of 0 would make the HPA compute with no instance.
+#[test]
+fn instances_that_are_not_counted_stay_as_they_were() {
+    let written = json!({"replicas": 2, "selector": "a=b"});
+    let uncounted = || scaled(2, 3).role_status("prefill", &written).without_permission_for_pods();
+    let (state, reason, _) = status(&uncounted(), "prefill").applied;
+    assert_eq!((state, reason), (Status::False, "MissingPermission"));
+    assert_eq!(status(&uncounted(), "prefill").replicas, 2);
+    // The other one has no status yet.
+    assert_eq!(actions(&planned(&uncounted()))[1].1, ["keep"; 3]);
+}
+
+/// 41 ServingGroups of 8 prefill and 16 decode instances at most.
+#[test]
+fn accepts_a_thousand_instances() {
+    let fixture = Fixture::with_roles().replicas(41);
+    assert_eq!(planned(&fixture).findings, []);
+}
+
 #[test]
 fn a_rejected_number_is_in_the_status() {
     let (state, reason, message) = status(&scaled(2, 7).rejected("the webhook says no"), "decode").applied;
@@ -334,6 +353,8 @@ fn refuses_roles_that_cannot_be_scaled() {
         ("not enabled", InvalidConfiguration, Fixture::with_roles().without_permission_for_roles()),
         ("no CRD", ScaleSubresourceMissing, without_api()),
         ("unreadable", MissingPermission, Fixture::with_roles().readable(unreadable)),
+        ("unreadable pods", MissingPermission, Fixture::with_roles().without_permission_for_pods()),
+        ("too many instances", InvalidConfiguration, Fixture::with_roles().replicas(42)),
         ("gang", InvalidConfiguration, gang(3)),
         ("partition", InvalidConfiguration, partition(&json!(1))),
         ("partition in percent", InvalidConfiguration, partition(&json!("10%"))),
