@@ -17,7 +17,7 @@ COPY . .
 RUN image/build "${TARGETARCH}" /out/kthena-keda
 
 FROM scratch
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 LABEL org.opencontainers.image.title="kthena-keda" \
       org.opencontainers.image.description="Generates KEDA ScaledObjects for Kthena ModelServings from one annotation" \
       org.opencontainers.image.source="https://github.com/volcano-sh/kthena-keda" \
