@@ -17,6 +17,7 @@ mod faults {
     mod crds;
     mod dependencies;
     mod restarts;
+    mod roles_and_stand_ins;
     mod shared;
     mod webhooks;
 }
