@@ -13,6 +13,7 @@
 
 mod vllm {
     pub mod draining;
+    pub mod held;
     pub mod shared;
     pub mod signals;
     pub mod step;

@@ -35,23 +35,30 @@ pub struct Engines {
 impl Engines {
     /// Starts a chain; `None` where it cannot run or vLLM is not built.
     pub async fn start(settings: &ChainSettings) -> Option<Self> {
-        let obstacle = match (is_in_namespace(), vllm::is_built()) {
-            (false, _) => "a network namespace",
-            (true, false) => "vLLM",
-            (true, true) => {
-                let chain = Chain::start(settings).await;
-                // VLLM_START=exec: engines start as in vLLM's container image, which takes several times as long.
-                let start = match std::env::var("VLLM_START").as_deref() {
-                    Ok("exec") => Start::Exec,
-                    _ => Start::Fork,
-                };
-                let vllm = Vllm::start(&chain.stack.control_plane, start).await;
-                println!("logs: {}", chain.folder().display());
-                return Some(Self { vllm, chain });
-            }
+        if !can_run() {
+            return None;
+        }
+        // VLLM_START=exec: engines start as in vLLM's container image, which takes several times as long.
+        let start = match std::env::var("VLLM_START").as_deref() {
+            Ok("exec") => Start::Exec,
+            _ => Start::Fork,
         };
-        eprintln!("SKIPPED: this needs {obstacle}; run `make soak-vllm`");
-        None
+        Some(Self::around(Chain::start(settings).await, start).await)
+    }
+
+    /// Starts a chain whose operator may make stand-ins, and whose engines take as long to start as in vLLM's container
+    /// image; `None` where it cannot run or vLLM is not built.
+    pub async fn holding(settings: &ChainSettings) -> Option<Self> {
+        if !can_run() {
+            return None;
+        }
+        Some(Self::around(Chain::start_with_stand_ins(settings).await, Start::Exec).await)
+    }
+
+    async fn around(chain: Chain, start: Start) -> Self {
+        let vllm = Vllm::start(&chain.stack.control_plane, start).await;
+        println!("logs: {}", chain.folder().display());
+        Self { vllm, chain }
     }
 
     /// A chain with short periods.
@@ -66,16 +73,26 @@ impl Engines {
         engine: &RealEngine,
         change: impl FnOnce(ModelServingBuilder) -> ModelServingBuilder,
     ) -> Model {
+        let model = self.create(name, engine, change).await;
+        self.has_ready(&model, 1).await;
+        model.keda_says("Ready", "True").await;
+        model
+    }
+
+    /// [`Self::model`] without waiting for a ServingGroup.
+    pub async fn create(
+        &self,
+        name: &str,
+        engine: &RealEngine,
+        change: impl FnOnce(ModelServingBuilder) -> ModelServingBuilder,
+    ) -> Model {
         let namespace = self.chain.stack.namespace().await;
         namespace.model_server("chat", "chat", vllm::PORT).await;
         namespace.edit_model_server("chat", json!({"model": SERVED})).await;
         namespace.model_route("chat", name, &[("chat", 100)]).await;
         let builder = namespace.model_serving("chat").scheduled().opted_in(name).real(engine);
         let serving = change(builder).create().await.within(LOADED);
-        let model = Model { name: name.to_owned(), serving };
-        self.has_ready(&model, 1).await;
-        model.keda_says("Ready", "True").await;
-        model
+        Model { name: name.to_owned(), serving }
     }
 
     /// Waits until this number of ServingGroups is wanted and available.
@@ -123,6 +140,17 @@ impl Engines {
             .filter_map(|(_, change)| if let Change::Ready(time) = change { Some(*time) } else { None })
             .collect()
     }
+}
+
+/// `true` if these tests can run in this process. Otherwise prints that one is skipped.
+fn can_run() -> bool {
+    let obstacle = match (is_in_namespace(), vllm::is_built()) {
+        (false, _) => "a network namespace",
+        (true, false) => "vLLM",
+        (true, true) => return true,
+    };
+    eprintln!("SKIPPED: this needs {obstacle}; run `make soak-vllm`");
+    false
 }
 
 /// Settings of vLLM: `slots` requests at a time, and a KV cache of `cache` bytes, such as `64M`.

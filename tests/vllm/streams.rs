@@ -1,4 +1,4 @@
-//! Clients that read a stream to its end and report its outcome.
+//! Clients that read an answer to its end and report its outcome.
 
 use std::time::Duration;
 
@@ -55,4 +55,61 @@ async fn read(url: &str, body: String) -> Outcome {
             Ok(_) => return Outcome::Cut,
         }
     }
+}
+
+/// An answer, as far as it came.
+#[derive(Debug, Default)]
+pub struct Answer {
+    /// `None` without a response.
+    pub status: Option<u16>,
+    pub text: String,
+    /// The body ended as its head promised.
+    pub has_ended: bool,
+    /// Time of the first token of a stream.
+    pub first_token: Option<std::time::Instant>,
+}
+
+/// A request that was sent.
+pub type Asked = JoinHandle<Answer>;
+
+impl Answer {
+    /// `true` if this is exactly one complete answer of the engine.
+    pub fn is_complete(&self) -> bool {
+        let ends = self.text.matches("\"finish_reason\":\"").count();
+        let is_one = self.has_ended && ends == 1 && !self.text.contains("event: error");
+        self.status == Some(200)
+            && is_one
+            && self.text.matches("[DONE]").count() == usize::from(self.is_stream())
+    }
+
+    fn is_stream(&self) -> bool {
+        self.text.contains("chat.completion.chunk")
+    }
+}
+
+/// Sends a request once, and waits for its answer for as long as the connection is open.
+pub fn ask(router: &str, model: &str, streams: bool, tokens: u32) -> Asked {
+    let url = format!("{router}/v1/chat/completions");
+    let body = json!({"model": model, "stream": streams, "max_tokens": tokens, "messages": [{"role": "user", "content": "x"}]});
+    tokio::spawn(async move {
+        let mut answer = Answer::default();
+        // The answer shows how far it came.
+        let _ = receive(&url, body.to_string(), &mut answer).await;
+        answer
+    })
+}
+
+async fn receive(url: &str, body: String, answer: &mut Answer) -> Result<(), reqwest::Error> {
+    let client = reqwest::Client::builder().no_proxy().build()?;
+    let request = client.post(url).header("content-type", "application/json").body(body);
+    let mut response = request.send().await?;
+    answer.status = Some(response.status().as_u16());
+    while let Some(chunk) = response.chunk().await? {
+        answer.text.push_str(&String::from_utf8_lossy(&chunk));
+        if answer.first_token.is_none() && answer.is_stream() {
+            answer.first_token = Some(std::time::Instant::now());
+        }
+    }
+    answer.has_ended = true;
+    Ok(())
 }
