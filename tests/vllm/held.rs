@@ -162,8 +162,9 @@ impl Round<'_> {
         let address = pod.data["status"]["podIP"].as_str()?;
         let (_, text) = web::get(&format!("http://{address}:{port}/metrics")).await?;
         let series = text.lines().filter(|line| line.split(['{', ' ']).next() == Some(metric));
-        let values = series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
-        Some(values.sum::<f64>() as u64)
+        let values =
+            series.filter_map(|line| line.rsplit(' ').next()?.trim_end_matches(".0").parse::<u64>().ok());
+        Some(values.sum())
     }
 }
 
