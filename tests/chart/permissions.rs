@@ -83,6 +83,7 @@ async fn every_permission_is_used_and_none_is_missing() {
     chat.scaled_object().await;
     let level = models.model_serving("level").opted_in("level").create().await;
     level.annotate(&[("autoscaling.kthena.io/profile", Some("level"))]).await;
+    level.patch_status("kthena", json!({"replicas": 1})).await.unwrap();
     level.scaled_object().await;
     let monitors = models.api(&kinds::pod_monitor());
     harness::wait::until(&monitors, "kthena-keda-chat", "exists", |found| found.is_some()).await;
