@@ -1,15 +1,18 @@
-//! The measured cases: the bare client, one operator from its start to the opt-out of all models, and the
-//! start of two shards.
+//! The measured cases: the bare client, one operator from its start to the opt-out of all models, the start of
+//! two shards, and a hostile tenant beside the models.
 
 use std::time::Duration;
 
 use harness::{Process, Settings, Stack, audit::summary};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
 
 use crate::{
     contender::{Contender, Span, settled},
     figures::Figures,
     latency::{latency, percentile},
     models::Models,
+    tenant::Tenant,
 };
 
 /// Number of changes that the latency benchmark makes.
@@ -104,6 +107,54 @@ pub async fn two_shards(stack: &Stack, settings: &Settings, models: &Models, fig
     models.are_complete().await;
     push_span(figures, "shards", count, &span);
     figures.push("shards.rss_peak", operators.memory().1);
+}
+
+/// Objects of a tenant that the operator does not watch.
+const UNWATCHED: usize = 50;
+
+/// Compares the latency of the ordinary models without a tenant, beside a hostile one at rest, and while that one changes its
+/// models one after the other. The same changes to objects that nothing watches show how much of it is the API server's load.
+pub async fn hostile_tenant(stack: &Stack, settings: &Settings, models: &Models, figures: &mut Figures) {
+    let settings = settings.clone().with("--leader-elect=true");
+    let mut operator = Contender::start(stack, || vec![stack.start_operator(&settings)]).await;
+    operator.until_written(2 * models.count()).await;
+    settled(stack).await;
+    let before = transitions(stack).await;
+    push_latency(figures, "alone", models).await;
+    let unwatched = Tenant::create_unwatched(stack.namespace().await, UNWATCHED).await;
+    tokio::select! {
+        () = unwatched.change_all() => {}
+        () = push_latency(figures, "unwatched", models) => {}
+    }
+    settled(stack).await;
+    let tenant = Tenant::create(stack.namespace().await, models.count()).await;
+    operator.until_quiet().await;
+    settled(stack).await;
+    push_latency(figures, "beside", models).await;
+    tokio::select! {
+        () = tenant.change_all() => {}
+        () = push_latency(figures, "during", models) => {}
+    }
+    for (part, compared) in [("beside", "alone"), ("unwatched", "alone"), ("during", "unwatched")] {
+        let p95 = |part: &str| figures.last(&format!("tenant.{part}_p95"));
+        if let (Some(with), Some(without)) = (p95(part), p95(compared)) {
+            figures.push(&format!("tenant.{part}_over_{compared}"), with / without);
+        }
+    }
+    figures.push("tenant.rss_peak", operator.memory().1);
+    figures.push("tenant.lease_transitions", f64::from(transitions(stack).await - before));
+}
+
+async fn push_latency(figures: &mut Figures, part: &str, models: &Models) {
+    let latency = latency(models, CHANGES).await;
+    figures.push(&format!("tenant.{part}_p95"), percentile(&latency.responses, 95.0));
+}
+
+/// Times that the operator's lease has changed its holder.
+async fn transitions(stack: &Stack) -> i32 {
+    let leases: Api<Lease> = Api::namespaced(stack.client().await, "kthena-keda");
+    let lease = leases.get("kthena-keda").await.expect("the operator holds a lease");
+    lease.spec.and_then(|spec| spec.lease_transitions).unwrap_or_default()
 }
 
 fn push_span(figures: &mut Figures, part: &str, models: usize, span: &Span) {

@@ -152,10 +152,11 @@ impl<'a> Contender<'a> {
     }
 }
 
-/// Excludes the status of profiles, which the operator writes a second later for many models at once, and
+/// Excludes leases, the status of profiles, which the operator writes a second later for many models at once, and
 /// events, which it writes in the background.
 fn is_model_write(request: &Request) -> bool {
-    request.is_write() && !["autoscalingprofiles", "events"].contains(&request.object_ref.resource.as_str())
+    request.is_write()
+        && !["autoscalingprofiles", "events", "leases"].contains(&request.object_ref.resource.as_str())
 }
 
 fn model_writes(requests: &[Request]) -> usize {

@@ -18,6 +18,7 @@ mod floor;
 mod latency;
 mod models;
 mod report;
+mod tenant;
 
 use std::{fs, path::PathBuf, time::Duration};
 
@@ -92,6 +93,8 @@ enum Case {
     One,
     /// Two operators, each with a shard.
     Two,
+    /// One operator, and as many models of a hostile tenant in another namespace.
+    Tenant,
 }
 
 #[tokio::main]
@@ -108,8 +111,9 @@ impl Bench {
         let mut figures = Figures::default();
         let mut environment = (0, String::new());
         for round in 0..self.rounds {
-            let mut order = [Case::Floor, Case::Watching, Case::One, Case::Two];
-            order.rotate_left(round % 4);
+            let mut order = [Case::Floor, Case::Watching, Case::One, Case::Two, Case::Tenant];
+            let first = round % order.len();
+            order.rotate_left(first);
             for case in order.into_iter().filter(|case| self.only.is_none_or(|only| only == *case)) {
                 environment = self.run_case(case, round, &mut figures).await;
             }
@@ -156,6 +160,7 @@ impl Bench {
                 cases::floor(&stack, start, &models, part, figures).await;
             }
             Case::One => cases::one_operator(&stack, &settings, &models, rest, figures).await,
+            Case::Tenant => cases::hostile_tenant(&stack, &settings, &models, figures).await,
             Case::Two => cases::two_shards(&stack, &settings, &models, figures).await,
         }
         environment

@@ -141,7 +141,7 @@ pub fn name(i: usize) -> String {
 }
 
 /// Pod template of an inference engine, which makes up most of a ModelServing's size.
-fn pod(role: &str) -> Value {
+pub fn pod(role: &str) -> Value {
     let env: Vec<Value> =
         (0..56).map(|i| json!({"name": format!("ENGINE_SETTING_{i}"), "value": format!("a value of {role} that is {i}")})).collect();
     let mounts: Vec<Value> = (0..4)

@@ -27,7 +27,7 @@ const fn goal(
     Row { name, label, unit, goals }
 }
 
-const ROWS: [Row; 52] = [
+const ROWS: [Row; 61] = [
     row("floor.seconds", "**Floor**: all writes of the bare client", "s"),
     row("floor.cpu", "CPU time of the client", "s"),
     row("floor.server_cpu", "CPU time of the API server", "s"),
@@ -86,6 +86,23 @@ const ROWS: [Row; 52] = [
     row("shards.reads_a_model", "reads per model, both operators", ""),
     row("shards.watched_a_model", "sent on watches, per model, both operators", "KiB"),
     row("shards.rss_peak", "peak memory of the larger operator", "MiB"),
+    row(
+        "tenant.alone_p95",
+        "**Hostile tenant**, with as many ModelServings of 300 KB in another namespace: response to the annotation change → watch event of the ScaledObject, p95 without the tenant",
+        "ms",
+    ),
+    row("tenant.beside_p95", "beside the tenant", "ms"),
+    goal("tenant.beside_over_alone", "beside the tenant ÷ without", "", (Some(2.0), Some(2.0))),
+    row(
+        "tenant.unwatched_p95",
+        "while it changes ConfigMaps of 300 KB, which only load the API server",
+        "ms",
+    ),
+    row("tenant.unwatched_over_alone", "while it changes ConfigMaps ÷ without the tenant", ""),
+    row("tenant.during_p95", "while it changes its ModelServings one after the other", "ms"),
+    row("tenant.during_over_unwatched", "while it changes ModelServings ÷ ConfigMaps", ""),
+    goal("tenant.rss_peak", "peak memory", "MiB", (Some(128.0), Some(128.0))),
+    goal("tenant.lease_transitions", "changes of the lease's holder", "", (Some(0.0), Some(0.0))),
     row("floor.rss_peak", "Peak memory of the bare client, which holds all writes", "MiB"),
     row("watching.rss_peak", "the same with the list and watch", "MiB"),
 ];
