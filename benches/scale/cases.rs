@@ -109,6 +109,8 @@ pub async fn two_shards(stack: &Stack, settings: &Settings, models: &Models, fig
     figures.push("shards.rss_peak", operators.memory().1);
 }
 
+/// Most ModelServings of the tenant: 300 MB in the store.
+const TENANT_MODELS: usize = 1_000;
 /// Objects of a tenant that the operator does not watch.
 const UNWATCHED: usize = 50;
 
@@ -127,7 +129,7 @@ pub async fn hostile_tenant(stack: &Stack, settings: &Settings, models: &Models,
         () = push_latency(figures, "unwatched", models) => {}
     }
     settled(stack).await;
-    let tenant = Tenant::create(stack.namespace().await, models.count()).await;
+    let tenant = Tenant::create(stack.namespace().await, models.count().min(TENANT_MODELS)).await;
     operator.until_quiet().await;
     settled(stack).await;
     push_latency(figures, "beside", models).await;

@@ -88,7 +88,7 @@ const ROWS: [Row; 61] = [
     row("shards.rss_peak", "peak memory of the larger operator", "MiB"),
     row(
         "tenant.alone_p95",
-        "**Hostile tenant**, with as many ModelServings of 300 KB in another namespace: response to the annotation change → watch event of the ScaledObject, p95 without the tenant",
+        "**Hostile tenant**, with up to 1,000 ModelServings of 300 KB in another namespace: response to the annotation change → watch event of the ScaledObject, p95 without the tenant",
         "ms",
     ),
     row("tenant.beside_p95", "beside the tenant", "ms"),
