@@ -392,7 +392,8 @@ async fn a_stand_in_that_is_killed_loses_what_it_holds_and_holds_again() {
 async fn a_stand_in_that_is_deleted_hands_over_what_it_holds() {
     let Some(chain) = chain().await else { return };
     let asleep = Asleep::start(chain, "deleted", &[]).await;
-    let requests = asleep.send(&chain.router, 30);
+    // Answers of five seconds, which is longer than it accepts connections after the signal.
+    let requests = asleep.send_of(&chain.router, 30, 500);
     asleep.holds("stand-in", 30).await;
     asleep.scale(1).await;
     let (pods, namespace) = (kinds::pod(), &asleep.chat.serving.namespace);
