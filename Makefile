@@ -86,7 +86,7 @@ verify-files:
 	@charts/generate target/config && diff -r --exclude samples target/config config && echo "config/ is up to date with the chart"
 
 # Tests of the loop that run after the others: two cores do not suffice for their chains beside the shared one.
-OWN_CHAINS := closed_loop::roles closed_loop::stand_in
+OWN_CHAINS := closed_loop::roles closed_loop::stand_in closed_loop::backtest
 
 .PHONY: test
 test: doctor check stack verify-files image-check ## Run all checks and tests, as CI does
