@@ -109,7 +109,7 @@ pub async fn two_shards(stack: &Stack, settings: &Settings, models: &Models, fig
     figures.push("shards.rss_peak", operators.memory().1);
 }
 
-/// Most ModelServings of the tenant: 300 MB in the store.
+/// Most ModelServings of the tenant, which take about 300 MB in the store.
 const TENANT_MODELS: usize = 1_000;
 /// Objects of a tenant that the operator does not watch.
 const UNWATCHED: usize = 50;

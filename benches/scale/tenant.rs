@@ -1,5 +1,5 @@
 //! A tenant who fills the ModelServings of a namespace with the worst content that the API server accepts, and for comparison
-//! objects of the same size that the operator does not watch.
+//! objects with the same annotations that the operator does not watch.
 
 use futures::{StreamExt as _, stream};
 use harness::{Namespace, kinds};
@@ -7,7 +7,7 @@ use kube::{
     Api, ResourceExt as _,
     api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::models::{name, pod};
 
@@ -31,7 +31,7 @@ impl Tenant {
         Self::create_all(Self { namespace, kind: kinds::model_serving(), count }).await
     }
 
-    /// Creates `count` objects of the same size, of the kind `ConfigMap`.
+    /// Creates `count` objects with the same annotations, of the kind `ConfigMap`.
     pub async fn create_unwatched(namespace: Namespace, count: usize) -> Self {
         let kind = harness::stack::resource("", "v1", "ConfigMap", "configmaps");
         Self::create_all(Self { namespace, kind, count }).await
@@ -77,15 +77,20 @@ impl Tenant {
         }
         let used: usize = annotations.iter().map(|(key, value)| key.len() + value.len()).sum();
         annotations.insert("example.com/ballast".to_owned(), "x".repeat(ANNOTATIONS - used));
-        let role = |role: usize| {
-            json!({
-                "name": format!("role-{role}"), "replicas": 1, "workerReplicas": 1,
-                "entryTemplate": pod("leader"), "workerTemplate": pod("worker"),
-            })
-        };
-        let roles: Vec<_> = (0..ROLES).map(role).collect();
-        object.data =
-            json!({"spec": {"schedulerName": "volcano", "replicas": 1, "template": {"roles": roles}}});
+        if self.kind.kind == "ModelServing" {
+            object.data = spec();
+        }
         object
     }
+}
+
+fn spec() -> Value {
+    let role = |role: usize| {
+        json!({
+            "name": format!("role-{role}"), "replicas": 1, "workerReplicas": 1,
+            "entryTemplate": pod("leader"), "workerTemplate": pod("worker"),
+        })
+    };
+    let roles: Vec<Value> = (0..ROLES).map(role).collect();
+    json!({"spec": {"schedulerName": "volcano", "replicas": 1, "template": {"roles": roles}}})
 }

@@ -15,7 +15,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use super::shared::BINARY;
+use super::shared::{BINARY, without};
 
 /// Time for a watch that is retried with growing delays.
 const RETRY: Duration = Duration::from_mins(1);
@@ -51,13 +51,7 @@ impl Fleet {
 
     /// Removes the permissions on one resource, and cuts the watches, which keep theirs until they end.
     async fn forbid(&self, plural: &str) {
-        let keep = |rule: &PolicyRule| !rule.resources.iter().flatten().any(|resource| resource == plural);
-        let (kept, split): (Vec<_>, Vec<_>) = self.role.rules.iter().flatten().cloned().partition(keep);
-        let others = split.into_iter().map(|mut rule| {
-            rule.resources.iter_mut().for_each(|resources| resources.retain(|found| found != plural));
-            rule
-        });
-        self.set_rules(kept.into_iter().chain(others).collect()).await;
+        self.set_rules(without(self.role.rules.iter().flatten(), plural)).await;
         self.proxy.cut();
     }
 
@@ -66,8 +60,6 @@ impl Fleet {
     }
 
     async fn set_rules(&self, rules: Vec<PolicyRule>) {
-        let rules: Vec<_> =
-            rules.into_iter().filter(|rule| rule.resources.iter().flatten().next().is_some()).collect();
         let api = roles(&self.models.client);
         let found = api.get("kthena-keda").await.unwrap();
         let changed = ClusterRole { rules: Some(rules), ..found };

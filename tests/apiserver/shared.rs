@@ -1,6 +1,7 @@
 //! One control plane and one operator, shared by all tests that do not affect each other.
 
 use harness::{Crds, ModelServing, Namespace, Process, Settings, Stack, stack::resource, wait};
+use k8s_openapi::api::rbac::v1::PolicyRule;
 use kube::api::DynamicObject;
 use tokio::sync::OnceCell;
 
@@ -32,6 +33,15 @@ async fn shared() -> &'static (Stack, Process) {
             (stack, operator)
         })
         .await
+}
+
+/// Rules without one resource.
+pub fn without<'a>(rules: impl IntoIterator<Item = &'a PolicyRule>, plural: &str) -> Vec<PolicyRule> {
+    let others = rules.into_iter().cloned().map(|mut rule| {
+        rule.resources.iter_mut().for_each(|resources| resources.retain(|found| found != plural));
+        rule
+    });
+    others.filter(|rule| rule.resources.iter().flatten().next().is_some()).collect()
 }
 
 /// A new namespace in the shared stack.

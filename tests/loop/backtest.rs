@@ -44,7 +44,8 @@ async fn the_replay_equals_the_real_autoscaling() {
     harness::wait::until_asked("Prometheus scrapes the operator", spec, Option::is_some).await;
     let load = chain.load(&chat);
     let started = Instant::now();
-    for (requests, seconds) in [(0, 10), (37, 40), (12, 30), (55, 30), (0, 20)] {
+    // Long enough that one change which a busy machine delays by a sync stays within the bounds below.
+    for (requests, seconds) in [(0, 10), (37, 80), (12, 50), (55, 70), (0, 30)] {
         load.hold(requests);
         sleep(Duration::from_secs(seconds)).await;
     }
@@ -53,7 +54,7 @@ async fn the_replay_equals_the_real_autoscaling() {
     assert!(fidelity["equal"].as_f64().unwrap() >= 0.95, "{fidelity}");
     let [simulated, recorded] =
         ["simulatedHours", "recordedHours"].map(|hours| fidelity[hours].as_f64().unwrap());
-    // A second's difference at a change of five ServingGroups is one percent of the short run.
+    // A second's difference at a change of five ServingGroups is half a percent of the run.
     assert!((simulated / recorded - 1.0).abs() <= 0.03, "{fidelity}");
     // A period of the syncs, a scrape of the router and one of the operator.
     assert!(fidelity["longestDifference"].as_u64().unwrap() <= u64::from(SYNC_PERIOD) + 2, "{fidelity}");

@@ -7,10 +7,11 @@ use futures::future::join_all;
 use harness::{
     Chain, Model, Namespace, kinds,
     neighbours::{Dns, Kubelet, Router, STAND_IN},
+    objects::is_ready,
     wait::{until, until_asked},
 };
 use http::StatusCode;
-use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio::{
     sync::OnceCell,
@@ -205,11 +206,6 @@ async fn complete(requests: Requests) -> usize {
         assert!(answer.status == Some(StatusCode::OK) && answer.is_complete(), "{answer:?}");
     }
     answers.len()
-}
-
-pub fn is_ready(pod: &DynamicObject) -> bool {
-    let conditions = pod.data["status"]["conditions"].as_array();
-    conditions.into_iter().flatten().any(|found| found["type"] == "Ready" && found["status"] == "True")
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use harness::{
     chain::can_run,
     kinds,
     neighbours::{Dns, Kubelet, POD_NETWORKS},
+    objects::is_ready,
     wait::{until, until_asked},
 };
 use http::StatusCode;
@@ -19,10 +20,7 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use super::{
-    hold::{
-        FIRST_TOKENS, GATE, HANDED_OVER, HELD, METRICS, Requests, answers, is_ready, scrape, send,
-        start_kubelet,
-    },
+    hold::{FIRST_TOKENS, GATE, HANDED_OVER, HELD, METRICS, Requests, answers, scrape, send, start_kubelet},
     shared::BINARY,
 };
 

@@ -9,6 +9,7 @@ use engine::EngineSettings;
 use harness::{
     ChainSettings, Model, kinds,
     neighbours::{Dns, Kubelet, vllm::PORT},
+    objects::is_ready,
     wait::{until, until_asked_within, until_within},
     web,
 };
@@ -166,9 +167,4 @@ impl Round<'_> {
             series.filter_map(|line| line.rsplit(' ').next()?.trim_end_matches(".0").parse::<u64>().ok());
         Some(values.sum())
     }
-}
-
-fn is_ready(pod: &DynamicObject) -> bool {
-    let conditions = pod.data["status"]["conditions"].as_array();
-    conditions.into_iter().flatten().any(|found| found["type"] == "Ready" && found["status"] == "True")
 }

@@ -88,14 +88,14 @@ const ROWS: [Row; 61] = [
     row("shards.rss_peak", "peak memory of the larger operator", "MiB"),
     row(
         "tenant.alone_p95",
-        "**Hostile tenant**, with up to 1,000 ModelServings of 300 KB in another namespace: response to the annotation change → watch event of the ScaledObject, p95 without the tenant",
+        "**Hostile tenant**, with up to 1,000 ModelServings in another namespace, each with annotations of 240 KiB and a spec of 40 KB: response to the annotation change → watch event of the ScaledObject, p95 without the tenant",
         "ms",
     ),
     row("tenant.beside_p95", "beside the tenant", "ms"),
     goal("tenant.beside_over_alone", "beside the tenant ÷ without", "", (Some(2.0), Some(2.0))),
     row(
         "tenant.unwatched_p95",
-        "while it changes ConfigMaps of 300 KB, which only load the API server",
+        "while it changes ConfigMaps with the same annotations, which only load the API server",
         "ms",
     ),
     row("tenant.unwatched_over_alone", "while it changes ConfigMaps ÷ without the tenant", ""),

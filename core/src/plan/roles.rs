@@ -187,7 +187,7 @@ fn too_many(observed: &Observed, roles: &Roles) -> Option<Finding> {
     });
     (most > INSTANCES_MAX.into()).then(|| {
         Finding::role_unfit(&format!(
-            "the ServingGroups can have {most} instances of all roles together, more than the {INSTANCES_MAX} that the operator counts for one model, so no role is scaled; lower the maxima of the roles or spec.replicas, or scale ServingGroups"
+            "the ServingGroups can have more than {INSTANCES_MAX} instances of all roles together, which is as many as the operator counts for one model, so no role is scaled; lower the maxima of the roles or spec.replicas, or scale ServingGroups"
         ))
     })
 }

@@ -47,8 +47,8 @@ pub(super) async fn count_instances(
     observed: &Observed,
 ) -> Result<InstanceCount, Error> {
     let model_serving = &observed.model_serving;
-    let is_too_large = model_serving.instances(|_, replicas| replicas) > INSTANCES_MAX.into();
-    if !observed.asks_for_roles() || !observed.may_scale_roles || is_too_large {
+    let is_scaled = observed.asks_for_roles() && observed.may_scale_roles;
+    if !is_scaled || model_serving.instances(|_, replicas| replicas) > INSTANCES_MAX.into() {
         return Ok(InstanceCount::NotCounted);
     }
     let pods: Api<Pod> = Api::namespaced(context.shared.client.clone(), observed.namespace());

@@ -47,3 +47,9 @@ pub async fn apply_as(client: &Client, manager: &str, object: Value) -> DynamicO
         api.patch(&object.name_any(), &PatchParams::apply(manager).force(), &Patch::Apply(&object)).await;
     applied.unwrap_or_else(|error| panic!("{} {}: {error}", gvk.kind, object.name_any()))
 }
+
+/// `true` if the condition `Ready` of a pod is `True`.
+pub fn is_ready(pod: &DynamicObject) -> bool {
+    let conditions = pod.data["status"]["conditions"].as_array();
+    conditions.into_iter().flatten().any(|found| found["type"] == "Ready" && found["status"] == "True")
+}

@@ -595,13 +595,13 @@ impl ModelServing {
         self.spec.replicas.unwrap_or(1)
     }
 
-    /// Instances of all roles in all ServingGroups, desired or existing; `of_role` gives those of a role in one ServingGroup, from its
-    /// name and number.
+    /// Instances of all roles in all ServingGroups, desired or existing, at most `i64::MAX`; `of_role` gives those of a role in one
+    /// ServingGroup, from its name and number.
     pub fn instances(&self, of_role: impl Fn(&str, i32) -> i32) -> i64 {
         let groups = self.replicas().max(self.status.replicas.unwrap_or_default()).max(1);
         let ServingGroupTemplate { roles, counts } = &self.spec.template;
         let in_group = roles.iter().zip(counts).map(|(role, count)| of_role(&role.name, count.replicas));
-        in_group.map(|count| i64::from(count.max(0)) * i64::from(groups)).sum()
+        in_group.map(|count| i64::from(count.max(0)) * i64::from(groups)).fold(0, i64::saturating_add)
     }
 
     /// `true` if fewer ServingGroups are available than it asks for.

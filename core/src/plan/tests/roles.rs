@@ -334,6 +334,13 @@ fn disaggregated() -> Fixture {
     Fixture::with_roles().competitor_with("AutoscalingPolicy", "models", &spec)
 }
 
+/// The product of the numbers alone fits into 64 bits, and the sum over the roles does not.
+fn countless() -> Fixture {
+    let role = |name: &str| json!({"name": name, "replicas": i32::MAX});
+    let roles = ["prefill", "decode", "third", "fourth"].map(role);
+    Fixture::with_roles().with("/spec/template/roles", &json!(roles)).replicas(i32::MAX)
+}
+
 fn partition(partition: &Value) -> Fixture {
     let configuration = json!({"rollingUpdateConfiguration": {"partition": partition}});
     Fixture::with_roles().with("/spec/rolloutStrategy", &configuration)
@@ -355,6 +362,7 @@ fn refuses_roles_that_cannot_be_scaled() {
         ("unreadable", MissingPermission, Fixture::with_roles().readable(unreadable)),
         ("unreadable pods", MissingPermission, Fixture::with_roles().without_permission_for_pods()),
         ("too many instances", InvalidConfiguration, Fixture::with_roles().replicas(42)),
+        ("most instances of any number", InvalidConfiguration, countless()),
         ("gang", InvalidConfiguration, gang(3)),
         ("partition", InvalidConfiguration, partition(&json!(1))),
         ("partition in percent", InvalidConfiguration, partition(&json!("10%"))),
