@@ -7,6 +7,7 @@ pub mod live;
 mod loading_times;
 mod manifests;
 mod model_digest;
+mod observe;
 mod pod_check;
 mod probe_cache;
 mod related;
