@@ -44,13 +44,15 @@ const PERIODS_BEFORE_REPORT: u32 = 5;
 /// Runs for the life of the process: probes after each `period` and whenever `wake` is notified, and calls `changed` if a result differs.
 pub async fn run(
     context: Context,
-    router: RouterReceiver,
+    mut router: RouterReceiver,
     prometheus: Querier,
     period: Duration,
     wake: &Notify,
     changed: impl Fn(),
 ) {
     context.caches.model_digests.wait_synced().await;
+    // Probed at once when plans begin, most first conditions have the results, and need no second write for them.
+    let _ = router.wait_for(Option::is_some).await;
     let least = MISMATCH_BEFORE_REPORT.min(period * PERIODS_BEFORE_REPORT);
     let mut mismatches = LastingMismatches::default();
     let mut lagging = LaggingModels::default();
