@@ -86,6 +86,17 @@ async fn keeps_the_conditions_of_other_controllers() {
     assert_eq!(found.data["status"]["conditions"][0]["type"], "Available");
 }
 
+/// KEDA reports within seconds. A condition that says only that it has not yet is no write of its own before.
+#[tokio::test]
+async fn the_first_condition_gives_keda_time_to_report() {
+    let chat = namespace().await.model_serving("chat").create().await;
+    chat.selector(&canonical("chat", "engine")).await;
+    chat.annotate(&[("kthena.io/model-name", Some(&chat.namespace.model_name()))]).await;
+    chat.scaled_object().await;
+    assert_eq!(harness::condition(&chat.get().await), None);
+    chat.reason("Pending").await;
+}
+
 /// A ModelServing is large, and the operator needs only the metadata of the object after a status write.
 #[tokio::test]
 async fn a_status_patch_returns_metadata_only() {

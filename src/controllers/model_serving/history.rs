@@ -22,7 +22,7 @@ use kthena_keda_core::{
         kthena::{ModelServing, ReplicasWriter},
         metadata::OPERATOR,
     },
-    domain::version,
+    domain::{VerdictReason, version},
     observed::{Fingerprint, LiveObject},
     plan::{Verdict, is_load_reason},
 };
@@ -31,6 +31,9 @@ use kthena_keda_core::{
 const MESSAGE_INTERVAL: Duration = Duration::from_mins(10);
 /// Least time between two changes from idle to scaling or back.
 const LOAD_REASON_INTERVAL: Duration = Duration::from_mins(1);
+
+/// Time for which a first condition `Pending` is not written by itself: KEDA reports on a new ScaledObject within seconds.
+const FIRST_PENDING_AFTER: Duration = Duration::from_secs(10);
 
 /// Time after the start of the process in which mistyped annotations are not reported: they were reported when
 /// they were set.
@@ -53,6 +56,8 @@ impl Default for History {
 #[derive(Debug, Default)]
 struct ModelHistory {
     condition_writes: Throttle,
+    /// First reconcile in which the model had no condition and waited for KEDA.
+    pending_since: Option<Instant>,
     /// Hash of the users' settings at the last write of the condition; after a restart, at the first reconcile.
     user_input: Option<u64>,
     pause_writes: Throttle,
@@ -112,6 +117,17 @@ impl History {
         let last_write = self.models().get(uid).and_then(|model| model.condition_writes.last());
         let age = last_write.unwrap_or(self.started).elapsed();
         least_age.checked_sub(age).filter(|delay| !delay.is_zero())
+    }
+
+    /// Time until a first condition with this verdict is worth a write of its own.
+    pub(super) fn first_condition_delay(&self, uid: &str, verdict: &Verdict) -> Option<Duration> {
+        if verdict.reason != VerdictReason::Pending {
+            return None;
+        }
+        let mut models = self.models();
+        let model = models.entry(uid.to_owned()).or_default();
+        let age = model.pending_since.get_or_insert_with(Instant::now).elapsed();
+        FIRST_PENDING_AFTER.checked_sub(age).filter(|delay| !delay.is_zero())
     }
 
     /// Records what users have written, at the first reconcile after a restart.
@@ -362,7 +378,7 @@ mod tests {
     use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
     use kthena_keda_core::domain::{
         Reason, Status,
-        VerdictReason::{self, Idle, Paused, Problem},
+        VerdictReason::{Idle, Paused, Pending, Problem},
     };
     use rstest::rstest;
 
@@ -390,6 +406,19 @@ mod tests {
         };
         let verdict = Verdict { status: after.0, reason: after.1, message: after.2.to_owned() };
         assert_eq!(least_age(&before, &verdict), expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn gives_keda_time_before_the_first_condition_says_that_it_waits() {
+        let verdict = |reason| Verdict { status: Status::Unknown, reason, message: String::new() };
+        let history = History::default();
+        assert_eq!(history.first_condition_delay("a", &verdict(Pending)), Some(FIRST_PENDING_AFTER));
+        tokio::time::advance(FIRST_PENDING_AFTER / 2).await;
+        assert_eq!(history.first_condition_delay("a", &verdict(Pending)), Some(FIRST_PENDING_AFTER / 2));
+        assert_eq!(history.first_condition_delay("a", &verdict(Idle)), None);
+        assert_eq!(history.first_condition_delay("b", &verdict(Pending)), Some(FIRST_PENDING_AFTER));
+        tokio::time::advance(FIRST_PENDING_AFTER / 2).await;
+        assert_eq!(history.first_condition_delay("a", &verdict(Pending)), None);
     }
 
     #[tokio::test(start_paused = true)]

@@ -101,13 +101,15 @@ async fn current_version(
 }
 
 fn change(context: &ModelServingContext, observed: &Observed, plan: &Plan, phase: Phase) -> Change {
-    let (condition, delay) = match phase {
-        Phase::BeforeApply if waits_for_apply(observed, plan) => (Desired::Keep, None),
-        Phase::BeforeApply | Phase::AfterApply => condition_to_write(context, observed, plan),
-    };
     let selector = match phase {
         Phase::BeforeApply => plan.selector.clone(),
         Phase::AfterApply => Desired::Keep,
+    };
+    let (condition, delay) = match phase {
+        Phase::BeforeApply if waits_for_apply(observed, plan) => (Desired::Keep, None),
+        Phase::BeforeApply | Phase::AfterApply => {
+            condition_to_write(context, observed, plan, selector == Desired::Keep)
+        }
     };
     Change { selector, condition, delay }
 }
@@ -125,11 +127,12 @@ pub(super) fn waits_for_apply(observed: &Observed, plan: &Plan) -> bool {
     reports_rejection && has_pending_write(observed, plan)
 }
 
-/// The condition to write now, and the time until one that would be rewritten too soon may be written.
+/// The condition to write now, and the time until one that would be written too soon may be. `is_alone`: the write has nothing else.
 fn condition_to_write(
     context: &ModelServingContext,
     observed: &Observed,
     plan: &Plan,
+    is_alone: bool,
 ) -> (Desired<Verdict>, Option<Duration>) {
     let (model_serving, uid) = (&observed.model_serving, uid(&observed.model_serving));
     if plan.explanation.is_some() {
@@ -145,7 +148,11 @@ fn condition_to_write(
         return (Desired::Keep, None);
     }
     let before = model_serving.condition();
-    match context.history.condition_delay(&uid, before, verdict, user_input(context, observed)) {
+    let first_delay = (is_alone && before.is_none())
+        .then(|| context.history.first_condition_delay(&uid, verdict))
+        .flatten();
+    let delay = context.history.condition_delay(&uid, before, verdict, user_input(context, observed));
+    match delay.max(first_delay) {
         None => (plan.condition.clone(), None),
         Some(delay) => (Desired::Keep, Some(delay)),
     }
