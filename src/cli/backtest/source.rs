@@ -50,7 +50,7 @@ pub(in crate::cli) struct SourceFlags {
     #[arg(long)]
     pub(in crate::cli) context: Option<String>,
 
-    /// Length of the time to read, up to --to; seven days by default.
+    /// Length of the time to read, up to --to; by default 7 days, and 14 for `recommend`.
     #[arg(long, value_name = "DURATION", value_parser = since, help_heading = "Time")]
     pub(in crate::cli) since: Option<i64>,
     /// Start of the time to read, such as 2026-11-19T05:00:00Z.
