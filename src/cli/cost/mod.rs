@@ -45,7 +45,7 @@ const COLD_START: f64 = 300.0;
     after_help = "Exit codes: 0 done, also with unknown costs; 1 invalid input, 2 Prometheus is not reachable or refuses, 3 the costs of no model are known. See docs/cost.md."
 )]
 pub(crate) struct Cost {
-    /// ModelServing; by default all that are opted in.
+    /// ModelServing; -n or -A select all opted-in ones of a namespace or of the cluster.
     #[arg(value_name = "NAMESPACE/NAME", conflicts_with = "history")]
     model: Option<String>,
     /// All namespaces.
