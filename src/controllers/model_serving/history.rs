@@ -119,13 +119,17 @@ impl History {
         least_age.checked_sub(age).filter(|delay| !delay.is_zero())
     }
 
-    /// Time until a first condition with this verdict is worth a write of its own.
+    /// Time until a first condition with this verdict is worth a write of its own. One that was written, and that another client removed, is
+    /// not the first.
     pub(super) fn first_condition_delay(&self, uid: &str, verdict: &Verdict) -> Option<Duration> {
         if verdict.reason != VerdictReason::Pending {
             return None;
         }
         let mut models = self.models();
         let model = models.entry(uid.to_owned()).or_default();
+        if model.condition_writes.last().is_some() {
+            return None;
+        }
         let age = model.pending_since.get_or_insert_with(Instant::now).elapsed();
         FIRST_PENDING_AFTER.checked_sub(age).filter(|delay| !delay.is_zero())
     }
@@ -419,6 +423,8 @@ mod tests {
         assert_eq!(history.first_condition_delay("b", &verdict(Pending)), Some(FIRST_PENDING_AFTER));
         tokio::time::advance(FIRST_PENDING_AFTER / 2).await;
         assert_eq!(history.first_condition_delay("a", &verdict(Pending)), None);
+        history.record_condition_write("removed", 1);
+        assert_eq!(history.first_condition_delay("removed", &verdict(Pending)), None);
     }
 
     #[tokio::test(start_paused = true)]
