@@ -17,6 +17,9 @@ use kthena_keda_core::{
 /// Stands in for an address that is not known here.
 const UNKNOWN_PROMETHEUS: &str = "http://not-known-here.invalid";
 
+/// The error of a query without an address.
+pub(super) const NO_ADDRESS: &str = "no address is known here, pass --prometheus-url";
+
 /// `true` if the settings have no address that is known here.
 pub(super) fn is_unknown(settings: &PrometheusSettings) -> bool {
     settings.url.to_string() == UNKNOWN_PROMETHEUS
@@ -48,6 +51,11 @@ impl PrometheusRoute {
             None => Querier::Proxied(client.clone()),
         };
         Ok(Self { client, querier, url })
+    }
+
+    /// `true` if an address of this Prometheus is known here.
+    pub(super) fn has_address(&self, settings: &PrometheusSettings) -> bool {
+        self.url.is_some() || !is_unknown(settings)
     }
 
     /// KEDA's settings with the address of this route.

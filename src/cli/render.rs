@@ -115,9 +115,12 @@ impl Render {
 fn render(manifests: &Manifests, settings: &Settings, stand_in_image: Option<&str>, output: &mut Output) {
     check_model_servings(manifests, output);
     if !manifests.any_opted_in() {
-        output
-            .notes
-            .push(format!("no ModelServing in the input has the annotation {MODEL_NAME}; nothing to print"));
+        // After an error the input may have one that could not be read.
+        if output.errors.is_empty() {
+            output.notes.push(format!(
+                "no ModelServing in the input has the annotation {MODEL_NAME}; nothing to print"
+            ));
+        }
         return;
     }
     output.notes.push("assuming the newest KEDA release".to_owned());

@@ -18,8 +18,21 @@ pub(super) async fn query(
     query: &str,
 ) -> Result<Vec<Sample>, String> {
     let request = api_request(settings, "query", &[("query", query)])?;
-    let body = client.request_text(request).await.map_err(|error| error.to_string())?;
+    let body = client.request_text(request).await.map_err(|error| message(settings, error))?;
     response::read(body.as_bytes())
+}
+
+/// A failure in words. The API server itself answers for a Service that does not exist, and for one without endpoints.
+fn message(settings: &PrometheusSettings, error: kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) if status.reason == "NotFound" => {
+            let url = settings.url.to_string();
+            let host = url.split(['/', ':']).find(|part| part.contains('.')).unwrap_or(&url);
+            format!("the Service {host} does not exist, so correct the address of Prometheus")
+        }
+        kube::Error::Api(status) => format!("HTTP status {}: {}", status.code, status.message),
+        error => error.to_string(),
+    }
 }
 
 /// Requests a path of the API with these parameters within a time, and returns the status and the body.
@@ -52,7 +65,7 @@ fn api_request(
 ) -> Result<http::Request<Vec<u8>>, String> {
     let url = settings.url.to_string();
     let proxy = proxy_path(&url).ok_or_else(|| {
-        format!("{url} is not a Service of the cluster; pass --prometheus-url with an address that is reachable from here")
+        format!("{url} is not a Service of the cluster, so pass --prometheus-url with an address that is reachable from here")
     })?;
     // The host is a placeholder: only the path and the query are used.
     let of_profile = settings.query_parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::{api::core::v1::Service, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{
     Resource,
     runtime::{
@@ -30,9 +30,9 @@ use kthena_keda_core::{
         kthena::{Inherited, ModelServing},
         profile::AutoscalingProfile,
     },
-    domain::{Capabilities, Key, key, quoted},
+    domain::{Capabilities, Key, key, printable, quoted},
     intent::Profile,
-    observed::{LiveProfile, LiveScaledObject, LocatedRouter, Observed, ObservedRouter},
+    observed::{LiveProfile, LiveScaledObject, LocatedRouter, Observed, ObservedRouter, Readable},
     plan::assumed_service,
 };
 
@@ -44,8 +44,9 @@ pub struct Manifests {
     writer: Writer<ModelServing>,
     served: ServedApis,
     scaled_objects: BTreeMap<Key, LiveScaledObject>,
-    /// A ModelBooster that is not among the objects has no annotations, instead of being unread.
-    assumes_boosters: bool,
+    /// The objects are a part of a cluster: the router's Service is assumed, and a ModelBooster that is not among them has no annotations,
+    /// instead of being unread.
+    is_partial: bool,
 }
 
 impl fmt::Debug for Manifests {
@@ -68,8 +69,7 @@ impl Manifests {
             let is_absent = !serves_routes && api.plural == "modelroutes";
             (api, if is_absent { Presence::Absent } else { Presence::Served })
         });
-        let assumes_boosters = true;
-        Self { assumes_boosters, ..Self::of_cluster(ServedApis::new(apis, Capabilities::NEWEST)) }
+        Self { is_partial: true, ..Self::of_cluster(ServedApis::new(apis, Capabilities::NEWEST)) }
     }
 
     /// The objects of a cluster that serves these APIs.
@@ -78,7 +78,7 @@ impl Manifests {
         let caches = Caches::of_everything(reader);
         visit_all(&mut SetSync { caches: &caches, plural: None, state: SyncState::Complete });
         let (model_servings, scaled_objects) = (Vec::new(), BTreeMap::new());
-        Self { model_servings, caches, writer, served, scaled_objects, assumes_boosters: false }
+        Self { model_servings, caches, writer, served, scaled_objects, is_partial: false }
     }
 
     /// A ScaledObject as it is now.
@@ -97,6 +97,9 @@ impl Manifests {
     /// # Errors
     /// When it does not have the shape of its kind, with `place`.
     pub fn add(&mut self, place: &str, object: Value) -> Result<(), String> {
+        if let Some(problem) = unquoted_annotation(&object) {
+            return Err(format!("{place}: {problem}"));
+        }
         let (group, kind) = group_and_kind(&object);
         if is_kind::<ModelServing>(&group, &kind) {
             self.add_model_serving(place.to_owned(), decode(place, object)?);
@@ -123,7 +126,7 @@ impl Manifests {
         for (place, model_serving) in mem::take(&mut self.model_servings) {
             let mut model_serving = (*model_serving).clone();
             self.caches.inherit(&mut model_serving);
-            if self.assumes_boosters {
+            if self.is_partial {
                 notes.extend(assume_booster(&place, &mut model_serving));
             }
             self.add_model_serving(place, model_serving);
@@ -151,7 +154,8 @@ impl Manifests {
     /// Everything that the plan for the router in this namespace depends on, and `true` if its Service was assumed.
     pub fn observe_router(&self, namespace: &str) -> (ObservedRouter, bool) {
         let mut router = self.caches.observe_router(namespace);
-        let is_assumed = router.services.is_empty();
+        let services = Service::readable(&self.caches.stores, &self.served, None);
+        let is_assumed = router.services.is_empty() && (self.is_partial || services != Readable::Yes);
         if is_assumed {
             router.services.push(assumed_service());
         }
@@ -214,6 +218,13 @@ impl KindVisitor for Insert<'_> {
         self.result =
             decode::<K>(self.place, object).map(|object| self.caches.stores.record::<K, _>(&object));
     }
+}
+
+/// An annotation whose value YAML reads as something else than a string, which the API server rejects without its name.
+fn unquoted_annotation(object: &Value) -> Option<String> {
+    let annotations = object.pointer("/metadata/annotations")?.as_object()?;
+    let (key, value) = annotations.iter().find(|(_, value)| !value.is_string() && !value.is_null())?;
+    Some(format!("invalid value {value} for {}: expected a string; put it in quotes", printable(key)))
 }
 
 fn group_and_kind(object: &Value) -> (String, String) {
@@ -287,4 +298,19 @@ fn are_named(roles: &Value) -> bool {
     roles
         .as_array()
         .is_some_and(|roles| roles.iter().all(|role| role.get("name").is_some_and(Value::is_string)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn assumes_a_service_of_the_router_only_where_none_could_be_read() {
+        let is_assumed = |manifests: &Manifests| manifests.observe_router("kthena-system").1;
+        assert!(is_assumed(&Manifests::of_newest_cluster(true)));
+        let cluster = Manifests::of_cluster(ServedApis::new([], Capabilities::NEWEST));
+        assert!(!is_assumed(&cluster));
+        cluster.record_unread("services", true);
+        assert!(is_assumed(&cluster));
+    }
 }

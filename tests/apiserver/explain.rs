@@ -240,6 +240,11 @@ fn explained(
     (report.unwrap_or_else(|error| json!({"error": error})), code)
 }
 
+/// A link of the chain by its name.
+fn link<'a>(report: &'a Value, name: &str) -> &'a Value {
+    report["links"].as_array().unwrap().iter().find(|link| link["name"] == name).unwrap()
+}
+
 fn warns(report: &Value, text: &str) -> bool {
     report["warnings"].as_array().unwrap().iter().any(|found| found.as_str().unwrap().contains(text))
 }
@@ -306,10 +311,16 @@ async fn does_not_report_a_missing_address_that_the_operator_may_have() {
     chat.annotate(&[(&format!("{PREFIX}/profile"), None)]).await;
     let (report, code) = explained(&stack, &Identity::Admin, &chat, &[]);
     assert_eq!((report["reason"].as_str(), code), (Some("Pending"), Some(4)), "{report}");
+    // Nothing was queried, which is neither a healthy link nor a broken one; a dry run has no ScaledObject that holds the address.
+    chat.annotate(&[(&format!("{PREFIX}/shadow"), Some("true"))]).await;
+    let (report, _) = explained(&stack, &Identity::Admin, &chat, &[]);
+    assert_eq!(link(&report, "scraping")["state"], "unknown", "{report}");
+    assert!(link(&report, "scraping").to_string().contains("no address is known here"), "{report}");
+    assert!(!report.to_string().contains("not-known-here"), "{report}");
+    chat.annotate(&[(&format!("{PREFIX}/shadow"), None)]).await;
 
     let labels = json!({"app.kubernetes.io/name": "kthena-keda"});
-    let container =
-        json!({"name": "operator", "image": "i", "args": ["run", "--prometheus-url=http://prometheus:9090"]});
+    let container = json!({"name": "operator", "image": "i", "args": ["run", "--prometheus-url=http://prometheus.monitoring.svc:9090"]});
     let template = json!({"metadata": {"labels": labels}, "spec": {"containers": [container]}});
     let spec = json!({"selector": {"matchLabels": labels}, "template": template});
     let deploy = async |name: &str| {
@@ -322,6 +333,9 @@ async fn does_not_report_a_missing_address_that_the_operator_may_have() {
     let (report, _) = explained(&stack, &Identity::Admin, &chat, &[]);
     let source = format!("the arguments of the Deployment {}/operator", models.name);
     assert_eq!(report["prometheusFrom"], source, "{report}");
+    let missing =
+        "the Service prometheus.monitoring.svc does not exist, so correct the address of Prometheus";
+    assert!(link(&report, "scraping").to_string().contains(missing), "{report}");
 
     // Any user may label a Deployment like that of the operator.
     deploy("copy").await;

@@ -98,6 +98,7 @@ fn served(availability: Availability) -> &'static str {
         Availability::BuiltIn => "Kubernetes",
         Availability::Optional(_) => "a component that may be missing",
         Availability::SomeReleases => "some releases of Kthena",
+        Availability::OwnCrd => "a CRD of kthena-keda",
     }
 }
 

@@ -233,7 +233,7 @@ fn reports_invalid_annotations(#[case] annotations: &[(&str, &str)], #[case] why
 #[rstest]
 #[case::number(
     "metadata: {name: chat, annotations: {kthena.io/model-name: m, autoscaling.kthena.io/max-replicas: 4}}",
-    "expected a string"
+    "invalid value 4 for autoscaling.kthena.io/max-replicas: expected a string; put it in quotes"
 )]
 #[case::no_name("metadata: {namespace: models}", "metadata.name is missing")]
 #[case::no_metadata("metadata: chat", "metadata: invalid type")]
@@ -252,6 +252,7 @@ fn reports_a_manifest_of_the_wrong_shape(#[case] fields: &str, #[case] why: &str
     );
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains(why), "{}", text(&output.stderr));
+    assert!(!text(&output.stderr).contains("nothing to print"), "{}", text(&output.stderr));
 }
 
 #[test]

@@ -20,7 +20,7 @@ use self::output::{Explained, Format, LinkReport, Replicas, RouteReport, Signal,
 use super::{
     cluster_view::{Access, ClusterView, Seen},
     plan_args::{model_name, namespace},
-    prometheus_route::{PrometheusRoute, is_unknown},
+    prometheus_route::{NO_ADDRESS, PrometheusRoute},
 };
 use crate::{
     controllers::{measurements, signal_probe},
@@ -49,6 +49,9 @@ pub(super) struct Explain {
     /// shown.
     #[arg(short, long, value_parser = namespace)]
     namespace: Option<String>,
+    /// All namespaces, which is the default.
+    #[arg(short = 'A', long, conflicts_with_all = ["namespace", "model"])]
+    all_namespaces: bool,
     /// Context of the kubeconfig; the current context by default.
     #[arg(long)]
     context: Option<String>,
@@ -210,11 +213,13 @@ impl SignalCheck {
         }
         let plan = plan::plan(&observed, view.served.capabilities, &defaults);
         let resolved = plan.explanation.and_then(|found| found.resolved);
-        let is_unknown = defaults.prometheus.as_ref().is_some_and(is_unknown);
         let target = resolved.as_ref().and_then(probe_target);
-        let target =
-            target.filter(|target| !is_unknown || Some(&target.prometheus) != defaults.prometheus.as_ref());
         Self { observed, defaults, target, resolved, source }
+    }
+
+    /// The target, if it can be queried by this route.
+    fn reachable(&self, route: &PrometheusRoute) -> Option<&ProbeTarget> {
+        self.target.as_ref().filter(|target| route.has_address(&target.prometheus))
     }
 }
 
@@ -227,12 +232,12 @@ fn probe_target(resolved: &ResolvedIntent) -> Option<ProbeTarget> {
 
 /// Probes the signals: once for each target, however many models share it.
 async fn probe(checks: &mut [SignalCheck], route: &PrometheusRoute) {
-    let targets = checks.iter().filter_map(|check| check.target.as_ref()).map(|target| route.target(target));
-    let results = signal_probe::probe(&route.querier, targets).await;
+    let reachable = checks.iter().filter_map(|check| check.reachable(route));
+    let results = signal_probe::probe(&route.querier, reachable.map(|target| route.target(target))).await;
     for SignalCheck { observed, target, .. } in checks {
-        let result = target.as_ref().and_then(|target| {
-            let result = results.get(&route.target(target))?;
-            Some((target.clone(), result.clone()))
+        let result = target.as_ref().map(|target| {
+            let result = results.get(&route.target(target)).cloned();
+            (target.clone(), result.unwrap_or_else(|| Err(NO_ADDRESS.to_owned())))
         });
         observed.probes = Arc::new(result.into_iter().collect());
     }
@@ -241,7 +246,8 @@ async fn probe(checks: &mut [SignalCheck], route: &PrometheusRoute) {
 /// Reads the history of one model for the doubts about its settings. A service time that the operator measures stays as it is: only the operator
 /// adopts another, at its daily look.
 async fn measure(check: &mut SignalCheck, route: &PrometheusRoute) {
-    let (Some(target), Some(ResolvedIntent { intent, triggers, .. })) = (&check.target, &check.resolved)
+    let (Some(target), Some(ResolvedIntent { intent, triggers, .. })) =
+        (check.reachable(route), &check.resolved)
     else {
         return;
     };

@@ -7,7 +7,7 @@ use super::{
     latency::Latency,
     output::{Backlog, Signal},
 };
-use crate::prometheus::external_metric;
+use crate::{cli::prometheus_route::NO_ADDRESS, prometheus::external_metric};
 use kthena_keda_core::{
     api::keda::MetricType,
     domain::{ServiceTimeSetting, printable},
@@ -41,7 +41,9 @@ pub(super) async fn current(
                 samples.len()
             )),
             // KEDA's value is the second choice, since KEDA does not report why there is none.
-            Err(error) => keda_value(observed, route, index).await.map_err(|_| error.clone()),
+            Err(error) => keda_value(observed, route, index).await.map_err(|_| {
+                if route.has_address(prometheus) { error.clone() } else { NO_ADDRESS.to_owned() }
+            }),
         };
         let (value, problem) = (result.as_ref().ok().copied(), result.err());
         let problem = problem.map(|problem| printable(&problem).into_owned());

@@ -19,7 +19,6 @@ use self::output::{Format, Range, Row};
 use super::{
     cluster_view::{Access, ClusterView, Seen, is_named},
     plan_args::{model_name, namespace},
-    prometheus_route::is_unknown,
 };
 use crate::controllers::shadow::{Past, Resumed, Target};
 use kthena_keda_core::{
@@ -147,7 +146,7 @@ impl Shadow {
         let finding = plan.findings.first();
         let problem = finding.map(|finding| format!("{}: {}", finding.reason.as_str(), finding.message));
         let simulated = match (plan.shadow, prometheus) {
-            (Some(object), Some(prometheus)) if view.route.url.is_some() || !is_unknown(prometheus) => {
+            (Some(object), Some(prometheus)) if view.route.has_address(prometheus) => {
                 let target = Target::new(&object, view.route.settings(prometheus));
                 let target = target.map_err(|error| error.to_string());
                 match target {

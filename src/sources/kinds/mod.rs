@@ -68,6 +68,8 @@ pub enum Availability {
     Optional(&'static str),
     /// Served by some releases of a component only, so its absence means nothing.
     SomeReleases,
+    /// Of a CRD of this operator, without which it does less.
+    OwnCrd,
 }
 
 /// Namespaces in which a kind is watched.
@@ -192,7 +194,7 @@ pub fn optional_apis() -> Vec<WatchedApi> {
             let label = match K::ROW.availability {
                 Availability::BuiltIn => return,
                 Availability::Optional(label) => Some(label),
-                Availability::SomeReleases => None,
+                Availability::SomeReleases | Availability::OwnCrd => None,
             };
             let (group, version, plural) = (K::group(&()), K::version(&()), K::plural(&()));
             self.0.push(WatchedApi {

@@ -309,7 +309,7 @@ impl Digest for BoosterDigest {}
 
 impl WatchedKind for LiveRole {
     type Digest = RoleDigest;
-    const ROW: Row = Row::new(Availability::SomeReleases, Area::Models, Requeues::Targets).awaited_by_plans();
+    const ROW: Row = Row::new(Availability::OwnCrd, Area::Models, Requeues::Targets).awaited_by_plans();
 
     fn store(stores: &Stores) -> &DigestStore<Self::Digest> {
         &stores.roles

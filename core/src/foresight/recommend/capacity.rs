@@ -56,7 +56,7 @@ pub enum NoCapacity {
     Ready,
     /// Too few windows.
     #[error(
-        "only {0} windows of five minutes have much load, and {WINDOWS_MIN} are needed; choose a longer --since, or pass --capacity"
+        "only {0} windows of five minutes have much load, and {WINDOWS_MIN} are needed; choose a longer --since or file, or pass --capacity"
     )]
     Few(usize),
     /// Even few requests take longer.

@@ -33,12 +33,12 @@ pub(super) struct MeasuredTime {
 pub enum NoServiceTime {
     /// Too short a time with requests.
     #[error(
-        "requests were recorded in {0:.1} hours, and {HOURS_MIN} are needed for a service time; choose a longer --since, or pass --service-time"
+        "requests were recorded in {0:.1} hours, and {HOURS_MIN} are needed for a service time; choose a longer --since or file, or pass --service-time"
     )]
     Hours(f64),
     /// Too few windows.
     #[error(
-        "{0} windows of five minutes have {REQUESTS_MIN} requests that did not wait, and {WINDOWS_MIN} are needed for a service time; choose a longer --since, or pass --service-time"
+        "{0} windows of five minutes have {REQUESTS_MIN} requests that did not wait, and {WINDOWS_MIN} are needed for a service time; choose a longer --since or file, or pass --service-time"
     )]
     Windows(usize),
 }

@@ -162,7 +162,7 @@ impl Evidence {
         let now = Some(current.min().to_string());
         if self.days < DAYS_MIN - 0.01 {
             let reason = format!(
-                "{:.1} days were recorded, and {DAYS_MIN} are needed; choose a longer --since",
+                "{:.1} days were recorded, and {DAYS_MIN} are needed; choose a longer --since or file",
                 self.days
             );
             return Value::kept("min", now, reason);
