@@ -114,6 +114,8 @@ async fn explain_agrees_on_a_missing_prometheus_url() {
     let profile = json!({"apiVersion": "autoscaling.kthena.io/v1alpha1", "kind": "AutoscalingProfile", "metadata": {"name": "default"}, "spec": spec});
     harness::objects::apply(&models.client, profile).await;
     agree_with(&stack, &chat, "Pending", None, &[]).await;
+    let (report, _) = explained(&stack, &Identity::Admin, &chat, &[]);
+    assert_eq!(report["prometheusFrom"], "the AutoscalingProfile default", "{report}");
 }
 
 #[tokio::test]

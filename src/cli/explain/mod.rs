@@ -199,7 +199,7 @@ struct SignalCheck {
     target: Option<ProbeTarget>,
     /// Settings and triggers, before anything was measured.
     resolved: Option<ResolvedIntent>,
-    /// Source of the operator's own address of Prometheus.
+    /// Source of the address of Prometheus.
     source: String,
 }
 
@@ -214,6 +214,10 @@ impl SignalCheck {
         let plan = plan::plan(&observed, view.served.capabilities, &defaults);
         let resolved = plan.explanation.and_then(|found| found.resolved);
         let target = resolved.as_ref().and_then(probe_target);
+        let of_operator = defaults.prometheus.as_ref().map(|settings| &settings.url);
+        if target.as_ref().is_some_and(|target| of_operator != Some(&target.prometheus.url)) {
+            source = format!("the AutoscalingProfile {}", model.profile());
+        }
         Self { observed, defaults, target, resolved, source }
     }
 

@@ -35,7 +35,7 @@ pub(super) struct Explained {
     pub(super) signals: Vec<Signal>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) replicas: Option<Replicas>,
-    /// Source of the operator's own address of Prometheus, for one model.
+    /// Source of the address of Prometheus, for one model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) prometheus_from: Option<String>,
     pub(super) warnings: Vec<String>,
