@@ -114,8 +114,6 @@ async fn explain_agrees_on_a_missing_prometheus_url() {
     let profile = json!({"apiVersion": "autoscaling.kthena.io/v1alpha1", "kind": "AutoscalingProfile", "metadata": {"name": "default"}, "spec": spec});
     harness::objects::apply(&models.client, profile).await;
     agree_with(&stack, &chat, "Pending", None, &[]).await;
-    let (report, _) = explained(&stack, &Identity::Admin, &chat, &[]);
-    assert_eq!(report["prometheusFrom"], "the AutoscalingProfile default", "{report}");
 }
 
 #[tokio::test]
@@ -343,4 +341,10 @@ async fn does_not_report_a_missing_address_that_the_operator_may_have() {
     deploy("copy").await;
     let (report, _) = explained(&stack, &Identity::Admin, &chat, &[]);
     assert!(report["prometheusFrom"].as_str().unwrap().contains("several Deployments"), "{report}");
+
+    let spec = json!({"prometheus": {"url": "http://prometheus:9090"}});
+    let profile = json!({"apiVersion": "autoscaling.kthena.io/v1alpha1", "kind": "AutoscalingProfile", "metadata": {"name": "default"}, "spec": spec});
+    harness::objects::apply(&models.client, profile).await;
+    let (report, _) = explained(&stack, &Identity::Admin, &chat, &[]);
+    assert_eq!(report["prometheusFrom"], "the AutoscalingProfile default", "{report}");
 }
