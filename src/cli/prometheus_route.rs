@@ -18,7 +18,7 @@ use kthena_keda_core::{
 const UNKNOWN_PROMETHEUS: &str = "http://not-known-here.invalid";
 
 /// The error of a query without an address.
-pub(super) const NO_ADDRESS: &str = "no address is known here, pass --prometheus-url";
+pub(super) const NO_ADDRESS: &str = "the address of Prometheus is not known here, so pass --prometheus-url";
 
 /// `true` if the settings have no address that is known here.
 pub(super) fn is_unknown(settings: &PrometheusSettings) -> bool {

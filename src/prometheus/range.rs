@@ -221,7 +221,8 @@ fn is_too_much(status: StatusCode, error: &str) -> bool {
         || texts.iter().any(|text| error.contains(text))
 }
 
-fn shown(error: &str) -> String {
+/// The beginning of an error of another program, escaped.
+pub(super) fn shown(error: &str) -> String {
     printable(&error.chars().take(300).collect::<String>()).into_owned()
 }
 

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use kube::Client;
+use kube::{Client, core::Status};
 use reqwest::{StatusCode, Url};
 
-use super::response;
+use super::{range::shown, response};
 use kthena_keda_core::{intent::PrometheusSettings, observed::Sample};
 
 /// Runs an instant query with the caller's RBAC permissions (`get` on `services/proxy`).
@@ -25,14 +25,21 @@ pub(super) async fn query(
 /// A failure in words. The API server itself answers for a Service that does not exist, and for one without endpoints.
 fn message(settings: &PrometheusSettings, error: kube::Error) -> String {
     match error {
-        kube::Error::Api(status) if status.reason == "NotFound" => {
+        kube::Error::Api(status) if is_missing_service(&status) => {
             let url = settings.url.to_string();
             let host = url.split(['/', ':']).find(|part| part.contains('.')).unwrap_or(&url);
             format!("the Service {host} does not exist, so correct the address of Prometheus")
         }
-        kube::Error::Api(status) => format!("HTTP status {}: {}", status.code, status.message),
+        kube::Error::Api(status) => {
+            format!("HTTP status {}: {}", status.code, shown(&status.message))
+        }
         error => error.to_string(),
     }
+}
+
+/// `true` for the API server's own response; one of Prometheus has no reason.
+fn is_missing_service(status: &Status) -> bool {
+    status.reason == "NotFound"
 }
 
 /// Requests a path of the API with these parameters within a time, and returns the status and the body.
@@ -50,11 +57,11 @@ pub(super) async fn api(
     let response = tokio::time::timeout(limit, client.request_text(request)).await;
     match response.map_err(|_| format!("no response within {} s", limit.as_secs()))? {
         Ok(body) => Ok((StatusCode::OK, body.into_bytes())),
-        Err(kube::Error::Api(status)) => {
+        Err(kube::Error::Api(status)) if !is_missing_service(&status) => {
             let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::BAD_GATEWAY);
             Ok((code, status.message.clone().into_bytes()))
         }
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(message(settings, error)),
     }
 }
 
@@ -121,6 +128,21 @@ mod tests {
         let headers = [("X-Scope-OrgID".to_owned(), "team-a".to_owned())].into();
         let settings = PrometheusSettings { headers, ..PrometheusSettings::from(url) };
         assert_eq!(request(&settings, "/x").unwrap().headers()["x-scope-orgid"], "team-a");
+    }
+
+    /// A Prometheus that answers with 404 is there.
+    #[rstest]
+    #[case(
+        "NotFound",
+        "the Service prometheus.monitoring.svc does not exist, so correct the address of Prometheus"
+    )]
+    #[case("Failed to parse error data", "HTTP status 404: page not found")]
+    fn distinguishes_a_missing_service_from_a_missing_page(#[case] reason: &str, #[case] expected: &str) {
+        let url: kthena_keda_core::domain::PrometheusUrl =
+            "http://prometheus.monitoring.svc:9090/x".parse().unwrap();
+        let status = Status::failure("page not found", reason).with_code(404);
+        let error = kube::Error::Api(Box::new(status));
+        assert_eq!(message(&PrometheusSettings::from(url), error), expected);
     }
 
     #[rstest]

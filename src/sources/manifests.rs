@@ -30,7 +30,7 @@ use kthena_keda_core::{
         kthena::{Inherited, ModelServing},
         profile::AutoscalingProfile,
     },
-    domain::{Capabilities, Key, key, printable, quoted},
+    domain::{Capabilities, Key, key, quoted, shortened},
     intent::Profile,
     observed::{LiveProfile, LiveScaledObject, LocatedRouter, Observed, ObservedRouter, Readable},
     plan::assumed_service,
@@ -224,7 +224,8 @@ impl KindVisitor for Insert<'_> {
 fn unquoted_annotation(object: &Value) -> Option<String> {
     let annotations = object.pointer("/metadata/annotations")?.as_object()?;
     let (key, value) = annotations.iter().find(|(_, value)| !value.is_string() && !value.is_null())?;
-    Some(format!("invalid value {value} for {}: expected a string; put it in quotes", printable(key)))
+    let value = shortened(&value.to_string());
+    Some(format!("invalid value {value} for {}: expected a string; put it in quotes", shortened(key)))
 }
 
 fn group_and_kind(object: &Value) -> (String, String) {

@@ -315,7 +315,10 @@ async fn does_not_report_a_missing_address_that_the_operator_may_have() {
     chat.annotate(&[(&format!("{PREFIX}/shadow"), Some("true"))]).await;
     let (report, _) = explained(&stack, &Identity::Admin, &chat, &[]);
     assert_eq!(link(&report, "scraping")["state"], "unknown", "{report}");
-    assert!(link(&report, "scraping").to_string().contains("no address is known here"), "{report}");
+    assert!(
+        link(&report, "scraping").to_string().contains("the address of Prometheus is not known here"),
+        "{report}"
+    );
     assert!(!report.to_string().contains("not-known-here"), "{report}");
     chat.annotate(&[(&format!("{PREFIX}/shadow"), None)]).await;
 

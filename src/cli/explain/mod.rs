@@ -4,35 +4,33 @@
 mod comparison;
 mod latency;
 mod output;
+mod signal_check;
 mod signals;
 
 use std::{
     io::{self, Write as _},
     process::ExitCode,
-    sync::Arc,
     time::Duration,
 };
 
 use clap::Args;
 use kube::ResourceExt as _;
 
-use self::output::{Explained, Format, LinkReport, Replicas, RouteReport, Signal, rank};
+use self::{
+    output::{Explained, Format, LinkReport, Replicas, RouteReport, Signal, rank},
+    signal_check::{SignalCheck, measure, probe},
+};
 use super::{
-    cluster_view::{Access, ClusterView, Seen},
+    cluster_view::{Access, ClusterView},
     plan_args::{model_name, namespace},
-    prometheus_route::{NO_ADDRESS, PrometheusRoute},
+    prometheus_route::PrometheusRoute,
 };
-use crate::{
-    controllers::{measurements, signal_probe},
-    sources::{live::Live, selector_mismatch, stand_in, waiting_pods},
-};
+use crate::sources::{live::Live, selector_mismatch, stand_in, waiting_pods};
 use kthena_keda_core::{
     api::{annotations::MODEL_NAME, kthena::ModelServing},
-    domain::{Capabilities, PrometheusUrl, ServiceTimeSetting, printable},
+    domain::{Capabilities, PrometheusUrl, printable},
     intent::Profile,
-    observed::{
-        Backend, Destination, Observed, ProbeTarget, RoutedName, Routing, Usage, WaitingPods, find_condition,
-    },
+    observed::{Backend, Destination, Observed, RoutedName, Routing, Usage, WaitingPods, find_condition},
     plan::{self, Desired, Explanation, Link, LinkState, Plan, ResolvedIntent, StandInState, Verdict},
 };
 
@@ -190,77 +188,6 @@ impl Selection<'_> {
 fn mistyped(model: &ModelServing) -> Option<String> {
     let problem = plan::mistyped_opt_in(model)?;
     Some(format!("{}/{}: {problem}", model.namespace().unwrap_or_default(), model.name_any()))
-}
-
-/// Observed state of one model, and the target of its signal probe.
-struct SignalCheck {
-    observed: Observed,
-    defaults: Profile,
-    target: Option<ProbeTarget>,
-    /// Settings and triggers, before anything was measured.
-    resolved: Option<ResolvedIntent>,
-    /// Source of the address of Prometheus.
-    source: String,
-}
-
-impl SignalCheck {
-    fn of(view: &ClusterView, model: &ModelServing) -> Self {
-        let Seen { observed, defaults, prometheus_from: mut source } = view.observe(model);
-        if let Err(ambiguity) = &view.operator
-            && view.route.url.is_none()
-        {
-            source = format!("{source}; {ambiguity}");
-        }
-        let plan = plan::plan(&observed, view.served.capabilities, &defaults);
-        let resolved = plan.explanation.and_then(|found| found.resolved);
-        let target = resolved.as_ref().and_then(probe_target);
-        let of_operator = defaults.prometheus.as_ref().map(|settings| &settings.url);
-        if target.as_ref().is_some_and(|target| of_operator != Some(&target.prometheus.url)) {
-            source = format!("the AutoscalingProfile {}", model.profile());
-        }
-        Self { observed, defaults, target, resolved, source }
-    }
-
-    /// The target, if it can be queried by this route.
-    fn reachable(&self, route: &PrometheusRoute) -> Option<&ProbeTarget> {
-        self.target.as_ref().filter(|target| route.has_address(&target.prometheus))
-    }
-}
-
-fn probe_target(resolved: &ResolvedIntent) -> Option<ProbeTarget> {
-    Some(ProbeTarget {
-        prometheus: resolved.intent.profile.prometheus.clone()?,
-        router: resolved.triggers.router.clone(),
-    })
-}
-
-/// Probes the signals: once for each target, however many models share it.
-async fn probe(checks: &mut [SignalCheck], route: &PrometheusRoute) {
-    let reachable = checks.iter().filter_map(|check| check.reachable(route));
-    let results = signal_probe::probe(&route.querier, reachable.map(|target| route.target(target))).await;
-    for SignalCheck { observed, target, .. } in checks {
-        let result = target.as_ref().map(|target| {
-            let result = results.get(&route.target(target)).cloned();
-            (target.clone(), result.unwrap_or_else(|| Err(NO_ADDRESS.to_owned())))
-        });
-        observed.probes = Arc::new(result.into_iter().collect());
-    }
-}
-
-/// Reads the history of one model for the doubts about its settings. A service time that the operator measures stays as it is: only the operator
-/// adopts another, at its daily look.
-async fn measure(check: &mut SignalCheck, route: &PrometheusRoute) {
-    let (Some(target), Some(ResolvedIntent { intent, triggers, .. })) =
-        (check.reachable(route), &check.resolved)
-    else {
-        return;
-    };
-    let settings = route.settings(&target.prometheus);
-    let mut measured = measurements::measure(&route.querier, &settings, triggers).await.unwrap_or_default();
-    if intent.backlog.service_time == ServiceTimeSetting::Auto {
-        measured.service_time = None;
-    }
-    check.observed.measured = measured;
 }
 
 /// State of the cluster that every model is compared with.

@@ -19,6 +19,7 @@ use self::output::{Format, Range, Row};
 use super::{
     cluster_view::{Access, ClusterView, Seen, is_named},
     plan_args::{model_name, namespace},
+    prometheus_route::NO_ADDRESS,
 };
 use crate::controllers::shadow::{Past, Resumed, Target};
 use kthena_keda_core::{
@@ -154,9 +155,7 @@ impl Shadow {
                     Err(error) => Err(error),
                 }
             }
-            (Some(_), _) => {
-                Err("the address of Prometheus is not known here; pass --prometheus-url".to_owned())
-            }
+            (Some(_), _) => Err(NO_ADDRESS.to_owned()),
             (None, _) => Err(problem.unwrap_or_default()),
         };
         let range = match ShadowState::reported(model) {

@@ -68,7 +68,7 @@ pub enum Availability {
     Optional(&'static str),
     /// Served by some releases of a component only, so its absence means nothing.
     SomeReleases,
-    /// Of a CRD of this operator, without which it does less.
+    /// The CRD of an optional feature of this operator, so its absence means nothing.
     OwnCrd,
 }
 
