@@ -24,10 +24,18 @@ pub(super) fn read(file: &Path) -> Result<Vec<Document>, String> {
         fs::read_to_string(file).map(|content| text = content)
     };
     result.map_err(|error| format!("{name}: {error}"))?;
-    let values: Vec<Value> =
-        serde_saphyr::from_multiple(&text).map_err(|error| format!("{name}: {error}"))?;
+    let on_one_line = serde_saphyr::options! { with_snippet: false };
+    let values: Vec<Value> = serde_saphyr::from_multiple_with_options(&text, on_one_line)
+        .map_err(|error| format!("{name}: {error}"))?;
     let documents = values.into_iter().enumerate().filter(|(_, object)| !object.is_null());
-    Ok(documents.flat_map(|(i, object)| items(format!("{name}, document {}", i + 1), object)).collect())
+    let documents: Vec<Document> =
+        documents.flat_map(|(i, object)| items(format!("{name}, document {}", i + 1), object)).collect();
+    match documents.iter().find(|document| document.object.get("kind").is_none()) {
+        Some(Document { place, .. }) => {
+            Err(format!("{place}: not a Kubernetes object, since it has no kind; pass files with manifests"))
+        }
+        None => Ok(documents),
+    }
 }
 
 /// The objects of a `List`, or the object itself.

@@ -1,9 +1,9 @@
 //! Roles on a real API server: objects, permissions, and faults between the read and the write. Kthena's controllers, KEDA and the HPA do not
 //! run here, so the tests write what these would.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
-use harness::{Crds, ModelServing, Process, Settings, Stack, kinds, wait};
+use harness::{Crds, Identity, ModelServing, Process, Settings, Stack, kinds, wait};
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use kube::{
     Api, ResourceExt as _,
@@ -223,6 +223,23 @@ async fn the_end_of_scaling_removes_the_objects_and_keeps_the_numbers() {
     chat.annotate(&[("kthena.io/model-name", None)]).await;
     no_objects(&chat).await;
     assert_eq!(number(&chat.get().await, "decode"), 3);
+}
+
+/// Its number does not follow the signals, and they do not count in ServingGroups.
+#[tokio::test]
+async fn explain_requests_no_serving_groups_for_a_model_with_scaled_roles() {
+    let stack = stack().await;
+    let chat = model(stack).await;
+    target(&chat, "decode").await;
+    let kubeconfig = stack.control_plane.kubeconfig(&Identity::Admin);
+    let model = format!("{}/chat", chat.namespace.name);
+    let arguments = [model.as_str(), "--prometheus-url=http://prometheus:9090"];
+    let (report, _) = harness::explain(Path::new(BINARY), &kubeconfig, &arguments);
+    let report = report.unwrap();
+    assert_eq!(report["replicas"]["now"], 1, "{report}");
+    for absent in ["min", "max", "wanted"] {
+        assert!(report["replicas"].get(absent).is_none(), "{absent} in {report}");
+    }
 }
 
 /// A GitOps tool that applies its manifest again and again, each time with the number of the role.

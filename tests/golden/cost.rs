@@ -86,8 +86,12 @@ fn no_known_costs_exit_with_3() {
     let first = fs::read_to_string(&path).unwrap().lines().next().unwrap().to_owned();
     fs::write(&path, first).unwrap();
     let output = cost(&["--history", &path]);
-    let error = String::from_utf8_lossy(&output.stderr);
+    let (table, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert_eq!(output.status.code(), Some(3), "{error}");
-    assert!(error.contains("the number of ServingGroups is not recorded"), "{error}");
-    assert!(error.contains("100 % of the steps have no value of a trigger"), "{error}");
+    assert_eq!(error, "error: the costs of no model are known; see the reasons above\n");
+    for reason in
+        ["the number of ServingGroups is not recorded", "100 % of the steps have no value of a trigger"]
+    {
+        assert!(table.contains(reason), "{table}");
+    }
 }

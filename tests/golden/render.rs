@@ -255,11 +255,15 @@ fn reports_a_manifest_of_the_wrong_shape(#[case] fields: &str, #[case] why: &str
     assert!(!text(&output.stderr).contains("nothing to print"), "{}", text(&output.stderr));
 }
 
-#[test]
-fn reports_a_file_that_is_not_yaml() {
-    let output = stdin("a: [", &[]);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("error: -: "), "{}", text(&output.stderr));
+#[rstest]
+#[case::no_yaml("a: [", "error: -: ")]
+#[case::no_object("timestamp,requests", "error: -, document 1: not a Kubernetes object")]
+#[case::no_kind("a: {}\n---\nb: {}", "error: -, document 1: not a Kubernetes object")]
+fn reports_a_file_without_manifests_in_one_line(#[case] input: &str, #[case] why: &str) {
+    let output = stdin(input, &[]);
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.starts_with(why) && error.lines().count() == 1 && !error.contains("\\n"), "{error}");
 }
 
 const BOOSTED: &str = r"

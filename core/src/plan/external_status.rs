@@ -208,7 +208,7 @@ pub(super) fn signals(
             let effect = if intent.shadow {
                 "its number in shadow does not change meanwhile"
             } else {
-                "the model is still scaled"
+                "the model is scaled as before"
             };
             let error = format!(
                 "Prometheus could not be queried ({}), so missing signals are not detected; {effect}; see {HELP}#prometheus-unreachable",

@@ -124,17 +124,7 @@ impl Cost {
                 |file: &PathBuf| Ok(self.of_subject(&Subjected::of_history(read_history(file)?)?, None));
             self.history.iter().map(of_file).collect::<Result<Vec<_>, Failure>>()?
         };
-        if models.iter().all(|cost| cost.actual.is_none() && cost.now.is_none()) {
-            let reasons: Vec<String> = models
-                .iter()
-                .flat_map(|cost| {
-                    cost.unknown
-                        .iter()
-                        .map(move |reason| format!("{}/{}: {reason}", cost.namespace, cost.name))
-                })
-                .collect();
-            return Err(Failure::Unfit(reasons.join("; ")));
-        }
+        let is_any_known = models.iter().any(|cost| cost.actual.is_some() || cost.now.is_some());
         let report =
             CostReport::new(models, Costs { gpus_per_group: self.gpus_per_group, gpu_hour: self.gpu_price });
         let text = match self.output {
@@ -143,7 +133,10 @@ impl Cost {
             Format::Csv => report.csv(),
         };
         let result = io::stdout().lock().write_all(text.as_bytes());
-        result.map_err(|error| Failure::Input(format!("cannot write to standard output: {error}")))
+        result.map_err(|error| Failure::Input(format!("cannot write to standard output: {error}")))?;
+        is_any_known.then_some(()).ok_or_else(|| {
+            Failure::Unfit("the costs of no model are known; see the reasons above".to_owned())
+        })
     }
 
     async fn of_cluster(&self) -> Result<Vec<ModelCost>, Failure> {

@@ -17,7 +17,7 @@ use clap::Args;
 use kube::ResourceExt as _;
 
 use self::{
-    output::{Explained, Format, LinkReport, Replicas, RouteReport, Signal, rank},
+    output::{Bounds, Explained, Format, LinkReport, Replicas, RouteReport, Signal, rank},
     signal_check::{SignalCheck, measure, probe},
 };
 use super::{
@@ -311,7 +311,10 @@ fn route_report(name: &str, destination: &Destination) -> RouteReport {
 }
 
 fn replicas(observed: &Observed, resolved: &ResolvedIntent, signals: &[Signal]) -> Replicas {
-    let (min, max) = (resolved.intent.replicas.min(), resolved.intent.replicas.max());
+    let bounds = resolved
+        .roles
+        .is_empty()
+        .then(|| Bounds { min: resolved.intent.replicas.min(), max: resolved.intent.replicas.max() });
     let wanted = signals.iter().filter_map(|signal| signal.wanted).reduce(f64::max);
     let conditions = observed.hpa.as_ref().map(|hpa| &hpa.conditions);
     let hpa = ["AbleToScale", "ScalingLimited"]
@@ -322,9 +325,10 @@ fn replicas(observed: &Observed, resolved: &ResolvedIntent, signals: &[Signal]) 
         now: observed.model_serving.replicas(),
         available: observed.model_serving.status.available_replicas,
         waiting: observed.waiting.as_ref().and_then(WaitingPods::words).map(str::to_owned),
-        min,
-        max,
-        wanted: wanted.map(|wanted| wanted.clamp(f64::from(min), f64::from(max))),
+        bounds,
+        wanted: bounds
+            .zip(wanted)
+            .map(|(Bounds { min, max }, wanted)| wanted.clamp(f64::from(min), f64::from(max))),
         hpa: hpa.collect(),
     }
 }

@@ -143,13 +143,20 @@ pub(super) struct Replicas {
     /// Words of the scheduler or the kubelet about a pod that does not start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) waiting: Option<String>,
-    pub(super) min: i32,
-    pub(super) max: i32,
+    /// `None` if roles are scaled, and the number of ServingGroups stays.
+    #[serde(flatten)]
+    pub(super) bounds: Option<Bounds>,
     /// Number that the signals request, within the bounds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) wanted: Option<f64>,
     /// Reasons and messages of the HPA's conditions about its next step.
     pub(super) hpa: Vec<String>,
+}
+
+#[derive(Clone, Copy, Serialize)]
+pub(super) struct Bounds {
+    pub(super) min: i32,
+    pub(super) max: i32,
 }
 
 /// Prints the one model that was selected by name in full, else one line for each model.
@@ -172,7 +179,7 @@ pub(super) fn print(all: &[Explained], format: Format, is_selected_by_name: bool
             found.namespace,
             found.name,
             found.reason,
-            first_sentence(&found.message)
+            first_clause(&found.message)
         )
     })
 }
@@ -222,15 +229,15 @@ fn print_one(out: &mut impl io::Write, found: &Explained, paint: Paint) -> io::R
             )?;
         }
     }
-    if let Some(Replicas { now, available, waiting, min, max, wanted, hpa }) = &found.replicas {
+    if let Some(Replicas { now, available, waiting, bounds, wanted, hpa }) = &found.replicas {
         let wanted = wanted.map(|wanted| format!(", signals request {wanted}")).unwrap_or_default();
         let available =
             available.map(|available| format!(", {available} of {now} available")).unwrap_or_default();
-        writeln!(
-            out,
-            "  {:<18} spec.replicas {now}{available}{wanted}, bounds {min} to {max}",
-            "ServingGroups"
-        )?;
+        let bounds = bounds.map_or_else(
+            || ", which stay, since roles are scaled".to_owned(),
+            |Bounds { min, max }| format!(", bounds {min} to {max}"),
+        );
+        writeln!(out, "  {:<18} spec.replicas {now}{available}{wanted}{bounds}", "ServingGroups")?;
         waiting.iter().try_for_each(|words| writeln!(out, "  {:<18} {words}", "pods"))?;
         hpa.iter().try_for_each(|condition| writeln!(out, "  {:<18} {condition}", "HPA"))?;
     }
@@ -269,7 +276,25 @@ impl Paint {
 
 /// Problem, effect and remedy below each other, in the column of the details.
 fn one_clause_per_line(detail: &str) -> String {
-    detail.replace("; ", &format!("\n{:21}", ""))
+    clauses(detail).join(&format!("\n{:21}", ""))
+}
+
+/// The parts of a message between each "; " that is not in parentheses.
+fn clauses(message: &str) -> Vec<&str> {
+    let (mut depth, mut start, mut found) = (0_usize, 0, Vec::new());
+    for (at, character) in message.char_indices() {
+        match character {
+            '(' => depth += 1,
+            ')' => depth = depth.saturating_sub(1),
+            ';' if depth == 0 && message[at..].starts_with("; ") => {
+                found.push(&message[start..at]);
+                start = at + 2;
+            }
+            _ => {}
+        }
+    }
+    found.push(&message[start..]);
+    found
 }
 
 fn serving_groups(number: f64) -> String {
@@ -277,9 +302,8 @@ fn serving_groups(number: f64) -> String {
     format!("{number} {unit}")
 }
 
-/// The message up to the first "; ".
-fn first_sentence(message: &str) -> &str {
-    message.split("; ").next().unwrap_or_default()
+fn first_clause(message: &str) -> &str {
+    clauses(message).first().copied().unwrap_or_default()
 }
 
 /// Sort rank of a status: broken models first.
@@ -318,7 +342,7 @@ mod tests {
             reason: "ProfileNotFound",
             message: String::new(),
             links: vec![
-                LinkReport { name: "annotations", state: "holds", detail: "a; b".to_owned() },
+                LinkReport { name: "annotations", state: "holds", detail: "a (b; c); d".to_owned() },
                 LinkReport { name: "profile", state: "broken", detail: "no profile; create it".to_owned() },
             ],
             routes: Vec::new(),
@@ -330,7 +354,7 @@ mod tests {
         };
         let mut out = Vec::new();
         print_one(&mut out, &found, Paint { is_enabled: false }).unwrap();
-        let expected = "models/chat: ProfileNotFound\n✓ annotations        a; b\n✗ profile            no profile\n                     create it\n";
+        let expected = "models/chat: ProfileNotFound\n✓ annotations        a (b; c); d\n✗ profile            no profile\n                     create it\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
 

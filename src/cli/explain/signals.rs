@@ -52,7 +52,9 @@ pub(super) async fn current(
             query: trigger.query.clone(),
             target: trigger.threshold.clone(),
             value,
-            wanted: value.and_then(|value| wanted(trigger, &resolved.intent, value, replicas)),
+            wanted: value
+                .filter(|_| resolved.roles.is_empty())
+                .and_then(|value| wanted(trigger, &resolved.intent, value, replicas)),
             problem,
             latency: Latency::measure(trigger, resolved, &settings, route).await,
             backlog: backlog(trigger, resolved, &settings, route).await,

@@ -80,7 +80,7 @@ pub(super) fn short(value: f64) -> f64 {
     format!("{value:.2e}").parse().unwrap_or(value)
 }
 
-/// Seconds as a duration of a setting: whole seconds from 10 s on, else milliseconds rounded up to two digits.
+/// Seconds as a duration of a setting, rounded up: to whole seconds from 10 s on, else to three digits.
 #[allow(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -91,7 +91,7 @@ pub(super) fn duration(seconds: f64) -> String {
     if seconds >= 10.0 {
         return format!("{}s", seconds.ceil() as u64);
     }
-    let unit = if seconds >= 1.0 { 100.0 } else { 10.0 };
+    let unit = if seconds >= 1.0 { 10.0 } else { 1.0 };
     let millis = (seconds * 1000.0 / unit - 1e-6).ceil() * unit;
     if millis % 1000.0 < 0.5 {
         format!("{}s", (millis / 1000.0) as u64)
@@ -107,9 +107,9 @@ mod tests {
     use super::*;
 
     #[rstest]
-    #[case(0.734, "740ms")]
+    #[case(0.7334, "734ms")]
     #[case(5.0, "5s")]
-    #[case(5.41, "5500ms")]
+    #[case(5.536, "5540ms")]
     #[case(25.2, "26s")]
     fn durations_are_rounded_up(#[case] seconds: f64, #[case] expected: &str) {
         assert_eq!(duration(seconds), expected);
