@@ -92,7 +92,7 @@ OWN_CHAINS := closed_loop::roles closed_loop::stand_in closed_loop::backtest
 test: doctor check stack verify-files image-check ## Run all checks and tests, as CI does
 	target/stack/bin/cargo-deny --log-level error check --hide-inclusion-graph licenses bans sources
 	@tests/stack/hpa-differential
-	cargo test --locked $(TIMED) --test promql --test apiserver $(TIMES) | tee $(LOG)
+	cargo test --locked $(TIMED) --test promql --test apiserver $(TIMES) --test-threads=6 | tee $(LOG)
 	cargo test --locked $(TIMED) --test faults $(TIMES) --test-threads=4 | tee -a $(LOG)
 	cargo test --locked $(TIMED_IN_NAMESPACE) --test chart --test hold $(TIMES) --test-threads=4 | tee -a $(LOG)
 	cargo test --locked $(TIMED_IN_NAMESPACE) --test loop $(TIMES) --test-threads=8 $(addprefix --skip ,$(OWN_CHAINS)) | tee -a $(LOG)
