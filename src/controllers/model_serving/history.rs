@@ -1,4 +1,4 @@
-//! In-memory history of each model: its last condition write, last report and last applied objects.
+//! In-memory history of each model: the writes of its condition, its last report and its last applied objects.
 //!
 //! A restart empties it and still writes nothing: a condition is then throttled as if it had just been written.
 
@@ -13,6 +13,7 @@ use kube::{ResourceExt as _, api::PartialObjectMeta};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
+use super::condition_history::ConditionHistory;
 use crate::{
     cluster::server_side_apply::Applied,
     controllers::{foreign_fields::ForeignFields, throttle::Throttle},
@@ -22,18 +23,10 @@ use kthena_keda_core::{
         kthena::{ModelServing, ReplicasWriter},
         metadata::OPERATOR,
     },
-    domain::{VerdictReason, version},
+    domain::version,
     observed::{Fingerprint, LiveObject},
-    plan::{Verdict, is_load_reason},
+    plan::Verdict,
 };
-
-/// Least time between two changes of a condition's message while its reason stays.
-const MESSAGE_INTERVAL: Duration = Duration::from_mins(10);
-/// Least time between two changes from idle to scaling or back.
-const LOAD_REASON_INTERVAL: Duration = Duration::from_mins(1);
-
-/// Time for which a first condition `Pending` is not written by itself: KEDA reports on a new ScaledObject within seconds.
-const FIRST_PENDING_AFTER: Duration = Duration::from_secs(10);
 
 /// Time after the start of the process in which mistyped annotations are not reported: they were reported when
 /// they were set.
@@ -55,11 +48,7 @@ impl Default for History {
 
 #[derive(Debug, Default)]
 struct ModelHistory {
-    condition_writes: Throttle,
-    /// First reconcile in which the model had no condition and waited for KEDA.
-    pending_since: Option<Instant>,
-    /// Hash of the users' settings at the last write of the condition; after a restart, at the first reconcile.
-    user_input: Option<u64>,
+    condition: ConditionHistory,
     pause_writes: Throttle,
     /// First reconcile in a row in which KEDA reported a pause without an annotation.
     ended_pause_since: Option<Instant>,
@@ -105,53 +94,29 @@ impl History {
         verdict: &Verdict,
         user_input: u64,
     ) -> Option<Duration> {
-        let Some(before) = before else {
-            // If it was written before, another client has removed it.
-            return self.models().get(uid)?.condition_writes.remaining_delay();
-        };
-        let least_age = least_age(before, verdict)?;
-        if self.models().get(uid).and_then(|model| model.user_input).is_some_and(|known| known != user_input)
-        {
-            return None;
-        }
-        let last_write = self.models().get(uid).and_then(|model| model.condition_writes.last());
-        let age = last_write.unwrap_or(self.started).elapsed();
-        least_age.checked_sub(age).filter(|delay| !delay.is_zero())
+        let (models, unknown) = (self.models(), ConditionHistory::default());
+        let condition = models.get(uid).map_or(&unknown, |model| &model.condition);
+        condition.delay(before, verdict, user_input, self.started)
     }
 
-    /// Time until a first condition with this verdict is worth a write of its own. One that was written, and that another client removed, is
-    /// not the first.
+    /// Time until a first condition with this verdict is worth a write of its own.
     pub(super) fn first_condition_delay(&self, uid: &str, verdict: &Verdict) -> Option<Duration> {
-        if verdict.reason != VerdictReason::Pending {
-            return None;
-        }
-        let mut models = self.models();
-        let model = models.entry(uid.to_owned()).or_default();
-        if model.condition_writes.last().is_some() {
-            return None;
-        }
-        let age = model.pending_since.get_or_insert_with(Instant::now).elapsed();
-        FIRST_PENDING_AFTER.checked_sub(age).filter(|delay| !delay.is_zero())
+        self.models().entry(uid.to_owned()).or_default().condition.first_delay(verdict)
     }
 
     /// Records what users have written, at the first reconcile after a restart.
     pub(super) fn record_first_input(&self, uid: &str, user_input: impl FnOnce() -> u64) {
-        let mut models = self.models();
-        let model = models.entry(uid.to_owned()).or_default();
-        model.user_input.get_or_insert_with(user_input);
+        self.models().entry(uid.to_owned()).or_default().condition.record_first_input(user_input);
     }
 
     /// Records the input that the condition in place is about.
     pub(super) fn record_input(&self, uid: &str, user_input: u64) {
-        self.models().entry(uid.to_owned()).or_default().user_input = Some(user_input);
+        self.models().entry(uid.to_owned()).or_default().condition.record_input(user_input);
     }
 
     /// Records that a condition was written.
     pub(super) fn record_condition_write(&self, uid: &str, user_input: u64) {
-        let mut models = self.models();
-        let model = models.entry(uid.to_owned()).or_default();
-        model.condition_writes.record();
-        model.user_input = Some(user_input);
+        self.models().entry(uid.to_owned()).or_default().condition.record_write(user_input);
     }
 
     /// Time until the pause of a kept ScaledObject may be changed again.
@@ -362,70 +327,10 @@ impl History {
     }
 }
 
-/// Age that a condition must have before it may change to this verdict, unless users caused the change.
-fn least_age(before: &Condition, verdict: &Verdict) -> Option<Duration> {
-    if before.status != verdict.status.as_str() {
-        return None;
-    }
-    if before.reason != verdict.reason.as_str() {
-        return (is_load_reason(&before.reason) && is_load_reason(verdict.reason.as_str()))
-            .then_some(LOAD_REASON_INTERVAL);
-    }
-    // Other tenants' series and routes are the cause of some messages, so no kind of message is exempt.
-    Some(MESSAGE_INTERVAL)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::runtime::delays::KEDA_RESUME;
-    use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
-    use kthena_keda_core::domain::{
-        Reason, Status,
-        VerdictReason::{Idle, Paused, Pending, Problem},
-    };
-    use rstest::rstest;
-
-    #[rstest]
-    #[case::first_trouble(("True", "Scaling", "a"), (Status::False, Problem(Reason::HpaNotScaling), "b"), None)]
-    #[case::over(("False", "HpaNotScaling", "a"), (Status::True, Idle, "b"), None)]
-    #[case::busy_and_idle(("True", "Scaling", "a"), (Status::True, Idle, "b"), Some(LOAD_REASON_INTERVAL))]
-    #[case::paused(("True", "Scaling", "a"), (Status::True, Paused, "b"), None)]
-    #[case::text_of_others(("False", "HpaNotScaling", "a"), (Status::False, Problem(Reason::HpaNotScaling), "b"), Some(MESSAGE_INTERVAL))]
-    #[case::warning_of_a_probe(("True", "Idle", "a; a router elsewhere serves requests"), (Status::True, Idle, "a"), Some(MESSAGE_INTERVAL))]
-    #[case::text_of_the_operator(("False", "InvalidConfiguration", "a"), (Status::False, Problem(Reason::InvalidConfiguration), "b"), Some(MESSAGE_INTERVAL))]
-    #[case::only_the_rest(("False", "InvalidConfiguration", "a; also reported: X: b"), (Status::False, Problem(Reason::InvalidConfiguration), "a; also reported: X: c"), Some(MESSAGE_INTERVAL))]
-    fn throttles_changes_that_users_did_not_make(
-        #[case] before: (&str, &str, &str),
-        #[case] after: (Status, VerdictReason, &str),
-        #[case] expected: Option<Duration>,
-    ) {
-        let before = Condition {
-            status: before.0.to_owned(),
-            reason: before.1.to_owned(),
-            message: before.2.to_owned(),
-            type_: String::new(),
-            last_transition_time: Time(Timestamp::UNIX_EPOCH),
-            observed_generation: None,
-        };
-        let verdict = Verdict { status: after.0, reason: after.1, message: after.2.to_owned() };
-        assert_eq!(least_age(&before, &verdict), expected);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn gives_keda_time_before_the_first_condition_says_that_it_waits() {
-        let verdict = |reason| Verdict { status: Status::Unknown, reason, message: String::new() };
-        let history = History::default();
-        assert_eq!(history.first_condition_delay("a", &verdict(Pending)), Some(FIRST_PENDING_AFTER));
-        tokio::time::advance(FIRST_PENDING_AFTER / 2).await;
-        assert_eq!(history.first_condition_delay("a", &verdict(Pending)), Some(FIRST_PENDING_AFTER / 2));
-        assert_eq!(history.first_condition_delay("a", &verdict(Idle)), None);
-        assert_eq!(history.first_condition_delay("b", &verdict(Pending)), Some(FIRST_PENDING_AFTER));
-        tokio::time::advance(FIRST_PENDING_AFTER / 2).await;
-        assert_eq!(history.first_condition_delay("a", &verdict(Pending)), None);
-        history.record_condition_write("removed", 1);
-        assert_eq!(history.first_condition_delay("removed", &verdict(Pending)), None);
-    }
 
     #[tokio::test(start_paused = true)]
     async fn reports_a_mistyped_annotation_once_for_each_change() {
@@ -468,51 +373,5 @@ mod tests {
         assert_eq!(history.record_replicas_writer(&model_serving(3, "kthena", None)), None);
         let reset = history.record_replicas_writer(&model_serving(1, "kthena", None));
         assert_eq!(reset.as_deref(), Some("kthena"));
-    }
-
-    /// Other controllers' words are throttled, and those that follow from an annotation, a profile or a route are not.
-    #[tokio::test(start_paused = true)]
-    async fn answers_at_once_to_what_users_write() {
-        let before = Condition {
-            status: "False".to_owned(),
-            reason: "ModelNotSeen".to_owned(),
-            message: "no ModelRoute carries \"lama\"".to_owned(),
-            type_: String::new(),
-            last_transition_time: Time(Timestamp::UNIX_EPOCH),
-            observed_generation: None,
-        };
-        let history = History::default();
-        history.record_condition_write("a", 1);
-        let message = "no ModelRoute carries \"Llama\"".to_owned();
-        let verdict = Verdict { status: Status::False, reason: Problem(Reason::ModelNotSeen), message };
-        assert!(history.condition_delay("a", Some(&before), &verdict, 1).is_some());
-        assert_eq!(history.condition_delay("a", Some(&before), &verdict, 2), None);
-        history.record_condition_write("a", 2);
-        assert!(history.condition_delay("a", Some(&before), &verdict, 2).is_some());
-        // After a restart, the first reconcile is what a change is compared with.
-        let restarted = History::default();
-        restarted.record_first_input("a", || 2);
-        restarted.record_first_input("a", || 9);
-        assert!(restarted.condition_delay("a", Some(&before), &verdict, 2).is_some());
-        assert_eq!(restarted.condition_delay("a", Some(&before), &verdict, 3), None);
-    }
-
-    /// The wall clock may have stepped since the condition was written, by this process or an earlier one.
-    #[rstest]
-    fn ignores_the_wall_clock_time_in_a_condition(#[values(-3600, 0, 3600)] step: i64) {
-        let before = Condition {
-            status: "True".to_owned(),
-            reason: "Scaling".to_owned(),
-            message: String::new(),
-            type_: String::new(),
-            last_transition_time: Time(Timestamp::from_second(Timestamp::now().as_second() + step).unwrap()),
-            observed_generation: None,
-        };
-        let verdict = Verdict { status: Status::True, reason: Idle, message: String::new() };
-        let delay = History::default().condition_delay("a", Some(&before), &verdict, 0);
-        assert!(
-            delay.is_some_and(|delay| delay <= LOAD_REASON_INTERVAL && delay > LOAD_REASON_INTERVAL / 2),
-            "{delay:?}"
-        );
     }
 }

@@ -3,6 +3,7 @@
 //! [`reconcile`] is the place to start.
 
 mod apply;
+mod condition_history;
 mod history;
 mod reconcile;
 mod report;
