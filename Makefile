@@ -188,6 +188,13 @@ bench: ## Measure the cost of BENCH_MODELS models against a bare client, and wri
 bench-plan: ## Measure the number of plans per second on one core
 	cargo bench --locked -p benches --bench plan
 
+.PHONY: bench-queries
+bench-queries: ## Measure the cost of 50 models in shadow, and of measuring the service times of 1,000; 15 minutes
+	@tests/stack/build $(CONTROL_PLANE) prometheus
+	cargo build --locked --release -p benches
+	image/check target/image/kthena-keda
+	target/release/scale queries target/image/kthena-keda
+
 .PHONY: bench-foresight
 bench-foresight: ## Measure the time for the simulation of a week on one core, and of a thousand candidates on two
 	cargo bench --locked -p benches --bench foresight

@@ -17,6 +17,7 @@ mod figures;
 mod floor;
 mod latency;
 mod models;
+mod queries;
 mod report;
 mod tenant;
 
@@ -45,6 +46,14 @@ struct Cli {
 enum Command {
     /// Runs the benchmark.
     Rounds(Bench),
+    /// Measures the cost of the operator's own queries, and prints it.
+    Queries {
+        /// Operator binary.
+        binary: PathBuf,
+        /// Number of models.
+        #[arg(long, default_value_t = 1000)]
+        models: usize,
+    },
     /// Writes the page and its plots again from the results in a folder.
     Report {
         /// Folder of the results, such as `docs/benchmarks`.
@@ -102,6 +111,7 @@ async fn main() {
     match Cli::parse().command {
         Command::Floor { kubeconfig, file, watching } => floor::run(kubeconfig, &file, watching).await,
         Command::Rounds(bench) => bench.run().await,
+        Command::Queries { binary, models } => queries::run(&binary, models).await,
         Command::Report { folder } => report::pages(&folder),
     }
 }

@@ -48,7 +48,7 @@ impl Models {
         object
             .labels_mut()
             .insert("shard".to_owned(), if i.is_multiple_of(2) { "a" } else { "b" }.to_owned());
-        object.annotations_mut().insert(MODEL_NAME.to_owned(), format!("llama-{i}"));
+        object.annotations_mut().insert(MODEL_NAME.to_owned(), name(i));
         object.annotations_mut().insert("autoscaling.kthena.io/profile".to_owned(), PROFILE.to_owned());
         object.data = json!({"spec": {"schedulerName": "volcano", "replicas": 1, "template": {"roles": [{
             "name": "engine", "replicas": 1, "workerReplicas": 1, "entryTemplate": pod("leader"), "workerTemplate": pod("worker"),
@@ -82,6 +82,13 @@ impl Models {
     pub async fn change_profile(&self) {
         let profiles: Api<DynamicObject> = Api::all_with(self.namespace.client.clone(), &kinds::profile());
         let patch = Patch::Merge(json!({"spec": {"replicas": {"max": 20}}}));
+        profiles.patch(PROFILE, &PatchParams::default(), &patch).await.expect("a patch");
+    }
+
+    /// Has the operator measure the service time of all models.
+    pub async fn measure_service_times(&self) {
+        let profiles: Api<DynamicObject> = Api::all_with(self.namespace.client.clone(), &kinds::profile());
+        let patch = Patch::Merge(json!({"spec": {"backlog": {"serviceTime": "auto"}}}));
         profiles.patch(PROFILE, &PatchParams::default(), &patch).await.expect("a patch");
     }
 

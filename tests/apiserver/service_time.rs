@@ -1,79 +1,13 @@
 //! The service time that the operator measures itself, in a day of history.
 
-use std::{
-    fmt::Write as _,
-    path::Path,
-    process::Command,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{path::Path, process::Command};
 
-use harness::{Crds, Identity, ModelServing, Settings, Stack, neighbours::Prometheus};
+use harness::{Crds, Identity, ModelServing, Settings, Stack, neighbours::Prometheus, past_requests};
 use serde_json::Value;
 
 use super::shared::BINARY;
 
 pub(super) const KEY: &str = "autoscaling.kthena.io/measured-service-time";
-
-/// Scrapes of the history: one each 15 s for 26 hours.
-const SCRAPES: u64 = 26 * 240;
-
-/// 26 hours in which a ServingGroup of each model served 8 requests in each 15 s, each in 4.9 s.
-pub(super) fn history(namespace: &str, models: &[&str]) -> String {
-    let router = |model: &str| {
-        format!(r#"model="{model}",namespace="kthena-system",pod="router-0",status_code="200""#)
-    };
-    let groups = |model: &str, state: &str| {
-        format!(r#"namespace="{namespace}",model_serving="{model}",state="{state}""#)
-    };
-    let tenths_of_seconds = |scrape| format!("{}e-1", 8 * 49 * scrape);
-    let families = [
-        family(
-            "kthena_router_request_duration_seconds_sum",
-            models.iter().map(|model| router(model)),
-            tenths_of_seconds,
-        ),
-        family(
-            "kthena_router_request_duration_seconds_count",
-            models.iter().map(|model| router(model)),
-            |scrape| (8 * scrape).to_string(),
-        ),
-        family("kthena_router_requests_total", models.iter().map(|model| router(model)), |scrape| {
-            (8 * scrape).to_string()
-        }),
-        family(
-            "kthena_router_request_duration_seconds_bucket",
-            models.iter().flat_map(|model| ["6", "+Inf"].map(|le| format!("{},le={le:?}", router(model)))),
-            |scrape| (8 * scrape).to_string(),
-        ),
-        family(
-            "kthena_router_active_requests",
-            ["router-0"].map(|pod| format!(r#"namespace="kthena-system",pod="{pod}""#)).into_iter(),
-            |_| "3".to_owned(),
-        ),
-        family("kthena_router_active_downstream_requests", models.iter().map(|model| router(model)), |_| {
-            "3".to_owned()
-        }),
-        family(
-            "kthena_keda_replicas",
-            models.iter().flat_map(|model| ["spec", "ready"].map(|state| groups(model, state))),
-            |_| "1".to_owned(),
-        ),
-    ];
-    families.concat() + "# EOF\n"
-}
-
-/// Samples of one metric until now.
-fn family(name: &str, series: impl Iterator<Item = String>, value: impl Fn(u64) -> String) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    let mut text = format!("# TYPE {name} unknown\n");
-    for labels in series {
-        for scrape in 0..=SCRAPES {
-            let at = now - (SCRAPES - scrape) * 15;
-            writeln!(text, "{name}{{{labels}}} {} {at}", value(scrape)).unwrap();
-        }
-    }
-    text
-}
 
 fn queries(scaled_object: &Value) -> String {
     scaled_object["spec"]["triggers"].to_string()
@@ -83,7 +17,7 @@ fn queries(scaled_object: &Value) -> String {
 async fn measures_the_service_time_once_and_writes_nothing_after_a_restart() {
     let stack = Stack::start(&[Crds::kthena(), Crds::keda(), Crds::prometheus_operator()]).await;
     let models = stack.namespace().await;
-    let history = history(&models.name, &["measured", "fixed", "wrong", "off"]);
+    let history = past_requests(&models.name, &["measured", "fixed", "wrong", "off"], 15);
     let prometheus = Prometheus::with_history(&stack.control_plane.folder, &history).await;
     let settings = Settings::new(BINARY).without("--prometheus-url");
     let settings = settings.with(&format!("--prometheus-url={}", prometheus.url));
@@ -143,7 +77,8 @@ async fn recommend_and_cost_read_the_history() {
     let stack = Stack::start(&[Crds::kthena(), Crds::keda(), Crds::prometheus_operator()]).await;
     let models = stack.namespace().await;
     let prometheus =
-        Prometheus::with_history(&stack.control_plane.folder, &history(&models.name, &["chat"])).await;
+        Prometheus::with_history(&stack.control_plane.folder, &past_requests(&models.name, &["chat"], 15))
+            .await;
     models.model_serving("chat").opted_in("chat").create().await;
     let (model, url) = (format!("{}/chat", models.name), format!("--prometheus-url={}", prometheus.url));
     let report = run(&stack, &["recommend", &model, "--since=25h", "--step=60s", &url]);

@@ -4,15 +4,12 @@ use std::time::Duration;
 
 use harness::{
     Crds, Fault, FaultProxy, ModelServing, Process, Settings, Stack, ask, kinds, neighbours::Prometheus,
-    wait::until_asked_within,
+    past_requests, wait::until_asked_within,
 };
 use kube::{Api, api::PostParams};
 use serde_json::json;
 
-use super::{
-    service_time::{KEY, history},
-    shared::BINARY,
-};
+use super::{service_time::KEY, shared::BINARY};
 
 /// Time of one answer.
 const SLOW: Duration = Duration::from_secs(30);
@@ -38,8 +35,8 @@ async fn a_slow_prometheus_delays_only_its_own_models() {
     let folder = &stack.control_plane.folder;
     let slow_names: Vec<String> = (0..40).map(|number| format!("slow-{number}")).collect();
     let names: Vec<&str> = slow_names.iter().map(String::as_str).collect();
-    let fast = Prometheus::with_history(folder, &history(&models.name, &["fast", "shadow"])).await;
-    let far = Prometheus::with_history(&folder.join("far"), &history(&others.name, &names)).await;
+    let fast = Prometheus::with_history(folder, &past_requests(&models.name, &["fast", "shadow"], 15)).await;
+    let far = Prometheus::with_history(&folder.join("far"), &past_requests(&others.name, &names, 15)).await;
     let proxy = FaultProxy::before_url(&far.url, Fault::Delay(SLOW)).await;
     let profile = json!({
         "apiVersion": "autoscaling.kthena.io/v1alpha1", "kind": "AutoscalingProfile",

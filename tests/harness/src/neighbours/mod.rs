@@ -13,6 +13,7 @@ pub mod vllm;
 use std::{
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 pub use controller_manager::ControllerManager;
@@ -64,6 +65,11 @@ impl Program {
         if let Some(process) = &mut self.process {
             process.signal(signal);
         }
+    }
+
+    /// CPU time of the running process; zero while it is stopped.
+    pub fn cpu(&self) -> Duration {
+        self.process.as_ref().and_then(Process::cpu).unwrap_or_default()
     }
 
     /// Log of the running process; empty while it is stopped.

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     thread,
+    time::Duration,
 };
 
 use futures::StreamExt as _;
@@ -52,10 +53,15 @@ pub struct Prometheus {
 pub struct Bare {
     /// Base URL of its API.
     pub url: String,
-    _server: Program,
+    server: Program,
 }
 
 impl Bare {
+    /// CPU time so far.
+    pub fn cpu(&self) -> Duration {
+        self.server.cpu()
+    }
+
     /// Number of instant queries so far.
     pub async fn questions(&self) -> u64 {
         let (_, text) = web::get(&format!("{}/metrics", self.url)).await.expect("its own metrics");
@@ -169,7 +175,7 @@ impl Prometheus {
         // It listens before it has opened its data, and answers 503 until then.
         let is_ready = async || self::query(&url, "vector(1)").await;
         until_asked("Prometheus responds", is_ready, Option::is_some).await;
-        Bare { url, _server: server }
+        Bare { url, server }
     }
 
     /// Starts a second Prometheus with the same configuration, once that scrapes the router.
