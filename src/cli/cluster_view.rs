@@ -3,6 +3,7 @@
 use kube::ResourceExt as _;
 
 use super::{
+    access::Access,
     operator::Operator,
     prometheus_route::{PrometheusRoute, prometheus_url},
 };
@@ -11,7 +12,6 @@ use crate::{
         self,
         discovery::{self, ServedApis},
     },
-    prometheus::ClientConfig,
     sources::{
         kinds::optional_apis,
         live::{self, Live},
@@ -19,7 +19,6 @@ use crate::{
 };
 use kthena_keda_core::{
     api::kthena::ModelServing,
-    domain::PrometheusUrl,
     intent::{Profile, PrometheusSettings},
     observed::Observed,
     plan::plan_router,
@@ -27,16 +26,6 @@ use kthena_keda_core::{
 
 /// Namespace of kthena-router where neither a flag nor the operator names one.
 pub(super) const ROUTER_NAMESPACE: &str = "kthena-system";
-
-/// Flags that lead to a cluster and its Prometheus.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Access<'a> {
-    pub(super) context: Option<&'a str>,
-    pub(super) router_namespace: Option<&'a str>,
-    pub(super) prometheus_url: Option<&'a PrometheusUrl>,
-    /// Credentials for Prometheus at that address.
-    pub(super) prometheus_client: ClientConfig,
-}
 
 /// Objects of a cluster, and the way to its Prometheus.
 pub(super) struct ClusterView {
@@ -61,18 +50,18 @@ impl ClusterView {
     ///
     /// # Errors
     /// A text for users if the cluster is not reachable.
-    pub(super) async fn read(access: Access<'_>, namespace: Option<&str>) -> Result<Self, String> {
-        let context = access.context.map(str::to_owned);
-        let client = cluster::connect(context).await.map_err(|error| error.to_string())?;
+    pub(super) async fn read(access: &Access, namespace: Option<&str>) -> Result<Self, String> {
+        let client = cluster::connect(access.context.clone()).await.map_err(|error| error.to_string())?;
         let served = discovery::discover(&client, &optional_apis())
             .await
-            .map_err(|error| format!("discovery of the cluster's APIs failed: {error}"))?;
+            .map_err(|error| format!("discovery of the cluster's APIs failed: {}", error.user_message()))?;
         let operator = Operator::find(&client).await;
         let of_operator = operator.as_ref().ok().and_then(Option::as_ref);
         let of_operator = of_operator.and_then(|found| found.router_namespace.as_deref());
-        let router_namespace = access.router_namespace.or(of_operator).unwrap_or(ROUTER_NAMESPACE).to_owned();
+        let router_namespace =
+            access.router_namespace.as_deref().or(of_operator).unwrap_or(ROUTER_NAMESPACE).to_owned();
         let live = live::read(&client, &served, namespace, &router_namespace).await;
-        let route = PrometheusRoute::new(client, access.prometheus_url.cloned(), access.prometheus_client)?;
+        let route = PrometheusRoute::new(client, access.prometheus_url.clone(), access.credentials())?;
         Ok(Self { served, operator, live, route, router_namespace })
     }
 

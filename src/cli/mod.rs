@@ -1,5 +1,6 @@
 //! The command line: the only folder that knows flags, environment variables and standard output.
 
+mod access;
 mod backtest;
 mod cluster_view;
 mod completion;

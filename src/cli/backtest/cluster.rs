@@ -11,7 +11,8 @@ use super::{
 };
 use crate::{
     cli::{
-        cluster_view::{Access, ClusterView, Seen},
+        access::Access,
+        cluster_view::{ClusterView, Seen},
         prometheus_route::{is_unknown, settings_at},
     },
     controllers::measurements,
@@ -35,7 +36,7 @@ pub(in crate::cli) struct InCluster {
 impl InCluster {
     /// Reads one model and everything that its plan depends on.
     pub(in crate::cli) async fn read(
-        access: Access<'_>,
+        access: &Access,
         (namespace, name): (&str, &str),
     ) -> Result<Self, Failure> {
         let view = view(access, Some(namespace)).await?;
@@ -78,10 +79,7 @@ impl InCluster {
 }
 
 /// Reads a cluster whose operator is known, if there is one.
-pub(in crate::cli) async fn view(
-    access: Access<'_>,
-    namespace: Option<&str>,
-) -> Result<ClusterView, Failure> {
+pub(in crate::cli) async fn view(access: &Access, namespace: Option<&str>) -> Result<ClusterView, Failure> {
     let view = ClusterView::read(access, namespace).await.map_err(Failure::Input)?;
     match &view.operator {
         Ok(_) => Ok(view),

@@ -115,7 +115,7 @@ impl Backtest {
                 "the address of Prometheus is not known; pass --prometheus-url".to_owned(),
             ));
         };
-        let settings = callers_settings(prometheus, self.source.prometheus_url.as_ref())?;
+        let settings = callers_settings(prometheus, self.source.access.prometheus_url.as_ref())?;
         let store = Store { querier: &querier, settings: &settings };
         let history = store.history(&subject.observed, &planned, span).await?;
         if let Some(file) = &self.source.save {

@@ -17,15 +17,11 @@ use super::{
     times::{duration, time, whole_seconds},
 };
 use crate::{
-    cli::{
-        cluster_view::{Access, ROUTER_NAMESPACE},
-        plan_args::namespace,
-    },
-    prometheus::{ClientConfig, Prometheus, Querier},
+    cli::{access::Access, cluster_view::ROUTER_NAMESPACE, plan_args::namespace},
+    prometheus::{Prometheus, Querier},
     settings::Settings as PlanSettings,
 };
 use kthena_keda_core::{
-    domain::PrometheusUrl,
     foresight::{
         load_file::{self, LoadFile, LoadOptions},
         report::Finding,
@@ -46,9 +42,8 @@ pub(in crate::cli) struct SourceFlags {
     /// Namespace of the ModelServing, if it is given by its name alone, and of the objects in files that name none.
     #[arg(short, long, value_parser = namespace)]
     pub(in crate::cli) namespace: Option<String>,
-    /// Context of the kubeconfig; the current context by default.
-    #[arg(long)]
-    pub(in crate::cli) context: Option<String>,
+    #[command(flatten)]
+    pub(in crate::cli) access: Access,
 
     /// Length of the time to read, up to --to; by default 7 days, and 14 for `recommend`.
     #[arg(long, value_name = "DURATION", value_parser = since, help_heading = "Time")]
@@ -63,19 +58,6 @@ pub(in crate::cli) struct SourceFlags {
     #[arg(long, value_name = "DURATION", value_parser = whole_seconds, help_heading = "Time")]
     pub(in crate::cli) step: Option<u32>,
 
-    /// Address of Prometheus as reached from here, such as `http://localhost:9090`; by default queries go
-    /// through the API server.
-    #[arg(long, value_name = "URL", help_heading = "Data")]
-    pub(in crate::cli) prometheus_url: Option<PrometheusUrl>,
-    /// File with a bearer token for Prometheus at --prometheus-url.
-    #[arg(long, value_name = "FILE", help_heading = "Data")]
-    pub(in crate::cli) prometheus_bearer_token_file: Option<PathBuf>,
-    /// PEM file of certificate authorities to trust for Prometheus at --prometheus-url.
-    #[arg(long, value_name = "FILE", help_heading = "Data")]
-    pub(in crate::cli) prometheus_ca_file: Option<PathBuf>,
-    /// Namespace of kthena-router; by default that of the operator's Deployment, else kthena-system.
-    #[arg(long, env = "KTHENA_KEDA_ROUTER_NAMESPACE", value_name = "NAMESPACE", value_parser = namespace, help_heading = "Data")]
-    pub(in crate::cli) router_namespace: Option<String>,
     /// Write what was read to a file, without addresses and credentials.
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     pub(in crate::cli) save: Option<PathBuf>,
@@ -108,7 +90,7 @@ impl SourceFlags {
             ("--to", self.to.is_some()),
             ("--step", self.step.is_some()),
             ("--save", self.save.is_some()),
-            ("--prometheus-url", self.prometheus_url.is_some()),
+            ("--prometheus-url", self.access.prometheus_url.is_some()),
         ];
         let no_effect = |source: &str, flags: &[(&str, bool)]| {
             let flag = flags.iter().find(|(_, is_set)| *is_set).map(|(flag, _)| *flag);
@@ -133,13 +115,6 @@ impl SourceFlags {
         Ok(())
     }
 
-    pub(in crate::cli) fn client_config(&self) -> ClientConfig {
-        ClientConfig {
-            bearer_token_file: self.prometheus_bearer_token_file.clone(),
-            ca_file: self.prometheus_ca_file.clone(),
-        }
-    }
-
     /// The model of `-f` or the cluster, with a route to Prometheus.
     pub(in crate::cli) async fn subject_with_route(
         &self,
@@ -152,10 +127,10 @@ impl SourceFlags {
                         .to_owned(),
                 ));
             };
-            return InCluster::read(self.access(), (namespace, name)).await;
+            return InCluster::read(&self.access, (namespace, name)).await;
         }
         let subject = Subject::of_files(&self.files, name, self.namespace.as_deref(), self.plan_settings())?;
-        let prometheus = Prometheus::new(self.client_config()).map_err(Failure::input)?;
+        let prometheus = Prometheus::new(self.access.credentials()).map_err(Failure::input)?;
         Ok(InCluster { subject, querier: Querier::Direct(prometheus) })
     }
 
@@ -164,7 +139,7 @@ impl SourceFlags {
         name: Option<(&str, &str)>,
     ) -> Result<Subject, Failure> {
         match name {
-            Some(name) if self.files.is_empty() => Ok(InCluster::read(self.access(), name).await?.subject),
+            Some(name) if self.files.is_empty() => Ok(InCluster::read(&self.access, name).await?.subject),
             _ => Subject::of_files(&self.files, name, self.namespace.as_deref(), self.plan_settings()),
         }
     }
@@ -179,19 +154,11 @@ impl SourceFlags {
         Subject::of_files(&self.files, name, self.namespace.as_deref(), self.plan_settings())
     }
 
-    fn access(&self) -> Access<'_> {
-        Access {
-            context: self.context.as_deref(),
-            router_namespace: self.router_namespace.as_deref(),
-            prometheus_url: self.prometheus_url.as_ref(),
-            prometheus_client: self.client_config(),
-        }
-    }
-
     pub(in crate::cli) fn plan_settings(&self) -> PlanSettings {
         let mut defaults = Profile::built_in();
-        defaults.prometheus = self.prometheus_url.clone().map(Into::into);
-        let router_namespace = self.router_namespace.clone().unwrap_or_else(|| ROUTER_NAMESPACE.to_owned());
+        defaults.prometheus = self.access.prometheus_url.clone().map(Into::into);
+        let router_namespace =
+            self.access.router_namespace.clone().unwrap_or_else(|| ROUTER_NAMESPACE.to_owned());
         PlanSettings { defaults, router_namespace, scale_roles: false }
     }
 

@@ -12,6 +12,7 @@ use clap::{Args, ValueEnum};
 use kube::ResourceExt as _;
 
 use super::{
+    access::Access,
     backtest::{
         Data,
         cluster::{InCluster, callers_settings},
@@ -27,7 +28,6 @@ use super::{
 use k8s_openapi::jiff::Timestamp;
 use kthena_keda_core::{
     api::kthena::ModelServing,
-    domain::PrometheusUrl,
     foresight::{
         backtest::{Backtest, PlantOptions, Source},
         cost::{CostReport, ModelCost},
@@ -54,25 +54,9 @@ pub(crate) struct Cost {
     /// Namespace of the models, or of the one that is given by its name alone.
     #[arg(short, long, value_parser = namespace, conflicts_with = "history")]
     namespace: Option<String>,
-    /// Context of the kubeconfig; the current context by default.
-    #[arg(long)]
-    context: Option<String>,
     /// Length of the time up to now.
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "30d")]
     since: f64,
-    /// Address of Prometheus as reached from here, such as `http://localhost:9090`; by default queries go
-    /// through the API server.
-    #[arg(long, value_name = "URL")]
-    prometheus_url: Option<PrometheusUrl>,
-    /// File with a bearer token for Prometheus at --prometheus-url.
-    #[arg(long, value_name = "FILE")]
-    prometheus_bearer_token_file: Option<PathBuf>,
-    /// PEM file of certificate authorities to trust for Prometheus at --prometheus-url.
-    #[arg(long, value_name = "FILE")]
-    prometheus_ca_file: Option<PathBuf>,
-    /// Namespace of kthena-router; by default that of the operator's Deployment, else kthena-system.
-    #[arg(long, env = "KTHENA_KEDA_ROUTER_NAMESPACE", value_name = "NAMESPACE", value_parser = namespace)]
-    router_namespace: Option<String>,
     /// Read a file that backtest or recommend has saved, instead of Prometheus; repeatable.
     #[arg(long, value_name = "FILE")]
     history: Vec<PathBuf>,
@@ -99,6 +83,8 @@ pub(crate) struct Cost {
     /// Output format.
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     output: Format,
+    #[command(flatten)]
+    access: Access,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -172,7 +158,7 @@ impl Cost {
         let settings = planned.resolved.intent.profile.prometheus.clone().ok_or_else(|| {
             Failure::Input("the address of Prometheus is not known; pass --prometheus-url".to_owned())
         })?;
-        let settings = callers_settings(&settings, self.prometheus_url.as_ref())?;
+        let settings = callers_settings(&settings, self.access.prometheus_url.as_ref())?;
         let store = Store { querier: &found.querier, settings: &settings };
         let to = Timestamp::now().as_second();
         #[allow(clippy::cast_possible_truncation, reason = "bounded by the parser")]

@@ -3,13 +3,10 @@
 use kube::ResourceExt as _;
 
 use super::Cost;
-use crate::{
-    cli::{
-        backtest::{cluster::view, failure::Failure, subject::select},
-        cluster_view::{Access, ClusterView},
-        plan_args::model_name,
-    },
-    prometheus::ClientConfig,
+use crate::cli::{
+    backtest::{cluster::view, failure::Failure, subject::select},
+    cluster_view::ClusterView,
+    plan_args::model_name,
 };
 use kthena_keda_core::api::kthena::ModelServing;
 
@@ -26,16 +23,7 @@ impl Cost {
             }
             None => self.namespace.as_deref(),
         };
-        let access = Access {
-            context: self.context.as_deref(),
-            router_namespace: self.router_namespace.as_deref(),
-            prometheus_url: self.prometheus_url.as_ref(),
-            prometheus_client: ClientConfig {
-                bearer_token_file: self.prometheus_bearer_token_file.clone(),
-                ca_file: self.prometheus_ca_file.clone(),
-            },
-        };
-        view(access, namespace).await
+        view(&self.access, namespace).await
     }
 
     /// The model of the flags, or all that are opted in.

@@ -21,14 +21,18 @@ use self::{
     signal_check::{SignalCheck, measure, probe},
 };
 use super::{
-    cluster_view::{Access, ClusterView},
+    access::Access,
+    cluster_view::ClusterView,
     plan_args::{model_name, namespace},
     prometheus_route::PrometheusRoute,
 };
-use crate::sources::{live::Live, selector_mismatch, stand_in, waiting_pods};
+use crate::{
+    cluster::Error,
+    sources::{live::Live, selector_mismatch, stand_in, waiting_pods},
+};
 use kthena_keda_core::{
     api::{annotations::MODEL_NAME, kthena::ModelServing},
-    domain::{Capabilities, PrometheusUrl, printable},
+    domain::{Capabilities, printable},
     intent::Profile,
     observed::{Backend, Destination, Observed, RoutedName, Routing, Usage, WaitingPods, find_condition},
     plan::{self, Desired, Explanation, Link, LinkState, Plan, ResolvedIntent, StandInState, Verdict},
@@ -50,22 +54,14 @@ pub(super) struct Explain {
     /// All namespaces, which is the default.
     #[arg(short = 'A', long, conflicts_with_all = ["namespace", "model"])]
     all_namespaces: bool,
-    /// Context of the kubeconfig; the current context by default.
-    #[arg(long)]
-    context: Option<String>,
     /// Output format.
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
     output: Format,
     /// Repeat every five seconds until interrupted.
     #[arg(short, long)]
     watch: bool,
-    /// Address of Prometheus as reached from here, such as `http://localhost:9090`; by default queries go
-    /// through the API server.
-    #[arg(long, value_name = "URL")]
-    prometheus_url: Option<PrometheusUrl>,
-    /// Namespace of kthena-router; by default that of the operator's Deployment, else kthena-system.
-    #[arg(long, env = "KTHENA_KEDA_ROUTER_NAMESPACE", value_name = "NAMESPACE", value_parser = namespace)]
-    router_namespace: Option<String>,
+    #[command(flatten)]
+    access: Access,
 }
 
 impl Explain {
@@ -84,8 +80,17 @@ impl Explain {
     }
 
     async fn explain(&self) -> Result<ExitCode, String> {
+        let mut has_printed = false;
         loop {
-            let (all, notes) = Box::pin(self.explain_all()).await?;
+            let (all, notes) = match Box::pin(self.explain_all()).await {
+                // One failed read does not end --watch.
+                Err(error) if has_printed => {
+                    let _ = writeln!(io::stderr(), "error: {}", printable(&error));
+                    tokio::time::sleep(WATCH_PERIOD).await;
+                    continue;
+                }
+                result => result?,
+            };
             output::print(&all, self.output, self.model.is_some())
                 .map_err(|error| format!("cannot write to standard output: {error}"))?;
             // A closed standard error leaves no place for notes.
@@ -95,6 +100,7 @@ impl Explain {
             if !self.watch {
                 return Ok(output::code(&all));
             }
+            has_printed = true;
             tokio::time::sleep(WATCH_PERIOD).await;
         }
     }
@@ -121,13 +127,7 @@ impl Explain {
     /// Explanations of the selected models, broken ones first, and a note for each mistyped opt-in among them.
     async fn explain_all(&self) -> Result<(Vec<Explained>, Vec<String>), String> {
         let selection = self.selection()?;
-        let access = Access {
-            context: self.context.as_deref(),
-            router_namespace: self.router_namespace.as_deref(),
-            prometheus_url: self.prometheus_url.as_ref(),
-            ..Access::default()
-        };
-        let view = ClusterView::read(access, selection.namespace).await?;
+        let view = ClusterView::read(&self.access, selection.namespace).await?;
         let leader = match &view.operator {
             Ok(Some(operator)) => operator.leader(&view.route.client).await,
             Ok(None) | Err(_) => None,
@@ -222,17 +222,17 @@ async fn explain_model(
     route: &PrometheusRoute,
     in_full: bool,
 ) -> Option<Explained> {
-    // Without permission to list pods the check is skipped. In a list of models only those with a Value
-    // metric are checked, since a mismatch keeps only them from being scaled.
+    // In a list of models only those with a Value metric are checked, since a mismatch keeps only them from being scaled.
     let uses_value_metric = observed
         .profile
         .as_ref()
         .is_some_and(|profile| profile.as_ref().is_ok_and(Profile::uses_value_metric));
+    let mut pods = PodReads::default();
     if in_full || uses_value_metric {
-        observed.mismatch = selector_mismatch(&route.client, &observed.model_serving).await.ok().flatten();
+        observed.mismatch = pods.found(selector_mismatch(&route.client, &observed.model_serving).await);
     }
     if in_full && observed.model_serving.lags() {
-        observed.waiting = waiting_pods(&route.client, &observed.model_serving).await.ok().flatten();
+        observed.waiting = pods.found(waiting_pods(&route.client, &observed.model_serving).await);
     }
     // One look does not show for how long KEDA has reported it.
     observed.pause_is_outdated =
@@ -240,7 +240,7 @@ async fn explain_model(
     let mut plan = plan::plan(&observed, cluster.capabilities, &defaults);
     let has_stand_in = matches!(plan.stand_in.state, StandInState::Holds | StandInState::Idle);
     if in_full && has_stand_in {
-        observed.stand_in.pod = stand_in(&route.client, &observed.model_serving).await.ok().flatten();
+        observed.stand_in.pod = pods.found(stand_in(&route.client, &observed.model_serving).await);
         plan = plan::plan(&observed, cluster.capabilities, &defaults);
     }
     let explanation = plan.explanation.as_ref()?;
@@ -268,8 +268,32 @@ async fn explain_model(
             .chain(&differences)
             .map(|warning| printable(warning).into_owned())
             .collect(),
-        skipped: cluster.live.missing.iter().map(|skipped| printable(skipped).into_owned()).collect(),
+        skipped: cluster
+            .live
+            .missing
+            .iter()
+            .chain(&pods.failed)
+            .map(|skipped| printable(skipped).into_owned())
+            .collect(),
     })
+}
+
+/// Reads of a model's pods.
+#[derive(Default)]
+struct PodReads {
+    /// The first failure.
+    failed: Option<String>,
+}
+
+impl PodReads {
+    fn found<T>(&mut self, result: Result<Option<T>, kube::Error>) -> Option<T> {
+        result.unwrap_or_else(|error| {
+            let error = Error::from(error).user_message();
+            self.failed
+                .get_or_insert_with(|| format!("cannot read pods: {error}; dependent checks were skipped"));
+            None
+        })
+    }
 }
 
 fn link_report(link: Link) -> LinkReport {

@@ -47,6 +47,7 @@ pub(super) struct Subjected {
     pub(super) data: Data,
     pub(super) subject: Subject,
     pub(super) current: Settings,
+    counts_twice: bool,
     pub(super) backlog: Backlog,
     /// Periods of the cluster, without flags.
     periods: Periods,
@@ -134,7 +135,7 @@ impl Recommend {
                     "the address of Prometheus is not known; pass --prometheus-url".to_owned(),
                 ));
             };
-            let settings = callers_settings(prometheus, source.prometheus_url.as_ref())?;
+            let settings = callers_settings(prometheus, source.access.prometheus_url.as_ref())?;
             let store = Store { querier: &querier, settings: &settings };
             let mut history = store.history(&subject.observed, &planned, span).await?;
             add_evidence(&store, &mut history, &subject.observed, &planned, self.slo).await?;
@@ -175,7 +176,8 @@ impl Subjected {
     pub(super) fn new(data: Data, subject: Subject) -> Result<Self, Failure> {
         let planned = subject.plan(None, &[])?;
         let periods = subject.periods(&planned, None);
-        Ok(Self { data, subject, current: planned.settings, backlog: planned.backlog, periods })
+        let counts_twice = planned.resolved.triggers.counts_twice;
+        Ok(Self { data, subject, current: planned.settings, counts_twice, backlog: planned.backlog, periods })
     }
 
     /// A history with its own settings.
@@ -187,7 +189,8 @@ impl Subjected {
         let mut subject = Subject::of_history(&history)?;
         measure(&history, &mut subject);
         let (backlog, periods) = (history.backlog, Periods::default());
-        Ok(Self { data: Data::History(Box::new(history)), subject, current, backlog, periods })
+        let data = Data::History(Box::new(history));
+        Ok(Self { data, subject, current, counts_twice: false, backlog, periods })
     }
 
     /// Periods of the cluster. A flag sets that of the syncs, in seconds.
@@ -209,6 +212,7 @@ impl Subjected {
             model: self.name(),
             source,
             current: &self.current,
+            counts_twice: self.counts_twice,
             backlog: self.backlog,
             objective: given.objective,
             cold_start: given.cold_start,

@@ -17,14 +17,15 @@ use kube::ResourceExt as _;
 
 use self::output::{Format, Range, Row};
 use super::{
-    cluster_view::{Access, ClusterView, Seen, is_named},
+    access::Access,
+    cluster_view::{ClusterView, Seen, is_named},
     plan_args::{model_name, namespace},
     prometheus_route::NO_ADDRESS,
 };
 use crate::controllers::shadow::{Past, Resumed, Target};
 use kthena_keda_core::{
     api::{annotations::AnnotationKey, kthena::ModelServing},
-    domain::{PrometheusUrl, key, printable},
+    domain::{key, printable},
     observed::ShadowState,
     plan,
 };
@@ -45,25 +46,17 @@ pub(super) struct Shadow {
     /// All namespaces, which is the default.
     #[arg(short = 'A', long, conflicts_with_all = ["namespace", "model"])]
     all_namespaces: bool,
-    /// Context of the kubeconfig; the current context by default.
-    #[arg(long)]
-    context: Option<String>,
     /// Output format.
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
     output: Format,
     /// Repeat every five seconds until interrupted.
     #[arg(short, long)]
     watch: bool,
-    /// Address of Prometheus as reached from here, such as `http://localhost:9090`; by default queries go
-    /// through the API server.
-    #[arg(long, value_name = "URL")]
-    prometheus_url: Option<PrometheusUrl>,
-    /// Namespace of kthena-router; by default that of the operator's Deployment, else kthena-system.
-    #[arg(long, env = "KTHENA_KEDA_ROUTER_NAMESPACE", value_name = "NAMESPACE", value_parser = namespace)]
-    router_namespace: Option<String>,
     /// Seconds between two decisions: --horizontal-pod-autoscaler-sync-period of your kube-controller-manager.
     #[arg(long, env = "KTHENA_KEDA_HPA_SYNC_PERIOD", value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=600))]
     hpa_sync_period: u64,
+    #[command(flatten)]
+    access: Access,
 }
 
 impl Shadow {
@@ -85,13 +78,23 @@ impl Shadow {
     }
 
     async fn show(&self) -> Result<(), String> {
+        let mut has_printed = false;
         loop {
-            let rows = Box::pin(self.rows()).await?;
+            let rows = match Box::pin(self.rows()).await {
+                // One failed read does not end --watch.
+                Err(error) if has_printed => {
+                    let _ = writeln!(io::stderr(), "error: {}", printable(&error));
+                    tokio::time::sleep(WATCH_PERIOD).await;
+                    continue;
+                }
+                result => result?,
+            };
             output::print(&rows, self.output)
                 .map_err(|error| format!("cannot write to standard output: {error}"))?;
             if !self.watch {
                 return Ok(());
             }
+            has_printed = true;
             tokio::time::sleep(WATCH_PERIOD).await;
         }
     }
@@ -101,13 +104,7 @@ impl Shadow {
         let named =
             self.model.as_deref().map(|model| model_name(model, self.namespace.as_deref())).transpose()?;
         let namespace = named.map(|(namespace, _)| namespace).or(self.namespace.as_deref());
-        let access = Access {
-            context: self.context.as_deref(),
-            router_namespace: self.router_namespace.as_deref(),
-            prometheus_url: self.prometheus_url.as_ref(),
-            ..Access::default()
-        };
-        let view = ClusterView::read(access, namespace).await?;
+        let view = ClusterView::read(&self.access, namespace).await?;
         let selected = view.models().filter(|model| {
             model.is_in_shadow()
                 && named.is_none_or(|named| is_named(model, named))
