@@ -49,6 +49,8 @@ pub struct Triggers {
     pub router: RouterSeries,
     /// Names whose requests count; `None` if they count by ModelServer.
     pub names: Option<ModelNames>,
+    /// `true` if the router counts each request twice, which doubles the targets of its signals.
+    pub counts_twice: bool,
     /// Time for one request that bounds the backlog; `None` if every request in flight counts.
     pub service_time: Option<ServiceTime>,
     /// Measurements of `active-requests`, if its backlog is bounded.
@@ -136,11 +138,23 @@ pub(super) fn triggers_of(
         }
         None => None,
     };
+    let counts_twice = share.counts_twice;
     let names = match share.demanded {
         DemandScope::Models(names) => Some(names),
         DemandScope::Servers(_) => None,
     };
-    Ok(Triggers { triggers, engines, router, names, service_time, backlog, history, latencies, warnings })
+    Ok(Triggers {
+        triggers,
+        engines,
+        router,
+        names,
+        counts_twice,
+        service_time,
+        backlog,
+        history,
+        latencies,
+        warnings,
+    })
 }
 
 const fn needs_engines(signal: &SignalTarget) -> bool {

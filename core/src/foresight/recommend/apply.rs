@@ -115,14 +115,25 @@ fn profile(name: &str, changes: &[(&str, &str)], settings: &Settings) -> String 
         let select = owned(&format!("{direction}.select"));
         mapping(direction, &[("stabilizationWindow", window), ("policies", policies), ("select", select)]);
     }
-    if let Some(cooldown) = value("cooldown") {
-        let _ = writeln!(text, "  cooldown: {cooldown}");
-    }
+    mapping("scaleToZero", &[("cooldown", owned("cooldown"))]);
     if value("target").is_some() {
-        let _ = writeln!(text, "  signals:");
-        for (signal, target) in targets(settings).flatten() {
-            let _ = writeln!(text, "    - {{name: {signal}, target: \"{target}\"}}");
-        }
+        text.push_str(&signals_of_profile(settings));
+    }
+    text
+}
+
+/// The list of signals. A profile has custom signals in a list of their own, and objectives are not in the settings.
+fn signals_of_profile(settings: &Settings) -> String {
+    let (built_in, others): (Vec<_>, Vec<_>) =
+        targets(settings).partition(|found| found.is_some_and(|(name, _)| Signal::from_name(name).is_some()));
+    let mut text = String::from("  signals:\n");
+    for (signal, target) in built_in.into_iter().flatten() {
+        let _ = writeln!(text, "    - {{name: {signal}, target: \"{target}\"}}");
+    }
+    if !others.is_empty() {
+        text.push_str(
+            "    # Keep the signals with an objective, and set targets of custom signals in customSignals.\n",
+        );
     }
     text
 }

@@ -15,7 +15,7 @@ use crate::foresight::{
     backtest::Source,
     history::{MISSING_MAX, Series, SeriesName},
     report::{Finding, Slo},
-    settings::{Settings, SignalModel},
+    settings::SignalModel,
 };
 
 /// Part of the capacity that is the target.
@@ -80,7 +80,7 @@ impl Evidence {
                 return Err(Refused { reasons, known: known(ask, &windows) });
             }
         };
-        let (target, target_kept) = target(ask.current, &capacity);
+        let (target, target_kept) = target(ask, &capacity);
         let slots = slots(ask, &windows, &capacity, target, service_time.seconds)
             .ok_or_else(|| Refused::because(vec![crate::foresight::backtest::Unfit::Capacity.to_string()]))?;
         let (slo, objective) = objective(ask.objective, &capacity, service_time.seconds)?;
@@ -154,7 +154,15 @@ fn gaps(ask: &Recommend<'_>) -> Option<String> {
 }
 
 /// Recommended target, or the reason for which it is kept.
-fn target(current: &Settings, capacity: &Result<Capacity, NoCapacity>) -> (Option<f64>, String) {
+fn target(ask: &Recommend<'_>, capacity: &Result<Capacity, NoCapacity>) -> (Option<f64>, String) {
+    if ask.counts_twice {
+        return (
+            None,
+            "the router counts each request twice, for prefill and for decode, and the operator doubles the target; compare targets with backtest --set target=NUMBER"
+                .to_owned(),
+        );
+    }
+    let current = ask.current;
     let is_of_requests =
         |it: &SignalModel| matches!(it, SignalModel::ActiveRequests(_) | SignalModel::Running);
     let first = current.triggers.first().filter(|trigger| is_of_requests(&trigger.signal));

@@ -64,6 +64,8 @@ pub struct Recommend<'a> {
     pub source: Source<'a>,
     /// Settings in force.
     pub current: &'a Settings,
+    /// `true` if the router counts each request twice.
+    pub counts_twice: bool,
     /// Bound on the backlog in force.
     pub backlog: Backlog,
     /// Objective; `None` is 1.5 times the durations while few requests are in flight.

@@ -165,6 +165,7 @@ fn ask<'a>(source: Source<'a>, model: &'a Model) -> Recommend<'a> {
         model: "models/chat".to_owned(),
         source,
         current: &model.settings,
+        counts_twice: false,
         backlog: model.backlog,
         objective: None,
         cold_start: None,
@@ -304,6 +305,28 @@ fn refuses_thin_data(#[case] change: fn(&SeriesName, usize, f64) -> Option<f64>,
     for reason in reasons {
         assert!(refused.contains(reason), "{refused}");
     }
+}
+
+/// Half of it would be right, but the measured load is that of the doubled target.
+#[test]
+fn keeps_a_target_that_the_operator_doubles() {
+    let model = model(&["max=12", "target=20"]);
+    let history = Hidden { days: 2, ..HIDDEN }.recorded(&model);
+    let ask = ask(Source::History(&history), &model);
+    assert!(Evidence::of(&ask).unwrap().target.is_some());
+    let doubled = Evidence::of(&Recommend { counts_twice: true, ..ask }).unwrap();
+    assert_eq!(doubled.target, None);
+    assert!(doubled.target_kept.contains("counts each request twice"), "{}", doubled.target_kept);
+}
+
+/// A profile has custom signals in a list of their own, and settings have no objectives.
+#[test]
+fn a_profile_lists_only_the_targets_that_it_can_hold() {
+    let settings = model(&["engine=vllm", "signals=active-requests=10,ttft-p90=2s"]).settings;
+    let changes = ["target=10".to_owned(), "cooldown=15m".to_owned()];
+    let text = lines(ApplyAs::Profile, "models", "chat", &changes, &settings);
+    let expected = "  scaleToZero: {cooldown: 15m}\n  signals:\n    - {name: active-requests, target: \"10\"}\n    # Keep ";
+    assert!(text.contains(expected) && !text.contains("ttft-p90"), "{text}");
 }
 
 /// A short record has measurements, and each is of the hidden fleet.
