@@ -17,6 +17,7 @@ mod apiserver {
     mod explain;
     mod keda_releases;
     mod label_selector;
+    mod large_objects;
     mod metrics;
     mod permissions;
     mod plans;

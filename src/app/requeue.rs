@@ -101,6 +101,10 @@ impl Requeuer {
 
     /// Requeues what depends on an object of kind `K`.
     pub(super) fn requeue_dependents<K: WatchedKind>(&self, change: &Change) {
+        // Every plan has waited for the list, also that of a model which is not opted in and may have objects to remove.
+        if K::ROW.is_input_of_plans && matches!(change, Change::Resync) {
+            self.requeue_all();
+        }
         match K::ROW.requeues {
             Requeues::Targets => self.requeue_targets(change),
             Requeues::PolicyTargets => {

@@ -8,7 +8,7 @@ use kube::{
 };
 use tower::{BoxError, filter::FilterLayer, layer::layer_fn, timeout::TimeoutLayer, util::MapResultLayer};
 
-use super::{Error, request_metrics::RequestMetrics, retry_after::map_overload};
+use super::{Error, page_limit::PageLimit, request_metrics::RequestMetrics, retry_after::map_overload};
 use crate::{
     runtime::{
         delays::{API_REQUEST, API_SILENCE},
@@ -75,6 +75,7 @@ impl Clients {
             let builder = ClientBuilder::try_from(config.clone()).map_err(Error::from)?;
             Ok::<_, Error>(
                 builder
+                    .with_layer(&layer_fn(|inner| PageLimit { inner }))
                     .with_layer(&TimeoutLayer::new(limit))
                     .with_layer(&count_requests)
                     .with_layer(&MapResultLayer::new(map_overload)),

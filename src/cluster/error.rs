@@ -4,7 +4,7 @@ use std::{io, time::Duration};
 
 use super::retry_after::Overloaded;
 use crate::{
-    runtime::delays::{RETRY_BLOCKED_MAX, RETRY_REJECTED_MAX, RETRY_TRANSIENT_MAX},
+    runtime::delays::{RETRY_AFTER_MAX, RETRY_BLOCKED_MAX, RETRY_REJECTED_MAX, RETRY_TRANSIENT_MAX},
     telemetry::server::Listen,
 };
 
@@ -121,31 +121,35 @@ impl Error {
         }
     }
 
-    /// Pause that an overloaded API server requests for all requests, at most
-    /// [`RETRY_AFTER_MAX`](crate::runtime::delays::RETRY_AFTER_MAX); `None` for any other error.
+    /// Pause that an overloaded API server requests for all requests, at most [`RETRY_AFTER_MAX`]; `None` for any other error.
     pub fn overload(&self) -> Option<Duration> {
         let Self::Api(error) = self else { return None };
         let kube::Error::Service(error) = &**error else { return None };
         error.downcast_ref::<Overloaded>().map(|Overloaded(pause)| *pause)
     }
 
-    /// Delay that the response requests before this request is retried; zero without one.
+    /// Delay that the response requests before this request is retried, at most [`RETRY_AFTER_MAX`]; zero without one.
     pub fn retry_after(&self) -> Duration {
         let Self::Api(error) = self else { return Duration::ZERO };
         let kube::Error::Api(status) = &**error else { return Duration::ZERO };
         let seconds = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
-        Duration::from_secs(seconds.into())
+        Duration::from_secs(seconds.into()).min(RETRY_AFTER_MAX)
     }
 
-    /// Text for users: of an API server's `Status` the message alone.
+    /// Text for users: of an API server's `Status` the message, and of a failed connection its cause.
     pub fn user_message(&self) -> String {
         match self {
             Self::Api(error) => match &**error {
                 kube::Error::Api(status) => status.message.clone(),
-                other => other.to_string(),
+                other => root_cause(other).to_string(),
             },
             other => other.to_string(),
         }
+    }
+
+    /// `true` if an RBAC permission is missing; not if the caller is not authenticated.
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Api(error) if code(error) == Some(403))
     }
 
     /// `true` if the object was changed or deleted before it was written.
@@ -212,6 +216,10 @@ fn is_namespace_terminating(error: &kube::Error) -> bool {
     status.code == 403
         && (causes.any(|cause| cause.reason == "NamespaceTerminating")
             || status.message.ends_with("because it is being terminated"))
+}
+
+fn root_cause<'a>(error: &'a (dyn std::error::Error + 'static)) -> &'a (dyn std::error::Error + 'static) {
+    std::iter::successors(Some(error), |error| error.source()).last().unwrap_or(error)
 }
 
 fn code(error: &kube::Error) -> Option<u16> {

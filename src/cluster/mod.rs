@@ -4,6 +4,7 @@ mod client;
 pub mod discovery;
 mod error;
 pub mod events;
+mod page_limit;
 mod request_metrics;
 mod retry_after;
 pub mod server_side_apply;

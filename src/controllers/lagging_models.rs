@@ -6,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-use futures::{StreamExt as _, stream};
 use tokio::time::Instant;
 
 use super::Context;
@@ -28,16 +27,15 @@ const LONG_LAG: Duration = Duration::from_mins(15);
 const INTERVAL: Duration = Duration::from_mins(1);
 /// Models whose pods are listed in one check, those that were not checked for the longest time first, with namespaces in turn.
 const MODELS: usize = 20;
-/// Lists in flight at a time.
-const CONCURRENCY: usize = 2;
-
 /// The models that lag behind, and what their last checks found.
 #[derive(Default)]
 pub(super) struct LaggingModels(BTreeMap<Key, Lag>);
 
 struct Lag {
     since: Instant,
-    checked: Option<Instant>,
+    /// Last attempt, successful or not.
+    tried: Option<Instant>,
+    is_checked: bool,
     found: Option<WaitingPods>,
     reports_readiness: bool,
 }
@@ -47,13 +45,17 @@ impl LaggingModels {
     pub(super) async fn check(&mut self, context: &Context) -> WaitingModels {
         let now = Instant::now();
         let due = self.due(context.caches.lagging_models(), now);
-        let checked: Vec<(Key, Option<WaitingPods>)> = stream::iter(due)
-            .map(async |model| (key(&*model), found(context, &model).await))
-            .buffer_unordered(CONCURRENCY)
-            .collect()
-            .await;
-        for (key, found) in checked {
-            self.record(&key, found, now);
+        // One after the other, since each list can be large.
+        for model in due {
+            match waiting_pods(&context.client, &model).await {
+                Ok(found) => self.record(&key(&*model), found, now),
+                Err(error) => {
+                    let (namespace, name) = (model.metadata.namespace.as_deref(), model.name());
+                    let error = &error as &dyn std::error::Error;
+                    tracing::debug!(namespace, name, error, "cannot list pods");
+                    self.postpone(&key(&*model), now);
+                }
+            }
         }
         self.waiting(now)
     }
@@ -65,11 +67,11 @@ impl LaggingModels {
         let mut due = Vec::new();
         for model in lagging {
             let reports_readiness = model.status.available_replicas.is_some();
-            let new = || Lag { since: now, checked: None, found: None, reports_readiness };
+            let new = || Lag { since: now, tried: None, is_checked: false, found: None, reports_readiness };
             let lag = self.0.entry(key(&*model)).or_insert_with(new);
-            let is_due = lag.checked.is_none_or(|checked| now.duration_since(checked) >= INTERVAL);
+            let is_due = lag.tried.is_none_or(|tried| now.duration_since(tried) >= INTERVAL);
             if now.duration_since(lag.since) >= LAG && is_due {
-                due.push((lag.checked, model));
+                due.push((lag.tried, model));
             }
         }
         longest_waiting(due, |model| key(&**model).0, MODELS)
@@ -77,7 +79,14 @@ impl LaggingModels {
 
     fn record(&mut self, key: &Key, found: Option<WaitingPods>, now: Instant) {
         if let Some(lag) = self.0.get_mut(key) {
-            (lag.checked, lag.found) = (Some(now), found);
+            (lag.tried, lag.is_checked, lag.found) = (Some(now), true, found);
+        }
+    }
+
+    /// Records that the pods could not be listed: what is known of them stays.
+    fn postpone(&mut self, key: &Key, now: Instant) {
+        if let Some(lag) = self.0.get_mut(key) {
+            lag.tried = Some(now);
         }
     }
 
@@ -89,18 +98,10 @@ impl LaggingModels {
 
 impl Lag {
     fn cause(&self, now: Instant) -> Option<WaitingPods> {
-        let is_long = self.checked.is_some() && now.duration_since(self.since) >= LONG_LAG;
+        let is_long = self.is_checked && now.duration_since(self.since) >= LONG_LAG;
         let unexplained = (self.reports_readiness && is_long).then_some(WaitingPods::NotReady);
         self.found.clone().or(unexplained)
     }
-}
-
-async fn found(context: &Context, model: &ModelServing) -> Option<WaitingPods> {
-    waiting_pods(&context.client, model).await.unwrap_or_else(|error| {
-        let (namespace, name) = (model.metadata.namespace.as_deref(), model.name());
-        tracing::debug!(namespace, name, error = &error as &dyn std::error::Error, "cannot list pods");
-        None
-    })
 }
 
 #[cfg(test)]
@@ -150,6 +151,21 @@ mod tests {
             seen.extend(due.iter().map(|model| key(&**model)));
         }
         assert_eq!(seen.len(), 2 * MODELS);
+    }
+
+    /// Nobody has looked, so that no pod waits is not known.
+    #[tokio::test(start_paused = true)]
+    async fn a_failed_list_says_nothing_and_keeps_what_is_known() {
+        let (mut lagging, start) = (LaggingModels::default(), Instant::now());
+        let chat = key(&*model(0));
+        lagging.due(models(1), start);
+        lagging.postpone(&chat, start + LAG);
+        assert!(lagging.waiting(start + LONG_LAG).is_empty());
+        assert!(lagging.due(models(1), start + LAG + INTERVAL / 2).is_empty());
+        let no_scheduler = WaitingPods::NoScheduler("volcano".to_owned());
+        lagging.record(&chat, Some(no_scheduler.clone()), start + LONG_LAG);
+        lagging.postpone(&chat, start + LONG_LAG + INTERVAL);
+        assert_eq!(lagging.waiting(start + LONG_LAG + INTERVAL).get(&chat), Some(&no_scheduler));
     }
 
     #[tokio::test(start_paused = true)]

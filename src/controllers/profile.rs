@@ -64,16 +64,19 @@ async fn reconcile(context: &Context) -> Result<(), Error> {
         return Ok(());
     }
     let api: Api<LiveProfile> = Api::all(context.client.clone());
+    let mut failure = None;
     for ((_, name), profile) in profiles.all() {
         let Some(users) = context.caches.users(&name, profile.settings.as_ref().ok()) else { return Ok(()) };
         let status = status(&profile, users);
         if status != profile.status {
-            let written =
-                server_side_apply::merge_status(&api, &name, profile.resource_version, status).await?;
-            profiles.record_write(&written);
+            match server_side_apply::merge_status(&api, &name, profile.resource_version, status).await {
+                Ok(written) => profiles.record_write(&written),
+                // It is no reason to leave the others as they are.
+                Err(error) => failure = failure.or(Some(error)),
+            }
         }
     }
-    Ok(())
+    failure.map_or(Ok(()), Err)
 }
 
 /// The status of a profile. The transition time stays where the status does, so that equal statuses compare equal.

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use kube::Api;
 use tokio::{
     sync::{Notify, watch},
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
@@ -39,6 +39,9 @@ use kthena_keda_core::{
 const UNPROVEN_BEFORE_CREATION: Duration = Duration::from_mins(3);
 /// Checks within that time at least, where they are more frequent than every minute.
 const CHECKS_BEFORE_CREATION: u32 = 3;
+
+/// Time for which notifications are collected: every change of a ModelServing or a monitor is one.
+const COLLECT: Duration = Duration::from_millis(100);
 
 /// Inputs and outputs of the controller beside the [`Context`].
 pub struct RouterMonitor {
@@ -83,6 +86,7 @@ pub async fn run(context: Context, monitor: RouterMonitor, wake: &Notify) {
         };
         // A notification and the end of the pause both lead to a reconcile.
         let _ = timeout(pause, wake.notified()).await;
+        sleep(COLLECT).await;
     }
 }
 

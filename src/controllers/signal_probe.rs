@@ -22,7 +22,6 @@ use crate::{
     telemetry::unix_time,
 };
 use kthena_keda_core::{
-    api::kthena::ModelServing,
     domain::{Key, key},
     intent::{Profile, PrometheusSettings},
     observed::{
@@ -56,11 +55,17 @@ pub async fn run(
     let least = MISMATCH_BEFORE_REPORT.min(period * PERIODS_BEFORE_REPORT);
     let mut mismatches = LastingMismatches::default();
     let mut lagging = LaggingModels::default();
+    let mut counted = None::<Instant>;
     loop {
         let results = probe(&prometheus, targets(&context, &router)).await;
         report(&context, &results);
         let has_new_results = context.caches.probe_cache.record(results);
-        let lasting = mismatches.at_least(least, mismatching(&context).await);
+        // Each change of any tenant wakes the probe; pods are counted at its own pace.
+        if counted.is_none_or(|counted| counted.elapsed() >= period / 2) {
+            mismatches.record(counts(&context).await);
+            counted = Some(Instant::now());
+        }
+        let lasting = mismatches.at_least(least);
         let waiting = lagging.check(&context).await;
         let has_new_waiting = context.caches.probe_cache.record_waiting(waiting);
         if context.caches.probe_cache.record_mismatches(lasting) || has_new_results || has_new_waiting {
@@ -172,37 +177,46 @@ async fn router_scrape(
     })
 }
 
-/// The models with a `Value` metric whose selector mismatches now, with one request for each. No other model depends on its pods.
-async fn mismatching(context: &Context) -> SelectorMismatches {
+/// Results of counting the pods of some models.
+type Counts = BTreeMap<Key, Result<Option<SelectorMismatch>, kube::Error>>;
+
+/// Counts the pods of the models with a `Value` metric, with one request for each. No other model depends on its pods.
+async fn counts(context: &Context) -> Counts {
     stream::iter(context.caches.models_with_value_metric())
-        .map(async |model| Some((key(&*model), mismatch(context, &model).await?)))
+        .map(async |model| (key(&*model), selector_mismatch(&context.client, &model).await))
         .buffer_unordered(CONCURRENCY)
-        .filter_map(std::future::ready)
         .collect()
         .await
 }
 
-async fn mismatch(context: &Context, model: &ModelServing) -> Option<SelectorMismatch> {
-    selector_mismatch(&context.client, model).await.unwrap_or_else(|error| {
-        let (namespace, name) = (model.metadata.namespace.as_deref(), model.name());
-        tracing::debug!(namespace, name, error = &error as &dyn std::error::Error, "cannot count pods");
-        None
-    })
-}
-
-/// Time since which each model's selector mismatches.
+/// The models whose selector mismatches, and the time since which it does.
 #[derive(Default)]
-struct LastingMismatches(BTreeMap<Key, Instant>);
+struct LastingMismatches(BTreeMap<Key, (SelectorMismatch, Instant)>);
 
 impl LastingMismatches {
-    /// Records the mismatches of one probe, and returns those that have lasted for this time.
-    fn at_least(&mut self, least: Duration, mut mismatches: SelectorMismatches) -> SelectorMismatches {
-        self.0.retain(|key, _| mismatches.contains_key(key));
-        mismatches.retain(|key, _| {
-            let since = self.0.entry(key.clone()).or_insert_with(Instant::now);
-            since.elapsed() >= least
-        });
-        mismatches
+    /// Records a count of all models. What is known of one whose pods could not be listed stays.
+    fn record(&mut self, counts: Counts) {
+        self.0.retain(|key, _| counts.contains_key(key));
+        for (key, count) in counts {
+            match count {
+                Ok(Some(mismatch)) => {
+                    let (last, _) = self.0.entry(key).or_insert_with(|| (mismatch, Instant::now()));
+                    *last = mismatch;
+                }
+                Ok(None) => drop(self.0.remove(&key)),
+                Err(error) => {
+                    let (namespace, name) = key;
+                    let error = &error as &dyn std::error::Error;
+                    tracing::debug!(namespace, name, error, "cannot count pods");
+                }
+            }
+        }
+    }
+
+    /// The mismatches that have lasted for this time.
+    fn at_least(&self, least: Duration) -> SelectorMismatches {
+        let lasting = self.0.iter().filter(|(_, (_, since))| since.elapsed() >= least);
+        lasting.map(|(key, (mismatch, _))| (key.clone(), *mismatch)).collect()
     }
 }
 
@@ -213,20 +227,32 @@ mod tests {
     use kube::client::Body;
     use rstest::rstest;
 
-    /// Probes that follow each other quickly, after a burst of changes, do not shorten the time.
+    fn failed() -> kube::Error {
+        kube::Error::Api(Box::new(kube::core::Status { code: 429, ..kube::core::Status::default() }))
+    }
+
+    /// Probes that follow each other quickly, after a burst of changes, do not shorten the time, and a failed list does not end it.
     #[tokio::test(start_paused = true)]
     async fn reports_a_mismatch_that_lasts() {
         let model = ("models".to_owned(), "chat".to_owned());
-        let mismatching = SelectorMismatches::from([(model, SelectorMismatch { pods: 3, groups: 2 })]);
+        let mismatch = || SelectorMismatch { pods: 3, groups: 2 };
+        let mismatching = || Counts::from([(model.clone(), Ok(Some(mismatch())))]);
         let mut lasting = LastingMismatches::default();
         for _ in 0..20 {
-            assert!(lasting.at_least(MISMATCH_BEFORE_REPORT, mismatching.clone()).is_empty());
+            lasting.record(mismatching());
+            assert!(lasting.at_least(MISMATCH_BEFORE_REPORT).is_empty());
             tokio::time::advance(Duration::from_secs(3)).await;
         }
         tokio::time::advance(MISMATCH_BEFORE_REPORT).await;
-        assert_eq!(lasting.at_least(MISMATCH_BEFORE_REPORT, mismatching.clone()), mismatching);
-        assert!(lasting.at_least(MISMATCH_BEFORE_REPORT, SelectorMismatches::new()).is_empty());
-        assert!(lasting.at_least(MISMATCH_BEFORE_REPORT, mismatching).is_empty(), "the time starts again");
+        lasting.record(Counts::from([(model.clone(), Err(failed()))]));
+        let expected = SelectorMismatches::from([(model.clone(), mismatch())]);
+        assert_eq!(lasting.at_least(MISMATCH_BEFORE_REPORT), expected);
+        lasting.record(Counts::from([(model.clone(), Ok(None))]));
+        assert!(lasting.at_least(MISMATCH_BEFORE_REPORT).is_empty());
+        lasting.record(mismatching());
+        assert!(lasting.at_least(MISMATCH_BEFORE_REPORT).is_empty(), "the time starts again");
+        lasting.record(Counts::new());
+        assert!(lasting.0.is_empty(), "the model is gone");
     }
 
     /// A Prometheus behind the API server's service proxy that responds with no samples after this time.

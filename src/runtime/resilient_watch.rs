@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 
 use futures::{Stream, StreamExt as _, future, stream};
+use http_body_util::LengthLimitError;
 use kube::{
     Api, Resource,
     runtime::{WatchStreamExt as _, watcher},
@@ -14,6 +15,8 @@ use super::{backoff::WatchBackoff, delays::WATCH_SECONDS};
 /// Objects per page of a list. A page is held twice while it is decoded, as bytes and as objects, and a
 /// ModelServing has 10 KB.
 const PAGE_SIZE: u32 = 100;
+/// Divisor of the page size after a page that was too long.
+const SHORTER: u32 = 10;
 
 /// The configuration of every watch.
 pub fn watch_config() -> watcher::Config {
@@ -21,7 +24,8 @@ pub fn watch_config() -> watcher::Config {
 }
 
 /// A watch that retries after errors, and lists again when its resource version is rejected as too old, and
-/// after it was forbidden or not served: only a complete list shows that everything is known again.
+/// after it was forbidden or not served: only a complete list shows that everything is known again. After a page
+/// that exceeds the client's limit it lists again in shorter pages.
 ///
 /// kube lists again only where an established watch receives the error of an old version, and otherwise
 /// requests the rejected version forever (kube-runtime `watcher.rs`, `State::InitListed`); client-go lists
@@ -33,10 +37,14 @@ pub fn resilient_watch<K>(
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    let events = stream::unfold((api, config, None), async |(api, config, current)| {
+    let events = stream::unfold((api, config, None), async |(api, mut config, current)| {
         let mut watch = current.unwrap_or_else(|| watcher(api.clone(), config.clone()).boxed());
         let event = watch.next().await?;
-        let current = (!needs_list(&event)).then_some(watch);
+        let is_too_long = is_page_too_long(&event);
+        if is_too_long {
+            config.page_size = config.page_size.map(|size| (size / SHORTER).max(1));
+        }
+        let current = (!is_too_long && !needs_list(&event)).then_some(watch);
         Some((event, (api, config, current)))
     });
     events.backoff(WatchBackoff::default())
@@ -44,6 +52,10 @@ where
 
 fn needs_list<K>(event: &Result<watcher::Event<K>, watcher::Error>) -> bool {
     matches!(event, Err(watcher::Error::WatchStartFailed(kube::Error::Api(status))) if matches!(status.code, 403 | 404 | 410))
+}
+
+fn is_page_too_long<K>(event: &Result<watcher::Event<K>, watcher::Error>) -> bool {
+    matches!(event, Err(watcher::Error::InitialListFailed(kube::Error::Service(error))) if error.is::<LengthLimitError>())
 }
 
 /// Drops errors, which the watch recovers from by itself, and objects without a name. Logs the first of

@@ -10,7 +10,7 @@ use super::{
     Manifests,
     kinds::{Area, KindVisitor, WatchedKind, visit_all},
 };
-use crate::cluster::discovery::ServedApis;
+use crate::cluster::{Error, discovery::ServedApis};
 
 /// Objects of the cluster, as far as the caller may read them.
 #[derive(Debug, Default)]
@@ -73,7 +73,7 @@ impl Live {
         let plural = &resource.plural;
         let mut found = list_in(client, resource, namespace.as_deref()).await;
         if let (Err(error), None, Some(fallback)) = (&found, namespace, fallback)
-            && is_forbidden(error)
+            && error.is_forbidden()
             && !is_cluster_scoped
         {
             self.missing.push(format!(
@@ -83,7 +83,7 @@ impl Live {
         }
         match found {
             Ok(objects) => objects.into_iter().for_each(|object| self.add(resource, object)),
-            Err(error) if is_forbidden(&error) => {
+            Err(error) if error.is_forbidden() => {
                 self.objects.record_unread(plural, true);
                 let place = namespace.iter().map(|namespace| format!(" in namespace {namespace}"));
                 let place: String = place.collect();
@@ -92,7 +92,7 @@ impl Live {
             }
             Err(error) => {
                 self.objects.record_unread(plural, false);
-                self.missing.push(format!("cannot list {plural}: {error}"));
+                self.missing.push(format!("cannot list {plural}: {}", error.user_message()));
             }
         }
     }
@@ -112,14 +112,10 @@ async fn list_in(
     client: &Client,
     resource: &ApiResource,
     namespace: Option<&str>,
-) -> Result<Vec<DynamicObject>, kube::Error> {
+) -> Result<Vec<DynamicObject>, Error> {
     let api: Api<DynamicObject> = match namespace {
         Some(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
         None => Api::all_with(client.clone(), resource),
     };
     Ok(api.list(&ListParams::default()).await?.items)
-}
-
-fn is_forbidden(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.code == 403)
 }

@@ -35,13 +35,11 @@ struct Loading {
 impl LoadingTimes {
     /// Records the loading time of each ServingGroup of a model that became available since the last call.
     pub fn record(&self, model_serving: &ModelServing) {
-        let (Some(uid), Some(available)) = (model_serving.uid(), model_serving.status.available_replicas)
-        else {
-            return;
-        };
+        let Some(uid) = model_serving.uid() else { return };
         if !model_serving.is_opted_in() {
-            return;
+            return self.forget(&uid);
         }
+        let Some(available) = model_serving.status.available_replicas else { return };
         let requested = model_serving.replicas();
         // Those that are missing at the first call were requested at an unknown time.
         let new = || Loading { requested, awaited: Vec::new(), times: None };
@@ -73,7 +71,7 @@ impl Loading {
     fn follow(&mut self, requested: i32, available: i32, now: Instant) -> Vec<Duration> {
         let room = FOLLOWED.saturating_sub(self.awaited.len());
         // One that is available already, such as a ServingGroup that is being removed, does not load.
-        let risen = self.requested.max(available) + 1..=requested;
+        let risen = (self.requested.max(available)..requested).map(|below| below + 1);
         self.awaited.extend(risen.take(room).map(|number| (number, now)));
         self.requested = requested;
         self.awaited.retain(|(number, _)| *number <= requested);
@@ -94,6 +92,7 @@ mod tests {
     #[case::cancelled(vec![(0, 3, 1, vec![]), (30, 1, 1, vec![]), (60, 3, 1, vec![]), (70, 3, 3, vec![10, 10])])]
     #[case::crash(vec![(0, 1, 0, vec![]), (60, 1, 1, vec![])])]
     #[case::still_available(vec![(0, 0, 1, vec![]), (10, 1, 1, vec![]), (20, 1, 1, vec![])])]
+    #[case::the_greatest_number(vec![(0, i32::MAX, i32::MAX, vec![]), (10, i32::MAX, i32::MAX, vec![])])]
     #[case::nothing_changes(vec![(0, 1, 1, vec![]), (10, 1, 1, vec![])])]
     fn measures_from_the_request(#[case] steps: Vec<(u64, i32, i32, Vec<u64>)>) {
         let start = Instant::now();

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use kthena_keda_core::{api::kthena::ModelServing, observed::WaitingPods};
 
-/// Pods that are looked at; one that waits is enough.
-const PODS: u32 = 50;
+/// Pods that are looked at; one that waits is enough. Anyone who may edit pods can make them as large as the API server accepts.
+const PODS: u32 = 10;
 /// Age up to which a pod is expected to wait.
 const MIN_AGE: Duration = Duration::from_secs(10);
 

@@ -106,11 +106,11 @@ async fn a_model_serving_stays_as_it_is_while_boosters_are_forbidden() {
     beside.scaled_object().await;
     assert!(operator.terminate());
     set_booster_rule(&models, "nothing").await;
+    beside.annotate(&[("autoscaling.kthena.io/max-replicas", Some("3"))]).await;
     let operator = stack.start_operator(&Settings::new(BINARY));
     let message = serving.says("MissingPermission", "no permission to list modelboosters").await;
     assert!(message.contains("list and watch on modelboosters"), "{message}");
-    // Other models are planned as before.
-    beside.annotate(&[("autoscaling.kthena.io/max-replicas", Some("3"))]).await;
+    // Others are planned although nothing changes after the last list has failed.
     beside
         .scaled_object_until("has a maximum of 3", |found| found.data["spec"]["maxReplicaCount"] == 3)
         .await;

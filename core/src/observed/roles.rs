@@ -165,6 +165,19 @@ impl RoleInstances {
         Self(least.unwrap_or_default())
     }
 
+    /// The fields of a pod that decide whether it counts.
+    #[must_use]
+    pub fn fields_read(pod: ObjectMeta) -> ObjectMeta {
+        let labels = pod.labels.unwrap_or_default().into_iter();
+        let labels = labels.filter(|(key, _)| [GROUP, ROLE].contains(&key.as_str()));
+        ObjectMeta {
+            labels: Some(labels.collect()),
+            owner_references: pod.owner_references,
+            deletion_timestamp: pod.deletion_timestamp,
+            ..ObjectMeta::default()
+        }
+    }
+
     /// Number of instances of a role.
     pub fn get(&self, role: &str) -> i32 {
         self.0.get(role).copied().unwrap_or_default()
@@ -203,6 +216,7 @@ mod tests {
             pod("chat-1", "decode", &deleted),
             pod("chat-1", "decode", &foreign),
         ];
+        let pods = pods.map(RoleInstances::fields_read);
         let instances = RoleInstances::of(&pods, Some("u"));
         assert_eq!((instances.get("prefill"), instances.get("decode"), instances.get("other")), (1, 1, 0));
         // A ServingGroup without any instance of the role has the fewest.

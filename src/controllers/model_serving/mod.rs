@@ -164,7 +164,11 @@ async fn measured_reconcile(
 ) -> Result<Action, Error> {
     let (started, metrics) = (Instant::now(), context.shared.metrics.clone());
     let _in_flight = metrics.reconciling();
-    let result = Box::pin(reconcile::reconcile(model_serving, context)).await;
+    let result = Box::pin(reconcile::reconcile(model_serving.clone(), context.clone())).await;
+    // What it recorded came after the end of the model, which drops its history.
+    if is_gone(&model_serving, &context) {
+        context.history.forget(&uid(&model_serving));
+    }
     let label = match &result {
         Ok(action) if *action == Action::await_change() => "success",
         Ok(_) => "requeue_after",
@@ -176,6 +180,9 @@ async fn measured_reconcile(
 
 #[expect(clippy::needless_pass_by_value, reason = "the signature is kube's")]
 fn on_error(model_serving: Arc<ModelServing>, error: &Error, context: Arc<ModelServingContext>) -> Action {
+    if is_gone(&model_serving, &context) {
+        return Action::await_change();
+    }
     let failures = context.failures.count(&uid(&model_serving));
     let class = error.class();
     if class == Class::Unserved {
@@ -200,6 +207,12 @@ fn on_error(model_serving: Arc<ModelServing>, error: &Error, context: Arc<ModelS
         }
     }
     Action::requeue(delay)
+}
+
+/// `true` if the model was deleted, also if there is a new one of the same name.
+fn is_gone(model_serving: &ModelServing, context: &ModelServingContext) -> bool {
+    let found = context.shared.caches.model_serving(&key(model_serving));
+    found.is_none_or(|found| found.uid() != model_serving.uid())
 }
 
 /// The uid: state of a model that was deleted does not pass to a new one of the same name.

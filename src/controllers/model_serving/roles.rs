@@ -35,10 +35,15 @@ use kthena_keda_core::{
     plan::{Desired, RoleChange, RolePlan, RoleStatus, RolesPlan},
 };
 
+/// Pods per page of a list: a pod has up to 1.5 MB, most of it in its metadata.
+const PAGE_SIZE: u32 = 25;
+/// Most pods that are looked at: twice the instances, since each can be replaced by another one at the same time.
+const PODS_MAX: usize = 2 * INSTANCES_MAX as usize;
+
 /// Slot of the history in which the numbers of all roles are one object.
 const NUMBERS: &str = "the numbers of roles";
 
-/// Counts the instances of the roles of a model, with one request, if its roles are scaled and not too many.
+/// Counts the instances of the roles of a model, if its roles are scaled and not too many.
 ///
 /// # Errors
 /// Any failure except a missing permission.
@@ -54,15 +59,27 @@ pub(super) async fn count_instances(
     let pods: Api<Pod> = Api::namespaced(context.shared.client.clone(), observed.namespace());
     let entries =
         format!("modelserving.volcano.sh/name={},modelserving.volcano.sh/entry=true", model_serving.name());
-    // From the API server's cache, which ignores a limit.
-    let params = ListParams::default().labels(&entries).match_any();
-    let found = match pods.list_metadata(&params).await.map_err(Error::from) {
-        Ok(list) => list.items,
-        Err(error) if error.class() == Class::Forbidden => return Ok(InstanceCount::Forbidden),
-        Err(error) => return Err(error),
-    };
-    let metadata: Vec<ObjectMeta> = found.into_iter().map(|pod| pod.metadata).collect();
-    Ok(InstanceCount::Counted(RoleInstances::of(&metadata, model_serving.metadata.uid.as_deref())))
+    match list_instances(&pods, ListParams::default().labels(&entries).limit(PAGE_SIZE)).await {
+        Ok(found) => {
+            let owner_uid = model_serving.metadata.uid.as_deref();
+            Ok(InstanceCount::Counted(RoleInstances::of(&found, owner_uid)))
+        }
+        Err(error) if error.class() == Class::Forbidden => Ok(InstanceCount::Forbidden),
+        Err(error) => Err(error),
+    }
+}
+
+/// Metadata of the pods as far as it counts, up to [`PODS_MAX`] pods: anyone who may create pods can add any number with the same labels.
+async fn list_instances(pods: &Api<Pod>, mut params: ListParams) -> Result<Vec<ObjectMeta>, Error> {
+    let mut found = Vec::new();
+    loop {
+        let page = pods.list_metadata(&params).await?;
+        found.extend(page.items.into_iter().map(|pod| RoleInstances::fields_read(pod.metadata)));
+        match page.metadata.continue_.filter(|token| !token.is_empty() && found.len() < PODS_MAX) {
+            Some(token) => params = params.continue_token(&token),
+            None => return Ok(found),
+        }
+    }
 }
 
 /// Time until the instances are counted again; no watch shows their pods.
