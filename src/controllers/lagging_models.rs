@@ -1,10 +1,6 @@
 //! The slow check of models whose ServingGroups do not become ready: a few models at a time, one list of pods each.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, mem, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -62,17 +58,18 @@ impl LaggingModels {
 
     /// Follows the models that lag behind now, and returns those to check.
     fn due(&mut self, lagging: Vec<Arc<ModelServing>>, now: Instant) -> Vec<Arc<ModelServing>> {
-        let keys: HashSet<Key> = lagging.iter().map(|model| key(&**model)).collect();
-        self.0.retain(|key, _| keys.contains(key));
+        let mut before = mem::take(&mut self.0);
         let mut due = Vec::new();
         for model in lagging {
+            let key = key(&*model);
             let reports_readiness = model.status.available_replicas.is_some();
             let new = || Lag { since: now, tried: None, is_checked: false, found: None, reports_readiness };
-            let lag = self.0.entry(key(&*model)).or_insert_with(new);
+            let lag = before.remove(&key).unwrap_or_else(new);
             let is_due = lag.tried.is_none_or(|tried| now.duration_since(tried) >= INTERVAL);
             if now.duration_since(lag.since) >= LAG && is_due {
                 due.push((lag.tried, model));
             }
+            self.0.insert(key, lag);
         }
         longest_waiting(due, |model| key(&**model).0, MODELS)
     }
@@ -108,6 +105,7 @@ impl Lag {
 mod tests {
     use super::*;
     use serde_json::json;
+    use std::collections::HashSet;
 
     fn model(i: usize) -> Arc<ModelServing> {
         let metadata = json!({"name": format!("m{i}"), "namespace": "models"});

@@ -68,7 +68,10 @@ pub async fn run(
         let lasting = mismatches.at_least(least);
         let waiting = lagging.check(&context).await;
         let has_new_waiting = context.caches.probe_cache.record_waiting(waiting);
-        if context.caches.probe_cache.record_mismatches(lasting) || has_new_results || has_new_waiting {
+        let has_new_mismatches = context.caches.probe_cache.record_mismatches(lasting);
+        // Before the first reconciles nobody has used other results.
+        let is_first = context.caches.probe_cache.end_wait();
+        if !is_first && (has_new_mismatches || has_new_results || has_new_waiting) {
             changed();
         }
         // A notification and the end of the period both lead to the next probe.

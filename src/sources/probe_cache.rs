@@ -1,12 +1,13 @@
 //! Results of the signal probe, kept for the next reconcile.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use kthena_keda_core::{
     domain::Key,
     observed::{Measurements, ProbeResults, SelectorMismatch, WaitingPods},
 };
 use parking_lot::RwLock;
+use tokio::{sync::SetOnce, time::timeout};
 
 /// The models whose selector does not match their ServingGroups.
 pub type SelectorMismatches = BTreeMap<Key, SelectorMismatch>;
@@ -17,6 +18,8 @@ pub type WaitingModels = BTreeMap<Key, WaitingPods>;
 /// Results of the last signal probe.
 #[derive(Debug, Default)]
 pub struct ProbeCache {
+    /// Set at the end of the first probe, or of the wait for it.
+    first: SetOnce<()>,
     results: RwLock<Arc<ProbeResults>>,
     mismatches: RwLock<SelectorMismatches>,
     waiting: RwLock<WaitingModels>,
@@ -24,6 +27,18 @@ pub struct ProbeCache {
 }
 
 impl ProbeCache {
+    /// Waits for the first probe, but not for longer than `most`.
+    pub async fn wait_for_first(&self, most: Duration) {
+        if timeout(most, self.first.wait()).await.is_err() {
+            self.end_wait();
+        }
+    }
+
+    /// Ends the wait for the first probe. Returns `true` if it had not ended before.
+    pub fn end_wait(&self) -> bool {
+        self.first.set(()).is_ok()
+    }
+
     /// The last results of all targets.
     pub fn last(&self) -> Arc<ProbeResults> {
         self.results.read().clone()

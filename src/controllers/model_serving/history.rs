@@ -37,7 +37,8 @@ const MISTYPED_BEFORE: Duration = Duration::from_secs(30);
 pub struct History {
     /// Start of this process: a write that is not in the history happened before.
     started: Instant,
-    models: Mutex<HashMap<String, ModelHistory>>,
+    /// In boxes, since a hash table has up to twice the entries that it needs.
+    models: Mutex<HashMap<String, Box<ModelHistory>>>,
 }
 
 impl Default for History {
@@ -322,7 +323,7 @@ impl History {
         models.values_mut().for_each(|model| model.written = None);
     }
 
-    fn models(&self) -> MutexGuard<'_, HashMap<String, ModelHistory>> {
+    fn models(&self) -> MutexGuard<'_, HashMap<String, Box<ModelHistory>>> {
         self.models.lock()
     }
 }

@@ -13,7 +13,7 @@ mod status;
 
 use std::{collections::HashSet, future, pin::pin, sync::Arc, time::Duration};
 
-use futures::{Stream, StreamExt as _, stream};
+use futures::{FutureExt as _, Stream, StreamExt as _, stream};
 use kube::{
     ResourceExt as _,
     runtime::{
@@ -41,6 +41,9 @@ pub const CONCURRENCY: u16 = 8;
 /// Reconciles and retries that kube may have at a time. At its limit kube serves requests in no order, so it is far above [`CONCURRENCY`]:
 /// a retry ends at once, in the queue.
 const KUBE_CONCURRENCY: u16 = 256;
+
+/// Time for which the first reconciles wait for the first signal probe, whose results would lead to a second one of each model.
+const FIRST_PROBE: Duration = Duration::from_secs(1);
 
 /// Location of the router's series, and problems of its scraping; `None` before they are known.
 pub type RouterReceiver = watch::Receiver<Option<LocatedRouter>>;
@@ -108,8 +111,14 @@ pub async fn queue_changes(
 pub async fn run(stop: impl Future<Output = ()> + Send + Sync + 'static, context: Arc<ModelServingContext>) {
     context.shared.metrics.max_concurrency(CONCURRENCY);
     let config = Config::default().concurrency(KUBE_CONCURRENCY).debounce(Duration::ZERO);
-    let released = context.queue.clone().released();
-    let released = released.map(|(namespace, name)| ObjectRef::new(&name).within(&namespace));
+    let (caches, queue) = (context.shared.caches.clone(), context.queue.clone());
+    let released = async move {
+        caches.model_digests.wait_synced().await;
+        caches.probe_cache.wait_for_first(FIRST_PROBE).await;
+        queue.released()
+    };
+    let released =
+        released.flatten_stream().map(|(namespace, name)| ObjectRef::new(&name).within(&namespace));
     let by_result = context.clone();
     Controller::for_stream(stream::pending(), context.shared.caches.model_servings.clone())
         .with_config(config)
