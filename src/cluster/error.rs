@@ -239,6 +239,14 @@ mod tests {
             .into()
     }
 
+    /// A proxy or a webhook may send any number.
+    #[test]
+    fn a_retry_after_of_hours_is_cut_to_a_minute() {
+        let details = serde_json::from_value(serde_json::json!({"retryAfterSeconds": u32::MAX})).unwrap();
+        let status = Status { code: 403, details, ..Status::default() };
+        assert_eq!(Error::from(kube::Error::Api(Box::new(status))).retry_after(), RETRY_AFTER_MAX);
+    }
+
     #[test]
     fn awaits_the_end_of_a_namespace() {
         let error = forbidden(

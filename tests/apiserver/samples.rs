@@ -80,8 +80,8 @@ async fn every_sample_is_accepted_and_takes_effect() {
     contains("canary", "default/canary").await;
     contains("stable", "default/stable").await;
     let monitors: Api<DynamicObject> = Api::namespaced_with(client, "default", &kinds::pod_monitor());
-    let on_8080 = |found: Option<&DynamicObject>| {
-        found.is_some_and(|found| serde_json::to_string(&found.data).unwrap().contains("$1:8080"))
+    let on_8000 = |found: Option<&DynamicObject>| {
+        found.is_some_and(|found| serde_json::to_string(&found.data).unwrap().contains("$1:8000"))
     };
-    wait::until(&monitors, "kthena-keda-engines", "scrapes port 8080", on_8080).await;
+    wait::until(&monitors, "kthena-keda-engines", "scrapes port 8000", on_8000).await;
 }

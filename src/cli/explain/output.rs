@@ -234,7 +234,7 @@ fn print_one(out: &mut impl io::Write, found: &Explained, paint: Paint) -> io::R
         let available =
             available.map(|available| format!(", {available} of {now} available")).unwrap_or_default();
         let bounds = bounds.map_or_else(
-            || ", which stay, since roles are scaled".to_owned(),
+            || "; the number stays, since roles are scaled".to_owned(),
             |Bounds { min, max }| format!(", bounds {min} to {max}"),
         );
         writeln!(out, "  {:<18} spec.replicas {now}{available}{wanted}{bounds}", "ServingGroups")?;
