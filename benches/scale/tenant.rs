@@ -1,4 +1,4 @@
-//! A tenant who fills the ModelServings of a namespace with the worst content that the API server accepts, and for comparison
+//! A tenant who fills the ModelServings of a namespace with the longest annotations that the API server accepts, and for comparison
 //! objects with the same annotations that the operator does not watch.
 
 use futures::{StreamExt as _, stream};
