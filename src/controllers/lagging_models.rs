@@ -23,6 +23,7 @@ const LONG_LAG: Duration = Duration::from_mins(15);
 const INTERVAL: Duration = Duration::from_mins(1);
 /// Models whose pods are listed in one check, those that were not checked for the longest time first, with namespaces in turn.
 const MODELS: usize = 20;
+
 /// The models that lag behind, and what their last checks found.
 #[derive(Default)]
 pub(super) struct LaggingModels(BTreeMap<Key, Lag>);

@@ -71,8 +71,9 @@ async fn reconcile(context: &Context) -> Result<(), Error> {
         if status != profile.status {
             match server_side_apply::merge_status(&api, &name, profile.resource_version, status).await {
                 Ok(written) => profiles.record_write(&written),
-                // It is no reason to leave the others as they are.
-                Err(error) => failure = failure.or(Some(error)),
+                // A rejection of one is no reason to leave the others as they are.
+                Err(error) if error.class().needs_action() => failure = failure.or(Some(error)),
+                Err(error) => return Err(error),
             }
         }
     }
