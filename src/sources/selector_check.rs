@@ -1,19 +1,17 @@
 //! Pods that a model's selector matches, which the HPA multiplies a `Value` metric by.
 
 use k8s_openapi::api::core::v1::Pod;
-use kube::{
-    Api, Client, ResourceExt as _,
-    api::{ListParams, PartialObjectMeta},
-};
+use kube::{Api, Client, ResourceExt as _};
 
+use super::pod_metadata;
 use kthena_keda_core::{api::kthena::ModelServing, observed::SelectorMismatch};
 
 /// Most ServingGroups of a model whose pods are counted. It bounds the response, which a tenant's `spec.replicas` decides.
 const GROUPS_MAX: i32 = 1_000;
 /// Pods that are read at least, so that some which are being deleted do not hide the others.
-const PAGE_MIN: u32 = 100;
+const PODS_MIN: usize = 100;
 
-/// Counts the pods with one request. `None` if the selector matches one pod for each ServingGroup, while their number changes, and where
+/// Counts the pods. `None` if the selector matches one pod for each ServingGroup, while their number changes, and where
 /// it is above [`GROUPS_MAX`].
 ///
 /// # Errors
@@ -30,12 +28,11 @@ pub async fn selector_mismatch(
     if groups != model_serving.replicas() || groups > GROUPS_MAX {
         return Ok(None);
     }
-    // One page: more pods than these are a mismatch in any case.
-    let limit = u32::try_from(groups).unwrap_or_default().saturating_mul(2).max(PAGE_MIN);
+    // More pods than these are a mismatch in any case.
+    let most = usize::try_from(groups).unwrap_or_default().saturating_mul(2).max(PODS_MIN);
     let api: Api<Pod> = Api::namespaced(client.clone(), &namespace);
-    let found: Vec<PartialObjectMeta<Pod>> =
-        api.list_metadata(&ListParams::default().labels(selector).limit(limit)).await?.items;
-    let pods = found.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).count();
+    let found = pod_metadata(&api, selector, most, |pod| pod.deletion_timestamp.is_none()).await?;
+    let pods = found.into_iter().filter(|is_alive| *is_alive).count();
     let differs = i32::try_from(pods).is_ok_and(|pods| pods != groups);
     Ok(differs.then_some(SelectorMismatch { pods, groups }))
 }

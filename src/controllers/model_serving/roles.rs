@@ -8,10 +8,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
     jiff::Timestamp,
 };
-use kube::{
-    Api, ResourceExt as _,
-    api::{ListParams, ObjectMeta},
-};
+use kube::{Api, ResourceExt as _, api::ObjectMeta};
 
 use super::{
     ModelServingContext,
@@ -21,6 +18,7 @@ use super::{
 use crate::{
     cluster::{Class, Error, server_side_apply},
     runtime::delays::{ROLES_MOVE, ROLES_REST},
+    sources::pod_metadata,
 };
 use kthena_keda_core::{
     api::{
@@ -35,8 +33,6 @@ use kthena_keda_core::{
     plan::{Desired, RoleChange, RolePlan, RoleStatus, RolesPlan},
 };
 
-/// Pods per page of a list: a pod has up to 1.5 MB, most of it in its metadata.
-const PAGE_SIZE: u32 = 25;
 /// Most pods that are looked at: twice the instances, since each can be replaced by another one at the same time.
 const PODS_MAX: usize = 2 * INSTANCES_MAX as usize;
 
@@ -59,26 +55,13 @@ pub(super) async fn count_instances(
     let pods: Api<Pod> = Api::namespaced(context.shared.client.clone(), observed.namespace());
     let entries =
         format!("modelserving.volcano.sh/name={},modelserving.volcano.sh/entry=true", model_serving.name());
-    match list_instances(&pods, ListParams::default().labels(&entries).limit(PAGE_SIZE)).await {
+    match pod_metadata(&pods, &entries, PODS_MAX, RoleInstances::fields_read).await.map_err(Error::from) {
         Ok(found) => {
             let owner_uid = model_serving.metadata.uid.as_deref();
             Ok(InstanceCount::Counted(RoleInstances::of(&found, owner_uid)))
         }
         Err(error) if error.class() == Class::Forbidden => Ok(InstanceCount::Forbidden),
         Err(error) => Err(error),
-    }
-}
-
-/// Metadata of the pods as far as it counts, up to [`PODS_MAX`] pods: anyone who may create pods can add any number with the same labels.
-async fn list_instances(pods: &Api<Pod>, mut params: ListParams) -> Result<Vec<ObjectMeta>, Error> {
-    let mut found = Vec::new();
-    loop {
-        let page = pods.list_metadata(&params).await?;
-        found.extend(page.items.into_iter().map(|pod| RoleInstances::fields_read(pod.metadata)));
-        match page.metadata.continue_.filter(|token| !token.is_empty() && found.len() < PODS_MAX) {
-            Some(token) => params = params.continue_token(&token),
-            None => return Ok(found),
-        }
     }
 }
 
