@@ -244,6 +244,7 @@ fn inheriting(
 fn inherit(context: &Context, mut event: ModelServingEvent) -> ModelServingEvent {
     if let Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object)) = &mut event {
         context.caches.inherit(object);
+        object.drop_unread_text();
     }
     event
 }

@@ -1,7 +1,7 @@
 //! The workqueue of a controller: it releases a bounded number of objects at a time, and serves namespaces in turn.
 //!
 //! kube's scheduler serves due requests in no order, so an object may wait for all others, again and again. In front of it, this queue
-//! releases only as many requests as can run at once, and each of them soon begins.
+//! releases only a few more requests than can run at once, and each of them soon begins.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -12,15 +12,21 @@ use std::{
 use futures::{Stream, stream};
 use kthena_keda_core::domain::Key;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 use super::round_robin::RoundRobin;
+
+/// Objects that are released ahead of those that run, for each of these: kube's scheduler hands over what is due once a millisecond, and
+/// reconciles that write nothing end sooner.
+const AHEAD: usize = 3;
 
 /// Requests to reconcile objects, each object once.
 #[derive(Debug)]
 pub struct FairQueue {
     /// Objects that may be released and not finished at a time.
-    concurrency: usize,
+    most_released: usize,
+    /// One permit for each object that may run at a time.
+    running: Semaphore,
     state: Mutex<State>,
     changed: Notify,
 }
@@ -38,14 +44,20 @@ enum Request {
     Waiting,
     /// Released, and not begun.
     Released { is_requested_again: bool },
-    /// Being reconciled.
+    /// In its turn.
     Begun { is_requested_again: bool },
 }
 
 impl FairQueue {
     /// An empty queue that has at most `concurrency` objects reconciled at a time.
     pub fn new(concurrency: u16) -> Self {
-        Self { concurrency: concurrency.into(), state: Mutex::default(), changed: Notify::new() }
+        let concurrency = usize::from(concurrency);
+        Self {
+            most_released: concurrency * (1 + AHEAD),
+            running: Semaphore::new(concurrency),
+            state: Mutex::default(),
+            changed: Notify::new(),
+        }
     }
 
     /// Requests a reconcile. One that is running is followed by another, since it may have read older state.
@@ -54,8 +66,8 @@ impl FairQueue {
         self.changed.notify_one();
     }
 
-    /// Begins a reconcile that was released, and takes it for running until the returned value is dropped. Any other is requested:
-    /// a retry has to wait for its turn too.
+    /// Begins the turn of an object that was released, which lasts until the returned value is dropped. Any other is requested: a retry has
+    /// to wait for its turn too.
     pub fn begin(self: &Arc<Self>, key: Key) -> Option<Turn> {
         let mut state = self.state.lock();
         if let Some(request @ Request::Released { .. }) = state.requests.get_mut(&key) {
@@ -92,7 +104,7 @@ impl FairQueue {
     fn release(&self) -> Option<Key> {
         let mut state = self.state.lock();
         let unfinished = state.requests.len() - state.waiting.len();
-        if unfinished >= self.concurrency {
+        if unfinished >= self.most_released {
             return None;
         }
         let key = state.waiting.pop()?;
@@ -125,14 +137,33 @@ impl State {
         {
             self.push(key.clone());
         }
+        if self.requests.is_empty() {
+            // Gives back the memory of a long queue.
+            self.requests = HashMap::new();
+        }
     }
 }
 
-/// A reconcile in progress.
+/// A reconcile that runs, or that waits for one before it to end.
 #[derive(Debug)]
 pub struct Turn {
     queue: Arc<FairQueue>,
     key: Key,
+}
+
+impl Turn {
+    /// Waits until the reconcile may run, which it does until the returned permit is dropped. It has to read the object after that: what was
+    /// requested before is served by it.
+    pub async fn start(&self) -> Option<SemaphorePermit<'_>> {
+        // An error would mean that the semaphore is closed, which nothing does.
+        let permit = self.queue.running.acquire().await.ok();
+        if let Some(Request::Begun { is_requested_again }) =
+            self.queue.state.lock().requests.get_mut(&self.key)
+        {
+            *is_requested_again = false;
+        }
+        permit
+    }
 }
 
 impl Drop for Turn {
@@ -166,14 +197,38 @@ mod tests {
     fn a_namespace_with_many_requests_delays_another_by_one_turn() {
         let (queue, mut stream) = queue(8);
         (0..300).for_each(|i| queue.push(key("a", &i.to_string())));
-        let running: Vec<Turn> =
+        let turns: Vec<Turn> =
             released(&mut stream).into_iter().map(|key| queue.begin(key).unwrap()).collect();
-        assert_eq!(running.len(), 8);
+        assert_eq!(turns.len(), 8 * (1 + AHEAD));
         queue.push(key("b", "chat"));
         assert_eq!(released(&mut stream), []);
-        drop(running);
+        drop(turns);
         let next = released(&mut stream);
-        assert_eq!((next.len(), &next[1]), (8, &key("b", "chat")));
+        assert_eq!((next.len(), &next[1]), (8 * (1 + AHEAD), &key("b", "chat")));
+    }
+
+    #[test]
+    fn of_those_that_are_released_only_a_few_run() {
+        let (queue, mut stream) = queue(2);
+        (0..9).for_each(|i| queue.push(key("a", &i.to_string())));
+        let turns: Vec<Turn> =
+            released(&mut stream).into_iter().map(|key| queue.begin(key).unwrap()).collect();
+        let mut running: Vec<_> = turns.iter().filter_map(|turn| turn.start().now_or_never()).collect();
+        assert_eq!((turns.len(), running.len()), (8, 2));
+        running.pop();
+        assert!(turns[2].start().now_or_never().is_some());
+    }
+
+    #[test]
+    fn a_request_that_came_before_the_start_is_served_by_it() {
+        let (queue, mut stream) = queue(1);
+        queue.push(key("a", "chat"));
+        assert_eq!(released(&mut stream), [key("a", "chat")]);
+        let turn = queue.begin(key("a", "chat")).unwrap();
+        queue.push(key("a", "chat"));
+        assert!(turn.start().now_or_never().flatten().is_some());
+        drop(turn);
+        assert_eq!(released(&mut stream), []);
     }
 
     #[test]
@@ -198,12 +253,12 @@ mod tests {
     #[test]
     fn a_retry_waits_for_its_turn() {
         let (queue, mut stream) = queue(1);
-        queue.push(key("a", "first"));
-        let [first] = released(&mut stream).try_into().unwrap();
-        let turn = queue.begin(first);
+        (0..=AHEAD).for_each(|i| queue.push(key("a", &i.to_string())));
+        let turns: Vec<Turn> =
+            released(&mut stream).into_iter().map(|key| queue.begin(key).unwrap()).collect();
         assert!(queue.begin(key("a", "retried")).is_none());
         assert_eq!(released(&mut stream), []);
-        drop(turn);
+        drop(turns);
         assert_eq!(released(&mut stream), [key("a", "retried")]);
         assert!(queue.begin(key("a", "retried")).is_some());
     }

@@ -22,18 +22,38 @@ pub struct LiveHpa {
     conditions: Vec<ConditionDigest>,
 }
 
-/// Scale target of an HPA or a ScaledObject.
+/// Scale target of an HPA or a ScaledObject, in the same namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ScaleTarget {
-    /// Group and version.
+pub enum ScaleTarget {
+    /// The ModelServing of this name, in any version.
+    ModelServing(Box<str>),
+    /// The ModelServingRole of this name, in any version.
+    Role(Box<str>),
+    /// An object of another kind.
+    #[default]
+    Other,
+}
+
+/// A scale target as the API server sends it.
+#[derive(Default)]
+pub(super) struct WireTarget {
     api_version: String,
-    /// Kind.
     kind: String,
-    /// Name, in the same namespace.
     name: String,
 }
 
-fields!(ScaleTarget { "apiVersion" => api_version, "kind" => kind, "name" => name });
+fields!(WireTarget { "apiVersion" => api_version, "kind" => kind, "name" => name });
+
+impl From<WireTarget> for ScaleTarget {
+    fn from(WireTarget { api_version, kind, name }: WireTarget) -> Self {
+        let group = api_version.split_once('/').map_or("", |(group, _)| group);
+        match (group, kind.as_str()) {
+            (ModelServing::GROUP, ModelServing::KIND) => Self::ModelServing(name.into()),
+            (ModelServingRole::GROUP, ModelServingRole::KIND) => Self::Role(name.into()),
+            _ => Self::Other,
+        }
+    }
+}
 
 #[derive(Default)]
 struct Wire {
@@ -49,7 +69,7 @@ struct Spec {
     scale_target_ref: ScaleTarget,
 }
 
-fields!(Spec { "scaleTargetRef" => scale_target_ref });
+fields!(Spec { "scaleTargetRef" => scale_target_ref as WireTarget });
 
 #[derive(Default)]
 struct Status {
@@ -69,26 +89,25 @@ impl From<LenientDe<Wire>> for LiveHpa {
 }
 
 impl ScaleTarget {
-    /// `true` if the target is the ModelServing of this name, in any version.
+    /// `true` if the target is the ModelServing of this name.
     pub fn is(&self, name: &str) -> bool {
-        self.is_a_model_serving() && self.name == name
+        self.model_serving() == Some(name)
     }
 
     /// Name of the target if it is a ModelServing.
     pub fn model_serving(&self) -> Option<&str> {
-        self.is_a_model_serving().then_some(self.name.as_str())
+        match self {
+            Self::ModelServing(name) => Some(name),
+            Self::Role(_) | Self::Other => None,
+        }
     }
 
     /// Name of the target if it is a ModelServingRole.
     pub fn role(&self) -> Option<&str> {
-        let group = self.api_version.split_once('/').map_or("", |(group, _)| group);
-        let is_role = group == ModelServingRole::GROUP && self.kind == ModelServingRole::KIND;
-        is_role.then_some(self.name.as_str())
-    }
-
-    fn is_a_model_serving(&self) -> bool {
-        let group = self.api_version.split_once('/').map_or("", |(group, _)| group);
-        group == ModelServing::GROUP && self.kind == ModelServing::KIND
+        match self {
+            Self::Role(name) => Some(name),
+            Self::ModelServing(_) | Self::Other => None,
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{
     condition::{ConditionDigest, find_condition},
-    hpa::ScaleTarget,
+    hpa::{ScaleTarget, WireTarget},
     owned_object::OwnedObject,
     spec::{LiveObject, LiveSpec},
 };
@@ -58,9 +58,9 @@ impl From<LenientDe<Wire>> for LiveScaledObject {
     fn from(LenientDe(wire): LenientDe<Wire>) -> Self {
         let spec = wire.spec.0.unwrap_or_default();
         let target =
-            spec.get("scaleTargetRef").and_then(|target| LenientDe::<ScaleTarget>::deserialize(target).ok());
+            spec.get("scaleTargetRef").and_then(|target| LenientDe::<WireTarget>::deserialize(target).ok());
         Self {
-            target: target.map(|LenientDe(target)| target).unwrap_or_default(),
+            target: target.map(|LenientDe(target)| target.into()).unwrap_or_default(),
             spec: LiveSpec::new(spec, &wire.metadata),
             own: wire.metadata.own(),
             metadata: wire.metadata.into(),

@@ -42,7 +42,7 @@ impl ShadowState {
         if condition.reason != VerdictReason::Shadow.as_str() {
             return None;
         }
-        Self::parse(&condition.message)
+        Self::parse(condition.message.text()?)
     }
 
     fn parse(message: &str) -> Option<Self> {

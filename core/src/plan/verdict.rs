@@ -75,7 +75,7 @@ pub(super) fn condition(observed: &Observed, verdict: &Verdict) -> Desired<Verdi
     let is_written = observed.model_serving.condition().is_some_and(|found| {
         found.status == verdict.status.as_str()
             && found.reason == verdict.reason.as_str()
-            && found.message == verdict.message
+            && found.message.is(&verdict.message)
     });
     if is_written { Desired::Keep } else { Desired::Apply(verdict.clone()) }
 }

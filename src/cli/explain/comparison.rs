@@ -1,10 +1,9 @@
 //! Differences between what `explain` plans and what exists in the cluster.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::Value;
 
 use kthena_keda_core::{
-    api::keda::ScaledObject,
+    api::{keda::ScaledObject, kthena::AutoscalingReady},
     domain::{field_path, shortened},
     observed::{LiveObject as _, LiveScaledObject, desired_spec},
     plan::is_load_reason,
@@ -41,16 +40,18 @@ pub(super) fn differs(fields: &[String], operator: Option<&str>) -> String {
 
 /// The condition that the operator wrote, where it has another reason than `explain` finds: it knows its flags and
 /// rejections by the API server and webhooks. `Scaling` and `Idle` count as one, since the operator throttles changes between them.
-pub(super) fn other_condition(condition: Option<&Condition>, planned: &str) -> Option<String> {
+pub(super) fn other_condition(condition: Option<&AutoscalingReady>, planned: &str) -> Option<String> {
     let is_same = |reason: &str| reason == planned || (is_load_reason(reason) && is_load_reason(planned));
     let condition = condition.filter(|condition| !is_same(&condition.reason))?;
-    let Condition { status, reason, message, .. } = condition;
+    let AutoscalingReady { status, reason, message, .. } = condition;
+    let message = message.text().unwrap_or_default();
     Some(format!("the operator's condition AutoscalingReady is {status}, {reason}: {message}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kthena_keda_core::api::kthena::ModelServing;
     use serde_json::json;
 
     #[rstest::rstest]
@@ -63,11 +64,12 @@ mod tests {
         #[case] written: &str,
         #[case] is_reported: bool,
     ) {
-        let condition = serde_json::from_value(json!({
+        let model: ModelServing = serde_json::from_value(json!({"status": {"conditions": [{
             "type": "AutoscalingReady", "status": "True", "reason": written, "message": "m",
             "lastTransitionTime": "2026-11-26T05:00:00Z",
-        }));
-        let found = other_condition(Some(&condition.unwrap()), planned);
+        }]}}))
+        .unwrap();
+        let found = other_condition(model.condition(), planned);
         assert_eq!(found.is_some(), is_reported, "{found:?}");
     }
 

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use tokio::time::Instant;
 
 use crate::controllers::throttle::Throttle;
 use kthena_keda_core::{
+    api::kthena::AutoscalingReady,
     domain::VerdictReason,
     plan::{Verdict, is_load_reason},
 };
@@ -33,7 +33,7 @@ impl ConditionHistory {
     /// of the process.
     pub(super) fn delay(
         &self,
-        before: Option<&Condition>,
+        before: Option<&AutoscalingReady>,
         verdict: &Verdict,
         user_input: u64,
         started: Instant,
@@ -76,7 +76,7 @@ impl ConditionHistory {
 }
 
 /// Age that a condition must have before it may change to this verdict, unless users caused the change.
-fn least_age(before: &Condition, verdict: &Verdict) -> Option<Duration> {
+fn least_age(before: &AutoscalingReady, verdict: &Verdict) -> Option<Duration> {
     if before.status != verdict.status.as_str() {
         return None;
     }
@@ -112,13 +112,11 @@ mod tests {
         #[case] after: (Status, VerdictReason, &str),
         #[case] expected: Option<Duration>,
     ) {
-        let before = Condition {
+        let before = AutoscalingReady {
             status: before.0.to_owned(),
             reason: before.1.to_owned(),
-            message: before.2.to_owned(),
-            type_: String::new(),
+            message: before.2.to_owned().into(),
             last_transition_time: Time(Timestamp::UNIX_EPOCH),
-            observed_generation: None,
         };
         let verdict = Verdict { status: after.0, reason: after.1, message: after.2.to_owned() };
         assert_eq!(least_age(&before, &verdict), expected);
@@ -143,13 +141,11 @@ mod tests {
     /// Other controllers' words are throttled, and those that follow from an annotation, a profile or a route are not.
     #[tokio::test(start_paused = true)]
     async fn answers_at_once_to_what_users_write() {
-        let before = Condition {
+        let before = AutoscalingReady {
             status: "False".to_owned(),
             reason: "ModelNotSeen".to_owned(),
-            message: "no ModelRoute carries \"lama\"".to_owned(),
-            type_: String::new(),
+            message: "no ModelRoute carries \"lama\"".to_owned().into(),
             last_transition_time: Time(Timestamp::UNIX_EPOCH),
-            observed_generation: None,
         };
         let (started, mut history) = (Instant::now(), ConditionHistory::default());
         history.record_write(1);
@@ -170,13 +166,11 @@ mod tests {
     /// The wall clock may have stepped since the condition was written, by this process or an earlier one.
     #[rstest]
     fn ignores_the_wall_clock_time_in_a_condition(#[values(-3600, 0, 3600)] step: i64) {
-        let before = Condition {
+        let before = AutoscalingReady {
             status: "True".to_owned(),
             reason: "Scaling".to_owned(),
-            message: String::new(),
-            type_: String::new(),
+            message: String::new().into(),
             last_transition_time: Time(Timestamp::from_second(Timestamp::now().as_second() + step).unwrap()),
-            observed_generation: None,
         };
         let verdict = Verdict { status: Status::True, reason: Idle, message: String::new() };
         let delay = ConditionHistory::default().delay(Some(&before), &verdict, 0, Instant::now());

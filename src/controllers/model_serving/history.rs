@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{ResourceExt as _, api::PartialObjectMeta};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
@@ -20,7 +19,7 @@ use crate::{
 };
 use kthena_keda_core::{
     api::{
-        kthena::{ModelServing, ReplicasWriter},
+        kthena::{AutoscalingReady, ModelServing, ReplicasWriter},
         metadata::OPERATOR,
     },
     domain::version,
@@ -63,9 +62,9 @@ struct ModelHistory {
     /// Resource version of the ModelServing that our last write made.
     written: Option<u64>,
     /// Annotation that has no effect, as last seen.
-    mistyped: Option<String>,
+    mistyped: Option<Box<str>>,
     /// Error with which the last write of the stand-in was rejected.
-    stand_in_rejection: Option<String>,
+    stand_in_rejection: Option<Box<str>>,
 }
 
 /// The desired object at the last apply, and its repairs since.
@@ -91,7 +90,7 @@ impl History {
     pub(super) fn condition_delay(
         &self,
         uid: &str,
-        before: Option<&Condition>,
+        before: Option<&AutoscalingReady>,
         verdict: &Verdict,
         user_input: u64,
     ) -> Option<Duration> {
@@ -294,20 +293,20 @@ impl History {
             }
             return false;
         };
-        let before = models.entry(uid.to_owned()).or_default().mistyped.replace(key.to_owned());
+        let before = models.entry(uid.to_owned()).or_default().mistyped.replace(key.into());
         before.as_deref() != Some(key) && self.started.elapsed() > MISTYPED_BEFORE
     }
 
     /// Error with which the last write of the stand-in was rejected.
     pub(super) fn stand_in_rejection(&self, uid: &str) -> Option<String> {
-        self.models().get(uid)?.stand_in_rejection.clone()
+        self.models().get(uid)?.stand_in_rejection.as_deref().map(str::to_owned)
     }
 
     /// Records the outcome of the last write of the stand-in.
     pub(super) fn record_stand_in_rejection(&self, uid: &str, rejection: Option<String>) {
         let mut models = self.models();
         if rejection.is_some() || models.contains_key(uid) {
-            models.entry(uid.to_owned()).or_default().stand_in_rejection = rejection;
+            models.entry(uid.to_owned()).or_default().stand_in_rejection = rejection.map(Into::into);
         }
     }
 

@@ -29,7 +29,7 @@ use crate::{
     cluster::{Class, Error, events::Events},
     runtime::{
         backoff::{self, FailureCounts, OverloadPause},
-        fair_queue::{FairQueue, Turn},
+        fair_queue::FairQueue,
     },
 };
 pub use history::History;
@@ -151,16 +151,21 @@ fn handle_controller_error(
 
 /// Reconciles a ModelServing that the queue released, and puts any other, such as one to be retried, into the queue.
 ///
-/// The turn begins with the call and not when the future is polled: a change after kube has read the ModelServing requests another
-/// reconcile.
+/// The turn begins with the call and not when the future is polled: a later change requests another reconcile, unless this one has not
+/// started yet.
 fn reconcile_in_turn(
-    model_serving: Arc<ModelServing>,
+    found: Arc<ModelServing>,
     context: Arc<ModelServingContext>,
 ) -> impl Future<Output = Result<Action, Error>> + Send + 'static {
-    let turn = context.queue.begin(key(&*model_serving));
+    let turn = context.queue.begin(key(&*found));
     async move {
-        match turn {
-            Some(turn) => measured_reconcile(model_serving, context, turn).await,
+        let Some(turn) = turn else {
+            return Ok(Action::await_change());
+        };
+        let _running = turn.start().await;
+        // It may have changed since kube read it.
+        match context.shared.caches.model_serving(&key(&*found)) {
+            Some(model_serving) => measured_reconcile(model_serving, &context).await,
             None => Ok(Action::await_change()),
         }
     }
@@ -168,14 +173,13 @@ fn reconcile_in_turn(
 
 async fn measured_reconcile(
     model_serving: Arc<ModelServing>,
-    context: Arc<ModelServingContext>,
-    _turn: Turn,
+    context: &Arc<ModelServingContext>,
 ) -> Result<Action, Error> {
-    let (started, metrics) = (Instant::now(), context.shared.metrics.clone());
+    let (started, metrics) = (Instant::now(), &context.shared.metrics);
     let _in_flight = metrics.reconciling();
     let result = Box::pin(reconcile::reconcile(model_serving.clone(), context.clone())).await;
     // What it recorded came after the end of the model, which drops its history.
-    if is_gone(&model_serving, &context) {
+    if is_gone(&model_serving, context) {
         context.history.forget(&uid(&model_serving));
     }
     let label = match &result {
@@ -188,10 +192,11 @@ async fn measured_reconcile(
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the signature is kube's")]
-fn on_error(model_serving: Arc<ModelServing>, error: &Error, context: Arc<ModelServingContext>) -> Action {
-    if is_gone(&model_serving, &context) {
+fn on_error(found: Arc<ModelServing>, error: &Error, context: Arc<ModelServingContext>) -> Action {
+    // It may have been created anew since kube read it, and the error is about the new one.
+    let Some(model_serving) = context.shared.caches.model_serving(&key(&*found)) else {
         return Action::await_change();
-    }
+    };
     let failures = context.failures.count(&uid(&model_serving));
     let class = error.class();
     if class == Class::Unserved {

@@ -1,12 +1,11 @@
 //! Events on transitions of the condition, and the history that they are compared with.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt as _;
 
 use super::{ModelServingContext, history::ReportedCondition, status::user_input, uid};
 use crate::{cluster::events::Events, controllers::foreign_fields::listed};
 use kthena_keda_core::{
-    api::kthena::ModelServing,
+    api::kthena::{AutoscalingReady, ModelServing},
     domain::{Status, VerdictReason},
     observed::Observed,
     plan::{Desired, Plan, Verdict, erasable_annotations, mistyped_opt_in},
@@ -58,7 +57,7 @@ fn publish_shadow(
     }
 }
 
-fn reported(condition: &Condition) -> ReportedCondition {
+fn reported(condition: &AutoscalingReady) -> ReportedCondition {
     ReportedCondition { is_good: condition.status == Status::True.as_str(), reason: condition.reason.clone() }
 }
 
@@ -107,7 +106,9 @@ pub(super) fn publish_erasable_annotations(
         return;
     };
     let before = observed.model_serving.condition();
-    if verdict.message.contains(&warning) && before.is_none_or(|before| !before.message.contains(&warning)) {
+    let warned_before =
+        before.is_some_and(|before| before.message.text().is_some_and(|text| text.contains(&warning)));
+    if verdict.message.contains(&warning) && !warned_before {
         context.events.warning(&observed.model_serving, "AnnotationsNotOnModelBooster", &warning);
     }
 }

@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 use super::{ModelServingContext, apply::has_pending_write, report, uid};
 use crate::cluster::{Error, server_side_apply};
 use kthena_keda_core::{
-    api::kthena::{AUTOSCALING_READY, Conditions, ModelServing},
+    api::kthena::{AUTOSCALING_READY, AutoscalingReady, Conditions, ModelServing},
     domain::Reason,
     observed::Observed,
     plan::{Desired, Plan, Verdict},
@@ -207,7 +207,7 @@ fn path(tokens: &[&str]) -> PointerBuf {
 
 /// The transition time moves only with the status. The observed generation stays unset: it would be outdated after every scaling, and
 /// `kubectl wait` ignores a condition whose generation is outdated.
-fn condition(verdict: &Verdict, before: Option<&Condition>) -> Condition {
+fn condition(verdict: &Verdict, before: Option<&AutoscalingReady>) -> Condition {
     let since = before
         .filter(|before| before.status == verdict.status.as_str())
         .map(|before| before.last_transition_time.clone());

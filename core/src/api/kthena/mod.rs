@@ -1,6 +1,7 @@
 //! Kthena's kinds. The operator reads them, and writes only the status of ModelServings.
 
 mod autoscaling_policy;
+mod autoscaling_ready;
 mod model_booster;
 mod model_route;
 mod model_server;
@@ -9,6 +10,7 @@ mod model_serving;
 pub use autoscaling_policy::{
     AutoscalingPolicy, AutoscalingPolicyBinding, AutoscalingPolicyBindingSpec, PolicyTargets,
 };
+pub use autoscaling_ready::{AutoscalingReady, Message};
 pub use model_booster::ModelBooster;
 pub use model_route::{ModelRoute, ModelRouteSpec, RouteRule, TargetModel, UriMatch};
 pub use model_server::{ModelServer, ModelServerSpec, WorkloadPort, WorkloadSelector};

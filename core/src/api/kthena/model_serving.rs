@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::{
     NamespaceResourceScope,
-    apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, OwnerReference, Time},
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time},
 };
 use kube_core::Resource;
 use serde::{
@@ -12,6 +12,7 @@ use serde::{
     de::{MapAccess, SeqAccess},
 };
 
+use super::AutoscalingReady;
 use crate::{
     api::{
         Exists, Lenient, LenientDe,
@@ -19,7 +20,7 @@ use crate::{
         fields,
         metadata::{KEDA_PAUSED, LeanMetadata, OPERATOR, SmallMap},
     },
-    domain::{distinct_names, names},
+    domain::{VerdictReason, distinct_names, names},
 };
 
 /// Roles of a ServingGroup that are kept; Kthena's CRD allows four.
@@ -338,7 +339,7 @@ pub struct Conditions {
     /// Index of the operator's condition in the list.
     pub index: Option<usize>,
     /// The operator's condition, if it exists and is complete.
-    pub autoscaling_ready: Option<Condition>,
+    pub autoscaling_ready: Option<AutoscalingReady>,
 }
 
 fields!(ModelServingStatus {
@@ -379,7 +380,6 @@ struct AnyCondition {
     reason: Option<String>,
     message: Option<String>,
     since: Option<Time>,
-    observed_generation: Option<i64>,
 }
 
 fields!(AnyCondition {
@@ -388,19 +388,16 @@ fields!(AnyCondition {
     "reason" => reason,
     "message" => message,
     "lastTransitionTime" => since,
-    "observedGeneration" => observed_generation,
 });
 
 impl AnyCondition {
     /// The condition, if it has all required fields.
-    fn complete(self) -> Option<Condition> {
-        Some(Condition {
-            type_: self.kind,
+    fn complete(self) -> Option<AutoscalingReady> {
+        Some(AutoscalingReady {
             status: self.status?,
             reason: self.reason?,
-            message: self.message?,
+            message: self.message?.into(),
             last_transition_time: self.since?,
-            observed_generation: self.observed_generation,
         })
     }
 }
@@ -697,8 +694,18 @@ impl ModelServing {
     }
 
     /// The operator's condition, if it exists and is complete.
-    pub fn condition(&self) -> Option<&Condition> {
+    pub fn condition(&self) -> Option<&AutoscalingReady> {
         self.status.conditions.autoscaling_ready.as_ref()
+    }
+
+    /// Drops the text of the operator's condition, unless a plan reads it back: the range of a dry run, or a warning about its ModelBooster.
+    pub fn drop_unread_text(&mut self) {
+        if let Some(condition) = &mut self.status.conditions.autoscaling_ready
+            && self.booster.is_none()
+            && condition.reason != VerdictReason::Shadow.as_str()
+        {
+            condition.message.drop_text();
+        }
     }
 
     /// Label selector in the status, which the scale subresource publishes; `None` if it is empty.
@@ -778,6 +785,32 @@ mod tests {
         assert_eq!(read.label_selector(), Some("a=b"));
         assert!(read.selector_is_ours);
         assert_eq!(read.condition().unwrap().reason, "Pending");
+    }
+
+    /// A dry run continues with the range in its text, and a warning about the ModelBooster is not repeated.
+    #[test]
+    fn keeps_the_text_of_a_condition_that_a_plan_reads_back() {
+        let read = |reason: &str, owners: serde_json::Value| {
+            let mut read: ModelServing = serde_json::from_value(json!({
+                "metadata": {"name": "chat", "ownerReferences": owners},
+                "status": {"conditions": [{
+                    "type": "AutoscalingReady", "status": "True", "reason": reason, "message": "a text",
+                    "lastTransitionTime": "2026-01-01T00:00:00Z",
+                }]},
+            }))
+            .unwrap();
+            assert_eq!(read.condition().unwrap().message.text(), Some("a text"));
+            read.drop_unread_text();
+            let message = &read.condition().unwrap().message;
+            assert_eq!((message.is("a text"), message.is("another")), (true, false));
+            message.text().map(str::to_owned)
+        };
+        let booster = json!([{
+            "apiVersion": "workload.serving.volcano.sh/v1alpha1", "kind": "ModelBooster", "name": "chat", "uid": "u", "controller": true,
+        }]);
+        assert_eq!(read("Scaling", json!([])), None);
+        assert_eq!(read("Scaling", booster).as_deref(), Some("a text"));
+        assert_eq!(read("Shadow", json!([])).as_deref(), Some("a text"));
     }
 
     #[test]
