@@ -51,14 +51,17 @@ impl Collector for Cluster {
             (Family::<Labels<2>, Gauge>::default(), Family::<Labels<3>, Gauge>::default());
         for (model_serving, LastReported { status, reason }) in self.caches.reported() {
             by_reason
-                .get_or_create(&[("status", status.as_str().to_owned()), ("reason", reason.to_owned())])
+                .get_or_create(&[
+                    ("status", status.as_str().to_owned()),
+                    ("reason", reason.as_str().to_owned()),
+                ])
                 .inc();
             if status == Status::False {
                 let namespace = model_serving.namespace().unwrap_or_default();
                 let labels = [
                     ("namespace", namespace),
                     ("model_serving", model_serving.name_any()),
-                    ("reason", reason.to_owned()),
+                    ("reason", reason.as_str().to_owned()),
                 ];
                 not_ready.get_or_create(&labels).set(1);
             }

@@ -22,7 +22,7 @@ use crate::{
         events,
     },
     controllers::{
-        Context, measurements,
+        Context, keda_silence, measurements,
         model_serving::{self, History, ModelServingContext},
         profile,
         router_monitor::{self, RouterMonitor},
@@ -40,7 +40,7 @@ use crate::{
     },
     watch::{Gate, Withdrawal, reflect, watch},
 };
-use kthena_keda_core::api::kthena::ModelServing;
+use kthena_keda_core::{api::kthena::ModelServing, observed::LiveScaledObject};
 
 /// Time for reconciles in flight to finish after the stop signal; with the chart Kubernetes kills the process after 15 s.
 const DRAIN: Duration = Duration::from_secs(7);
@@ -131,6 +131,10 @@ impl<F: Future<Output = ()>> Manager<F> {
             publisher.run(client.clone()).boxed_local(),
             discovery::rediscover(client, optional_apis(), run_settings.discovery, &rediscover, &served)
                 .boxed_local(),
+            keda_silence::run(&caches, |change| {
+                requeuer.requeue_dependents::<LiveScaledObject>(change);
+            })
+            .boxed_local(),
             requeuer.run().boxed_local(),
             requeue_on_discovery(context.served.clone(), router, &requeuer).boxed_local(),
             drain(stop, &stopping_sender, &caches).boxed_local(),

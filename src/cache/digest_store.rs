@@ -93,6 +93,13 @@ impl<D: Digest> DigestStore<D> {
         self.0.values().flat_map(ScopedStore::all).collect()
     }
 
+    /// The digests that `filter` accepts.
+    pub fn filtered(&self, filter: impl Fn(&D) -> bool) -> Vec<Shared<D>> {
+        let entries: Vec<_> = self.0.values().map(|scoped| scoped.entries.read()).collect();
+        let accepted = entries.iter().flat_map(|entries| entries.iter()).filter(|(_, digest)| filter(digest));
+        accepted.map(|(key, digest)| (key.clone(), digest.clone())).collect()
+    }
+
     /// The digests with any of these index keys or keys, in the order of their keys.
     pub fn matching(&self, index_keys: &[IndexKey], keys: &[Key]) -> Vec<Shared<D>> {
         let entries: Vec<_> = self.0.values().map(|scoped| scoped.entries.read()).collect();

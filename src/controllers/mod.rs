@@ -1,6 +1,7 @@
 //! The controllers of ModelServings, the router's ServiceMonitor and profiles, the signal probe, and dry runs.
 
 mod foreign_fields;
+pub mod keda_silence;
 mod lagging_models;
 pub mod measurements;
 pub mod model_serving;

@@ -1,11 +1,12 @@
 //! The status and reason of each model, for metrics.
 
+use std::collections::{HashMap, HashSet};
+
 use parking_lot::RwLock;
-use std::collections::HashMap;
 
 use kthena_keda_core::{
     api::kthena::ModelServing,
-    domain::{Key, Status, key},
+    domain::{Status, VerdictReason},
     plan::Verdict,
 };
 
@@ -15,32 +16,35 @@ pub struct LastReported {
     /// Status of the condition.
     pub status: Status,
     /// Reason of the condition.
-    pub reason: &'static str,
+    pub reason: VerdictReason,
 }
 
-/// The last report of each model.
+/// The last report of each model, by uid.
 #[derive(Debug, Default)]
-pub struct LastReports(RwLock<HashMap<Key, LastReported>>);
+pub struct LastReports(RwLock<HashMap<Box<str>, LastReported>>);
 
 impl LastReports {
     /// Records the verdict on a model; `None` if it is not opted in, or gone.
     pub fn record(&self, model_serving: &ModelServing, verdict: Option<&Verdict>) {
-        let key = key(model_serving);
         let mut reports = self.0.write();
         match verdict {
             Some(Verdict { status, reason, message: _ }) => {
-                reports.insert(key, LastReported { status: *status, reason: reason.as_str() });
+                reports.insert(uid(model_serving).into(), LastReported { status: *status, reason: *reason });
             }
-            None => drop(reports.remove(&key)),
+            None => drop(reports.remove(uid(model_serving))),
         }
     }
 
-    /// Drops the models for which `exists` is `false`.
-    pub fn retain(&self, exists: impl Fn(&Key) -> bool) {
-        self.0.write().retain(|key, _| exists(key));
+    /// Drops every model that a new list lacks.
+    pub fn retain_listed(&self, listed: &HashSet<String>) {
+        self.0.write().retain(|uid, _| listed.contains(&**uid));
     }
 
     pub(super) fn get(&self, model_serving: &ModelServing) -> Option<LastReported> {
-        self.0.read().get(&key(model_serving)).copied()
+        self.0.read().get(uid(model_serving)).copied()
     }
+}
+
+fn uid(model_serving: &ModelServing) -> &str {
+    model_serving.metadata.uid.as_deref().unwrap_or_default()
 }

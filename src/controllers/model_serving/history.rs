@@ -82,7 +82,7 @@ struct LastApplied {
 pub(super) struct ReportedCondition {
     /// The model was scaled, or paused on purpose.
     pub(super) is_good: bool,
-    pub(super) reason: String,
+    pub(super) reason: Cow<'static, str>,
 }
 
 impl History {
@@ -249,7 +249,7 @@ impl History {
     /// Records a report on a model.
     pub(super) fn record_report(&self, uid: &str, verdict: &Verdict) {
         let reported =
-            ReportedCondition { is_good: verdict.is_good(), reason: verdict.reason.as_str().to_owned() };
+            ReportedCondition { is_good: verdict.is_good(), reason: verdict.reason.as_str().into() };
         self.models().entry(uid.to_owned()).or_default().reported = Some(reported);
     }
 

@@ -11,7 +11,7 @@ mod roles;
 mod stand_in;
 mod status;
 
-use std::{collections::HashSet, future, pin::pin, sync::Arc, time::Duration};
+use std::{future, pin::pin, sync::Arc, time::Duration};
 
 use futures::{FutureExt as _, Stream, StreamExt as _, stream};
 use kube::{
@@ -72,9 +72,8 @@ impl ModelServingContext {
     /// Drops the state of every model that a new list lacks.
     pub fn retain_listed(&self) {
         let listed = self.shared.caches.model_servings.state();
-        let keys: HashSet<_> = listed.iter().map(|model_serving| key(&**model_serving)).collect();
-        self.shared.caches.last_reports.retain(|key| keys.contains(key));
         let identities = listed.iter().map(|model_serving| uid(model_serving)).collect();
+        self.shared.caches.last_reports.retain_listed(&identities);
         self.failures.retain(&identities);
         self.history.retain_listed(&identities);
         self.shared.caches.loading_times.retain_listed(&identities);

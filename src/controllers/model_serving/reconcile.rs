@@ -13,15 +13,12 @@ use super::{
     status::{Phase, StatusWrite, waits_for_apply, write_status},
     uid,
 };
-use crate::{
-    cluster::Error,
-    runtime::delays::{KEDA_REPORT, KEDA_RESUME},
-};
+use crate::{cluster::Error, runtime::delays::KEDA_RESUME};
 use kthena_keda_core::{
     api::kthena::ModelServing,
     domain::Capabilities,
     observed::{LivePodMonitor, LiveScaledObject, Observed, OwnedObject, Ownership, PersistentFields},
-    plan::{Desired, Plan, plan},
+    plan::{Plan, plan},
 };
 
 /// Maximum number of attempts to write a status, each on the ModelServing as it was read after the conflict before.
@@ -121,18 +118,6 @@ fn stand_in_delay(observed: &Observed) -> Option<Duration> {
     Some(left + Duration::from_secs(1))
 }
 
-/// Time until the silence of KEDA on the applied ScaledObject is a problem; its watch shows no event by then.
-fn keda_delay(observed: &Observed, plan: &Plan) -> Option<Duration> {
-    if !matches!(plan.scaled_object, Desired::Apply(_)) || observed.keda_is_silent {
-        return None;
-    }
-    let silence = match &observed.scaled_object {
-        Some(found) => found.silence(Timestamp::now())?,
-        None => Duration::ZERO,
-    };
-    Some(KEDA_REPORT.saturating_sub(silence) + Duration::from_secs(1))
-}
-
 /// Completes the condition with the outcome of the apply, and returns when to reconcile again.
 async fn record(
     context: &ModelServingContext,
@@ -167,7 +152,6 @@ async fn record(
         scaling_delay,
         stand_in_write_delay,
         condition_delay,
-        keda_delay(&observed, &plan),
         resume_delay(context, &observed),
         stand_in_delay(&observed),
         count_delay(&observed),

@@ -58,7 +58,10 @@ fn publish_shadow(
 }
 
 fn reported(condition: &AutoscalingReady) -> ReportedCondition {
-    ReportedCondition { is_good: condition.status == Status::True.as_str(), reason: condition.reason.clone() }
+    ReportedCondition {
+        is_good: condition.status == Status::True.as_str(),
+        reason: condition.reason.clone().into(),
+    }
 }
 
 /// Publishes the end of autoscaling where no condition is written, and so none was removed.
