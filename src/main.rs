@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-/// In the image; that of musl takes half as much CPU time again.
+/// Allocator of the static binary. With that of musl, a restart takes two fifths more CPU time.
 #[cfg(target_env = "musl")]
 #[global_allocator]
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;

@@ -18,9 +18,12 @@ use kthena_keda_core::{
 /// Interval of the check, and so the longest time by which a silence is reported late.
 const INTERVAL: Duration = Duration::from_secs(30);
 
-/// Runs for the life of the process, and calls `changed` once with each ScaledObject on which KEDA is silent for [`KEDA_REPORT`] from now on.
+/// Runs for the life of the process, and calls `changed` with each ScaledObject on which KEDA has just become silent for [`KEDA_REPORT`].
 pub async fn run(caches: &Caches, changed: impl Fn(&Change)) {
     let scaled_objects = LiveScaledObject::store(&caches.stores);
+    for (_, scoped) in scaled_objects.scoped() {
+        scoped.wait_synced().await;
+    }
     // The first plans find the others.
     let mut silent = Silent::default();
     drop(silent.begun(scaled_objects, KEDA_REPORT + INTERVAL));

@@ -1,7 +1,7 @@
 //! The workqueue of a controller: it releases a bounded number of objects at a time, and serves namespaces in turn.
 //!
 //! kube's scheduler serves due requests in no order, so an object may wait for all others, again and again. In front of it, this queue
-//! releases only a few more requests than can run at once, and each of them soon begins.
+//! releases a few more requests than may run at once, and those that kube has called start in turn by namespace.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -12,21 +12,19 @@ use std::{
 use futures::{Stream, stream};
 use kthena_keda_core::domain::Key;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+use tokio::sync::{Notify, oneshot};
 
 use super::round_robin::RoundRobin;
 
-/// Objects that are released ahead of those that run, for each of these: kube's scheduler hands over what is due once a millisecond, and
-/// reconciles that write nothing end sooner.
+/// Objects that are released and wait, for each one that may run: kube's scheduler hands over what is due once a millisecond, and reconciles
+/// that write nothing end sooner.
 const AHEAD: usize = 3;
 
 /// Requests to reconcile objects, each object once.
 #[derive(Debug)]
 pub struct FairQueue {
-    /// Objects that may be released and not finished at a time.
-    most_released: usize,
-    /// One permit for each object that may run at a time.
-    running: Semaphore,
+    /// Greatest number of objects that run.
+    concurrency: usize,
     state: Mutex<State>,
     changed: Notify,
 }
@@ -36,6 +34,10 @@ struct State {
     waiting: RoundRobin<Key>,
     /// Every object that waits, is released or is reconciled.
     requests: HashMap<Key, Request>,
+    running: usize,
+    /// Turns that wait until fewer run.
+    starting: RoundRobin<oneshot::Sender<Running>>,
+    is_closed: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -44,20 +46,21 @@ enum Request {
     Waiting,
     /// Released, and not begun.
     Released { is_requested_again: bool },
-    /// In its turn.
+    /// Waits for its start, or is being reconciled.
     Begun { is_requested_again: bool },
 }
 
 impl FairQueue {
     /// An empty queue that has at most `concurrency` objects reconciled at a time.
     pub fn new(concurrency: u16) -> Self {
-        let concurrency = usize::from(concurrency);
-        Self {
-            most_released: concurrency * (1 + AHEAD),
-            running: Semaphore::new(concurrency),
-            state: Mutex::default(),
-            changed: Notify::new(),
-        }
+        Self { concurrency: concurrency.into(), state: Mutex::default(), changed: Notify::new() }
+    }
+
+    /// From now on, no reconcile starts; those that run are finished.
+    pub fn close(&self) {
+        let mut state = self.state.lock();
+        state.is_closed = true;
+        state.starting = RoundRobin::default();
     }
 
     /// Requests a reconcile. One that is running is followed by another, since it may have read older state.
@@ -104,7 +107,7 @@ impl FairQueue {
     fn release(&self) -> Option<Key> {
         let mut state = self.state.lock();
         let unfinished = state.requests.len() - state.waiting.len();
-        if unfinished >= self.most_released {
+        if unfinished >= self.concurrency * (1 + AHEAD) {
             return None;
         }
         let key = state.waiting.pop()?;
@@ -144,25 +147,64 @@ impl State {
     }
 }
 
-/// A reconcile that runs, or that waits for one before it to end.
+/// A reconcile that runs, or waits until fewer run.
 #[derive(Debug)]
 pub struct Turn {
     queue: Arc<FairQueue>,
     key: Key,
 }
 
+/// The place of a reconcile that runs, until it is dropped.
+#[derive(Debug)]
+pub struct Running {
+    queue: Arc<FairQueue>,
+}
+
 impl Turn {
-    /// Waits until the reconcile may run, which it does until the returned permit is dropped. It has to read the object after that: what was
-    /// requested before is served by it.
-    pub async fn start(&self) -> Option<SemaphorePermit<'_>> {
-        // An error would mean that the semaphore is closed, which nothing does.
-        let permit = self.queue.running.acquire().await.ok();
-        if let Some(Request::Begun { is_requested_again }) =
-            self.queue.state.lock().requests.get_mut(&self.key)
-        {
+    /// Waits until the reconcile may run; `None` once the queue is closed. It has to read the object after that: it serves every request
+    /// that came before.
+    pub async fn start(&self) -> Option<Running> {
+        let running = match self.place()? {
+            Place::Free(running) => running,
+            Place::Awaited(place) => place.await.ok()?,
+        };
+        let mut state = self.queue.state.lock();
+        if let Some(Request::Begun { is_requested_again }) = state.requests.get_mut(&self.key) {
             *is_requested_again = false;
         }
-        permit
+        Some(running)
+    }
+
+    fn place(&self) -> Option<Place> {
+        let mut state = self.queue.state.lock();
+        if state.is_closed {
+            return None;
+        }
+        if state.running < self.queue.concurrency {
+            state.running += 1;
+            return Some(Place::Free(Running { queue: self.queue.clone() }));
+        }
+        let (sender, receiver) = oneshot::channel();
+        state.starting.push(&self.key.0, sender);
+        Some(Place::Awaited(receiver))
+    }
+}
+
+enum Place {
+    Free(Running),
+    Awaited(oneshot::Receiver<Running>),
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let mut state = self.queue.state.lock();
+        let Some(next) = state.starting.pop() else {
+            state.running -= 1;
+            return;
+        };
+        drop(state);
+        // If the next one is gone, its place is dropped here and so passed on.
+        drop(next.send(Self { queue: self.queue.clone() }));
     }
 }
 
@@ -197,8 +239,7 @@ mod tests {
     fn a_namespace_with_many_requests_delays_another_by_one_turn() {
         let (queue, mut stream) = queue(8);
         (0..300).for_each(|i| queue.push(key("a", &i.to_string())));
-        let turns: Vec<Turn> =
-            released(&mut stream).into_iter().map(|key| queue.begin(key).unwrap()).collect();
+        let turns = begun(&queue, &mut stream);
         assert_eq!(turns.len(), 8 * (1 + AHEAD));
         queue.push(key("b", "chat"));
         assert_eq!(released(&mut stream), []);
@@ -207,28 +248,70 @@ mod tests {
         assert_eq!((next.len(), &next[1]), (8 * (1 + AHEAD), &key("b", "chat")));
     }
 
-    #[test]
-    fn of_those_that_are_released_only_a_few_run() {
-        let (queue, mut stream) = queue(2);
-        (0..9).for_each(|i| queue.push(key("a", &i.to_string())));
-        let turns: Vec<Turn> =
-            released(&mut stream).into_iter().map(|key| queue.begin(key).unwrap()).collect();
-        let mut running: Vec<_> = turns.iter().filter_map(|turn| turn.start().now_or_never()).collect();
-        assert_eq!((turns.len(), running.len()), (8, 2));
-        running.pop();
-        assert!(turns[2].start().now_or_never().is_some());
+    fn begun(queue: &Arc<FairQueue>, stream: &mut (impl Stream<Item = Key> + Unpin)) -> Vec<Turn> {
+        released(stream).into_iter().map(|key| queue.begin(key).unwrap()).collect()
     }
 
     #[test]
-    fn a_request_that_came_before_the_start_is_served_by_it() {
+    fn what_is_released_starts_in_turn_by_namespace() {
+        let (queue, mut stream) = queue(2);
+        (0..7).for_each(|i| queue.push(key("a", &i.to_string())));
+        let many = begun(&queue, &mut stream);
+        let mut starts: Vec<_> = many.iter().map(|turn| Box::pin(turn.start())).collect();
+        let mut running: Vec<_> =
+            starts.iter_mut().filter_map(|start| start.as_mut().now_or_never()).collect();
+        assert_eq!((many.len(), running.len()), (7, 2));
+        queue.push(key("b", "chat"));
+        let other = begun(&queue, &mut stream);
+        let mut start = Box::pin(other[0].start());
+        assert!(start.as_mut().now_or_never().is_none());
+        // One of `a` was in front of it, and no more.
+        running.truncate(0);
+        assert!(start.now_or_never().is_some());
+    }
+
+    #[test]
+    fn a_turn_that_is_gone_takes_no_place() {
+        let (queue, mut stream) = queue(1);
+        (0..3).for_each(|i| queue.push(key("a", &i.to_string())));
+        let turns = begun(&queue, &mut stream);
+        let running = turns[0].start().now_or_never();
+        let mut gone = Box::pin(turns[1].start());
+        let mut next = Box::pin(turns[2].start());
+        assert!(gone.as_mut().now_or_never().is_none() && next.as_mut().now_or_never().is_none());
+        drop(gone);
+        drop(running);
+        assert!(next.now_or_never().is_some());
+    }
+
+    #[test]
+    fn nothing_starts_after_the_end() {
+        let (queue, mut stream) = queue(1);
+        (0..3).for_each(|i| queue.push(key("a", &i.to_string())));
+        let turns = begun(&queue, &mut stream);
+        let running = turns[0].start().now_or_never().flatten();
+        let mut waiting = Box::pin(turns[1].start());
+        assert!(running.is_some() && waiting.as_mut().now_or_never().is_none());
+        queue.close();
+        assert!(waiting.now_or_never().is_some_and(|start| start.is_none()));
+        assert!(turns[2].start().now_or_never().is_some_and(|start| start.is_none()));
+    }
+
+    #[test]
+    fn a_request_is_served_by_a_later_start() {
         let (queue, mut stream) = queue(1);
         queue.push(key("a", "chat"));
-        assert_eq!(released(&mut stream), [key("a", "chat")]);
-        let turn = queue.begin(key("a", "chat")).unwrap();
+        let [turn] = begun(&queue, &mut stream).try_into().unwrap();
         queue.push(key("a", "chat"));
-        assert!(turn.start().now_or_never().flatten().is_some());
-        drop(turn);
+        let running = turn.start().now_or_never().flatten();
+        drop((running, turn));
         assert_eq!(released(&mut stream), []);
+        queue.push(key("a", "chat"));
+        let [turn] = begun(&queue, &mut stream).try_into().unwrap();
+        let running = turn.start().now_or_never().flatten();
+        queue.push(key("a", "chat"));
+        drop((running, turn));
+        assert_eq!(released(&mut stream), [key("a", "chat")]);
     }
 
     #[test]
@@ -254,8 +337,7 @@ mod tests {
     fn a_retry_waits_for_its_turn() {
         let (queue, mut stream) = queue(1);
         (0..=AHEAD).for_each(|i| queue.push(key("a", &i.to_string())));
-        let turns: Vec<Turn> =
-            released(&mut stream).into_iter().map(|key| queue.begin(key).unwrap()).collect();
+        let turns = begun(&queue, &mut stream);
         assert!(queue.begin(key("a", "retried")).is_none());
         assert_eq!(released(&mut stream), []);
         drop(turns);

@@ -111,6 +111,8 @@ pub async fn run(stop: impl Future<Output = ()> + Send + Sync + 'static, context
     context.shared.metrics.max_concurrency(CONCURRENCY);
     let config = Config::default().concurrency(KUBE_CONCURRENCY).debounce(Duration::ZERO);
     let (caches, queue) = (context.shared.caches.clone(), context.queue.clone());
+    let closed = queue.clone();
+    let stop = stop.map(move |()| closed.close());
     let released = async move {
         caches.model_digests.wait_synced().await;
         caches.probe_cache.wait_for_first(FIRST_PROBE).await;
@@ -161,7 +163,9 @@ fn reconcile_in_turn(
         let Some(turn) = turn else {
             return Ok(Action::await_change());
         };
-        let _running = turn.start().await;
+        let Some(_running) = turn.start().await else {
+            return Ok(Action::await_change());
+        };
         // It may have changed since kube read it.
         match context.shared.caches.model_serving(&key(&*found)) {
             Some(model_serving) => measured_reconcile(model_serving, &context).await,
@@ -177,9 +181,9 @@ async fn measured_reconcile(
     let (started, metrics) = (Instant::now(), &context.shared.metrics);
     let _in_flight = metrics.reconciling();
     let result = Box::pin(reconcile::reconcile(model_serving.clone(), context.clone())).await;
-    // What it recorded came after the end of the model, which drops its history.
+    // What it recorded came after the end of the model, which drops its state.
     if is_gone(&model_serving, context) {
-        context.history.forget(&uid(&model_serving));
+        context.forget(&model_serving);
     }
     let label = match &result {
         Ok(action) if *action == Action::await_change() => "success",
@@ -192,7 +196,7 @@ async fn measured_reconcile(
 
 #[expect(clippy::needless_pass_by_value, reason = "the signature is kube's")]
 fn on_error(found: Arc<ModelServing>, error: &Error, context: Arc<ModelServingContext>) -> Action {
-    // It may have been created anew since kube read it, and the error is about the new one.
+    // It may have been created anew since kube read it. If the error is about the old one, one more try does no harm.
     let Some(model_serving) = context.shared.caches.model_serving(&key(&*found)) else {
         return Action::await_change();
     };

@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 /// The condition `AutoscalingReady`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct AutoscalingReady {
     /// `True`, `False` or `Unknown`.
     pub status: String,
@@ -18,7 +18,7 @@ pub struct AutoscalingReady {
 }
 
 /// Text of a condition, or only its fingerprint.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Message {
     fingerprint: u64,
     text: Option<Box<str>>,

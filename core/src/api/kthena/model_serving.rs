@@ -698,7 +698,7 @@ impl ModelServing {
         self.status.conditions.autoscaling_ready.as_ref()
     }
 
-    /// Drops the text of the operator's condition, unless a plan reads it back: the range of a dry run, or a warning about its ModelBooster.
+    /// Drops the text of the operator's condition unless it is read back: the range of a dry run, or a warning about its ModelBooster.
     pub fn drop_unread_text(&mut self) {
         if let Some(condition) = &mut self.status.conditions.autoscaling_ready
             && self.booster.is_none()
