@@ -235,6 +235,19 @@ mod tests {
         std::iter::from_fn(|| stream.next().now_or_never().flatten()).collect()
     }
 
+    /// The turns of all that is released now.
+    fn begun(queue: &Arc<FairQueue>, stream: &mut (impl Stream<Item = Key> + Unpin)) -> Vec<Turn> {
+        released(stream).into_iter().map(|key| queue.begin(key).unwrap()).collect()
+    }
+
+    /// A queue that lets one object run, and the turns of three.
+    fn three_turns() -> (Arc<FairQueue>, [Turn; 3]) {
+        let (queue, mut stream) = queue(1);
+        (0..3).for_each(|i| queue.push(key("a", &i.to_string())));
+        let turns = begun(&queue, &mut stream);
+        (queue, turns.try_into().unwrap())
+    }
+
     #[test]
     fn a_namespace_with_many_requests_delays_another_by_one_turn() {
         let (queue, mut stream) = queue(8);
@@ -246,10 +259,6 @@ mod tests {
         drop(turns);
         let next = released(&mut stream);
         assert_eq!((next.len(), &next[1]), (8 * (1 + AHEAD), &key("b", "chat")));
-    }
-
-    fn begun(queue: &Arc<FairQueue>, stream: &mut (impl Stream<Item = Key> + Unpin)) -> Vec<Turn> {
-        released(stream).into_iter().map(|key| queue.begin(key).unwrap()).collect()
     }
 
     #[test]
@@ -266,15 +275,13 @@ mod tests {
         let mut start = Box::pin(other[0].start());
         assert!(start.as_mut().now_or_never().is_none());
         // One of `a` was in front of it, and no more.
-        running.truncate(0);
+        running.clear();
         assert!(start.now_or_never().is_some());
     }
 
     #[test]
     fn a_turn_that_is_gone_takes_no_place() {
-        let (queue, mut stream) = queue(1);
-        (0..3).for_each(|i| queue.push(key("a", &i.to_string())));
-        let turns = begun(&queue, &mut stream);
+        let (_, turns) = three_turns();
         let running = turns[0].start().now_or_never();
         let mut gone = Box::pin(turns[1].start());
         let mut next = Box::pin(turns[2].start());
@@ -286,9 +293,7 @@ mod tests {
 
     #[test]
     fn nothing_starts_after_the_end() {
-        let (queue, mut stream) = queue(1);
-        (0..3).for_each(|i| queue.push(key("a", &i.to_string())));
-        let turns = begun(&queue, &mut stream);
+        let (queue, turns) = three_turns();
         let running = turns[0].start().now_or_never().flatten();
         let mut waiting = Box::pin(turns[1].start());
         assert!(running.is_some() && waiting.as_mut().now_or_never().is_none());

@@ -6,7 +6,8 @@ use kube::{Api, api::ListParams};
 /// Pods per page; the metadata of a pod usually has 4 KB.
 const PAGE_SIZE: u32 = 100;
 
-/// Reads up to `most` pods, or a few more, with these labels, and keeps of each what `read` returns. Anyone who may create pods can add any number.
+/// Reads up to `most` pods with these labels, or a few more, and keeps of each what `read` returns. Anyone who may create pods can add any
+/// number.
 ///
 /// # Errors
 /// Any rejection by the API server, and a page that is too long.
