@@ -1,6 +1,6 @@
 //! Watches that retry forever, and list again when their resource version has expired.
 
-use std::fmt::Debug;
+use std::{fmt::Debug, mem};
 
 use futures::{Stream, StreamExt as _, future, stream};
 use http_body_util::LengthLimitError;
@@ -63,19 +63,27 @@ fn is_page_too_long<K>(event: &Result<watcher::Event<K>, watcher::Error>) -> boo
 pub fn log_and_skip_errors<K: Resource<DynamicType = ()>>(
     events: impl Stream<Item = Result<watcher::Event<K>, watcher::Error>>,
 ) -> impl Stream<Item = watcher::Event<K>> {
-    let mut is_failing = false;
-    let mut has_warned = false;
-    events.filter_map(move |event| {
-        let event = event
-            .inspect_err(|error| {
-                if !is_failing {
+    log_errors(events).filter_map(|event| future::ready(event.ok()))
+}
+
+/// Logs the first of several errors in a row, and drops objects without a name.
+pub fn log_errors<K: Resource<DynamicType = ()>>(
+    events: impl Stream<Item = Result<watcher::Event<K>, watcher::Error>>,
+) -> impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> {
+    let (mut is_failing, mut has_warned) = (false, false);
+    events.filter(move |event| {
+        let was_failing = mem::replace(&mut is_failing, event.is_err());
+        let is_kept = match event {
+            Ok(event) => is_identifiable(event, &mut has_warned),
+            Err(error) => {
+                if !was_failing {
                     let error = error as &dyn std::error::Error;
                     tracing::warn!(kind = %K::kind(&()), error, "watch failed; retrying");
                 }
-            })
-            .ok();
-        is_failing = event.is_none();
-        future::ready(event.filter(|event| is_identifiable(event, &mut has_warned)))
+                true
+            }
+        };
+        future::ready(is_kept)
     })
 }
 

@@ -6,7 +6,10 @@
 
 use std::{fmt::Debug, sync::Arc};
 
-use futures::{Stream, StreamExt as _, future, stream};
+use futures::{
+    Stream, StreamExt, future,
+    stream::{self, BoxStream},
+};
 use kube::{
     Api, Resource,
     runtime::{reflector::Store, watcher},
@@ -14,9 +17,12 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::sync::watch as channel;
 
-use super::{multi_namespace::MultiNamespace, reflect::count_forbidden};
+use super::{
+    failures::{FailuresInARow, count_forbidden},
+    multi_namespace::MultiNamespace,
+};
 use crate::{
-    runtime::resilient_watch::{log_and_skip_errors, resilient_watch, watch_config},
+    runtime::resilient_watch::{log_and_skip_errors, log_errors, resilient_watch, watch_config},
     telemetry::metrics::Metrics,
 };
 
@@ -93,17 +99,46 @@ where
     let watch_api = |api: &Api<K>| {
         let metrics = metrics.clone();
         let events = resilient_watch(api.clone(), config.clone());
-        log_and_skip_errors(events.inspect(move |event| count_forbidden(event, &metrics))).boxed()
+        events.inspect(move |event| count_forbidden(event, &metrics))
     };
     let events = match apis {
-        [api] => watch_api(api),
-        apis => {
-            let mut merged = MultiNamespace::of(apis.len());
-            let watches = apis.iter().enumerate().map(|(i, api)| watch_api(api).map(move |event| (i, event)));
-            stream::select_all(watches)
-                .flat_map(move |(i, event)| stream::iter(merged.take(i, event, &store)))
-                .boxed()
-        }
+        [api] => log_and_skip_errors(watch_api(api)).boxed(),
+        apis => merge(apis.iter().map(|api| watch_api(api).boxed()).collect(), store).boxed(),
     };
     events.take_until(Box::pin(async move { gate.closed().await }))
+}
+
+/// The events of several watches as those of one.
+fn merge<K: Resource<DynamicType = ()> + Clone + Send>(
+    watches: Vec<BoxStream<'static, Result<watcher::Event<K>, watcher::Error>>>,
+    store: Store<K>,
+) -> impl Stream<Item = watcher::Event<K>> {
+    let mut merged = MultiNamespace::of(watches.len());
+    let watches = watches.into_iter().enumerate().map(|(i, events)| news(events).map(move |news| (i, news)));
+    stream::select_all(watches.map(StreamExt::boxed)).flat_map(move |(i, news)| {
+        stream::iter(match news {
+            News::Event(event) => merged.take(i, event, &store),
+            News::CannotList => merged.skip(i),
+        })
+    })
+}
+
+/// What a watch tells the merge.
+enum News<K> {
+    Event(watcher::Event<K>),
+    /// It was rejected, or failed, several times in a row.
+    CannotList,
+}
+
+fn news<K: Resource<DynamicType = ()>>(
+    events: impl Stream<Item = Result<watcher::Event<K>, watcher::Error>>,
+) -> impl Stream<Item = News<K>> {
+    let mut failures = FailuresInARow::default();
+    log_errors(events).filter_map(move |event| {
+        let cannot_list = failures.count(&event).is_some();
+        future::ready(match event {
+            Ok(event) => Some(News::Event(event)),
+            Err(_) => cannot_list.then_some(News::CannotList),
+        })
+    })
 }

@@ -1,5 +1,6 @@
 //! Watches that survive kinds that are missing, forbidden or failing.
 
+mod failures;
 mod gated;
 mod multi_namespace;
 mod reflect;

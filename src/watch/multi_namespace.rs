@@ -2,7 +2,8 @@
 //! changes.
 //!
 //! In: the events of each watch. Out: the same events, without the lists that a single watch starts again; an
-//! object that is absent from such a list is deleted by an event.
+//! object that is absent from such a list is deleted by an event. A watch that cannot list delays the others
+//! only until it is known not to list soon.
 
 use std::{collections::BTreeSet, mem};
 
@@ -30,12 +31,21 @@ struct Watch<K> {
     /// Objects of the list in progress.
     listing: Vec<K>,
     known: BTreeSet<Key>,
-    has_listed: bool,
+    list: FirstList,
+}
+
+/// State of the first list of a watch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FirstList {
+    Awaited,
+    Complete,
+    /// It may still become complete, but nothing waits for it.
+    Skipped,
 }
 
 impl<K> Default for Watch<K> {
     fn default() -> Self {
-        Self { listing: Vec::new(), known: BTreeSet::new(), has_listed: false }
+        Self { listing: Vec::new(), known: BTreeSet::new(), list: FirstList::Awaited }
     }
 }
 
@@ -66,7 +76,7 @@ where
                 let known = listed.iter().map(key).collect();
                 let absent: Vec<Key> =
                     mem::replace(&mut watch.known, known).difference(&watch.known).cloned().collect();
-                watch.has_listed = true;
+                watch.list = FirstList::Complete;
                 self.complete_list(listed, &absent, store)
             }
             Event::Apply(object) => {
@@ -80,6 +90,16 @@ where
         }
     }
 
+    /// Lets the merged list become complete without this watch, which cannot list: the namespace or its role binding was deleted,
+    /// for example. At least one list is awaited. Objects that the watch listed before stay.
+    pub(super) fn skip(&mut self, watch: usize) -> Vec<Event<K>> {
+        let Some(watch) = self.watches.get_mut(watch) else { return Vec::new() };
+        if watch.list == FirstList::Awaited {
+            watch.list = FirstList::Skipped;
+        }
+        self.complete_merged_list()
+    }
+
     /// Takes the complete list of one watch: part of the merged list until all watches have listed, changes
     /// thereafter. `absent` are the keys that the list no longer has.
     fn complete_list(&mut self, listed: Vec<K>, absent: &[Key], store: &Store<K>) -> Vec<Event<K>> {
@@ -91,17 +111,20 @@ where
             absent.iter().filter_map(|(namespace, name)| store.get(&ObjectRef::new(name).within(namespace)));
         let deleted = deleted.map(|object| Event::Delete((*object).clone()));
         let changes = self.emit(listed.into_iter().map(Event::Apply).chain(deleted).collect());
-        if !self.watches.iter().all(|watch| watch.has_listed) {
-            return changes;
-        }
-        match self.pending.take() {
-            None => changes,
-            Some(pending) => [Event::Init]
-                .into_iter()
-                .chain(pending.into_iter().map(Event::InitApply))
-                .chain([Event::InitDone])
-                .collect(),
-        }
+        // Changes are part of the merged list, or come after it.
+        if self.pending.is_some() { self.complete_merged_list() } else { changes }
+    }
+
+    /// The merged list, once no watch is awaited any longer.
+    fn complete_merged_list(&mut self) -> Vec<Event<K>> {
+        let has = |list| self.watches.iter().any(|watch| watch.list == list);
+        let is_complete = has(FirstList::Complete) && !has(FirstList::Awaited);
+        let Some(pending) = self.pending.take_if(|_| is_complete) else { return Vec::new() };
+        [Event::Init]
+            .into_iter()
+            .chain(pending.into_iter().map(Event::InitApply))
+            .chain([Event::InitDone])
+            .collect()
     }
 
     /// Passes changes on, or applies them to the merged list while it is incomplete.
@@ -174,5 +197,30 @@ mod tests {
         // A list that starts again deletes the objects that it lacks, and none of the other watch.
         assert_eq!(take(1, list(vec![service("b", "2")])), ["+b/2", "-b/1"]);
         assert_eq!(store.len(), 3);
+    }
+
+    #[test]
+    fn a_namespace_that_cannot_be_listed_does_not_delay_the_others() {
+        let (store, _) = reflector::store::<Service>();
+        let mut merged = MultiNamespace::of(2);
+        let shorthands = |events: Vec<_>| -> Vec<String> { events.iter().map(shorthand).collect() };
+        assert!(merged.skip(1).is_empty(), "one list is awaited");
+        let events = list(vec![service("a", "1")]);
+        let first = events.into_iter().flat_map(|event| merged.take(0, event, &store)).collect();
+        assert_eq!(shorthands(first), ["init", "=a/1", "done"]);
+        assert!(merged.skip(1).is_empty(), "the merged list is complete once");
+        let events = list(vec![service("b", "1")]);
+        let late = events.into_iter().flat_map(|event| merged.take(1, event, &store)).collect();
+        assert_eq!(shorthands(late), ["+b/1"]);
+    }
+
+    #[test]
+    fn the_last_list_may_be_the_one_that_fails() {
+        let (store, _) = reflector::store::<Service>();
+        let mut merged = MultiNamespace::of(2);
+        for event in list(vec![service("a", "1")]) {
+            assert!(merged.take(0, event, &store).is_empty());
+        }
+        assert_eq!(merged.skip(1).len(), 3);
     }
 }

@@ -117,6 +117,20 @@ async fn permit_model_servings_in(namespace: &Namespace) {
     }
 }
 
+/// Permits everything that the operator may do, in one namespace.
+async fn permit_everything_in(namespace: &Namespace, role: &ClusterRole) {
+    let group = "rbac.authorization.k8s.io/v1";
+    let metadata = json!({"name": "models", "namespace": namespace.name});
+    let subject = json!({"kind": "ServiceAccount", "name": "kthena-keda", "namespace": "kthena-keda"});
+    let role_ref = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "models"});
+    for object in [
+        json!({"apiVersion": group, "kind": "Role", "metadata": metadata, "rules": role.rules}),
+        json!({"apiVersion": group, "kind": "RoleBinding", "metadata": metadata, "roleRef": role_ref, "subjects": [subject]}),
+    ] {
+        objects::apply(&namespace.client, object).await;
+    }
+}
+
 /// Waits for the condition that names the rule, and checks that the ScaledObject has not changed.
 async fn is_held(fleet: &Fleet, plural: &str, group: &str) {
     let rule = format!("grant list and watch on {plural} in the API group {group}");
@@ -233,4 +247,27 @@ async fn the_routers_monitor_stays_when_the_opt_ins_cannot_be_listed() {
     })
     .await;
     assert!(monitors.get_opt("kthena-keda-router").await.unwrap().is_some());
+}
+
+/// A namespace that is deleted takes the RoleBinding of the operator with it.
+#[tokio::test]
+async fn a_watched_namespace_without_permissions_does_not_delay_the_others() {
+    let mut fleet = Fleet::start().await;
+    let late = fleet.stack.namespace().await;
+    let namespaces = format!("--watch-namespaces={},{}", fleet.models.name, late.name);
+    permit_everything_in(&fleet.models, &fleet.role).await;
+    let of_models = ["modelservings", "scaledobjects", "podmonitors", "horizontalpodautoscalers"];
+    let others =
+        of_models.iter().fold(fleet.role.rules.clone().unwrap(), |rules, plural| without(&rules, plural));
+    fleet.set_rules(others).await;
+    fleet.proxy.cut();
+    let settings = Settings::new(BINARY).with(&namespaces).with("--cluster-duties=false");
+    let operator = settings.start(&fleet.stack.control_plane.folder, &fleet.proxy.kubeconfig());
+    assert!(std::mem::replace(&mut fleet.operator, operator).terminate());
+    fleet.chat.annotate(&[("autoscaling.kthena.io/max-replicas", Some("50"))]).await;
+    fleet.chat.scaled_object_until("follows the annotation", |found| bounds(found) == (0, 50)).await;
+    let new = late.model_serving("new").opts_in().create().await;
+    permit_everything_in(&late, &fleet.role).await;
+    until(&new.scaled_objects(), "new", "exists", |found| found.is_some()).await;
+    assert_eq!(bounds(&fleet.chat.scaled_object().await), (0, 50));
 }

@@ -358,6 +358,10 @@ impl Fixture {
     /// Makes KEDA report a pause for minutes after its end.
     pub(crate) fn pause_is_outdated(mut self) -> Self {
         self.pause_is_outdated = true;
+        if let Some(found) = &mut self.scaled_object {
+            let paused = json!({"type": "Paused", "status": "True", "reason": "ScaledObjectPaused"});
+            found["status"]["conditions"].as_array_mut().unwrap().push(paused);
+        }
         self
     }
 

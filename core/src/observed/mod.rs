@@ -60,6 +60,7 @@ pub use waiting_pods::WaitingPods;
 
 use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
+    iter,
     sync::Arc,
 };
 
@@ -74,7 +75,8 @@ pub struct Observed {
     pub scaled_object: Option<ScaledObjectDigest>,
     /// `true` if KEDA has reported nothing on its ScaledObject although it has existed for minutes.
     pub keda_is_silent: bool,
-    /// `true` if KEDA has reported a pause of its ScaledObject for minutes although no annotation asks for one.
+    /// `true` if KEDA has reported a pause of one of its [ScaledObjects](Self::ended_pauses) for minutes although no annotation asks
+    /// for one.
     pub pause_is_outdated: bool,
     /// HPA that KEDA creates for its ScaledObject.
     pub hpa: Option<HpaDigest>,
@@ -222,6 +224,17 @@ impl Observed {
     /// Digest of the fields that the operator writes, of the object with the name of its ScaledObject.
     pub fn scaled_object_digest(&self) -> Option<&OwnedObject> {
         self.scaled_object.as_ref().map(|found| &found.owned)
+    }
+
+    /// Names of its ScaledObjects, and those of its roles, on which KEDA reports a pause that no annotation asks for.
+    pub fn ended_pauses(&self) -> Vec<String> {
+        let of_model = (self.scaled_object.as_ref(), self.model_serving.scaled_object_name());
+        let of_roles = self.roles.iter().map(|role| (role.scaled_object.as_ref(), role.object_name.clone()));
+        let reports = |found: &ScaledObjectDigest| {
+            found.reports_ended_pause && self.ownership_of(Some(&found.owned)) == Ownership::Owned
+        };
+        let all = iter::once(of_model).chain(of_roles);
+        all.filter(|(found, _)| found.is_some_and(reports)).map(|(_, name)| name).collect()
     }
 
     /// Ownership of the object with the name of its PodMonitor.

@@ -127,12 +127,14 @@ pub(super) fn harmless_mismatch(observed: &Observed, triggers: &Triggers) -> Opt
     Some(finding::selector_mismatch(mismatch, "which affects no signal of this model"))
 }
 
-/// Warns of a pause that KEDA still reports after its end. It scales the model all the same: it decides by the annotations alone
+/// Warns of each pause that KEDA still reports after its end. It scales the model all the same: it decides by the annotations alone
 /// (`pkg/scaling/executor/scale_scaledobjects.go`).
-pub(super) fn outdated_pause(observed: &Observed, intent: &Intent) -> Option<String> {
-    let name = observed.model_serving.scaled_object_name();
-    let is_outdated = observed.pause_is_outdated && intent.pause.is_none();
-    is_outdated.then(|| finding::outdated_pause(observed.namespace(), &name))
+pub(super) fn outdated_pauses(observed: &Observed, intent: &Intent) -> Vec<String> {
+    if !observed.pause_is_outdated || intent.pause.is_some() {
+        return Vec::new();
+    }
+    let warning = |name: &String| finding::outdated_pause(observed.namespace(), name);
+    observed.ended_pauses().iter().map(warning).collect()
 }
 
 /// Warns of ServingGroups that do not become ready. The words of other components, which may change at any time, are not part of it.

@@ -435,7 +435,7 @@ pub(super) fn slow_prometheus(limit: Duration) -> String {
 /// KEDA did not notice the end of a pause, or wrote the old condition back.
 pub(super) fn outdated_pause(namespace: &str, name: &str) -> String {
     format!(
-        "KEDA still reports the condition Paused on the ScaledObject although no annotation pauses it, so kubectl and other clients show a pause while this model is scaled; to clear the condition, run: kubectl annotate scaledobject {name} -n {namespace} --overwrite autoscaling.keda.sh/paused=false"
+        "KEDA still reports the condition Paused on ScaledObject {name} although no annotation pauses it, so kubectl and other clients show a pause while this model is scaled; to clear the condition, run: kubectl annotate scaledobject {name} -n {namespace} --overwrite autoscaling.keda.sh/paused=false"
     )
 }
 

@@ -41,7 +41,7 @@ pub(super) fn of(
     if intent.shadow {
         warnings.extend(shadow::warnings(observed, intent));
     } else {
-        warnings.extend(external_status::outdated_pause(observed, intent));
+        warnings.extend(external_status::outdated_pauses(observed, intent));
         if intent.roles.is_some() {
             warnings.extend(roles::warnings(observed));
         }

@@ -235,8 +235,7 @@ async fn explain_model(
         observed.waiting = pods.found(waiting_pods(&route.client, &observed.model_serving).await);
     }
     // One look does not show for how long KEDA has reported it.
-    observed.pause_is_outdated =
-        observed.scaled_object.as_ref().is_some_and(|found| found.reports_ended_pause);
+    observed.pause_is_outdated = !observed.ended_pauses().is_empty();
     let mut plan = plan::plan(&observed, cluster.capabilities, &defaults);
     let has_stand_in = matches!(plan.stand_in.state, StandInState::Holds | StandInState::Idle);
     if in_full && has_stand_in {

@@ -17,7 +17,7 @@ use crate::{cluster::Error, runtime::delays::KEDA_RESUME};
 use kthena_keda_core::{
     api::kthena::ModelServing,
     domain::Capabilities,
-    observed::{LivePodMonitor, LiveScaledObject, Observed, OwnedObject, Ownership, PersistentFields},
+    observed::{LivePodMonitor, LiveScaledObject, Observed, OwnedObject, PersistentFields},
     plan::{Plan, plan},
 };
 
@@ -99,9 +99,7 @@ fn persistent_fields(context: &ModelServingContext, observed: &Observed) -> Pers
 /// Time for which KEDA has reported a pause that no annotation asks for; `None` if it does not. After a restart it begins anew, while a
 /// message that was written before stays for longer than that.
 fn ended_pause(context: &ModelServingContext, observed: &Observed) -> Option<Duration> {
-    let is_owned = observed.scaled_object_ownership() == Ownership::Owned;
-    let is_reported =
-        is_owned && observed.scaled_object.as_ref().is_some_and(|found| found.reports_ended_pause);
+    let is_reported = !observed.ended_pauses().is_empty();
     context.history.record_ended_pause(&uid(&observed.model_serving), is_reported)
 }
 

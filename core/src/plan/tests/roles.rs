@@ -231,6 +231,16 @@ fn warns_of_another_writer() {
     assert!(message.contains("argocd set spec.template.roles"), "{message}");
 }
 
+#[test]
+fn warns_of_a_pause_that_keda_reports_for_a_role_after_its_end() {
+    const PAUSED: (&str, &str, &str, &str) = ("Paused", "True", "ScaledObjectPaused", "");
+    let prefill = Fixture::with_roles().role("prefill", 2).role_scaled(&[READY, ACTIVE, PAUSED], &[SCALING]);
+    let fixture = prefill.role("decode", 3).role_scaled(&[READY, ACTIVE], &[SCALING]).pause_is_outdated();
+    let message = verdict(&fixture).message;
+    assert!(message.contains("run: kubectl annotate scaledobject chat-prefill-"), "{message}");
+    assert!(!message.contains("scaledobject chat-decode-"), "{message}");
+}
+
 /// Two HPAs that select the same pods stop each other, so one has to be gone before the other is made.
 #[test]
 fn roles_wait_for_the_end_of_the_groups_hpa_and_back() {

@@ -240,7 +240,7 @@ fn with_flag_defaults() -> Fixture {
 )]
 #[case::outdated_pause(
     Fixture::healthy().pause_is_outdated(),
-    "KEDA still reports the condition Paused on the ScaledObject although no annotation pauses it, so kubectl and other clients show a pause while this model is scaled; to clear the condition, run: kubectl annotate scaledobject chat -n models --overwrite autoscaling.keda.sh/paused=false"
+    "KEDA still reports the condition Paused on ScaledObject chat although no annotation pauses it, so kubectl and other clients show a pause while this model is scaled; to clear the condition, run: kubectl annotate scaledobject chat -n models --overwrite autoscaling.keda.sh/paused=false"
 )]
 #[case::persistent_field(
     Fixture::healthy().persistent_field("/spec/idleReplicaCount"),
