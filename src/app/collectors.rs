@@ -140,16 +140,14 @@ impl Cluster {
     }
 }
 
-/// Numbers of ServingGroups that are known, with their label value.
-fn replicas_by_state(model_serving: &ModelServing) -> impl Iterator<Item = (&'static str, i32)> {
+/// Numbers of ServingGroups, with their label value. Kthena leaves a number of 0 out of the status.
+fn replicas_by_state(model_serving: &ModelServing) -> [(&'static str, i32); 3] {
     let status = &model_serving.status;
     [
-        ("spec", Some(model_serving.replicas())),
-        ("total", status.replicas),
-        ("ready", status.available_replicas),
+        ("spec", model_serving.replicas()),
+        ("total", status.replicas.unwrap_or_default()),
+        ("ready", status.available_replicas.unwrap_or_default()),
     ]
-    .into_iter()
-    .filter_map(|(state, count)| Some((state, count?)))
 }
 
 /// Metrics of this process, from `/proc`.

@@ -80,8 +80,9 @@ impl ClusterView {
         let (router, _) = objects.observe_router(&self.router_namespace);
         let router = plan_router(&router, objects.default_profile().as_ref(), &defaults, true).router;
         let mut observed = objects.observe(model, router);
-        observed.stand_in.image = operator.and_then(|operator| operator.stand_in_image.clone());
-        // Without a Deployment to read, the model is explained as if the operator may scale roles.
+        // Without a Deployment to read, the model is explained as if the operator makes stand-ins and may scale roles.
+        observed.stand_in.image =
+            operator.map_or_else(|| Some(String::new()), |operator| operator.stand_in_image.clone());
         observed.may_scale_roles = operator.is_none_or(|operator| operator.scales_roles);
         Seen { observed, defaults, prometheus_from }
     }

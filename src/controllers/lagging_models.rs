@@ -34,7 +34,6 @@ struct Lag {
     tried: Option<Instant>,
     is_checked: bool,
     found: Option<WaitingPods>,
-    reports_readiness: bool,
 }
 
 impl LaggingModels {
@@ -63,8 +62,7 @@ impl LaggingModels {
         let mut due = Vec::new();
         for model in lagging {
             let key = key(&*model);
-            let reports_readiness = model.status.available_replicas.is_some();
-            let new = || Lag { since: now, tried: None, is_checked: false, found: None, reports_readiness };
+            let new = || Lag { since: now, tried: None, is_checked: false, found: None };
             let lag = before.remove(&key).unwrap_or_else(new);
             let is_due = lag.tried.is_none_or(|tried| now.duration_since(tried) >= INTERVAL);
             if now.duration_since(lag.since) >= LAG && is_due {
@@ -97,7 +95,7 @@ impl LaggingModels {
 impl Lag {
     fn cause(&self, now: Instant) -> Option<WaitingPods> {
         let is_long = self.is_checked && now.duration_since(self.since) >= LONG_LAG;
-        let unexplained = (self.reports_readiness && is_long).then_some(WaitingPods::NotReady);
+        let unexplained = is_long.then_some(WaitingPods::NotReady);
         self.found.clone().or(unexplained)
     }
 }
@@ -110,8 +108,8 @@ mod tests {
 
     fn model(i: usize) -> Arc<ModelServing> {
         let metadata = json!({"name": format!("m{i}"), "namespace": "models"});
-        let object =
-            json!({"metadata": metadata, "spec": {"replicas": 2}, "status": {"availableReplicas": 1}});
+        // None is available: Kthena leaves a number of 0 out of the status.
+        let object = json!({"metadata": metadata, "spec": {"replicas": 2}, "status": {"replicas": 2}});
         Arc::new(serde_json::from_value(object).unwrap())
     }
 

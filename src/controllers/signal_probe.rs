@@ -3,7 +3,7 @@
 //! No reconcile waits for it.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -17,11 +17,12 @@ use tokio::{
 use super::{Context, lagging_models::LaggingModels, model_serving::RouterReceiver};
 use crate::{
     prometheus::Querier,
-    runtime::backoff,
+    runtime::{backoff, round_robin::longest_waiting},
     sources::{SelectorMismatches, selector_mismatch},
     telemetry::unix_time,
 };
 use kthena_keda_core::{
+    api::kthena::ModelServing,
     domain::{Key, key},
     intent::{Profile, PrometheusSettings},
     observed::{
@@ -37,6 +38,8 @@ const CONCURRENCY: usize = 4;
 const COLLECT: Duration = Duration::from_secs(3);
 /// Time for which a selector must mismatch before it is reported: ServingGroups come and go.
 const MISMATCH_BEFORE_REPORT: Duration = Duration::from_mins(5);
+/// Models whose pods are counted at a time, those that were not counted for the longest time first, with namespaces in turn.
+const MODELS: usize = 100;
 /// Periods of the probe that are enough, where they are shorter than a minute.
 const PERIODS_BEFORE_REPORT: u32 = 5;
 
@@ -62,7 +65,8 @@ pub async fn run(
         let has_new_results = context.caches.probe_cache.record(results);
         // Each change of any tenant wakes the probe; pods are counted at its own pace.
         if counted.is_none_or(|counted| counted.elapsed() >= period / 2) {
-            mismatches.record(counts(&context).await);
+            let due = mismatches.due(context.caches.models_with_value_metric());
+            mismatches.record(counts(&context, due).await);
             counted = Some(Instant::now());
         }
         let lasting = mismatches.at_least(least);
@@ -183,9 +187,9 @@ async fn router_scrape(
 /// Results of counting the pods of some models.
 type Counts = BTreeMap<Key, Result<Option<SelectorMismatch>, kube::Error>>;
 
-/// Counts the pods of the models with a `Value` metric, with one request for each. No other model depends on its pods.
-async fn counts(context: &Context) -> Counts {
-    stream::iter(context.caches.models_with_value_metric())
+/// Counts the pods of models, with one request for each.
+async fn counts(context: &Context, models: Vec<Arc<ModelServing>>) -> Counts {
+    stream::iter(models)
         .map(async |model| (key(&*model), selector_mismatch(&context.client, &model).await))
         .buffer_unordered(CONCURRENCY)
         .collect()
@@ -194,19 +198,34 @@ async fn counts(context: &Context) -> Counts {
 
 /// The models whose selector mismatches, and the time since which it does.
 #[derive(Default)]
-struct LastingMismatches(BTreeMap<Key, (SelectorMismatch, Instant)>);
+struct LastingMismatches {
+    found: BTreeMap<Key, (SelectorMismatch, Instant)>,
+    /// Last count of each model.
+    counted: BTreeMap<Key, Instant>,
+}
 
 impl LastingMismatches {
-    /// Records a count of all models. What is known of one whose pods could not be listed stays.
+    /// The models to count now, of all that have a `Value` metric: no other model depends on its pods. What is known of the others that
+    /// are not counted stays.
+    fn due(&mut self, models: Vec<Arc<ModelServing>>) -> Vec<Arc<ModelServing>> {
+        let known: BTreeSet<Key> = models.iter().map(|model| key(&**model)).collect();
+        self.found.retain(|key, _| known.contains(key));
+        self.counted.retain(|key, _| known.contains(key));
+        let counted = models.into_iter().map(|model| (self.counted.get(&key(&*model)).copied(), model));
+        longest_waiting(counted.collect(), |model| key(&**model).0, MODELS)
+    }
+
+    /// Records a count. What is known of a model whose pods could not be listed stays.
     fn record(&mut self, counts: Counts) {
-        self.0.retain(|key, _| counts.contains_key(key));
+        let now = Instant::now();
+        self.counted.extend(counts.keys().map(|key| (key.clone(), now)));
         for (key, count) in counts {
             match count {
                 Ok(Some(mismatch)) => {
-                    let (last, _) = self.0.entry(key).or_insert_with(|| (mismatch, Instant::now()));
+                    let (last, _) = self.found.entry(key).or_insert((mismatch, now));
                     *last = mismatch;
                 }
-                Ok(None) => drop(self.0.remove(&key)),
+                Ok(None) => drop(self.found.remove(&key)),
                 Err(error) => {
                     let (namespace, name) = key;
                     let error = &error as &dyn std::error::Error;
@@ -218,7 +237,7 @@ impl LastingMismatches {
 
     /// The mismatches that have lasted for this time.
     fn at_least(&self, least: Duration) -> SelectorMismatches {
-        let lasting = self.0.iter().filter(|(_, (_, since))| since.elapsed() >= least);
+        let lasting = self.found.iter().filter(|(_, (_, since))| since.elapsed() >= least);
         lasting.map(|(key, (mismatch, _))| (key.clone(), *mismatch)).collect()
     }
 }
@@ -254,8 +273,27 @@ mod tests {
         assert!(lasting.at_least(MISMATCH_BEFORE_REPORT).is_empty());
         lasting.record(mismatching());
         assert!(lasting.at_least(MISMATCH_BEFORE_REPORT).is_empty(), "the time starts again");
-        lasting.record(Counts::new());
-        assert!(lasting.0.is_empty(), "the model is gone");
+        assert!(lasting.due(Vec::new()).is_empty() && lasting.found.is_empty(), "the model is gone");
+    }
+
+    /// A tenant with many models does not delay the counts of the others.
+    #[tokio::test(start_paused = true)]
+    async fn counts_a_bounded_number_in_turn() {
+        let model = |namespace: &str, i: usize| -> Arc<ModelServing> {
+            let metadata = serde_json::json!({"name": format!("m{i}"), "namespace": namespace});
+            Arc::new(serde_json::from_value(serde_json::json!({"metadata": metadata})).unwrap())
+        };
+        let models = || (0..2 * MODELS).map(|i| model("many", i)).chain([model("one", 0)]).collect();
+        let mut lasting = LastingMismatches::default();
+        let mut counted = BTreeSet::new();
+        for _ in 0..3 {
+            let due: Vec<Key> = lasting.due(models()).iter().map(|model| key(&**model)).collect();
+            assert!(due.len() == MODELS && (!counted.is_empty() || due[1].0 == "one"), "{due:?}");
+            lasting.record(due.iter().map(|key| (key.clone(), Ok(None))).collect());
+            counted.extend(due);
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        assert_eq!(counted.len(), 2 * MODELS + 1);
     }
 
     /// A Prometheus behind the API server's service proxy that responds with no samples after this time.

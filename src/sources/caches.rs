@@ -232,9 +232,12 @@ impl Caches {
         Some(profile.clone().with_flag_defaults(defaults))
     }
 
-    /// The opted-in models with a `Value` metric, which the HPA multiplies by their ready pods.
+    /// The opted-in models with a `Value` metric, which the HPA multiplies by their ready pods, except those at zero, where it does not
+    /// count them.
     pub fn models_with_value_metric(&self) -> Vec<Arc<ModelServing>> {
-        self.model_servings.state_filter(|found| found.is_opted_in() && self.uses_value_metric(found))
+        self.model_servings.state_filter(|found| {
+            found.is_opted_in() && found.replicas() > 0 && self.uses_value_metric(found)
+        })
     }
 
     fn uses_value_metric(&self, model: &ModelServing) -> bool {

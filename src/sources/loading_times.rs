@@ -39,7 +39,8 @@ impl LoadingTimes {
         if !model_serving.is_opted_in() {
             return self.forget(&uid);
         }
-        let Some(available) = model_serving.status.available_replicas else { return };
+        // Kthena leaves a number of 0 out of the status.
+        let available = model_serving.status.available_replicas.unwrap_or_default();
         let requested = model_serving.replicas();
         // Those that are missing at the first call were requested at an unknown time.
         let new = || Loading { requested, awaited: Vec::new(), times: None };
@@ -84,6 +85,7 @@ impl Loading {
 mod tests {
     use super::*;
     use rstest::rstest;
+    use serde_json::json;
 
     /// Each step: seconds since the start, requested, available, and the seconds that are recorded.
     #[rstest]
@@ -102,6 +104,24 @@ mod tests {
             let found: Vec<u64> = found.iter().map(Duration::as_secs).collect();
             assert_eq!(found, expected, "after {at} s");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn measures_the_start_of_a_model_that_wakes() {
+        let model = |requested: i32, status: serde_json::Value| -> ModelServing {
+            let metadata =
+                json!({"name": "chat", "uid": "u", "annotations": {"kthena.io/model-name": "llama"}});
+            let object = json!({"metadata": metadata, "spec": {"replicas": requested}, "status": status});
+            serde_json::from_value(object).unwrap()
+        };
+        let times = LoadingTimes::default();
+        times.record(&model(1, json!({"replicas": 1, "availableReplicas": 1})));
+        times.record(&model(0, json!({})));
+        times.record(&model(1, json!({})));
+        tokio::time::advance(Duration::from_mins(1)).await;
+        let awake = model(1, json!({"replicas": 1, "availableReplicas": 1}));
+        times.record(&awake);
+        assert!(times.of(&awake).is_some());
     }
 
     #[test]

@@ -345,9 +345,12 @@ async fn does_not_report_a_missing_address_that_the_operator_may_have() {
     let (report, _) = explained(&stack, &Identity::Admin, &chat, &[]);
     assert!(report["prometheusFrom"].as_str().unwrap().contains("several Deployments"), "{report}");
 
-    let spec = json!({"prometheus": {"url": "http://prometheus:9090"}});
+    models.model_server("chat", "chat", 8000).await;
+    let spec = json!({"prometheus": {"url": "http://prometheus:9090"}, "replicas": {"min": 0}, "scaleToZero": {"hold": {}}});
     let profile = json!({"apiVersion": "autoscaling.kthena.io/v1alpha1", "kind": "AutoscalingProfile", "metadata": {"name": "default"}, "spec": spec});
     harness::objects::apply(&models.client, profile).await;
     let (report, _) = explained(&stack, &Identity::Admin, &chat, &[]);
     assert_eq!(report["prometheusFrom"], "the AutoscalingProfile default", "{report}");
+    // It may make stand-ins.
+    assert!(!link(&report, "stand-in").to_string().contains("standIns.enabled"), "{report}");
 }

@@ -27,6 +27,15 @@ async fn exports_the_replicas_and_loading_times_of_opted_in_models() {
     assert!(!before.iter().any(|own| own.starts_with("kthena_keda_start_seconds")), "{before:?}");
     chat.patch_status("kthena", json!({"replicas": 2, "availableReplicas": 2})).await.unwrap();
     until_asked("a loading time is recorded", series, has("kthena_keda_start_seconds_count} 1")).await;
+    // Kthena leaves a number of 0 out of the status.
+    chat.patch(json!({"spec": {"replicas": 0}})).await;
+    chat.patch_status("kthena", json!({"replicas": null, "availableReplicas": null})).await.unwrap();
+    until_asked("none is ready", series, has("kthena_keda_replicas,state=\"ready\"} 0")).await;
+    assert!(has("kthena_keda_replicas,state=\"total\"} 0")(&series().await));
+    chat.patch(json!({"spec": {"replicas": 1}})).await;
+    until_asked("one is requested", series, has("kthena_keda_replicas,state=\"spec\"} 1")).await;
+    chat.patch_status("kthena", json!({"replicas": 1, "availableReplicas": 1})).await.unwrap();
+    until_asked("the wake is recorded", series, has("kthena_keda_start_seconds_count} 2")).await;
     chat.annotate(&[("kthena.io/model-name", None)]).await;
     until_asked("a model that is opted out has no series", series, Vec::is_empty).await;
 }

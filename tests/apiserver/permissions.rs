@@ -249,7 +249,7 @@ async fn the_routers_monitor_stays_when_the_opt_ins_cannot_be_listed() {
     assert!(monitors.get_opt("kthena-keda-router").await.unwrap().is_some());
 }
 
-/// A namespace that is deleted takes the RoleBinding of the operator with it.
+/// A namespace that is deleted takes the role binding of the operator with it.
 #[tokio::test]
 async fn a_watched_namespace_without_permissions_does_not_delay_the_others() {
     let mut fleet = Fleet::start().await;

@@ -151,7 +151,7 @@ fn a_real_day_costs_as_much_as_measured_elsewhere() {
 #[case::waiting("waiting>1%", 4, "error: --fail-if waiting>1%: it is ")]
 #[case::peak("peak>=10", 4, "--fail-if peak>=10: it is 10 for now")]
 #[case::no_costs("cost>1", 1, "pass --gpu-cost and --gpus-per-group")]
-#[case::no_replay("equal<99%", 1, "the report does not have this figure")]
+#[case::no_replay("equal<99%", 1, "no numbers of ServingGroups were recorded")]
 fn a_condition_fails_the_command(#[case] condition: &str, #[case] code: i32, #[case] expected: &str) {
     fails(&["--load", WEEK, "--fail-if", condition], code, expected);
     let output = backtest(&["--load", WEEK, "--fail-if", condition]);

@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 
 use super::{
-    hpa::{Decision, Hpa, Sync, proposals},
+    hpa::{Decision, DecisionReason, Hpa, Sync, proposals},
     keda::ScaleLoop,
     spec::{HpaSpec, KedaSpec, UnsupportedSpec, quantity},
     time::Time,
 };
-use crate::api::keda::ScaledObject;
+use crate::{api::keda::ScaledObject, domain::Pause};
 
 /// Time after which Kthena's `status.replicas` follows a change; measured as 3 to 6 s.
 const STATUS_LAG: Time = Time::from_seconds(5);
@@ -105,11 +105,21 @@ impl Autoscaler {
     /// The same with the number of pods that are ready; `None` if it is not known.
     pub fn sync_with_ready(&mut self, now: Time, values: &[Option<f64>], ready: Option<i32>) -> Decision {
         self.follow_status(now);
+        if self.spec.keda.pause == Some(Pause::All) {
+            return self.pause();
+        }
         let values = quantities(values);
         let (spec, status) = (self.replicas, self.status);
         let decision = self.hpa.sync(&self.spec.hpa, Sync { now, spec, status, ready, values: &values });
         self.scale(now, decision.replicas);
         decision
+    }
+
+    /// KEDA deletes the HPA, and with it what the HPA remembers (`controllers/keda/scaledobject_controller.go`).
+    fn pause(&mut self) -> Decision {
+        self.hpa = Hpa::default();
+        let reason = DecisionReason::Paused;
+        Decision { replicas: self.replicas, proposal: None, stabilized: None, reason }
     }
 
     /// `status.replicas` of a sync at this time, and the replicas that each trigger asks for in it.
@@ -199,6 +209,21 @@ mod tests {
         let mut autoscaler = autoscaler("1", "10", 4);
         let decision = autoscaler.sync(at(0), &[None]);
         assert_eq!((decision.reason, autoscaler.replicas()), (DecisionReason::FailedGetExternalMetric, 4));
+    }
+
+    #[test]
+    fn a_pause_keeps_the_number_and_ends_the_windows() {
+        let mut autoscaler = autoscaler("1", "10", 6);
+        autoscaler.sync(at(0), &[Some(60.0)]);
+        let running = autoscaler.spec().clone();
+        let mut paused = running.clone();
+        paused.keda.pause = Some(Pause::All);
+        autoscaler.set_spec(paused);
+        assert_eq!(autoscaler.sync(at(590), &[Some(100.0)]).reason, DecisionReason::Paused);
+        assert_eq!(autoscaler.replicas(), 6);
+        autoscaler.set_spec(running);
+        autoscaler.sync(at(700), &[Some(10.0)]);
+        assert_eq!(autoscaler.replicas(), 6, "the window of ten minutes begins anew");
     }
 
     #[test]

@@ -128,6 +128,15 @@ impl Law {
         bounded.map_or(Self::InFlight, Self::BoundedBacklog)
     }
 
+    /// The same with the requests that run in the engines as the least of a bounded backlog's base.
+    #[must_use]
+    pub fn with_running(self) -> Self {
+        match self {
+            Self::InFlight => self,
+            Self::BoundedBacklog(bounded) => Self::BoundedBacklog(bounded.with_running()),
+        }
+    }
+
     /// Value of the trigger at `now`; `None` if there is no sample of the last five minutes.
     pub fn value(&self, samples: &Samples, now: Time) -> Option<f64> {
         let newest = samples.at(now)?;

@@ -136,7 +136,8 @@ fn inflow(row: &Row, step: u32, options: &LoadOptions, kind: &Arrivals) -> Optio
         Arrivals::Total(_) => arrivals / f64::from(step),
         Arrivals::Rate(_) => arrivals,
     };
-    let tokens = row.output_tokens.filter(|_| arrivals > 0.0).map_or(0.0, |tokens| tokens / arrivals);
+    let requests = rate * f64::from(step);
+    let tokens = row.output_tokens.filter(|_| requests > 0.0).map_or(0.0, |tokens| tokens / requests);
     let by_tokens = row.output_tokens.filter(|_| arrivals > 0.0).map(|_| tokens * TOKEN_SECONDS);
     let service_time = options.service_time.or(row.service_time).or(by_tokens).unwrap_or(SERVICE_TIME);
     Some(Inflow { rate, service_time: service_time.clamp(0.01, 3600.0), tokens })
@@ -270,6 +271,7 @@ mod tests {
     #[rstest]
     #[case::totals("time,arrivals\n0,60\n60,0\n", 60, [Some((1.0, 10.0)), Some((0.0, 10.0))])]
     #[case::tokens("time,arrivals,output_tokens\n60,60,12000\n75,0,0", 15, [Some((4.0, 6.0)), Some((0.0, 10.0))])]
+    #[case::tokens_beside_a_rate("time,chat_rps,output_tokens\n60,4,12000\n75,1,3000", 15, [Some((4.0, 6.0)), Some((1.0, 6.0))])]
     #[case::service_time("# c\n\nservice_time,arrivals,time\n5,30,1e9\n0,30,1000000030", 30, [Some((1.0, 5.0)), Some((1.0, 10.0))])]
     #[case::gap("t,a_rps\n0,2.5\n600,0", 600, [Some((2.5, 10.0)), None])]
     fn reads_rows(#[case] text: &str, #[case] step: u32, #[case] expected: [Option<(f64, f64)>; 2]) {

@@ -252,23 +252,22 @@ pub fn profile_of(object: &ScaledObject, backlog: Backlog) -> Result<Profile, Un
     let signal = |trigger: &Trigger| {
         let name = trigger.name.as_deref().unwrap_or_default();
         let threshold = trigger.metadata.get("threshold").map_or("", String::as_str);
-        let signal = Signal::from_name(name).ok_or_else(|| UnsupportedSpec::Value(name.to_owned()))?;
-        if let Signal::Latency(_) = signal {
-            // The objective is a part of the query.
-            return Err(UnsupportedSpec::Value(name.to_owned()));
-        }
+        let signal = Signal::from_name(name).filter(|signal| !matches!(signal, Signal::Latency(_)));
+        let signal = signal.ok_or_else(|| UnsupportedSpec::Signal(name.to_owned()))?;
         SignalTarget::built_in(signal, threshold)
             .map_err(|_| UnsupportedSpec::Threshold(threshold.to_owned()))
     };
+    let built_in = Profile::built_in();
     Ok(Profile {
         replicas,
         backlog,
         signals: signals.map(signal).collect::<Result<_, _>>()?,
         behavior: Behavior { scale_up: direction(&hpa.scale_up), scale_down: direction(&hpa.scale_down) },
         polling_interval: keda.polling_interval,
-        cooldown: keda.cooldown,
+        // The operator writes it only beside a minimum of 0.
+        cooldown: object.spec.cooldown_period.unwrap_or(built_in.cooldown),
         initial_cooldown: keda.initial_cooldown,
-        ..Profile::built_in()
+        ..built_in
     })
 }
 

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     api::keda::{ScaledObject, Trigger},
-    domain::{ACTIVATION, Backlog, Demand, Saturation, Signal},
+    domain::{ACTIVATION, Backlog, Demand, Pause, Saturation, Signal},
 };
 
 /// Ranges that the HPA accepts (Kubernetes `pkg/apis/autoscaling/validation`), in seconds.
@@ -66,22 +66,34 @@ impl Settings {
     /// # Errors
     /// If the object has settings that the simulation does not support.
     pub fn from_scaled_object(object: &ScaledObject, backlog: Backlog) -> Result<Self, UnsupportedSpec> {
+        let triggers = &object.spec.triggers;
+        let reads_engines = |trigger: &Trigger| {
+            let signal = trigger.name.as_deref().and_then(Signal::from_name);
+            matches!(signal, Some(Signal::Saturation(_) | Signal::Latency(_)))
+        };
         let law = Law::from_backlog(backlog);
+        // The query has them where the engines are scraped for another signal.
+        let law = if triggers.iter().any(reads_engines) { law.with_running() } else { law };
         let hpa = HpaSpec::from_scaled_object(object)?;
         check_times(&hpa)?;
         Ok(Self {
             hpa,
             keda: KedaSpec::from_scaled_object(object),
-            triggers: object.spec.triggers.iter().map(|trigger| TriggerModel::of(trigger, law)).collect(),
+            triggers: triggers.iter().map(|trigger| TriggerModel::of(trigger, law)).collect(),
             has_fallback: object.spec.fallback.is_some(),
         })
     }
 
-    /// Names of the triggers whose values do not follow from requests.
-    pub fn unknown_signals(&self) -> impl Iterator<Item = &str> {
-        let unknown =
-            self.triggers.iter().filter(|trigger| matches!(trigger.signal, SignalModel::Unknown { .. }));
-        unknown.map(|trigger| trigger.name.as_str())
+    /// The triggers whose values do not follow from requests.
+    pub fn unknown_signals(&self) -> impl Iterator<Item = &TriggerModel> {
+        self.triggers.iter().filter(|trigger| matches!(trigger.signal, SignalModel::Unknown { .. }))
+    }
+
+    /// The same without a pause of all scaling, to show what the settings do once it ends.
+    #[must_use]
+    pub fn resumed(mut self) -> Self {
+        self.keda.pause.take_if(|pause| *pause == Pause::All);
+        self
     }
 
     /// `true` if a value is that of the fleet that runs.

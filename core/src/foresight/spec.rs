@@ -75,6 +75,11 @@ pub enum UnsupportedSpec {
     /// An enum value that Kubernetes does not define.
     #[error("invalid value {0:?} in behavior")]
     Value(String),
+    /// A signal with a query of its own, or with an objective, which only the profile or the annotation has.
+    #[error(
+        "changes of signal {0:?} cannot be planned from a history, which has its query alone; pass the model, or -f with its manifest and its profile"
+    )]
+    Signal(String),
     /// No replicas within the bounds.
     #[error("invalid bounds {0} to {1}: expected 0 <= min <= max and max >= 1")]
     Bounds(i32, i32),

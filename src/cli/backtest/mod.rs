@@ -24,7 +24,7 @@ use self::{
     failure::Failure,
     fetch::Store,
     flags::{Compare, Format},
-    subject::{Planned, Subject},
+    subject::{Planned, Subject, with_recorded_values},
 };
 use super::{documents::read, plan_args::model_name};
 use crate::sources::Manifests;
@@ -127,13 +127,17 @@ impl Backtest {
 
     /// The settings in force, and those of `--set` and `--with-profile`.
     fn compare(&self, subject: &Subject, history: Option<&History>) -> Result<Compared, Failure> {
-        let recorded = |planned: Planned| match history {
-            Some(history) => planned.with_recorded_queries(history).settings,
-            None => planned.settings,
-        };
         let planned = subject.plan(None, &[])?;
         let periods = subject.periods(&planned, self.hpa_sync_period);
-        let current = planned.settings;
+        let in_force = planned.settings.clone();
+        let recorded = |planned: Planned| match history {
+            Some(history) => planned.with_recorded_queries(history, &in_force).settings,
+            None => planned.settings,
+        };
+        let current = match history {
+            Some(history) => with_recorded_values(planned.settings, history),
+            None => planned.settings,
+        };
         let candidates = match self.candidate_name() {
             Some(name) => {
                 let profile = self.with_profile.as_deref().map(read_profile).transpose()?;
@@ -264,9 +268,11 @@ pub(super) fn run_async(command: impl Future<Output = Result<(), Failure>>) -> E
     }
 }
 
-/// Sets the service time that the operator would measure.
+/// Sets the service time that was measured in the steps without a queue.
 pub(super) fn measure(history: &History, subject: &mut Subject) {
-    if let Ok(workload) = Workload::of_history(history, f64::INFINITY, None) {
+    let in_force = Settings::from_scaled_object(&history.scaled_object, history.backlog).ok();
+    let slots = in_force.and_then(|settings| settings.requests_per_group()).unwrap_or(f64::INFINITY);
+    if let Ok(workload) = Workload::of_history(history, slots, None) {
         subject.measure(workload.service_time);
     }
 }

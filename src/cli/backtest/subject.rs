@@ -74,10 +74,8 @@ impl Subject {
         let mut manifests = Manifests::default();
         let model = built_in_model(&history.namespace, &history.name);
         manifests.add("model of the history", model).map_err(Failure::Input)?;
-        let mut defaults =
-            overrides::profile_of(&history.scaled_object, history.backlog).map_err(|error| {
-                Failure::Unfit(format!("the settings in the history are not usable: {error}"))
-            })?;
+        let mut defaults = overrides::profile_of(&history.scaled_object, history.backlog)
+            .map_err(|error| Failure::Unfit(format!("{}/{}: {error}", history.namespace, history.name)))?;
         defaults.prometheus = placeholder();
         Self::of_manifests(&mut manifests, None, defaults, "kthena-system")
     }
@@ -216,17 +214,36 @@ impl Subject {
 
 impl Planned {
     /// These settings, with the recorded queries of triggers that differ in nothing else: the model of a history is
-    /// planned without its routes.
-    pub(in crate::cli) fn with_recorded_queries(mut self, history: &History) -> Self {
+    /// planned without its routes. `in_force` are the settings as they are planned without changes.
+    pub(in crate::cli) fn with_recorded_queries(mut self, history: &History, in_force: &Settings) -> Self {
         let same_backlog = self.backlog == history.backlog;
         for trigger in &mut self.settings.triggers {
-            let is_same = same_backlog || !matches!(trigger.signal, SignalModel::ActiveRequests(_));
+            let is_same = match trigger.signal {
+                SignalModel::ActiveRequests(_) => same_backlog,
+                // Its values are those of its query.
+                SignalModel::Unknown { .. } => in_force
+                    .triggers
+                    .iter()
+                    .any(|other| other.name == trigger.name && other.query == trigger.query),
+                _ => true,
+            };
             if let Some(query) = history.query(&trigger.name).filter(|_| is_same) {
                 trigger.query.clone_from(query);
             }
         }
         self
     }
+}
+
+/// The settings in force, whose triggers take the recorded values where these do not follow from requests.
+pub(super) fn with_recorded_values(mut settings: Settings, history: &History) -> Settings {
+    for trigger in &mut settings.triggers {
+        let is_unknown = matches!(trigger.signal, SignalModel::Unknown { .. });
+        if let Some(query) = history.query(&trigger.name).filter(|_| is_unknown) {
+            trigger.query.clone_from(query);
+        }
+    }
+    settings
 }
 
 /// The opted-in model with this name, or the only one.

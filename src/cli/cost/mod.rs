@@ -4,7 +4,7 @@ mod models;
 
 use std::{
     io::{self, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -106,9 +106,7 @@ impl Cost {
         let models = if self.history.is_empty() {
             Box::pin(self.of_cluster()).await?
         } else {
-            let of_file =
-                |file: &PathBuf| Ok(self.of_subject(&Subjected::of_history(read_history(file)?)?, None));
-            self.history.iter().map(of_file).collect::<Result<Vec<_>, Failure>>()?
+            self.history.iter().map(|file| self.of_file(file)).collect::<Result<Vec<_>, Failure>>()?
         };
         let is_any_known = models.iter().any(|cost| cost.actual.is_some() || cost.now.is_some());
         let report =
@@ -125,6 +123,17 @@ impl Cost {
         })
     }
 
+    /// A model whose settings cannot be simulated has unknown costs; a file that cannot be read ends the command.
+    fn of_file(&self, file: &Path) -> Result<ModelCost, Failure> {
+        let history = read_history(file)?;
+        let (namespace, name) = (history.namespace.clone(), history.name.clone());
+        match Subjected::of_history(history) {
+            Ok(subjected) => Ok(self.of_subject(&subjected, None)),
+            Err(Failure::Input(reason) | Failure::Unfit(reason)) => Ok(unknown(namespace, name, reason)),
+            Err(failure) => Err(failure),
+        }
+    }
+
     async fn of_cluster(&self) -> Result<Vec<ModelCost>, Failure> {
         let mut models = Vec::new();
         let view = self.view().await?;
@@ -138,12 +147,9 @@ impl Cost {
     async fn of_model(&self, view: &ClusterView, model: &ModelServing) -> Result<ModelCost, Failure> {
         match Box::pin(self.read(view, model)).await {
             Ok((subjected, gpus)) => Ok(self.of_subject(&subjected, gpus)),
-            Err(Failure::Input(reason) | Failure::Unfit(reason)) if self.model.is_none() => Ok(ModelCost {
-                namespace: model.namespace().unwrap_or_default(),
-                name: model.name_any(),
-                unknown: vec![reason],
-                ..ModelCost::default()
-            }),
+            Err(Failure::Input(reason) | Failure::Unfit(reason)) if self.model.is_none() => {
+                Ok(unknown(model.namespace().unwrap_or_default(), model.name_any(), reason))
+            }
             Err(failure) => Err(failure),
         }
     }
@@ -218,4 +224,9 @@ impl Cost {
         }
         cost
     }
+}
+
+/// A model of which nothing is known, and why.
+fn unknown(namespace: String, name: String, reason: String) -> ModelCost {
+    ModelCost { namespace, name, unknown: vec![reason], ..ModelCost::default() }
 }

@@ -34,7 +34,11 @@ pub(super) async fn current(
     let mut signals = Vec::new();
     for (index, trigger) in resolved.triggers.triggers.iter().enumerate() {
         let result = match route.querier.query_text(&settings, &trigger.query).await.as_deref() {
-            Ok([sample]) => Ok(sample.value),
+            Ok([sample]) if sample.value.is_finite() => Ok(sample.value),
+            Ok([sample]) => Err(format!(
+                "the value is {} and KEDA accepts only numbers; make the query return a number, for example where it divides by 0",
+                sample.value
+            )),
             Ok([]) => Err("no data".to_owned()),
             Ok(samples) => Err(format!(
                 "the query returns {} series and KEDA accepts only one; aggregate it",

@@ -177,7 +177,8 @@ impl Subjected {
         let planned = subject.plan(None, &[])?;
         let periods = subject.periods(&planned, None);
         let counts_twice = planned.resolved.triggers.counts_twice;
-        Ok(Self { data, subject, current: planned.settings, counts_twice, backlog: planned.backlog, periods })
+        let current = planned.settings.resumed();
+        Ok(Self { data, subject, current, counts_twice, backlog: planned.backlog, periods })
     }
 
     /// A history with its own settings.
@@ -190,7 +191,7 @@ impl Subjected {
         measure(&history, &mut subject);
         let (backlog, periods) = (history.backlog, Periods::default());
         let data = Data::History(Box::new(history));
-        Ok(Self { data, subject, current, counts_twice: false, backlog, periods })
+        Ok(Self { data, subject, current: current.resumed(), counts_twice: false, backlog, periods })
     }
 
     /// Periods of the cluster. A flag sets that of the syncs, in seconds.
@@ -238,9 +239,13 @@ impl Subjected {
     fn plan(&self, changes: &[Override]) -> Result<Settings, Failure> {
         let planned = self.subject.plan(None, changes)?;
         Ok(match &self.data {
-            Data::History(history) => planned.with_recorded_queries(history).settings,
+            Data::History(history) => {
+                let in_force = self.subject.plan(None, &[])?.settings;
+                planned.with_recorded_queries(history, &in_force).settings
+            }
             Data::Load { .. } => planned.settings,
-        })
+        }
+        .resumed())
     }
 
     /// Lines to paste.

@@ -32,6 +32,8 @@ use kthena_keda_core::{
 
 /// Period of `--watch`.
 const WATCH_PERIOD: Duration = Duration::from_secs(5);
+/// Default of the kube-controller-manager, in seconds.
+const HPA_SYNC_PERIOD: u64 = 15;
 /// Models whose values are read at a time.
 const CONCURRENCY: usize = 4;
 
@@ -52,9 +54,10 @@ pub(super) struct Shadow {
     /// Repeat every five seconds until interrupted.
     #[arg(short, long)]
     watch: bool,
-    /// Seconds between two decisions: --horizontal-pod-autoscaler-sync-period of your kube-controller-manager.
-    #[arg(long, env = "KTHENA_KEDA_HPA_SYNC_PERIOD", value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=600))]
-    hpa_sync_period: u64,
+    /// Seconds between two decisions of the HPA: --horizontal-pod-autoscaler-sync-period of the cluster; by default that of
+    /// the operator's Deployment, else 15.
+    #[arg(long, env = "KTHENA_KEDA_HPA_SYNC_PERIOD", value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=600))]
+    hpa_sync_period: Option<u64>,
     #[command(flatten)]
     access: Access,
 }
@@ -148,7 +151,7 @@ impl Shadow {
                 let target = Target::new(&object, view.route.settings(prometheus));
                 let target = target.map_err(|error| error.to_string());
                 match target {
-                    Ok(target) => self.past(model).read(&view.route.querier, &target).await,
+                    Ok(target) => self.past(view, model).read(&view.route.querier, &target).await,
                     Err(error) => Err(error),
                 }
             }
@@ -183,16 +186,18 @@ impl Shadow {
         }
     }
 
-    fn past(&self, model: &ModelServing) -> Past {
+    fn past(&self, view: &ClusterView, model: &ModelServing) -> Past {
         let since = match ShadowState::reported(model) {
             Some(ShadowState::Observed(range)) => Some(range.since),
             _ => None,
         };
+        let operator = view.operator.as_ref().ok().and_then(Option::as_ref);
+        let of_operator = operator.and_then(|operator| operator.hpa_sync_period);
         Past {
             key: key(model),
             replicas: model.replicas(),
             since,
-            period: Duration::from_secs(self.hpa_sync_period),
+            period: Duration::from_secs(self.hpa_sync_period.or(of_operator).unwrap_or(HPA_SYNC_PERIOD)),
         }
     }
 }

@@ -104,6 +104,7 @@ fn cells(row: &Row) -> [String; 7] {
 /// The rule that the next decision waits for.
 const fn waits_for(decision: DecisionReason) -> &'static str {
     match decision {
+        DecisionReason::Paused => "paused",
         DecisionReason::ScalingDisabled => "at zero, until a signal wakes it",
         DecisionReason::AboveMaxReplicas | DecisionReason::TooManyReplicas => "at the maximum",
         DecisionReason::BelowMinReplicas | DecisionReason::TooFewReplicas => "at the minimum",

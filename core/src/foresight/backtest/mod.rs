@@ -147,9 +147,22 @@ pub enum Unfit {
     /// Values of triggers do not follow from requests, and none are recorded.
     #[error("values of {0} do not follow from requests; set other signals with --set signals=...")]
     SignalsOfLoad(String),
+    /// Values of triggers do not follow from requests, and the record has none of these queries.
+    #[error(
+        "no values were recorded for this query of {0}, and they do not follow from requests; leave its objective or query as it was recorded, or set other signals with --set signals=..."
+    )]
+    NotRecorded(String),
     /// No number of ServingGroups meets the objective.
     #[error("no number of ServingGroups up to {STATIC_MAX} meets the objective {0}; pass --compare static=N")]
     Static(String),
+}
+
+/// Checks that the record has values of triggers that do not follow from requests.
+fn check_recorded(history: &History, unknown: &[&TriggerModel]) -> Result<(), Unfit> {
+    let is_recorded = |trigger: &TriggerModel| what_if::recorded_values(history, trigger).is_some();
+    let missing = unknown.iter().filter(|trigger| !is_recorded(trigger));
+    let missing: Vec<&str> = missing.map(|trigger| trigger.name.as_str()).collect();
+    if missing.is_empty() { Ok(()) } else { Err(Unfit::NotRecorded(listed(&missing, 4))) }
 }
 
 impl Backtest<'_> {
@@ -268,19 +281,20 @@ impl Backtest<'_> {
     ) -> Result<(), Unfit> {
         let current = Candidate { name: "now".to_owned(), settings: self.current.clone() };
         for candidate in std::iter::once(&current).chain(self.candidates) {
-            let unknown: Vec<&str> = candidate.settings.unknown_signals().collect();
-            let has_unknown = !unknown.is_empty();
-            let is_recorded = |name: &&str| setup.history.is_some_and(|it| what_if::is_recorded(it, name));
-            if !unknown.iter().all(is_recorded) {
-                return Err(Unfit::SignalsOfLoad(listed(&unknown, 4)));
+            let unknown: Vec<&TriggerModel> = candidate.settings.unknown_signals().collect();
+            let names: Vec<&str> = unknown.iter().map(|trigger| trigger.name.as_str()).collect();
+            match setup.history {
+                None if !unknown.is_empty() => return Err(Unfit::SignalsOfLoad(listed(&names, 4))),
+                Some(history) => check_recorded(history, &unknown)?,
+                None => {}
             }
             let outcome = what_if::autoscaled(setup, &candidate.settings, first);
             let is_of_other_fleet = candidate.name != current.name
                 && candidate.settings.has_signal_of_fleet()
                 && setup.history.is_some_and(|history| what_if::has_other_fleet(history, &outcome));
-            let is_in_doubt = has_unknown && outcome.modelled > 0.0 || is_of_other_fleet;
+            let is_in_doubt = !unknown.is_empty() && outcome.modelled > 0.0 || is_of_other_fleet;
             if is_in_doubt && !self.assume_independent && !self.candidates.is_empty() {
-                return Err(Unfit::Signals(listed(&unknown, 4)));
+                return Err(Unfit::Signals(listed(&names, 4)));
             }
             runs.push(self.run(&candidate.name, Some(&candidate.settings), outcome));
         }

@@ -11,7 +11,9 @@ use crate::{
         fleet::Queue,
         fluid::Inflow,
         history::{Grid, SeriesName},
+        law::Law,
         overrides::{self, Override},
+        settings::SignalModel,
     },
     observed::fixture::Fixture,
     plan::{Desired, plan},
@@ -255,6 +257,28 @@ fn custom_signals_are_only_replayed() {
     let base = backtest(Source::History(&history), &settings, &candidates);
     assert_eq!(base.report().unwrap_err(), Unfit::Signals("gpu".to_owned()));
     assert!(Backtest { assume_independent: true, ..base }.report().is_ok());
+    // The values are those of the query.
+    let mut other = settings.clone();
+    other.triggers.last_mut().unwrap().query = "max(other)".to_owned();
+    let candidates = [Candidate { name: "other".to_owned(), settings: other }];
+    let base = backtest(Source::History(&history), &settings, &candidates);
+    let error = Backtest { assume_independent: true, ..base }.report().unwrap_err();
+    assert_eq!(error, Unfit::NotRecorded("gpu".to_owned()));
+}
+
+/// The query has them where the engines are scraped for another signal.
+#[test]
+fn a_bounded_backlog_counts_running_requests_beside_a_signal_of_engines() {
+    let law = |signals: &str| {
+        let planned = planned(&["engine=vllm", "serviceTime=5s", signals]);
+        let signal = planned.settings.triggers[0].signal;
+        (signal, Law::from_backlog(planned.backlog), planned.settings.triggers[0].query.clone())
+    };
+    let (signal, law_alone, query) = law("signals=active-requests=10");
+    assert_eq!((signal, query.contains("vllm:")), (SignalModel::ActiveRequests(law_alone), false));
+    let (signal, law_beside, query) = law("signals=active-requests=10,engine-queue=5");
+    let expected = SignalModel::ActiveRequests(law_beside.with_running());
+    assert_eq!((signal, query.contains("vllm:num_requests_running")), (expected, true));
 }
 
 /// Values of the KV cache are those of the requests that run, and hold with another fleet in which none waits. A latency is that of the

@@ -304,14 +304,13 @@ pub(in crate::foresight) fn scrape_phase(history: &History, interval: Time) -> T
 }
 
 /// Values that were recorded for the query of a trigger.
-fn recorded_values<'a>(history: &'a History, trigger: &TriggerModel) -> Option<&'a Series> {
+pub(super) fn recorded_values<'a>(history: &'a History, trigger: &TriggerModel) -> Option<&'a Series> {
     if trigger.signal == SignalModel::ActiveRequests(Law::InFlight)
         && history.query(&trigger.name) != Some(&trigger.query)
     {
         return history.series(&SeriesName::InFlight);
     }
-    let is_same = matches!(trigger.signal, SignalModel::Unknown { .. })
-        || history.query(&trigger.name) == Some(&trigger.query);
+    let is_same = history.query(&trigger.name) == Some(&trigger.query);
     history.series(&SeriesName::Trigger(trigger.name.clone())).filter(|_| is_same)
 }
 
@@ -324,11 +323,6 @@ pub(super) fn has_other_fleet(history: &History, outcome: &Outcome) -> bool {
         (differing + u32::from((simulated - recorded).abs() >= 0.5), all + 1)
     });
     f64::from(differing) > (1.0 - EQUAL_MIN) * f64::from(all)
-}
-
-/// `true` if values of a custom signal are recorded.
-pub(super) fn is_recorded(history: &History, name: &str) -> bool {
-    history.series(&SeriesName::Trigger(name.to_owned())).is_some()
 }
 
 #[allow(clippy::cast_possible_truncation, reason = "the cast saturates")]

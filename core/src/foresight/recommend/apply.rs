@@ -60,7 +60,7 @@ pub fn lines(apply: ApplyAs, namespace: &str, name: &str, changes: &[String], se
             text,
             "# Merge into the AutoscalingProfile of the model; annotations of the model take precedence."
         );
-        text.push_str(&profile(name, &of_profile, settings));
+        text.push_str(&profile(&format!("{namespace}-{name}"), &of_profile, settings));
     }
     text
 }

@@ -35,6 +35,19 @@ pub enum Figure {
     Equal,
 }
 
+impl Figure {
+    /// Text for users about a report without it.
+    fn absence(self) -> &'static str {
+        match self {
+            Self::GpuHours | Self::Cost => "the report has no costs; pass --gpu-cost and --gpus-per-group",
+            Self::Equal => {
+                "no numbers of ServingGroups were recorded, with which the replay could be compared"
+            }
+            _ => "the report does not have this figure",
+        }
+    }
+}
+
 /// Condition under which a report fails.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Check {
@@ -109,9 +122,7 @@ impl Check {
             (Figure::Changes, Some(run)) => Some(run.changes.into()),
             (Figure::Saturated, Some(run)) => Some(run.saturated),
         };
-        let value = value.ok_or_else(|| {
-            format!("--fail-if {self}: the report does not have this figure; pass --gpu-cost and --gpus-per-group for costs")
-        })?;
+        let value = value.ok_or_else(|| format!("--fail-if {self}: {}", self.figure.absence()))?;
         let is_equal = (value - self.limit).abs() < 1e-12;
         let is_beyond = if self.fails_above { value > self.limit } else { value < self.limit };
         let fails = if is_equal { self.includes_limit } else { is_beyond };

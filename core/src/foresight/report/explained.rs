@@ -103,6 +103,7 @@ impl Explained {
 /// Meaning of a [`DecisionReason`] in words.
 fn meaning(reason: &str) -> &'static str {
     let reasons = [
+        (DecisionReason::Paused, "KEDA pauses all scaling, so there is no HPA"),
         (DecisionReason::ScalingDisabled, "the HPA leaves 0 replicas to KEDA"),
         (DecisionReason::AboveMaxReplicas, "above the maximum"),
         (DecisionReason::BelowMinReplicas, "below the minimum"),
