@@ -196,12 +196,19 @@ async fn counts(context: &Context, models: Vec<Arc<ModelServing>>) -> Counts {
         .await
 }
 
-/// The models whose selector mismatches, and the time since which it does.
+/// The models whose selector mismatches.
 #[derive(Default)]
 struct LastingMismatches {
-    found: BTreeMap<Key, (SelectorMismatch, Instant)>,
+    found: BTreeMap<Key, LastingMismatch>,
     /// Last count of each model.
     counted: BTreeMap<Key, Instant>,
+}
+
+struct LastingMismatch {
+    last: SelectorMismatch,
+    since: Instant,
+    /// Counts in a row that found one.
+    counts: u32,
 }
 
 impl LastingMismatches {
@@ -222,8 +229,10 @@ impl LastingMismatches {
         for (key, count) in counts {
             match count {
                 Ok(Some(mismatch)) => {
-                    let (last, _) = self.found.entry(key).or_insert((mismatch, now));
-                    *last = mismatch;
+                    let new = LastingMismatch { last: mismatch, since: now, counts: 0 };
+                    let lasting = self.found.entry(key).or_insert(new);
+                    lasting.last = mismatch;
+                    lasting.counts = lasting.counts.saturating_add(1);
                 }
                 Ok(None) => drop(self.found.remove(&key)),
                 Err(error) => {
@@ -235,10 +244,11 @@ impl LastingMismatches {
         }
     }
 
-    /// The mismatches that have lasted for this time.
+    /// The mismatches that have lasted for this time. One that was seen once may have ended since.
     fn at_least(&self, least: Duration) -> SelectorMismatches {
-        let lasting = self.found.iter().filter(|(_, (_, since))| since.elapsed() >= least);
-        lasting.map(|(key, (mismatch, _))| (key.clone(), *mismatch)).collect()
+        let is_lasting = |found: &LastingMismatch| found.counts > 1 && found.since.elapsed() >= least;
+        let lasting = self.found.iter().filter(|(_, found)| is_lasting(found));
+        lasting.map(|(key, found)| (key.clone(), found.last)).collect()
     }
 }
 
@@ -273,6 +283,8 @@ mod tests {
         assert!(lasting.at_least(MISMATCH_BEFORE_REPORT).is_empty());
         lasting.record(mismatching());
         assert!(lasting.at_least(MISMATCH_BEFORE_REPORT).is_empty(), "the time starts again");
+        tokio::time::advance(MISMATCH_BEFORE_REPORT).await;
+        assert!(lasting.at_least(MISMATCH_BEFORE_REPORT).is_empty(), "it was seen once");
         assert!(lasting.due(Vec::new()).is_empty() && lasting.found.is_empty(), "the model is gone");
     }
 

@@ -72,11 +72,11 @@ pub fn log_errors<K: Resource<DynamicType = ()>>(
 ) -> impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> {
     let (mut is_failing, mut has_warned) = (false, false);
     events.filter(move |event| {
-        let was_failing = mem::replace(&mut is_failing, event.is_err());
+        let begins_row = begins_row(event, &mut is_failing);
         let is_kept = match event {
             Ok(event) => is_identifiable(event, &mut has_warned),
             Err(error) => {
-                if !was_failing {
+                if begins_row {
                     let error = error as &dyn std::error::Error;
                     tracing::warn!(kind = %K::kind(&()), error, "watch failed; retrying");
                 }
@@ -85,6 +85,19 @@ pub fn log_errors<K: Resource<DynamicType = ()>>(
         };
         future::ready(is_kept)
     })
+}
+
+/// `true` for the first of several errors in a row.
+fn begins_row<K>(event: &Result<watcher::Event<K>, watcher::Error>, is_failing: &mut bool) -> bool {
+    match event {
+        // Every try to list begins with this event, before the request.
+        Ok(watcher::Event::Init) => false,
+        Ok(_) => {
+            *is_failing = false;
+            false
+        }
+        Err(_) => !mem::replace(is_failing, true),
+    }
 }
 
 /// `true` if the object of the event has a name; logs the first one that has none.
@@ -119,6 +132,17 @@ mod tests {
 
     fn service(name: Option<&str>) -> Service {
         serde_json::from_value(serde_json::json!({"metadata": {"name": name, "namespace": "n"}})).unwrap()
+    }
+
+    #[test]
+    fn a_try_to_list_does_not_end_a_row_of_errors() {
+        let failed = || Err(watcher::Error::NoResourceVersion);
+        let init = || Ok(watcher::Event::Init);
+        let events: [Result<watcher::Event<Service>, _>; 7] =
+            [init(), failed(), init(), failed(), init(), Ok(watcher::Event::InitDone), failed()];
+        let mut is_failing = false;
+        let begins = events.map(|event| begins_row(&event, &mut is_failing));
+        assert_eq!(begins, [false, true, false, false, false, false, true]);
     }
 
     /// kube-runtime's store panics at an object without a name.

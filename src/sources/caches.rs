@@ -353,15 +353,20 @@ mod tests {
     use super::*;
     use kthena_keda_core::observed::{LiveProfile, WaitingPods};
 
-    /// Two models that name the profile `gold`, which allows the namespace of one.
+    /// Two models that name the profile `gold`.
     fn caches() -> Caches {
+        caches_of(1)
+    }
+
+    fn caches_of(replicas: i32) -> Caches {
         let (store, mut writer) = reflector::store::<ModelServing>();
         let shard =
             Shard { selector: None, namespaces: Vec::new(), cluster_duties: true, stand_in_image: None };
         let caches = Caches::of_shard(store, &shard, "kthena-system");
         for namespace in ["team-a", "team-b"] {
             let annotations = json!({"kthena.io/model-name": "m", "autoscaling.kthena.io/profile": "gold"});
-            let model = json!({"metadata": {"namespace": namespace, "name": "chat", "resourceVersion": "1", "annotations": annotations}});
+            let metadata = json!({"namespace": namespace, "name": "chat", "resourceVersion": "1", "annotations": annotations});
+            let model = json!({"metadata": metadata, "spec": {"replicas": replicas}});
             let event = Event::Apply(serde_json::from_value::<ModelServing>(model).unwrap());
             writer.apply_watcher_event(&event);
             caches.model_digests.apply_event(&event, &mut BTreeSet::new());
@@ -385,6 +390,16 @@ mod tests {
         let waiting = [key("chat"), key("gone")].map(|key| (key, WaitingPods::NotReady));
         caches.probe_cache.record_waiting(waiting.into());
         assert_eq!(caches.waiting_models().into_keys().collect::<Vec<_>>(), [key("chat")]);
+    }
+
+    #[test]
+    fn the_pods_of_a_model_at_zero_are_not_counted() {
+        let awake = |replicas| {
+            let caches = caches_of(replicas);
+            record(&caches, &["*"]);
+            caches.models_with_value_metric().len()
+        };
+        assert_eq!((awake(1), awake(0)), (2, 0));
     }
 
     #[test]

@@ -174,17 +174,20 @@ impl Caches {
             && LiveServiceMonitor::has_synced(&self.stores, served)
             && LivePodMonitor::has_synced(&self.stores, served);
         has_synced.then(|| ObservedRouter {
-            unread: self.unread_by_router(served),
+            unread: self.unread_by_router(namespace, served),
             ..self.observe_router(namespace)
         })
     }
 
-    fn unread_by_router(&self, served: &ServedApis) -> Vec<UnreadKind> {
+    /// Monitors of other namespaces only show that the router is scraped already: one namespace that cannot be read does not keep its
+    /// ServiceMonitor from being maintained.
+    fn unread_by_router(&self, namespace: &str, served: &ServedApis) -> Vec<UnreadKind> {
+        let local = Some(namespace);
         let unread = [
             UnreadKind::of::<Service>(Service::readable(&self.stores, served, None)),
             UnreadKind::of::<LiveProfile>(LiveProfile::readable(&self.stores, served, None)),
-            UnreadKind::of::<LiveServiceMonitor>(LiveServiceMonitor::readable(&self.stores, served, None)),
-            UnreadKind::of::<LivePodMonitor>(LivePodMonitor::readable(&self.stores, served, None)),
+            UnreadKind::of::<LiveServiceMonitor>(LiveServiceMonitor::readable(&self.stores, served, local)),
+            UnreadKind::of::<LivePodMonitor>(LivePodMonitor::readable(&self.stores, served, local)),
             UnreadKind::of::<ModelServing>(ModelServing::readable(&self.stores, served, None)),
         ];
         unread.into_iter().flatten().collect()

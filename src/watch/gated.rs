@@ -123,7 +123,7 @@ fn merge<K: Resource<DynamicType = ()> + Clone + Send>(
     })
 }
 
-/// What a watch tells the merge.
+/// Event of one watch, or its failure to list.
 enum News<K> {
     Event(watcher::Event<K>),
     /// It was rejected, or failed, several times in a row.

@@ -21,7 +21,7 @@ use kthena_keda_core::domain::{Key, key};
 #[derive(Debug)]
 pub(super) struct MultiNamespace<K> {
     watches: Vec<Watch<K>>,
-    /// Objects of the merged list while a watch has not completed its first list; `None` once all have.
+    /// Objects of the merged list while the first list of a watch is awaited; `None` afterwards.
     pending: Option<Vec<K>>,
 }
 
@@ -100,7 +100,7 @@ where
         self.complete_merged_list()
     }
 
-    /// Takes the complete list of one watch: part of the merged list until all watches have listed, changes
+    /// Takes the complete list of one watch: part of the merged list until that is complete, changes
     /// thereafter. `absent` are the keys that the list no longer has.
     fn complete_list(&mut self, listed: Vec<K>, absent: &[Key], store: &Store<K>) -> Vec<Event<K>> {
         if let Some(pending) = &mut self.pending {

@@ -11,7 +11,7 @@ use harness::{
 use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule, Role};
 use kube::{
     Api, Client, ResourceExt as _,
-    api::{DynamicObject, ListParams, PostParams},
+    api::{DeleteParams, DynamicObject, ListParams, PostParams},
 };
 use serde_json::{Value, json};
 
@@ -68,8 +68,20 @@ impl Fleet {
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
 
+    /// The same for several resources.
+    async fn forbid_all(&self, plurals: &[&str]) {
+        let all = self.role.rules.clone().unwrap_or_default();
+        self.set_rules(plurals.iter().fold(all, |rules, plural| without(&rules, plural))).await;
+        self.proxy.cut();
+    }
+
     fn restart(&mut self) {
-        let operator = start(&self.stack, &self.proxy);
+        self.restart_with(&[]);
+    }
+
+    fn restart_with(&mut self, flags: &[&str]) {
+        let settings = flags.iter().fold(Settings::new(BINARY), |settings, flag| settings.with(flag));
+        let operator = settings.start(&self.stack.control_plane.folder, &self.proxy.kubeconfig());
         assert!(std::mem::replace(&mut self.operator, operator).terminate());
     }
 }
@@ -236,11 +248,9 @@ async fn the_routers_monitor_stays_when_the_opt_ins_cannot_be_listed() {
     create_router_service(&router).await;
     let monitors = router.api(&kinds::service_monitor());
     until(&monitors, "kthena-keda-router", "exists", |found| found.is_some()).await;
-    let settings = Settings::new(BINARY).with(&format!("--watch-namespaces={}", router.name));
     fleet.forbid("modelservings").await;
     permit_model_servings_in(&router).await;
-    let operator = settings.start(&fleet.stack.control_plane.folder, &fleet.proxy.kubeconfig());
-    assert!(std::mem::replace(&mut fleet.operator, operator).terminate());
+    fleet.restart_with(&[&format!("--watch-namespaces={}", router.name)]);
     let says_so = async || fleet.operator.log();
     until_asked_within(RETRY, "the operator reports the rule", says_so, |log| {
         log.contains("no permission to list modelservings")
@@ -256,18 +266,31 @@ async fn a_watched_namespace_without_permissions_does_not_delay_the_others() {
     let late = fleet.stack.namespace().await;
     let namespaces = format!("--watch-namespaces={},{}", fleet.models.name, late.name);
     permit_everything_in(&fleet.models, &fleet.role).await;
-    let of_models = ["modelservings", "scaledobjects", "podmonitors", "horizontalpodautoscalers"];
-    let others =
-        of_models.iter().fold(fleet.role.rules.clone().unwrap(), |rules, plural| without(&rules, plural));
-    fleet.set_rules(others).await;
-    fleet.proxy.cut();
-    let settings = Settings::new(BINARY).with(&namespaces).with("--cluster-duties=false");
-    let operator = settings.start(&fleet.stack.control_plane.folder, &fleet.proxy.kubeconfig());
-    assert!(std::mem::replace(&mut fleet.operator, operator).terminate());
+    fleet.forbid_all(&["modelservings", "scaledobjects", "podmonitors", "horizontalpodautoscalers"]).await;
+    fleet.restart_with(&[&namespaces, "--cluster-duties=false"]);
     fleet.chat.annotate(&[("autoscaling.kthena.io/max-replicas", Some("50"))]).await;
     fleet.chat.scaled_object_until("follows the annotation", |found| bounds(found) == (0, 50)).await;
     let new = late.model_serving("new").opts_in().create().await;
     permit_everything_in(&late, &fleet.role).await;
     until(&new.scaled_objects(), "new", "exists", |found| found.is_some()).await;
     assert_eq!(bounds(&fleet.chat.scaled_object().await), (0, 50));
+}
+
+/// Monitors of watched namespaces only show that the router is scraped already.
+#[tokio::test]
+async fn the_routers_monitor_does_not_wait_for_every_watched_namespace() {
+    let mut fleet = Fleet::start().await;
+    let router = fleet.models.elsewhere("kthena-system");
+    create_router_service(&router).await;
+    let monitors = router.api(&kinds::service_monitor());
+    let other = fleet.stack.namespace().await;
+    let namespaces = format!("--watch-namespaces={},{}", fleet.models.name, other.name);
+    for permitted in [&fleet.models, &router] {
+        permit_everything_in(permitted, &fleet.role).await;
+    }
+    fleet.forbid_all(&["servicemonitors", "podmonitors"]).await;
+    fleet.restart_with(&[&namespaces]);
+    // The operator before may have made it.
+    let _ = monitors.delete("kthena-keda-router", &DeleteParams::default()).await;
+    until(&monitors, "kthena-keda-router", "exists", |found| found.is_some()).await;
 }

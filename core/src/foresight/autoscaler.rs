@@ -53,10 +53,13 @@ pub struct Autoscaler {
 }
 
 impl Autoscaler {
-    /// A ScaledObject and HPA that were created at this time, of a model that has this number of replicas, which is brought within the bounds.
+    /// A ScaledObject and HPA that were created at this time, of a model that has this number of replicas, which is brought within the bounds
+    /// unless all scaling is paused.
     /// `sync_period` is that of the HPA controller.
     pub fn new(spec: AutoscalerSpec, replicas: i32, created: Time, sync_period: Time) -> Self {
-        let replicas = replicas.clamp(spec.keda.min.min(spec.hpa.max()), spec.hpa.max());
+        let is_paused = spec.keda.pause == Some(Pause::All);
+        let within = replicas.clamp(spec.keda.min.min(spec.hpa.max()), spec.hpa.max());
+        let replicas = if is_paused { replicas } else { within };
         Self {
             spec,
             hpa: Hpa::default(),
@@ -224,6 +227,16 @@ mod tests {
         autoscaler.set_spec(running);
         autoscaler.sync(at(700), &[Some(10.0)]);
         assert_eq!(autoscaler.replicas(), 6, "the window of ten minutes begins anew");
+    }
+
+    #[test]
+    fn a_pause_keeps_a_number_outside_of_the_bounds() {
+        let mut paused = spec("2", "8");
+        paused.keda.pause = Some(Pause::All);
+        let mut autoscaler = Autoscaler::new(paused, 0, at(0), PERIOD);
+        autoscaler.sync(at(0), &[Some(60.0)]);
+        autoscaler.poll(at(15), &[Some(60.0)]);
+        assert_eq!(autoscaler.replicas(), 0);
     }
 
     #[test]

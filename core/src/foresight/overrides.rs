@@ -350,6 +350,15 @@ mod tests {
         assert_eq!(planned(&fixture, &[]).unwrap().spec, object.spec);
     }
 
+    /// The object of a model that never sleeps has no cooldown, and KEDA's default is not that of the operator.
+    #[test]
+    fn a_profile_of_an_object_without_a_cooldown_has_the_built_in_one() {
+        let object = planned(&Fixture::model("llama"), &["min=1"]).unwrap();
+        assert_eq!(object.spec.cooldown_period, None);
+        let profile = profile_of(&object, Backlog::default()).unwrap();
+        assert_eq!(profile.cooldown, Profile::built_in().cooldown);
+    }
+
     #[test]
     fn keeps_the_other_signals() {
         let fixture = Fixture::model("llama").annotated("signals", "active-requests=8,request-rate=2");

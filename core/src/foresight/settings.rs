@@ -89,9 +89,9 @@ impl Settings {
         self.triggers.iter().filter(|trigger| matches!(trigger.signal, SignalModel::Unknown { .. }))
     }
 
-    /// The same without a pause of all scaling, to show what the settings do once it ends.
+    /// The same without a pause of all scaling.
     #[must_use]
-    pub fn resumed(mut self) -> Self {
+    pub(super) fn resumed(mut self) -> Self {
         self.keda.pause.take_if(|pause| *pause == Pause::All);
         self
     }

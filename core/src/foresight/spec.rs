@@ -77,7 +77,7 @@ pub enum UnsupportedSpec {
     Value(String),
     /// A signal with a query of its own, or with an objective, which only the profile or the annotation has.
     #[error(
-        "changes of signal {0:?} cannot be planned from a history, which has its query alone; pass the model, or -f with its manifest and its profile"
+        "signal {0:?} cannot be planned from a history, which has its query and not its settings; use the model itself with its profile"
     )]
     Signal(String),
     /// No replicas within the bounds.

@@ -24,7 +24,7 @@ use self::{
     failure::Failure,
     fetch::Store,
     flags::{Compare, Format},
-    subject::{Planned, Subject, with_recorded_values},
+    subject::{Planned, Subject},
 };
 use super::{documents::read, plan_args::model_name};
 use crate::sources::Manifests;
@@ -129,13 +129,9 @@ impl Backtest {
     fn compare(&self, subject: &Subject, history: Option<&History>) -> Result<Compared, Failure> {
         let planned = subject.plan(None, &[])?;
         let periods = subject.periods(&planned, self.hpa_sync_period);
-        let in_force = planned.settings.clone();
+        let current = planned.settings;
         let recorded = |planned: Planned| match history {
-            Some(history) => planned.with_recorded_queries(history, &in_force).settings,
-            None => planned.settings,
-        };
-        let current = match history {
-            Some(history) => with_recorded_values(planned.settings, history),
+            Some(history) => planned.with_recorded_queries(history, &current).settings,
             None => planned.settings,
         };
         let candidates = match self.candidate_name() {

@@ -218,13 +218,14 @@ impl Planned {
     pub(in crate::cli) fn with_recorded_queries(mut self, history: &History, in_force: &Settings) -> Self {
         let same_backlog = self.backlog == history.backlog;
         for trigger in &mut self.settings.triggers {
+            let before = in_force.triggers.iter().find(|other| other.name == trigger.name);
             let is_same = match trigger.signal {
-                SignalModel::ActiveRequests(_) => same_backlog,
+                // The requests that run count beside a signal of the engines.
+                SignalModel::ActiveRequests(_) => {
+                    same_backlog && before.is_some_and(|before| before.signal == trigger.signal)
+                }
                 // Its values are those of its query.
-                SignalModel::Unknown { .. } => in_force
-                    .triggers
-                    .iter()
-                    .any(|other| other.name == trigger.name && other.query == trigger.query),
+                SignalModel::Unknown { .. } => before.is_some_and(|before| before.query == trigger.query),
                 _ => true,
             };
             if let Some(query) = history.query(&trigger.name).filter(|_| is_same) {
@@ -233,17 +234,6 @@ impl Planned {
         }
         self
     }
-}
-
-/// The settings in force, whose triggers take the recorded values where these do not follow from requests.
-pub(super) fn with_recorded_values(mut settings: Settings, history: &History) -> Settings {
-    for trigger in &mut settings.triggers {
-        let is_unknown = matches!(trigger.signal, SignalModel::Unknown { .. });
-        if let Some(query) = history.query(&trigger.name).filter(|_| is_unknown) {
-            trigger.query.clone_from(query);
-        }
-    }
-    settings
 }
 
 /// The opted-in model with this name, or the only one.

@@ -123,13 +123,14 @@ impl Cost {
         })
     }
 
-    /// A model whose settings cannot be simulated has unknown costs; a file that cannot be read ends the command.
+    /// A model whose settings cannot be simulated has the recorded costs; a file that cannot be read ends the command.
     fn of_file(&self, file: &Path) -> Result<ModelCost, Failure> {
         let history = read_history(file)?;
-        let (namespace, name) = (history.namespace.clone(), history.name.clone());
-        match Subjected::of_history(history) {
+        match Subjected::of_history(history.clone()) {
             Ok(subjected) => Ok(self.of_subject(&subjected, None)),
-            Err(Failure::Input(reason) | Failure::Unfit(reason)) => Ok(unknown(namespace, name, reason)),
+            Err(Failure::Input(reason) | Failure::Unfit(reason)) => {
+                Ok(ModelCost { gpus_per_group: self.gpus_per_group, ..ModelCost::of(&history, Err(&reason)) })
+            }
             Err(failure) => Err(failure),
         }
     }
@@ -137,18 +138,29 @@ impl Cost {
     async fn of_cluster(&self) -> Result<Vec<ModelCost>, Failure> {
         let mut models = Vec::new();
         let view = self.view().await?;
+        let mut unanswered = None;
         for model in self.selected(&view)? {
-            models.push(self.of_model(&view, model).await?);
+            match Box::pin(self.of_model(&view, model)).await {
+                Err(Failure::Prometheus(reason)) if self.model.is_none() => {
+                    models.push(unknown(model, reason.clone()));
+                    unanswered.get_or_insert(reason);
+                }
+                cost => models.push(cost?),
+            }
         }
-        Ok(models)
+        let is_any_answered = models.iter().any(|cost| cost.hours > 0.0);
+        match unanswered.filter(|_| !is_any_answered) {
+            Some(reason) => Err(Failure::Prometheus(reason)),
+            None => Ok(models),
+        }
     }
 
-    /// A model that cannot be planned has unknown costs; an error of Prometheus ends the command.
+    /// A model that cannot be planned has unknown costs.
     async fn of_model(&self, view: &ClusterView, model: &ModelServing) -> Result<ModelCost, Failure> {
         match Box::pin(self.read(view, model)).await {
             Ok((subjected, gpus)) => Ok(self.of_subject(&subjected, gpus)),
             Err(Failure::Input(reason) | Failure::Unfit(reason)) if self.model.is_none() => {
-                Ok(unknown(model.namespace().unwrap_or_default(), model.name_any(), reason))
+                Ok(unknown(model, reason))
             }
             Err(failure) => Err(failure),
         }
@@ -227,6 +239,11 @@ impl Cost {
 }
 
 /// A model of which nothing is known, and why.
-fn unknown(namespace: String, name: String, reason: String) -> ModelCost {
-    ModelCost { namespace, name, unknown: vec![reason], ..ModelCost::default() }
+fn unknown(model: &ModelServing, reason: String) -> ModelCost {
+    ModelCost {
+        namespace: model.namespace().unwrap_or_default(),
+        name: model.name_any(),
+        unknown: vec![reason],
+        ..ModelCost::default()
+    }
 }

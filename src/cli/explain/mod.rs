@@ -346,7 +346,7 @@ fn replicas(observed: &Observed, resolved: &ResolvedIntent, signals: &[Signal]) 
         .map(|condition| format!("{}: {}", printable(&condition.reason), condition.message));
     Replicas {
         now: observed.model_serving.replicas(),
-        available: observed.model_serving.status.available_replicas,
+        available: observed.model_serving.status.available_replicas.unwrap_or_default(),
         waiting: observed.waiting.as_ref().and_then(WaitingPods::words).map(str::to_owned),
         bounds,
         wanted: bounds

@@ -138,8 +138,7 @@ pub(super) struct Replicas {
     /// `spec.replicas`.
     pub(super) now: i32,
     /// Number of available ServingGroups.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) available: Option<i32>,
+    pub(super) available: i32,
     /// Words of the scheduler or the kubelet about a pod that does not start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) waiting: Option<String>,
@@ -231,13 +230,15 @@ fn print_one(out: &mut impl io::Write, found: &Explained, paint: Paint) -> io::R
     }
     if let Some(Replicas { now, available, waiting, bounds, wanted, hpa }) = &found.replicas {
         let wanted = wanted.map(|wanted| format!(", signals request {wanted}")).unwrap_or_default();
-        let available =
-            available.map(|available| format!(", {available} of {now} available")).unwrap_or_default();
         let bounds = bounds.map_or_else(
             || "; the number stays, since roles are scaled".to_owned(),
             |Bounds { min, max }| format!(", bounds {min} to {max}"),
         );
-        writeln!(out, "  {:<18} spec.replicas {now}{available}{wanted}{bounds}", "ServingGroups")?;
+        writeln!(
+            out,
+            "  {:<18} spec.replicas {now}, {available} of {now} available{wanted}{bounds}",
+            "ServingGroups"
+        )?;
         waiting.iter().try_for_each(|words| writeln!(out, "  {:<18} {words}", "pods"))?;
         hpa.iter().try_for_each(|condition| writeln!(out, "  {:<18} {condition}", "HPA"))?;
     }

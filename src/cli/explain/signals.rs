@@ -36,7 +36,7 @@ pub(super) async fn current(
         let result = match route.querier.query_text(&settings, &trigger.query).await.as_deref() {
             Ok([sample]) if sample.value.is_finite() => Ok(sample.value),
             Ok([sample]) => Err(format!(
-                "the value is {} and KEDA accepts only numbers; make the query return a number, for example where it divides by 0",
+                "the value is {}, which KEDA rejects; if a query of your own divides by 0, leave such series out, for example with > 0 after the divisor",
                 sample.value
             )),
             Ok([]) => Err("no data".to_owned()),

@@ -177,8 +177,7 @@ impl Subjected {
         let planned = subject.plan(None, &[])?;
         let periods = subject.periods(&planned, None);
         let counts_twice = planned.resolved.triggers.counts_twice;
-        let current = planned.settings.resumed();
-        Ok(Self { data, subject, current, counts_twice, backlog: planned.backlog, periods })
+        Ok(Self { data, subject, current: planned.settings, counts_twice, backlog: planned.backlog, periods })
     }
 
     /// A history with its own settings.
@@ -191,7 +190,7 @@ impl Subjected {
         measure(&history, &mut subject);
         let (backlog, periods) = (history.backlog, Periods::default());
         let data = Data::History(Box::new(history));
-        Ok(Self { data, subject, current: current.resumed(), counts_twice: false, backlog, periods })
+        Ok(Self { data, subject, current, counts_twice: false, backlog, periods })
     }
 
     /// Periods of the cluster. A flag sets that of the syncs, in seconds.
@@ -244,8 +243,7 @@ impl Subjected {
                 planned.with_recorded_queries(history, &in_force).settings
             }
             Data::Load { .. } => planned.settings,
-        }
-        .resumed())
+        })
     }
 
     /// Lines to paste.

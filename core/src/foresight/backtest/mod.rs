@@ -26,7 +26,7 @@ use super::{
 };
 use k8s_openapi::jiff::Timestamp;
 
-use crate::domain::listed;
+use crate::domain::{Pause, listed};
 
 /// Most ServingGroups of a static run that are tried.
 const STATIC_MAX: u32 = 4096;
@@ -234,7 +234,7 @@ impl Backtest<'_> {
         let gaps = (0..steps).filter(|step| workload.inflow(*step).is_none()).count();
         #[allow(clippy::cast_precision_loss, reason = "bounded")]
         let missing = gaps as f64 / steps as f64;
-        let findings = self.fallback_finding().into_iter().collect();
+        let findings = self.setting_findings().collect();
         let data = Data { steps, missing, phases: vec![0.0] };
         Ok(Report::new(&self.model, workload.grid(), data, self.assumptions(slots, Some(workload)), self.slo)
             .with_runs(None, runs, findings, self.need(workload))
@@ -348,13 +348,21 @@ impl Backtest<'_> {
         }
     }
 
-    fn fallback_finding(&self) -> Option<Finding> {
-        self.current.has_fallback.then(|| {
+    /// Settings in force that the simulation leaves out.
+    fn setting_findings(&self) -> impl Iterator<Item = Finding> {
+        let fallback = self.current.has_fallback.then(|| {
             Finding::new(
                 "FallbackNotSimulated",
                 "the fallback of the profile is not simulated: where data is missing, the number of ServingGroups stays as it is".to_owned(),
             )
-        })
+        });
+        let pause = (self.current.keda.pause == Some(Pause::All)).then(|| {
+            Finding::new(
+                "PauseNotSimulated",
+                "the model is paused, and the runs show what the settings do without the pause".to_owned(),
+            )
+        });
+        fallback.into_iter().chain(pause)
     }
 
     fn data_findings(&self, history: &History, missing: f64, fidelity: Option<&Fidelity>) -> Vec<Finding> {
@@ -389,7 +397,7 @@ impl Backtest<'_> {
             )),
             Some(_) => {}
         }
-        findings.extend(self.fallback_finding());
+        findings.extend(self.setting_findings());
         findings
     }
 

@@ -251,13 +251,15 @@ impl Plant for Scaled<'_> {
     }
 }
 
-/// The settings on the requests, from the recorded number of replicas or that of the first step on.
+/// The settings on the requests, from the recorded number of replicas or that of the first step on. A pause of all scaling does not count:
+/// under it there is nothing to simulate.
 #[allow(clippy::cast_precision_loss, reason = "bounded")]
 pub(in crate::foresight) fn autoscaled(
     setup: &Setup<'_>,
     settings: &Settings,
     first: Option<i32>,
 ) -> Outcome {
+    let settings = &settings.clone().resumed();
     let grid = setup.workload.grid();
     let replicas = first.unwrap_or_else(|| first_need(setup.workload, settings));
     let replicas = replicas.clamp(settings.min(), settings.hpa.max());

@@ -58,7 +58,7 @@ pub fn lines(apply: ApplyAs, namespace: &str, name: &str, changes: &[String], se
     if !of_profile.is_empty() {
         let _ = writeln!(
             text,
-            "# Merge into the AutoscalingProfile of the model; annotations of the model take precedence."
+            "# A profile of its own, or a part of the model's: see docs/recommend.md#lines-to-paste. Annotations take precedence."
         );
         text.push_str(&profile(&format!("{namespace}-{name}"), &of_profile, settings));
     }
