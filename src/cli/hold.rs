@@ -19,7 +19,7 @@ pub(super) struct Hold {
     #[arg(long, value_name = "PORT", required = true, value_parser = clap::value_parser!(u16).range(1..))]
     port: Vec<u16>,
     /// DNS name of the headless Service that has the ready engines of the model, and nothing else. Requests are sent only to its
-    /// addresses.
+    /// addresses. SERVICE.NAMESPACE.svc is completed by the cluster domain of the pod's /etc/resolv.conf.
     #[arg(long, value_name = "HOST")]
     engines: String,
     /// Model name that requests may have, after kthena-router has replaced it by that of the ModelServer; others are answered

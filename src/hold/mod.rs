@@ -26,6 +26,7 @@ mod stream;
 use std::{collections::BTreeSet, io, net::IpAddr, sync::Arc, time::Duration};
 
 use prometheus_client::registry::Registry;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::watch;
 
 pub use admission::Limits;
@@ -69,6 +70,17 @@ impl Readiness for Listening {
     }
 }
 
+/// Raises the number of files that this process may open to what it is allowed: each held request is a connection, and container runtimes
+/// begin with 1,024.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, ..limit };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        let error = &error as &dyn std::error::Error;
+        tracing::warn!(error, "cannot raise the limit of open files, so fewer requests may be held");
+    }
+}
+
 /// Holds requests until `stop` completes, and then until each has its answer.
 ///
 /// After `stop`, requests still go to a ready engine; without one, those that wait are refused.
@@ -76,6 +88,7 @@ impl Readiness for Listening {
 /// # Errors
 /// If a port is taken, or the server of the probes fails.
 pub async fn run(settings: HoldSettings, stop: impl Future<Output = ()>) -> io::Result<()> {
+    raise_file_limit();
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
     let listeners = server::bind(settings.address, &settings.ports).await?;

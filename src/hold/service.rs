@@ -9,7 +9,7 @@ use http::{
 use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::{Bytes, Incoming};
 use serde_json::json;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     HoldSettings,
@@ -114,7 +114,9 @@ impl Service {
             return Err(Refusal::Loop);
         }
         let mut place = self.admission.admit()?;
-        let body = body::read(incoming, &mut place).await?;
+        // A client that sends it slowly keeps a place no longer than one that waits.
+        let body = timeout(self.timeout, body::read(incoming, &mut place)).await;
+        let body = body.map_err(|_| Refusal::BodyIncomplete)??;
         let summary = Summary::of(&body)?;
         let is_known = |model: &str| self.models.is_empty() || self.models.contains(model);
         if !summary.model.as_deref().is_none_or(is_known) {

@@ -309,7 +309,14 @@ async fn policy_bounds_the_permissions(holding: &Holding) {
                 "/spec/containers",
                 json!([{"name": "a", "image": IMAGE, "args": ["hold"], "command": ["sh"]}]),
             ),
-            "its own image",
+            "fields of a container: command",
+        ),
+        (
+            with(
+                "/spec/containers",
+                json!([{"name": "a", "image": IMAGE, "args": ["hold"], "envFrom": [{"secretRef": {"name": "db"}}]}]),
+            ),
+            "fields of a container: envFrom",
         ),
         (
             with(

@@ -118,7 +118,7 @@ pub(super) fn plan(
         return refuse(StandInRefusal::NotScaled(finding.reason));
     }
     if !findings.is_empty() {
-        return StandInPlan::keep(StandInState::Off);
+        return kept(observed, StandInState::Off);
     }
     if resolved.intent.roles.is_some() {
         return refuse(StandInRefusal::ScalesRoles);
@@ -130,14 +130,14 @@ pub(super) fn plan(
         return refuse(StandInRefusal::NotEnabled);
     };
     if let Some(unread) = unread(observed) {
-        return StandInPlan::keep(StandInState::Kept(unread));
+        return kept(observed, StandInState::Kept(unread));
     }
     let endpoint = match Endpoint::of(observed) {
         Ok(endpoint) => endpoint,
         Err(refusal) => return refuse(refusal),
     };
     if let Some(conflict) = name_conflict(observed) {
-        return StandInPlan::keep(StandInState::Refused(conflict));
+        return kept(observed, StandInState::Refused(conflict));
     }
     let content = pod::Content { model_serving: &observed.model_serving, endpoint: &endpoint, hold, image };
     desired(observed, &content)
@@ -146,9 +146,7 @@ pub(super) fn plan(
 /// The settings are invalid or not known, and so it is not known either whether they ask for a stand-in.
 fn unresolved(observed: &Observed, findings: &[Finding]) -> StandInPlan {
     match findings.first() {
-        _ if findings.iter().any(|finding| finding.reason.is_unknown()) => {
-            StandInPlan::keep(StandInState::Off)
-        }
+        _ if findings.iter().any(|finding| finding.reason.is_unknown()) => kept(observed, StandInState::Off),
         Some(finding) if observed.stand_in.pod.is_some() => {
             let refusal = StandInRefusal::NotScaled(finding.reason);
             StandInPlan::remove(observed, StandInState::Refused(refusal))
@@ -188,12 +186,24 @@ fn name_conflict(observed: &Observed) -> Option<StandInRefusal> {
     Some(StandInRefusal::NameConflict { kind, name: observed.model_serving.stand_in_name() })
 }
 
+/// Leaves the objects as they are. The gate of the pod follows the model, unless the pod cannot be read.
+fn kept(observed: &Observed, state: StandInState) -> StandInPlan {
+    let is_readable = observed.readable.unread_stand_ins().is_none();
+    let gate = is_readable.then(|| gate(observed, &Desired::Keep, is_needed(observed))).flatten();
+    StandInPlan { gate, ..StandInPlan::keep(state) }
+}
+
+/// `true` while no ServingGroup serves the requests. While ServingGroups are deleted, the router has dropped their pods already.
+fn is_needed(observed: &Observed) -> bool {
+    let model_serving = &observed.model_serving;
+    model_serving.replicas() == 0 || model_serving.status.available_replicas.unwrap_or_default() == 0
+}
+
 /// State of the objects for a model that may have a stand-in.
 fn desired(observed: &Observed, content: &pod::Content<'_>) -> StandInPlan {
     let model_serving = &observed.model_serving;
     let is_asleep = model_serving.replicas() == 0;
-    // While ServingGroups are deleted, the router has dropped their pods already.
-    let is_needed = is_asleep || model_serving.status.available_replicas.unwrap_or_default() == 0;
+    let is_needed = is_needed(observed);
     let found = observed.stand_in.pod.as_ref();
     let pod = match (observed.stand_in_ownership(), found) {
         (Ownership::Absent, _) if is_needed => Desired::Apply(Box::new(pod::pod(content))),

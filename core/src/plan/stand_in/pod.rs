@@ -32,8 +32,13 @@ const USER: i64 = 65532;
 const PROBE_PORT: u16 = 8081;
 /// Name of that port, by which a PodMonitor selects it.
 const PROBE_PORT_NAME: &str = "metrics";
-/// Memory of a stand-in without the bodies that it holds, in MiB: connections and buffers of 1,000 requests.
+/// Memory of a stand-in without the bodies that it holds, in MiB: connections and buffers of so many requests.
 const BASE_MEMORY: i32 = 64;
+const BASE_REQUESTS: i32 = 1_000;
+/// Requests whose connections and buffers take one more MiB.
+const REQUESTS_PER_MEBIBYTE: i32 = 32;
+/// Without it, cluster-autoscaler does not remove a node that has a pod of a controller that it does not know.
+const SAFE_TO_EVICT: &str = "cluster-autoscaler.kubernetes.io/safe-to-evict";
 /// Ports below need a permission of the kernel that only root has by default.
 const UNPRIVILEGED: u16 = 1024;
 
@@ -52,7 +57,10 @@ pub(super) fn pod(content: &Content<'_>) -> Pod {
     let hash = fnv1a(&serde_json::to_vec(&spec).unwrap_or_default());
     let mut labels = content.endpoint.labels.clone();
     labels.extend(own_labels());
-    let annotations = BTreeMap::from([(SPEC_HASH.to_owned(), format!("{hash:016x}"))]);
+    let annotations = BTreeMap::from([
+        (SPEC_HASH.to_owned(), format!("{hash:016x}")),
+        (SAFE_TO_EVICT.to_owned(), "true".to_owned()),
+    ]);
     let metadata = metadata(content.model_serving, labels);
     Pod {
         metadata: ObjectMeta { annotations: Some(annotations), ..metadata },
@@ -126,7 +134,8 @@ fn spec(content: &Content<'_>) -> PodSpec {
 
 fn container(content: &Content<'_>) -> Container {
     let probe_port = probe_port(content.endpoint);
-    let memory = BASE_MEMORY + content.hold.max_bodies.mebibytes();
+    let further = (content.hold.max_requests - BASE_REQUESTS).max(0) / REQUESTS_PER_MEBIBYTE;
+    let memory = BASE_MEMORY + further + content.hold.max_bodies.mebibytes();
     let port = |name: Option<&str>, port: u16| ContainerPort {
         name: name.map(str::to_owned),
         container_port: port.into(),

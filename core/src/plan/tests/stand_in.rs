@@ -139,6 +139,28 @@ fn two_roles() -> Fixture {
     Fixture::asleep().with("/spec/template/roles", &json!([role("one", "a"), role("two", "b")]))
 }
 
+/// The gate depends on the model alone.
+#[test]
+fn the_gate_follows_the_model_while_model_servers_cannot_be_read() {
+    let unread = Readability { servers: Readable::NotYet, ..Readability::default() };
+    let closed = existing(Fixture::asleep(), &gate("False"));
+    assert_eq!(actions(&closed.readable(unread)), ("keep", "keep", Some(true)));
+    let unread = Readability { stand_ins: Readable::Forbidden, ..Readability::default() };
+    let closed = existing(Fixture::asleep(), &gate("False"));
+    assert_eq!(actions(&closed.readable(unread)), ("keep", "keep", None));
+}
+
+#[rstest]
+#[case::usual("100", "128Mi")]
+#[case::most("10000", "409Mi")]
+fn memory_grows_with_the_requests(#[case] requests: &str, #[case] expected: &str) {
+    let hold = json!({"replicas": {"min": 0}, "scaleToZero": {"hold": {"maxRequests": requests.parse::<i32>().unwrap()}}});
+    let pod = pod(&Fixture::asleep().profile(&hold));
+    let container = &pod.spec.unwrap().containers[0];
+    let limits = container.resources.as_ref().unwrap().limits.as_ref().unwrap();
+    assert_eq!(limits["memory"].0, expected);
+}
+
 /// The pod and the requests that it holds stay while a kind cannot be read.
 #[rstest]
 #[case::pods(Readability { stand_ins: Readable::Forbidden, ..Readability::default() })]
