@@ -65,6 +65,11 @@ impl ClusterView {
         Ok(Self { served, operator, live, route, router_namespace })
     }
 
+    /// The operator, unless its Deployment cannot be read or is not the only one.
+    pub(super) fn known_operator(&self) -> Option<&Operator> {
+        self.operator.as_ref().ok().and_then(Option::as_ref)
+    }
+
     /// All ModelServings that were read.
     pub(super) fn models(&self) -> impl Iterator<Item = &ModelServing> {
         self.live.objects.model_servings.iter().map(|(_, model)| model.as_ref())
@@ -73,7 +78,7 @@ impl ClusterView {
     /// Everything that the plan of a model depends on.
     pub(super) fn observe(&self, model: &ModelServing) -> Seen {
         let objects = &self.live.objects;
-        let operator = self.operator.as_ref().ok().and_then(Option::as_ref);
+        let operator = self.known_operator();
         let (url, prometheus_from) = prometheus_url(&self.live, model, operator, &self.route);
         let mut defaults = Profile::built_in();
         defaults.prometheus = url.map(PrometheusSettings::from);

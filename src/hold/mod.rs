@@ -70,8 +70,8 @@ impl Readiness for Listening {
     }
 }
 
-/// Raises the number of files that this process may open to what it is allowed: each held request is a connection, and container runtimes
-/// begin with 1,024.
+/// Raises the number of files that this process may open to what it is allowed: each held request is a connection, and some container
+/// runtimes allow 1,024 at first.
 fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, ..limit };

@@ -22,8 +22,8 @@ impl Dns {
     }
 }
 
-/// The absolute name of a Service. The search list of a pod has its `<namespace>.svc.<cluster domain>`; every other entry would lead a
-/// relative name to a host of somebody else, while the Service has no address.
+/// The absolute name of a Service. The search list of a pod has its `<namespace>.svc.<cluster domain>`; every other entry could lead a
+/// relative name to another host, while the Service has no address.
 fn absolute(host: &str, resolv_conf: &str) -> Option<String> {
     let (_, of_namespace) = host.split_once('.')?;
     let lists = resolv_conf.lines().filter_map(|line| line.trim().strip_prefix("search"));

@@ -116,27 +116,22 @@ async fn create_router_service(router: &Namespace) {
 
 /// Permits the operator to list the ModelServings of one namespace.
 async fn permit_model_servings_in(namespace: &Namespace) {
-    let metadata = json!({"name": "own-models", "namespace": namespace.name});
     let rule = json!({"apiGroups": ["workload.serving.volcano.sh"], "resources": ["modelservings"], "verbs": ["get", "list", "watch"]});
-    let subject = json!({"kind": "ServiceAccount", "name": "kthena-keda", "namespace": "kthena-keda"});
-    let role_ref = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "own-models"});
-    let group = "rbac.authorization.k8s.io/v1";
-    for object in [
-        json!({"apiVersion": group, "kind": "Role", "metadata": metadata, "rules": [rule]}),
-        json!({"apiVersion": group, "kind": "RoleBinding", "metadata": metadata, "roleRef": role_ref, "subjects": [subject]}),
-    ] {
-        objects::apply(&namespace.client, object).await;
-    }
+    permit_in(namespace, &json!([rule])).await;
 }
 
 /// Permits everything that the operator may do, in one namespace.
 async fn permit_everything_in(namespace: &Namespace, role: &ClusterRole) {
+    permit_in(namespace, &json!(role.rules)).await;
+}
+
+async fn permit_in(namespace: &Namespace, rules: &Value) {
     let group = "rbac.authorization.k8s.io/v1";
     let metadata = json!({"name": "models", "namespace": namespace.name});
     let subject = json!({"kind": "ServiceAccount", "name": "kthena-keda", "namespace": "kthena-keda"});
     let role_ref = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "models"});
     for object in [
-        json!({"apiVersion": group, "kind": "Role", "metadata": metadata, "rules": role.rules}),
+        json!({"apiVersion": group, "kind": "Role", "metadata": metadata, "rules": rules}),
         json!({"apiVersion": group, "kind": "RoleBinding", "metadata": metadata, "roleRef": role_ref, "subjects": [subject]}),
     ] {
         objects::apply(&namespace.client, object).await;

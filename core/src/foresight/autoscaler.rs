@@ -8,7 +8,7 @@ use super::{
     spec::{HpaSpec, KedaSpec, UnsupportedSpec, quantity},
     time::Time,
 };
-use crate::{api::keda::ScaledObject, domain::Pause};
+use crate::api::keda::ScaledObject;
 
 /// Time after which Kthena's `status.replicas` follows a change; measured as 3 to 6 s.
 const STATUS_LAG: Time = Time::from_seconds(5);
@@ -57,9 +57,8 @@ impl Autoscaler {
     /// unless all scaling is paused.
     /// `sync_period` is that of the HPA controller.
     pub fn new(spec: AutoscalerSpec, replicas: i32, created: Time, sync_period: Time) -> Self {
-        let is_paused = spec.keda.pause == Some(Pause::All);
         let within = replicas.clamp(spec.keda.min.min(spec.hpa.max()), spec.hpa.max());
-        let replicas = if is_paused { replicas } else { within };
+        let replicas = if spec.keda.is_paused() { replicas } else { within };
         Self {
             spec,
             hpa: Hpa::default(),
@@ -108,7 +107,7 @@ impl Autoscaler {
     /// The same with the number of pods that are ready; `None` if it is not known.
     pub fn sync_with_ready(&mut self, now: Time, values: &[Option<f64>], ready: Option<i32>) -> Decision {
         self.follow_status(now);
-        if self.spec.keda.pause == Some(Pause::All) {
+        if self.spec.keda.is_paused() {
             return self.pause();
         }
         let values = quantities(values);
@@ -163,7 +162,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        foresight::hpa::DecisionReason,
+        domain::Pause,
         observed::fixture::Fixture,
         plan::{Desired, plan},
     };

@@ -21,7 +21,7 @@ impl ScaleLoop {
 
     /// One poll: `spec.replicas` after it. `values` has one value per trigger; `None` is an error.
     pub fn poll(&mut self, spec: &KedaSpec, now: Time, replicas: i32, values: &[Option<f64>]) -> i32 {
-        if spec.pause == Some(Pause::All) {
+        if spec.is_paused() {
             return replicas;
         }
         if is_active(spec, values) {

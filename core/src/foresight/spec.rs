@@ -213,6 +213,11 @@ impl Rules {
 }
 
 impl KedaSpec {
+    /// `true` while all scaling is paused.
+    pub fn is_paused(&self) -> bool {
+        self.pause == Some(Pause::All)
+    }
+
     /// The scale loop of a plan with these settings and one trigger.
     pub fn from_intent(replicas: ReplicaBounds, profile: &Profile) -> Self {
         Self {

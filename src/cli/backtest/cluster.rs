@@ -71,8 +71,7 @@ impl InCluster {
         let api: Api<DynamicObject> = Api::namespaced_with(view.route.client.clone(), &namespace, &resource);
         let object = api.get(model.name()).await.ok().and_then(|object| serde_json::to_value(object).ok());
         let gpus = object.as_ref().and_then(gpus_per_group);
-        let operator = view.operator.as_ref().ok().and_then(Option::as_ref);
-        let sync_period = operator.and_then(|operator| operator.hpa_sync_period);
+        let sync_period = view.known_operator().and_then(|operator| operator.hpa_sync_period);
         let subject = Subject { observed, capabilities, defaults, gpus, sync_period, is_built_in: false };
         Self { subject, querier }
     }

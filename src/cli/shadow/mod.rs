@@ -26,14 +26,13 @@ use crate::controllers::shadow::{Past, Resumed, Target};
 use kthena_keda_core::{
     api::{annotations::AnnotationKey, kthena::ModelServing},
     domain::{key, printable},
+    foresight::{backtest::Periods, time::Time},
     observed::ShadowState,
     plan,
 };
 
 /// Period of `--watch`.
 const WATCH_PERIOD: Duration = Duration::from_secs(5);
-/// Default of the kube-controller-manager, in seconds.
-const HPA_SYNC_PERIOD: u64 = 15;
 /// Models whose values are read at a time.
 const CONCURRENCY: usize = 4;
 
@@ -191,13 +190,13 @@ impl Shadow {
             Some(ShadowState::Observed(range)) => Some(range.since),
             _ => None,
         };
-        let operator = view.operator.as_ref().ok().and_then(Option::as_ref);
-        let of_operator = operator.and_then(|operator| operator.hpa_sync_period);
+        let of_operator = view.known_operator().and_then(|operator| operator.hpa_sync_period);
+        let period = self.hpa_sync_period.or(of_operator).map_or(Periods::default().sync, Time::from_seconds);
         Past {
             key: key(model),
             replicas: model.replicas(),
             since,
-            period: Duration::from_secs(self.hpa_sync_period.or(of_operator).unwrap_or(HPA_SYNC_PERIOD)),
+            period: Duration::from_millis(period.millis()),
         }
     }
 }

@@ -26,7 +26,7 @@ use super::{
 };
 use k8s_openapi::jiff::Timestamp;
 
-use crate::domain::{Pause, listed};
+use crate::domain::listed;
 
 /// Most ServingGroups of a static run that are tried.
 const STATIC_MAX: u32 = 4096;
@@ -356,7 +356,7 @@ impl Backtest<'_> {
                 "the fallback of the profile is not simulated: where data is missing, the number of ServingGroups stays as it is".to_owned(),
             )
         });
-        let pause = (self.current.keda.pause == Some(Pause::All)).then(|| {
+        let pause = self.current.keda.is_paused().then(|| {
             Finding::new(
                 "PauseNotSimulated",
                 "the model is paused, and the runs show what the settings do without the pause".to_owned(),
